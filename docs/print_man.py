@@ -120,7 +120,8 @@ PAGES = (
     ),
     _verbs(
         *("launcher", "set up Podman, libvirt, boxes and guests of other origin"),
-        *("launcher install", "launcher prepare", "launcher exec", "guest install"),
+        *("launcher install", "launcher prepare", "adopt", "launcher exec"),
+        "guest install",
     ),
     _verbs(
         *("lease", "leases for machines that others start"),

@@ -115,6 +115,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             "completion": ("completion", "Print completion for bash, zsh and fish."),
             "image": ("images.verbs", "Build, import, list and remove guest images."),
             "launcher": ("launcher", "Set up Podman, libvirt and boxes."),
+            "adopt": ("launchers.adopt", "Make a sandbox of a libvirt domain."),
             "guest": ("machines.guest", "Install the agent in other VMs."),
             "machine": (
                 "machines.machine_verb",

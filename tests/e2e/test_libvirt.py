@@ -10,6 +10,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+import trio
 
 from broker.core.errors import RefusedError
 from broker.helpers.process.spawn import run_tool
@@ -20,7 +21,7 @@ from broker.ipc.control.methods import LEASE_LIST, MACHINE_EVENT
 from tests.kit.eventually import eventually
 from tests.kit.needs import needs
 from tests.kit.vm import foreign_root
-from tests.kit.vm.libvirt import RECORD, libvirt, require_libvirt
+from tests.kit.vm.libvirt import RECORD, domain_xml, libvirt, require_libvirt
 from tests.kit.vm.machines import require_vm
 from tests.kit.wayland.compositor import wait_frames, wait_window, windows
 from tests.kit.world import world
@@ -165,3 +166,49 @@ async def event(w, step, name, **more):
     )
     async with w.client() as client:
         return await client.call(MACHINE_EVENT, request)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1500)
+@pytest.mark.skipif(
+    not foreign_root.there(),
+    reason="make its disk first: python -m tests.kit.vm.foreign_root",
+)
+async def test_an_adopted_domain_installs_the_agent_by_one_line_and_has_its_window():
+    """Its user runs 'brokerctl adopt' and pastes the line; nothing else is written."""
+    foreign = foreign_root.foreign_root()
+    async with world({}) as w, libvirt(w) as virt:
+        terminal = w.base / "terminal"
+        file = w.base / "domain.xml"
+        xml = domain_xml(w, None, "Debian PC", foreign=foreign, memory=1024)
+        words = "systemd.debug_shell systemd.default_debug_tty=ttyS1"
+        xml = xml.replace("show_status=no", f"show_status=no {words}")
+        port = f"<serial type='unix'><source mode='bind' path='{terminal}'/></serial>"
+        file.write_text(xml.replace("<memballoon", f"{port}<memballoon"))
+        remove = "rm /usr/local/lib/vitrail/vitrail_guest.py"
+        disk = str(w.base / "Debian PC.disk")
+        await run_tool(["/usr/sbin/debugfs", "-w", "-R", remove, disk])
+        await virt.virsh("define", str(file))
+        words = ("adopt", "--yes", "--colour", "green", "--connect", "qemu:///session")
+        adopt = [sys.executable, "-m", "broker.cli.app", *words, "Debian PC"]
+        environ = {**virt.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        await run_tool(virt.alone(*adopt), env=environ)
+        await virt.virsh("start", "Debian PC")
+        await leased(w, "debian-pc")
+        shell = await trio.open_unix_socket(str(terminal))
+        line = "systemctl is-system-running --wait; sh /dev/disk/by-id/virtio-vitrail-guest"
+        await shell.send_all(f"{line}\n".encode())
+        await w.wait_event(
+            "stream.opened", sandbox="debian-pc", service="vitrail.Agent", deadline=900
+        )
+        title = "from an adopted domain"
+        last, _ = await w.run("debian-pc", "foot", "-T", title, "sleep", "1000")
+        assert last.started.sandbox == "debian-pc"
+        await wait_window(w.comp, title=title)
+        await wait_frames(w.comp, {f"[debian-pc] {title}": {GREEN}})
+        await virt.virsh("destroy", "Debian PC")
+        await w.wait_event("lease.end", sandbox="debian-pc")
+        undo = [*adopt[:4], "--undo", "debian-pc", "--yes"]
+        await run_tool(virt.alone(*undo), env=environ)
+        assert "vitrail" not in await virt.virsh("dumpxml", "Debian PC")
+        await virt.virsh("undefine", "Debian PC")

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-import shutil
-import sys
-import tempfile
-from pathlib import Path
-from urllib.parse import urlsplit
 
 import rich_click as click
-import trio
 
 from broker.cli import render
+from broker.cli.launchers.domains import (
+    NAME_CHARS,
+    confirmed,
+    define,
+    description,
+    show_change,
+    vsock_way,
+)
 from broker.cli.launchers.setup import Setup, SetupWords, hook_written, sudo_caller
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import offline_paths
-from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
-from broker.helpers.process.spawn import run_tool
-from broker.host.launchers.libvirt.domain import DomainError, VsockWay, with_vsock
+from broker.core.paths import Paths
+from broker.host.launchers.libvirt.domain import DomainError, with_vsock
 from broker.host.launchers.libvirt.hook import (
     FOLDER,
     SETTINGS,
@@ -28,8 +29,6 @@ from broker.host.launchers.libvirt.hook import (
     install_hook,
 )
 from policy.records.model import LibvirtPeer, is_of_others
-
-_VHOST_VSOCK = Path("/dev/vhost-vsock")
 
 
 def _install_libvirt(words: SetupWords) -> None:
@@ -93,85 +92,43 @@ def prepare(domain: str, *, connect: str, yes: bool, dry_run: bool) -> None:
 
     Exit code: 0 done (also if no change is needed), 1 refused.
     """
-    if shutil.which("virsh") is None:
-        raise SetupError(
-            "virsh is not installed", hint="sudo apt install libvirt-clients"
-        )
-    old = _virsh(connect, "dumpxml", "--inactive", "--", domain)
+    old = description(connect, domain)
+    paths = offline_paths()
     try:
-        new = with_vsock(old, _way(domain, old, connect))
+        record = record_of(paths, domain, old)
+        if record is None:
+            raise RefusedError(
+                f"no record names domain '{printable(domain, NAME_CHARS)}'",
+                hint=f"to write one and prepare the domain, run 'brokerctl adopt \"{domain}\"'",
+            )
+        new = with_vsock(old, vsock_way(paths, record, connect))
     except DomainError as error:
         raise RefusedError(
-            f"cannot prepare domain '{printable(domain, 60)}': {error}"
+            f"cannot prepare domain '{printable(domain, NAME_CHARS)}': {error}"
         ) from error
     if new is None:
         render.note(
-            f"domain '{printable(domain, 60)}' already has this vsock; nothing was changed"
+            f"domain '{printable(domain, NAME_CHARS)}' already has this vsock; nothing was changed"
         )
         return
-    lines = difflib.unified_diff(
-        old.splitlines(), new.splitlines(), "now", "then", lineterm=""
-    )
-    for line in lines:
-        sys.stdout.write(f"{printable(line, 400)}\n")
-    if dry_run or not (
-        yes or click.confirm("Define the domain with this change?", default=False)
-    ):
+    show_change(old, new)
+    if dry_run or not confirmed("Define the domain with this change?", yes=yes):
         return
-    with tempfile.NamedTemporaryFile("w", suffix=".xml", encoding="utf-8") as file:
-        file.write(new)
-        file.flush()
-        _virsh(connect, "define", file.name)
+    define(connect, new)
     render.note(
-        f"defined domain '{printable(domain, 60)}'; the vsock takes effect at its next start"
+        f"defined domain '{printable(domain, NAME_CHARS)}'; the vsock takes effect at its next start"
     )
 
 
-def _way(domain: str, xml: str, connect: str) -> VsockWay:
-    """Return how a domain gets its vsock: by the kernel or by a helper's socket."""
-    if _VHOST_VSOCK.exists():
-        return VsockWay(None)
-    record = _record_of(domain, xml)
-    runtime = offline_paths().runtime
-    # https://libvirt.org/uri.html: the path says whose libvirtd it is.
-    systems = urlsplit(connect).path == "/system"
-    return VsockWay(
-        runtime / "libvirt" / record / "vsock" / "vhost.sock",
-        (os.getuid(), os.getgid()) if systems else None,
-    )
-
-
-def _record_of(domain: str, xml: str) -> str:
+def record_of(paths: Paths, domain: str, xml: str) -> str | None:
     """Return the record about the domain, whose directory has the helper's socket."""
-    for record in read_records(offline_paths()).records.values():
+    for record in read_records(paths).records.values():
         launch = record.host.launch
         if is_of_others(launch) and isinstance(launch.peer, LibvirtPeer):
             name = launch.peer.domain
             if name == domain or f"<uuid>{name}</uuid>" in xml:
                 return record.name
-    raise RefusedError(
-        f"no record names domain '{printable(domain, 60)}'",
-        hint=f'write a record with [launch] kind = "external" and [peer] libvirt = "{domain}"',
-    )
-
-
-def _virsh(connect: str, *words: str) -> str:
-    async def ask() -> bytes:
-        argv = ["virsh", "--quiet", "--connect", connect, *words]
-        return await run_tool(
-            argv, env=dict(os.environ), deadline=60, output_limit=32 << 20
-        )
-
-    try:
-        return trio.run(ask).decode("utf-8", "replace")
-    except UpstreamError as error:
-        raise RefusedError(
-            error.message,
-            hint="to list the domains, run 'virsh --connect "
-            f"{printable(connect, 100)} list --all'"
-            if "dumpxml" in words
-            else "",
-        ) from error
+    return None
 
 
 LIBVIRT_SETUP = Setup("libvirt", _install_libvirt, _remove_libvirt)

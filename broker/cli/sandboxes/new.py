@@ -197,13 +197,13 @@ def command(
     target = paths.config[0] / FOLDER / f"{sandbox}.toml"
     begin = record_text(preset, runner) if preset else _example_text(base, paths.config)
     text = _changed(begin, sandbox, wishes)
-    record = _checked(target, text)
-    others = _others(paths, sandbox)
+    record = checked_record(target, text)
+    others = other_records(paths, sandbox)
     colour = None if label else unlike(record, others)
     if colour is not None:
         text = with_value(text, "label.colour", colour)
-        record = _checked(target, text)
-    _write(target, text)
+        record = checked_record(target, text)
+    write_record(target, text)
     files = [target]
     if not no_menu:
         files += write_entry(record)
@@ -267,15 +267,8 @@ def _with_rules(
     paths: Paths, record: Record, preset: Preset, *, quiet: bool
 ) -> list[Path]:
     """Show a purpose's rules and write them, at a terminal after a question."""
-    lines = preset.lines(record.name)
-    known = read_records(paths).records
-    kept = [line for line in lines if _targets(line) <= known.keys()]
-    if len(kept) < len(lines) and not quiet:
-        render.note(
-            "links and files of it cannot be opened elsewhere yet; first run "
-            f"'brokerctl policy starter', then 'brokerctl allow' for '{record.name}'"
-        )
-    target = paths.config[0] / RULES / f"40-{record.name}{RULE}"
+    kept = usable_rules(paths, record.name, preset, quiet=quiet)
+    target = rules_file(paths, record.name)
     if not kept:
         return []
     if target.exists():
@@ -289,8 +282,31 @@ def _with_rules(
             "write them?", default=True, err=True
         ):
             return []
-    put(target, "".join(f"{line}\n" for line in [_HEAD, *kept]).encode())
+    put(target, rules_text(kept, _HEAD))
     return [target]
+
+
+def usable_rules(paths: Paths, name: str, preset: Preset, *, quiet: bool) -> list[str]:
+    """Return a purpose's rules whose targets are there; print that others are not."""
+    lines = preset.lines(name)
+    known = read_records(paths).records
+    kept = [line for line in lines if _targets(line) <= known.keys()]
+    if len(kept) < len(lines) and not quiet:
+        render.note(
+            "links and files of it cannot be opened elsewhere yet; first run "
+            f"'brokerctl policy starter', then 'brokerctl allow' for '{name}'"
+        )
+    return kept
+
+
+def rules_file(paths: Paths, name: str) -> Path:
+    """Return the file with the rules of a sandbox's purpose."""
+    return paths.config[0] / RULES / f"40-{name}{RULE}"
+
+
+def rules_text(lines: list[str], head: str) -> bytes:
+    """Return a file of rules."""
+    return "".join(f"{line}\n" for line in [head, *lines]).encode()
 
 
 def _targets(line: str) -> set[str]:
@@ -298,7 +314,7 @@ def _targets(line: str) -> set[str]:
     return {found[1] for found in re.finditer(r"target=@dispvm:(\S+)", line)}
 
 
-def _others(paths: Paths, name: str) -> list[Record]:
+def other_records(paths: Paths, name: str) -> list[Record]:
     """Return the user's other records; those of boxes that run are not for long."""
     made = temporary_records(paths)
     found = read_records(paths).records.values()
@@ -383,7 +399,7 @@ def _program(packages: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(known[:1]) or packages[:1]
 
 
-def _checked(target: Path, text: str) -> Record:
+def checked_record(target: Path, text: str) -> Record:
     """Parse the text as a record.  Raises RefusedError if it is invalid."""
     record, problems = parse_record(target.stem, target, text.encode())
     if record is None or problems:
@@ -395,7 +411,7 @@ def _checked(target: Path, text: str) -> Record:
     return record
 
 
-def _write(target: Path, text: str) -> None:
+def write_record(target: Path, text: str) -> None:
     """Write a new record's file whole.  Raises RefusedError if it exists."""
     target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     try:

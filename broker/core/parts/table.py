@@ -103,6 +103,8 @@ PARTS: Mapping[str, Part] = MappingProxyType(
                 "broker.host.launchers.vmspawn",
                 "broker.host.vmm.image_boot",
                 "broker.host.vmm.monitors",
+                "broker.cli.launchers.adopt",
+                "broker.cli.launchers.domains",
                 "broker.cli.launchers.libvirt",
                 "broker.cli.launchers.libvirt_domain",
                 "broker.cli.launchers.nspawn",

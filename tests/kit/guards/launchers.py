@@ -15,6 +15,24 @@ GUARDS = (
         "its_pid_leases_nothing",
     ),
     Guard(
+        "a domain's passwords are not printed",
+        "shown = line",
+        "tests/broker/cli/launchers/test_adopt.py",
+        "password",
+    ),
+    Guard(
+        "a domain's name stays in its comment",
+        'about = f"# {domain.name}"',
+        "tests/broker/cli/launchers/test_adopt.py",
+        "comment",
+    ),
+    Guard(
+        "what the user has written since is not removed",
+        "if False:",
+        "tests/integration/test_adopt.py",
+        "changed_since",
+    ),
+    Guard(
         "no sandbox starts whose launcher is not installed",
         "pass",
         "tests/broker/host/test_required_parts.py",

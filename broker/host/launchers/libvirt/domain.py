@@ -1,4 +1,4 @@
-"""Add a vsock to a libvirt domain's XML, for brokerctl: text in, text out.
+"""Add a vsock to a libvirt domain's XML and remove it, for brokerctl: text in, text out.
 
 Source: https://libvirt.org/formatdomain.html (vsock, memoryBacking) and
 https://libvirt.org/kbase/qemu-passthrough-security.html (qemu:commandline).
@@ -6,6 +6,7 @@ https://libvirt.org/kbase/qemu-passthrough-security.html (qemu:commandline).
 
 from __future__ import annotations
 
+import string
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -13,6 +14,9 @@ from xml.parsers import expat
 
 _QEMU = "http://libvirt.org/schemas/domain/qemu/1.0"
 _MEMORY = ("<source type='memfd'/>", "<access mode='shared'/>")
+_CHARDEV = "vitrail-vsock"
+SERIAL = "vitrail-guest"
+"""Of the disk with the installer: udev makes /dev/disk/by-id/virtio-SERIAL of it."""
 
 
 class DomainError(Exception):
@@ -35,15 +39,7 @@ def with_vsock(xml: str, way: VsockWay) -> str | None:
 
     Raises DomainError.
     """
-    _refuse_doctype(xml)
-    ET.register_namespace("qemu", _QEMU)
-    try:
-        root = ET.fromstring(xml)  # noqa: S314 -- no document type, see above
-    except ET.ParseError as error:
-        raise DomainError(f"cannot parse its XML: {error}") from error
-    devices = root.find("devices")
-    if root.tag != "domain" or devices is None:
-        raise DomainError("its XML does not describe a domain with devices")
+    root, devices = _parsed(xml)
     if way.vhost_user is None:
         if devices.find("vsock") is not None:
             return None
@@ -53,11 +49,109 @@ def with_vsock(xml: str, way: VsockWay) -> str | None:
         return None
     else:
         _share_memory(root)
+        _remove_arguments(root)  # of a record that it had before
         _add_arguments(root, way.vhost_user)
         if way.owner is not None:
             _run_as(root, *way.owner)
+    return _text(root)
+
+
+def with_installer(xml: str, file: Path) -> str:
+    """Return a domain's XML with a read-only disk that is the installer's text.
+
+    Raises DomainError.
+    """
+    root, devices = _parsed(xml)
+    for disk in _installers(devices):
+        devices.remove(disk)
+    disk = ET.SubElement(devices, "disk", {"type": "file", "device": "disk"})
+    ET.SubElement(disk, "driver", {"name": "qemu", "type": "raw"})
+    # Optional: the domain starts without the disk when the file has been removed.
+    source = {"file": str(file), "startupPolicy": "optional"}
+    ET.SubElement(disk, "source", source)
+    used = {target.get("dev") for target in devices.iterfind("disk/target")}
+    names = (f"vd{letter}" for letter in string.ascii_lowercase)
+    name = next((name for name in names if name not in used), None)
+    if name is None:
+        raise DomainError("it has 26 virtio disks, so there is no name for another one")
+    ET.SubElement(disk, "target", {"dev": name, "bus": "virtio"})
+    ET.SubElement(disk, "readonly")
+    ET.SubElement(disk, "serial").text = SERIAL
+    return _text(root)
+
+
+def without_vsock(xml: str, before: str) -> str:
+    """Return a domain's XML without what the functions above added to ``before``.
+
+    What was changed since stays.  Raises DomainError.
+    """
+    (root, devices), (old, old_devices) = _parsed(xml), _parsed(before)
+    for disk in _installers(devices):
+        devices.remove(disk)
+    if old_devices.find("vsock") is None:
+        for vsock in devices.findall("vsock"):
+            devices.remove(vsock)
+    if _remove_arguments(root):
+        _restore(root, old, "memoryBacking")
+        _restore(root, old, "seclabel[@model='dac']")
+    return _text(root)
+
+
+def normalised(xml: str) -> str:
+    """Return the XML as the functions above write it, to compare.  Raises DomainError."""
+    return _text(_parsed(xml)[0])
+
+
+def _text(root: ET.Element) -> str:
     ET.indent(root)
     return ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _parsed(xml: str) -> tuple[ET.Element, ET.Element]:
+    """Return a domain's element and that of its devices.  Raises DomainError."""
+    _refuse_doctype(xml)
+    ET.register_namespace("qemu", _QEMU)
+    try:
+        root = ET.fromstring(xml)  # noqa: S314 -- no document type, see above
+    except ET.ParseError as error:
+        raise DomainError(f"cannot parse its XML: {error}") from error
+    devices = root.find("devices")
+    if root.tag != "domain" or devices is None:
+        raise DomainError("its XML does not describe a domain with devices")
+    return root, devices
+
+
+def _installers(devices: ET.Element) -> list[ET.Element]:
+    """Return the disks with the installer."""
+    return [one for one in devices.findall("disk") if one.findtext("serial") == SERIAL]
+
+
+def _remove_arguments(root: ET.Element) -> bool:
+    """Remove QEMU's arguments for the vsock; return whether there were any."""
+    line = root.find(f"{{{_QEMU}}}commandline")
+    if line is None:
+        return False
+    words = list(line)
+    ours = [
+        index
+        for index, word in enumerate(words)
+        if {f"id={_CHARDEV}", f"chardev={_CHARDEV}"}
+        & {*word.get("value", "").split(",")}
+    ]
+    for index in ours:
+        # Each follows the word of its option: -chardev, -device.
+        for word in words[max(index - 1, 0) : index + 1]:
+            line.remove(word)
+    if len(line) == 0:
+        root.remove(line)
+    return bool(ours)
+
+
+def _restore(root: ET.Element, old: ET.Element, path: str) -> None:
+    """Replace the elements of a path by those of the older XML."""
+    for present in root.findall(path):
+        root.remove(present)
+    root.extend(old.findall(path))
 
 
 def _refuse_doctype(xml: str) -> None:
@@ -107,8 +201,8 @@ def _add_arguments(root: ET.Element, socket: Path) -> None:
     if line is None:
         line = ET.SubElement(root, f"{{{_QEMU}}}commandline")
     for word in (
-        *("-chardev", f"socket,id=vitrail-vsock,path={socket}"),
-        *("-device", f"{_device(root)},chardev=vitrail-vsock"),
+        *("-chardev", f"socket,id={_CHARDEV},path={socket}"),
+        *("-device", f"{_device(root)},chardev={_CHARDEV}"),
     ):
         ET.SubElement(line, f"{{{_QEMU}}}arg", {"value": word})
 

@@ -7,7 +7,13 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from broker.host.launchers.libvirt.domain import DomainError, VsockWay, with_vsock
+from broker.host.launchers.libvirt.domain import (
+    DomainError,
+    VsockWay,
+    with_installer,
+    with_vsock,
+    without_vsock,
+)
 from tests.kit.hooks import libvirt as hook
 
 XML = (
@@ -89,3 +95,54 @@ def test_the_systems_qemu_runs_as_the_sockets_owner():
     assert labels["apparmor"].get("type") == "dynamic"
     assert labels["dac"].get("type") == "static"
     assert labels["dac"].findtext("label") == "+1000:+100"
+
+
+LABELLED = XML.replace("</domain>", "<seclabel type='none' model='dac'/></domain>")
+
+
+@pytest.mark.parametrize(
+    "before", [XML, LABELLED, XML.replace("<memoryBacking>", "<a/><memoryBacking>")]
+)
+@pytest.mark.parametrize(
+    "way", [SOCKET, VsockWay(None), VsockWay(SOCKET.vhost_user, (1000, 100))]
+)
+def test_what_was_added_is_removed_again(before, way):
+    new = with_installer(with_vsock(before, way), Path("/a b/<c>"))
+    assert new != before
+    assert elements(without_vsock(new, before)) == elements(before)
+
+
+def elements(xml):
+    """The parts of a domain, in no order: libvirt has one of its own."""
+    parts = [ET.tostring(part, encoding="unicode") for part in ET.fromstring(xml)]
+    return sorted(ET.canonicalize(part, strip_text=True) for part in parts)
+
+
+def test_what_others_added_since_stays():
+    line = (
+        "<q:commandline xmlns:q='http://libvirt.org/schemas/domain/qemu/1.0'>"
+        "<q:arg value='-s'/></q:commandline></domain>"
+    )
+    before = XML.replace("</domain>", line)
+    new = with_vsock(before, SOCKET).replace('value="-s"', 'value="-S"')
+    new = new.replace("<devices>", "<devices><vsock model='virtio'/>")
+    left = without_vsock(new, before)
+    assert 'value="-S"' in left
+    assert "vitrail" not in left
+
+
+def test_the_installers_disk_takes_a_free_name_once():
+    used = "<devices><disk><target dev='vda'/></disk><disk><target dev='vdc'/></disk>"
+    new = with_installer(XML.replace("<devices>", used), Path("/one"))
+    new = with_installer(new, Path("/two"))
+    disks = ET.fromstring(new).findall("devices/disk")
+    assert [disk.find("target").get("dev") for disk in disks] == ["vda", "vdc", "vdb"]
+    assert disks[2].find("source").get("file") == "/two"
+    assert disks[2].find("readonly") is not None
+
+
+def test_a_domain_of_another_record_gets_one_vsock():
+    moved = SOCKET.vhost_user.parents[2] / "play/vsock/vhost.sock"
+    new = with_vsock(with_vsock(XML, SOCKET), VsockWay(moved))
+    assert str(SOCKET.vhost_user) not in new
+    assert new.count("id=vitrail-vsock") == 1
