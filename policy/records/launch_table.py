@@ -365,6 +365,14 @@ LAUNCH = Table(
             default=False,
             only=(_PODMAN, _SHARED, _EXTERNAL),
         ),
+        Field(
+            "rootful",
+            YesNo(),
+            "Whether root is taken for a program of the box, too: boxes of root's Podman, such as "
+            "`sudo podman` and `sudo toolbox` start.  Otherwise only your own processes are.",
+            default=False,
+            only=(_SHARED,),
+        ),
     ),
 )
 

@@ -334,6 +334,7 @@ class SharedBox(msgspec.Struct, frozen=True, tag=True):
     """A box of toolbox or distrobox: a label and no boundary."""
 
     required: bool = False
+    rootful: bool = False
 
     kind: ClassVar[LaunchKind] = kinds.SHARED_BOX
 

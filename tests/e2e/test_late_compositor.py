@@ -65,3 +65,38 @@ async def test_windows_come_as_soon_as_the_compositor_is_there():
             finally:
                 await brokerctl("stop", "--all", env=env)
                 await end_broker(client)
+
+
+async def test_a_box_that_was_started_by_ssh_does_not_spoil_the_desktop():
+    """Its command starts the broker without a compositor; the next one has a window."""
+    with short_directory() as base:
+        run = base / "run"
+        run.mkdir(mode=0o700)
+        records = base / "config/vitrail/sandboxes.d"
+        records.mkdir(parents=True)
+        (records / "toolbox.toml").write_text(
+            'class = "disposable"\ndisplay = "allow"\n[launch]\nkind = "shared-box"\n'
+        )
+        env = {
+            **{k: v for k, v in os.environ.items() if k != "WAYLAND_DISPLAY"},
+            "XDG_RUNTIME_DIR": str(run),
+            "XDG_STATE_HOME": str(base / "state"),
+            "XDG_CONFIG_HOME": str(base / "config"),
+            "XDG_CONFIG_DIRS": str(base / "none"),
+            "XDG_DATA_HOME": str(base / "data"),
+            "HOME": str(base),
+        }
+        box = ("launcher", "exec", "toolbox")
+        headless = await brokerctl(*box, "uname", "-n", env=env)
+        assert (headless.code, headless.err) == (0, ""), headless
+        paths = find_paths(env)
+        async with open_client(paths.control) as client:
+            try:
+                async with await open_headless_sway(run) as comp:
+                    desktop = {**env, "WAYLAND_DISPLAY": comp.display.name}
+                    async with running(*box, "sh", "-c", PERSISTENT, env=desktop):
+                        await wait_window(comp, title="early")
+                        (begin,) = (await client.call(STATUS, Nothing())).sandboxes
+                        assert begin.name.startswith("toolbox-")
+            finally:
+                await end_broker(client)

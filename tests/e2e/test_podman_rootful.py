@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.brokerctl import brokerctl
+from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
 from tests.kit.own_command import hooked_words
 from tests.kit.podman import shared_words
@@ -31,7 +31,7 @@ kind = "podman"
 {required}
 """
 pytestmark = pytest.mark.machine
-CASES = ["framed", "reaches", "required", "later_broker", "confined", "paused"]
+CASES = ["framed", "box", "reaches", "required", "later_broker", "confined", "paused"]
 
 
 @pytest.mark.root
@@ -42,6 +42,52 @@ def test_as_root(case):
 
 def words(asker, *more, name="work", root="root"):
     return hooked_words(asker.base / root, *more, name=name)
+
+
+BOX = """\
+class = "disposable"
+display = "allow"
+[label]
+colour = "orange"
+[launch]
+kind = "shared-box"
+"""
+
+
+@AS_PERSON
+async def test_box():
+    """As 'sudo toolbox' makes it, with the runtime directory: root draws by its record only."""
+    records = {"devel": f"{BOX}rootful = true\n", "plain": BOX}
+    async with world(records, image=False) as w:
+        asker = Asker(Path(PLACE))
+        script = w.base / "enter"
+        script.write_text(
+            f'#!/bin/sh\necho "$WAYLAND_DISPLAY" >{w.base}/$2\nexec sleep 1000\n'
+        )
+        script.chmod(0o755)
+        run = w.paths.runtime.parent
+        box = ("run", "--rm", "--network=none", "--pid=host", *shared_words())
+        box += ("--volume", f"{run}:{run}", "--env=XDG_RUNTIME_DIR=/tmp")
+        for name in records:
+            words = ("launcher", "exec", "toolbox", str(script), "--name", name)
+            async with running(*words, env=w.environ):
+                file = w.base / name
+                await eventually(lambda file=file: file.is_file() and file.read_text())
+                root = ("--rootfs", f"{asker.base / 'root'}:O")
+                display = f"--env=WAYLAND_DISPLAY={file.read_text().strip()}"
+                foot = ("foot", "-T", f"in {name}", "sleep", "1000")
+                begun = asker.begin(*box, f"--name={name}", display, *root, *foot)
+                if name == "plain":
+                    refused = await w.wait_event("stream.refused")
+                    assert "rootful = true" in refused["reason"]
+                    assert (await asker.end(begun))[0] != 0
+                    continue
+                await wait_window(w.comp, title="in devel")
+                sandbox = w.events("lease.begin")[-1]["sandbox"]
+                title = f"[{sandbox}: label, not boundary] in devel"
+                await wait_frames(w.comp, {title: {ORANGE}})
+                assert (await asker.run("kill", name))[0] == 0
+                await asker.end(begun)
 
 
 SECOND = """

@@ -12,6 +12,7 @@ from pathlib import Path
 from broker.cli.launchers.shared_box import (
     BOXES,
     box_name,
+    exporting,
     relative_display,
     with_environment,
 )
@@ -33,7 +34,9 @@ async def test_a_box_s_window_says_that_it_is_a_label():
         )
         assert answer.code == 0, answer
         (found,) = answer.objects
-        wrapper, record, opener = (Path(path) for path in found["written"])
+        paths = [Path(path) for path in found["written"]]
+        wrapper, opener = paths[0], paths[-1]
+        (record,) = [path for path in paths if path.suffix == ".toml"]
         assert wrapper == w.base / ".local" / "bin" / "distrobox-enter"
         assert "launcher exec distrobox" in wrapper.read_text()
         assert os.access(wrapper, os.X_OK)
@@ -142,3 +145,49 @@ def test_toolbox_gets_its_variables_by_env():
     # toolbox itself passes the variables of our X server on.
     words = with_environment(BOXES["toolbox"], ["run", "xterm"], values, x11=True)
     assert words == ["run", "env", "WAYLAND_DISPLAY=/w", "xterm"]
+
+
+def test_podman_of_root_gets_its_variables_by_options():
+    values = {"WAYLAND_DISPLAY": "/w"}
+    for kind in BOXES.values():
+        for before in (
+            ["sudo", "podman"],
+            ["sudo", "-n", "/usr/bin/podman"],
+            ["podman"],
+        ):
+            words = [*before, "--log-level=error", "exec", "-it", "d1", "foot"]
+            made = with_environment(kind, words, values)
+            at = words.index("exec") + 1
+            assert made == [*words[:at], "--env=WAYLAND_DISPLAY=/w", *words[at:]]
+    inside = ["sudo", "toolbox", "run", "podman", "exec", "x", "foot"]
+    assert "env" in with_environment(BOXES["toolbox"], inside, values)
+    assert with_environment(BOXES["toolbox"], ["sudo", "podman", "ps"], values) == [
+        *("sudo", "podman", "ps")
+    ]
+
+
+def test_distrobox_export_writes_entries_of_our_command(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/a b")
+    assert exporting(Path("/usr/bin/toolbox")) == []
+    assert exporting(Path("/usr/bin/distrobox-enter")) == [
+        "--additional-flags",
+        "--env 'DISTROBOX_ENTER_PATH=/home/a b/.local/bin/distrobox-enter'",
+    ]
+
+
+async def test_a_program_is_found_in_path_and_not_as_our_command():
+    async with world(image=False) as w:
+        w.environ["HOME"] = str(w.base)
+        env = _with_distrobox(w)
+        assert (await brokerctl("launcher", "install", "distrobox", env=env)).code == 0
+        env["PATH"] = f"{w.base}/.local/bin:{env['PATH']}"
+        real = w.base / "bin/distrobox-enter"
+        real.unlink()
+        real.write_text('#!/bin/sh\necho "the original: $*" >&2; exit 7\n')
+        real.chmod(0o755)
+        answer = await brokerctl("launcher", "exec", "distrobox", real.name, env=env)
+        assert answer.code == 7, answer
+        assert "the original: --additional-flags" in answer.err
+        missing = await brokerctl("launcher", "exec", "distrobox", "wrong", env=env)
+        assert missing.code == 2
+        assert "does not exist" in missing.err

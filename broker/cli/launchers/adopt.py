@@ -48,6 +48,7 @@ from broker.cli.sandboxes.new import (
     write_record,
 )
 from broker.cli.sandboxes.presets import PRESETS, record_text
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import RefusedError, SetupError, VitrailError
 from broker.core.escape import printable
 from broker.core.names import take_new_name, take_sandbox_name
@@ -434,7 +435,7 @@ def _hook_is_ours() -> bool:
     """Return whether the system's hook reports to this user's broker."""
     try:
         settings = msgspec.json.decode(SETTINGS.read_bytes(), type=dict[str, int])
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *UNREADABLE):
         return False
     return settings.get("uid") == os.getuid()
 
@@ -453,7 +454,7 @@ def _undo(paths: Paths, name: str, *, yes: bool, dry_run: bool) -> None:
             f"'{name}' was not made by 'brokerctl adopt'",
             hint=f"to see adopted sandboxes, list {file.parent}",
         ) from error
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise SetupError(f"cannot read {file}: {render.cause(error)}") from error
     new = _restored(undo)
     doomed = [Path(path) for path in undo.files if _is_unchanged(path, undo)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import rich_click as click
 import trio
+from typing_extensions import override
 
 from broker.cli.launchers.held import end_launch, local_paths
 from broker.cli.policy.records import read_records
@@ -37,6 +39,8 @@ _NAME_OPTIONS = ("-c", "--container", "-n", "--name")
 _TOOLBOX_VALUES = ("-c", "--container", "-d", "--distro", "-r", "--release")
 _RELATIVE = "podbox"
 """A program that mounts $XDG_RUNTIME_DIR/$WAYLAND_DISPLAY, whatever that begins with."""
+_ROOTS = frozenset({"sudo", "doas"})
+"""Programs that start another one as root."""
 _GONE = ("DISPLAY", "WAYLAND_SOCKET", "XAUTHORITY")
 
 
@@ -60,12 +64,41 @@ BOXES = {
 }
 
 
+def commands() -> Path:
+    """Return the directory of our commands."""
+    return Path.home() / ".local" / "bin"
+
+
+def program_behind(name: str, wrappers: Path) -> Path | None:
+    """Return the program of a name in PATH, and not our command for it."""
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    others = [one for one in folders if Path(one).resolve() != wrappers.resolve()]
+    found = shutil.which(name, path=os.pathsep.join(others))
+    return None if found is None else Path(found)
+
+
+class _Program(NamedPath):
+    """A program by its path, or by its name in PATH."""
+
+    @override
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> str | bytes | os.PathLike[str]:
+        if "/" not in os.fspath(value):
+            # Our own command of that name would start us again.
+            value = program_behind(os.fspath(value), commands()) or value
+        return super().convert(value, param, ctx)
+
+
 @click.command(
     "exec",
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
 @click.argument("kind", type=click.Choice(sorted(BOXES)))
-@click.argument("program", type=NamedPath(path_type=Path, exists=True))
+@click.argument("program", type=_Program(path_type=Path, exists=True))
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def run_box(kind: str, program: Path, words: tuple[str, ...]) -> None:
     """Run PROGRAM, the original toolbox or distrobox, with labelled sockets."""
@@ -97,8 +130,11 @@ def with_environment(
     """Return a command line whose program gets these variables inside the box.
 
     toolbox passes WAYLAND_DISPLAY and X11's variables only, so 'toolbox run' gets env(1)
-    before the program.
+    before the program.  Podman passes what its options say, also under sudo(8).
     """
+    if (at := _after_podman(words)) > 0:
+        passed = [f"--env={name}={value}" for name, value in values.items()]
+        return [*words[:at], *passed, *words[at:]]
     if box.all_variables or "run" not in words:
         return list(words)
     at = list(words).index("run") + 1
@@ -113,6 +149,34 @@ def with_environment(
     inside = ["env", *(word for name in gone for word in ("-u", name))]
     inside += [f"{name}={value}" for name, value in values.items()]
     return [*words[:at], *inside, *words[at:]]
+
+
+def _after_podman(words: Sequence[str]) -> int:
+    """Return where options of 'podman exec' or 'podman run' begin; 0: neither is started.
+
+    A podman behind another program of boxes is a program inside the box.
+    """
+    names = [Path(word).name for word in words]
+    known = {
+        "podman",
+        *(box.name for box in BOXES.values()),
+        *(box.command for box in BOXES.values()),
+    }
+    begin = next((at for at, name in enumerate(names) if name in known), -1)
+    if begin < 0 or names[begin] != "podman" or (begin > 0 and names[0] not in _ROOTS):
+        return 0
+    verbs = (
+        at for at, word in enumerate(words) if at > begin and word in {"exec", "run"}
+    )
+    return next(verbs, -1) + 1
+
+
+def exporting(program: Path) -> list[str]:
+    """Return the options with which distrobox-export writes entries that start our command."""
+    if program.name != "distrobox-enter":
+        return []
+    ours = shlex.quote(f"DISTROBOX_ENTER_PATH={commands() / program.name}")
+    return ["--additional-flags", f"--env {ours}"]
 
 
 async def _run(box: BoxProgram, program: Path, words: tuple[str, ...]) -> int:
@@ -133,8 +197,9 @@ async def _run(box: BoxProgram, program: Path, words: tuple[str, ...]) -> int:
             env = {k: v for k, v in os.environ.items() if k not in _GONE}
             # Outside of the box, which is no boundary: it needs nothing of the box.
             bridge, start = _bridge() if x11 else (-1, [])
+            _, *inside = with_environment(box, [str(program), *words], values, x11=x11)
             child = spawn(
-                [*start, program, *with_environment(box, words, values, x11=x11)],
+                [*start, program, *exporting(program), *inside],
                 env={**env, **values},
                 cwd=Path.cwd(),
                 stdin=0,

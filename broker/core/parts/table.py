@@ -104,6 +104,7 @@ PARTS: Mapping[str, Part] = MappingProxyType(
                 "broker.host.vmm.image_boot",
                 "broker.host.vmm.monitors",
                 "broker.cli.launchers.adopt",
+                "broker.cli.launchers.box_entries",
                 "broker.cli.launchers.domains",
                 "broker.cli.launchers.libvirt",
                 "broker.cli.launchers.libvirt_domain",

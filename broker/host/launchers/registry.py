@@ -18,7 +18,7 @@ from broker.host.launchers.interface import Prepared
 from broker.host.launchers.podman.claim import claim as podman_claim
 from broker.net.peers.identity import Claim, SharedClaim
 from policy.records import kinds
-from policy.records.model import Launch
+from policy.records.model import Launch, SharedBox
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,9 @@ def _by_namespace(bound: Bound) -> Claim:
 
 def _by_label(bound: Bound) -> Claim:
     """A shared box is not distinct: any program of the user is in it."""
-    return SharedClaim(str(bound.state.sockets), os.getuid())
+    assert isinstance(bound.launch, SharedBox)
+    rootful = bound.launch.rootful
+    return SharedClaim(str(bound.state.sockets), os.getuid(), rootful=rootful)
 
 
 CLAIMS: Mapping[str, Callable[[Bound], Claim]] = MappingProxyType(

@@ -94,11 +94,13 @@ class SharedClaim:
     """A box without a separate pid namespace: a label, never a boundary.
 
     Any process of ``uid`` that reaches ``directory`` is taken for the box: it shares home
-    and sockets with the user, so there is nothing to tell it apart by.
+    and sockets with the user, so there is nothing to tell it apart by.  ``rootful``: so is
+    any process of root.
     """
 
     directory: str
     uid: int
+    rootful: bool = False
 
 
 LocalClaim = ContainerClaim | GroupClaim | FlatpakClaim | SharedClaim
@@ -252,7 +254,13 @@ def _check_local(
             if claim.find(facts.pid_namespaces) != claim.app:
                 raise RefusedError(f"{who} is not an instance of {claim.app}")
         case SharedClaim():
-            if facts.uid != claim.uid:
+            # guard: root is a box's by its record only
+            if facts.uid == 0 != claim.uid and not claim.rootful:
+                raise RefusedError(
+                    f"{who} belongs to root; its box needs rootful = true in [launch] of its record"
+                )
+            # guard: another user is not in a box
+            if facts.uid not in {claim.uid, 0}:
                 raise RefusedError(f"{who} belongs to another user")
         case _:
             assert_never(claim)

@@ -12,6 +12,7 @@ from broker.net.peers.identity import (
     GroupClaim,
     HybridClaim,
     ProcessFacts,
+    SharedClaim,
     VsockClaim,
     VsockFacts,
     check,
@@ -114,3 +115,27 @@ def test_a_control_group_is_the_container_s_while_its_holder_lives():
     """A unit of the same name may have been started since."""
     with pytest.raises(RefusedError, match="has ended"):
         check(GROUP, in_group("/machine.slice/a.service"), alive=frozenset({6}))
+
+
+BOX = SharedClaim("/run/a", 1000)
+ROOTFUL = SharedClaim("/run/a", 1000, rootful=True)
+
+
+def of_user(uid):
+    return ProcessFacts(10, uid, uid, 777, (4,))
+
+
+def test_root_draws_for_a_box_by_its_record_only():
+    check(BOX, of_user(1000))
+    check(ROOTFUL, of_user(1000))
+    check(ROOTFUL, of_user(0))
+    with pytest.raises(RefusedError, match="rootful = true in"):
+        check(BOX, of_user(0))
+
+
+@pytest.mark.parametrize("claim", [BOX, ROOTFUL])
+def test_a_rootful_containers_other_user_is_not_in_the_box(claim):
+    """As with 'podman run --userns=auto', or with --user and another's number."""
+    for uid in (1001, 100_000, 65_534):
+        with pytest.raises(RefusedError, match="belongs to another user"):
+            check(claim, of_user(uid))
