@@ -192,9 +192,13 @@ async def test_an_adopted_domain_installs_the_agent_by_one_line_and_has_its_wind
         image = find_image(w.paths)
         xml = domain_xml(w, image, "Debian.PC", foreign=foreign, memory=1024)
         # A shell in place of systemd, whose start takes a quarter of an hour on a busy machine.
-        xml = xml.replace("root=/dev/vda", "console=ttyS1 root=/dev/vda init=/bin/bash")
+        xml = xml.replace("root=/dev/vda", "root=/dev/vda init=/bin/bash")
+        log = (
+            f"<serial type='file'><source path='{w.base}/Debian.PC.console'/></serial>"
+        )
         port = f"<serial type='unix'><source mode='bind' path='{terminal}'/></serial>"
-        file.write_text(xml.replace("<memballoon", f"{port}<memballoon"))
+        assert log in xml
+        file.write_text(xml.replace(log, port))
         remove = "rm /usr/local/bin/vitrail-guest"
         disk = str(w.base / "Debian.PC.disk")
         await run_tool(["/usr/sbin/debugfs", "-w", "-R", remove, disk])
