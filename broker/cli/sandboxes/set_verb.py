@@ -94,6 +94,7 @@ def record_named(name: str) -> Record:
     help="Revert the change after this time, such as 60s, unless it is confirmed.",
 )
 @click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
+@click.option("--check", is_flag=True, help="Show the changes, and change nothing.")
 @JSON
 def command(
     sandbox: str,
@@ -102,6 +103,7 @@ def command(
     *,
     confirm: int | None,
     yes: bool,
+    check: bool,
     as_json: bool,
 ) -> None:
     """Change SETTING of SANDBOX to VALUES, for example: brokerctl set work sound on.
@@ -138,7 +140,10 @@ def command(
             render.note(f"{setting} has this value already; nothing was changed")
             _say(file, changed=False, as_json=as_json)
             return
-        _checked(job, new, yes=yes)
+        _checked(job, new, yes=yes or check)
+        if check:
+            _say(file, changed=False, as_json=as_json)
+            return
         job.refuse_changed()
         if confirm is not None:
             on_trial(file, new, confirm, job.refuse_changed)

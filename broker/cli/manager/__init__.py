@@ -1,0 +1,1 @@
+"""The manager: a window of sandboxes, permissions, questions, devices and events."""

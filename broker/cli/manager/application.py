@@ -1,0 +1,137 @@
+"""The application: GLib's loop is the host, trio runs in it as a guest."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, Final
+
+import trio
+
+from broker.cli.manager.activity import newest_events, row_of_item
+from broker.cli.manager.details import details_of
+from broker.cli.manager.following import Follower, ManagerState, SandboxRow
+from broker.cli.manager.permissions import PermissionRow
+from broker.cli.manager.toolkit import Adw, Gio, GLib
+from broker.cli.manager.widgets import tell
+from broker.cli.manager.window import ManagerWindow
+from broker.cli.run.connect import offline_paths
+from broker.core.errors import VitrailError
+from broker.ipc.control.api import EventItem
+from broker.ipc.in_thread import in_thread
+from policy.records.model import Record
+
+APPLICATION: Final = "io.vitrail.Manager"
+"""The name on the session bus, by which there is one instance, and of the icon."""
+_WAITING: Final = 64
+"""Actions before trio runs."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run until the window is closed; a second start shows a page in the first's window."""
+    app = Adw.Application(
+        application_id=APPLICATION, flags=Gio.ApplicationFlags.HANDLES_COMMAND_LINE
+    )
+    manager = Manager(app)
+    app.connect("command-line", manager.command_line)
+    return int(app.run(list(argv)))
+
+
+class Manager:
+    """The window, the follower of the broker, and the tasks of its actions."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._paths = offline_paths()
+        self._window: ManagerWindow | None = None
+        self._scope = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
+        self._early: deque[Callable[[], Awaitable[None]]] = deque(maxlen=_WAITING)
+        self._follower = Follower(self._paths, self._show, self._add_event)
+
+    def command_line(self, _app: Any, line: Any) -> int:
+        """Show the window, or the page that a second start names."""
+        if self._window is None:
+            self._begin()
+        for word in line.get_arguments()[1:2]:
+            self.window.go(word)
+        self.window.window.present()
+        return 0
+
+    @property
+    def window(self) -> ManagerWindow:
+        """The window, which exists from the first command line on."""
+        assert self._window is not None
+        return self._window
+
+    def _begin(self) -> None:
+        self._window = ManagerWindow(
+            self._app, self._work, self._details, self._follower.look_again
+        )
+        self._window.window.connect("close-request", self._close)
+        trio.lowlevel.start_guest_run(
+            self._run,
+            run_sync_soon_threadsafe=_soon,
+            done_callback=self._ended,
+            host_uses_signal_set_wakeup_fd=True,
+        )
+
+    async def _run(self) -> None:
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                while self._early:
+                    nursery.start_soon(self._guarded, self._early.popleft())
+                nursery.start_soon(self._follower.run)
+                nursery.start_soon(self._guarded, self._read_events)
+
+    async def _read_events(self) -> None:
+        self.window.add_events(await in_thread(newest_events, self._paths))
+
+    async def _show(self, state: ManagerState) -> None:
+        await trio.lowlevel.checkpoint()
+        self.window.show(state)
+
+    async def _add_event(self, item: EventItem) -> None:
+        await trio.lowlevel.checkpoint()
+        row = row_of_item(item)
+        if row is not None:
+            self.window.add_events([row])
+
+    async def _details(
+        self, row: SandboxRow
+    ) -> tuple[Record | None, list[PermissionRow]]:
+        return await in_thread(details_of, self._paths, row)
+
+    def _work(self, call: Callable[[], Awaitable[None]]) -> None:
+        if self._nursery is None:
+            self._early.append(call)
+        else:
+            self._nursery.start_soon(self._guarded, call)
+
+    async def _guarded(self, call: Callable[[], Awaitable[None]]) -> None:
+        """Run one action; its error is shown and ends nothing else."""
+        try:
+            await call()
+        except (VitrailError, OSError) as error:
+            hint = getattr(error, "hint", None) or ""
+            tell(self.window.window, "This was not done", f"{error}\n{hint}".strip())
+
+    def _close(self, _window: Any) -> bool:
+        self._scope.cancel()
+        return False
+
+    def _ended(self, outcome: Any) -> None:
+        self._app.quit()
+        outcome.unwrap()
+
+
+def _soon(call: Callable[[], object]) -> None:
+    """Have GLib's loop call a function once; from any thread."""
+    GLib.idle_add(partial(_once, call), priority=GLib.PRIORITY_DEFAULT)
+
+
+def _once(call: Callable[[], object]) -> bool:
+    call()
+    return False

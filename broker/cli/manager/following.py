@@ -1,0 +1,194 @@
+"""Follow the broker and the records, and call back with each new state.
+
+Events of the log say when to look; nothing polls while nothing changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Final
+
+import trio
+
+from broker.cli.policy.records import read_records
+from broker.cli.run.connect import open_client
+from broker.core.errors import RefusedError, VitrailError
+from broker.core.paths import Paths
+from broker.ipc.control import methods
+from broker.ipc.control.api import (
+    DeviceStatus,
+    EventItem,
+    EventsRequest,
+    GrantStatus,
+    LockdownRequest,
+    Nothing,
+    PendingQuestion,
+    SandboxStatus,
+)
+from broker.ipc.control.client import Client
+from broker.ipc.in_thread import in_thread
+from policy.records.model import Record
+
+_AGAIN_SECONDS: Final = 5.0
+"""Until a broker that has gone is looked for again."""
+_TOGETHER_SECONDS: Final = 0.2
+"""Events within this time are one change."""
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxRow:
+    """A line of the list: a record, or a sandbox that runs, with its record's name."""
+
+    name: str
+    record: str
+    title: str
+    colour: str
+    state: str = "stopped"
+    broken: str = ""
+    """The error of its record; empty: none."""
+    memory: int = 0
+    """Bytes of all its processes on this machine."""
+    status: SandboxStatus | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ManagerState:
+    """All that the pages show at one moment; ``reachable`` False: no broker runs."""
+
+    reachable: bool = False
+    sandboxes: tuple[SandboxRow, ...] = ()
+    questions: tuple[PendingQuestion, ...] = ()
+    grants: tuple[GrantStatus, ...] = ()
+    devices: tuple[DeviceStatus, ...] = ()
+    locked: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+Show = Callable[[ManagerState], Awaitable[None]]
+Event = Callable[[EventItem], Awaitable[None]]
+
+
+class Follower:
+    """Calls ``show`` with each new state and ``event`` with each event of the log."""
+
+    def __init__(self, paths: Paths, show: Show, event: Event) -> None:
+        self._paths = paths
+        self._show = show
+        self._event = event
+        self._changed = trio.Event()
+
+    def look_again(self) -> None:
+        """Have the files and the broker read again soon, as after a changed record."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Follow until cancelled, whether or not a broker runs."""
+        while True:
+            with suppress(VitrailError, trio.BrokenResourceError):
+                await self._while_it_runs()
+            self._changed = trio.Event()
+            await self._show(await self._without_broker())
+            with trio.move_on_after(_AGAIN_SECONDS):
+                await self._changed.wait()
+
+    async def _without_broker(self) -> ManagerState:
+        return ManagerState(sandboxes=await in_thread(record_rows, self._paths))
+
+    async def _while_it_runs(self) -> None:
+        async with open_client(self._paths) as asked, trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow, nursery.cancel_scope)
+            while True:
+                self._changed = trio.Event()
+                records = await in_thread(record_rows, self._paths)
+                await self._show(await state_of(asked, records))
+                await self._changed.wait()
+                await trio.sleep(_TOGETHER_SECONDS)
+
+    async def _follow(self, scope: trio.CancelScope) -> None:
+        """Pass events on until the broker closes the connection; cancel ``scope`` then."""
+
+        async def note(item: EventItem) -> None:
+            self._changed.set()
+            await self._event(item)
+
+        with suppress(VitrailError):
+            async with open_client(self._paths) as events:
+                await events.call(methods.EVENTS, EventsRequest(), note)
+        scope.cancel()
+
+
+def record_rows(paths: Paths) -> tuple[SandboxRow, ...]:
+    """Return a row for each record of the user, also for those with errors."""
+    found = read_records(paths)
+    rows = [_row_of(record) for record in found.records.values()]
+    rows += [
+        SandboxRow(name, name, name, "", "error", problem.first_line())
+        for name, problem in found.broken.items()
+        if name not in found.records
+    ]
+    return tuple(sorted(rows, key=lambda row: row.name))
+
+
+def _row_of(record: Record) -> SandboxRow:
+    label = record.viewer.label
+    return SandboxRow(record.name, record.name, label.name, label.colour)
+
+
+async def state_of(asked: Client, records: tuple[SandboxRow, ...]) -> ManagerState:
+    """Ask the broker once.  Raises its refusal, or UpstreamError if it has ended."""
+    status = await asked.call(methods.STATUS, Nothing())
+    lockdown = await asked.call(methods.LOCKDOWN, LockdownRequest())
+    questions: list[PendingQuestion] = []
+    grants: list[GrantStatus] = []
+    devices: list[DeviceStatus] = []
+    with suppress(RefusedError):  # a host has no dialogs
+        questions = (await asked.call(methods.PENDING, Nothing())).questions
+        grants = (await asked.call(methods.GRANT_LIST, Nothing())).grants
+    with suppress(VitrailError):  # the devices' service need not be installed
+        devices = (await asked.call(methods.DEVICES, Nothing())).devices
+    memory: dict[str, int] = {}
+    for process in status.processes:
+        memory[process.sandbox] = memory.get(process.sandbox, 0) + process.memory
+    return ManagerState(
+        reachable=True,
+        sandboxes=merged(records, status.sandboxes, memory),
+        questions=tuple(questions),
+        grants=tuple(grants),
+        devices=tuple(devices),
+        locked=lockdown.locked,
+        warnings=(*status.warnings, *status.policy.problems),
+    )
+
+
+def merged(
+    records: tuple[SandboxRow, ...],
+    running: list[SandboxStatus],
+    memory: dict[str, int],
+) -> tuple[SandboxRow, ...]:
+    """Return the running sandboxes, then the records of which none runs.
+
+    A record of several disposables has a row for each that runs, and stays startable: its
+    own row remains.
+    """
+    rows = [
+        SandboxRow(
+            one.name,
+            one.record or one.name,
+            one.label,
+            one.color,
+            one.state,
+            memory=memory.get(one.name, 0),
+            status=one,
+        )
+        for one in sorted(running, key=lambda one: one.name)
+    ]
+    names = {row.name for row in rows}
+    rows += [row for row in records if row.name not in names]
+    return tuple(rows)
+
+
+def without_numbers(row: SandboxRow) -> SandboxRow:
+    """Return a row without what changes all the time, to see whether it changed."""
+    return replace(row, memory=row.memory >> 22, status=None)

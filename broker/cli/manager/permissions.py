@@ -1,0 +1,176 @@
+"""What a sandbox may do, one row for each permission: the decision, its place and its switch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Final
+
+from broker.cli.policy.load import rules_of, situation_from
+from broker.cli.policy.records import read_records
+from broker.cli.sandboxes.settings import SETTINGS, shown
+from broker.core.escape import printable
+from broker.core.paths import Paths
+from broker.ipc.audit.filters import Filters, Found
+from broker.ipc.audit.query import open_log
+from policy.rules.engine import Engine, PolicyCall
+from policy.rules.verdict import Verdict
+
+_EVENTS: Final = 400
+"""Newest decisions of a sandbox in which the last use of its permissions is looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """A permission: the call that uses it, and the setting of a record that opens it.
+
+    ``setting`` is a word of ``brokerctl set``; empty: rules alone decide.
+    """
+
+    title: str
+    service: str
+    argument: str = "+"
+    setting: str = ""
+
+
+PERMISSIONS: Final = (
+    Permission("Show windows", "vitrail.Display", setting="windows"),
+    Permission("Play sound", "vitrail.AudioOutput", setting="sound"),
+    Permission("Use the microphone", "vitrail.AudioInput", setting="microphone"),
+    Permission("Use the camera", "vitrail.Camera"),
+    Permission("See the screen", "vitrail.ScreenShare"),
+    Permission("Reach the network", "vitrail.Network", setting="network"),
+    Permission("Receive what you copied", "vitrail.ClipboardPaste", "+in"),
+    Permission("Place its copies on your clipboard", "vitrail.ClipboardPaste", "+out"),
+    Permission("Open files elsewhere", "vitrail.OpenFile"),
+    Permission("Open links elsewhere", "vitrail.OpenURL"),
+    Permission("Ask for your files", "vitrail.FileDialog", "+open"),
+    Permission("Save files where you choose", "vitrail.FileDialog", "+save"),
+    Permission("Use your folders", "vitrail.Folder"),
+    Permission("Use USB devices", "vitrail.Device"),
+    Permission("Call other sandboxes", "vitrail.Call"),
+    Permission("Show notifications", "vitrail.Notification"),
+    Permission("Show icons in the panel", "vitrail.Tray"),
+    Permission("Print", "vitrail.Print"),
+    Permission("Use ssh keys", "vitrail.SshAgent"),
+    Permission("Use the security key", "vitrail.SecurityKey"),
+    Permission("Follow the desktop's looks", "vitrail.Settings"),
+)
+"""In the order of the page."""
+
+_WORDS: Final = {
+    "allow": "Allowed",
+    "ask": "Asks you each time",
+    "deny": "Denied",
+    "error": "Denied: the rules have an error",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LastUse:
+    """The newest decision about a permission in the audit log."""
+
+    verdict: str
+    answered_by: str
+    time: datetime
+
+    def sentence(self) -> str:
+        """Return who decided when, in words."""
+        who = {"person": "you", "grant": "your earlier answer", "timeout": "nobody"}
+        by = who.get(self.answered_by, "the policy")
+        return f"last used {self.time:%Y-%m-%d %H:%M}: {self.verdict} by {by}"
+
+
+@dataclass(frozen=True, slots=True)
+class PermissionRow:
+    """A row of the page.
+
+    ``where`` is ``file:line:column`` of the deciding line, or why there is none;
+    ``value`` the setting's present value, ``values`` all that it can have; ``fixed`` why
+    no switch is offered.
+    """
+
+    permission: Permission
+    verdict: str
+    where: str
+    value: str = ""
+    values: tuple[str, ...] = ()
+    fixed: str = ""
+    last: LastUse | None = None
+
+    def sentence(self) -> str:
+        """Return the decision, its place and its last use as text."""
+        parts = [_WORDS[self.verdict], printable(self.where, 300)]
+        if self.last is not None:
+            parts.append(self.last.sentence())
+        return " · ".join(filter(None, parts))
+
+
+def permission_rows(paths: Paths, sandbox: str, record: str) -> list[PermissionRow]:
+    """Return what a sandbox may do towards this desktop, read from the policy's files.
+
+    ``record`` is its record's name; ``sandbox`` differs for a numbered disposable.
+    Raises RefusedError when the rules cannot be read.
+    """
+    records = read_records(paths)
+    engine = Engine(rules_of(()))
+    situation = situation_from(None).calling({sandbox})
+    known = records.records.get(record)
+    last = last_uses(paths, sandbox)
+    rows = []
+    for one in PERMISSIONS:
+        call = PolicyCall(one.service, one.argument, sandbox, "@adminvm")
+        verdict = situation.decide(call, partial(engine.answer, call, situation.world))
+        setting = SETTINGS.get(one.setting)
+        fixed = _why_fixed(one, verdict)
+        offered = setting is not None and known is not None
+        rows.append(
+            PermissionRow(
+                one,
+                verdict.answer.verdict,
+                verdict.where,
+                shown(setting, known) if setting and known else "",
+                tuple(setting.words) if setting and offered else (),
+                "" if offered else fixed,
+                last.get(one.service),
+            )
+        )
+    return rows
+
+
+def _why_fixed(permission: Permission, verdict: Verdict) -> str:
+    """Return why a permission has no switch, and what changes it."""
+    if permission.setting:
+        return "This sandbox has no record: its settings end with its run."
+    place = verdict.where.rsplit(":", 2)[0]
+    if verdict.answer.rule is None or not place:
+        return (
+            "No rule allows it. To add one, run 'brokerctl policy edit 30-user', "
+            "or answer its next question with 'always'."
+        )
+    return f"A rule decides it: edit {printable(place, 200)}"
+
+
+def last_uses(paths: Paths, sandbox: str) -> Mapping[str, LastUse]:
+    """Return the newest decision about each service; nothing if there is no log yet."""
+    found: dict[str, LastUse] = {}
+    if not paths.audit.exists():
+        return found
+    with open_log(paths.audit) as log:
+        wanted = Filters(sandboxes=(sandbox,), kinds=("decision",))
+        for event in log.find(wanted, last=_EVENTS, newest_first=True):
+            service, use = _use_of(event)
+            found.setdefault(service, use)
+    return found
+
+
+def _use_of(event: Found) -> tuple[str, LastUse]:
+    fields = event.fields()
+    when = datetime.fromtimestamp(event.time_ns / 1e9).astimezone()
+    return str(fields.get("service", "")), LastUse(
+        printable(str(fields.get("verdict", "")), 20),
+        printable(str(fields.get("answered_by", "")), 20),
+        when,
+    )
