@@ -32,7 +32,8 @@ PAGES: Final = {
     "activity": "Activity",
     "setup": "Set-up",
 }
-_EMPTY: Final = "There is no sandbox yet. Choose what the first one is for."
+NO_STATE: Final = ManagerState()
+"""Before the first look."""
 Work = Callable[[Callable[[], Awaitable[None]]], None]
 """Runs an async function beside the others."""
 Details = Callable[[SandboxRow], Awaitable[tuple[Record | None, list[PermissionRow]]]]
@@ -47,7 +48,7 @@ class ManagerWindow:
         self._work = work
         self._details = details
         self._again = again
-        self._state = ManagerState()
+        self._state = NO_STATE
         self._shown = ""  # the sandbox whose page is open
         self._stack = Gtk.Stack(hexpand=True, vexpand=True)
         self._places = {name: Adw.Bin() for name in (*PAGES, "sandbox")}
@@ -88,6 +89,8 @@ class ManagerWindow:
             then is None or without_numbers(now) != without_numbers(then)
         ):
             self._load(now)
+        elif self._shown and now is None:
+            self._put("sandbox", _unknown(self._shown))
 
     def add_events(self, rows: list[EventRow]) -> None:
         """Add events to the activity."""
@@ -101,6 +104,8 @@ class ManagerWindow:
             row = self._row(name)
             if row is not None:
                 self._load(row)
+            elif self._state is not NO_STATE:
+                self._put("sandbox", _unknown(name))
             name = "sandbox"
         else:
             self._shown = ""
@@ -147,15 +152,23 @@ class ManagerWindow:
         self._put("sandboxes", self._list.widget if rows else self._first_run())
 
     def _first_run(self) -> Any:
+        """Return the page of a new sandbox: its name, and what it is for."""
+        name = Gtk.Entry(placeholder_text="its purpose", valign=Gtk.Align.CENTER)
+        name.update_property([Gtk.AccessibleProperty.LABEL], ["Name of the sandbox"])
+
+        def create(preset: str) -> None:
+            self._create(name.get_text().strip() or preset, preset)
+
         rows = [
             action_row(
-                name.capitalize(),
+                word.capitalize(),
                 preset.help,
-                button("Create", partial(self._create, name, name), about=name),
+                button("Create", partial(create, word), about=word),
             )
-            for name, preset in PRESETS.items()
+            for word, preset in PRESETS.items()
         ]
-        return page_of([group(_EMPTY, rows)])
+        named = action_row("Name", "Letters, digits and '-'.", name)
+        return page_of([group("New sandbox", [named]), group("What is it for?", rows)])
 
     def _row(self, name: str) -> SandboxRow | None:
         return _row_in(self._state, name)
@@ -236,7 +249,15 @@ class ManagerWindow:
         tell(self.window, "This was not done", text)
 
     def _create(self, name: str, preset: str) -> None:
-        self._verb("new", name, "--for", preset, "--yes")
+        async def run() -> None:
+            result = await run_verb("new", name, "--for", preset)
+            if not result.done:
+                self._fail(result)
+                return
+            self._again()
+            self.go(name)
+
+        self._work(run)
 
     def _new(self) -> None:
         self._put("sandbox", self._first_run())
@@ -276,6 +297,11 @@ class ManagerWindow:
 
     def _copy(self, text: str) -> None:
         Gdk.Display.get_default().get_clipboard().set(text)
+
+
+def _unknown(untrusted_name: str) -> Any:
+    words = f"No sandbox is named '{printable(untrusted_name, 60)}'"
+    return page_of([group(words, [action_row("Choose one under Sandboxes.", "")])])
 
 
 def _row_in(state: ManagerState, name: str) -> SandboxRow | None:
