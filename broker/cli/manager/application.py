@@ -30,6 +30,8 @@ _WAITING: Final = 64
 
 def run(argv: Sequence[str]) -> int:
     """Run until the window is closed; a second start shows a page in the first's window."""
+    GLib.set_prgname(APPLICATION)  # names the window for compositors and screen readers
+    GLib.set_application_name("Vitrail manager")
     app = Adw.Application(
         application_id=APPLICATION, flags=Gio.ApplicationFlags.HANDLES_COMMAND_LINE
     )

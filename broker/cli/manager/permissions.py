@@ -10,11 +10,12 @@ from typing import Final
 
 from broker.cli.policy.load import rules_of, situation_from
 from broker.cli.policy.records import read_records
-from broker.cli.sandboxes.settings import SETTINGS, shown
+from broker.cli.sandboxes.settings import SETTINGS, setting_of, shown
 from broker.core.escape import printable
 from broker.core.paths import Paths
 from broker.ipc.audit.filters import Filters, Found
 from broker.ipc.audit.query import open_log
+from policy.destinations import NETWORK
 from policy.rules.engine import Engine, PolicyCall
 from policy.rules.verdict import Verdict
 
@@ -26,13 +27,21 @@ _EVENTS: Final = 400
 class Permission:
     """A permission: the call that uses it, and the setting of a record that opens it.
 
-    ``setting`` is a word of ``brokerctl set``; empty: rules alone decide.
+    ``setting`` is a word of ``brokerctl set``; empty: rules alone decide.  ``target`` is
+    the other side, of which it may be the source (``into``: the sandbox receives).
     """
 
     title: str
     service: str
     argument: str = "+"
     setting: str = ""
+    target: str = "@adminvm"
+    into: bool = False
+
+    def call(self, sandbox: str) -> PolicyCall:
+        """Return the call by which a sandbox uses it."""
+        sides = (self.target, sandbox) if self.into else (sandbox, self.target)
+        return PolicyCall(self.service, self.argument, *sides)
 
 
 PERMISSIONS: Final = (
@@ -42,15 +51,14 @@ PERMISSIONS: Final = (
     Permission("Use the camera", "vitrail.Camera"),
     Permission("See the screen", "vitrail.ScreenShare"),
     Permission("Reach the network", "vitrail.Network", setting="network"),
-    Permission("Receive what you copied", "vitrail.ClipboardPaste", "+in"),
-    Permission("Place its copies on your clipboard", "vitrail.ClipboardPaste", "+out"),
-    Permission("Open files elsewhere", "vitrail.OpenFile"),
-    Permission("Open links elsewhere", "vitrail.OpenURL"),
+    Permission("Receive what you copied", "vitrail.ClipboardPaste", into=True),
+    Permission("Place its copies on your clipboard", "vitrail.ClipboardPaste"),
+    Permission("Open files elsewhere", "vitrail.OpenFile", target="@default"),
+    Permission("Open links elsewhere", "vitrail.OpenURL", target="@default"),
     Permission("Ask for your files", "vitrail.FileDialog", "+open"),
     Permission("Save files where you choose", "vitrail.FileDialog", "+save"),
     Permission("Use your folders", "vitrail.Folder"),
     Permission("Use USB devices", "vitrail.Device"),
-    Permission("Call other sandboxes", "vitrail.Call"),
     Permission("Show notifications", "vitrail.Notification"),
     Permission("Show icons in the panel", "vitrail.Tray"),
     Permission("Print", "vitrail.Print"),
@@ -102,10 +110,15 @@ class PermissionRow:
 
     def sentence(self) -> str:
         """Return the decision, its place and its last use as text."""
-        parts = [_WORDS[self.verdict], printable(self.where, 300)]
+        parts = [_WORDS[self.verdict], _short(self.where)]
         if self.last is not None:
             parts.append(self.last.sentence())
         return " · ".join(filter(None, parts))
+
+
+def _short(where: str) -> str:
+    """Return the place of a line without its directory, which its button opens."""
+    return printable(where.rpartition("/")[2], 100)
 
 
 def permission_rows(paths: Paths, sandbox: str, record: str) -> list[PermissionRow]:
@@ -121,16 +134,23 @@ def permission_rows(paths: Paths, sandbox: str, record: str) -> list[PermissionR
     last = last_uses(paths, sandbox)
     rows = []
     for one in PERMISSIONS:
-        call = PolicyCall(one.service, one.argument, sandbox, "@adminvm")
+        call = one.call(sandbox)
         verdict = situation.decide(call, partial(engine.answer, call, situation.world))
         setting = SETTINGS.get(one.setting)
         fixed = _why_fixed(one, verdict)
         offered = setting is not None and known is not None
+        words = (verdict.answer.verdict, verdict.where)
+        if (
+            one.service == NETWORK
+            and known
+            and shown(setting_of("network"), known) == "user"
+        ):
+            # Its packets are not decided, so the record's word counts.
+            words = ("allow", known.where("launch.network"))
         rows.append(
             PermissionRow(
                 one,
-                verdict.answer.verdict,
-                verdict.where,
+                *words,
                 shown(setting, known) if setting and known else "",
                 tuple(setting.words) if setting and offered else (),
                 "" if offered else fixed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -120,18 +121,20 @@ def _permission(row: SandboxRow, one: PermissionRow, actions: SandboxActions) ->
         )
     elif one.fixed:
         place = Path(one.where.rsplit(":", 2)[0])
-        if place.is_absolute():
+        if place.is_absolute() and os.access(place, os.W_OK):
             made.add_suffix(
                 button("Edit rules", lambda: actions.open_file(place), about=title)
             )
-        made.set_tooltip_text(one.fixed)
+        made.set_tooltip_text(f"{one.where}\n{one.fixed}")
     return made
 
 
 def _choice(
     name: str, values: Sequence[str], value: str, chosen: Callable[[str], None]
 ) -> Any:
-    """Return a drop-down list; a choice that is not confirmed leaves it at ``value``."""
+    """Return a switch or a list; a choice that is not confirmed leaves it at ``value``."""
+    if set(values) == {"on", "off"}:
+        return _switch(name, value, chosen)
     found = Gtk.DropDown.new_from_strings(list(values))
     found.set_valign(Gtk.Align.CENTER)
     present = values.index(value) if value in values else Gtk.INVALID_LIST_POSITION
@@ -146,6 +149,21 @@ def _choice(
             chosen(values[place])
 
     found.connect("notify::selected", changed)
+    return found
+
+
+def _switch(name: str, value: str, chosen: Callable[[str], None]) -> Any:
+    found = Gtk.Switch(active=value == "on", valign=Gtk.Align.CENTER)
+    found.update_property([Gtk.AccessibleProperty.LABEL], [name])
+
+    def flipped(_switch: Any, on: bool) -> bool:  # noqa: FBT001 -- GTK's signal
+        if on != (value == "on"):
+            # Handled: the page is shown anew after the change, and shows what holds until then.
+            chosen("on" if on else "off")
+            found.set_active(value == "on")
+        return True
+
+    found.connect("state-set", flipped)
     return found
 
 

@@ -49,14 +49,15 @@ class ManagerWindow:
         self._details = details
         self._again = again
         self._state = NO_STATE
+        self._listed: tuple[SandboxRow, ...] = ()
         self._shown = ""  # the sandbox whose page is open
-        self._stack = Gtk.Stack(hexpand=True, vexpand=True)
-        self._places = {name: Adw.Bin() for name in (*PAGES, "sandbox")}
-        for name, place in self._places.items():
-            self._stack.add_named(place, name)
+        self._name = "sandboxes"  # of the page that is shown
+        # One page is in the window: a screen reader reads the hidden ones of a Gtk.Stack.
+        self._place = Adw.Bin(hexpand=True, vexpand=True)
+        self._pages: dict[str, Any] = {}
         self._list: ListPage[SandboxRow] = ListPage(self._line, self._open)
         self._activity = ActivityPage(self._explain)
-        self._places["activity"].set_child(self._activity.widget)
+        self._pages["activity"] = self._activity.widget
         self._banner = Gtk.Label(visible=False, css_classes=["warning"], wrap=True)
         self.window = Adw.ApplicationWindow(
             application=app, title="Vitrail", default_width=960, default_height=680
@@ -80,9 +81,13 @@ class ManagerWindow:
         self._lock.handler_unblock(self._locking)
         self._lock.set_sensitive(state.reachable)
         self._show_sandboxes()
-        if (state.questions, state.grants) != (before.questions, before.grants):
+        first = before is NO_STATE
+        if first or (state.questions, state.grants) != (
+            before.questions,
+            before.grants,
+        ):
             self._put("questions", questions_page(state, self._verb))
-        if state.devices != before.devices or not before.reachable:
+        if first or state.devices != before.devices:
             self._put("devices", devices_page(state, self._choose_sandbox, self._verb))
         now, then = self._row(self._shown), _row_in(before, self._shown)
         if now is not None and (
@@ -110,23 +115,31 @@ class ManagerWindow:
         else:
             self._shown = ""
             self._title.set_title(PAGES[name])
-        self._back.set_visible(name == "sandbox")
-        self._stack.set_visible_child_name(name)
-        if name == "questions" and self._places[name].get_child() is None:
-            self._put(name, questions_page(self._state, self._verb))
-        if name == "devices" and self._places[name].get_child() is None:
-            self._put(name, devices_page(self._state, self._choose_sandbox, self._verb))
+        self._turn_to(name)
         if name == "setup":
             self._work(self._examine)
 
+    def _turn_to(self, name: str) -> None:
+        """Show the page of a name, which may still be without content."""
+        self._name = name
+        self._back.set_visible(name == "sandbox")
+        self._place.set_child(self._pages.get(name))
+        if name in self._sides:
+            self._sides[name].set_active(True)
+
     def _content(self) -> Any:
-        side = Gtk.ListBox(css_classes=["navigation-sidebar"], width_request=180)
-        names = tuple(PAGES)
-        for title in PAGES.values():
-            row = Gtk.ListBoxRow(child=Gtk.Label(label=title, xalign=0))
-            row.update_property([Gtk.AccessibleProperty.LABEL], [title])
-            side.append(row)
-        side.connect("row-activated", lambda _box, row: self.go(names[row.get_index()]))
+        side = Gtk.Box(orientation=Gtk.Orientation.VERTICAL, width_request=180)
+        self._sides: dict[str, Any] = {}
+        for name, title in PAGES.items():
+            one = Gtk.ToggleButton(
+                child=Gtk.Label(label=title, xalign=0),
+                group=next(iter(self._sides.values()), None),
+                css_classes=["flat"],
+            )
+            one.update_property([Gtk.AccessibleProperty.LABEL], [title])
+            one.connect("clicked", lambda _button, name=name: self.go(name))
+            self._sides[name] = one
+            side.append(one)
         self._title = Adw.WindowTitle(title=PAGES["sandboxes"])
         self._back = button("Back", lambda: self.go("sandboxes"))
         bar = Adw.HeaderBar(title_widget=self._title)
@@ -136,7 +149,7 @@ class ManagerWindow:
         beside = Gtk.Box()
         beside.append(side)
         beside.append(Gtk.Separator(orientation=Gtk.Orientation.VERTICAL))
-        beside.append(self._stack)
+        beside.append(self._place)
         box = Gtk.Box(orientation=Gtk.Orientation.VERTICAL)
         box.append(bar)
         box.append(self._banner)
@@ -144,12 +157,18 @@ class ManagerWindow:
         return box
 
     def _put(self, name: str, widget: Any) -> None:
-        self._places[name].set_child(widget)
+        self._pages[name] = widget
+        if name == self._name:
+            self._place.set_child(widget)
 
     def _show_sandboxes(self) -> None:
         rows = self._state.sandboxes
         self._list.show([(row.name, row) for row in rows])
-        self._put("sandboxes", self._list.widget if rows else self._first_run())
+        if rows:
+            self._put("sandboxes", self._list.widget)
+        elif self._state.sandboxes != self._listed or "sandboxes" not in self._pages:
+            self._put("sandboxes", self._first_run())
+        self._listed = rows
 
     def _first_run(self) -> Any:
         """Return the page of a new sandbox: its name, and what it is for."""
@@ -263,8 +282,7 @@ class ManagerWindow:
         self._put("sandbox", self._first_run())
         self._shown = ""
         self._title.set_title("New sandbox")
-        self._back.set_visible(True)
-        self._stack.set_visible_child_name("sandbox")
+        self._turn_to("sandbox")
 
     def _choose_sandbox(self, device: DeviceStatus) -> None:
         running = [row.name for row in self._state.sandboxes if row.status is not None]

@@ -1,0 +1,112 @@
+"""``vitrail-manager`` in a real window, read and pressed by AT-SPI, with a real broker."""
+
+from __future__ import annotations
+
+import os
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from broker.core.paths import find_paths
+from tests.kit.accessibility import accessibility_bus
+from tests.kit.brokerctl import brokerctl, running
+from tests.kit.eventually import eventually
+from tests.kit.manager import manager, person
+from tests.kit.needs import PID_NAMESPACES
+from tests.kit.wayland.compositor import wait_window
+from tests.kit.world import world
+
+pytestmark = [PID_NAMESPACES, pytest.mark.timeout(400)]
+
+RECORD = """\
+class = "disposable"
+display = "allow"
+[label]
+name = "<b>paper</b>"
+colour = "orange"
+[launch]
+kind = "bwrap"
+command = ["foot", "-T", "editor", "sleep", "1000"]
+[audio]
+playback = "allow"
+"""
+
+
+def record_file(w) -> Path:
+    return w.paths.config[0] / "sandboxes.d" / "paper.toml"
+
+
+@asynccontextmanager
+async def managed(w, tmp_path, *words):
+    """The manager on a world's desktop; yields the environment of the person's tools."""
+    async with accessibility_bus() as bus:
+        env = {**w.environ, "DBUS_SESSION_BUS_ADDRESS": bus["DBUS_SESSION_BUS_ADDRESS"]}
+        log = tmp_path / "manager.log"
+        async with manager(env, log, *words):
+            try:
+                await wait_window(w.comp, title="Vitrail", deadline=90)
+                yield {**bus}
+            finally:
+                print(log.read_text())
+
+
+async def test_a_sandbox_is_seen_switched_and_stopped(tmp_path):
+    async with world(image=False) as w:
+        record_file(w).parent.mkdir(parents=True, exist_ok=True)
+        record_file(w).write_text(RECORD)
+        async with (
+            running("run", "-q", "paper", env=w.environ),
+            managed(w, tmp_path) as env,
+        ):
+            (window,) = await wait_window(w.comp, title="editor", deadline=90)
+            name = window["name"].partition("[")[2].partition("]")[0].split()[-1]
+            sandbox = f"paper-{name.rpartition('-')[2]}"
+            # A label is text, and no markup.
+            await person(env, ("sees", sandbox), ("sees", "<b>paper</b>"))
+            await person(env, ("press", "Activity"), ("sees", "vitrail.Display"))
+            async with manager(
+                {
+                    **w.environ,
+                    "DBUS_SESSION_BUS_ADDRESS": env["DBUS_SESSION_BUS_ADDRESS"],
+                },
+                tmp_path / "second.log",
+                "paper",
+            ) as second:
+                assert await second.wait() == 0  # the page is in the first's window
+            await person(
+                env,
+                ("sees", "Show windows"),
+                ("press", "Play sound of paper"),
+                ("sees", "Set sound of paper to off?"),
+                ("press", "Cancel"),
+            )
+            assert record_file(w).read_text() == RECORD
+            await person(env, ("press", "Play sound of paper"), ("press", "Change"))
+            off = RECORD.replace('playback = "allow"', 'playback = "none"')
+            await eventually(lambda: record_file(w).read_text() == off, deadline=60)
+            # The page shows the line that denies now.
+            await person(env, ("sees", "Denied · paper.toml:9"))
+            shown = Path(os.environ.get("VITRAIL_OUT") or ".") / "manager"
+            shown.mkdir(parents=True, exist_ok=True)
+            await w.comp.screenshot(shown / "sandbox.png")
+            await person(env, ("press", "Back"), ("press", f"Stop {sandbox}"))
+            await person(env, ("misses", f"Stop {sandbox}"), ("sees", "Start paper"))
+
+
+async def test_a_broker_that_ends_and_comes_again_is_followed(tmp_path):
+    async with world(image=False) as w, managed(w, tmp_path) as env:
+        await person(env, ("sees", "Sandboxes"), ("misses", "No broker is running"))
+        answer = await brokerctl("stop", "--broker", env=w.environ)
+        assert answer.code == 0, answer.err
+        await person(env, ("sees", "No broker is running"))
+        words = ("run", "-q", "--bwrap", "--", "foot", "-T", "again", "sleep", "100")
+        async with running(*words, env=w.environ):
+            await person(env, ("sees", "Stop box-"), ("misses", "No broker is running"))
+        await brokerctl("stop", "--broker", env=w.environ)
+
+
+async def test_an_unknown_sandbox_is_said(tmp_path):
+    assert find_paths()
+    async with world(image=False) as w, managed(w, tmp_path, "nobody\n<b>") as env:
+        await person(env, ("sees", "No sandbox is named 'nobody\\x0a<b>'"))
