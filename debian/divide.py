@@ -16,6 +16,7 @@ sys.path.insert(0, str(SOURCE))
 from broker.core.parts.table import PARTS, package, part_of_file  # noqa: E402
 
 UNITS = "broker/data/systemd/system"
+ENTRIES = "broker/data/desktop"
 PROGRAMS = {name: part for part, row in PARTS.items() for name in row.programs}
 
 
@@ -29,6 +30,9 @@ def files(root: Path) -> Iterator[tuple[Path, str]]:
     for unit in (root / "usr/lib/systemd/system").iterdir():
         if part := part_of_file(f"{UNITS}/{unit.name}"):
             yield unit, part
+    for entry in (root / "usr/share/applications").iterdir():
+        if part := part_of_file(f"{ENTRIES}/{entry.name}"):
+            yield entry, part
     for directory in ("usr/lib/vitrail/bin", "usr/bin"):
         for path in (root / directory).iterdir():
             if path.name in PROGRAMS:

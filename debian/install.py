@@ -158,7 +158,7 @@ def copy(source: Path, target: Path) -> None:
 def shared(root: Path) -> None:
     """Desktop files, completion, examples, documentation, empty configuration."""
     share = root / "usr/share"
-    for entry in ("Open", "Prompt"):
+    for entry in ("Manager", "Open", "Prompt"):
         copy(DATA / f"desktop/io.vitrail.{entry}.desktop", share / "applications")
     copy(DATA / "metainfo/io.vitrail.brokerctl.metainfo.xml", share / "metainfo")
     for kind in ("ftdetect", "syntax"):

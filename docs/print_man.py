@@ -85,6 +85,7 @@ PAGES = (
             "status",
             "top",
             "tray",
+            "manager",
             "windows",
             "network",
             "forward",

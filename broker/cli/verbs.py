@@ -62,6 +62,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             "status": ("sandboxes.status", "Show running sandboxes, and problems."),
             "top": ("sandboxes.top", "Show sandboxes on a live screen."),
             "tray": ("tray.tray_verb", "Show running sandboxes in the panel."),
+            "manager": ("manager.verb", "Show a window to manage sandboxes."),
             "windows": ("wayland.windows", "List windows and their sandboxes."),
             "network": (
                 "network.flows_verb",

@@ -172,6 +172,11 @@ FEATURES: Mapping[str, Feature] = {
         "launchers",
         "boxes doctor folders gpu homes images link machines network proxy transfer",
     ),
+    "manager": _feature(
+        "the window to manage sandboxes",
+        "manager",
+        "calls",
+    ),
     "machines": _feature(
         "virtual machines",
         "vmm machines",

@@ -40,16 +40,21 @@ def names():
         except gi.repository.GLib.Error:
             pass  # it has gone meanwhile
     return made
+ROLES = ("push button", "toggle button", "check box")
 def press(name):
-    for node in nodes():
+    # A dialog has its buttons twice, for two widths; the hidden one does nothing.
+    pressed = False
+    for node in list(nodes()):
         try:
-            if node.get_name() == name and showing(node):
+            # The name of a dialog's button has its text twice.
+            wanted = node.get_name() in (name, name + " " + name)
+            if wanted and node.get_role_name() in ROLES and showing(node):
                 action = node.get_action_iface()
                 if action is not None and action.get_n_actions():
-                    return bool(action.do_action(0))
+                    pressed = bool(action.do_action(0)) or pressed
         except gi.repository.GLib.Error:
             pass
-    return False
+    return pressed
 for step, word in json.loads(sys.argv[1]):
     until = time.monotonic() + 60
     def done():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Final
 
 from broker.cli import render
@@ -12,10 +13,15 @@ _USAGE: Final = "usage: vitrail-manager [PAGE|SANDBOX]"
 
 
 def main() -> None:
-    """Show the window, or the page of a sandbox in a window that is shown already."""
+    """Run ``vitrail-manager`` with the arguments of the command line."""
     if sys.argv[1:2] in (["-h"], ["--help"]):
         sys.stdout.write(f"{_USAGE}\n\n{__doc__}\n")
         return
+    sys.exit(show(sys.argv[1:]))
+
+
+def show(pages: Sequence[str]) -> int:
+    """Show the window, and the page that is named; return the exit code."""
     try:
         # Late: the system's modules need not be installed.
         from broker.cli.manager.application import run
@@ -26,8 +32,8 @@ def main() -> None:
                 hint="on Debian: apt install python3-gi gir1.2-gtk-4.0 gir1.2-adw-1",
             )
         )
-        sys.exit(1)
-    sys.exit(run(sys.argv))
+        return 1
+    return run(["vitrail-manager", *pages])
 
 
 if __name__ == "__main__":

@@ -55,6 +55,15 @@ def start_verb(*words: str) -> None:
     ).abandon()
 
 
+def start_manager(page: str) -> None:
+    """Show a page in the manager's window, which is opened if there is none."""
+    spawn(
+        our_program("broker.cli.manager.app", page),
+        name="vitrail-manager",
+        outlive_us=True,
+    ).abandon()
+
+
 def _text(data: bytes) -> str:
     text = _ESCAPES.sub("", data.decode(errors="replace")).strip()
     return displayed("\n".join(text.splitlines()[:_ABOUT_LINES]))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from broker.cli.manager.toolkit import Adw, Gdk, GLib, Gtk
-from broker.core.escape import printable
+from broker.core.escape import displayed, printable
 
 _TEXT: Final = 300
 """Characters of one text of a sandbox, a device or a record."""
@@ -15,14 +15,20 @@ Page = Any
 
 
 def plain(untrusted_text: str) -> str:
-    """Return a text to show as it is: escaped, and no markup of Pango."""
-    return str(GLib.markup_escape_text(printable(untrusted_text, _TEXT)))
+    """Return a text to show as it is: no control characters, and no markup of Pango.
+
+    Much of it was escaped where it was read, so a backslash stays as it is.
+    """
+    return str(GLib.markup_escape_text(displayed(untrusted_text[:_TEXT])))
 
 
 def label(untrusted_text: str, *classes: str) -> Page:
     """Return a label of one text, which is cut at its end if there is no room."""
     found = Gtk.Label(
-        label=printable(untrusted_text, _TEXT), xalign=0, ellipsize=3, hexpand=True
+        label=displayed(untrusted_text[:_TEXT].replace("\n", " ")),
+        xalign=0,
+        ellipsize=3,
+        hexpand=True,
     )
     for name in classes:
         found.add_css_class(name)

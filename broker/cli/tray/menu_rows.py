@@ -1,6 +1,7 @@
 """Compute the rows of the panel's menu from the broker's reports.
 
-Each row but a headline ends something, and lifting a lockdown is the one exception.
+Each row but a headline ends something; lifting a lockdown and the manager's window are
+the exceptions.
 """
 
 from __future__ import annotations
@@ -39,6 +40,13 @@ class EndMicrophone:
 
 
 @dataclass(frozen=True)
+class OpenManager:
+    """A request to show a page of the manager: a sandbox's name, or a page's."""
+
+    page: str
+
+
+@dataclass(frozen=True)
 class Leave:
     """A request to remove the icon from the panel."""
 
@@ -50,6 +58,7 @@ Click: TypeAlias = (
     | FolderUnshareRequest
     | LockdownRequest
     | EndMicrophone
+    | OpenManager
     | Leave
 )
 """A click's meaning.  It names its object, so it cannot reach another one."""
@@ -85,6 +94,8 @@ class TrayState:
     folders: tuple[FolderStatus, ...] = ()
     lockdown: LockdownAnswer = _OPEN
     warnings: int = 0
+    manager: bool = False
+    """Whether the manager is installed."""
 
     @property
     def listening(self) -> tuple[str, ...]:
@@ -178,6 +189,8 @@ def _sandbox(now: TrayState, one: SandboxStatus) -> MenuRow:
                 _NETWORKS,
             )
         )
+    if now.manager:
+        inside.append(MenuRow("Permissions…", OpenManager(one.name)))
     inside.append(MenuRow("Stop", StopRequest(sandbox=one.name)))
     label = f"{one.name}: {', '.join(dict.fromkeys(uses))}" if uses else one.name
     return MenuRow(_text(label), None, one.color, tuple(inside))

@@ -16,9 +16,11 @@ from broker.cli.tray.menu_rows import (
     Click,
     EndMicrophone,
     Leave,
+    OpenManager,
     TrayState,
 )
 from broker.core.errors import RefusedError, VitrailError
+from broker.core.parts.absent import is_installed, needed
 from broker.core.paths import Paths
 from broker.ipc.control import methods
 from broker.ipc.control.api import (
@@ -116,6 +118,7 @@ async def look(asked: Client) -> TrayState:
         sound=tuple(sound.values()),
         folders=tuple(folders),
         lockdown=lockdown,
+        manager=is_installed("manager"),
         warnings=len(status.warnings) + len(status.policy.problems),
     )
 
@@ -139,5 +142,9 @@ async def carry_out(paths: Paths, click: Click) -> None:
                 await asked.call(methods.FOLDER_UNSHARE, click)
             case LockdownRequest():
                 await asked.call(methods.LOCKDOWN, click)
+            case OpenManager():
+                with needed("the manager"):
+                    from broker.cli.manager.verb_calls import start_manager
+                start_manager(click.page)
             case Leave():
                 raise ValueError(click)

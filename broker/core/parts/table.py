@@ -64,6 +64,12 @@ PARTS: Mapping[str, Part] = MappingProxyType(
             "windows of X11 programs",
             ("shims.x11", "broker.cli.proxy.flatpak_x11", "broker.cli.proxy.x11"),
         ),
+        "manager": Part(
+            "a window of sandboxes, permissions, questions, devices and events",
+            ("broker.cli.manager",),
+            ("broker/data/desktop/io.vitrail.Manager.desktop",),
+            ("vitrail-manager",),
+        ),
         "workbench": Part(
             "tests, diff, replay, graph, suggestions and imports of policy, reports",
             (

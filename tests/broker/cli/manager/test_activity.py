@@ -1,0 +1,51 @@
+"""Events as lines of the manager's list: escaped texts, filters, one line each."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytest.importorskip("broker.cli.manager.toolkit", exc_type=ImportError)
+
+from broker.cli.manager.activity import row_of_item
+from broker.ipc.control.api import EventItem
+
+EVENT = {
+    "type": "decision",
+    "time": "2026-11-29T14:02:00.5Z",
+    "sandbox": "work",
+    "service": "vitrail.OpenURL",
+    "verdict": "deny",
+    "reason": "no rule matches",
+    "object": "https://a.example/\n<b>x\u202e",
+}
+
+
+def item(**changed):
+    return EventItem(sequence=7, event=json.dumps({**EVENT, **changed}))
+
+
+def test_the_first_item_has_no_line():
+    assert row_of_item(EventItem(sequence=0, event=None)) is None
+
+
+def test_a_line_has_no_text_of_a_sandbox_as_it_came():
+    row = row_of_item(item())
+    assert row.sequence == 7
+    assert "\n" not in row.text
+    assert "\u202e" not in row.text
+    assert "vitrail.OpenURL" in row.text
+
+
+@pytest.mark.parametrize(
+    ("sandbox", "kind", "shown"),
+    [
+        ("", "everything", True),
+        ("wor", "decision", True),
+        ("web", "decision", False),
+        ("", "question", False),
+    ],
+)
+def test_filters_are_and_ed(sandbox, kind, shown):
+    assert row_of_item(item()).matches(sandbox, kind) is shown

@@ -1,0 +1,149 @@
+"""What the manager's page says of a permission, from real files of records and rules."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from broker.cli.manager.details import details_of
+from broker.cli.manager.following import SandboxRow, merged, record_rows
+from broker.cli.manager.permissions import LastUse, PermissionRow
+from broker.cli.run.connect import offline_paths
+from broker.ipc.control.api import SandboxStatus
+from tests.kit.brokerctl import called
+
+RECORD = """\
+class = "persistent"
+display = "allow"
+[label]
+name = "work"
+colour = "green"
+[launch]
+network = "user"
+[audio]
+playback = "none"
+"""
+RULES = """\
+vitrail.Camera         + work     @adminvm ask
+vitrail.Notification   + work     @adminvm allow
+vitrail.ClipboardPaste * @adminvm work     ask
+"""
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """A user's settings with one record and three rules."""
+    for name in ("CONFIG", "STATE", "DATA", "CACHE"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
+    monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "none"))
+    run = tmp_path / "run"
+    run.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(run))
+    made = tmp_path / "config" / "vitrail"
+    (made / "sandboxes.d").mkdir(parents=True)
+    (made / "policy.d").mkdir()
+    (made / "sandboxes.d" / "work.toml").write_text(RECORD)
+    (made / "policy.d" / "30-mine.policy").write_text(RULES)
+    return made
+
+
+def rows_of(name="work"):
+    paths = offline_paths()
+    row = SandboxRow(name, name, name, "#009e73")
+    record, rows = details_of(paths, row)
+    return record, {row.permission.title: row for row in rows}
+
+
+def test_a_row_has_the_decision_and_its_line(config):
+    _, rows = rows_of()
+    assert rows["Show windows"].verdict == "allow"
+    assert rows["Show windows"].value == "on"
+    camera = rows["Use the camera"]
+    assert (camera.verdict, camera.where.rpartition("/")[2]) == (
+        "ask",
+        "30-mine.policy:1",
+    )
+    assert "Asks you each time · 30-mine.policy:1" in camera.sentence()
+
+
+def test_a_record_that_denies_is_named_with_its_line(config):
+    _, rows = rows_of()
+    sound = rows["Play sound"]
+    assert sound.verdict == "deny"
+    assert sound.where.endswith("work.toml:9:1")
+    assert (sound.value, sound.values) == ("off", ("on", "off"))
+
+
+def test_a_network_without_rules_is_not_said_to_be_denied(config):
+    _, rows = rows_of()
+    network = rows["Reach the network"]
+    assert (network.verdict, network.value) == ("allow", "user")
+    assert network.where.endswith("work.toml:7:1")
+
+
+def test_the_users_clipboard_is_a_permission_of_its_own_direction(config):
+    _, rows = rows_of()
+    assert rows["Receive what you copied"].verdict == "ask"
+    assert rows["Place its copies on your clipboard"].verdict == "deny"
+
+
+def test_a_rule_has_no_switch_and_says_what_changes_it(config):
+    _, rows = rows_of()
+    assert rows["Show notifications"].values == ()
+    assert "30-mine.policy" in rows["Show notifications"].fixed
+    assert "brokerctl policy edit" in rows["Print"].fixed
+
+
+def test_a_sandbox_without_a_record_has_no_switch(config):
+    record, rows = rows_of("box-1234")
+    assert record is None
+    assert not any(row.values for row in rows.values())
+    assert "no record" in rows["Play sound"].fixed
+
+
+def test_a_record_with_an_error_is_listed_with_it(config):
+    (config / "sandboxes.d" / "work.toml").write_text(RECORD.replace("allow", "alow"))
+    (row,) = record_rows(offline_paths())
+    assert (row.name, row.state) == ("work", "error")
+    assert "work.toml:2" in row.broken
+    _, rows = details_of(offline_paths(), row)
+    assert rows == []
+
+
+def test_a_running_disposable_stands_beside_its_record():
+    records = (SandboxRow("web", "web", "web", "#e69f00"),)
+    running = SandboxStatus(
+        name="web-1234",
+        record="web",
+        sandbox_class="disposable",
+        label="web",
+        color="#e69f00",
+        state="running",
+        since=0.0,
+    )
+    rows = merged(records, [running], {"web-1234": 1 << 20})
+    assert [(row.name, row.record, row.state) for row in rows] == [
+        ("web-1234", "web", "running"),
+        ("web", "web", "stopped"),
+    ]
+    assert rows[0].memory == 1 << 20
+
+
+def test_the_last_use_says_who_decided():
+    when = datetime(2026, 11, 29, 14, 2, tzinfo=UTC)
+    row = PermissionRow(
+        permission=None, verdict="ask", where="", last=LastUse("allow", "person", when)
+    )
+    assert (
+        row.sentence()
+        == "Asks you each time · last used 2026-11-29 14:02: allow by you"
+    )
+
+
+def test_a_check_of_a_setting_changes_nothing(config):
+    env = {"XDG_CONFIG_HOME": str(config.parent)}
+    answer = called("set", "work", "sound", "on", "--check", env=env)
+    assert answer.code == 0
+    assert '+playback = "allow"' in answer.out + answer.err
+    assert (config / "sandboxes.d" / "work.toml").read_text() == RECORD
