@@ -60,7 +60,7 @@ def destination_of(text: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def is_inner(argument: str) -> bool:
-    """Return whether an address is one that only a rule which names its network opens.
+    """Return whether only a rule that names its network opens an address.
 
     Those are all that the public internet does not route: private, shared and
     link-local networks, and loopback.

@@ -4,7 +4,7 @@ inotify(7) wakes us at once where it can.  Changes that it cannot see (the other
 a symbolic link, a network file system, a directory that is made later) a look
 every ``limits.RULES_LOOK_SECONDS`` finds.  Only the look counts: it compares
 names, sizes, times, owners and modes, so an editor that renames a new file over
-the old one, one that writes in place, and a ``chmod`` are all the same to us.
+the old one, an editor that writes in place, and a ``chmod`` are all the same to us.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def look(roots: Iterable[Path], files: Iterable[str] = ()) -> Seen:
     """Scan the present files, below the roots and these others.
 
     At most ``limits.RULES_LOOKED_AT`` entries.  A root that cannot be read differs from
-    one that does not exist.
+    a root that does not exist.
     """
     tops = [os.fspath(root) for root in roots]
     found = {top: _facts(top) for top in tops}

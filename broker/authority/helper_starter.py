@@ -76,14 +76,14 @@ class HelperStarter:
         self._sock = sock
         self.key = os.urandom(KEY_BYTES)
         """Of the authority's warrants (``ipc.session.warrant``)."""
-        with contextlib.suppress(OSError):  # one that has ended carries out nothing
+        with contextlib.suppress(OSError):  # an ended session child carries out nothing
             fdpass.send(sock, m.encode(m.WarrantKey(self.key)))
         self._turn = trio.Lock()
         self._owed = 0
         """Answers that are still to come."""
 
     async def start(self, program: m.HelperProgram, fds: Sequence[int] = ()) -> Helper:
-        """Start one of our programs with these descriptors, which stay the caller's.
+        """Start a program of ours with these descriptors, which stay the caller's.
 
         Raises SetupError if it is not installed, UpstreamError.
         """

@@ -85,7 +85,7 @@ class Lockdown:
     def denies(self, request: Request, *, begins: bool = False) -> str:
         """Return why the lockdown denies a request; empty if it does not.
 
-        ``begins``: the request is a new one, not one that is permitted already.
+        ``begins``: the request is new, not permitted already.
         """
         if self.networks is None:
             return ""

@@ -119,7 +119,7 @@ class HeadlessCompositor:
 
         A seat without a screen has no keyboard but this one.  Applications
         learn of it when it appears and ask for it then; the first keys would
-        be lost on one that is not as fast, in an emulated guest for example.
+        be lost on a slower machine, in an emulated guest for example.
         """
         await self._tool("wtype", "-s", str(_NEW_KEYBOARD_MS), "--", text)
 

@@ -74,7 +74,7 @@ _MEANT_IN: Mapping[str, str] = MappingProxyType(
 
 
 class UnknownVerbError(click.UsageError):
-    """No such verb in a group; ``hint`` names the one that was probably meant."""
+    """No such verb in a group; ``hint`` names the verb that was probably meant."""
 
     def __init__(self, context: click.Context, word: str, verbs: Iterable[str]) -> None:
         import difflib  # late: every verb loads this module

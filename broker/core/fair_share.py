@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 def may_take(own: int, taken: int, most: int) -> bool:
-    """Return whether one that has ``own`` of ``most`` places may take another.
+    """Return whether the owner of ``own`` of ``most`` places may take another.
 
     It may while more are free than it has: alone it takes half, and whoever has none
     finds one (dynamic thresholds, Choudhury and Hahne 1998).

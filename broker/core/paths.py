@@ -23,7 +23,7 @@ class Paths:
 
     ``runtime`` holds sockets and is 0700; ``state`` the audit log and logs;
     ``cache`` guest images, safe to delete; ``config`` is searched in order,
-    the first one that has a file of some name wins.
+    the first directory that has a file of some name wins.
     """
 
     runtime: Path

@@ -11,7 +11,7 @@ _PROC = Path("/proc")
 
 
 class ProcessFigures(msgspec.Struct, frozen=True, array_like=True):
-    """What the kernel says about a process; of one that has ended, nothing."""
+    """What the kernel says about a process; nothing about an ended one."""
 
     pid: int
     memory: int = 0

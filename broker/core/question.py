@@ -43,7 +43,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """``#rrggbb``: the frame's."""
     service: str
     argument: str
-    """Escaped; empty where there is none."""
+    """Escaped; empty if there is none."""
     words: str
     """The sandbox's request in plain words."""
     details: tuple[tuple[str, str], ...] = ()
@@ -69,7 +69,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class PersonAnswer(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 ):
-    """The user's answer, or the one that represents a missing answer."""
+    """The user's answer, or the value for a missing answer."""
 
     allow: bool
     target: str = ""
@@ -82,7 +82,7 @@ class PersonAnswer(
 
 
 def unfit(question: Question, answer: PersonAnswer) -> str:
-    """Return why an answer is none to this question; empty when it is one.
+    """Return why an answer does not fit this question; empty if it does.
 
     Checked again by the code that acts on it: a dialog is not trusted to have
     offered only the permitted choices.

@@ -39,7 +39,7 @@ def log_exception(error: BaseException) -> None:
 def isolated() -> Iterator[None]:
     """Log an internal error of the block, and continue after it.
 
-    Put around the work for one of several (a sandbox, a connection, a machine), where
+    Put around the work for a sandbox, a connection or a machine, if
     the error of one must not end the others.  Expected errors are handled inside;
     cancellation passes.
     """

@@ -50,7 +50,7 @@ _ENROLLED = """
 """Of an enrolled machine that has shown what it is known by: whether that is its log's
 name alone, which others may have copies of."""
 
-# Upkeep removes checkpoints, the largest one of a log never.
+# Upkeep removes checkpoints, but never the largest of a log.
 # guard: a checkpoint that upkeep has removed is not a new one
 _STORED = "there.size = one.size OR one.kind = 'kept' AND there.size > one.size"
 

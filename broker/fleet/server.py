@@ -252,7 +252,7 @@ class _Asker:
     """As it calls itself."""
     shown: Credential
     length: int
-    """Of the body; of one that does not say it, the most."""
+    """Of the body; the most, if the request does not say it."""
     packing: bytes
     proved: str = ""
     """The machine, where more than its log's name says that it is the one."""

@@ -2,7 +2,7 @@
 
 The kernel follows a rule by what the path was when the rule was made: files that are
 made below a directory later are included, a link out of it is not, and neither is a new
-file in the place of one that was named.
+file in the place of a named one.
 Landlock does not govern stat(2), open descriptors, or connections to a UNIX socket that
 has a path.  Source: landlock(7).
 """

@@ -3,7 +3,7 @@
 ``OrderChannel`` is the broker's end towards a process that a sandbox may have
 taken over: orders and descriptors go down a socket that nothing can come back
 on, and messages come up a pipe, because no descriptor can be attached to what
-is written to a pipe.  One that is attached to a packet is closed by the process
+is written to a pipe.  A descriptor that is attached to a packet is closed by the process
 that reads or drops the packet, and close(2) of a socket that lingers (or of a
 file of FUSE) waits for as long as its maker has chosen.
 """

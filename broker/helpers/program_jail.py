@@ -1,4 +1,4 @@
-"""Bubblewrap's words for a jail of one of our programs."""
+"""Bubblewrap's arguments for a jail of a program of ours."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from broker.helpers.process.program_files import program_files
 def program_jail(
     rules: int, shown: Iterable[Path], writable: Path | None, *, network: bool
 ) -> list[str]:
-    """Return bubblewrap's command line up to one of our programs.
+    """Return bubblewrap's command line up to our program.
 
     ``rules``: the descriptor of its filter.  ``shown``: what it reads, besides its own
     files; what is missing is left out.  Its root is read-only but for ``writable``.

@@ -10,7 +10,7 @@ it, which it can do in any case.
 
 The starter ends when the authority does, and its helpers end with it (PR_SET_PDEATHSIG).
 It then sees to it that the broker's first process, the viewer on its own machine, ends
-too: one that was taken over may kill its authority, and is the parent of all others.
+too: a viewer that was taken over may kill its authority, and is the parent of all others.
 """
 
 from __future__ import annotations

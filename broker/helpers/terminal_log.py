@@ -22,7 +22,7 @@ _OUT, _ERR = 1, 2
 def leave_terminal() -> None:
     """Detach this process, and those that it starts, from the terminal.
 
-    Does nothing where standard output and error are none.  Raises OSError.
+    Does nothing if standard output and error are not terminals.  Raises OSError.
     """
     terminals = [fd for fd in (_OUT, _ERR) if os.isatty(fd)]
     if not terminals:

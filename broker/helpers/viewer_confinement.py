@@ -1,7 +1,7 @@
 """What the viewer takes from itself before it serves a sandbox.
 
 It shows windows, plays sound and moves files, by orders (``ipc.session``) and by
-descriptors that it is given.  One that was taken over executes nothing, connects to
+descriptors that it is given.  A viewer that was taken over executes nothing, connects to
 nothing, and opens no file of the user's; what the authority has permitted it can order,
 and nothing else.  A kernel without Landlock leaves it the files.
 """

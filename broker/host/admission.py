@@ -113,7 +113,7 @@ class Admission:
                 # lease lives on when no listener is left.
                 await trio.sleep_forever()
             finally:
-                # Inside, while the nursery cannot have closed yet: one that
+                # Inside, while the nursery cannot have closed yet: a stream that
                 # waited for its turn must find it open, or not at all.
                 self._nursery = None
 

@@ -171,7 +171,7 @@ class Leasing:
         exchange: Exchange[api.MachineEventAnswer],
         request: api.MachineEventRequest,
     ) -> api.MachineEventAnswer:
-        """Handle an event that a launcher's hook reports about one of its machines."""
+        """Handle an event that a launcher's hook reports about its machine."""
         del exchange
         await self._reload()
         guests = None
@@ -238,7 +238,7 @@ def _check(exchange: Exchange[api.LeaseItem], request: api.LeaseRequest) -> None
 def check_peer(
     record: Record, peer: RecordPeer, request: api.LeaseRequest, records: RecordSet
 ) -> None:
-    """Refuse a lease for another peer than the one that the record names.
+    """Refuse a lease for another peer than the record names.
 
     The record defines the peer of a sandbox; a launcher only reports the start.
     Raises RefusedError.

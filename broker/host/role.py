@@ -159,7 +159,7 @@ class HostRole:
         Raises RefusedError.
         """
         while True:
-            if record in self._starting:  # a persistent one that is coming up
+            if record in self._starting:  # a persistent sandbox that is coming up
                 await self._starting[record].wait()
                 continue
             names = frozenset(t.lease.sandbox for t in self.active_leases())

@@ -210,7 +210,7 @@ class CheckpointWitness:
         """Return why an unproved checkpoint is a conflict; "": a proof may come.
 
         A sender does not know at first which one is held here, and sends its keys in
-        pieces; one that gets the same answer twice has no proof.
+        pieces; a peer that gets the same answer twice has no proof.
         """
         size = 0 if answer.before is None else answer.before.checkpoint.size
         asked = epoch, size, answer.key

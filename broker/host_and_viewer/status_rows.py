@@ -1,4 +1,4 @@
-"""The rows of a broker's status that one of its parts knows: host or viewer."""
+"""The rows of a broker's status that host or viewer provides."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 They are part of the unions of ``ipc.worker``.  ``transfer`` is the supervisor's
 number of one step of a copy or a paste; a message never names the worker's
-sandbox, which is the one that the channel belongs to.
+sandbox, which is the channel's.
 
 Content is in no message: it comes beside one as a file in memory that is
 sealed against every change, so its receiver reads the checked content.

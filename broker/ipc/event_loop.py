@@ -61,7 +61,7 @@ class RoomyEpoll:
         self.register(fd, mask)
 
     def unregister(self, fd: int) -> None:
-        """Stop awaiting a descriptor.  Raises OSError for one that is not known."""
+        """Stop awaiting a descriptor.  Raises OSError for an unknown one."""
         if fd not in self._beside:
             self._epoll.unregister(fd)
             return

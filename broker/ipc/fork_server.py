@@ -9,7 +9,7 @@ One msgpack value in one packet of a SEQPACKET socket (``ipc.fdpass``): one
 answer for each order.  The descriptors of an order are the child's.  Those of the
 answer are its pidfd and the read end of a pipe, into which the server writes
 how the child ended (``END``).  A pipe that ends without that says that the
-server died first.  The server is trusted: a message that is not one of these
+server died first.  The server is trusted: any other message
 is an internal error.
 """
 
@@ -62,7 +62,7 @@ class Jail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which walls a worker has.
 
     ``landlock`` is the kernel's ABI version that was used, 0 for none.
-    ``missing`` says why there are no namespaces, where there are none.
+    ``missing`` says why, if there are no namespaces.
     """
 
     namespaces: bool

@@ -136,7 +136,7 @@ class Machines(Protocol):
         changes: LaunchChanges = NO_CHANGES,
         for_sandbox: bool = False,
     ) -> Lease:
-        """Start the sandbox of a record, or return the lease of the one that runs.
+        """Start the sandbox of a record, or return the lease of the running one.
 
         A disposable is started again each time, under a fresh name.  Returns
         after ``Viewer.lease_begun``; the machine may still boot.  ``progress``
@@ -166,7 +166,7 @@ class HeldTask:
     over: trio.Event = field(default_factory=trio.Event)
     """Set by the task when it no longer holds it."""
     reason: str = ""
-    """Why it ends: the first one that was given."""
+    """Why it ends: the first reason that was given."""
 
     def end(self, reason: str) -> None:
         """Begin to end it; ``over`` is set when that has happened."""

@@ -206,7 +206,7 @@ def encode_to_pump(message: ToPump) -> bytes:
 
 
 def decode_from_pump(packet: bytes) -> FromPump:
-    """Return the message of a packet.  Raises InternalError if it is none."""
+    """Return the message of a packet.  Raises InternalError if it is invalid."""
     try:
         kind = packet[0]
         if kind == DONE:

@@ -42,7 +42,7 @@ class HelperProgram(enum.StrEnum):
 
 
 class StartHelper(TypedMessage, frozen=True, tag="start"):
-    """Start one of our programs."""
+    """Start a program of ours."""
 
     program: HelperProgram
 

@@ -70,7 +70,7 @@ class TransferDeliver(TypedMessage, frozen=True, tag="transfer-deliver"):
 class TransferLeave(TypedMessage, frozen=True, tag="transfer-leave"):
     """Permitted: answer the program, and leave its connection to the pump.
 
-    ``service``: the answer to a program that serves a call; None: to one that calls.
+    ``service``: the answer to a program that serves a call; None: to a caller.
     Answered by TransferPassed once the connection is closed in the worker.
     """
 
@@ -95,7 +95,7 @@ class TransferServe(TypedMessage, frozen=True, tag="transfer-serve"):
     ``what``: be an ssh agent's end of it, or that of a daemon of the desktop: then its
     messages are passed on by StreamSaid, and those to it come by StreamTell.  Or send it
     pictures of a window of the sandbox.  ``service``: the answer to a program that leads
-    to an ssh agent of this sandbox; None: to one that asks an agent.
+    to an ssh agent of this sandbox; None: to a program that asks an agent.
     """
 
     stream: _Count

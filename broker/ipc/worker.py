@@ -262,7 +262,7 @@ class Fault(enum.StrEnum):
 class WaylandClosed(TypedMessage, frozen=True, tag="wayland-closed"):
     """That connection ended; bytes each way, why, and through whom.
 
-    ``stream`` is that of its WaylandStream, 0 for one that came by waypipe.
+    ``stream`` is that of its WaylandStream, 0 for a window that came by waypipe.
     """
 
     client: _Count

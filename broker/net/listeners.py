@@ -1,6 +1,6 @@
 """Listening on an endpoint.
 
-A UNIX socket's file outlives the program that made it.  One that is dead is
+A UNIX socket's file outlives the program that made it.  A dead one is
 replaced; a live one, or a file of another kind, never.
 """
 
@@ -69,7 +69,7 @@ class Listener:
         """Return the next connection and those that wait after it, up to ``most``.
 
         For a backlog that several sandboxes share: it is emptied before other
-        tasks run, so that one that fills it has not filled it for the others.
+        tasks run, so that a sandbox that fills it has not filled it for the others.
         Owned by the caller, as with ``accept``, which raises the same.
         """
         taken = [await self.accept()]
@@ -107,7 +107,7 @@ async def open_listener(
 ) -> Listener:
     """Listen on an endpoint.
 
-    A UNIX socket is made with ``mode``.  One that a dead program left is
+    A UNIX socket is made with ``mode``.  A dead program's socket is
     replaced, a live one's or another kind of file never.  ``descriptors``:
     whether its clients may send some, where the kernel can refuse them
     (``ipc.refuse_descriptors``).  ``sock`` is a new UNIX socket to be

@@ -133,7 +133,7 @@ async def _serve(
     role: str,
     options: Options,
 ) -> Mapping[str, m.FromAuthority]:
-    """Serve the clients and the log; return the answer to the last one that leaves."""
+    """Serve the clients and the log; return the answer to the last client that leaves."""
     record = record_of(broker)  # a confined process cannot look at another one
     keep_to_own_files(options.paths, options.shipped)  # before the first thread
     async with open_log_runtime(role, options, broker) as log:

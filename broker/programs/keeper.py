@@ -176,7 +176,7 @@ def _answer(
     no request.
 
     They are what makes the limit true: a connection that the jailed half gives
-    back is shut down here, so one that keeps its end has nothing of it.
+    back is shut down here, so a compositor that keeps its end has nothing of it.
     Without them it could use up the compositor's descriptors, and with those
     the windows of all sandboxes.
     """

@@ -111,7 +111,7 @@ class _Agent:
     def _described(self, words: Described) -> None:
         """Pass the shown words on to a screen reader's process.
 
-        Drop one that does not read.
+        Drop an agent that does not read.
         """
         if self._reader is None:
             return

@@ -2,7 +2,7 @@
 
 It has three descriptors: the guest's connection, the key's hidraw device and a
 socket to the broker, which answers for the user.  A seccomp filter leaves it
-reading, writing and waiting, so one that is taken over can speak with the key
+reading, writing and waiting, so a process that is taken over can speak with the key
 and with its guest, and reach nothing else.
 
 Arguments: the three descriptors, and the nonce in hexadecimal.

@@ -58,7 +58,7 @@ class Claims:
                 # guard: a device is handed over by one service of the machine
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 there = (self._folder / port).stat()
-            except FileNotFoundError:  # removed by the one that had it
+            except FileNotFoundError:  # removed by its holder
                 os.close(fd)
             except BaseException:
                 os.close(fd)

@@ -312,7 +312,7 @@ class Service:
     ) -> None:
         """Send a message to a broker.  Raises TooSlowError if it does not read."""
         data = messages.encode(message)
-        # One that does not read is ended: its devices are taken back then.
+        # A client that does not read is ended: its devices are taken back then.
         with trio.fail_after(limits.DEVICE_DETACH_SECONDS):
             async with client.lock:
                 while not _sent(client.sock, data, fds):
@@ -545,7 +545,7 @@ def _fitting(
     """Return the items that fit into one packet together, and why others do not.
 
     The largest are left out: a device says itself how many interfaces it has, and
-    one that says many must not hide the others.
+    a device that says many must not hide the others.
     """
     sizes = {item.number: len(messages.encode(item)) for item in items}
     fitting, total = set[int](), 0
@@ -564,7 +564,7 @@ def _fitting(
 
 
 def _not_in_use(device: SysfsDevice) -> SysfsDevice:
-    """Return a device, or refuse one that others have handed over; it is closed then."""
+    """Return a device, or close and refuse it if others have handed it over."""
     # guard: a device of another service is left with it
     if usbip.in_use(device):
         device.close()

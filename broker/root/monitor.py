@@ -66,7 +66,7 @@ class Watcher:
         """
         # guard: one look for many events
         if port in self._stale:
-            return  # one that has not begun yet
+            return  # a read that has not begun yet
         self._stale.add(port)
         # In a thread, one for a port: the kernel reads strings under the device's
         # lock, which a device that does not answer keeps for seconds.

@@ -2,10 +2,10 @@
 
 close(2) of a descriptor asks the program that serves its file (FUSE), which need not
 answer, and no signal ends that.  So what a client sends is received by a process of
-the client's own, with its user's rights: only sockets are passed to root, and one that
+the client's own, with its user's rights: only sockets are passed to root, and a client that
 hangs keeps nobody waiting but its client.
 
-The processes are forked from one that has no thread and no descriptor but its
+The processes are forked from a process that has no thread and no descriptor but its
 channel; it is forked before the service opens anything.
 """
 

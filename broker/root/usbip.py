@@ -78,7 +78,7 @@ def export(held: SysfsDevice, decided: Device, conn: socket.socket) -> VhciValue
 
 
 def same(held: SysfsDevice, decided: Device) -> None:
-    """Raise RefusedError unless a device is still the one that was decided about."""
+    """Raise RefusedError unless a device is still the same as in the decision."""
     if held.describe().fingerprint != decided.fingerprint:
         raise RefusedError(
             f"the device in port {decided.port} has changed since the decision"
@@ -175,7 +175,7 @@ def _release_port(held: SysfsDevice) -> None:
     """Free a port of usbip-host, also of a device that came into it meanwhile.
 
     ``bind`` takes a port's name, so a device that is swapped between two writes is
-    bound in the place of the one that was decided about; it would stay so.
+    bound in the place of the permitted device; it would stay so.
     """
     # guard: a swapped device is not left bound
     now = SysfsDevice(held.port, held.root)

@@ -48,7 +48,7 @@ class _Object(msgspec.Struct):
 
 
 def find_camera(serial: int | None = None) -> Camera:
-    """Find a camera; without a number, the one that the session prefers.
+    """Find a camera; without a number, the session's preferred camera.
 
     Raises SetupError, UpstreamError.
     """

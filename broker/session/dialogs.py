@@ -133,7 +133,7 @@ def _why(error: Exception) -> str:
 
 
 def paths_in(body: tuple[object, ...]) -> list[Path]:
-    """Parse a response's paths.  Raises UpstreamError for one of another form."""
+    """Parse a response's paths.  Raises UpstreamError for a body of another form."""
     code, results = (*body, None, None)[:2]
     if code in DISMISSED:
         return []

@@ -189,7 +189,7 @@ class Errand:
         """Note that this order uses a warrant or ticket, which is verified.
 
         ``until``: when that has expired.  Raises RefusedError for a second use, and for
-        a first one that comes too late.
+        a first use that comes too late.
         """
         # guard: what was permitted once is done once
         self.used.take(signed, self.order, until)

@@ -107,7 +107,7 @@ def is_own(conn: socket.socket, there: tuple[str, int]) -> bool:
     # The kernel writes a line for each TCP socket of the machine, of any user (proc(5)).
     for line in _TABLE.read_text("ascii").splitlines()[1:]:
         fields = line.split()
-        # One that its program has closed may have no owner any more.
+        # A socket that its program has closed may have no owner any more.
         if fields[1:3] == wanted and fields[3] in {"01", "04", "05", "08"}:
             return int(fields[7]) == os.getuid()
     return False

@@ -108,7 +108,7 @@ class FileDialogs:
     async def _require_offered(self, opening: Opening) -> None:
         """Raise RefusedError where no kind of dialog may be allowed.
 
-        Programs ask before they show a dialog, and use their own where there is none.
+        Programs ask before they show a dialog, and use their own if there is none.
         """
         requests = [_request(opening, kind) for kind in _KINDS]
         answers = await self._decider.preview(requests)
@@ -282,7 +282,7 @@ async def _arriving(way: Return) -> AsyncIterator[PipeEnd]:
 def _write_now(write: PipeEnd, data: bytes) -> None:
     """Write a message to a pipe without a reader, and close it.  Raises UpstreamError.
 
-    One of a user beyond pipe-user-pages-soft (pipe(7)) has 8 KiB.
+    A pipe of a user beyond pipe-user-pages-soft (pipe(7)) has 8 KiB.
     """
     # guard: a pipe without room for names holds nobody up
     os.set_blocking(write.fileno(), False)

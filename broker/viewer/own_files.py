@@ -69,7 +69,7 @@ def clear_displays(paths: Paths) -> None:
 
     Called by the viewer's process before it is confined: a confined one cannot open a
     directory that an earlier viewer closed to its owner.  A second broker, which
-    will not start, leaves the directory to the one that runs.
+    will not start, leaves the directory to the first.
 
     Raises OSError, and SetupError where others could put links there.
     """

@@ -200,7 +200,7 @@ class Runner:
             if run.request.wait:
                 follower.listen(guest, program)
             try:
-                # A client that waits sees the window itself; one that does not wait is
+                # A client that waits sees the window itself; other clients are
                 # answered only after the window has appeared.
                 until = Step.COMPOSITOR if run.request.wait else Step.WINDOW
                 await follower.follow(guest, program, last=until)
@@ -241,7 +241,7 @@ class Runner:
     ) -> Guest:
         """Start a record's sandbox if it does not run; return its guest.
 
-        Raises RefusedError for changes to one that runs.
+        Raises RefusedError for changes to a running one.
         """
         lease = running
         # guard: a second program changes no machine

@@ -146,7 +146,7 @@ class ScreenShares(VideoUses):
     async def share_own(
         self, lease: Lease, stream: int, start: Callable[[], Awaitable[None]]
     ) -> None:
-        """Have a sandbox's worker show one of its windows, until cancelled.
+        """Have a sandbox's worker show a window of it, until cancelled.
 
         Raises ShareableError, UpstreamError.
         """
@@ -249,7 +249,7 @@ async def framed(
     by itself: with its screen, or by the user.
 
     The desktop shows by itself which window is shared: no program can put a frame
-    around one of another.
+    around a window of another.
     """
     if found.window:
         yield lambda: None

@@ -148,7 +148,7 @@ def _texts(value: object, place: str) -> list[str]:
 def device_from(value: object, place: str = "device") -> DeviceFacts:
     """Return the device of a JSON object.  Raises DeviceError.
 
-    A missing attribute is one that the device does not have.
+    The device does not have a missing attribute.
     """
     asked = _object(value, place, _DEVICE)
     texts = {name: _text(asked, name, place) for name in _DEVICE[:-1]}

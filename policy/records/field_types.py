@@ -65,7 +65,7 @@ def show(value: object) -> str:
 
 
 def is_whole(value: object, low: int, high: int) -> bool:
-    """Return whether a value is a whole number in a range (``true`` is none)."""
+    """Return whether a value is a whole number in a range (``true`` is not)."""
     is_int = isinstance(value, int) and not isinstance(value, bool)
     return is_int and low <= value <= high  # type: ignore[operator]
 

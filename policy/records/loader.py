@@ -135,7 +135,7 @@ class CollectedRecords:
             found = set()
         except OSError as error:
             # A record in it might shadow any record after it, so none of
-            # those can be trusted to be the one that the admin meant.
+            # those can be trusted to be what the admin meant.
             self._blind = unreadable(directory, error)
             self._problems.append(self._blind)
             return
@@ -306,7 +306,7 @@ def with_last_good(read: RecordSet, before: RecordSet) -> RecordSet:
 
     A typo takes nothing from a sandbox that runs and gives it nothing.  The
     name stays in ``broken`` too: a start by it reports the problem.  A
-    record that was never good is only there, one that was removed is gone.
+    record that was never good is only there, a removed record is gone.
     """
     mended = {
         name: before.records[name] for name in read.broken if name in before.records

@@ -293,7 +293,7 @@ class Podman(msgspec.Struct, frozen=True, tag=True):
     pids: int = 512
     required: bool = False
     network: str = "none"
-    """Of one that 'brokerctl run' starts; another has what its command line says."""
+    """Of a sandbox that 'brokerctl run' starts; another has what its command line says."""
     provides_network: bool = False
     open_files: int = FEW_OPEN_FILES
     gpu: Gpu = "none"

@@ -38,7 +38,7 @@ class PolicyCall(NamedTuple):
     """A call.  ``argument`` begins with ``+``; target '' is no target.
 
     An attribute is None when it was not given and '' when the call has
-    none; ``size`` is in bytes.  A deny whose condition asks for one that is not
+    none; ``size`` is in bytes.  A deny whose condition asks for a fact that is not
     given applies, a grant does not.
     """
 
@@ -67,7 +67,7 @@ class EngineStep(NamedTuple):
 class PolicyAnswer(NamedTuple):
     """``verdict``, and why; ``error`` comes from ``compat`` only.
 
-    ``rule`` is the one that decided, None if none matched.  ``target`` is set
+    ``rule`` is the rule that decided, None if none matched.  ``target`` is set
     for allow; ``targets`` (sorted) and ``default_target`` for ask.  ``limits``
     are for the caller to hold; beyond them the answer is deny.  ``observed``
     are rules in ``mode=observe`` that would have decided.
@@ -173,7 +173,7 @@ class Engine:
         return {rule: n for n, rule in reversed(list(enumerate(self.rules)))}
 
     def number_of(self, rule: Rule) -> int:
-        """Return the number of one of its rules."""
+        """Return the number of a rule."""
         return self._numbers[rule]
 
     # -- which rule ------------------------------------------------------------
@@ -216,7 +216,7 @@ class Engine:
         if self._plain[first] and call.device is None:
             return first, ()
         observed: list[Rule] = []
-        # Each rule is in one list only, and the first one that holds ends it.
+        # Each rule is in one list only, and the first rule that holds ends it.
         for number in lists[0] if len(lists) == 1 else heapq.merge(*lists):
             rule = self.rules[number]
             if holds(rule, call):

@@ -248,7 +248,7 @@ def _directive(line: _Line, fields: list[GrammarField]) -> Rule | Directive:
 
 
 def _rule(line: _Line, fields: list[GrammarField]) -> Rule:
-    """Parse a rule; complain and return a barrier for one that is malformed."""
+    """Parse a rule; complain and return a barrier if it is malformed."""
     if len(fields) < 5:
         least = 3 if line.form.old is not None else 5
         have = len(fields) - (5 - least)

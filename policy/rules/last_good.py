@@ -32,7 +32,7 @@ _YES_OR_NO = MappingProxyType({True: "yes", False: "no", None: None})
 class InForce(NamedTuple):
     """The set that decides.
 
-    ``why`` is the first problem of the one that was read and is not used; None
+    ``why`` is the first problem of the version that was read and is not used; None
     when it is used.
     """
 

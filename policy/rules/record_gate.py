@@ -101,7 +101,7 @@ def record_allows(records: RecordSet, request: RecordRequest) -> RecordDecision:
 
 
 def _decide(records: RecordSet, request: RecordRequest, *, own: bool) -> RecordDecision:
-    """Decide by the sandbox's record; deny for one that is broken or missing."""
+    """Decide by the sandbox's record; deny if it is broken or missing."""
     trace = _Trace(records.digest)
     name = visible(request.record)
     problem = records.broken.get(request.record)

@@ -92,7 +92,7 @@ def load_rules(
     the program too.
 
     The first file of a base name wins, then all are asked in the C order of
-    their base names.  A directory that is missing is empty; one that cannot be
+    their base names.  A directory that is missing is empty; a directory that cannot be
     read denies everything, because it may hold any rule.
     """
     trees: dict[str, Tree] = {}

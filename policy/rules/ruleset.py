@@ -58,7 +58,7 @@ class RuleSet:
 
 
 def is_rule_file(name: str) -> bool:
-    """Editors leave NAME.policy~ and .NAME.policy.swp about; those are none."""
+    """Editors leave NAME.policy~ and .NAME.policy.swp about; those are not rules."""
     return name.endswith(SUFFIX) and not name.startswith(".")
 
 

@@ -113,7 +113,7 @@ def classes(rules: tuple[Rule, ...], world: World) -> Classes:
 
 
 def _services(rules: tuple[Rule, ...]) -> Iterator[tuple[str, str]]:
-    """Yield services and arguments that rules name, and one that none names."""
+    """Yield services and arguments that rules name, and another that none names."""
     arguments: dict[str, set[str]] = {}
     for rule in rules:
         if rule.service is not None:

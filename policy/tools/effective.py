@@ -35,7 +35,7 @@ TOLD = ("mime", "scheme", "host", "protocol", "port", "key")
 def told_facts(call: PolicyCall) -> list[str]:
     """Return the facts that a call states, as ``scheme=https`` or ``no host``.
 
-    One that is not stated is another one than none: a deny with such a condition
+    A fact that is not stated differs from none: a deny with such a condition
     decides where the fact is not known.
     """
     stated = ((key, getattr(call, key)) for key in TOLD)

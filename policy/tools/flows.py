@@ -45,7 +45,7 @@ def flows(
     """Return every flow, in order; raises TooManyError.
 
     ``permitted`` leaves out what the records deny, where records are known.
-    ``sandboxes`` and ``services`` keep only those that have to do with one of
+    ``sandboxes`` and ``services`` keep only those that have to do with any of
     these; empty keeps all.
     """
     near, named = set(sandboxes), {rule.service for rule in rules.rules}

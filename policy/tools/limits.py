@@ -16,7 +16,7 @@ LINT_CAUSES = 500
 them costs a walk over the rules before."""
 
 LINT_SOURCES = 64
-"""Sources that are looked at one by one; of more, one of each class."""
+"""Sources that are looked at one by one; of more, one source of each class."""
 
 LINT_TRIES = 16
 """Sources, and targets of each, that lint tries to find one to which an 'ask'
@@ -37,7 +37,7 @@ LINT_COLOURS = 256
 """Different colours that lint compares, each with each and for each sight."""
 
 LINT_HINTS = 20
-"""Unknown names for which lint looks for the one that was meant: each is
+"""Unknown names for which lint looks for the intended one: each is
 compared with every sandbox."""
 
 GRAPH_NODES = 48

@@ -21,7 +21,7 @@ _RECORD_FILE = re.compile(rf"{RECORDS}/[a-z][a-z0-9-]{{0,30}}\.toml")
 
 
 def is_policy_path(path: str) -> bool:
-    """Return whether a path below the configuration is one of a record or of rules."""
+    """Return whether a path below the configuration is of a record or of rules."""
     return bool(_RULE_FILE.fullmatch(path) or _RECORD_FILE.fullmatch(path))
 
 

@@ -215,7 +215,7 @@ def _lines(
 def _flow_conditions(calls: list[PolicyCall]) -> list[str]:
     """Return a line's conditions for exactly these flows, one text for each line.
 
-    One that is empty: only the name was asked for.
+    Empty: only the name was asked for.
     """
     ports: dict[str, set[int]] = defaultdict(set)
     for call in calls:

@@ -209,7 +209,7 @@ class CameraNode:
         pipewire_servers().release(self)
 
     def _hang_up(self) -> None:
-        """End the call for pictures, also one that has not begun."""
+        """End the call for pictures, even before it has begun."""
         with self._lock, contextlib.suppress(OSError):
             self._turn += 1
             asking, self._asking, self._pictures = self._asking, None, False

@@ -48,7 +48,7 @@ def confine(paths: List[str], *, write: bool = False) -> None:
 
     No module can be imported afterwards.  These files and directories stay at their
     paths, which have no links; ``write``: not only to be read, and with /proc/self.
-    Raises TransferError for one that cannot be opened, and where the kernel refuses:
+    Raises TransferError for a file that cannot be opened, and where the kernel refuses:
     then nothing is read.
     """
     import ctypes

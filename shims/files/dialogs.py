@@ -215,7 +215,7 @@ def save(
         follow(dialog, connection, watch, tokens)
     finally:
         os.close(watch)
-        # One that was never written leaves nothing.
+        # A file that was never written leaves nothing.
         for path in tokens:
             with contextlib.suppress(OSError):
                 if not size_at(path):
@@ -249,7 +249,7 @@ def follow(
 
 
 def size_at(path: str) -> int:
-    """Return the size of a file, 0 where there is none."""
+    """Return the size of a file, 0 if there is none."""
     try:
         return os.lstat(path).st_size
     except OSError:
@@ -346,7 +346,7 @@ def filter_of(row: Tuple[str, List[Tuple[int, str]]], most: int) -> Dict[str, An
 
 
 def globs_of(text: str) -> List[str]:
-    """Return the patterns that the broker takes for one of a program's.
+    """Return the patterns that the broker takes for a program's pattern.
 
     A name's end or a whole name, in small and in capital letters where it has either;
     none for any other pattern.

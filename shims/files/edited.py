@@ -178,7 +178,7 @@ class Saved(Edited):
         try:
             facts = os.stat(self._name, dir_fd=self.folder, follow_symlinks=False)
         except FileNotFoundError:
-            # It is a new file, or was removed since; not over one that comes now.
+            # It is a new file, or was removed since; not over a file that comes now.
             os.link(new, self._name, src_dir_fd=self.folder, dst_dir_fd=self.folder)
         else:
             # guard: only a file is replaced by what is saved

@@ -151,7 +151,7 @@ class EntryStore:
 
     def _remove(self, name: str) -> None:
         """Remove a staged directory with all in it."""
-        # One that another program has made deep enough stays.
+        # A directory that another program has made deep enough stays.
         # guard: a deep directory ends no transfer
         with contextlib.suppress(RecursionError):
             import shutil

@@ -117,7 +117,7 @@ class PortalOpening(PortalPart):
 
 
 def checked_address(untrusted_url: str) -> str:
-    """Return an address; raises CallError for one that could be a file or an option."""
+    """Return an address; raises CallError if it could be a file or an option."""
     scheme = SCHEME.match(untrusted_url)
     # guard: the portal takes addresses only
     if scheme is None or scheme[0].lower() == "file:" or os.path.exists(untrusted_url):

@@ -126,7 +126,7 @@ def open_directory(path: str) -> int:
 def open_without_links(path: str, flags: int) -> int:
     """Open an absolute path of which no component above the last may be a link.
 
-    So the path is the one that was found, also where another process may write above
+    So the path is the path that was found, even if another process may write above
     it.  ``flags`` are for the last component.  Raises OSError.
     """
     parts = [part for part in path.split("/") if part]
@@ -197,7 +197,7 @@ class Content:
 
         ``step`` takes the descriptor and a maximum, and returns the number of bytes
         that it has taken, 0 at the file's end.  A file that has become shorter breaks
-        the transfer off, as its size was announced; one that has grown is cut there.
+        the transfer off, as its size was announced; a longer one is cut there.
         """
         left = self.size
         while left:
@@ -247,7 +247,7 @@ def write_entries(walk: Walk, out: BinaryIO) -> None:
 def send_entries(
     connection: BrokerConnection, walk: Walk, *also: str
 ) -> Dict[str, Any]:
-    """Send all entries; returns the message at the end, ``done`` or one of these."""
+    """Send all entries; returns the message at the end, ``done`` or an error."""
     bar = Bar(walk.size)
     for part in _parts(walk):
         if isinstance(part, bytes):

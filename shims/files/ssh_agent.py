@@ -128,7 +128,7 @@ def serve_agent_socket(
             sock, _ = listener.accept()
         except socket.timeout:
             if os.getppid() != parent:
-                # Not one that has taken its place: our inode is not another's yet.
+                # Not a socket that has taken its place: our inode is not another's yet.
                 with contextlib.suppress(FileNotFoundError):
                     if os.path.samestat(os.stat(path), own):
                         os.unlink(path)

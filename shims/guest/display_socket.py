@@ -117,7 +117,7 @@ def _lock(path: str) -> None:
     try:
         with open(written, "x", encoding="ascii") as file:
             file.write(f"{os.getpid():10}\n")
-        # Whole from its first moment: servers take one that they cannot read for stale.
+        # Whole from its first moment: servers take a lock that they cannot read for stale.
         # guard: a display that an X server has locked is not taken
         os.link(written, path)
     finally:

@@ -83,7 +83,7 @@ class Guest:
     def start(self) -> None:
         """Start everything that needs neither the broker nor an identity."""
         if self.settings.batch:
-            # All programs have it from here.  One that is woken waits until the other one
+            # All programs have it from here.  A process that is woken waits until the other one
             # has no more to do: a change of process costs as much as 50 KiB of a stream
             # where instructions are emulated.
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

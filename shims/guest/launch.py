@@ -44,7 +44,7 @@ def read_launch(path: str = LAUNCH_FILE) -> None:
 
 
 def launch_secret(path: str) -> bytes:
-    """Return the launch's secret, or nothing where there is none.
+    """Return the launch's secret, or nothing if there is none.
 
     ``path`` names a file that has it in hexadecimal.  Raises OSError or ValueError.
     """

@@ -43,7 +43,7 @@ class ForkedTool(NamedTuple):
 
 
 def is_forked(argv: List[str], *, terminal: bool) -> bool:
-    """Return whether a program is one that we run in a fork."""
+    """Return whether we run a program in a fork."""
     return (
         not terminal
         and argv[0] == FILES_PROGRAM

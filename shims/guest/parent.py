@@ -262,7 +262,7 @@ def seed_kernel(seed: bytes) -> None:
 
 
 def new_boot_id() -> None:
-    """Cover the kernel's boot id, which is the parent's, with one of our own."""
+    """Cover the kernel's boot id, which is the parent's, with our own."""
     path = os.path.join(RUNTIME, "boot_id")
     with open(UUID, encoding="ascii") as source:
         number = source.read()

@@ -259,7 +259,7 @@ def ends_by_reset(cmdline: str = "/proc/cmdline") -> bool:
 
 
 def set_kernel(name: str, value: str) -> None:
-    """Change a setting of the kernel; one that it does not have is left out."""
+    """Change a setting of the kernel, if it has it."""
     path = os.path.join(SYSTEM, name)
     try:
         with open(path, "w", encoding="ascii") as knob:

@@ -4,7 +4,7 @@ libvirt runs it as ``hooks/qemu.d/vitrail NAME STEP SUBSTEP EXTRA``, or in ``lxc
 the domain's XML on standard input (https://libvirt.org/hooks.html).  It never calls
 libvirt back, which would wait for itself.
 
-A domain that no record of Vitrail's is about is none of its business.  One that
+A domain that no record of Vitrail's is about does not concern it.  A domain that
 names a sandbox in its metadata,
 
     <vitrail:sandbox xmlns:vitrail="https://vitrail.io/libvirt/1"

@@ -267,7 +267,7 @@ def _show(log_end: int) -> None:
 
 
 def _waited(child: int) -> int:
-    """Return the status of a killed child, without waiting for one that hangs.
+    """Return the status of a killed child, without waiting if it hangs.
 
     In a file system of the user's, it ends when that answers.
     """
@@ -341,7 +341,7 @@ def main() -> int:
     output: Optional[str] = None
     required = False
     if options.settings is not None and not of_root:
-        # Rootless Podman reads root's hooks, too, and has one of its own.
+        # Rootless Podman reads root's hooks, too, and has its own.
         output = text if options.stage == "precreate" else ""
     else:
         hook = Hook(options, of_root=of_root)

@@ -95,7 +95,7 @@ def keep_awake() -> None:
 class DeviceNodes:
     """Gives the nodes of devices to the guest's user, and mounts disks.
 
-    Only below our own virtual bus: the machine's other disks are none of its business.
+    Only below our own virtual bus: the machine's other disks do not concern it.
     """
 
     def __init__(self, uid: int, gid: int) -> None:

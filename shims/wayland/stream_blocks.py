@@ -58,7 +58,7 @@ def take_blocks(data: bytearray) -> "Iterator[Tuple[int, bytes]]":
 def split_messages(data: "bytes | bytearray") -> "Iterator[Tuple[int, int, int, int]]":
     """Yield object, opcode with its count of descriptors, begin and end of messages.
 
-    Stops before one that is not whole.  Raises ValueError for a size that none has.
+    Stops before an incomplete one.  Raises ValueError for a size that none has.
     """
     at = 0
     while at + 8 <= len(data):

@@ -39,7 +39,7 @@ class _Sets:
         self._left_size = self._right_size = 1
 
     def choose(self, place: str, last: str, *, double: bool) -> None:
-        """Take a set for GL (``(``) or GR; one that is not known is shown as Latin-1."""
+        """Take a set for GL (``(``) or GR; an unknown set is shown as Latin-1."""
         if double:
             prefix = b"\x8f" if last == "D" else b""
             found = (_DOUBLE.get(last, "latin_1"), 0x80, prefix)

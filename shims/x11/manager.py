@@ -101,7 +101,7 @@ class WindowManager(BridgePart):
         self._roles.part(window)
 
     def _on_x_reparent(self, xid: int, parent: int, x: int, y: int, own: int) -> None:
-        """Read a window that became a top one; forget one that left."""
+        """Read a window that became a top one; forget a window that left."""
         if parent != self._x.root:
             self._on_x_destroy(xid)
         elif xid not in self._core.windows:

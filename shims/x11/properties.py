@@ -90,7 +90,7 @@ def _sizes(words: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return smallest and largest size of WM_NORMAL_HINTS; 0: none."""
     if len(words) < 9:
         return (0, 0), (0, 0)
-    # Negative ones are none.
+    # Negative ones are invalid.
     sides = [min(side, MOST_SIDE) if side < 1 << 31 else 0 for side in words[5:9]]
     smallest = (sides[0], sides[1]) if words[0] & _MIN_SIZE else (0, 0)
     largest = (sides[2], sides[3]) if words[0] & _MAX_SIZE else (0, 0)

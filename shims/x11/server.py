@@ -29,7 +29,7 @@ LINGER_SECONDS = 2
 
 
 def say(text: str) -> None:
-    """Write a line of the log; one that nobody reads is lost."""
+    """Write a line of the log; a line that nobody reads is lost."""
     with contextlib.suppress(OSError):
         os.write(2, f"vitrail-x11: {text}\n".encode("utf-8", "replace"))
 
@@ -97,7 +97,7 @@ class Server:
         except Exception:
             say(f"internal error: {traceback.format_exc()}")
         else:
-            return  # one that ended with its last program may be wanted again at once
+            return  # a server that ended with its last program may be wanted again at once
         if time.monotonic() - began < RESTART_SECONDS:
             self._refuse()
 

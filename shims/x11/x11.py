@@ -10,7 +10,7 @@ from shims.x11.wire import BridgeError, Stream, numbers
 
 _Call = Callable[[Any], None]
 Atom = Union[int, str]
-"""An atom, or the name of one that is known from the start."""
+"""An atom, or the name of an atom that is known from the start."""
 Part = Union[int, bytes]
 Data = Union[bytes, Sequence[int]]
 Pair = Optional[tuple[int, int]]
@@ -173,7 +173,7 @@ class X11(Stream):
         self._look_up(names, self.atoms, ask, then, 0)
 
     def names(self, atoms: Sequence[int], then: Callable[[list[str]], None]) -> None:
-        """Call back with the names of these atoms, "" for one that is not an atom."""
+        """Call back with the names of these atoms, "" if a number is no atom."""
 
         def answered(atom: int, reply: Optional[bytes]) -> None:
             # A program may list the number of an atom that another one makes later.

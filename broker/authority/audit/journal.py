@@ -77,7 +77,7 @@ class Journal:
             await self._record(event, *also)
 
     async def note(self, event: schema.Event) -> None:
-        """Write an event; one that cannot be written is counted.
+        """Write an event, or count it if it cannot be written.
 
         See ``EventLog.note``.
         """

@@ -252,7 +252,7 @@ class Refusals:
 
     A store that fails does not make a refusal an error: nothing takes effect
     that would have to be on record first.  The event is kept and tried again.
-    Nor does one that cannot be written (an internal error): it is logged, and lost.
+    Nor does an event that cannot be written (an internal error): it is logged, and lost.
     """
 
     def __init__(self, store: Store) -> None:
@@ -263,7 +263,7 @@ class Refusals:
         self._more = trio.Event()
 
     async def refused(self, event: Refusal) -> None:
-        """Record a refusal as an event, or only count one that equals an earlier one.
+        """Record a refusal as an event, or only count it if it equals an earlier one.
 
         More of the same are recorded later, as one event with a count.
         """

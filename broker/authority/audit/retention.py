@@ -138,7 +138,7 @@ def _witnessed_blocks(db: sqlite3.Connection) -> set[int]:
     """Return the blocks that contain the end of a checkpoint which a witness holds.
 
     Without their leaf hashes no proof could begin there, and an honest log that
-    was not connected for long would look like one that was rewritten.
+    was not connected for long would look like a rewritten log.
     """
     rows = db.execute(
         "SELECT size FROM checkpoint WHERE substr(kind, 1, ?) = ?",

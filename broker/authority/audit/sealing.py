@@ -112,7 +112,7 @@ class JournalTeller:
         self._path = path
 
     async def tell(self, note: str) -> None:
-        """Send a checkpoint to the journal; one that is missing or full misses it.
+        """Send a checkpoint to the journal; a missing or full journal misses it.
 
         The next one says the same and more, so nothing is kept for it.
         """

@@ -377,7 +377,7 @@ class ClientChannel:
                 await not_opened(self._log, permit.request)
                 return
             if len(self._opened) >= authority_limits.AUTHORITY_REQUESTS:
-                del self._opened[next(iter(self._opened))]  # of one that ends none
+                del self._opened[next(iter(self._opened))]  # of a client that ends none
             self._opened[number] = permit.request
         permit.changed = lambda now: self._renew(number, now)
         terms = {name: getattr(permit, name) for name in _TERMS}

@@ -161,7 +161,7 @@ def _identity(pid: int) -> ProcessIdentity:
 
 
 def _is_recorded(recorded: ProcessIdentity, pidfd: int) -> bool:
-    """Return whether the process is the one that was written down, and this user's."""
+    """Return whether the process is the recorded one, and this user's."""
     try:
         found = identity_of(recorded.pid, pidfd)
         # The owner of /proc/PID is root's for a process that may not be traced.
@@ -183,7 +183,7 @@ def _words(pid: int) -> list[str]:
 def _is_broker(words: Sequence[str]) -> bool:
     """Return whether these are the words of a broker's first process.
 
-    Its module is one of ours, or Python executes its program.
+    Its module is ours, or Python executes its program.
     """
     if not _MODULES.isdisjoint(words):
         return True

@@ -31,7 +31,7 @@ class Locked(Protocol):
     """Why a lockdown denies a request; empty: it does not."""
 
     def __call__(self, request: Request, /, *, begins: bool) -> str:
-        """``begins``: the request is a new one, not one that is permitted already."""
+        """``begins``: the request is new, not permitted already."""
 
 
 class Evaluator:
@@ -56,7 +56,7 @@ class Evaluator:
     def decide(self, request: Request, *, begins: bool = False) -> verdict.Verdict:
         """Return the combined verdict of the sandbox's record and the rules.
 
-        ``begins``: the request is a new one, not one that is permitted already.
+        ``begins``: the request is new, not permitted already.
 
         Records and rules that have been read and are not on record yet take
         away, and give nothing: the stricter of both holds.

@@ -42,7 +42,7 @@ class Budgets:
         self._all = SlidingWindow(limits.NOTIFICATIONS_PER_MINUTE, 60.0)
         self._own: dict[str, SlidingWindow] = {}
         self.left_out: dict[str, int] = {}
-        """Of each sandbox, since its last one that was sent."""
+        """Of each sandbox, since its last notification that was sent."""
 
     def take(self, sandbox: str, now: float) -> int | None:
         """Count one; returns how many were left out before it, None: it is, too."""

@@ -76,7 +76,7 @@ class Grants:
         return made
 
     def shorten(self, grant: Grant, until: float) -> None:
-        """Have one that is there end then, if it would end later."""
+        """End an existing grant at that time, if it would end later."""
         if until < grant.until and grant.id in self._grants:
             self._grants[grant.id] = replace(grant, until=until)
 

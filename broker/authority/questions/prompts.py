@@ -301,7 +301,7 @@ class Questions:
             with trio.CancelScope(shield=True):
                 if agent is not None:
                     await self._end(agent, asked=asked)
-                else:  # one that cannot be started is not tried again at once
+                else:  # an agent that does not start is not tried again at once
                     self._deaths.append(trio.current_time())
             self._wake.set()
 

@@ -191,7 +191,7 @@ class Queue:
     # -- ends ----------------------------------------------------------------------------
 
     def answer(self, number: int, answer: PersonAnswer, now: float) -> Settled:
-        """Apply the user's answer; one that was not offered is a no."""
+        """Apply the user's answer; an answer that was not offered is a no."""
         entry = self._entries.pop(number, None)
         if entry is None:
             return []
@@ -203,7 +203,7 @@ class Queue:
             self._refused[entry.question] = now + limits.QUESTION_AGAIN_SECONDS
         # guard: a yes for once permits one request
         if answer.allow and answer.keep is Keep.ONCE:
-            # For one that still waits: else a second yes would be needed.
+            # For an asker that still waits: else a second yes would be needed.
             entry.askers.sort(key=lambda asker: asker in entry.absent)
             return [(entry.askers[0], answer), *self._again(entry, now)]
         return [(asker, answer) for asker in entry.askers]

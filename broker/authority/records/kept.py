@@ -2,7 +2,7 @@
 
 A running sandbox outlives a broker that was killed; a typo in its record must not
 cost it its windows then either.  A copy is the text that is in force, under its own
-name; a record that inherits finds the one that it inherits from beside it.  (A user who may write
+name; a record that inherits finds its base beside it.  (A user who may write
 here may write the records too.)
 """
 

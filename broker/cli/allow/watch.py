@@ -40,7 +40,7 @@ _BUTTONS = {"once": "Once", "always": "Always", "ask": "Ask each time"}
 
 
 class OfferBudget:
-    """Limit offers: one of a sandbox at a time, a few a minute."""
+    """Limit offers: a sandbox has one at a time, and a few a minute."""
 
     def __init__(self) -> None:
         self._all = SlidingWindow(_IN_ALL, _MINUTE)

@@ -87,7 +87,7 @@ def command(*, asked: EventOptions, reverse: bool, utc: bool, as_json: bool) -> 
     """Show connections: time, sandbox, service, bytes, and the deciding rules.
 
     WHY is the line of the record and the line of the rule; EVENT is the number
-    of the decision, for 'brokerctl policy explain --event', or '-' where there was none,
+    of the decision, for 'brokerctl policy explain --event', or '-' if there was none,
     as for what you copy yourself.  --grep searches the
     printed text.
 

@@ -63,7 +63,7 @@ class LocalSource:
 
     log: Log
     own: bool
-    """Of this machine, so that its boot 0 is the one that runs."""
+    """Of this machine, so that its boot 0 is the running one."""
     path: Path = Path()
     """Of its file."""
     began: int = 0
@@ -122,7 +122,7 @@ class LocalSource:
                 "rolled back: run 'brokerctl audit verify'",
             )
         there = self.log.digest(sequence)
-        # One that retention has removed cannot be compared.
+        # An event that retention has removed cannot be compared.
         if there and there[:_HASH] != digest:
             raise IntegrityError(
                 f"event {sequence} is not the event that the cursor names",

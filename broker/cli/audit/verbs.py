@@ -283,7 +283,7 @@ def _events(
 
 
 def _matches(grep: re.Pattern[str], found: Found) -> bool:
-    """Return whether the pattern matches the shown line or one of its values."""
+    """Return whether the pattern matches the shown line or a value of it."""
     if grep.search(as_message(found).plain):
         return True
     return any(map(grep.search, value_texts(found)))

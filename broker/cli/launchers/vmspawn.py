@@ -53,7 +53,7 @@ async def vmspawn_machine(
 ) -> AsyncGenerator[None]:
     """Have the machine of a record run while the block runs; it is leased and boots.
 
-    One that runs already is left to the command that made it.  Raises SetupError
+    A machine that runs already is left to the command that made it.  Raises SetupError
     without vmspawn, QEMU or the image, UpstreamError when vmspawn does not start the
     machine, RefusedError as the broker does.
     """

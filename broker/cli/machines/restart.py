@@ -1,6 +1,6 @@
 """``brokerctl restart``: replace the broker; the new one takes over the machines.
 
-The broker is killed, because one that is asked to end ends its sandboxes first; the next
+The broker is killed, because an orderly end ends its sandboxes first; the next
 one leases the machines that live on, as after any death of a broker.
 """
 
@@ -82,7 +82,7 @@ async def _restart(pid: int) -> tuple[list[str], list[str]]:
     async with open_client() as client:
         pidfd = os.pidfd_open(pid)
         try:
-            # The number is the one that was asked about only if it still answers so.
+            # The number belongs to the broker that was asked about only if it still answers so.
             version = await client.call(GET_VERSION, Nothing())
             if version.pid != pid:
                 raise RefusedError(

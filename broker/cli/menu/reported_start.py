@@ -1,7 +1,7 @@
 """Start a sandbox from the menu; show progress, failures and fixes by notification.
 
 All kinds of sandboxes start by ``brokerctl run --json`` in a separate process, whose
-lines are shown here.  So there is one place that reports a start, and one that does it.
+lines are shown here.  So one place reports a start, and another does it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _TERMINALS = (
 )
 _STEP = re.compile(r"\[ *[0-9][^]]*\] (.+)|  … (.+)|  ✓ .+")
 """A line of 'image build', with the time that has passed, or of another verb: the step
-that begins, or takes long; or one that is done."""
+that begins, or takes long; or a step that is done."""
 _BUILD = "build the image"
 _BUILDING = "Building the image"
 _ONCE = "This happens once and may take a few minutes."
@@ -144,7 +144,7 @@ async def run_each(
 ) -> int:
     """Run ``brokerctl open`` or ``sanitize`` for each object; return the last failure.
 
-    One that failed waits for the user beside the next one.
+    A failed start waits for the user beside the next one.
     """
     codes = [0]
 
@@ -298,7 +298,7 @@ class _Seen:
 
     @classmethod
     async def since_now(cls, record: str) -> _Seen:
-        """Return one that counts no window that is there now."""
+        """Return a count that leaves out the windows that are there now."""
         before: Windows = frozenset()
         with suppress(VitrailError):  # nothing runs yet
             before = await in_thread(_windows_of, record)
@@ -402,7 +402,7 @@ async def _lines(fd: int) -> AsyncIterator[str]:
 
 
 def _error_of(lines: Sequence[str]) -> tuple[str, str]:
-    """Return message and hint of the error that one of our verbs reported."""
+    """Return message and hint of the error that the verb reported."""
     error = hint = ""
     for line in lines:
         if line.startswith("error: "):

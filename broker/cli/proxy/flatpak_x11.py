@@ -7,7 +7,7 @@ in the user namespace in which Flatpak made the application's, which has none of
 programs: they cannot trace it.
 
 bubblewrap enters both namespaces itself, because a process with this machine's files
-must at no time be one that the application may look into (/proc/PID/root).
+must at no time be open to the application (/proc/PID/root).
 """
 
 from __future__ import annotations

@@ -204,7 +204,7 @@ class Connections:
     """The connections of a relay.
 
     A carried one has no task: the pump's reader reports its end, and the end of
-    the pump's reader is the end of all.  Only one that has to be waited for has.
+    the pump's reader is the end of all.  Only a pump that has to be waited for has.
     """
 
     def __init__(self, order: Order, pump: Pump, nursery: trio.Nursery) -> None:

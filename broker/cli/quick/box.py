@@ -114,7 +114,7 @@ def _described(broker: Calls, name: str) -> dict[str, object] | None:
     try:
         found = broker.call("LaunchBox", {"record": name})
     except VitrailError:
-        return None  # one that does not know it; launchers.bwrap reports all others
+        return None  # unknown to the broker; launchers.bwrap reports all other errors
     return found if isinstance(found.get("sandbox_class"), str) else None
 
 

@@ -87,7 +87,7 @@ def open_calls(stack: ExitStack, paths: Paths) -> Calls | None:
     """
     try:
         calls = Calls(stack.enter_context(open_connection(paths)))
-        # One that is just ending, or that a service manager has yet to start.
+        # A broker that is just ending, or that a service manager has yet to start.
         version = calls.call("GetVersion", {})
     except BrokerSilentError:
         raise  # the verb's long form would wait as long again

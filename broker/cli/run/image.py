@@ -90,7 +90,7 @@ async def _ensure_host_image(paths: Paths, steps: Steps) -> None:
 def record_of_host(paths: Paths, known: Iterable[str]) -> str:
     """Return the name of the record for programs of this machine; write it if needed.
 
-    Written from the one that Vitrail ships, if none is ``known``.
+    Written from the recipe that Vitrail ships, if none is ``known``.
 
     If it is not ``known``, write the record that Vitrail ships.
     """

@@ -136,7 +136,7 @@ def _try_lock(lock: int) -> bool:
 
 
 async def _answers(paths: Paths, *, tell: bool = False) -> bool:
-    """Return whether a broker answers; one that is ending does not count.
+    """Return whether a broker answers; an ending one does not count.
 
     A killed broker's socket may live on for milliseconds in a child that it
     had forked and that had not been executed yet.  ``tell`` the user where it shows

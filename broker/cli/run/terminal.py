@@ -26,7 +26,7 @@ def has_input() -> bool:
     """Return whether standard input should be passed to the program.
 
     A terminal is not, unless the program gets a terminal too: then the user
-    types for this command.  Nor is one that is closed or ``/dev/null``.
+    types for this command.  Nor is a closed input or ``/dev/null``.
     """
     try:
         info = os.fstat(_STDIN)

@@ -23,7 +23,7 @@ def command(sandbox: str, setting: str | None, *, as_json: bool) -> None:
     Each line has the setting, its value, and where it is set: the file with its line,
     or that it is the default.  'brokerctl set' changes one.
 
-    Exit code: 0 done, 1 no such record or setting, or not one of its kind.
+    Exit code: 0 done, 1 no such record or setting, or none for its kind.
     """
     record = record_named(sandbox)
     if setting is not None:

@@ -20,7 +20,7 @@ _USUAL = "usual sight"
 def unlike(record: Record, others: Sequence[Record]) -> str | None:
     """Return the name of a colour that no other record has; None: its own is free.
 
-    One that looks unlike theirs, where there is one.  None also where all are taken.
+    A colour that looks unlike theirs, if there is one.  None also where all are taken.
     """
     used = {other.viewer.label.colour for other in others}
     if next(alike(record, others), None) is None:

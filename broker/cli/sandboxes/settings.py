@@ -173,7 +173,7 @@ def _several(given: Sequence[str], now: Sequence[str]) -> list[str]:
 def changed(text: str, record: Record, name: str, given: Sequence[str]) -> str:
     """Return a record's text with a setting at a new value, all else as it stands.
 
-    Raises RefusedError for a value that is none, and for a text that is no TOML.
+    Raises RefusedError for an invalid value, and for a text that is not TOML.
     """
     setting = setting_of(name)
     present = record.values.get(setting.key)

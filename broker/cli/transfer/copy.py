@@ -192,7 +192,7 @@ def _sandbox_of(source: str) -> str:
     """Return the sandbox of SANDBOX:PATH; empty for a path here.
 
     As with scp(1) a word decides by its form, and not by the files that are here:
-    a file that a sandbox has sent under the name ``work:notes`` is not taken for one
+    a file that a sandbox has sent under the name ``work:notes`` is not taken for a file
     of the sandbox 'work', nor the other way round.
     """
     name, colon, _ = source.partition(":")

@@ -181,7 +181,7 @@ def _check(untrusted_text: str, schemes: frozenset[str]) -> dict[str, object]:
 
 
 def _lines(stream: BinaryIO) -> Iterator[bytes]:
-    """Yield lines; of one that is too long its beginning, longer than allowed."""
+    """Yield lines; of a too long line its beginning, longer than allowed."""
     limit = limits.CHECK_LINE_BYTES
     while line := stream.readline(limit + 2):
         yield line.removesuffix(b"\n")

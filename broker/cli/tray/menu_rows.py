@@ -148,7 +148,7 @@ def _questions(now: TrayState) -> list[MenuRow]:
 
 
 def _sandboxes(now: TrayState) -> list[MenuRow]:
-    """Return a menu row for each sandbox, or one that none runs."""
+    """Return a menu row for each sandbox, or a row that says that none runs."""
     if not now.sandboxes:
         return [MenuRow("No sandboxes are running")]
     found = [_sandbox(now, one) for one in now.sandboxes[:_SANDBOXES]]

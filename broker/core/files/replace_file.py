@@ -34,7 +34,7 @@ def whole_file(
     """
     if not path.name:  # such as '/'
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    # A separate name, so that two writers do not mix their bytes, and one that
+    # A separate name, so that two writers do not mix their bytes, and a name that
     # cannot be guessed: the directory may be another user's, too.
     fresh = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     try:

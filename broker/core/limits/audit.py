@@ -59,7 +59,7 @@ AUDIT_WITNESSED = 1000
 """Checkpoints kept of another broker's log, the newest and the first; 300 KiB."""
 
 AUDIT_WITNESS_LOGS = 8
-"""Logs of one peer of which checkpoints are kept: one that was taken over could
+"""Logs of one peer of which checkpoints are kept: a taken over peer could
 begin new ones without end."""
 
 AUDIT_WITNESS_KEYS = 16

@@ -18,7 +18,7 @@ CONTROL_CANCEL_SECONDS = 15.0
 """For another process to end a call whose client has gone, and its processes."""
 
 CONTROL_REPLY_SECONDS = 10.0
-"""For a control client to take one reply: one that does not read is closed, and
+"""For a control client to take one reply: a client that does not read is closed, and
 delays no other client."""
 
 CONTROL_IDLE_SECONDS = 300.0
@@ -145,5 +145,5 @@ person does or has to know (a copy or paste, a cut, an error in a file) is neith
 counted nor left out."""
 
 NOTIFICATIONS_WAITING = 64
-"""Notifications of the user's own that wait for the desktop's server: one that
+"""Notifications of the user's own that wait for the desktop's server: a server that
 hangs must not make us hold more.  The oldest is left out, on standard error."""

@@ -46,7 +46,7 @@ VM_QUIT_SECONDS = 2.0
 """Time for QEMU to end after 'quit' or SIGTERM, before SIGKILL."""
 
 RENDERER_END_SECONDS = 5.0
-"""For the end of a killed process that draws for a machine: one that waits in the GPU's
+"""For the end of a killed process that draws for a machine: a process that waits in the GPU's
 driver ends when that gives up on its job, or never."""
 
 VM_ROOM_SECONDS = 10.0
@@ -215,7 +215,7 @@ backlog.  A desktop session that starts is a burst of some tens."""
 WORKER_MESSAGES_PER_SECOND = 1000.0
 WORKER_MESSAGES_BURST = 4000
 """Messages that the supervisor accepts from one worker.  An honest one keeps the two
-paces above (300 a second together), so one that exceeds this was taken over,
+paces above (300 a second together), so a worker that exceeds this was taken over,
 and is ended: its messages cost time that other sandboxes need."""
 
 KEEPER_CONNECT_SECONDS = 5.0

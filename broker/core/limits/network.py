@@ -45,7 +45,7 @@ TRIES = 4
 ANSWER_BYTES = 1400
 """Of an answer that is carried as it is: it fits into a packet."""
 STREAM_ANSWER_BYTES = 65535
-"""Of one that is asked for by TCP."""
+"""Of an answer that is asked for by TCP."""
 BINDINGS = 4096
 NAMES_PER_ADDRESS = 32
 """Addresses that belong to a name; a guest's largest page names some hundreds."""

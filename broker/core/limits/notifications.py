@@ -31,7 +31,7 @@ ACTION_CHARS = 64
 LABEL_CHARS = 30
 
 SHOWN_PER_SANDBOX = 5
-"""On the desktop at one time; more of them become one that counts."""
+"""On the desktop at one time; more of them become a single one with a count."""
 
 SHOWN_TOTAL = 20
 """Of all sandboxes, on the desktop at one time: servers keep a list of each."""

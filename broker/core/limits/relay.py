@@ -32,7 +32,7 @@ RELAY_ABORT_SECONDS = 5.0
 that does not obey is killed: a revoked stream must not live on."""
 
 RELAY_ANSWER_SECONDS = 2.0
-"""For a pump to report its streams; a status must not wait for one that hangs,
+"""For a pump to report its streams; a status must not wait for a pump that hangs,
 because it is how a user finds out."""
 
 RELAY_PUMP_END_SECONDS = 2.0

@@ -124,7 +124,7 @@ PULSE_REWIND_BURST = 4 << 20
 seeks), which the server's demand does not limit: ten times real time."""
 
 PULSE_REWIND_LEAST_BYTES = 1024
-"""The least that one of these counts as: the server mixes sound again that it
+"""The least that a rewind counts as: the server mixes sound again that it
 has mixed already, however little is written."""
 
 PULSE_SEEK_BYTES = 16 << 20

@@ -43,7 +43,7 @@ last as long as the sandbox (an agent with keys), so they are not counted as tra
 
 CALL_JOIN_SECONDS = 10.0
 """From a call's token to the connection of a container's or box's program that takes it,
-and before it for one that serves calls: the start of one Python program each.  The box's
+and before it for a program that serves calls: the start of one Python program each.  The box's
 other callers wait as long."""
 
 SAVED_AT_ONCE = 16

@@ -213,12 +213,12 @@ WAYLAND_CPU_PIXEL_WEIGHT = 10
 1080p at 60 pictures a second in three layers is just below the rate."""
 
 WAYLAND_SAMPLED_WEIGHT = 6
-"""Plain pixels that one of a turned or scaled picture counts for where there is no GPU:
+"""Plain pixels that a pixel of a turned or scaled picture counts for without a GPU:
 pixman takes four to eight times as long.  A film of 1080p at 25 pictures a second is
 within the rate."""
 
 WAYLAND_SHRUNK_PIXELS = 4
-"""Pixels of a buffer for one that is shown, from which on the next weight counts."""
+"""Pixels of a buffer for each shown pixel, from which on the next weight counts."""
 
 WAYLAND_SHRUNK_WEIGHT = 10
 """The same for a picture that is far larger than it is shown: most pixels that are read

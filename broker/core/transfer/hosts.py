@@ -32,7 +32,7 @@ class HostName:
     """A host that passed.
 
     ``ascii``: as it is looked up (A-labels, or an address without brackets).
-    ``shown``: the same with U-labels, equal to ``ascii`` where there are none.
+    ``shown``: the same with U-labels, equal to ``ascii`` if there are none.
     """
 
     ascii: str

@@ -37,7 +37,7 @@ def viewer_filter(pid: int) -> bytes:
             # guard: the viewer sends nothing to a socket that it is not connected to
             rules.deny_if(call, rules.masked(1, _SOCKET_KIND, kind))
     linger = rules.equal(2, socket.SO_LINGER)
-    # Of whom it gives it to: the last one that closes it waits.
+    # Of whom it gives it to: the last process that closes it waits.
     # guard: a viewer makes no descriptor slow to close
     rules.deny_if("setsockopt", rules.equal(1, socket.SOL_SOCKET), linger)
     keep_attributes(rules)

@@ -271,8 +271,8 @@ class _Run:
     async def end(self) -> None:
         """End the server and wait for it.
 
-        First the signal: one that saw the end of its channel might end its children.
-        One with other clients ends with the last of them.
+        First the signal: a server that saw the end of its channel might end its children.
+        A server with other clients ends with the last of them.
         """
         if not self._shared:
             self.child.kill()

@@ -280,7 +280,7 @@ class ForkLoop:
         # guard: a client leaves processes to others
         if count >= messages.CHILDREN:
             raise OSError(errno.EAGAIN, f"this client already has {count} children")
-        # A pipe of the client's could be full, and its file one that is slow to close.
+        # A pipe of the client's could be full, and its file slow to close.
         # guard: how a child ends is told without a wait
         read, end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:

@@ -108,7 +108,7 @@ class Gate:
     def abandon(self) -> None:
         """Close the gate's pipe; a program that waits ends without running.
 
-        Of one that runs, standard input ends.
+        The standard input of a running program ends.
         """
         fd, self._fd = self._fd, None
         self._copier.close()

@@ -170,7 +170,7 @@ def mount(
 def fork_server_filter() -> bytes:
     """Compile the filter of the fork server: it imports, forks, and builds jails.
 
-    A deny-list, which its children inherit.  The only signal that it sends is one
+    A deny-list, which its children inherit.  The only signal that it sends is a signal
     that kills: a child, when the broker has gone.
     """
     rules = seccomp.SeccompRules(default=libseccomp.ALLOW)

@@ -47,7 +47,7 @@ def python_words() -> list[str]:
 
 
 def find_program(places: Sequence[str], missing: str, *, hint: str) -> Path:
-    """Return the first that can be executed.  Raises SetupError where there is none."""
+    """Return the first that can be executed.  Raises SetupError if there is none."""
     for place in places:
         if os.access(place, os.X_OK):
             return Path(place)

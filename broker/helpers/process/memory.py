@@ -26,7 +26,7 @@ class ProcessMemory:
 def read_memory(pid: int) -> ProcessMemory:
     """Read a process's ``smaps_rollup``; zeroes when it has ended or is not ours.
 
-    The kernel walks every page of the process for it, and waits for one that is
+    The kernel walks every page of the process for it, and waits for a process that is
     changing its memory.
     """
     try:
@@ -37,7 +37,7 @@ def read_memory(pid: int) -> ProcessMemory:
 
 
 def figures_of(pid: int) -> ProcessFigures:
-    """Return a process's figures; nothing of one that has ended.
+    """Return a process's figures; nothing of an ended process.
 
     Waits as ``read_memory`` does.
     """

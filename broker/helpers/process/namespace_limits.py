@@ -123,7 +123,7 @@ def _done_inside(work: Callable[[], bool]) -> bool:
 def _remount_terminals(mounts: int) -> bool:
     """Give the devpts of a mount namespace a limit, as bubblewrap has mounted it.
 
-    The program's user namespace may be below the one that owns these mounts.
+    The program's user namespace may be below the owner of these mounts.
     """
     owner = fcntl.ioctl(mounts, _GET_OWNER)
     flags = _REMOUNT | _NO_SETUID | _NO_PROGRAMS

@@ -16,7 +16,7 @@ def lives(pidfd: int) -> bool:
 
 
 def happened(fd: int, events: int) -> bool | None:
-    """Return whether a descriptor has one of these events, without waiting."""
+    """Return whether a descriptor has any of these events, without waiting."""
     poll = select.poll()
     poll.register(fd, events)
     try:

@@ -31,7 +31,7 @@ class PumpChannel:
     def receive(self) -> tuple[ToPump, list[int]] | None:
         """Receive the next message and its descriptors, None when there is none.
 
-        Raises InternalError for a message that is none of the contract's.
+        Raises InternalError for a message outside the contract.
         """
         try:
             packet, fds, _, _ = socket.recv_fds(

@@ -205,7 +205,7 @@ class FlowDirection:
     # that `auto` is never slower than the better of splice and copy by more than a
     # tenth; another one that a UNIX-to-UNIX stream's payload is never read into user
     # space. For bulk in writes of 4 KiB both cannot be had: copying carries 1.8 times
-    # as much there (`python -m tests.bench.relay.modes`). We took the one that keeps
+    # as much there (`python -m tests.bench.relay.modes`). We took the mode that keeps
     # payload out of our memory. A relay that measured both ways now and then and took
     # the cheaper one was written, worked, and was rejected for that reason. Where a
     # vsock is one of the ends payload is copied by the kernel in any case, and `auto`
@@ -266,7 +266,7 @@ class FlowDirection:
         return self.error == errno.EINVAL and self.may_fall_back
 
     def _copy_instead(self, state: FlowState) -> FlowState:
-        """Continue in copy mode: the kernel cannot splice one of these sockets."""
+        """Continue in copy mode: the kernel cannot splice at least one socket."""
         pipe = self._pipe
         if pipe is not None:
             # It could be read but not written: take over what the pipe holds.

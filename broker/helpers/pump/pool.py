@@ -1,7 +1,7 @@
 """Pipes and copy buffers for directions that need one just now.
 
 A direction holds a pipe only while bytes are in it, so few pipes serve many
-streams.  A pipe goes back **only when it is empty**: one that still holds a
+streams.  A pipe goes back **only when it is empty**: a pipe that still holds a
 stream's bytes would hand them to the next stream, perhaps another sandbox's.
 """
 

@@ -18,7 +18,7 @@ PUMPS = ForkServerProgram(
 
 # A broker's pump is executed, not forked. A fork would have the broker's code and the
 # session's variables in memory, and a process with an event loop and threads cannot
-# safely fork itself, so one that dies could not be replaced by another fork. The
+# safely fork itself, so a dead pump could not be replaced by another fork. The
 # acceptor, a small process without an event loop, forks its pump. New streams wait up
 # to five seconds for the replacement.
 async def fork_pump(server: ForkServer) -> PumpHandle:

@@ -45,7 +45,7 @@ def edge(tree: Growing | None) -> bytes:
 def proof_of(log: Log, size: int) -> BatchProof:
     """Return what proves the first ``size`` events: a checkpoint, or the signed end.
 
-    Raises UpstreamError where there is none yet, or hashes for it were removed.
+    Raises UpstreamError if there is none yet, or hashes for it were removed.
     """
     rows = log.rows(
         "SELECT size, note FROM checkpoint WHERE size >= ? AND (kind = 'kept' OR "

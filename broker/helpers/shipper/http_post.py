@@ -82,13 +82,13 @@ class HttpEnd:
                 raise
             # It had grown tired of an idle connection: that is not an error.
             return self._ask(method, path, body, headers)
-        with response:  # one that ends with its connection is not the connection's
+        with response:  # its end is not the connection's
             answer = response.read(audit_limits.SHIP_REPLY_BYTES + 1)
         if len(answer) > audit_limits.SHIP_REPLY_BYTES:
             raise UpstreamError(
                 f"{self._what}'s answer is longer than {audit_limits.SHIP_REPLY_BYTES} bytes"
             )
-        # Its beginning could be an answer too, one that says that all is well.
+        # Its beginning could be an answer too, which says that all is well.
         if response.length or self._cut:
             raise UpstreamError(f"{self._what}'s answer was truncated")
         return response.status, answer

@@ -3,7 +3,7 @@
 It has Python, our modules, libraries, root certificates, the resolver's files, the files
 that ``ship.toml`` names and the audit log, all of it to read, and the directory of the
 cursors to write.  Home, session and control socket are not there.  Receivers on a network
-have one that is the session's, and no socket(2) of AF_UNIX: the abstract ones of the
+have the session's network, and no socket(2) of AF_UNIX: the abstract ones of the
 session are in that network, too.  Databases behind a UNIX socket have a jail of their own,
 with this socket and without a network.
 """
@@ -67,7 +67,7 @@ class ShipperJail:
         """Return bubblewrap's command line up to the program; ``rules``: its filter."""
         # guard: a shipper to a database behind a socket has no network
         network = self.network
-        # Its root is read-only, so a log without a writer is read as one that does not
+        # Its root is read-only, so a log without a writer is read as a log that does not
         # change ("database._uri").
         shown = (*_hosts_files(), *self.read)
         return program_jail(rules, shown, self.paths.shipping, network=network)

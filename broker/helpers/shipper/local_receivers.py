@@ -54,7 +54,7 @@ async def serve_receiver(door: socket.socket, config: LocalTarget) -> None:
             answer, fds = _ERROR.pack(0), [opened]
         try:
             fdpass.send(door, answer, fds)
-        except OSError:  # one that does not read its answers gets no others
+        except OSError:  # a sender that does not read its answers gets no others
             return
         finally:
             fdpass.close_all(fds)

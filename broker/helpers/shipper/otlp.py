@@ -181,7 +181,7 @@ def _check_whole(answer: bytes) -> None:
     """Raise UpstreamError if the collector rejected a part of the batch.
 
     The protocol says not to send such records again; but a log with a hole is
-    worth less than one that waits, so we stand still and say so.
+    worth less than a log that waits, so we stand still and say so.
     """
     try:
         response = service.ExportLogsServiceResponse.FromString(answer)

@@ -2,7 +2,7 @@
 
 A batch is one statement and one transaction: ``vitrail.take`` looks at the head of the
 log there, adds later events and compares earlier ones.  So a batch that
-comes again changes nothing, and one that differs from the stored events is noticed.
+comes again changes nothing, and a difference from the stored events is noticed.
 The position of each log is read from the database itself.
 """
 

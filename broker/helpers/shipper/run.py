@@ -457,7 +457,7 @@ def _item(
 
 
 def _compare(log: Log, newest: int, sequence: int, leaf: str) -> None:
-    """Raise IntegrityError when the log is not the one that was shipped before."""
+    """Raise IntegrityError when the log is not the log that was shipped before."""
     if sequence > newest:
         raise IntegrityError(
             f"event {sequence} was shipped, but the log ends at {newest}",

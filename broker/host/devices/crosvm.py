@@ -70,7 +70,7 @@ class CrosvmDevice:
         if before is None:
             return
         # Where crosvm did not answer in time, what came since then is pulled out: the
-        # device, and at worst another one that this machine was given meanwhile.
+        # device, and at worst another device that this machine was given meanwhile.
         # guard: a device that crosvm took without an answer is pulled out
         ports = await self._taken() - before if self._port is None else {self._port}
         for port in ports:

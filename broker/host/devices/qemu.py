@@ -110,7 +110,7 @@ def _fdset(found: object) -> int:
 
 
 def _explained(error: QmpError) -> RefusedError | UpstreamError:
-    """Convert QEMU's error to one that says what to do."""
+    """Convert QEMU's error to an error that says what to do."""
     if _NO_BUS.search(error.desc):
         return RefusedError(
             "cannot attach the device: the virtual machine has no USB controller",

@@ -86,7 +86,7 @@ def find_virtiofsd() -> Path:
 
 
 def folder_files(folders: int, machine_files: int) -> int:
-    """Return how many files the server of one of a micro VM's folders may have open.
+    """Return how many files the server of a micro VM's folder may have open.
 
     ``machine_files``: how many all programs of this machine may (proc_sys_fs(5)).
     """

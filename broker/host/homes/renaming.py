@@ -1,7 +1,7 @@
 """Giving a sandbox another name: its record and its home change together.
 
 Two directories are concerned, and no rename(2) changes both.  So the change is
-written down first; one that a crash interrupted is completed by the next command or start.
+written down first; a change that a crash interrupted is completed by the next command or start.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ class HomeStore:
     # -- locks ---------------------------------------------------------------
 
     def lock(self, name: SandboxName) -> HomeLock:
-        """Take the lock of a home, also of one that does not exist yet.
+        """Take the lock of a home, which need not exist yet.
 
         Raises RefusedError when the sandbox runs or another command works on it.
         """
@@ -257,7 +257,7 @@ class HomeStore:
     def sweep(self) -> int:
         """Remove leftovers of crashes, unless a change is in progress.
 
-        One that cannot be removed is reported, and is in the way of no sandbox.
+        A home that cannot be removed is reported, and is in the way of no sandbox.
         """
         alone = self._flock(_STORE, fcntl.LOCK_EX)
         if alone is None:

@@ -1,7 +1,7 @@
 """The ELF file in a bzImage, as the confined process of ``unpack`` reads it.
 
 The kernel is the image's, which this machine's owner has built or chosen; what is
-checked here is that it is one that can be unpacked, not that it is harmless.  So the
+checked here is that it can be unpacked, not that it is harmless.  So the
 process reads one descriptor and writes another, and has no other system calls.
 
 Source: the Linux kernel's Documentation/arch/x86/boot.rst (setup_sects, payload_*).

@@ -168,7 +168,7 @@ def modules_overlay(
     ``router``, ``GPU_MODULES`` with ``gpu``; without ``network`` none of
     ``NETWORK_MODULES`` and what only they depend on, which is a quarter of a second
     of an emulated boot.  Nothing where the archive does so as it is.  A kernel of
-    Debian 13 has the folders' modules built in; one that has neither is found by the
+    Debian 13 has the folders' modules built in; a kernel that has neither is found by the
     guest's mount, whose error is shown.
     """
     if f"{ORDER}\0".encode() not in initramfs:
@@ -237,7 +237,7 @@ def _has(archive: bytes, name: str) -> bool:
 
 
 def _read_entry(archive: bytes, name: str) -> bytes:
-    """Return the content of a file in one of our cpio archives."""
+    """Return the content of a file in a cpio archive of ours."""
     encoded = name.encode() + b"\0"
     at = archive.index(encoded)
     head = archive[at - _HEAD_BYTES : at]

@@ -53,7 +53,7 @@ class Archive:
 def read_archive(targets: str, config: str, codename: str) -> Archive:
     """Parse what apt-get and apt-config print into the machine's package archive.
 
-    ``targets`` are lines of ``_FIELDS``; the mirror is the one that has the
+    ``targets`` are lines of ``_FIELDS``; the mirror is the one for the
     machine's own release.  Raises SetupError when none has.
     """
     mirror, security = "", ""

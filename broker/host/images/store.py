@@ -283,7 +283,7 @@ _MISSING = "there is no guest image"
 def find_image(paths: Paths, name: str = DEFAULT_NAME) -> Image:
     """Return the image of a name.
 
-    Raises SetupError when none exists of that name, or one that this
+    Raises SetupError when none exists of that name, or an image that this
     version cannot use; RefusedError for an invalid name.
     """
     take_image_name(name)

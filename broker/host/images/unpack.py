@@ -48,7 +48,7 @@ def _fill(kernel: int, target: int) -> None:
 
 
 def _drop_oldest(folder: Path) -> None:
-    # By their last use.  A machine that runs has read its kernel; one that starts this
+    # By their last use.  A machine that runs has read its kernel; a machine that starts this
     # moment and finds it gone says so, and its next start unpacks it.
     kept = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
     for path in kept[:-_KEPT]:

@@ -101,7 +101,7 @@ async def find_vmlinux(kernel: Path, cache: Path) -> Path:
 
 
 def _digest(file: BinaryIO) -> str:
-    """Return the digest of a kernel; one that was read before is not read again.
+    """Return the digest of a kernel; each kernel is read once.
 
     Its file is recognised by the time of its last change too, which no program sets: an
     image that is built again may have the inode, the size and the time of the old one.

@@ -25,7 +25,7 @@ _NAME = re.compile(r"(box|flatpak)-[0-9a-f]{6}")
 def write_made(paths: Paths, records: RecordSet, name: SandboxName, text: str) -> Path:
     """Write the record of a launch; return its file.
 
-    It may replace one that a launch left.  Raises RefusedError unless its name is one that
+    It may replace a record that a launch left.  Raises RefusedError unless its name is one that
     ``brokerctl run`` makes and no record of the user has, UpstreamError where it cannot be
     written.
     """

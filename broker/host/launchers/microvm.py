@@ -284,7 +284,7 @@ class MicroVms:
         """Return the secret of a launch, and what the guest's agent gets of it.
 
         Hybrid sockets are in a directory that only we may write to, so no
-        other program can listen there; AF_VSOCK ports belong to the first one that
+        other program can listen there; AF_VSOCK ports belong to the first program that
         takes them.  Raises SetupError when that was another one.
         """
         if tools.hybrid:

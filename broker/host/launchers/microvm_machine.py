@@ -1,4 +1,4 @@
-"""One of our micro VMs while it runs, as a machine that a host leases."""
+"""A running micro VM of ours, as a machine that a host leases."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class MicroVmMachine:
         """Resume the guest's processors.
 
         Also one that was adopted: its broker may have been killed between
-        starting it and letting it run.  To one that runs QEMU does nothing.
+        starting it and letting it run.  QEMU does nothing if the machine runs.
         """
         await self._vm.cont()
 

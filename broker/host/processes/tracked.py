@@ -1,4 +1,4 @@
-"""A process of a machine, ours or one that outlived a broker, held by its pidfd."""
+"""A process of a machine, ours or an earlier broker's, held by its pidfd."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _lowered(kind: int, most: int) -> int:
 class Tracked:
     """A process of a machine, held by the host by its pidfd.
 
-    Made by ``spawn_helper`` for our child and by ``find`` for one that was
+    Made by ``spawn_helper`` for our child and by ``find`` for a process that was
     written down.  ``role`` is the word for it in messages.  The owner calls
     ``close``.
     """
@@ -136,7 +136,7 @@ class Tracked:
         if self._child is None:
             return None
         if self.jailed:
-            # bubblewrap has only a code to pass on; one that is stopped does not.
+            # bubblewrap has only a code to pass on; a stopped one does not.
             with trio.move_on_after(_PASS_ON_SECONDS):
                 await self._child.wait()
             self._child.kill()
@@ -159,7 +159,7 @@ class Tracked:
     async def end(self, grace: float) -> None:
         """Send SIGTERM, SIGKILL after ``grace`` seconds, and wait; not cancellable.
 
-        One that does not end within its ``patience`` is named in the broker's own log.
+        A process that does not end within its ``patience`` is named in the broker's own log.
         """
         with trio.CancelScope(shield=True):
             # The first process of a pid namespace gets no signal that it has no

@@ -150,7 +150,7 @@ class QemuControl:
                     await self.qmp.execute("cont")
                     self._failed.set()
             except UpstreamError:
-                # One that has stopped has no second error.
+                # A stopped machine has no second error.
                 await trio.sleep(limits.VM_ROOM_SECONDS)
                 # guard: a machine that was not let go on is let go on later
                 self._failed.set()

@@ -41,7 +41,7 @@ async def fetch_vhost_device_vsock(
 ) -> Path:
     """Return vhost-device-vsock's path; fetch the program if this machine has none.
 
-    A separate process fetches, so that nothing that is downloaded is read by one that
+    A separate process fetches, so that nothing that is downloaded is read by a process that
     holds machines.  Raises SetupError, with what to do instead, when it cannot be had.
     """
     if (present := find_vhost_device_vsock(paths)) is not None:

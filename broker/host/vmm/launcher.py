@@ -188,7 +188,7 @@ _SOCKETS = (QMP_SOCKET, CONSOLE_SOCKET)
 class LaunchPlan:
     """A machine on its way up: started processes, and how to undo that.
 
-    One that does not boot (``launch.parent``) has other words and a ``prepare``.
+    A machine that does not boot (``launch.parent``) has other words and a ``prepare``.
     """
 
     connect: Connect = staticmethod(connect_qemu)
@@ -439,7 +439,7 @@ async def clean_leftovers(directory: Path) -> int:
     state = read_as(VmProcesses, directory)
     found = () if state is None else find_processes(state).all
     for process in found:
-        # One that was still entering its jail is bubblewrap, with the program below.
+        # A process that was still entering its jail is bubblewrap, with the program below.
         process.kill(signal.SIGSTOP)  # so that the pid is not reused
         # guard: a jail that was being built ends whole
         if not process.ended:

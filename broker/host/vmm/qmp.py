@@ -97,7 +97,7 @@ class QmpReader:
     def feed(self, untrusted_data: bytes) -> list[Message]:
         """Return the messages completed by this data, oldest first.
 
-        Raises UpstreamError for a line beyond the limit or one that is no
+        Raises UpstreamError for a line that is beyond the limit or not a
         QMP message; the connection cannot be read on after that.
         """
         # The buffer has no line end: only new data is searched.
@@ -180,7 +180,7 @@ class Qmp:
             await self._next_of(Answered)
 
     async def _next_of(self, wanted: type[Message]) -> None:
-        """Receive messages until one of a kind; take events meanwhile."""
+        """Receive messages until a message of a kind; take events meanwhile."""
         while True:
             for message in await self._receive():
                 if isinstance(message, wanted):

@@ -259,7 +259,7 @@ class Vm:
             await self._watch_all(console)
         except Exception as error:  # noqa: BLE001
             # An internal error about one machine must not end the others; and
-            # one that is not watched must not live on.
+            # a machine that is not watched must not live on.
             log_exception(error)
             self._blame(
                 EndKind.LOST, "an internal error occurred; see the broker's log"
@@ -304,7 +304,7 @@ class Vm:
         try:
             await self.control.run()
         except UpstreamError as error:
-            # The usual way for it to end is the VMM's end; one that lives on
+            # The usual way for it to end is the VMM's end; a machine that lives on
             # without a monitor cannot be controlled any more.
             with trio.move_on_after(limits.VM_DRAIN_SECONDS):
                 await self.vmm.wait()
@@ -325,7 +325,7 @@ class Vm:
             return  # its folder has ended with it, which is not the machine's end
         with trio.move_on_after(limits.VM_DRAIN_SECONDS):
             await self.vmm.wait()  # the other helpers end with it
-        # One that is on its way out takes longer, and has closed its network.
+        # A VMM that is on its way out takes longer, and has closed its network.
         leaves = self.vmm.ended or self._cause is not None
         if not leaves and self._on_loss is not None:
             lost = "the guest no longer has a network"

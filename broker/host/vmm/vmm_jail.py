@@ -296,7 +296,7 @@ async def _spawn(
         # Bubblewrap's end is open for reading, too: without a reader, because we have
         # died, it would end and leave its child waiting for it (pipe(7), SIGPIPE).
         info = _pipe(ours, os.O_RDWR)
-        # The program waits for this until its identity is known: so even one
+        # The program waits for this until its identity is known: so even a program
         # that fails at once is reported in its words.  It cannot be a gate: bubblewrap
         # takes the end of this pipe, which is our death, for a byte.
         block = _pipe(ours)

@@ -296,7 +296,7 @@ def check_version(version: int, application: int, path: Path) -> None:
 def open_reading(path: Path) -> Iterator[sqlite3.Connection]:
     """Open the database for reading.
 
-    Raises SetupError when there is none yet, or when it is not one that this
+    Raises SetupError when there is none yet, or when it is not a log that this
     version can read; UpstreamError when the disk refuses.
     """
     if not path.exists():
@@ -365,7 +365,7 @@ def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 
 class Files:
-    """The log's files on disk, so that one that is gone is noticed.
+    """The log's files on disk, so that a missing one is noticed.
 
     SQLite keeps writing to files that were removed, and would report these
     writes as durable.

@@ -125,7 +125,7 @@ def choose(
 
 
 def _equal(*words: str) -> Callable[[str], bool]:
-    """Return whether a value is one of these, capitals or not."""
+    """Return whether a value is among these, capitals or not."""
     wanted = {word.casefold() for word in words}
     return lambda value: value.casefold() in wanted
 

@@ -225,7 +225,7 @@ class Compared(AuthorityAnswer, frozen=True, tag=46):
 
 
 class CheckpointHeld(AuthorityAnswer, frozen=True, tag=47):
-    """The fate of a peer's checkpoint (``WitnessFate``), and the one that was held before."""
+    """The fate of a peer's checkpoint (``WitnessFate``), and the checkpoint that was held before."""
 
     fate: str
     before: str

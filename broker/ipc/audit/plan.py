@@ -135,7 +135,7 @@ class Planner:
         return [str(row[0]) for row in rows if row[0] not in names]
 
     def _among(self, field: str, values: Sequence[str]) -> _Condition:
-        """Return the condition that a field has one of these values."""
+        """Return the condition that a field has any of these values."""
         if not values:
             return _NOTHING
         column = self.column[field]

@@ -211,7 +211,7 @@ class Log:
 def open_log(path: Path) -> Iterator[Log]:
     """Open the audit log for reading.
 
-    Raises SetupError when there is none yet, or when it is not one that this
+    Raises SetupError when there is none yet, or when it is not a log that this
     version can read; UpstreamError when the disk refuses.
     """
     with open_reading(path) as db:

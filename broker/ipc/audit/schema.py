@@ -577,6 +577,6 @@ _decoder: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
 def decode(body: bytes | str) -> AnyEvent:
     """Return an event as it was recorded.
 
-    Raises msgspec.DecodeError for one that this version does not know.
+    Raises msgspec.DecodeError for an event that this version does not know.
     """
     return _decoder.decode(body)

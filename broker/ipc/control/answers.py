@@ -29,7 +29,7 @@ def unreadable_answer(error: Exception) -> UpstreamError:
 
 
 def reply_in(message: bytes) -> VarlinkReply:
-    """Return the reply in a broker's message.  Raises UpstreamError if it is none."""
+    """Return the reply in a broker's message.  Raises UpstreamError if it is invalid."""
     try:
         return decode_reply(message)
     except PeerError as error:

@@ -32,7 +32,7 @@ class BrokerGoneError(UpstreamError):
 
 
 class BrokerMissingError(SetupError):
-    """No broker is at the control socket's path; one that lost it may run."""
+    """No broker is at the control socket's path; a broker that lost it may run."""
 
 
 class BrokerSilentError(UpstreamError):

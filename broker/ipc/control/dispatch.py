@@ -45,7 +45,7 @@ class Dispatcher:
         ``refuse`` raises RefusedError for a method that may not be called now;
         ``other`` answers calls of methods that the table lacks.  Raises InternalError
         unless each of the table has one handler, or an owner to forward it to, or is
-        one that the role lacks.
+        a method that the role lacks.
         """
         self._role = role
         self._table = table

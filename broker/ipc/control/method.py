@@ -85,7 +85,7 @@ def serves(
     """Mark the handler of a method in its owner: authority, viewer or host.
 
     A handler may raise RefusedError (also NotFoundError), SetupError, UpstreamError or
-    PeerError, which reach the client as they are.  One that is called with ``more`` is
+    PeerError, which reach the client as they are.  A call with ``more`` is
     cancelled when its client goes away, a ``dropped`` row's soon after; others finish.
     """
 

@@ -36,7 +36,7 @@ class Call(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class VarlinkReply(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An answer; ``error`` is empty when it is none."""
+    """An answer; ``error`` is empty unless it is an error."""
 
     parameters: msgspec.Raw = msgspec.Raw(b"{}")
     continues: bool = False
@@ -93,7 +93,7 @@ _CALL_BYTES = 1024
 
 
 def decode_call(untrusted_message: bytes) -> Call:
-    """Return the call in a message.  Raises PeerError if it is none."""
+    """Return the call in a message.  Raises PeerError if it is not a call."""
     try:
         return _calls.decode(untrusted_message)
     except BAD_JSON as error:
@@ -101,7 +101,7 @@ def decode_call(untrusted_message: bytes) -> Call:
 
 
 def decode_reply(message: bytes) -> VarlinkReply:
-    """Return the reply in a message.  Raises PeerError if it is none."""
+    """Return the reply in a message.  Raises PeerError if it is not a reply."""
     try:
         return _replies.decode(message)
     except BAD_JSON as error:

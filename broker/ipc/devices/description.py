@@ -30,7 +30,7 @@ _CLASSES = {
 def word(untrusted_bytes: bytes) -> str:
     """Decode and escape a string of a device.
 
-    Raises PeerError for one that is longer than any string descriptor: a
+    Raises PeerError for a text that is longer than any string descriptor: a
     shortened serial number would be equal to another's.
     """
     untrusted_text = untrusted_bytes.removesuffix(b"\n").decode(

@@ -3,7 +3,7 @@
 Runs in ``vitrail-devices`` only.  Sans-IO: takes the monitor's events with their time,
 and returns actions.  Each plug-in has a separate number; every later word about it
 (a verdict, an attach, a detach) names that number, so a word about a device
-that has gone never reaches the one that is in its port now.
+that has gone never reaches the device that is in its port now.
 
 A port that is plugged too often is *held*: its device is examined when the port has
 been quiet, so a device that comes and goes a hundred times a second costs an entry of
@@ -101,7 +101,7 @@ class DeviceTable:
     def seen(self, device: Device, now: float) -> list[Action]:
         """Note that a port has a device; return the actions that follow.
 
-        To be called for each event about it: one that has changed ends the
+        To be called for each event about it: a change ends the
         plug-in that was decided about.
         """
         known = self._in_port.get(device.port)

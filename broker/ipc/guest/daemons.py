@@ -27,7 +27,7 @@ Expire = Annotated[int, msgspec.Meta(ge=-1, le=0x7FFFFFFF)]
 
 
 class DaemonShow(TypedMessage, frozen=True, tag="show"):
-    """Show a notification, or change the one of that number.
+    """Show a notification, or change the notification of that number.
 
     ``urgency``: 0 low, 1 normal, 2 critical.  ``actions``: key and label of each
     button; the key ``default`` is a click on the notification.  ``expire``:
@@ -49,7 +49,7 @@ class DaemonClose(TypedMessage, frozen=True, tag="close"):
 
 
 class ShowIcon(TypedMessage, frozen=True, tag="icon"):
-    """Show an icon, or change the one of that number.
+    """Show an icon, or change the icon of that number.
 
     ``pixels``: ARGB32 in network byte order (StatusNotifierItem, icons), a square of
     ``ICON_PIXELS``; empty: it has no picture.

@@ -136,7 +136,7 @@ class FileFilter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ChooseFiles(TypedMessage, frozen=True, tag="choose"):
     """Have the user choose files of the desktop: entries follow the answer.
 
-    ``save``: the user chooses where one file goes; an empty one of its name comes, with
+    ``save``: the user chooses where one file goes; an empty file of its name comes, with
     the token by which its content is returned, each time that it is written.  With
     ``names`` it is the folder of several files, which come together, each with a token.
     ``offered``: only asks whether a rule may allow it.
@@ -245,7 +245,7 @@ class GuestCall(TypedMessage, frozen=True, tag="service"):
 
 
 class GuestCalled(TypedMessage, frozen=True, tag="called"):
-    """To a program that serves calls: start one that takes this call by the token.
+    """To a program that serves calls: start a program that takes this call by the token.
 
     ``over``: end that one; its stream's end may be after bytes that it does not read.
     """

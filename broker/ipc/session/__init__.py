@@ -7,5 +7,5 @@ no program.  A child of the starter carries out one order.  It checks the order'
 something.
 
 One msgpack value in one packet of a SEQPACKET socket (``ipc.fdpass``).  A child ends when
-it has answered; one that serves for longer is ended by SIGTERM.
+it has answered; a child that serves for longer is ended by SIGTERM.
 """

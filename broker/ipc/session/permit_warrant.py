@@ -16,7 +16,7 @@ class PermitWarrant(TypedMessage, frozen=True, tag="permit"):
     schemes: tuple[str, ...]
     """Those that the rule names."""
     printer: str
-    """The one that the rule names, or none."""
+    """The printer that the rule names, or none."""
     service: str
     argument: str
     scheme: str | None = None

@@ -37,7 +37,7 @@ class KeymapKey:
     layouts: tuple[tuple[str, ...], ...]
 
     def symbols(self, layout: int) -> tuple[str, ...]:
-        """Return a key's symbols in a layout; one that the keymap lacks is wrapped."""
+        """Return a key's symbols in a layout; a layout that the keymap lacks is wrapped."""
         return self.layouts[layout % len(self.layouts)] if self.layouts else ()
 
 

@@ -6,7 +6,7 @@ byte for byte: its chunks, its compression, its filters.  The input is read
 strictly (PNG, third edition): known critical chunks in their order, good sums,
 exactly as many pixels as it says.  Text, profiles, times, bytes after
 the end and unknown chunks are dropped; an interlaced picture comes out as
-one that is not.
+a plain one.
 
 Only zlib is not ours, and it sees the compressed bytes alone.
 """

@@ -2,7 +2,7 @@
 
 Shortest lengths, definite lengths, no tags, no floating point, no key twice, at
 most four levels.  What two decoders could read in two ways is refused: the key
-would act on another relying party than the one that the user was asked about.
+would act on another relying party than the user was asked about.
 """
 
 from __future__ import annotations

@@ -365,7 +365,7 @@ class SecurityKey:
         return [*before, made.ask]
 
     def verdict(self, number: int, now: float, *, allow: bool) -> list[Action]:
-        """Apply the answer to an ``Ask``; one that is over changes nothing.
+        """Apply the answer to an ``Ask``; a late answer changes nothing.
 
         A no may come after a yes: the permission was revoked.
         """

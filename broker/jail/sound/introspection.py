@@ -115,7 +115,7 @@ def _client(f: PulseFilter, member: PulseFilter) -> bytes:
 
 
 def sink_input(f: PulseFilter, tag: int, fields: Fields) -> None:
-    """Answer GET_SINK_INPUT_INFO about one of this sandbox's streams."""
+    """Answer GET_SINK_INPUT_INFO about a stream of this sandbox."""
     stream = f.own_playback(fields.number(0))
 
     def answered(reader: Reader) -> bytes:

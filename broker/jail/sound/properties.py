@@ -61,7 +61,7 @@ def value(text: str) -> bytes:
 # through from a list. Both session managers remember volume and mute by role before
 # they look at a name, for all programs together: a sandbox that plays music quietly
 # would have turned down the user's music, and read their volume. So no role is passed
-# on, and a mixer shows the icon that we give instead of one that imitates another
+# on, and a mixer shows the icon that we give instead of an icon that imitates another
 # program. `media.name` carries the label as `application.name` does, because some
 # mixers show only that.
 class Labels:

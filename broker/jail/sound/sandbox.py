@@ -195,7 +195,7 @@ class SoundSandbox:
     def rest_microphone(self, now: float) -> None:
         """End the permission of the microphone, as no recording is active any more.
 
-        One that has begun meanwhile continues in silence.
+        A stream that has begun meanwhile continues in silence.
         """
         self.allowed = False
         self._asked = self.wanted

@@ -28,7 +28,7 @@ class NotPassedError(Exception):
 def decode_request(untrusted_body: bytes) -> AgentAsk:
     """Decode a request to an ssh agent.
 
-    Raises NotPassedError for one that does not pass, PeerError for a broken one.
+    Raises NotPassedError for a request that does not pass, PeerError for a broken one.
     """
     reader = WireReader(untrusted_body)
     kind = reader.byte()

@@ -1,7 +1,7 @@
 """Whether a file is of the type that its name promises.
 
 A few signatures, as file(1) has them: of types that are opened often, and of types that
-run when opened.  A file that is none of these passes: its name decides alone.
+run when opened.  A file of any other type passes: its name decides alone.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ for them besides.
 Buckets that connections share are shared evenly.  A connection that finds a shared
 bucket empty waits until all debts are paid, but never longer than if the bucket's rate
 were divided among the sandbox's connections and it had only its part: an application
-that draws its usual pictures is not affected by one that floods.
+that draws its usual pictures is not affected by a flood of another.
 
 Sans-IO: time is passed in; the answer is how long to stop reading.
 
@@ -48,7 +48,7 @@ messages, and asking the buckets would cost as much as one of them."""
 
 # The compositor's time is shared among sandboxes, not connections. Eight clients of one
 # sandbox that sent empty commits as fast as each might made a round trip of another
-# sandbox's window 8 ms long on sway; one that committed a window with forty subsurfaces
+# sandbox's window 8 ms long on sway; a commit of a window with forty subsurfaces
 # made it 17 ms, eight of those a quarter of a second. So all connections of a sandbox
 # draw on one bucket of requests and on one of pixels, and a commit counts for each
 # surface that the compositor looks at because of it. The bucket's rate is one and a
@@ -187,7 +187,7 @@ _NEARLY = 0.02
 def _weight(core: ClientState, surface: Surface) -> int:
     """Return the cost of drawing one pixel of a surface, in plain pixels.
 
-    A CPU copies a row of pixels that fits the screen's; it calculates each one of a
+    A CPU copies a row of pixels that fits the screen's; it calculates each pixel of a
     picture that is turned or scaled.
     """
     content = surface.content

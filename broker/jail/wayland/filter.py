@@ -78,7 +78,7 @@ _NEW_TURN = -1.0
 _SIZES = frozenset(range(wire.HEADER.size, wire.MAX_MESSAGE + 1, 4))
 """Valid sizes of a message, in bytes."""
 
-# Globals (with their least version) that frames are made of: without any one of
+# Globals (with their least version) that frames are made of: without any of
 # them no window may be shown.
 NEEDED = {
     "wl_compositor": COMPOSITOR_VERSION,

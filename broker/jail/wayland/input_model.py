@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class OwnSurface(ProtocolObject):
-    """Our wl_surface: a frame's root or one of its strips.
+    """Our wl_surface: a frame's root or strip.
 
     ``alias`` is the client's surface that represents it where the client must learn of
     a focus; None for strips.

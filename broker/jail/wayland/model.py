@@ -369,7 +369,7 @@ class XdgSurface(ProtocolObject):
         return serial
 
     def compositor_serial(self, serial: int | None) -> int | None:
-        """Return the compositor's serial for one that the client has."""
+        """Return the compositor's serial for a client's serial."""
         return serial and (self.own.get(serial, serial) or None)
 
 

@@ -76,7 +76,7 @@ class GpuMemory(Protocol):
 
 
 class Paint(Protocol):
-    """One of our files whose pixels we choose (strips and backing of frames)."""
+    """A file of ours whose pixels we choose (strips and backing of frames)."""
 
     def export(self) -> Fd:
         """A descriptor to send; the sender closes it."""
@@ -199,14 +199,14 @@ class DragPort(Protocol):
         """A program of theirs requests such a type; takes ``fd`` if it returns true."""
 
     def over(self, over: Over) -> None:
-        """A drag that is not this sandbox's came over one of its windows."""
+        """Another sandbox's drag came over a window of this sandbox."""
 
     def dropped(self, over: Over) -> None:
         """The drag was dropped there, after ``foreign.accept``."""
 
 
 class Selection(Protocol):
-    """A selection of the sandbox: an application's, or one that we hold."""
+    """A selection of the sandbox: an application's, or ours."""
 
     @property
     def mimes(self) -> Sequence[bytes]:

@@ -1,6 +1,6 @@
 """State that all Wayland connections of one sandbox share: counters, selections.
 
-A selection belongs to the sandbox: its clipboard is made by one of its
+A selection belongs to the sandbox: its clipboard is made by any of its
 applications and seen by the others, and nothing else ever comes in or out.
 """
 

@@ -125,7 +125,7 @@ class ClientState(ObjectTable, ABC):
         """The charge for a drawn pixel; higher where the compositor has no GPU."""
         self.clock = 0
         self.clock_shift: Callable[[int], int] | None = None
-        """Nanoseconds from a clock to the one that is announced to the client."""
+        """Nanoseconds from a clock to the clock that is announced to the client."""
         self._screen_names: dict[bytes, bytes] = {}
         self._empty_region = 0
 

@@ -1,7 +1,7 @@
 """Configure events of a window from before it was unmapped.
 
 A client unmaps a window and begins anew with a commit without a picture, which the
-compositor answers with a configure event (xdg-shell, "xdg_surface").  One that it had
+compositor answers with a configure event (xdg-shell, "xdg_surface").  A configure event that it had
 sent before is not that answer; yet it arrives after the unmap was sent, and a client
 that acknowledges it shows a window which the compositor has not accepted.  KWin 5.27
 accepts no popup a second time: with a popup on such a one it ended.  So a wl_callback

@@ -192,7 +192,7 @@ class _Stream:
                 return _checked(decode_ask(frames[0]))
 
     async def _follow(self) -> str:
-        """Carry out orders until the one that finishes the connection; return why."""
+        """Carry out orders until an order finishes the connection; return why."""
         while True:
             order, fds = await self._next()
             match order:

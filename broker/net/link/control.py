@@ -156,7 +156,7 @@ class ControlChannel:
     def _check_own(self, message: Message) -> bytes:
         """Encode a message of ours.
 
-        Raises InternalError for one that the far end refuses.
+        Raises InternalError for a message that the far end refuses.
         """
         body = encode(message)
         try:

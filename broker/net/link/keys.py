@@ -138,7 +138,7 @@ class BrokerIdentity:
         """Return the Ed25519 signature (RFC 8032) of a message, 64 bytes.
 
         The callers put a different label in front of each kind of message,
-        so that a signature made for one purpose is none for another.
+        so that a signature made for one purpose is invalid for another.
         """
         return self._private.sign(message)
 

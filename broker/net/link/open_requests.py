@@ -57,7 +57,7 @@ class OpenRequests:
         """Make a request with the next number; return it and its bytes.
 
         Raises RefusedError when too many are open, InternalError when it contradicts
-        earlier messages; ``encode`` raises it for one that the far end would refuse.
+        earlier messages; ``encode`` raises it for a message that the far end would refuse.
         """
         if len(self.asked) >= self._limit:
             raise RefusedError(f"{self._limit} requests are unanswered")
@@ -117,7 +117,7 @@ class OpenRequests:
         return number <= self._last_received
 
     def reply(self, message: LinkReply) -> None:
-        """Note our reply.  Raises InternalError for one that no request expects."""
+        """Note our reply.  Raises InternalError for a reply that no request expects."""
         request = self.owed.get(message.request)
         if request is None or not self._fits(request, message):
             raise InternalError(f"no open request expects {message}")

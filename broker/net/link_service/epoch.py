@@ -374,7 +374,7 @@ class Epoch(FarEnd):
         Raises UpstreamError.
 
         Also answers that no task waits for any more: each holds a place, and the
-        next request may be one that cannot be cancelled (the end of a lease).
+        next request may be impossible to cancel (the end of a lease).
         """
         while True:
             now = trio.current_time()

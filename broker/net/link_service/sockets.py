@@ -59,7 +59,7 @@ async def send_all(sock: socket.socket, data: bytes) -> None:
 def describe_far_end(sock: socket.socket, config: LinkConfig) -> str:
     """Return the other end's identity, from the kernel, for status and events.
 
-    Raises RefusedError unless it is the one that the configuration names.
+    Raises RefusedError unless the configuration names it.
     """
     if sock.family == socket.AF_VSOCK:
         cid = sock.getpeername()[0]

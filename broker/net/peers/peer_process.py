@@ -19,7 +19,7 @@ _UCRED = struct.Struct("3i")
 def peer_numbers(conn: socket.socket | SocketType) -> tuple[int, int, int]:
     """Return pid, uid and gid of the far end's process (unix(7), SO_PEERCRED).
 
-    Of one that connected to us, or of the one that listens.
+    Of a program that connected to us, or of the program that listens.
     """
     ucred = conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     pid, uid, gid = _UCRED.unpack(ucred)

@@ -1,6 +1,6 @@
 """The user's services that a sandbox may call: programs, secrets, agents, ports.
 
-Imported here: a child needs one of these modules.
+Imported here: a child needs only one module of these.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def serve_key(
     fds = (guest, open_key(), far.detach())
     words = [*map(str, fds), secrets.token_hex(8)]
     argv = our_program("broker.programs.security_key", *words)
-    # Its standard streams are none of our files: it may read and write whatever it
+    # Its standard streams are not our files: it may read and write whatever it
     # has, as the terminal in which the broker runs.
     # guard: a process of a security key has none of the broker's files
     output = _CAPTURED

@@ -25,7 +25,7 @@ _HASHED = "|1|"
 def names_of(key: bytes, candidates: Iterable[str], home: Path) -> list[str]:
     """Return the names of the host with this key, those of ``candidates`` first.
 
-    Empty for one that the user's ssh does not know, or has revoked.
+    Empty for a key that the user's ssh does not know, or has revoked.
     """
     # A host with a certificate has signed the session with the key in it.
     wanted = base64.b64encode(plain_key(key)).decode()

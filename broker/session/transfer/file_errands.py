@@ -38,7 +38,7 @@ if __name__ == "__main__":
 
 
 def carry_out_file(errand: Errand, order: m.FileOrder) -> None:
-    """Carry out one of these orders.  Raises VitrailError, OSError."""
+    """Carry out an order.  Raises VitrailError, OSError."""
     errand.descriptors(_DESCRIPTORS.get(type(order), 0))
     _WORK[type(order)](errand, order)
 

@@ -157,7 +157,7 @@ class SandboxCalls:
     def _video_uses(self, ask: CallService) -> VideoUses | None:
         """Return the uses of a camera or screen that a call is for; None for others.
 
-        A window of the sandbox itself is none of the user's.
+        A window of the sandbox itself is not the user's.
         """
         if ask.service == CAMERA:
             return self._desktop.cameras

@@ -40,7 +40,7 @@ class CallPlaces:
     ) -> Iterator[None]:
         """Hold a place for a call of ``caller``, a record, while the block runs.
 
-        Raises ShareableError where there is none for it: the text does not tell what other
+        Raises ShareableError if there is none for it: the text does not tell what other
         callers have.
         """
         place = (target, service)

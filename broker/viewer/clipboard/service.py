@@ -5,7 +5,7 @@ was pressed; the crossing returns actions; here they are done, one after the
 other: policy asked, record written, order given.
 
 Nothing here waits for a sandbox.  Messages to a worker go through a queue of
-its own, and one that takes no orders is ended.
+its own, and a worker that takes no orders is ended.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ class Party(clipboard_member.ClipboardMember):
     async def confirm(self) -> None:
         """Have the worker confirm its focus; withdraw its claim if it does not answer.
 
-        A worker that is deaf does not know that it lost the keyboard.  One that answers
+        A worker that is deaf does not know that it lost the keyboard.  A worker that answers
         late gets its claim back if a window of it has the keyboard still.
         """
         worker, gone = self.guest.worker, messages.ClipboardFocus(taken=False)

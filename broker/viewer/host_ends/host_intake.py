@@ -1,13 +1,13 @@
 """How fast a viewer takes what its host opens, and how many of it wait.
 
 Each stream costs a decision on disk, events, and some of a worker's time.  A
-host paces every one of its sandboxes (``host.admission``); one that was taken
+host paces every one of its sandboxes (``host.admission``); a host that was taken
 over need not, and has as many leases as it likes.  So there is one pace for
 all streams of the link, also across its epochs, and few wait for it.
 
 Fair between leases: the streams of one wait for each other, and one of
 each is in the common line.  So whatever the others do, a stream waits
-there for no more than one of each.
+there for no more than one stream of each.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class IntakePlace:
 
     async def turn(self) -> None:
         """Wait for this connection's turn to be decided about."""
-        # One of each lease only: so a caller that gives up costs the others
+        # One call of each lease only: so a caller that gives up costs the others
         # no more than the time of one stream.
         # guard: leases take turns
         async with self._line.lock:

@@ -126,7 +126,7 @@ class RemoteHost(LinkEnd):
         changes: LaunchChanges = NO_CHANGES,
         for_sandbox: bool = False,
     ) -> Lease:
-        """Ask the host to start the sandbox of one of its records; return its lease."""
+        """Ask the host to start the sandbox of its record; return its lease."""
         epoch = await self._wait_up(progress)
         progress(f"sent the request to {epoch.name}")
         assert self._nursery is not None

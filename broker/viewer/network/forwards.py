@@ -1,4 +1,4 @@
-"""``brokerctl forward``: a port of the user's loopback leads to one of a sandbox's.
+"""``brokerctl forward``: a port of the user's loopback leads to a sandbox's port.
 
 Each forward is one permit, by a rule for ``vitrail.Tcp`` with the source ``@adminvm``;
 each connection is one stream, which the pump moves and no process of Vitrail reads.

@@ -1,6 +1,6 @@
 """Which notifications of sandboxes are on the desktop, and which are counted only.
 
-Each sandbox has budgets of its own before the total, so that one that sends thousands
+Each sandbox has budgets of its own before the total, so that a sandbox that sends thousands
 changes nothing for the others.  Sans-IO; times are passed in.
 """
 
@@ -61,7 +61,7 @@ class Notice:
     """A notification on the desktop: whose it is, and what its buttons mean inside."""
 
     number: int
-    """Ours; the desktop's server has one of its own."""
+    """Ours; the desktop's server has another."""
     lease: Lease
     stream: int
     guest_number: int

@@ -57,7 +57,7 @@ class _Session:
     early: deque[tuple[str, tuple[object, ...]]] = field(
         default_factory=lambda: deque(maxlen=_SIGNALS_WAITING)
     )
-    """Signals about numbers that are not known: perhaps of the one that is just being
+    """Signals about unknown numbers: perhaps of the notification that is just being
     shown, because a signal may be taken before the answer that was read with it."""
 
     def ours(self, theirs: int) -> int | None:
@@ -193,7 +193,7 @@ class DesktopServer:
         before = session.shown.pop(number, None)
         if before is not None:
             call = desktop_call(_NAME, "CloseNotification", before[0])
-            # One that the user has closed in this moment is an error.
+            # A notification that the user has closed in this moment is an error.
             with suppress(UpstreamError):
                 await answer_of(session.router, call, limits.SERVER_SECONDS)
 

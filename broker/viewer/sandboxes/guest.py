@@ -226,7 +226,7 @@ class Guest:
     async def follow_record(self) -> None:
         """Apply the changed record to windows and sound.
 
-        One that has gone or has an error changes nothing here; streams that it denies
+        A relay that has gone or has an error changes nothing here; streams that it denies
         are cut by the code that decides about them.
         """
         record, mine = self._record(), self.worker
@@ -391,7 +391,7 @@ class Guest:
             fdpass.close_all(mine)
 
     async def raise_window(self, order: worker.RaiseWindow) -> None:
-        """Raise one of its windows, where it has any."""
+        """Raise a window of it, if it has any."""
         if self.worker is not None:
             with contextlib.suppress(VitrailError):  # it has just ended
                 await self.worker.send(order)
@@ -573,7 +573,7 @@ class Guest:
     async def take_more(self, program: LeaseProgram, count: int) -> None:
         """Report to the guest that ``count`` bytes of output were read; 0: no reader.
 
-        A guest that is gone need not be notified, nor one of an older agent.
+        A guest that is gone need not be notified, nor a guest of an older agent.
         """
         now = self.agent
         if now is None or now.version < agent.PACED_VERSION or program.ended:

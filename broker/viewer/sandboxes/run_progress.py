@@ -1,4 +1,4 @@
-"""Follow a run from step to step, report each step and name the one that fails."""
+"""Follow a run from step to step, report each step and name a failed one."""
 
 from __future__ import annotations
 

@@ -251,7 +251,7 @@ class GuestStreams:
         """Have a display stream decoded in the worker; return at its end."""
         outcome: StreamOutcome | None = None
         with given(conn):
-            # From here on it is the peer's time that passes, so it holds one of
+            # From here on it is the peer's time that passes, so it holds a place of
             # its streams and none of the places of the undecided: a vsock
             # backend that waits for its turn serves its guest nothing else.
             task_status.started()

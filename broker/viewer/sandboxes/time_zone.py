@@ -16,7 +16,7 @@ from broker.core.files.zone_name import LOCALTIME, zone_name
 from policy.records.model import ViewerRecord
 
 LOCALES = (Path("/etc/locale.conf"), Path("/etc/default/locale"))
-"""systemd-localed(8) writes the first one that a distribution has."""
+"""systemd-localed(8) writes the first file that a distribution has."""
 _MOST_BYTES = 65536
 _LOCALE = re.compile(r'^(LANG|LC_[A-Z]+)="?([A-Za-z0-9_.@-]{1,40})"?$', re.MULTILINE)
 _RULE = re.compile(rb"[A-Za-z0-9<>+,./:-]{3,100}")
@@ -47,7 +47,7 @@ def locale_environment(viewer: ViewerRecord) -> dict[str, str]:
     if chosen and chosen != "desktop":
         return {"LANG": str(chosen)}
     for path in LOCALES if chosen else ():
-        # Also one that this user may not read: then the language is the sandbox's own.
+        # Also a file that this user may not read: then the language is the sandbox's own.
         with suppress(OSError):
             return dict(_LOCALE.findall(path.read_text("utf-8", "replace")))
     return {}

@@ -139,7 +139,7 @@ async def connection(opening: Opening, decider: Permits) -> Request:
     """Return the request for the key itself, whatever the relying party.
 
     What passes unasked (which key it is) is permitted by it.  A rule with ``host=``
-    grants it, too: of all hosts that are named it takes one that is granted.
+    grants it, too: of all hosts that are named it takes a granted one.
     """
     rules = await decider.rules_about(SECURITY_KEY, opening.lease.sandbox)
     hosts = named_hosts(rules)

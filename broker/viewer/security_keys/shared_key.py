@@ -45,7 +45,7 @@ class SharedKey:
 
     @contextlib.contextmanager
     def place(self, lease: LeaseId) -> Iterator[None]:
-        """Hold one of a sandbox's connections to the key.
+        """Hold a sandbox's connection to the key.
 
         Raises RefusedError for too many.
         """

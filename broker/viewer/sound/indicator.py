@@ -113,7 +113,7 @@ class Indicator:
         if self._told:
             return
         try:
-            # One that is on its way has no number yet by which it could be closed.
+            # A notification that is on its way has no number yet by which it could be closed.
             # guard: a notification that is being shown is not given up
             with trio.fail_after(_SECONDS, shield=True):
                 async with self._bus() as bus, bus.router() as router:

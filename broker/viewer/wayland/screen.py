@@ -163,7 +163,7 @@ class GuestScreen:
     async def _closed(self, message: worker.WaylandClosed) -> None:
         """Handle the end of a Wayland connection: wake its stream, record a mistake.
 
-        One that never opened is a failed step of its program's start.
+        A window that never opened is a failed step of its program's start.
         """
         reason = printable(message.reason, _REASON)
         if message.client not in self._clients:

@@ -124,7 +124,7 @@ class GuestFrames:
         """Send a worker the window rules of the record as it is now.
 
         Waits while the colour is on windows of a sandbox that is changing it.  Raises
-        UpstreamError when the worker has ended; one that does not answer is ended.
+        UpstreamError when the worker has ended; a worker that does not answer is ended.
         """
         self._worker = worker
         self._colours.look_again()
@@ -203,7 +203,7 @@ def rules_from(record: Record, sandbox: SandboxName) -> WindowRules:
     if prefix and sandbox != record.name:
         prefix += f" {sandbox.rpartition('-')[2]}"
     if not record.host.launch.kind.boundary:
-        # A frame promises a boundary; where there is none, the frame itself says so.
+        # A frame promises a boundary; if there is none, the frame itself says so.
         # guard: a shared box's frame says that it is a label
         prefix = f"{prefix or sandbox}: label, not boundary"
     return WindowRules(

@@ -2,7 +2,7 @@
 
 ``open_workers`` alone starts nothing; the first ``open_worker`` starts the fork server
 of jailed halves (``programs.fork_server``).  Keepers are forked by that of helpers
-(``programs.helper_forks``), which runs already.  One that has died is started again
+(``programs.helper_forks``), which runs already.  A dead one is started again
 for the next worker.
 """
 

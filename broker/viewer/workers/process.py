@@ -81,7 +81,7 @@ class Worker:
         self._chords = chords or DEFAULT_CHORDS
         self.jail = Jail(namespaces=False, seccomp=False)
         self.ready = False
-        """Whether it has reported that; a later failure is not one of its start."""
+        """Whether it has reported that; a later failure is not a failed start."""
         self._keeper = processes.keeper
         self._inner = processes.jailed
         self._channel = processes.worker_channel

@@ -1,6 +1,6 @@
 """Indexes: which bundle each ring of machines is to have, and from when on.
 
-Signed as a bundle is (``bundle``), by a key that signs that bundle or by one that is
+Signed as a bundle is (``bundle``), by a key that signs that bundle or by a key that is
 trusted for ``NAME/index`` alone:
 
     vitrail-index 1
@@ -149,5 +149,5 @@ def _entry(data: object) -> RingEntry:
 
 
 def _moment(value: object) -> int:
-    """Seconds since 1970; 0 is none."""
+    """Seconds since 1970; 0 means none."""
     return 0 if value == 0 and value is not False else check_number(value, "time")

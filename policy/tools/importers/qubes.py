@@ -81,7 +81,7 @@ def import_qubes(
     """Return records and rules for a Qubes system.
 
     ``rules`` are the rule files (``30-user.policy``, ``include/admin``);
-    ``system`` is None where only rules are there.
+    ``system`` is None if there are only rules.
     """
     return _Import(rules, system, source).run()
 

@@ -53,7 +53,7 @@ class Chain:
     problems: list[ChainProblem] = field(default_factory=list)
 
     def signer_of(self, note: Note) -> Key | None:
-        """Return the key that signed a checkpoint, if it was one of its time."""
+        """Return the key that signed a checkpoint, if it was a key of its time."""
         size = note.checkpoint.size
         for place, key in enumerate(self.keys):
             after = self.keys[place + 1 : place + 2]

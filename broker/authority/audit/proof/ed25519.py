@@ -24,7 +24,7 @@ _DONE = 1
 
 def _functions() -> ctypes.CDLL:
     # dlsym(3) looks into what a library depends on, too, so this is the libcrypto of
-    # this Python, whatever its number.  One that is built in has no file.
+    # this Python, whatever its number.  A built-in module has no file.
     library = ctypes.CDLL(getattr(_hashlib, "__file__", "libcrypto.so.3"))
     pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
     octets, size_at = ctypes.c_char_p, ctypes.POINTER(ctypes.c_size_t)

@@ -16,11 +16,11 @@ class WitnessFate(enum.Enum):
     UNSIGNED = "unsigned"
     """No key that is known here signed it: its certificates are missing."""
     UNPROVED = "unproved"
-    """No proof came with it that leads from the newest one that is held."""
+    """No proof came with it that leads from the newest checkpoint held."""
     CHANGED = "changed"
     """The proof is wrong: the held checkpoint is not of the beginning of that log."""
     BACK = "back"
-    """The checkpoint has fewer events than the newest one that is held."""
+    """The checkpoint has fewer events than the newest checkpoint held."""
     FORKED = "forked"
     """The checkpoint has another root at the same size."""
 
@@ -42,7 +42,7 @@ class WitnessAnswer:
 
     fate: WitnessFate
     before: Note | None
-    """The newest one that was held of that log."""
+    """The newest checkpoint held of that log."""
     key: int
     """The number of the newest key that is known, -1: none."""
     restarted: str = ""

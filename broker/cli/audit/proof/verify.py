@@ -90,7 +90,7 @@ class _Expected:
     label: str
     root: bytes
     elsewhere: bool = False
-    """Whether it is one that was kept elsewhere."""
+    """Whether it was kept elsewhere."""
 
 
 class _Reader:
@@ -498,7 +498,7 @@ def _check_end(
 ) -> None:
     """Check that the newest key signed the log's newest event as the end.
 
-    A published checkpoint is none: it stays valid when more follows.
+    A published checkpoint does not count: it stays valid when more follows.
     """
     if not chain.keys:
         return

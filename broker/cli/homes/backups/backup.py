@@ -217,7 +217,7 @@ async def back_up(
     make = ["tar", "--create", "--sparse", "--directory", str(directory)]
     try:
         # The descriptor of a file that no other program can name: the directory may be
-        # one that others write to, and a passphrase takes its time.
+        # writable by others, and a passphrase takes its time.
         with whole_file(target, replace=False) as file:
             room.write_text(record, encoding="utf-8")
             made = BackupLabel(home.name, time.time())
@@ -361,7 +361,7 @@ async def _pipeline(
     The bytes between the first two pass through us and are counted.  ``given``: what
     the first one reads, a head and a descriptor, which is closed.  ``status``: receives
     the status lines of the first one, which is gpg.  Raises UpstreamError with the words
-    of the one that failed.
+    of the program that failed.
     """
     async with AsyncExitStack() as undo:
         errors = [_error_file(undo) for _ in commands]

@@ -58,9 +58,9 @@ class GpgStatus:
         return self._has_failed and self._has_passphrase and not begun
 
     def why_not_closed(self, *, by_passphrase: bool) -> str | None:
-        """Return what the file lacks to be one that a key has closed; None if nothing.
+        """Return what the file lacks to be encrypted to a key; None if nothing.
 
-        ``by_passphrase``: whether it must be one that a passphrase alone opens.  Anybody
+        ``by_passphrase``: whether a passphrase alone must open it.  Anybody
         can encrypt to a public key, and gpg uses such a key without a question.
         """
         # guard: a backup is closed by a key

@@ -61,7 +61,7 @@ def write_backed_up_record(
     untrusted_text = re.sub(r'(?m)^name = ".*"$', f'name = "{sandbox}"', untrusted_text)
     record, problems = parse_record(sandbox, path, untrusted_text.encode())
     render.note(f"the backup's record:\n{displayed(untrusted_text.rstrip())}")
-    if record is None or problems:  # such as one that inherits from another record
+    if record is None or problems:  # such as a record that inherits from another one
         why = "; ".join(problem.first_line() for problem in problems)
         return _set_aside(path, untrusted_text, f"is not used alone ({why})")
     reaches = [] if trusted else reaching_keys(record)

@@ -210,7 +210,7 @@ def users(scratch: bytes, proc: Path = Path("/proc")) -> list[int] | None:
 
     A session is known by a process that has the directory's name, which is
     random, in its arguments; what such a process starts may not have it.  None
-    for "look again": it may be one that has no arguments just now, in the middle
+    for "look again": it may have no arguments just now, in the middle
     of its execve(2).
     """
     sessions: dict[int, list[int]] = {}

@@ -28,7 +28,7 @@ _NESTED = 4
 
 
 class ArchiveError(Exception):
-    """The archive is not an OCI image, or not one that we can use."""
+    """The archive is not an OCI image, or Vitrail cannot use it."""
 
 
 class OciArchive:

@@ -57,7 +57,7 @@ def furnish(tree: FileTree, agent: bytes) -> None:
 
 
 def write(tree: FileTree, name: str, data: bytes, mode: int = 0o644) -> None:
-    """Put one of our files into the tree, in place of an older one."""
+    """Put a file of ours into the tree, in place of an older one."""
     tree.put(name, Node("file", mode, size=len(data), content=WrittenContent(data)))
 
 

@@ -69,7 +69,7 @@ def _add(
     info: tarfile.TarInfo,
     dropped: Counter[str],
 ) -> None:
-    """Add a layer's member to the tree by its type; count one that cannot be added."""
+    """Add a layer's member to the tree by its type, or count it as dropped."""
     if info.isdir():
         tree.put(info.name, _node("dir", info))
     elif info.isreg():
@@ -85,7 +85,7 @@ def _add(
         tree.put_hard_link(info.name, info.linkname)
     else:
         # A device of a stranger's in a guest would be the guest's, not ours; but
-        # genext2fs makes each one that is named, and no image needs one.
+        # genext2fs makes each named device, and no image needs any.
         dropped["devices" if info.isdev() else "others"] += 1
     if any(key.startswith("SCHILY.xattr.") for key in info.pax_headers):
         dropped["extended attributes"] += 1

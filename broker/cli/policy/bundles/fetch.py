@@ -91,7 +91,7 @@ def fetch(server: BundleServer, jitter: int) -> Fetched | None:
             f"cannot fetch {printable(url, 200)}: the server answered with status {status}",
             hint=_hint_for(status),
         )
-    # Kept by 'remember' when it is applied: one that is refused is asked for again.
+    # Kept by 'remember' when it is applied: a refused bundle is asked for again.
     return Fetched(content, fresh_tag)
 
 

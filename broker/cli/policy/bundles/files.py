@@ -109,7 +109,7 @@ def private_key(file: Path) -> Ed25519PrivateKey:
 def trusted_by(named: tuple[str, ...], *bases: Path) -> dict[str, Signer]:
     """Return keys by their text, with the signer of each; raises RefusedError.
 
-    One that is named on the command line may sign anything; of the others the newest
+    A key that is named on the command line may sign anything; of the others the newest
     bundle of each name that was applied in ``bases`` says which keys have replaced them.
     """
     found = _trusted(named)

@@ -44,7 +44,7 @@ _PROGRAMS = {
     **dict.fromkeys(CALL_COMMANDS, CALL_TOOL),
 }
 _TOOL_LINKS = (
-    # The box's user is not the one that bubblewrap makes directories as.
+    # Bubblewrap makes directories as another user than the box's.
     *("--perms", "0755", "--dir", _TOOLS),
     *(
         word

@@ -21,7 +21,7 @@ def parse(text: str) -> Groups:
         delimiters=("=",), comment_prefixes=("#",), strict=False, default_section=""
     )
     parser.optionxform = str  # type: ignore[assignment,method-assign]
-    # GKeyFile takes an indented line for one of its own, configparser for more of the
+    # GKeyFile takes an indented line for a separate one, configparser for more of the
     # value before, and what counts as a space differs, too.
     # guard: a value of a key file is one line
     text = "\n".join(line.strip() for line in text.split("\n"))

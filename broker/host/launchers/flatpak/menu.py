@@ -77,7 +77,7 @@ def _taken(key: str, value: str) -> bool:
 
 
 def is_ours(text: str, app: str) -> bool:
-    """Return whether an entry is one that ``entry`` made for an application."""
+    """Return whether ``entry`` made this entry for an application."""
     try:
         return parse(text).get(_GROUP, {}).get(MARK) == app
     except UpstreamError:

@@ -78,7 +78,7 @@ _EVENTS = frozenset({"prepare", "started", "release"})
 class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The state of a domain that a later broker needs to adopt it.
 
-    ``leader`` is None for one that was prepared and has not started.
+    ``leader`` is None for a prepared guest that has not started.
     """
 
     boot: str

@@ -111,7 +111,7 @@ def root_claim(
 ) -> GroupClaim:
     """Return the claim of a container of root's; create its directory of sockets.
 
-    Raises RefusedError when its control group is not one that root alone fills,
+    Raises RefusedError unless root alone can fill its control group,
     UpstreamError when there is no directory for its sockets.
     """
     group = credentials.control_group(leader, held.pidfd(leader))

@@ -1,11 +1,11 @@
 """systemd-nspawn's arguments for a container of a record (systemd-nspawn(1)).
 
-systemd-nspawn before 256 runs as root only.  Here that root is one of a user
+systemd-nspawn before 256 runs as root only.  Here that root is the root of a user
 namespace with the user's subordinate numbers (unshare(1), subuid(5)): outside, its
 first user is the user, and all others are numbers of no other user.
 
 It needs, too, what a user's own ``/run`` and control groups do not give: a
-``/run/systemd`` to lock its tree in, which is an empty one of its mount
+``/run/systemd`` to lock its tree in, which is an empty directory of its mount
 namespace; and a control group that it may divide, mounted as the only one, with the
 process 1 of its pid namespace in it, because that is where it looks for the root
 of all groups.

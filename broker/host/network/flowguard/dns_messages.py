@@ -272,7 +272,7 @@ def _sections(
 ) -> tuple[tuple[int, int], bytes]:
     """Return how many records a guest gets of each section as they are, and those.
 
-    Up to the first one that does not belong there: names after it may lead to it.
+    Up to the first record that does not belong there: names after it may lead to it.
     """
     answers = _leading(records, {wanted} | _LEADING)
     end = answers[-1].end if answers else at
@@ -304,7 +304,7 @@ class _Record(NamedTuple):
 
 
 def _records(data: bytes, at: int, count: int) -> Iterator[_Record]:
-    """Yield the records at an offset, up to one that is truncated."""
+    """Yield the records at an offset, up to a truncated one."""
     for _ in range(count):
         try:
             labels, behind = _labels(data, at)

@@ -216,7 +216,7 @@ class GuestNames:
     ) -> None:
         """Handle a message of the upstream resolver: check it and answer the guest.
 
-        ``by_stream``: it came by TCP; one that has only its number is none.
+        ``by_stream``: it came by TCP; a message of its number alone does not count.
         """
         number = int.from_bytes(untrusted_answer[:_NUMBER_BYTES])
         waiting = self._questions.get(number)

@@ -1,7 +1,7 @@
 """Public name servers by HTTPS, as their operators name them.
 
 A guest that asks one of them for names is not seen to ask.  The list is of the
-resolvers that browsers and systems offer; one that nobody knows is a host as any other.
+resolvers that browsers and systems offer; an unknown resolver is a host as any other.
 """
 
 from __future__ import annotations

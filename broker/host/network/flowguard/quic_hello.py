@@ -72,7 +72,7 @@ MAX_HELD_BYTES = 1 << 14
 
 
 class _QuicError(ValueError):
-    """A packet that no server would take, or one that is not read."""
+    """A packet that no server would take, or that is not read."""
 
 
 class _Packet(NamedTuple):
@@ -312,7 +312,7 @@ class QuicHellos:
 def _may_begin(data: bytes) -> bool:
     """Return whether a datagram begins as QUIC's packets with a long header do.
 
-    In one of its versions, or in a draft of the first; no other protocol is known that
+    In any of its versions, or in a draft of the first; no other protocol is known that
     does.
     """
     version = int.from_bytes(data[1:5])

@@ -6,7 +6,7 @@
 
 It is ``packet_guard flows`` for ``veth``, for ``tap`` of another VMM than QEMU, or for
 ``qemu``: the guard of frames with a table of flows.  Its arguments are those of that
-guard, then the descriptors of sockets: one to the viewer, and one that is connected to
+guard, then the descriptors of sockets: one to the viewer, and one connected to
 each of this machine's name servers; at last the file that names these.  It can open no other one: where an answer was cut, a
 process that it has forked asks by TCP (``name_streams``), and another one makes sockets to
 the name servers that take the place of these (``name_servers``).  If the viewer's end closes,

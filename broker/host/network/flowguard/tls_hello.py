@@ -100,7 +100,7 @@ def _is_other(data: bytes) -> bool | None:
 
     Forges have ssh at port 443, where networks have no other, and calls by video TURN
     (RFC 8489, 5).  What may be before the hello at some servers, such as the header of
-    the PROXY protocol, is none.  None: more bytes are needed.
+    the PROXY protocol, is not TLS.  None: more bytes are needed.
     """
     if data[0] == 0:
         return None if len(data) < 8 else data[4:8] == _STUN

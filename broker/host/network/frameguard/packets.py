@@ -85,7 +85,7 @@ def read(untrusted_frame: bytes) -> Packet | None:
 
 
 def _read6(untrusted_frame: bytes) -> Packet | None:
-    """Parse an IPv6 packet; None for one that is not plain."""
+    """Parse an IPv6 packet; None if it is not plain."""
     if len(untrusted_frame) < ETHERNET + IP6_HEADER:
         return None
     first, size, protocol, _, sender, receiver = _IP6.unpack_from(
@@ -158,7 +158,7 @@ def segment(untrusted_frame: bytes) -> tuple[bytes, bytes, int, int] | None:
 
 
 def _segment6(untrusted_frame: bytes) -> tuple[bytes, bytes, int, int] | None:
-    """Parse an IPv6 TCP segment; None for one that is not plain."""
+    """Parse an IPv6 TCP segment; None if it is not plain."""
     if len(untrusted_frame) < ETHERNET + IP6_HEADER + _TCP.size:
         return None
     _, first, size, protocol, sender, receiver, source, target, offset, flags = (

@@ -104,7 +104,7 @@ class Card:
     router: str = GATEWAY
     """Empty: only its network is reached by it."""
     mac: str = ""
-    """Empty: one that the kernel draws."""
+    """Empty: the kernel draws one."""
     address6: str = GUEST6
     router6: str = GATEWAY6
     """As ``router``."""
@@ -291,7 +291,7 @@ def check(result: int, what: str) -> None:
 def take_frames(unread: bytearray) -> list[bytes]:
     """Cut the complete frames off the beginning of a stream and return them.
 
-    Raises FrameError for one that is too long.
+    Raises FrameError for a too long frame.
     """
     found: list[bytes] = []
     start = 0

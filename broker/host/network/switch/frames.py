@@ -209,7 +209,7 @@ class LanSwitch:
             self._send(port.number, neighbour_back(packet, asked, found.mac))
 
     def _is_inside(self, address: bytes) -> bool:
-        """Return whether an address is one of this switch's network."""
+        """Return whether an address belongs to this switch's network."""
         if len(address) == 16:
             return address[:8] == self._router6[:8]
         return address[:3] == self._network

@@ -64,7 +64,7 @@ class SwitchSeat:
         self.conn.close()
         if self.switch.seats.get(self.address) is self:
             del self.switch.seats[self.address]
-            # To the end: the one that has been free longest is first.
+            # To the end: the address that has been free longest is first.
             self.switch.holders[self.address] = self.switch.holders.pop(self.address)
         if not self.switch.seats:
             await self.switch.end()
@@ -180,5 +180,5 @@ def _free_address(place: SwitchPlace, sandbox: str, switch: _Switch) -> str:
     for address in free:
         if holders.get(address, sandbox) == sandbox:
             return address
-    # Only where hundreds have come and gone: the one that has been free longest.
+    # Only after hundreds have come and gone: the address that has been free longest.
     return next(address for address in holders if address in free)

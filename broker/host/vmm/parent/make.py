@@ -1,6 +1,6 @@
 """Making a parent: boot a machine without identity, and save it.
 
-Its process ends with ours: a parent is made in the background, and one that was
+Its process ends with ours: a parent is made in the background, and a parent that was
 not finished is of no use.
 """
 
@@ -53,7 +53,7 @@ class ParentPlan:
     background: bool = True
     """At the lowest priority: the user's own machines come first."""
     shared: bool = False
-    """Its memory is one that machines share."""
+    """Machines share its memory."""
 
 
 async def make_parent(plan: ParentPlan, room: Path) -> None:

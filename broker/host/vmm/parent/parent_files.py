@@ -85,7 +85,7 @@ class ParentStore:
     ) -> tuple[StoredParent | None, str]:
         """Return the parent of a record, or None and why none exists.
 
-        One of another key or age, or that is not whole, is removed.
+        A parent of another key or age, or that is not whole, is removed.
         """
         directory = self.root / record
         try:

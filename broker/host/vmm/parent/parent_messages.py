@@ -4,7 +4,7 @@ Over the virtio-serial port ``PORT``, in the frames of ``broker.core.framing``. 
 guest sends words, each once and in this order: ``ready`` (from the parent),
 ``taken`` (a copy has its identity) and ``linked`` (it sees its vsock device).  The
 launcher sends one ``Identity``, pauses the machine after ``linked``, and sends ``BEGIN``
-when it runs again: then the guest connects.  One that connected before that would have
+when it runs again: then the guest connects.  A guest that connected before that would have
 a packet under way while its vsock device stops: it was lost in one start of thirteen,
 and the guest tries again after two seconds.  A machine that waits gets ``REHEARSE``
 first: it runs the record's program once and says ``rehearsed``.  The guest's end is

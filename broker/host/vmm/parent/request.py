@@ -35,7 +35,7 @@ class StartRequest:
     record: str
     mode: Literal["shared", "copy", "no"]
     image: str
-    """Digest of the image; the agent that is booted is the one that we ship."""
+    """Digest of the image; the agent that is booted is ours."""
     write_initrd: Callable[[Path], Path]
     """Writes the initramfs with that agent into a directory; returns its path."""
     warm: Sequence[str]

@@ -207,4 +207,4 @@ class SharedPlan(CopyPlan):
 
 
 class WaitingSharedPlan(WaitingPlan, SharedPlan):
-    """One that is loaded, and waits, paused, for its name."""
+    """A machine that is loaded, and waits, paused, for its name."""

@@ -68,7 +68,7 @@ class Standby:
 
 @dataclass(eq=False)
 class _Coming:
-    """One that is being started, or soon."""
+    """A machine that is being started, or soon."""
 
     memory_mib: int = 0
     """Once it is known that there is room for it."""
@@ -177,7 +177,7 @@ class StandbyPool:
 
     async def _start(self, request: StartRequest, parent: StoredParent) -> Standby:
         """Start a waiting machine in a fresh directory."""
-        # One of its own: the last machine of the record may still be waking or
+        # A fresh one: the last machine of the record may still be waking or
         # ending in its place, and its files must not be those of this one.
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         # guard: each standby machine has a separate directory

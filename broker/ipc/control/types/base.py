@@ -52,7 +52,7 @@ class Version(ApiAnswer, frozen=True, kw_only=True):
 
 
 class StopRequest(ApiRequest, frozen=True, kw_only=True):
-    """End a sandbox, or every one that this broker started."""
+    """End a sandbox, or all that this broker started."""
 
     sandbox: str | None = None
     """None: all."""

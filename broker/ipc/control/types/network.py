@@ -41,7 +41,7 @@ class NetworkAnswer(ApiAnswer, frozen=True, kw_only=True):
 
 
 class ForwardRequest(ApiRequest, frozen=True, kw_only=True):
-    """Forward a port of the user's loopback to one of a sandbox's.
+    """Forward a port of the user's loopback to a sandbox's port.
 
     With more only; it ends when the caller hangs up.
     """

@@ -64,7 +64,7 @@ class SandboxStatus(ApiAnswer, frozen=True, kw_only=True):
 
 
 class ProcessStatus(ApiAnswer, frozen=True, kw_only=True):
-    """A process of this broker, or one that it started."""
+    """A process of this broker, or a child of it."""
 
     role: str
     """``broker``, ``pump``, ``fork server``, ``worker``, ``vmm``…"""

@@ -6,7 +6,7 @@ drivers of the kernel.  The kernel reports what the file is (``Machine.admit_dma
 layout of its planes is checked here, before anything is sent to the compositor.
 
 Formats are those that the compositor has announced on this connection, and of them those
-whose planes we know (``planes.py``): to one of our objects, and in its feedback.
+whose planes we know (``planes.py``): to an object of ours, and in its feedback.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Params(ProtocolObject):
 
 
 class Feedback(ProtocolObject):
-    """What the compositor advises; ``table`` is the one that it sent last."""
+    """What the compositor advises; ``table`` is the last that it sent."""
 
     __slots__ = ("table",)
 
@@ -136,7 +136,7 @@ def get_surface_feedback(
 def format_table(core: ClientState, feedback: Feedback, fd: Fd, size: int) -> None:
     """Replace the compositor's format table with our copy for the client.
 
-    Raises UpstreamError for one that cannot be read.
+    Raises UpstreamError for a table that cannot be read.
     """
     table = core.machine.read_table(fd, size)
     if table is None or len(table) != size or size % _ROW.size:
@@ -156,7 +156,7 @@ def format_table(core: ClientState, feedback: Feedback, fd: Fd, size: int) -> No
 def tranche_formats(core: ClientState, feedback: Feedback, indices: bytes) -> None:
     """Forward a tranche's formats: only those that the filter knows.
 
-    Raises UpstreamError for one that is not in the table.
+    Raises UpstreamError for a format that is not in the table.
     """
     known = bytearray()
     try:

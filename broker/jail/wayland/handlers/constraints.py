@@ -82,7 +82,7 @@ _get_relative = emit.request("zwp_relative_pointer_manager_v1", "get_relative_po
 # A seat may lose its pointer while a request that names the wl_pointer is on its way, and
 # the filter cannot know.  mutter 43 then follows a null address, with the user's programs;
 # a wl_pointer that it makes after the loss it treats like any other.  So these requests
-# name one that was requested just before, in the same write.
+# name a pointer that was requested just before, in the same write.
 _RELEASE = 3
 """The version of wl_seat since which a wl_pointer can be released."""
 
@@ -275,7 +275,7 @@ def destroy(core: ClientState, constraint: Constraint) -> None:
 
 
 def _begun(core: ClientState, constraint: Constraint) -> None:
-    """One of its locks is active; the client learns it once."""
+    """A lock of it is active; the client learns it once."""
     constraint.active += 1
     if constraint.active == 1:
         core.down.data += _BEGUN[constraint.interface](constraint.cid)

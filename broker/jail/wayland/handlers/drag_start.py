@@ -1,6 +1,6 @@
 """A drag's start that the compositor passed over is asked for once more.
 
-A compositor starts a drag from the surface that the pointer pressed.  Most mean the one
+A compositor starts a drag from the surface that the pointer pressed.  Most mean the surface
 that they sent the client, KWin (5.27, 6.0) the window's, which is our frame's; for
 another one KWin does nothing and sends nothing.  So the client's own is named first,
 and if nothing whatever followed, and the pointer is still where it was, the frame's:
@@ -81,7 +81,7 @@ def _retry(core: ClientState, _callback: ProtocolObject, _serial: int) -> None:
 
 
 # A drag that the compositor passes over is started once more, from the frame.
-# start_drag names the surface that was pressed on. sway and weston mean the one that
+# start_drag names the surface that was pressed on. sway and weston mean the surface that
 # they sent to the client, KWin the window's own, which is our frame's; it silently
 # ignores another one, so that no application in a sandbox could drag anything there.
 # Which compositor it is cannot be asked, and globals come and go: so the client's

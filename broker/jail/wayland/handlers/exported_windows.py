@@ -199,7 +199,7 @@ def _bound(core: ClientState, interface: str) -> ProtocolObject | None:
 def _ask(exported: ExportedWindow, core: ClientState) -> None:
     """Ask the compositor for a handle of the window."""
     toplevel = exported.toplevel
-    # wlroots 0.15 ends an export when its window is unmapped: of one that never was shown
+    # wlroots 0.15 ends an export when its window is unmapped: of a window that never was shown
     # it writes into freed memory.
     # guard: exported windows are shown
     if toplevel is None or toplevel.xdg is None or not toplevel.xdg.mapped:

@@ -37,7 +37,7 @@ def _enter(
     """Note where the host's pointer entered, and set our cursor."""
     pointer.x, pointer.y = x, y
     pointer.own = surface if isinstance(surface, OwnSurface) else None
-    # Also on a client's content, before the client chooses: one that sets no image, or
+    # Also on a client's content, before the client chooses: a client that sets no image, or
     # sets it late, would show what the window set that the pointer came from.
     # guard: our own cursor at each enter
     cursor.enter(core, pointer, serial)

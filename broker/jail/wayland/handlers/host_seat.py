@@ -3,7 +3,7 @@
 Beside the client's own there are, on every seat: a pointer (``host_pointer``); a
 keyboard, so that focus and chords are seen whatever the client makes; and, where
 something may cross, a data device while the client has none (with two, some compositors
-notify only the newer one, and ending one of a drag's two offers would end the drag).
+notify only the newer one, and the end of either of a drag's two offers would end the drag).
 Events of these objects never reach the client.
 
 The user's own selection is kept as an offer, unread: it is read after a
@@ -335,7 +335,7 @@ _receive = emit.request("wl_data_offer", "receive")
 def _capabilities(core: ClientState, seat: OwnSeat, bits: int) -> None:
     """Create or drop our devices by a seat's capabilities."""
     pointed = bool(bits & _POINTER)
-    # A pointer that was made before the seat was heard of is the seat's; one that the
+    # A pointer that was made before the seat was announced is the seat's; a pointer that the
     # seat had before it lost its devices stays inert.
     if not pointed or seat.capabilities is None:
         core.hands.follow_pointers(seat.name, alive=pointed)

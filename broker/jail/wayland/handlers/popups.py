@@ -304,7 +304,7 @@ def grab(core: ClientState, popup: Popup, _seat: ProtocolObject, serial: int) ->
 def dismiss(core: ClientState, popup: Popup) -> None:
     """Send the client popup_done, once.
 
-    One that it keeps all the same is no more than a popup without a grab.
+    A popup that it keeps all the same is no more than a popup without a grab.
     """
     if not popup.done and not popup.dead:
         popup.done = True

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Advertised:
-    """A global as the client sees it; ``host_name`` is 0 for one of ours."""
+    """A global as the client sees it; ``host_name`` is 0 for ours."""
 
     name: int
     interface: str
@@ -166,7 +166,7 @@ def host_delete_id(core: ClientState, _display: ProtocolObject, sid: int) -> Non
 def take_away(core: ClientState, interfaces: frozenset[str]) -> bool:
     """Remove globals that the record no longer allows; return if one was in use.
 
-    One that has not is informed that they are gone, and cannot bind them any more.
+    A client that has not is informed that they are gone, and cannot bind them any more.
     """
     if attention.IDLE_MANAGER in interfaces:
         # guard: a record that is changed lets the screen lock

@@ -98,7 +98,7 @@ def get_pointer(core: ClientState, seat: ProtocolObject, new_id: int) -> None:
 
 
 def lose_pointer(core: ClientState, pointer: Pointer) -> None:
-    """Make a pointer inert, as its seat has lost the devices: one that comes is another."""
+    """Make a pointer inert, as its seat has lost the devices: a new one is another."""
     # guard: a pointer ends with its seat's
     pointer.inert = True
     pointer.focus = None

@@ -4,7 +4,7 @@ Selections are answered here and never reach the compositor; the compositor's
 own are swallowed.  A drag needs the compositor (it owns the pointer), so it
 runs there with a source that offers one private type: other applications can
 take nothing from it, and filters of the same sandbox put the real types back.
-A descriptor goes straight from the application that pastes to the one that
+A descriptor goes straight from the application that pastes to the application that
 copied, both of the same sandbox.
 """
 

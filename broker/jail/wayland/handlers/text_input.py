@@ -1,7 +1,7 @@
 """zwp_text_input_v3: an application and the input method, while it has the focus.
 
 Compositors apply what any text input commits: a window in the background could
-end the input method of the one that has the keyboard, or move its candidates.
+end the input method of the window that has the keyboard, or move its candidates.
 So without the focus nothing passes but the end of the object.  The compositor's
 ``done`` counts the commits that it got, the client's the ones that it sent; the
 difference is added.
@@ -49,7 +49,7 @@ _HINTS, _PURPOSES = 0x3FF, 13
 def _focus(text: TextInput) -> Surface | None:
     """Return the surface that has the text input's focus.
 
-    A compositor need not say that it left one that the client has destroyed.
+    A compositor need not say that it left a surface that the client has destroyed.
     """
     # guard: a destroyed surface has no focus of text input
     return None if text.focus is None or text.focus.dead else text.focus

@@ -1,7 +1,7 @@
 """Objects as the filter sees them: one value with an id on each side.
 
 The ids of the two sides are independent.  Our object has no client id
-(``cid`` 0), one that only the client knows has no server id (``sid`` 0).
+(``cid`` 0), an object that only the client has has no server id (``sid`` 0).
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ def _is_adrift(xdg: XdgSurface) -> bool:
 
 
 def _merge(core: ClientState, earlier: SurfaceState, later: SurfaceState) -> None:
-    """Merge a commit into one that still waits for its parent's.
+    """Merge a commit into an earlier one that still waits for its parent's.
 
     A synchronised child may commit forever while its parent never does, so
     what adds up here is bounded like what adds up before one commit.
@@ -535,7 +535,7 @@ def _send_tree(core: ClientState, surface: Surface, *, explicit: bool) -> None:
 
 
 def _sends_frame(xdg: XdgSurface, *, explicit: bool) -> bool:
-    """Return whether a commit of a window's tree is followed by one of its frame."""
+    """Return whether a commit of its frame follows a commit of a window's tree."""
     if xdg.frame is None or _is_adrift(xdg):
         return False
     return xdg.mapped or (explicit and xdg.committed)

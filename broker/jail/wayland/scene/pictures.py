@@ -53,7 +53,7 @@ def take(core: ClientState, surface: Surface, state: SurfaceState) -> None:
 
 
 def shown(surface: Surface, state: SurfaceState) -> Buffer | None:
-    """Return the buffer whose pixels a commit shows; also one that it only damages."""
+    """Return the buffer whose pixels a commit shows, or only damages."""
     buffer = state.buffer
     if buffer is UNSET:
         if not (state.damage or state.buffer_damage):
@@ -130,7 +130,7 @@ def _note(surface: Surface, buffer: Buffer, pool: Pool, drawn: Rows) -> None:
     """Record that a buffer's copy is up to date, and others lack the new drawing."""
     buffer.shown_by, buffer.stale = surface, _NONE
     if surface.pictures == pool.pictures == [buffer]:
-        return  # the usual case of a pool for each buffer, and one that is drawn into
+        return  # the usual case of a pool for each buffer, which is drawn into
     for other in surface.pictures:
         alike = (other.width, other.height) == (buffer.width, buffer.height)
         if other.shown_by is not surface or not alike:

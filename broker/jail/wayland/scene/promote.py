@@ -185,7 +185,7 @@ def held(
 ) -> Promoted | None:
     """Return the popup that a subsurface is shown in, or None: it is cropped.
 
-    Called by the layout.  One that should be promoted and is not yet is
+    Called by the layout.  A subsurface that should be promoted and is not yet is
     cropped for now and noted for ``begin_waiting``.
     """
     extent = sub.surface.extent if sub.surface is not None else None
@@ -244,7 +244,7 @@ def begin_waiting(core: ClientState) -> None:
 
 
 def _is_within(sub: Subsurface) -> bool:
-    """Return whether a surface is below one that is promoted already."""
+    """Return whether a surface is below a promoted one."""
     step = sub.parent.sub if sub.parent is not None else None
     while step is not None:
         if step.promoted is not None:

@@ -22,9 +22,9 @@ Size = tuple[int, int]
 def take_size(core: ClientState, role: Toplevel, size: Size) -> None:
     """Record a configure's content size, as the compositor's own or as an echo.
 
-    Maximised, tiled or fullscreen it is the compositor's.  Otherwise one that is no
+    Maximised, tiled or fullscreen it is the compositor's.  Otherwise a size that is no
     larger than the window may have been on the former screens (``role.former``) is
-    its size of then, until the compositor has sent one that fits the new screens.
+    its size of then, until the compositor has sent a size that fits the new screens.
     """
     wide, high = core.screen()
     edges = core.edges

@@ -2,7 +2,7 @@
 
 sway 1.7 places a popup by the workspace of its window, and dies if none exists, as
 for a window in the scratchpad.  wl_surface.enter and leave do not tell: sway 1.7 sends an
-enter to a window that a rule puts into the scratchpad at once, and no leave to one that is
+enter to a window that a rule puts into the scratchpad at once, and no leave to a window that is
 moved there; weston 10 and KWin 5.27 send no leave to a minimised window.  Two things do,
 on sway 1.7, weston 10, KWin 5.27 and mutter 43:
 
@@ -58,7 +58,7 @@ def may_take_popups(core: ClientState, parent: XdgSurface) -> bool:
 # menu on what is not mapped. So a popup is requested only while its parent is mapped
 # and its window is shown. `wl_surface.enter` and `leave` do not say that: sway 1.7
 # sends an enter to a window that a rule moves to the scratchpad at once, and no leave
-# to one that is moved there later; weston 10 and KWin 5.27 send no leave to a minimised
+# to a window that is moved there later; weston 10 and KWin 5.27 send no leave to a minimised
 # window, only mutter does. Two things say it on all four: the keyboard, which a window
 # loses with the request that hides it, and the answer to `wl_surface.frame`, which no
 # hidden, minimised or unmapped window gets. A menu of the window with the keyboard is

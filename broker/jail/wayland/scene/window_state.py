@@ -27,7 +27,7 @@ def content_rect(core: ClientState, xdg: XdgSurface) -> Rect:
     The window geometry that the client declared, or its whole surface.  A
     popup gets the size that it was placed with and no more (``_popup_size``).  A
     window is, with its frame, no larger than the largest screen, unless the
-    compositor itself made it so: a frame beyond all edges is none.  Maximised or tiled
+    compositor itself made it so: a frame beyond all edges is invisible.  Maximised or tiled
     it is no larger than configured: newer versions of sway cut that off.
     """
     surface = xdg.surface
@@ -60,7 +60,7 @@ def _popup_size(
     """Return a popup's content size: at most as placed, touching its parent.
 
     The compositor keeps that much on the screen, so its frame cannot hang over the
-    edge.  One that is beside its parent's left or upper side, and smaller than it
+    edge.  A window that is beside its parent's left or upper side, and smaller than it
     was placed with, would stand alone somewhere: it keeps that size, empty.
     """
     edges = xdg.frame.edges if xdg.frame is not None else core.edges
@@ -253,7 +253,7 @@ def introduce(core: ClientState, xdg: XdgSurface) -> None:
 def tell_parent(core: ClientState, toplevel: Toplevel) -> None:
     """Send the compositor a window's parent, if that is shown.
 
-    wlroots 0.15 ends the relation only when a parent is unmapped: with one that never was
+    wlroots 0.15 ends the relation only when a parent is unmapped: with a parent that never was
     shown it writes into freed memory.
     """
     parent = toplevel.parent

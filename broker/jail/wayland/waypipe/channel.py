@@ -179,7 +179,7 @@ class WaypipeChannel:
     def begin(self) -> bool:
         """Return whether the header has come.
 
-        Raises PeerError for one that is unknown.
+        Raises PeerError for an unknown one.
         """
         if self.header is None and self._end - self._start >= HEADER_BYTES:
             raw = self._view[self._start : self._start + HEADER_BYTES]

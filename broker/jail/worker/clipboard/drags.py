@@ -33,7 +33,7 @@ _GONE = "the target window was closed or has another drag"
 
 @dataclass(frozen=True)
 class Origin:
-    """The source whose types were reported: the only one that may be read."""
+    """The source whose types were reported: no other may be read."""
 
     mimes: Sequence[bytes]
     send: Callable[[bytes, int], bool]

@@ -123,7 +123,7 @@ async def _fill_pipe(fd: int, content: int, start: int, size: int) -> None:
 
 
 async def _fill_socket(fd: int, content: int, start: int, size: int) -> None:
-    """The same for one that is not a pipe."""
+    """The same for a descriptor that is not a pipe."""
     with socket.socket(fileno=os.dup(fd)) as out:
         for data in sealed_memfd.pieces(content, start, size):
             with memoryview(data) as piece:

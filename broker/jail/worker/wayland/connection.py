@@ -126,11 +126,11 @@ def _filter(
     wake: Callable[[], None],
     trace: Callable[[str], None] | None,
 ) -> WaylandFilter:
-    """Return a filter; one that traces its actions if a trace is wanted."""
+    """Return a filter, which traces its actions if a trace is wanted."""
     if trace is None:
         return WaylandFilter(rules, sandbox, machine, wake)
     # Late: 170 lines that a worker without a trace does not load; the fork server has
-    # loaded them for one that is to trace.
+    # loaded them for a worker that is to trace.
     from broker.jail.wayland.protocol.trace import TracedFilter, Tracer
 
     traced = TracedFilter(rules, sandbox, machine, wake)

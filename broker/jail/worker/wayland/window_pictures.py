@@ -37,7 +37,7 @@ _CLIENT_PARTS = (_ARGB8888, _XRGB8888)
 
 
 class OwnWindow:
-    """The window that a stream shows: the newest one that has not the focus."""
+    """The window that a stream shows: the newest window without the focus."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         """Choose the sandbox's focused or newest window.

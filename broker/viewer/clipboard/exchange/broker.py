@@ -6,7 +6,7 @@ The contract:
   the keyboard, which no other sandbox claimed.  If another sandbox claims it
   between press and answer, nothing is taken and nothing given.
 * One content at a time is held, for a limited time, and wiped by a paste, by
-  the next copy (also one that fails: or a paste would give an older secret
+  the next copy (also a failed one: or a paste would give an older secret
   than the user believes), when its sandbox or the link's epoch ends.
 * Content of each type is whole or not at all.
 * The user's own programs are a party like any other (``words.VIEWER``), but

@@ -93,7 +93,7 @@ class Exports:
 
         None: none that we know.
 
-        Empty for one that has ended.
+        Empty for an ended one.
         """
         found = [self._marks[name] for name in untrusted_types if name in self._marks]
         return found[0] if found else None

@@ -194,7 +194,7 @@ class SelectionReader(BrokerState):
     def _data_came(
         self, copy: Copy, untrusted_data: bytes, now: float
     ) -> Iterator[w.Action]:
-        """Store the data of a type; leave out one that is too large."""
+        """Store the data of a type, unless it is too large."""
         # guard: size of a copy
         if len(untrusted_data) > copy.room:
             # This type is left out whole: half a command is another command.

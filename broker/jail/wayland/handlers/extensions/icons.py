@@ -125,7 +125,7 @@ def _picture(client_icon: Icon, buffer: Buffer) -> bytes:
         raise ProtocolFault(
             buffer.cid, INVALID_FD, f"shared memory: {error}"
         ) from error
-    # waypipe 0.8 sends pixels of surfaces alone: an icon that shows nothing is none.
+    # waypipe 0.8 sends pixels of surfaces alone: an icon that shows nothing does not count.
     return drawn if drawn != icon.NOTHING else b""
 
 
