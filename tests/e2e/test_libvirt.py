@@ -10,7 +10,6 @@ import uuid
 from pathlib import Path
 
 import pytest
-import trio
 
 from broker.core.errors import RefusedError
 from broker.helpers.process.spawn import run_tool
@@ -156,13 +155,36 @@ async def test_a_domain_of_virt_install_is_prepared_and_leased():
         await virt.virsh("undefine", "office")
 
 
-async def prompted(shell):
-    """Wait until the guest's shell takes a line."""
-    said = b""
-    with trio.fail_after(600):
-        while b"root@" not in said:
-            said += await shell.receive_some(4096)
-    print(said.decode("utf-8", "replace"))
+@pytest.mark.long
+@pytest.mark.timeout(900)
+async def test_an_adopted_domain_has_its_window_and_is_restored():
+    """Its user runs 'brokerctl adopt' and starts it; the agent is in its image."""
+    async with world({}) as w, libvirt(w) as virt:
+        file = w.base / "domain.xml"
+        file.write_text(domain_xml(w, find_image(w.paths), "Office.PC"))
+        await virt.virsh("define", str(file))
+        words = ("adopt", "--yes", "--colour", "green", "--connect", "qemu:///session")
+        adopt = [sys.executable, "-m", "broker.cli.app", *words, "Office.PC"]
+        environ = {**virt.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        await run_tool(virt.alone(*adopt), env=environ)
+        await virt.virsh("start", "Office.PC")
+        held = await leased(w, "office-pc")
+        assert held.pid == virt.pid("Office.PC")
+        opened = {"sandbox": "office-pc", "service": "vitrail.Agent"}
+        await w.wait_event("stream.opened", **opened, deadline=600)
+        title = "from an adopted domain"
+        last, _ = await w.run("office-pc", "foot", "-T", title, "sleep", "1000")
+        assert last.started.sandbox == "office-pc"
+        await wait_window(w.comp, title=title)
+        await wait_frames(w.comp, {f"[office-pc] {title}": {GREEN}})
+        await virt.virsh("destroy", "Office.PC")
+        await w.wait_event("lease.end", sandbox="office-pc")
+        undo = [*adopt[:4], "--undo", "office-pc", "--yes"]
+        await run_tool(virt.alone(*undo), env=environ)
+        restored = await virt.virsh("dumpxml", "Office.PC")
+        assert "vhost" not in restored
+        assert "vitrail-guest" not in restored
+        await virt.virsh("undefine", "Office.PC")
 
 
 async def event(w, step, name, **more):
@@ -175,60 +197,3 @@ async def event(w, step, name, **more):
     )
     async with w.client() as client:
         return await client.call(MACHINE_EVENT, request)
-
-
-@pytest.mark.long
-@pytest.mark.timeout(1500)
-@pytest.mark.skipif(
-    not foreign_root.there(),
-    reason="make its disk first: python -m tests.kit.vm.foreign_root",
-)
-async def test_an_adopted_domain_installs_the_agent_by_one_line_and_has_its_window():
-    """Its user runs 'brokerctl adopt' and pastes the line; nothing else is written."""
-    foreign = foreign_root.foreign_root()
-    async with world({}) as w, libvirt(w) as virt:
-        terminal = w.base / "terminal"
-        file = w.base / "domain.xml"
-        image = find_image(w.paths)
-        xml = domain_xml(w, image, "Debian.PC", foreign=foreign, memory=1024)
-        # A shell in place of systemd, whose start takes a quarter of an hour on a busy machine.
-        xml = xml.replace("root=/dev/vda", "root=/dev/vda init=/bin/bash")
-        log = (
-            f"<serial type='file'><source path='{w.base}/Debian.PC.console'/></serial>"
-        )
-        port = f"<serial type='unix'><source mode='bind' path='{terminal}'/></serial>"
-        assert log in xml
-        file.write_text(xml.replace(log, port))
-        remove = "rm /usr/local/bin/vitrail-guest"
-        disk = str(w.base / "Debian.PC.disk")
-        await run_tool(["/usr/sbin/debugfs", "-w", "-R", remove, disk])
-        await virt.virsh("define", str(file))
-        words = ("adopt", "--yes", "--colour", "green", "--connect", "qemu:///session")
-        adopt = [sys.executable, "-m", "broker.cli.app", *words, "Debian.PC"]
-        environ = {**virt.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-        await run_tool(virt.alone(*adopt), env=environ)
-        await virt.virsh("start", "Debian.PC")
-        await leased(w, "debian-pc")
-        shell = await trio.open_unix_socket(str(terminal))
-        await prompted(shell)
-        for line in (
-            "sh /dev/disk/by-id/virtio-vitrail-guest",
-            "modprobe vmw_vsock_virtio_transport; install -d -o ada -m 700 /run/ada",
-            "su ada -c 'XDG_RUNTIME_DIR=/run/ada exec vitrail-guest' &",
-        ):
-            await shell.send_all(f"{line}\n".encode())
-            await prompted(shell)
-        await w.wait_event(
-            "stream.opened", sandbox="debian-pc", service="vitrail.Agent", deadline=900
-        )
-        title = "from an adopted domain"
-        last, _ = await w.run("debian-pc", "foot", "-T", title, "sleep", "1000")
-        assert last.started.sandbox == "debian-pc"
-        await wait_window(w.comp, title=title)
-        await wait_frames(w.comp, {f"[debian-pc] {title}": {GREEN}})
-        await virt.virsh("destroy", "Debian.PC")
-        await w.wait_event("lease.end", sandbox="debian-pc")
-        undo = [*adopt[:4], "--undo", "debian-pc", "--yes"]
-        await run_tool(virt.alone(*undo), env=environ)
-        assert "vitrail" not in await virt.virsh("dumpxml", "Debian.PC")
-        await virt.virsh("undefine", "Debian.PC")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -67,3 +69,19 @@ def test_the_installer_is_whole_sectors_of_a_shells_text():
     disk = installer_disk()
     assert len(disk) % 512 == 0
     assert b"\0" not in disk
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shell", ["dash", "bash", "busybox sh"])
+def test_the_disk_is_a_script_that_installs_the_agent(shell, tmp_path):
+    if shutil.which(shell.split()[0]) is None:
+        pytest.skip(f"{shell} is not installed")
+    disk, root = tmp_path / "disk", tmp_path / "root"
+    disk.write_bytes(installer_disk())
+    (root / "etc").mkdir(parents=True)
+    (root / "etc/passwd").write_text("ada:x:1000:1000::/home/ada:/bin/sh\n")
+    (root / "etc/group").write_text("ada:x:1000:\n")
+    words = [*shell.split(), str(disk), "--root", str(root), "--no-packages"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done
+    assert (root / "usr/local/bin/vitrail-guest").is_file()
