@@ -78,6 +78,8 @@ static void accept_one(int door)
 	if (pid > 0) {
 		agent.relays[i].pid = pid;
 		agent.relays[i].display = !door;
+		// Pings of before it count no lost display.
+		agent.unseen = door ? agent.unseen : 0;
 	}
 	CALL(close, near);
 }

@@ -257,6 +257,28 @@ def test_sound_is_carried_both_ways(world):
         assert player.recv(6) == b"answer"
 
 
+def test_pings_of_before_a_display_do_not_cut_it(world):
+    """Only a display that the broker has not had in four pings is lost."""
+    line = world.line()
+    line.read()
+    for _ in range(3):
+        line.order(agent.AgentPing("abc", 0))
+    line.order(run(1, "true"))
+    line.until("exited")  # the pings were taken
+    with socket.socket(socket.AF_UNIX) as shown:
+        shown.connect(str(world.folder / "vitrail/display"))
+        shown.settimeout(PATIENCE)
+        broker = world.line("DISPLAY")
+        for _ in range(3):
+            line.order(agent.AgentPing("abc", 0))
+        line.order(run(2, "true"))
+        line.until("exited")
+        shown.sendall(b"x")
+        assert broker.file.read(1) == b"x"
+        line.order(agent.AgentPing("abc", 0))
+        assert broker.ended()
+
+
 @pytest.mark.parametrize(
     "frame",
     [
