@@ -180,7 +180,7 @@ FEATURES: Mapping[str, Feature] = {
     "machines": _feature(
         "virtual machines",
         "vmm machines",
-        "folders gpu homes images network",
+        "folders gpu homes images launchers network",
     ),
 }
 
