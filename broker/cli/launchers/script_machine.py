@@ -119,6 +119,8 @@ def planned(paths: Paths, wanted: ScriptRequest, number: int) -> ScriptMachine:
             machine = replace(machine, uds=path)
         case HybridDirectoryPeer(path):
             machine = replace(machine, uds=path / f"{name}-{number}" / "vm.vsock")
+        case _:
+            pass  # script_record has refused others
     if wanted.own_backend and machine.uds is not None:
         backend = machine.uds.with_name(f"{machine.uds.name}.{BACKEND}")
         machine = replace(machine, backend=backend)
