@@ -183,8 +183,8 @@ PROGRAMS = (
         ("broker.host.network.packet_guard",),
         CONFINED,
         60,
-        7_350,
-        4_520,
+        7_770,
+        4_800,
     ),
     Program(
         "launch tools",
