@@ -165,6 +165,9 @@ def _service(service: str, record: Record, trace: _Trace) -> RecordDecision:
         where = record.where(NETWORK_KEY)
         trace.step(NETWORK_KEY, way, where)
         reason = f"the record '{record.name}' has network = \"{way}\""
+        if way == "user":
+            # The rule for a flow is denied; its packets go out all the same.
+            reason += ": it reaches the network without a rule, and no rule is asked"
         # guard: a network that no rule is about asks for nothing
         return trace.end("allow" if way == "rules" else "deny", reason, where)
     if service == MICROPHONE:

@@ -174,7 +174,8 @@ async def test_nothing_is_said(env):
     none = await brokerctl("audit", "connections", "--sandbox", "other", env=env)
     assert (none.code, none.err) == (1, "no connections match\n")
     events = await brokerctl("audit", "--sandbox", "other", env=env)
-    assert (events.code, events.err) == (1, "no events match\n")
+    unknown = "no events match\nno sandbox or record is named 'other'\n"
+    assert (events.code, events.err) == (1, unknown)
 
 
 async def test_numbers_boots_and_a_search_in_shown_text(env):

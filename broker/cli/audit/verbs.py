@@ -13,6 +13,7 @@ from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
+from typing import NoReturn
 
 import rich_click as click
 from click.core import ParameterSource
@@ -23,11 +24,14 @@ from broker.cli.audit.events import as_message
 from broker.cli.audit.integrity import banner
 from broker.cli.audit.print import OUTPUTS, texts
 from broker.cli.audit.source import LocalSource, Source, open_source
+from broker.cli.completion import known_sandboxes
 from broker.cli.interrupts import reader_may_leave
 from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import SetupError
+from broker.core.escape import printable
 from broker.core.files.replace_file import replace_file
 from broker.ipc.audit.filters import Filters, Found, value_texts
+from policy.suggestions import did_you_mean
 
 _BEFORE_FOLLOWING = 10
 """Lines shown before following, as journalctl -f does."""
@@ -175,11 +179,30 @@ def command(
         render.note(changed)
         sys.exit(_INTEGRITY)
     if not found:
-        render.note("no events match" if asked.anything else "no events")
-        sys.exit(1)
+        _end_without_events(asked)
 
 
 _INTEGRITY = 3
+
+
+def _end_without_events(asked: EventOptions) -> NoReturn:
+    """Say that no events were found, and which sandboxes do not exist."""
+    render.note("no events match" if asked.anything else "no events")
+    for name in asked.filters.sandboxes:
+        if hint := _unknown(name):
+            render.note(hint)
+    sys.exit(1)
+
+
+def _unknown(name: str) -> str:
+    """Return the hint about a sandbox that no record and no log has; empty for others."""
+    known = known_sandboxes()
+    if name in known:
+        return ""
+    near = did_you_mean(name, known)
+    return (
+        f"no sandbox or record is named '{printable(name, 60)}'{near and '; ' + near}"
+    )
 
 
 def _list_boots(source: Source) -> None:

@@ -53,7 +53,7 @@ def _records(folder):
     ("sandbox", "record", "service", "verdict", "reason", "where"),
     [
         ("named-1", "named", NETWORK, "allow", "the record 'named' has network = \"rules\"", "{}/named.toml:3:1"),
-        ("anywhere-1", "anywhere", NETWORK, "deny", "the record 'anywhere' has network = \"user\"", "{}/anywhere.toml:3:1"),
+        ("anywhere-1", "anywhere", NETWORK, "deny", "the record 'anywhere' has network = \"user\": it reaches the network without a rule, and no rule is asked", "{}/anywhere.toml:3:1"),
         ("quiet-1", "quiet", NETWORK, "deny", "the record 'quiet' has network = \"none\"", "{}/quiet.toml: default of 'launch.network'"),
         ("open", "open", DISPLAY, "allow", "the record 'open' has display = \"allow\"", "{}/open.toml:2:1"),
         ("open-3f", "open", DISPLAY, "allow", "the record 'open' has display = \"allow\"", "{}/open.toml:2:1"),
