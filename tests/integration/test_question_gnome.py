@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from broker.core import limits
+from broker.helpers.prompt.paint import _DENY
 from tests.kit.eventually import eventually
 from tests.kit.wayland.at_desktop import (
     GREEN,
@@ -51,12 +52,14 @@ async def test_a_covered_question_is_brought_back_by_its_notification(tmp_path):
             screen.click(640, 165)  # "Show the question"
             await eventually(partial(screen.shows, before.getpixel((5, 200)), 5, 200))
 
-            async def allowed():
-                screen.press(*["BackSpace"] * 8, *"allow")
-                await trio.sleep(limits.PROMPT_GUARD_SECONDS + 0.5)
+            # It takes answers once it has been in front, untouched, for a second.
+            await eventually(partial(screen.counted, _DENY))
+            screen.press(*"allow")
+
+            async def answered():
                 return not await pending(w)
 
-            await eventually(allowed)
+            await eventually(answered)
             await screen.picture("gnome-question-answered")
             assert not await has_banner(screen), "it goes with its question"
             done = await w.wait_event("question.answered", question=asked.id)

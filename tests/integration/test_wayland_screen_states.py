@@ -170,8 +170,15 @@ async def run(it, act: Callable[[Window], None]) -> None:
     assert it.ends == []
 
 
-@pytest.mark.parametrize("mode", [Fullscreen.FAKE, Fullscreen.FRAMED])
-@pytest.mark.parametrize("kind", ["sway", "weston", "kwin", "mutter"])
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [
+        *((kind, Fullscreen.FAKE) for kind in ("sway", "weston", "kwin", "mutter")),
+        # weston 10 refuses what a program draws that was fullscreen and is maximised
+        # and not maximised again meanwhile (docs/desktops.md).
+        *((kind, Fullscreen.FRAMED) for kind in ("sway", "kwin", "mutter")),
+    ],
+)
 async def test_each_order_of_requests_is_answered(kind, mode):
     """One by one, and all three in one go."""
 
