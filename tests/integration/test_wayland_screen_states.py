@@ -176,7 +176,9 @@ async def run(it, act: Callable[[Window], None]) -> None:
         *((kind, Fullscreen.FAKE) for kind in ("sway", "weston", "kwin", "mutter")),
         # weston 10 refuses what a program draws that was fullscreen and is maximised
         # and not maximised again meanwhile (docs/desktops.md).
-        *((kind, Fullscreen.FRAMED) for kind in ("sway", "kwin", "mutter")),
+        ("sway", Fullscreen.FRAMED),
+        pytest.param("kwin", Fullscreen.FRAMED, marks=pytest.mark.long),
+        pytest.param("mutter", Fullscreen.FRAMED, marks=pytest.mark.long),
     ],
 )
 async def test_each_order_of_requests_is_answered(kind, mode):
