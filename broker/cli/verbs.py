@@ -62,7 +62,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             "status": ("sandboxes.status", "Show running sandboxes, and problems."),
             "top": ("sandboxes.top", "Show sandboxes on a live screen."),
             "tray": ("tray.tray_verb", "Show running sandboxes in the panel."),
-            "manager": ("manager.verb", "Show a window to manage sandboxes."),
+            "manager": ("manager.manager_verb", "Show a window to manage sandboxes."),
             "windows": ("wayland.windows", "List windows and their sandboxes."),
             "network": (
                 "network.flows_verb",
@@ -116,7 +116,10 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             "completion": ("completion", "Print completion for bash, zsh and fish."),
             "image": ("images.verbs", "Build, import, list and remove guest images."),
             "launcher": ("launcher", "Set up Podman, libvirt and boxes."),
-            "adopt": ("launchers.adopt", "Make a sandbox of a libvirt domain."),
+            "adopt": (
+                "launchers.adoption.adopt",
+                "Make a sandbox of a libvirt domain.",
+            ),
             "guest": ("machines.guest", "Install the agent in other VMs."),
             "machine": (
                 "machines.machine_verb",

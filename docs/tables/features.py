@@ -105,7 +105,7 @@ FEATURES: Mapping[str, Feature] = {
     "tray": _feature(
         "icons in the panel",
         "tray",
-        "calls sound transfer wayland",
+        "calls manager sound transfer wayland",
     ),
     "dialogs": _feature(
         "file dialogs",
@@ -135,7 +135,7 @@ FEATURES: Mapping[str, Feature] = {
     "link": _feature(
         "the link of two machines",
         "link link_service",
-        "devices folders",
+        "devices folders machines",
     ),
     "fleet": _feature(
         "shipping logs, and fleets",
@@ -175,7 +175,6 @@ FEATURES: Mapping[str, Feature] = {
     "manager": _feature(
         "the window to manage sandboxes",
         "manager",
-        "calls",
     ),
     "machines": _feature(
         "virtual machines",

@@ -7,7 +7,7 @@ import os
 import rich_click as click
 
 from broker.cli import render
-from broker.cli.launchers.domains import (
+from broker.cli.launchers.adoption.domains import (
     NAME_CHARS,
     confirmed,
     define,

@@ -19,12 +19,12 @@ from broker.helpers.process.popen import STDOUT, our_program
 from broker.helpers.process.spawn import spawn
 
 if TYPE_CHECKING:
-    from broker.cli.launchers.script_machine import ScriptReport
+    from broker.cli.launchers.scripts.script_machine import ScriptReport
 
 _FAILED = "--vitrail-has-failed"
 """Printed after an error: 'exec qemu … $(…)' goes on, and QEMU refuses this word."""
 _REPORT_BYTES = 1 << 20
-_PROGRAM = "broker.cli.launchers.script_machine"
+_PROGRAM = "broker.cli.launchers.scripts.script_machine"
 
 
 @click.group("machine")
@@ -90,7 +90,7 @@ def arguments(
 
 def _plan(name: str, form: str, bus: str, *, kernel: bool) -> str:
     """Return what would be printed."""
-    from broker.cli.launchers import script_machine
+    from broker.cli.launchers.scripts import script_machine
     from broker.cli.run.request import require_record
     from broker.host.homes.store import HomeStore
     from broker.host.vmm.qemu_arguments import HomeDisk
@@ -137,7 +137,7 @@ async def _spawn(
     paths: Paths, name: str, leader: int, form: str, bus: str
 ) -> ScriptReport:
     """Start the process of a machine, and read its report."""
-    from broker.cli.launchers.script_machine import ScriptReport
+    from broker.cli.launchers.scripts.script_machine import ScriptReport
 
     log = _log(paths, name)
     read, write = os.pipe()

@@ -70,7 +70,7 @@ Show = Callable[[ManagerState], Awaitable[None]]
 Event = Callable[[EventItem], Awaitable[None]]
 
 
-class Follower:
+class BrokerFollower:
     """Calls ``show`` with each new state and ``event`` with each event of the log."""
 
     def __init__(self, paths: Paths, show: Show, event: Event) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from broker.cli.manager.following import ManagerState
 from broker.cli.manager.widgets import action_row, button, group, page_of
+from broker.core.decoding import UNREADABLE
 from broker.ipc.control.api import (
     DeviceStatus,
     GrantStatus,
@@ -92,7 +93,7 @@ def setup_page(
     """
     try:
         findings = json.loads(report)["findings"]
-    except (ValueError, KeyError, TypeError):
+    except (*UNREADABLE, KeyError, TypeError):
         findings = [{"state": "fail", "name": "doctor", "text": report or "no answer"}]
     rows = []
     for found in findings:

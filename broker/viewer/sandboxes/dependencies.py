@@ -21,6 +21,15 @@ from broker.viewer.wayland.window_rules import FrameColours
 from broker.viewer.workers.pool import Workers
 
 
+def unheard(_ago: float) -> None:
+    """Ignore the user's action."""
+
+
+async def no_rule() -> bool:
+    """No rule is known."""
+    return False
+
+
 @dataclass(frozen=True)
 class GuestTools:
     """The dependencies that all guests of a viewer share."""

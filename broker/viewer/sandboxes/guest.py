@@ -40,7 +40,7 @@ from broker.ipc.in_thread import NoThreadError, in_thread
 from broker.viewer.clipboard import clipboard_member
 from broker.viewer.exchange.guest_connection import GuestConnections
 from broker.viewer.folders.guest_folders import GuestFolders
-from broker.viewer.sandboxes.dependencies import GuestTools
+from broker.viewer.sandboxes.dependencies import GuestTools, no_rule, unheard
 from broker.viewer.sandboxes.launch_steps import Step, without_agent
 from broker.viewer.sandboxes.programs import (
     NO_STREAMS,
@@ -65,15 +65,6 @@ SSH_KEYS = "VITRAIL_SSH_KEYS"
 the guest's end of it has there (``shims/guest/ssh_keys.py``)."""
 _WARNINGS = 3
 """Last words of workers that are shown in a status."""
-
-
-def _unheard(_ago: float) -> None:
-    """Ignore the user's action."""
-
-
-async def _no_rule() -> bool:
-    """No rule is known."""
-    return False
 
 
 class Guest:
@@ -115,11 +106,11 @@ class Guest:
         self.agent_changed = trio.Event()
         self.idle = trio.Event()
         """Set when the last program has ended."""
-        self.acted: Callable[[float], None] = _unheard
+        self.acted: Callable[[float], None] = unheard
         """Called when the user has acted in its windows, so many seconds ago."""
-        self.has_keys: Callable[[], Awaitable[bool]] = _no_rule
+        self.has_keys: Callable[[], Awaitable[bool]] = no_rule
         """Whether a rule lets its programs use ssh keys."""
-        self.uses_portal: Callable[[], Awaitable[bool]] = _no_rule
+        self.uses_portal: Callable[[], Awaitable[bool]] = no_rule
         """Whether rules let its programs use file dialogs and printers of the desktop."""
         self.crossing = clipboard_member.ClipboardMember()
         """Receives its worker's messages about the clipboard."""
@@ -226,7 +217,7 @@ class Guest:
     async def follow_record(self) -> None:
         """Apply the changed record to windows and sound.
 
-        A relay that has gone or has an error changes nothing here; streams that it denies
+        A record that has gone or has an error changes nothing here; streams that it denies
         are cut by the code that decides about them.
         """
         record, mine = self._record(), self.worker

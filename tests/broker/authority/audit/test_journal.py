@@ -110,4 +110,5 @@ def test_what_an_event_says_of_a_lease_and_of_a_stream():
     lease = {"sandbox": "a", "lease": LEASE.id, "generation": 1}
     assert of(LEASE) == lease
     stream = of_stream(Opening(LEASE, DISPLAY, 7, "cid 42"))
-    assert stream == {**lease, "service": DISPLAY, "stream": 7, "peer": "cid 42"}
+    told = {"service": DISPLAY, "stream": 7, "peer": "cid 42", "link": ""}
+    assert stream == {**lease, **told}

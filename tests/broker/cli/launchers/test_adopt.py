@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.cli.launchers.adopt import _proposed_name, _record, installer_disk
-from broker.cli.launchers.domains import Domain, show_change
+from broker.cli.launchers.adoption.adopt import _proposed_name, _record, installer_disk
+from broker.cli.launchers.adoption.domains import DefinedDomain, show_change
 from broker.cli.sandboxes.new import checked_record
 from broker.cli.sandboxes.presets import PRESETS
 from tests.kit.brokerctl import home, paths_of
@@ -20,7 +20,7 @@ XML = "<domain><name>a</name><devices>{}<graphics passwd='s3cret'/></devices></d
 
 
 def domain(name):
-    return Domain("qemu:///session", UUID, name, running=False, saved=False)
+    return DefinedDomain("qemu:///session", UUID, name, running=False, saved=False)
 
 
 @pytest.mark.parametrize("purpose", PRESETS)

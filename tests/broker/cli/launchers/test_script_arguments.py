@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.cli.launchers.script_arguments import (
+from broker.cli.launchers.scripts.script_arguments import (
     ScriptMachine,
     as_json,
     escape_option,

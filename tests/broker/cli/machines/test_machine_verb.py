@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from broker.cli.launchers import script_machine
+from broker.cli.launchers.scripts import script_machine
 from broker.cli.machines.machine_verb import _FAILED
 from broker.core.errors import RefusedError, SetupError
 from broker.core.paths import find_paths

@@ -1,6 +1,6 @@
 """What a record promises to a machine that a script of the user's starts: prepared here.
 
-    python broker broker.cli.launchers.script_machine RECORD LEADER FORMAT BUS FD
+    python broker broker.cli.launchers.scripts.script_machine RECORD LEADER FORMAT BUS FD
 
 This process outlives brokerctl, as the shell that called it becomes QEMU: it holds the
 home and its lock, runs vhost-device-vsock and has the lease, until LEADER has ended.
@@ -22,7 +22,7 @@ from typing import Final
 import msgspec
 import trio
 
-from broker.cli.launchers.script_arguments import (
+from broker.cli.launchers.scripts.script_arguments import (
     ScriptMachine,
     as_json,
     firecracker_configuration,

@@ -30,7 +30,7 @@ NAME_CHARS = 60
 
 
 @dataclass(frozen=True)
-class Domain:
+class DefinedDomain:
     """A domain that libvirt keeps; ``saved``: its next start resumes a saved state."""
 
     connect: str
@@ -69,12 +69,12 @@ def virsh(connect: str, *words: str) -> str:
         ) from error
 
 
-def list_domains(connections: tuple[str, ...]) -> list[Domain]:
+def list_domains(connections: tuple[str, ...]) -> list[DefinedDomain]:
     """Return the kept domains of each connection; print why one cannot be listed.
 
     Raises the last reason if none can be.
     """
-    found: list[Domain] = []
+    found: list[DefinedDomain] = []
     failed: list[VitrailError] = []
     for connect in connections:
         try:
@@ -87,7 +87,7 @@ def list_domains(connections: tuple[str, ...]) -> list[Domain]:
     return found
 
 
-def _domains(connect: str) -> list[Domain]:
+def _domains(connect: str) -> list[DefinedDomain]:
     def listed(*words: str) -> list[str]:
         text = virsh(connect, "list", "--persistent", "--uuid", *words)
         return [line.strip() for line in text.splitlines() if line.strip()]
@@ -97,7 +97,7 @@ def _domains(connect: str) -> list[Domain]:
     lines = listed("--all", "--name")
     uuids = [(line[:_UUID_CHARS], line[_UUID_CHARS:].strip()) for line in lines]
     return [
-        Domain(connect, uuid, name, uuid in running, uuid in saved)
+        DefinedDomain(connect, uuid, name, uuid in running, uuid in saved)
         for uuid, name in uuids
     ]
 

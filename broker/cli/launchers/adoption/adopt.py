@@ -20,10 +20,10 @@ import tomlkit
 
 from broker.cli import render
 from broker.cli.completion import colours
-from broker.cli.launchers.domains import (
+from broker.cli.launchers.adoption.domains import (
     CONNECTIONS,
     VHOST_VSOCK,
-    Domain,
+    DefinedDomain,
     confirmed,
     define,
     description,
@@ -92,7 +92,7 @@ class _Undo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Plan:
     """Everything that is to be written; ``disk`` is None without an installer's disk."""
 
-    domain: Domain
+    domain: DefinedDomain
     name: str
     record: str
     rules: list[str]
@@ -171,7 +171,7 @@ def command(
     offer_starter(paths)
 
 
-def _list(paths: Paths, domains: list[Domain], *, as_json: bool) -> None:
+def _list(paths: Paths, domains: list[DefinedDomain], *, as_json: bool) -> None:
     rows = []
     for one in domains:
         sandbox = record_of(paths, one.name, f"<uuid>{one.uuid}</uuid>")
@@ -186,7 +186,7 @@ def _list(paths: Paths, domains: list[Domain], *, as_json: bool) -> None:
         render.note("libvirt has no domains")
 
 
-def _chosen(domains: list[Domain], word: str) -> Domain:
+def _chosen(domains: list[DefinedDomain], word: str) -> DefinedDomain:
     """Return the domain of a name or UUID.  Raises RefusedError."""
     found = [one for one in domains if word in {one.name, one.uuid}]
     if not found:
@@ -220,7 +220,7 @@ def _asked(what: str, default: str, check: Callable[[str], object]) -> str:
 
 def _plan(
     paths: Paths,
-    domain: Domain,
+    domain: DefinedDomain,
     name: str | None,
     colour: str | None,
     purpose: str | None,
@@ -255,7 +255,7 @@ def _plan(
     return _Plan(domain, name, text, rules, old, new, disk)
 
 
-def _name(paths: Paths, domain: Domain, given: str | None, *, ask: bool) -> str:
+def _name(paths: Paths, domain: DefinedDomain, given: str | None, *, ask: bool) -> str:
     """Return the sandbox's name: the given one, or the answer to a question."""
 
     def check(word: str) -> None:
@@ -292,7 +292,7 @@ def _colour_of(record: Record) -> str:
 
 
 def _changed(
-    paths: Paths, domain: Domain, name: str, old: str
+    paths: Paths, domain: DefinedDomain, name: str, old: str
 ) -> tuple[str, Path | None]:
     """Return the domain's new XML and the installer's disk.  Raises RefusedError."""
     way = vsock_way(paths, name, domain.connect)
@@ -319,7 +319,7 @@ def _proposed_name(paths: Paths, domain: str) -> str:
     return next((name for name in tries if name not in used), word)
 
 
-def _record(domain: Domain, name: str, purpose: str, colour: str | None) -> str:
+def _record(domain: DefinedDomain, name: str, purpose: str, colour: str | None) -> str:
     """Return the text of the record: a purpose's, with the domain as its machine."""
     document = tomlkit.parse(record_text(purpose).partition("\n\n")[2])
     document["class"] = "persistent"
@@ -374,7 +374,7 @@ def _write(paths: Paths, plan: _Plan) -> None:
     write_record(record, plan.record)
 
 
-def _without_passwords(domain: Domain) -> str:
+def _without_passwords(domain: DefinedDomain) -> str:
     """Return the domain's XML as libvirt prints it without --security-info."""
     return virsh(domain.connect, "dumpxml", "--inactive", "--", domain.uuid)
 
@@ -419,7 +419,7 @@ def _tell_next(paths: Paths, plan: _Plan) -> None:
     render.note(f"to undo this, run: brokerctl adopt --undo {plan.name}")
 
 
-def _missing(paths: Paths, domain: Domain) -> list[str]:
+def _missing(paths: Paths, domain: DefinedDomain) -> list[str]:
     """Return steps for what this machine lacks."""
     steps = []
     hook = hook_program(FOLDER)

@@ -1,0 +1,1 @@
+"""Adopt domains of libvirt: list them, change one, and undo that."""
