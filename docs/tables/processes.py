@@ -50,7 +50,7 @@ _OF_TERMINAL: Final = "broker.helpers.helper_confinement"
 """Of the process that writes on the terminal, which ``helpers.terminal_log`` forks."""
 
 PROGRAMS = (
-    Program("authority", ("broker.programs.authority",), USER, 210, 26_250, 16_780),
+    Program("authority", ("broker.programs.authority",), USER, 210, 26_250, 17_000),
     Program(
         "helpers",
         ("broker.programs.helper_forks",),
@@ -100,7 +100,7 @@ PROGRAMS = (
         ("broker.programs.local", "broker.programs.local_host"),
         USER,
         289,
-        33_150,
+        34_860,
         21_180,
         without=(
             *("broker.viewer.broker", "broker.viewer.host_ends.local_host"),
