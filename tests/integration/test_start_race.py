@@ -11,6 +11,7 @@ import trio
 from broker.cli.run import start
 from broker.cli.run.start import end_broker, ensure_broker
 from broker.core.errors import UpstreamError
+from broker.core.paths import Paths
 from broker.ipc.control.api import Nothing
 from broker.ipc.control.client import open_client
 from broker.ipc.control.methods import GET_VERSION
@@ -32,6 +33,28 @@ async def test_many_commands_at_once_start_one_broker() -> None:
                 for _ in range(5):
                     nursery.start_soon(command)
         assert sorted(started) == [False] * 4 + [True]
+        async with open_client(paths.control) as client:
+            await end_broker(client)
+
+
+async def test_a_broker_that_another_program_starts_meanwhile_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A unit of the session starts one without the commands' lock."""
+    with home() as env:
+        paths = paths_of(env)
+        assert await ensure_broker(paths, environ=env)
+        looked = 0
+        answers = start._answers
+
+        async def look(where: Paths, *, tell: bool = False) -> bool:
+            nonlocal looked
+            looked += 1
+            return looked > 2 and await answers(where, tell=tell)
+
+        monkeypatch.setattr(start, "_answers", look)
+        with trio.fail_after(120):
+            assert not await ensure_broker(paths, environ=env)
         async with open_client(paths.control) as client:
             await end_broker(client)
 

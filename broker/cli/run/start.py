@@ -74,7 +74,13 @@ async def ensure_broker(
         # Another process may have started one while we waited for the lock.
         if await _answers(paths):
             return False
-        await _start(paths, module, words, environ)
+        try:
+            await _start(paths, module, words, environ)
+        except UpstreamError:
+            # The session's unit, which takes no lock, may have started one meanwhile.
+            if not await _answers(paths):
+                raise
+            return False
     return True
 
 
