@@ -39,9 +39,10 @@ def start(
 ) -> tuple[socket.socket, socket.socket]:
     """Start the process; return the filter's end, and that of ``name_streams``.
 
-    ``resolvers``: the sockets of before, ``path``: resolv.conf.  At each ``LOOK`` by the first it looks.  If the name servers are not those of before,
-    the first gets a packet of sockets that are connected to them (SCM_RIGHTS), and the
-    second a list of their addresses.  Raises SetupError.
+    ``resolvers``: the sockets of before, ``path``: resolv.conf.  The process looks at each
+    ``LOOK`` from the first end.  If the name servers have changed, the first end gets a
+    packet of sockets that are connected to them (SCM_RIGHTS), and the second a list of
+    their addresses.  Raises SetupError.
     """
     ours, looks = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     streams, news = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
