@@ -65,9 +65,9 @@ class LinkEnd:
                 return None
 
     async def _note_up(self, epoch: Epoch, peer: str) -> None:
-        """Record the start of an epoch; close its connection where that fails."""
+        """Record the start of an epoch; close its connection if that fails."""
         try:
-            await self._log.note(
+            await self._log.require(
                 schema.LinkUp(name=epoch.name, epoch=epoch.digits, peer=peer)
             )
         except BaseException:

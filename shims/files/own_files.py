@@ -36,9 +36,9 @@ PRINT_MEMORY = 3 * PRINT_PIXELS + (64 << 20)
 
 
 def send_files(words: List[str]) -> int:
-    """Write the entries of files to standard output.
+    """Write the entries of the user's own files to standard output, from a jail.
 
-    The broker has followed the links in their paths.
+    Run by a session child, which has followed the links in their paths.
     """
     # guard: files are sent from a jail
     confine(words)

@@ -24,7 +24,10 @@ _SETTING_BYTES = 1 << 16
 
 
 def called(argv: List[str]) -> Tuple[str, Dict[str, str]]:
-    """Return the user and the settings of the service that a command serves."""
+    """Return the user and the settings of the service that a command serves.
+
+    The settings are read from Qubes' files (rpc-config); of other commands both are empty.
+    """
     verbs = ([FILES_PROGRAM, "serve"], [FILES_PROGRAM, "call-here"])
     if argv[:2] not in verbs or len(argv) < 5:
         return "", {}

@@ -109,7 +109,7 @@ async def test_a_link_that_cannot_be_recorded_is_closed(tmp_path, monkeypatch):
             async def full(*_):
                 raise UpstreamError("no space left on device")
 
-            monkeypatch.setattr(self._log, "note", full)
+            monkeypatch.setattr(self._log, "require", full)
         try:
             await real(self, epoch, peer)
         finally:

@@ -165,6 +165,7 @@ def _cases(files: tuple[Path, ...]) -> tuple[list[Case], list[Problem]]:
 
 
 def _read(file: Path) -> bytes:
+    """Read a file that the user named, whoever owns it.  Raises RefusedError."""
     content = read_file(file, check_owner=False, most=limits.RULE_FILE_BYTES)
     if isinstance(content, Problem):
         raise RefusedError(

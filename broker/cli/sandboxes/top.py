@@ -51,7 +51,7 @@ def command(*, as_json: bool) -> None:
 
 
 def _show_log(sandbox: str) -> None:
-    """Print a sandbox's log and wait for Enter."""
+    """Print the log files of a sandbox's newest program and wait for Enter."""
     from broker.cli.run import logs
 
     words = {"console": False, "program": None, "follow": False, "raw": False}

@@ -61,9 +61,10 @@ READY = b"ready\n"
 
 
 def box_gate_words(open_files: int, *, stdin: bool = False) -> tuple[str, ...]:
-    """Return the words of the gate before a program in a separate user namespace.
+    """Return the command of the gate in a box: it waits for the lease, then starts the program.
 
-    ``stdin``: the program reads what follows in the gate's pipe.  READY is the beginning of its output, when all mounts and namespaces are there.
+    It writes READY first, when all mounts and namespaces are there, sets limits, and waits
+    for a line of its pipe.  ``stdin``: the program reads what follows in that pipe.
     """
     ready = f"echo {READY.decode().strip()}; "
     limited = _few_files(open_files) + _FEW_PROCESSES + _FEW_SIGNALS + _ORDINARY

@@ -67,7 +67,10 @@ def _write(directory: int, path: str, text: str) -> None:
 
 
 def become_root(place: str) -> None:
-    """Make a mount the root, read-only, and let go of the old root."""
+    """Make a mount this process's root, read-only, and let go of the old root.
+
+    For the fork server and workers, which execute nothing afterwards.
+    """
     os.chdir(place)
     # With both the same, the old root lies on top and goes by one umount
     # (pivot_root(2), "pivot_root . .").

@@ -136,7 +136,11 @@ def _remount_terminals(mounts: int) -> bool:
 
 
 def _write_inside(namespace: int, counted: Mapping[str, int]) -> bool:
-    """Write the limits from inside the namespace; return whether that was possible."""
+    """Enter the namespace and write the limits there; return whether that was possible.
+
+    For a forked child: a process cannot leave the namespace, and one with threads
+    cannot enter it.
+    """
     if _libc.setns(namespace, _NEWUSER) != 0:
         return False
     for name, number in counted.items():

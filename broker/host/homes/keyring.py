@@ -63,9 +63,9 @@ def _possess() -> None:
 
 
 def store(sandbox: SandboxName, passphrase: bytes, seconds: int = 0) -> None:
-    """Store a passphrase in the keyring; the kernel drops it after ``seconds``, if any.
+    """Store a passphrase in the user's keyring; the kernel drops it after ``seconds``, if any.
 
-    Raises SetupError if the kernel has no keyring for us, OSError when the
+    Called by ``brokerctl sandbox unlock``; the broker reads it later.  Raises SetupError if the kernel has no keyring for us, OSError when the
     user's quota is used up.
     """
     _possess()

@@ -294,7 +294,10 @@ class ClientState(ObjectTable, ABC):
                 self.selection_changed(kind)
 
     def blur_keyboard(self, keyboard: Keyboard) -> None:
-        """Record that a keyboard has left the client's window, or is gone itself."""
+        """Handle that a keyboard has left the client's window, or is gone itself.
+
+        Serials are retired with the last one, and the viewer is sent the focus.
+        """
         before = self.focused.pop(keyboard, None)
         if before is not None:
             self.stir(before.root().xdg)

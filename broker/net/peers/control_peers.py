@@ -46,7 +46,7 @@ def why_not_served(fd: int, broker: int = 0) -> RefusedError | None:
 
 
 def in_our_pid_namespace(conn: socket.socket) -> bool:
-    """Return whether the process that connected is in our pid namespace.
+    """Return whether the process that connected is in this process's pid namespace.
 
     By the numbers of its pidfd (proc_pid_fdinfo(5)), which need no right to trace it,
     as ``pid_namespaces`` does: a process that is undumpable, another user's, or of a

@@ -42,7 +42,11 @@ def zone_variables(timezone: str) -> dict[str, str]:
 
 
 def locale_environment(viewer: ViewerRecord) -> dict[str, str]:
-    """Return the variables of a record's ``looks.language`` for a new program."""
+    """Return the variables of a record's ``looks.language`` for a new program.
+
+    For ``desktop`` they are read from this machine's files (``LOCALES``).  Also used by
+    brokerctl's launchers.
+    """
     chosen = dict(viewer.looks).get("language")
     if chosen and chosen != "desktop":
         return {"LANG": str(chosen)}

@@ -45,7 +45,7 @@ class Seal:
         """Whether the key's file does not know the head on disk."""
 
     def sign_head(self, tree: Growing) -> None:
-        """Add a signed head for this tree to the transaction that runs.
+        """Replace the signed head by one for this tree, in the transaction that runs.
 
         Raises OSError when the newest size of the commit before could not be
         noted, and still cannot: no more than one commit is ever unknown to the

@@ -476,7 +476,10 @@ def _add_against(
 
 
 def _tell_uncompared(given: int, report: VerificationReport) -> None:
-    """Report checkpoints from elsewhere that could not be compared."""
+    """Add checkpoints from elsewhere that could not be compared to the report.
+
+    If none could be compared, the verification fails.
+    """
     report.uncompared = given - report.against
     if not report.uncompared or not report.good:
         return  # the other problems are the reason

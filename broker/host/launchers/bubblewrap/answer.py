@@ -19,7 +19,10 @@ def box_answer(record: Record | None) -> api.LaunchBoxAnswer:
 
 
 def describe_box(record: Record, launch: Bwrap) -> api.LaunchBoxAnswer:
-    """Return the box of a record, whose launcher is ``launch``; language and home apart."""
+    """Return the box of a record, whose launcher is ``launch``; language and home apart.
+
+    Looks at nothing but the record.  brokerctl calls it, too, where no broker answers.
+    """
     folders = record.viewer.folders
     return api.LaunchBoxAnswer(
         sandbox_class=record.host.sandbox_class,

@@ -334,7 +334,10 @@ def show_window_menu(
     x: int,
     y: int,
 ) -> None:
-    """Ask for the window's menu at a place, with a fresh press."""
+    """Ask the compositor for the window's menu at a place within the window.
+
+    Without a fresh press nothing is sent.
+    """
     xdg = toplevel.xdg
     if xdg is None:
         return

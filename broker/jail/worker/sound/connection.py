@@ -362,7 +362,11 @@ class PulseService:
     # take it is cut off. Beyond our socket (a vsock, a guest's own buffers) earlier
     # bytes may still be on their way; they were recorded while it was allowed.
     async def revoke_microphone(self) -> None:
-        """No byte of the real source reaches a client after this has returned."""
+        """End recording, and wait until clients have read the samples that were sent.
+
+        A client that does not read them in time loses its connection, so that no byte of
+        the real source is read from our sockets after this has returned.
+        """
         self.sandbox.deny_microphone(trio.current_time())
         async with trio.open_nursery() as nursery:
             for connection in list(self.connections):
