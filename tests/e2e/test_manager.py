@@ -83,7 +83,7 @@ async def test_a_sandbox_is_seen_switched_and_stopped(tmp_path):
             assert record_file(w).read_text() == RECORD
             await person(env, ("press", "Play sound of paper"), ("press", "Change"))
             # The page shows the line that denies now.
-            await person(env, ("sees", "Denied · paper.toml:9"))
+            await person(env, ("sees", "Denied · paper.toml:10"))
             off = RECORD.replace('playback = "allow"', 'playback = "none"')
             assert record_file(w).read_text() == off
             shown = Path(os.environ.get("VITRAIL_OUT") or ".") / "manager"

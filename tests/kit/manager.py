@@ -24,8 +24,12 @@ def walk(node):
     if node is None:
         return
     yield node
-    for n in range(min(node.get_child_count(), 200)):
-        yield from walk(node.get_child_at_index(n))
+    try:
+        below = [node.get_child_at_index(n) for n in range(min(node.get_child_count(), 200))]
+    except gi.repository.GLib.Error:
+        return  # it has gone meanwhile
+    for one in below:
+        yield from walk(one)
 def nodes():
     for window in windows():
         yield from walk(window)

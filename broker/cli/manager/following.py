@@ -86,8 +86,10 @@ class BrokerFollower:
     async def run(self) -> None:
         """Follow until cancelled, whether or not a broker runs."""
         while True:
-            with suppress(VitrailError, trio.BrokenResourceError):
+            try:
                 await self._while_it_runs()
+            except* (VitrailError, trio.BrokenResourceError):
+                pass  # it has ended; the next look says whether another one runs
             self._changed = trio.Event()
             await self._show(await self._without_broker())
             with trio.move_on_after(_AGAIN_SECONDS):

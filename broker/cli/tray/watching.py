@@ -52,8 +52,11 @@ Show = Callable[[TrayState], Awaitable[None]]
 async def watch(paths: Paths, show: Show) -> None:
     """Call ``show`` with each new state, until cancelled."""
     while True:
-        with suppress(VitrailError, trio.BrokenResourceError):
+        # Those of a nursery are in a group, which contextlib.suppress passes on.
+        try:
             await _while_it_runs(paths, show)
+        except* (VitrailError, trio.BrokenResourceError):
+            pass  # it has ended; it is looked for again
         await show(TrayState())
         await trio.sleep(_AGAIN_SECONDS)
 
