@@ -74,13 +74,8 @@ class HeadlessCompositor:
             await self.child.stop(limits.VM_QUIT_SECONDS)
 
     async def screenshot(self, path: Path) -> None:
-        """Write what the screen shows, as PPM to a .ppm, else as PNG.
-
-        Raises UpstreamError.
-        """
-        # Uncompressed, it takes a third of the processor time.
-        kind = "ppm" if path.suffix == ".ppm" else "png"
-        await self._tool("grim", "-t", kind, str(path))
+        """Write what the screen shows as PNG.  Raises UpstreamError."""
+        await self._tool("grim", str(path))
 
     async def tree(self) -> dict[str, object]:
         """Return sway's tree of windows, see sway-ipc(7).  Raises UpstreamError."""

@@ -93,8 +93,8 @@ async def wait_window(
 async def pixels(comp: HeadlessCompositor) -> Image.Image:
     """Return a screenshot."""
     with short_directory() as path:
-        await comp.screenshot(path / "screen.ppm")
-        with Image.open(path / "screen.ppm") as image:
+        await comp.screenshot(path / "screen.png")
+        with Image.open(path / "screen.png") as image:
             return image.convert("RGB")
 
 
