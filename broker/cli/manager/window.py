@@ -124,8 +124,8 @@ class ManagerWindow:
         self._name = name
         self._back.set_visible(name == "sandbox")
         self._place.set_child(self._pages.get(name))
-        if name in self._sides:
-            self._sides[name].set_active(True)
+        side = "sandboxes" if name == "sandbox" else name
+        self._sides[side].set_active(True)
 
     def _content(self) -> Any:
         side = Gtk.Box(orientation=Gtk.Orientation.VERTICAL, width_request=180)
