@@ -83,7 +83,7 @@ async def test_claim_is_recorded_up_to_what_every_reader_holds():
     log = Log()
     opening = Opening(LEASE, DISPLAY, 1, "a test")
     began = trio.current_time()
-    async with StreamEvents(log).carry(opening, "worker", began) as outcome:
+    async with StreamEvents(log).carry(opening, "worker", accepted=began) as outcome:
         outcome.counts = _MOST, 5
     _, event = log.events
     assert event.bytes_from_sandbox == audit_limits.AUDIT_COUNT

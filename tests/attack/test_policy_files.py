@@ -149,7 +149,7 @@ def test_an_interrupt_does_not_install_half_of_a_bundle(tmp_path, monkeypatch):
     assert sorted(tmp_path.iterdir()) == paths
 
 
-@pytest.mark.parametrize("write", [new._write, write_record])
+@pytest.mark.parametrize("write", [new.write_record, write_record])
 def test_a_record_is_written_whole_or_not_at_all(tmp_path, monkeypatch, write):
     """A record may deny what rules allow, in its last lines."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
@@ -157,7 +157,7 @@ def test_a_record_is_written_whole_or_not_at_all(tmp_path, monkeypatch, write):
     text = (
         'display = "allow"\n' + "# a line\n" * 1000 + '[audio]\nmicrophone = "deny"\n'
     )
-    target = place if write is new._write else "work"
+    target = place if write is new.write_record else "work"
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     try:
