@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import trio
-from jeepney import MessageType, new_method_return
+from jeepney import MessageType, new_error, new_method_return
 from jeepney.bus_messages import message_bus
 from jeepney.io.trio import open_dbus_connection
 
@@ -25,8 +25,10 @@ async def answer(connection):
     while True:
         message = await connection.receive()
         if message.header.message_type is MessageType.method_call:
-            body = ({LOOKS: {"color-scheme": ("u", 1)}},)
-            await connection.send(new_method_return(message, "a{sa{sv}}", body))
+            reply = new_error(message, "org.freedesktop.portal.Error.NotFound")
+            if message.body == (LOOKS, "color-scheme"):
+                reply = new_method_return(message, "v", (("u", 1),))
+            await connection.send(reply)
 
 
 async def test_cancelled_followers_end_without_an_error(monkeypatch):
