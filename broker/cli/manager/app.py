@@ -33,7 +33,11 @@ def show(pages: Sequence[str]) -> int:
             )
         )
         return 1
-    return run(["vitrail-manager", *pages])
+    try:
+        return run(["vitrail-manager", *pages])
+    except SetupError as error:
+        render.error(error)
+        return 1
 
 
 if __name__ == "__main__":

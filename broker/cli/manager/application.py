@@ -13,11 +13,11 @@ from broker.cli.manager.activity import newest_events, row_of_item
 from broker.cli.manager.details import details_of
 from broker.cli.manager.following import BrokerFollower, ManagerState, SandboxRow
 from broker.cli.manager.permissions import PermissionRow
-from broker.cli.manager.toolkit import Adw, Gio, GLib
+from broker.cli.manager.toolkit import Adw, Gdk, Gio, GLib
 from broker.cli.manager.widgets import tell
 from broker.cli.manager.window import ManagerWindow
 from broker.cli.run.connect import offline_paths
-from broker.core.errors import VitrailError
+from broker.core.errors import SetupError, VitrailError
 from broker.ipc.control.api import EventItem
 from broker.ipc.in_thread import in_thread
 from policy.records.model import Record
@@ -29,7 +29,16 @@ _WAITING: Final = 64
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run until the window is closed; a second start shows a page in the first's window."""
+    """Run until the window is closed; a second start shows a page in the first's window.
+
+    Raises SetupError without a display.
+    """
+    # Adw.Application goes on without one, and ends by a signal.
+    if Gdk.Display.get_default() is None:
+        raise SetupError(
+            "the manager found no display for its window",
+            hint="run it in a terminal of your desktop, which sets WAYLAND_DISPLAY",
+        )
     GLib.set_prgname(APPLICATION)  # names the window for compositors and screen readers
     GLib.set_application_name("Vitrail manager")
     app = Adw.Application(
