@@ -84,6 +84,7 @@ def arguments(
     except VitrailError:
         # guard: a machine does not start without what its record promises
         sys.stdout.write(f"{_FAILED}\n")
+        sys.stdout.flush()  # an output that takes nothing is reported here, not at Python's end
         raise
     sys.stdout.write(text)
 
