@@ -25,15 +25,7 @@ def show(pages: Sequence[str]) -> int:
     try:
         # Late: the system's modules need not be installed.
         from broker.cli.manager.application import run
-    except ImportError as error:
-        render.error(
-            SetupError(
-                f"the manager needs GTK 4 and libadwaita: {error}",
-                hint="on Debian: apt install python3-gi gir1.2-gtk-4.0 gir1.2-adw-1",
-            )
-        )
-        return 1
-    try:
+
         return run(["vitrail-manager", *pages])
     except SetupError as error:
         render.error(error)

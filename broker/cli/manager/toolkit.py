@@ -1,6 +1,6 @@
 """GTK 4 and libadwaita by PyGObject, which are the system's: no wheel has them.
 
-All modules with widgets import them from here.  Raises ImportError if they are absent.
+All modules with widgets import them from here.  Raises SetupError if they are absent.
 """
 
 from __future__ import annotations
@@ -8,22 +8,25 @@ from __future__ import annotations
 import sys
 from typing import Final
 
+from broker.core.errors import SetupError
+
 _SYSTEM: Final = "/usr/lib/python3/dist-packages"
 
 try:
-    import gi
-except ImportError:
-    # A virtual environment of the system's own Python, without the system's modules.
-    # Last in the path, so that it replaces no module of the environment.
-    sys.path.append(_SYSTEM)
-    import gi
-
-try:
+    try:
+        import gi
+    except ImportError:
+        # A virtual environment of the system's own Python, without the system's modules.
+        # Last in the path, so that it replaces no module of the environment.
+        sys.path.append(_SYSTEM)
+        import gi
     gi.require_version("Gtk", "4.0")
     gi.require_version("Adw", "1")
-except ValueError as error:
-    raise ImportError(str(error)) from error
-
-from gi.repository import Adw, Gdk, Gio, GLib, Gtk  # noqa: E402 -- after the versions
+    from gi.repository import Adw, Gdk, Gio, GLib, Gtk
+except (ImportError, ValueError) as error:
+    raise SetupError(
+        f"the manager needs GTK 4 and libadwaita: {error}",
+        hint="on Debian: apt install python3-gi gir1.2-gtk-4.0 gir1.2-adw-1",
+    ) from error
 
 __all__ = ["Adw", "GLib", "Gdk", "Gio", "Gtk"]

@@ -6,7 +6,12 @@ import json
 
 import pytest
 
-pytest.importorskip("broker.cli.manager.toolkit", exc_type=ImportError)
+from broker.core.errors import SetupError
+
+try:
+    import broker.cli.manager.toolkit  # noqa: F401
+except SetupError as error:
+    pytest.skip(str(error), allow_module_level=True)
 
 from broker.cli.manager.activity import row_of_item
 from broker.ipc.control.api import EventItem
