@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import pytest
 
 from broker.core.errors import SetupError
 
 try:
-    import broker.cli.manager.toolkit  # noqa: F401
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyGObject's importer is of an older kind
+        import broker.cli.manager.toolkit  # noqa: F401
 except SetupError as error:
     pytest.skip(str(error), allow_module_level=True)
 
