@@ -116,6 +116,7 @@ def _plan(name: str, form: str, bus: str, *, kernel: bool) -> str:
 
 def _start(name: str, form: str, bus: str, leader: int | None) -> str:
     """Start the process that holds what the machine needs; return its words."""
+    from broker.cli.launchers.scripts.script_machine import script_record
     from broker.cli.run.request import ensure_broker_for_lease, require_record
 
     if leader is None and sys.stdout.isatty():
@@ -127,6 +128,8 @@ def _start(name: str, form: str, bus: str, leader: int | None) -> str:
         )
     paths = find_paths()
     require_record(name, paths)
+    # Refused here: an error of the process would be that it has ended.
+    script_record(paths, name)
     trio.run(ensure_broker_for_lease, name)
     made = trio.run(_spawn, paths, name, leader or os.getppid(), form, bus)
     if made.error:

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
 
 import msgspec
 import trio
@@ -56,7 +55,6 @@ from policy.records.model import (
     State,
 )
 
-FORMATS: Final = ("qemu", "firecracker", "libvirt", "json")
 BACKEND = "vhost"
 """Of vhost-device-vsock's socket for QEMU, beside the hybrid one."""
 

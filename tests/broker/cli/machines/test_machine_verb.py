@@ -50,6 +50,16 @@ async def test_a_dry_run_prints_and_makes_nothing(world):
     assert kernel.out == "vitrail.name=fox vitrail.keep=home\n"
 
 
+async def test_a_record_of_another_kind_is_refused_before_anything_starts(world):
+    (world.folder / "box.toml").write_text('class = "disposable"\n')
+    words = ("machine", "arguments", "box", "--leader", str(os.getpid()))
+    done = await brokerctl(*words, env=world.env)
+    assert done.code == 1
+    assert "its record does not say that a script of yours starts it" in done.err
+    assert "box.toml" in done.err
+    assert not world.paths.control.exists()
+
+
 @pytest.mark.parametrize("name", ["nobody", "box"])
 async def test_after_an_error_qemu_gets_a_word_that_it_refuses(world, name):
     (world.folder / "box.toml").write_text('class = "disposable"\n')
