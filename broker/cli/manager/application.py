@@ -11,7 +11,7 @@ import trio
 
 from broker.cli.manager.activity import newest_events, row_of_item
 from broker.cli.manager.details import details_of
-from broker.cli.manager.following import BrokerFollower, ManagerState, SandboxRow
+from broker.cli.manager.following import ManagerState, SandboxRow, follower
 from broker.cli.manager.permissions import PermissionRow
 from broker.cli.manager.toolkit import Adw, Gdk, Gio, GLib
 from broker.cli.manager.widgets import tell
@@ -59,7 +59,7 @@ class Manager:
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
         self._early: deque[Callable[[], Awaitable[None]]] = deque(maxlen=_WAITING)
-        self._follower = BrokerFollower(self._paths, self._show, self._add_event)
+        self._follower = follower(self._paths, self._show, self._add_event)
 
     def command_line(self, _app: Any, line: Any) -> int:
         """Show the window, or the page that a second start names."""

@@ -1,26 +1,19 @@
-"""Follow the broker and the records, and call back with each new state.
-
-Events of the log say when to look; nothing polls while nothing changes.
-"""
+"""The state that the manager shows: the records, and the broker's reports."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Final
-
-import trio
 
 from broker.cli.policy.records import read_records
-from broker.cli.run.connect import open_client
+from broker.cli.run.follow_broker import BrokerFollower
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.paths import Paths
 from broker.ipc.control import methods
 from broker.ipc.control.api import (
     DeviceStatus,
     EventItem,
-    EventsRequest,
     GrantStatus,
     LockdownRequest,
     Nothing,
@@ -30,11 +23,6 @@ from broker.ipc.control.api import (
 from broker.ipc.control.client import Client
 from broker.ipc.in_thread import in_thread
 from policy.records.model import Record
-
-_AGAIN_SECONDS: Final = 5.0
-"""Until a broker that has gone is looked for again."""
-_TOGETHER_SECONDS: Final = 0.2
-"""Events within this time are one change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,59 +54,20 @@ class ManagerState:
     warnings: tuple[str, ...] = ()
 
 
-Show = Callable[[ManagerState], Awaitable[None]]
-Event = Callable[[EventItem], Awaitable[None]]
+def follower(
+    paths: Paths,
+    show: Callable[[ManagerState], Awaitable[None]],
+    event: Callable[[EventItem], Awaitable[None]],
+) -> BrokerFollower[ManagerState]:
+    """Return what calls ``show`` with each new state and ``event`` with each event."""
 
+    async def look(asked: Client) -> ManagerState:
+        return await state_of(asked, await in_thread(record_rows, paths))
 
-class BrokerFollower:
-    """Calls ``show`` with each new state and ``event`` with each event of the log."""
+    async def absent() -> ManagerState:
+        return ManagerState(sandboxes=await in_thread(record_rows, paths))
 
-    def __init__(self, paths: Paths, show: Show, event: Event) -> None:
-        self._paths = paths
-        self._show = show
-        self._event = event
-        self._changed = trio.Event()
-
-    def look_again(self) -> None:
-        """Have the files and the broker read again soon, as after a changed record."""
-        self._changed.set()
-
-    async def run(self) -> None:
-        """Follow until cancelled, whether or not a broker runs."""
-        while True:
-            try:
-                await self._while_it_runs()
-            except* (VitrailError, trio.BrokenResourceError):
-                pass  # it has ended; the next look says whether another one runs
-            self._changed = trio.Event()
-            await self._show(await self._without_broker())
-            with trio.move_on_after(_AGAIN_SECONDS):
-                await self._changed.wait()
-
-    async def _without_broker(self) -> ManagerState:
-        return ManagerState(sandboxes=await in_thread(record_rows, self._paths))
-
-    async def _while_it_runs(self) -> None:
-        async with open_client(self._paths) as asked, trio.open_nursery() as nursery:
-            nursery.start_soon(self._follow, nursery.cancel_scope)
-            while True:
-                self._changed = trio.Event()
-                records = await in_thread(record_rows, self._paths)
-                await self._show(await state_of(asked, records))
-                await self._changed.wait()
-                await trio.sleep(_TOGETHER_SECONDS)
-
-    async def _follow(self, scope: trio.CancelScope) -> None:
-        """Pass events on until the broker closes the connection; cancel ``scope`` then."""
-
-        async def note(item: EventItem) -> None:
-            self._changed.set()
-            await self._event(item)
-
-        with suppress(VitrailError):
-            async with open_client(self._paths) as events:
-                await events.call(methods.EVENTS, EventsRequest(), note)
-        scope.cancel()
+    return BrokerFollower(paths, look, absent, show, event=event)
 
 
 def record_rows(paths: Paths) -> tuple[SandboxRow, ...]:

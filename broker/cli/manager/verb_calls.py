@@ -50,18 +50,16 @@ async def run_verb(*words: str) -> VerbResult:
 
 def start_verb(*words: str) -> None:
     """Start ``brokerctl WORDS`` and leave it to itself, as an entry of the menu does."""
-    spawn(
-        our_program("broker.cli.app", *words), name="brokerctl", outlive_us=True
-    ).abandon()
+    _start("brokerctl", "broker.cli.app", *words)
 
 
 def start_manager(page: str) -> None:
     """Show a page in the manager's window, which is opened if there is none."""
-    spawn(
-        our_program("broker.cli.manager.app", page),
-        name="vitrail-manager",
-        outlive_us=True,
-    ).abandon()
+    _start("vitrail-manager", "broker.cli.manager.app", page)
+
+
+def _start(name: str, module: str, *words: str) -> None:
+    spawn(our_program(module, *words), name=name, outlive_us=True).abandon()
 
 
 def _text(data: bytes) -> str:

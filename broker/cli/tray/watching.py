@@ -9,6 +9,7 @@ from functools import partial
 import trio
 
 from broker.cli.run.connect import open_client
+from broker.cli.run.follow_broker import BrokerFollower
 from broker.cli.sound import running_filters
 from broker.cli.tray.ask_mixer import ask_desk
 from broker.cli.tray.menu_rows import (
@@ -19,14 +20,12 @@ from broker.cli.tray.menu_rows import (
     OpenManager,
     TrayState,
 )
-from broker.core.errors import RefusedError, VitrailError
+from broker.core.errors import RefusedError
 from broker.core.parts.absent import is_installed, needed
 from broker.core.paths import Paths
 from broker.ipc.control import methods
 from broker.ipc.control.api import (
     DeviceDetachRequest,
-    EventItem,
-    EventsRequest,
     FolderStatus,
     FolderUnshareRequest,
     LockdownRequest,
@@ -41,67 +40,29 @@ from broker.viewer.sound.mixer import MixerRequest, desks_folder
 
 _BUSY_SECONDS = 5.0
 """Between two looks at rates while a sandbox runs; its other changes are events."""
-_AGAIN_SECONDS = 5.0
-"""Until a broker that has gone is looked for again."""
-_TOGETHER_SECONDS = 0.2
-"""Events within this time are one change."""
 
 Show = Callable[[TrayState], Awaitable[None]]
 
 
 async def watch(paths: Paths, show: Show) -> None:
     """Call ``show`` with each new state, until cancelled."""
-    while True:
-        # Those of a nursery are in a group, which contextlib.suppress passes on.
-        try:
-            await _while_it_runs(paths, show)
-        except* (VitrailError, trio.BrokenResourceError):
-            pass  # it has ended; it is looked for again
-        await show(TrayState())
-        await trio.sleep(_AGAIN_SECONDS)
+    await BrokerFollower(paths, look, _absent, show, patience=_patience).run()
 
 
-async def _while_it_runs(paths: Paths, show: Show) -> None:
-    """Show the broker's state at each change, until it ends."""
-    changed = trio.Event()
-
-    async def note(_item: EventItem) -> None:
-        await trio.lowlevel.checkpoint()
-        changed.set()
-
-    async def follow() -> None:
-        async with open_client(paths) as events:
-            await events.call(methods.EVENTS, EventsRequest(), note)
-        nursery.cancel_scope.cancel()
-
-    async with (
-        open_client(paths) as asked,
-        trio.open_nursery() as nursery,
-    ):
-        nursery.start_soon(_quietly, follow, nursery.cancel_scope)
-        while True:
-            changed = trio.Event()
-            now = await look(asked)
-            await show(now)
-            # That a film begins or ends is not an event.
-            busy = any(
-                one.network
-                or one.devices
-                or any(limit.what == INHIBITORS for limit in one.limits)
-                for one in now.sandboxes
-            )
-            with trio.move_on_after(_BUSY_SECONDS if busy else float("inf")):
-                await changed.wait()
-                await trio.sleep(_TOGETHER_SECONDS)
+async def _absent() -> TrayState:
+    await trio.lowlevel.checkpoint()
+    return TrayState()
 
 
-async def _quietly(
-    work: Callable[[], Awaitable[None]], scope: trio.CancelScope
-) -> None:
-    """Do work until the broker closes the connection, then cancel ``scope``."""
-    with suppress(VitrailError):
-        await work()
-    scope.cancel()
+def _patience(now: TrayState) -> float:
+    # That a film begins or ends is not an event.
+    busy = any(
+        one.network
+        or one.devices
+        or any(limit.what == INHIBITORS for limit in one.limits)
+        for one in now.sandboxes
+    )
+    return _BUSY_SECONDS if busy else float("inf")
 
 
 async def look(asked: Client) -> TrayState:
