@@ -65,8 +65,8 @@ def _possess() -> None:
 def store(sandbox: SandboxName, passphrase: bytes, seconds: int = 0) -> None:
     """Store a passphrase in the user's keyring; the kernel drops it after ``seconds``, if any.
 
-    Called by ``brokerctl sandbox unlock``; the broker reads it later.  Raises SetupError if the kernel has no keyring for us, OSError when the
-    user's quota is used up.
+    Called by ``brokerctl sandbox unlock``; the broker reads it later.  Raises SetupError
+    if the kernel has no keyring for us, OSError when the user's quota is used up.
     """
     _possess()
     size = ctypes.c_size_t(len(passphrase))
