@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from broker.viewer.clipboard.control import ClipboardControl
 from broker.viewer.devices.control import DeviceControl
+from broker.viewer.dialogs import PortalControl
 from broker.viewer.folders.control import FolderControl
 from broker.viewer.network.network_control import NetworkControl
 from broker.viewer.notifications.notification_service import NotificationControl
@@ -24,4 +25,5 @@ def viewer_parts(viewer: ViewerRole, runner: Runner) -> list[object]:
         DeviceControl(viewer.devices, viewer.cameras, viewer.screens),
         FolderControl(viewer.folders),
         NotificationControl(viewer.notifications.board),
+        PortalControl(viewer.authority),
     ]

@@ -24,11 +24,14 @@ from broker.core.errors import PeerError, RefusedError, UpstreamError, VitrailEr
 from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
 from broker.core.limits.transfer import SAVED_AT_ONCE
+from broker.core.names import LeaseId, take_sandbox_name
 from broker.core.services import FILE_COPY, FILE_DIALOG, PORTAL_CALLS
 from broker.core.transfer.entries import End, FileEntry, entry_frame
 from broker.core.transfer.quota import Quota
 from broker.ipc import transfer as messages
 from broker.ipc.audit import schema
+from broker.ipc.control import api, methods
+from broker.ipc.control.method import Exchange, serves
 from broker.ipc.guest.file_requests import ChooseFiles
 from broker.viewer.authority.interface import Permits
 from broker.viewer.calls.places import CallPlaces
@@ -304,6 +307,23 @@ async def _deliver(
     )
     if reason := await chosen.exchange.moved(order, read):
         raise RefusedError(reason)
+
+
+class PortalControl:
+    """For brokerctl, which starts programs of boxes and containers with variables."""
+
+    def __init__(self, decider: Permits) -> None:
+        self._decider = decider
+
+    @serves(methods.PORTAL_USE)
+    async def portal_use(
+        self, exchange: Exchange[api.PortalUseAnswer], request: api.PortalUseRequest
+    ) -> api.PortalUseAnswer:
+        """Answer about a record, no sandbox of which need run.  Raises RefusedError."""
+        del exchange
+        name = take_sandbox_name(request.record)
+        lease = Lease(LeaseId(""), name, name, 0)  # a preview goes by the names
+        return api.PortalUseAnswer(uses=await uses_portal(self._decider, lease))
 
 
 async def uses_portal(decider: Permits, lease: Lease) -> bool:

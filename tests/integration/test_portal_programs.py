@@ -7,26 +7,18 @@ from types import SimpleNamespace
 import pytest
 
 from broker.authority.permit import USER
+from broker.cli.launchers import portal_programs
 from broker.cli.launchers.portal_programs import portal_variables
 from broker.core.services import PORTAL_CALLS, PORTAL_VARIABLES
-from broker.viewer.dialogs import uses_portal
-from tests.kit.world import record
+from broker.ipc.control.api import PortalUseAnswer, PortalUseRequest
+from broker.ipc.control.types.faults import NotFoundError
+from broker.viewer.dialogs import PortalControl, uses_portal
+from tests.integration.test_box_session_bus import boxes, in_box
+from tests.kit.needs import PID_NAMESPACES
+from tests.kit.rulebook import rulebook
 
 DIALOGS = "vitrail.FileDialog + work @adminvm {}\n"
 PRINTS = "vitrail.Print + work @adminvm {}\n"
-
-
-@pytest.fixture
-def rules(tmp_path, monkeypatch):
-    """Write rules for the record 'work'."""
-    for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
-        monkeypatch.setenv(name, str(tmp_path / name))
-    monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "none"))
-    base = tmp_path / "XDG_CONFIG_HOME/vitrail"
-    for folder in ("sandboxes.d", "policy.d"):
-        (base / folder).mkdir(parents=True)
-    (base / "sandboxes.d/work.toml").write_text(record())
-    return (base / "policy.d/30-mine.policy").write_text
 
 
 @pytest.mark.parametrize(
@@ -46,9 +38,26 @@ def rules(tmp_path, monkeypatch):
         ("", False),
     ],
 )
-def test_a_box_has_the_variables_where_every_call_may_be_allowed(rules, text, uses):
-    rules(text)
-    assert portal_variables("work") == (PORTAL_VARIABLES if uses else {})
+async def test_a_box_has_the_variables_where_every_call_may_be_allowed(text, uses):
+    async with rulebook(text) as book:
+        control = PortalControl(book.decider)
+        answer = await control.portal_use(None, PortalUseRequest(record="work"))
+        assert answer.uses is uses
+
+
+def test_a_container_has_the_variables_that_the_broker_says(monkeypatch):
+    for uses in (True, False):
+        answer = PortalUseAnswer(uses=uses)
+        monkeypatch.setattr(portal_programs, "ask", lambda *_, answer=answer: answer)
+        assert portal_variables("work") == (PORTAL_VARIABLES if uses else {})
+
+
+def test_an_earlier_broker_gives_no_variables(monkeypatch):
+    def refuse(*_):
+        raise NotFoundError("there is no such method")
+
+    monkeypatch.setattr(portal_programs, "ask", refuse)
+    assert portal_variables("work") == {}
 
 
 @pytest.mark.parametrize("denied", [None, *range(len(PORTAL_CALLS))])
@@ -62,3 +71,13 @@ async def test_a_machine_asks_about_every_call(denied):
             return [SimpleNamespace(verdict=one) for one in verdicts]
 
     assert await uses_portal(Decider(), USER) is (denied is None)
+
+
+@PID_NAMESPACES
+async def test_programs_of_a_records_box_get_them():
+    rules = DIALOGS.format("allow") + PRINTS.format("ask")
+    async with boxes(rules=rules.replace(" + ", " * ")) as (w, _screen):
+        code, said = await in_box(w, "work", 'test "$GTK_USE_PORTAL" = 1')
+        assert code == 0, said
+        code, said = await in_box(w, "personal", 'test -z "$GTK_USE_PORTAL"')
+        assert code == 0, said

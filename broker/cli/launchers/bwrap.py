@@ -22,6 +22,7 @@ from broker.cli.launchers.held import (
     refuse_planted_links,
 )
 from broker.cli.launchers.interface import Launcher
+from broker.cli.launchers.portal_programs import portal_variables
 from broker.cli.quick.box import (
     described_box,
     leased,
@@ -74,9 +75,6 @@ def _run_record(
     binds = (*launch.read_only, *launch.read_write)
     without_links = refuse_planted_links(paths, binds)
     trio.run(ensure_broker, paths)
-    # Late: a box without a record starts without the rules' engine.
-    from broker.cli.launchers.portal_programs import portal_variables
-
     variables = locale_environment(record.viewer) | portal_variables(record.name)
     with kept_home(paths, record.name, record.host.sandbox_class) as home:
         own = None if home is None else home.tree

@@ -15,6 +15,7 @@ import trio
 from broker.cli import render
 from broker.cli.homes.kept_home import KeptHome, kept_home
 from broker.cli.launchers.interface import RunRecord
+from broker.cli.launchers.portal_programs import portal_variables
 from broker.cli.link.pairing.role import role_here
 from broker.cli.run.connect import open_client
 from broker.cli.run.progress import Steps
@@ -142,9 +143,6 @@ def local_paths() -> Paths:
 
 def variables_of(record: Record) -> dict[str, str]:
     """Return language, terminal type, time zone and portal of a container's programs."""
-    # Late: boxes have theirs by themselves.
-    from broker.cli.launchers.portal_programs import portal_variables
-
     return {
         "LANG": os.environ.get("LANG") or "C.UTF-8",
         "TERM": os.environ.get("TERM") or "dumb",

@@ -26,6 +26,7 @@ from broker.cli.quick.made_record import (
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.paths import Paths, find_paths
+from broker.core.services import PORTAL_VARIABLES
 from broker.helpers.mounts.bound_files import BoundFiles
 from broker.host.gpu.render_nodes import box_words
 from broker.host.launchers.bubblewrap.arguments import Box
@@ -70,8 +71,6 @@ def run_record(name: str, words: tuple[str, ...]) -> int | None:
         return None
     with ExitStack() as stack:
         paths = _paths()
-        if paths is not None and _has_print_rules(paths):
-            return None  # its variables go by the rules
         broker = None if paths is None else open_calls(stack, paths)
         found = None if broker is None else _described(broker, name)
         if paths is None or broker is None or found is None:
@@ -87,16 +86,11 @@ def run_record(name: str, words: tuple[str, ...]) -> int | None:
             kept = kept_home(paths, name, str(found["sandbox_class"]))
             home = stack.enter_context(kept)
             box = replace(box, home=None if home is None else home.tree)
+        with suppress(VitrailError):  # an earlier broker has no such method
+            if broker.call("PortalUse", {"record": name}).get("uses") is True:
+                box = replace(box, variables=tuple(PORTAL_VARIABLES.items()))
         _, code = leased(broker, name, box, _write)
     return code if code >= 0 else 128 - code
-
-
-def _has_print_rules(paths: Paths) -> bool:
-    """Return whether a file of rules names printing, which variables depend on."""
-    files = (file for base in paths.config for file in base.glob("policy.d/*.policy"))
-    with suppress(OSError):
-        return any(b"vitrail.Print" in file.read_bytes() for file in files)
-    return False
 
 
 def tell_problems_of_windows(broker: Calls) -> None:

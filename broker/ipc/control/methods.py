@@ -82,6 +82,14 @@ RUN_RESIZE = Method(
     "Set the size of a program's terminal.",
     absent=(_PROGRAMS,),
 )
+PORTAL_USE = Method(
+    "PortalUse",
+    api.PortalUseRequest,
+    api.PortalUseAnswer,
+    Owner.VIEWER,
+    "Tell whether rules may allow all calls of programs that use the portal.",
+    absent=(_SCREEN,),
+)
 WINDOWS = Method(
     "Windows",
     api.WindowsRequest,

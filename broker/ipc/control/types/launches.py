@@ -52,6 +52,18 @@ class LaunchBoxAnswer(ApiAnswer, frozen=True, kw_only=True):
     """Whether it has this machine's render nodes."""
 
 
+class PortalUseRequest(ApiRequest, frozen=True, kw_only=True):
+    """Whether programs of a record are to use the sandbox's portal."""
+
+    record: str
+
+
+class PortalUseAnswer(ApiAnswer, frozen=True, kw_only=True):
+    """By the records and rules in force; calls are decided one by one all the same."""
+
+    uses: bool
+
+
 class LaunchBindRequest(ApiRequest, frozen=True, kw_only=True):
     """Lease a prepared launch to its first process, which has run nothing yet."""
 
