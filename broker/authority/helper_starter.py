@@ -83,7 +83,7 @@ class HelperStarter:
         """Answers that are still to come."""
 
     async def start(self, program: m.HelperProgram, fds: Sequence[int] = ()) -> Helper:
-        """Start a program of ours with these descriptors, which stay the caller's.
+        """Start our program with copies of these descriptors; the caller closes its own.
 
         Raises SetupError if it is not installed, UpstreamError.
         """

@@ -11,7 +11,7 @@ _PROC = Path("/proc")
 
 
 class ProcessFigures(msgspec.Struct, frozen=True, array_like=True):
-    """What the kernel says about a process; nothing about an ended one."""
+    """The kernel's figures of a process; zeros if it has ended."""
 
     pid: int
     memory: int = 0

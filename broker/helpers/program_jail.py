@@ -1,4 +1,4 @@
-"""Bubblewrap's arguments for a jail of a program of ours."""
+"""Bubblewrap's arguments for the jail of our program."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class LaunchedMachine(ForeignMachine):
         self._left_alive = False
 
     async def connect(self, records: RecordSet, switches: Switches) -> None:
-        """Give a sandbox of ours the network interfaces of its record.
+        """Create the network interfaces of its record for our sandbox.
 
         Raises as ``start_box_network`` and ``Switches.join``, closed then.
         """

@@ -246,7 +246,7 @@ class HostPart:
         return self.role.active_leases()
 
     def _qmp_of(self, lease: LeaseId) -> Qmp | None:
-        """The monitor of a machine of ours; None: it belongs to another program."""
+        """The monitor of our machine; None: it belongs to another program."""
         active = self.role.active_leases()
         machine = next((x.machine for x in active if x.lease.id == lease), None)
         return machine.qmp if isinstance(machine, MicroVmMachine) else None

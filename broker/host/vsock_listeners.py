@@ -39,7 +39,7 @@ _FULL = "too many connections are waiting for a decision"
 
 
 class PortTakenError(SetupError):
-    """Another program listens on an AF_VSOCK port of ours."""
+    """Another program listens on our AF_VSOCK port."""
 
     def __init__(self, service: ServiceName, port: int) -> None:
         super().__init__(

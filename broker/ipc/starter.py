@@ -42,7 +42,7 @@ class HelperProgram(enum.StrEnum):
 
 
 class StartHelper(TypedMessage, frozen=True, tag="start"):
-    """Start a program of ours."""
+    """Start our program."""
 
     program: HelperProgram
 

@@ -42,7 +42,7 @@ _NETWORK_ETC = ("resolv.conf", "hosts", "nsswitch.conf")
 def start_service(errand: Errand, order: m.StartService) -> None:
     """Run a service of the user's desktop in its jail, to its end.
 
-    Raises RefusedError if a path of it leads through a link, SetupError without
+    Raises RefusedError if its path leads through a link, SetupError without
     bubblewrap, UpstreamError if it does not start.
     """
     permit = errand.permit(order.warrant, {CALL, order.service})

@@ -146,7 +146,7 @@ class ScreenShares(VideoUses):
     async def share_own(
         self, lease: Lease, stream: int, start: Callable[[], Awaitable[None]]
     ) -> None:
-        """Have a sandbox's worker show a window of it, until cancelled.
+        """Have a sandbox's worker show its window, until cancelled.
 
         Raises ShareableError, UpstreamError.
         """

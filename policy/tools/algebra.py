@@ -33,7 +33,7 @@ class Atoms:
     """The atoms of a world and a set of rules, and the set of each token.
 
     ``instances``: disposables run under different names, with the tags and the type
-    of their template; rules for the name of a record of ours are for its disposables,
+    of their template; rules for the name of our record are for its disposables,
     too, those for the name of one of Qubes' templates are not.
     """
 

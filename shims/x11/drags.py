@@ -40,7 +40,7 @@ class Drags(BridgePart):
         """The X11 window that speaks XDND to the helper."""
         self._done: Optional[bool] = None
         """Whether the target took the drop, once it is known."""
-        # A drag over a window of ours.
+        # A drag over our window.
         self._offer: Maybe = None
         self._serial = self._action = 0
         self._target: Optional[XWindow] = None
@@ -163,7 +163,7 @@ class Drags(BridgePart):
         if source is not None:
             self._core.later(FINISH_SECONDS, lambda: self._relay.release(source))
 
-    # -- over a window of ours
+    # -- over our window
 
     def _wl_data_device_enter(
         self, _: Maybe, serial: int, surface: Maybe, x: float, y: float, offer: Maybe

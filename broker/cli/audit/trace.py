@@ -94,7 +94,7 @@ def _with_role(found: Found) -> Found:
 
 
 def _explain(found: list[Found], named: list[_Stream], *, given: bool) -> None:
-    """Say what is missing; exit with 1 where nothing was found."""
+    """Report missing logs and events; exit with 1 if there are no events."""
     if not found:
         render.note("no connection has that number")
         sys.exit(1)
@@ -155,7 +155,7 @@ def _of_link(exported: list[Found], named: list[_Stream]) -> Iterator[Found]:
 def _exported(file: TextIO) -> Iterator[Found]:
     """Yield the events of a file of 'brokerctl audit export'.
 
-    Raises IntegrityError for a line that is no event.
+    Raises IntegrityError for a line that is not an event.
     """
     for number, line in enumerate(file, 1):
         fields = Found(0, 0, "", "", line).fields()

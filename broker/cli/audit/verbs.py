@@ -306,7 +306,7 @@ def _events(
 
 
 def _matches(grep: re.Pattern[str], found: Found) -> bool:
-    """Return whether the pattern matches the shown line or a value of it."""
+    """Return whether the pattern matches the shown line or any value in the event."""
     if grep.search(as_message(found).plain):
         return True
     return any(map(grep.search, value_texts(found)))

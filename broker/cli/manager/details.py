@@ -1,4 +1,4 @@
-"""What a sandbox's page needs from files: its record and its permissions."""
+"""Read a sandbox's record and permissions for its page."""
 
 from __future__ import annotations
 

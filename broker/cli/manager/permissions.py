@@ -1,4 +1,4 @@
-"""What a sandbox may do, one row for each permission: the decision, its place and its switch."""
+"""List a sandbox's permissions: for each the decision, its place and its switch."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _short(where: str) -> str:
 
 
 def permission_rows(paths: Paths, sandbox: str, record: str) -> list[PermissionRow]:
-    """Return what a sandbox may do towards this desktop, read from the policy's files.
+    """Return a sandbox's permissions towards this desktop, from the policy's files.
 
     ``record`` is its record's name; ``sandbox`` differs for a numbered disposable.
     Raises RefusedError when the rules cannot be read.

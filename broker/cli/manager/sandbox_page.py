@@ -30,11 +30,11 @@ SHOWN_SETTINGS: Final = (
     "fullscreen",
     "class",
 )
-"""Settings that are no permission; those of other kinds are left out."""
+"""Settings beside the permissions; each kind of sandbox shows its own."""
 
 
 class SandboxActions(Protocol):
-    """What the page asks its window to do; each shows its own failure."""
+    """Actions that the page requests from its window, which reports failures."""
 
     def verb(self, *words: str) -> None:
         """Start a verb that reports by notifications."""

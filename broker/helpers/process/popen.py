@@ -122,7 +122,7 @@ def require_installed(program: str, env: Mapping[str, str] | None = None) -> Non
 
 
 def our_program(module: str, *args: str) -> list[str]:
-    """Return the command line that runs a module of ours as a process.
+    """Return the command line that runs our module as a process.
 
     See ``broker.__main__`` for why it is not simply ``-m MODULE``.
     """

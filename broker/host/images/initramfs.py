@@ -237,7 +237,7 @@ def _has(archive: bytes, name: str) -> bool:
 
 
 def _read_entry(archive: bytes, name: str) -> bytes:
-    """Return the content of a file in a cpio archive of ours."""
+    """Return the content of a file in our cpio archive."""
     encoded = name.encode() + b"\0"
     at = archive.index(encoded)
     head = archive[at - _HEAD_BYTES : at]

@@ -1,4 +1,4 @@
-"""A running micro VM of ours, as a machine that a host leases."""
+"""Our running micro VM, as a machine that a host leases."""
 
 from __future__ import annotations
 

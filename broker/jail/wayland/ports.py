@@ -76,7 +76,7 @@ class GpuMemory(Protocol):
 
 
 class Paint(Protocol):
-    """A file of ours whose pixels we choose (strips and backing of frames)."""
+    """Our file, whose pixels we choose (strips and backing of frames)."""
 
     def export(self) -> Fd:
         """A descriptor to send; the sender closes it."""

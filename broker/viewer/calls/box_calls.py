@@ -1,6 +1,6 @@
 """Calls to containers and boxes: a program of theirs takes them.
 
-Nothing is started in such a sandbox from outside.  So a program of it says that it
+Nothing is started in such a sandbox from outside.  So its program reports that it
 serves calls (``vitrail-services``, ``shims/files/serving.py``), and starts for each call
 what a guest's agent starts: a program that joins the call by its token.
 """

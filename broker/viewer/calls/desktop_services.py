@@ -60,7 +60,7 @@ class DesktopServices:
 
         Yields its end of the stream.  Raises ShareableError where the user has none of this
         name or too many of it run, SetupError without bubblewrap, UpstreamError where
-        it does not start, RefusedError if a path of it leads through a link.
+        it does not start, RefusedError if its path leads through a link.
         """
         name = order.service
         async with AsyncExitStack() as stack:

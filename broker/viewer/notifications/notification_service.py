@@ -249,7 +249,7 @@ class NotificationService:
 
 
 def _key_of(notice: Notice, ours: str) -> str:
-    """Return the sandbox's key of a button of ours; empty if it has none."""
+    """Return the sandbox's key of our button; empty if it has none."""
     if ours == DEFAULT:
         return DEFAULT if DEFAULT in notice.keys else ""
     place = int(ours) if ours.isascii() and ours.isdigit() else -1

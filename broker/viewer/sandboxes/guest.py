@@ -382,7 +382,7 @@ class Guest:
             fdpass.close_all(mine)
 
     async def raise_window(self, order: worker.RaiseWindow) -> None:
-        """Raise a window of it, if it has any."""
+        """Raise the guest's window, if it has one."""
         if self.worker is not None:
             with contextlib.suppress(VitrailError):  # it has just ended
                 await self.worker.send(order)

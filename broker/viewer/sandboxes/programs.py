@@ -281,7 +281,7 @@ class LeasePrograms:
     def take(
         self, message: AgentStarted | AgentFailed | Output | AgentExited | Taken
     ) -> LeaseProgram | None:
-        """Apply a message of the guest about a program of it.
+        """Apply the guest's message about its program.
 
         Returns the program if this ended it.  Numbers that we did not
         assign are ignored: only a guest with an error sends them.

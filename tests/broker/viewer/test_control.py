@@ -21,6 +21,7 @@ from broker.ipc.control.types.faults import NotFoundError
 from broker.ipc.control.varlink import Call
 from broker.viewer.clipboard.control import ClipboardControl
 from broker.viewer.devices.control import DeviceControl
+from broker.viewer.dialogs import PortalControl
 from broker.viewer.folders.control import FolderControl
 from broker.viewer.network.forwards import PortForwards
 from broker.viewer.network.network_control import NetworkControl
@@ -48,6 +49,7 @@ SCREEN = (
     DeviceControl,
     FolderControl,
     NotificationControl,
+    PortalControl,
 )
 LEASES = [
     Lease(LeaseId(f"{number:016x}"), SandboxName(name), SandboxName(record), 1)

@@ -57,7 +57,7 @@ def furnish(tree: FileTree, agent: bytes) -> None:
 
 
 def write(tree: FileTree, name: str, data: bytes, mode: int = 0o644) -> None:
-    """Put a file of ours into the tree, in place of an older one."""
+    """Add our file to the tree, or replace an older one."""
     tree.put(name, Node("file", mode, size=len(data), content=WrittenContent(data)))
 
 

@@ -1,7 +1,7 @@
 """``brokerctl adopt``: make a sandbox of a domain that libvirt has already.
 
 The record, its rules and the domain's change are shown together and written after one
-confirmation.  What ``--undo`` needs is saved before anything else is written.
+confirmation.  The data for ``--undo`` is saved first.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ _HEAD = "# Written by 'brokerctl adopt'; it is yours to edit."
 
 
 class _Undo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What ``--undo`` needs; ``files``: the SHA-256 of what was written, by path."""
+    """The stored data for ``--undo``; ``files`` has the SHA-256 of each written file."""
 
     connect: str
     uuid: str
@@ -227,7 +227,7 @@ def _plan(
     *,
     ask: bool,
 ) -> _Plan:
-    """Return what is to be written; ask for what was not given.  Raises RefusedError."""
+    """Return the plan of an adoption; ask for missing values.  Raises RefusedError."""
     old = description(domain.connect, domain.uuid)
     if (present := record_of(paths, domain.name, old)) is not None:
         raise RefusedError(

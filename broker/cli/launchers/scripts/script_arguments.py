@@ -1,7 +1,7 @@
 """What a record promises to a machine that a script starts: values in, words out.
 
 The words of QEMU are those of our own machines (``qemu_arguments``), but a script's QEMU
-inherits no descriptor of ours: sockets have paths, and a passphrase is read from the
+inherits none of our descriptors: sockets have paths, and a passphrase is read from the
 process that holds the home.
 """
 

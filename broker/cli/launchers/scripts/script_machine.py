@@ -1,4 +1,4 @@
-"""What a record promises to a machine that a script of the user's starts: prepared here.
+"""Prepare a machine that the user's script starts, as its record promises.
 
     python broker broker.cli.launchers.scripts.script_machine RECORD LEADER FORMAT BUS FD
 
@@ -60,7 +60,7 @@ BACKEND = "vhost"
 
 
 class ScriptReport(msgspec.Struct, frozen=True):
-    """What the process writes: the text, or an error."""
+    """The report of the process: the text, or an error."""
 
     text: str = ""
     error: str = ""
@@ -70,7 +70,7 @@ class ScriptReport(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class ScriptRequest:
-    """What a script asks for."""
+    """A script's request for arguments."""
 
     record: Record
     launch: External
@@ -79,7 +79,7 @@ class ScriptRequest:
 
     @property
     def own_backend(self) -> bool:
-        """Return whether QEMU's vsock is served by a process of ours."""
+        """Return whether our process serves QEMU's vsock."""
         hybrid = HybridPeer | HybridDirectoryPeer
         return self.format in {"qemu", "json"} and isinstance(self.launch.peer, hybrid)
 

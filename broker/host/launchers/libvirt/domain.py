@@ -16,7 +16,7 @@ _QEMU = "http://libvirt.org/schemas/domain/qemu/1.0"
 _MEMORY = ("<source type='memfd'/>", "<access mode='shared'/>")
 _CHARDEV = "vitrail-vsock"
 SERIAL = "vitrail-guest"
-"""Of the disk with the installer: udev makes /dev/disk/by-id/virtio-SERIAL of it."""
+"""Serial number of the installer's disk, which udev links as /dev/disk/by-id/virtio-SERIAL."""
 
 
 class DomainError(Exception):

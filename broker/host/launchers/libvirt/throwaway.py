@@ -1,6 +1,6 @@
 """The XML of a domain that is made for one run: pure, values in and text out.
 
-It boots an image of ours as a micro VM does, and has no other device than its disk,
+It boots our image as a micro VM does, and has no other device than its disk,
 a source of randomness and its vsock (``domain.with_vsock``).
 
 Source: https://libvirt.org/formatdomain.html.

@@ -54,7 +54,7 @@ class ApiSocket:
     def proven(self) -> Iterator[tuple[str, int]]:
         """Yield a path to the VMM's API socket, and the descriptor behind that path.
 
-        For a program of ours, which connects in its turn: to the same socket,
+        For our program, which connects in its turn: to the same socket,
         whatever is at its name by then.  Raises UpstreamError.
         """
         try:

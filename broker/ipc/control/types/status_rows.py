@@ -43,7 +43,8 @@ class SandboxStatus(ApiAnswer, frozen=True, kw_only=True):
     label: str
     color: str = ""
     state: str
-    """``starting``, ``running``, ``stopping`` or ``failed``."""
+    """``starting``, ``running``, ``stopping`` or ``failed``; ``no agent yet``: it runs, and
+    its agent has never connected."""
     pid: int | None = None
     cid: int | None = None
     since: float

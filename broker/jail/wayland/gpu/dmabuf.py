@@ -6,7 +6,7 @@ drivers of the kernel.  The kernel reports what the file is (``Machine.admit_dma
 layout of its planes is checked here, before anything is sent to the compositor.
 
 Formats are those that the compositor has announced on this connection, and of them those
-whose planes we know (``planes.py``): to an object of ours, and in its feedback.
+whose planes we know (``planes.py``): to our object, and in its feedback.
 """
 
 from __future__ import annotations

@@ -275,7 +275,7 @@ def destroy(core: ClientState, constraint: Constraint) -> None:
 
 
 def _begun(core: ClientState, constraint: Constraint) -> None:
-    """A lock of it is active; the client learns it once."""
+    """A lock is active; the client gets the event once."""
     constraint.active += 1
     if constraint.active == 1:
         core.down.data += _BEGUN[constraint.interface](constraint.cid)

@@ -212,7 +212,7 @@ class ObjectTable:
             self.down.data += emit.delete_id(1, cid)
 
     def end_own(self, obj: ProtocolObject) -> None:
-        """Destroy an object of ours, or an object that the compositor made for us."""
+        """Destroy our object, or an object that the compositor made for us."""
         self.up.data += emit.packer(dispatch.destructor(obj.interface))(obj.sid)
         obj.dead = True
         obj.events = dispatch.dead_events(obj.interface)
@@ -309,7 +309,7 @@ class ObjectTable:
     def forward_event(
         self, obj: ProtocolObject, message: MessageSignature, args: Sequence[Any]
     ) -> None:
-        """Send an event on; an event that names an object of ours is not the client's."""
+        """Send an event on; an event that names our object is not the client's."""
         values: list[Any] = []
         fds: list[Fd] = []
         for argument, value in zip(message.args, args, strict=True):

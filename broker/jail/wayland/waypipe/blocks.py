@@ -150,12 +150,12 @@ def inject(rids: Iterable[int]) -> bytes:
 
 
 def open_file(rid: int, size: int) -> bytes:
-    """A file of ours that the application will see."""
+    """Our file, which the application will see."""
     return block(BlockKind.OPEN_FILE, struct.pack("<iI", rid, size))
 
 
 def fill(rid: int, start: int, data: bytes) -> bytes:
-    """Bytes of a file of ours."""
+    """Bytes of our file."""
     head = struct.pack("<iII", rid, start, start + len(data))
     return block(BlockKind.BUFFER_FILL, head, data)
 
