@@ -175,6 +175,7 @@ FEATURES: Mapping[str, Feature] = {
     "manager": _feature(
         "the window to manage sandboxes",
         "manager",
+        "calls homes images",
     ),
     "machines": _feature(
         "virtual machines",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
-from broker.helpers.process.spawn import STDOUT, run_tool, spawn
+from broker.helpers.process.spawn import DEVNULL, STDOUT, run_tool, spawn
+from tests.kit.accessibility import accessibility_bus
+from tests.kit.wayland.compositor import wait_window
 
 PERSON = """
 import json, sys, time
@@ -59,11 +61,22 @@ def press(name):
         except gi.repository.GLib.Error:
             pass
     return pressed
+def focused(name):
+    for node in list(nodes()):
+        try:
+            if node.get_state_set().contains(Atspi.StateType.FOCUSED) and node.get_name() == name:
+                return True
+        except gi.repository.GLib.Error:
+            pass
+    return False
+patience = float(sys.argv[2])
 for step, word in json.loads(sys.argv[1]):
-    until = time.monotonic() + 60
+    until = time.monotonic() + patience
     def done():
         if step == "press":
             return press(word)
+        if step == "focused":
+            return focused(word)
         found = any(word in name for _, name in names())
         return found if step == "sees" else not found
     while not done():
@@ -75,7 +88,8 @@ for step, word in json.loads(sys.argv[1]):
         time.sleep(0.2)
 print(json.dumps({"failed": None, "names": names()}))
 """
-"""GTK 4.8 sets the state *showing* for windows alone.  Steps: ``sees TEXT`` and ``misses TEXT`` in any shown name, ``press NAME``."""
+"""GTK 4.8 sets the state *showing* for windows alone.  Steps: ``sees TEXT`` and
+``misses TEXT`` in any shown name, ``press NAME`` and ``focused NAME``."""
 
 
 @asynccontextmanager
@@ -94,12 +108,54 @@ async def manager(env, log, *words):
             await child.stop()
 
 
-async def person(env, *steps):
+async def person(env, *steps, patience=60.0):
     """Do these steps; returns role and name of all that is shown then.
 
-    Raises AssertionError with what is shown if a step does not come true.
+    ``patience``: the seconds after which a step has failed.  Raises AssertionError with
+    what is shown then.
     """
-    words = ["/usr/bin/python3", "-c", PERSON, json.dumps(steps)]
-    said = json.loads(await run_tool(words, env=env, deadline=60.0 * len(steps) + 60))
+    words = ["/usr/bin/python3", "-c", PERSON, json.dumps(steps), str(patience)]
+    said = json.loads(
+        await run_tool(words, env=env, deadline=patience * len(steps) + 60)
+    )
     assert said["failed"] is None, said
     return said["names"]
+
+
+@asynccontextmanager
+async def managed(w, tmp_path, *words):
+    """The manager on a world's desktop; yields the environment of the person's tools."""
+    async with accessibility_bus() as bus:
+        env = {**w.environ, "DBUS_SESSION_BUS_ADDRESS": bus["DBUS_SESSION_BUS_ADDRESS"]}
+        log = tmp_path / "manager.log"
+        async with manager(env, log, *words):
+            try:
+                await wait_window(w.comp, title="Vitrail", deadline=90)
+                yield {**bus}
+            finally:
+                print(log.read_text())
+
+
+@asynccontextmanager
+async def keyboard(w):
+    """A keyboard that stays: without one a window has no focus between two typed texts."""
+    words = ["wtype", "-s", "1000000", "-k", "Shift_L"]
+    child = spawn(words, env=w.comp.environment, stdout=DEVNULL, stderr=DEVNULL)
+    try:
+        yield
+    finally:
+        await child.stop()
+
+
+async def reach(w, env, name, *, tabs=0):
+    """Press Tab until the focus is on a widget; ``tabs`` of them without a look.
+
+    There must be a ``keyboard``.
+    """
+    await w.comp.type_text("\t" * tabs)
+    for _ in range(40):
+        with suppress(AssertionError):
+            await person(env, ("focused", name), patience=0.0)
+            return
+        await w.comp.type_text("\t")
+    raise AssertionError(f"no Tab reached '{name}'")

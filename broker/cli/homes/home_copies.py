@@ -112,22 +112,22 @@ class HomeCopies(HomeStore):
                 ) from error
             flush(target.parent)
             flush(self.root)
-        return self._snapshot(name, label)
+        return self.require_snapshot(name, label)
 
     def restore(
         self, name: SandboxName, label: SandboxName, progress: Progress = no_progress
     ) -> Home:
         """Replace a home with a copy of its snapshot ``label``; the snapshot stays."""
-        source = self._snapshot(name, label)
+        source = self.require_snapshot(name, label)
         with self._like(source.meta) as prepared:
             copy_state(source.directory, prepared, progress)
             return self.replace(prepared, name)
 
     def remove_snapshot(self, name: SandboxName, label: SandboxName) -> None:
         """Remove one snapshot."""
-        self._discard(self._snapshot(name, label).directory)
+        self._discard(self.require_snapshot(name, label).directory)
 
-    def _snapshot(self, name: SandboxName, label: SandboxName) -> HomeSnapshot:
+    def require_snapshot(self, name: SandboxName, label: SandboxName) -> HomeSnapshot:
         """Return the snapshot of a label.  Raises SetupError when none exists."""
         for found in self.snapshots(name):
             if found.name == label:

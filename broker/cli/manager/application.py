@@ -9,21 +9,26 @@ from typing import Any, Final
 
 import trio
 
-from broker.cli.manager.activity import newest_events, row_of_item
-from broker.cli.manager.details import details_of
+from broker.cli.manager.details import SandboxDetails, details_of, image_users
 from broker.cli.manager.following import ManagerState, SandboxRow, follower
-from broker.cli.manager.permissions import PermissionRow
-from broker.cli.manager.toolkit import Adw, Gdk, Gio, GLib
+from broker.cli.manager.pages.activity import (
+    EventQuery,
+    EventRow,
+    read_events,
+    row_of_item,
+)
+from broker.cli.manager.toolkit import Adw, Gdk, Gio, GLib, Gtk
 from broker.cli.manager.widgets import tell
-from broker.cli.manager.window import ManagerWindow
+from broker.cli.manager.window import ManagerWindow, Readers
+from broker.cli.policy.records import EXAMPLES
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import SetupError, VitrailError
 from broker.ipc.control.api import EventItem
 from broker.ipc.in_thread import in_thread
-from policy.records.model import Record
 
 APPLICATION: Final = "io.vitrail.Manager"
 """The name on the session bus, by which there is one instance, and of the icon."""
+_STYLE: Final = EXAMPLES.parent / "manager.css"
 _WAITING: Final = 64
 """Actions before trio runs."""
 
@@ -64,7 +69,12 @@ class Manager:
     def command_line(self, _app: Any, line: Any) -> int:
         """Show the window, or the page that a second start names."""
         if self._window is None:
-            self._begin()
+            try:
+                self._begin()
+            except BaseException:
+                # Else a window that is never shown keeps the program running.
+                self._app.quit()
+                raise
         for word in line.get_arguments()[1:2]:
             self.window.go(word)
         self.window.window.present()
@@ -77,8 +87,16 @@ class Manager:
         return self._window
 
     def _begin(self) -> None:
+        style = Gtk.CssProvider()
+        style.load_from_path(str(_STYLE))
+        Gtk.StyleContext.add_provider_for_display(
+            Gdk.Display.get_default(), style, Gtk.STYLE_PROVIDER_PRIORITY_APPLICATION
+        )
         self._window = ManagerWindow(
-            self._app, self._work, self._details, self._follower.look_again
+            self._app,
+            self._work,
+            Readers(self._details, self._users, self._events),
+            self._follower.look_again,
         )
         self._window.window.connect("close-request", self._close)
         trio.lowlevel.start_guest_run(
@@ -95,10 +113,6 @@ class Manager:
                 while self._early:
                     nursery.start_soon(self._guarded, self._early.popleft())
                 nursery.start_soon(self._follower.run)
-                nursery.start_soon(self._guarded, self._read_events)
-
-    async def _read_events(self) -> None:
-        self.window.add_events(await in_thread(newest_events, self._paths))
 
     async def _show(self, state: ManagerState) -> None:
         await trio.lowlevel.checkpoint()
@@ -108,12 +122,18 @@ class Manager:
         await trio.lowlevel.checkpoint()
         row = row_of_item(item)
         if row is not None:
-            self.window.add_events([row])
+            self.window.add_event(row)
 
-    async def _details(
-        self, row: SandboxRow
-    ) -> tuple[Record | None, list[PermissionRow]]:
+    async def _details(self, row: SandboxRow) -> SandboxDetails:
         return await in_thread(details_of, self._paths, row)
+
+    async def _events(
+        self, query: EventQuery, before: EventRow | None
+    ) -> list[EventRow]:
+        return await in_thread(read_events, self._paths, query, before)
+
+    async def _users(self) -> dict[str, list[str]]:
+        return await in_thread(image_users, self._paths)
 
     def _work(self, call: Callable[[], Awaitable[None]]) -> None:
         if self._nursery is None:

@@ -11,11 +11,18 @@ _Row = TypeVar("_Row")
 
 
 class ListPage(Generic[_Row]):
-    """A scrolled list: ``make`` returns the widget of a row, ``chosen`` takes a click."""
+    """A scrolled list: ``make`` returns a widget, ``fill`` has it show a row.
+
+    A widget is used again for another row.  ``chosen`` takes a click on a row, ``end``
+    is called when its end is scrolled to.
+    """
 
     def __init__(
         self,
-        make: Callable[[_Row], Any],
+        make: Callable[[], Any],
+        fill: Callable[[Any, _Row], None],
+        *,
+        end: Callable[[], None] | None = None,
         chosen: Callable[[_Row], None] | None = None,
     ) -> None:
         self._rows: dict[str, _Row] = {}
@@ -25,14 +32,16 @@ class ListPage(Generic[_Row]):
 
         def bind(_factory: Any, item: Any) -> None:
             row = self._rows.get(item.get_item().get_string())
-            item.set_child(None if row is None else make(row))
+            if row is not None:
+                fill(item.get_child(), row)
 
+        factory.connect("setup", lambda _factory, item: item.set_child(make()))
         factory.connect("bind", bind)
         selection = Gtk.NoSelection(model=self._model)
         view = Gtk.ListView(
-            model=selection, factory=factory, single_click_activate=True
+            model=selection, factory=factory, single_click_activate=chosen is not None
         )
-        view.add_css_class("rich-list")
+        view.add_css_class("rich-list" if chosen is not None else "log")
 
         def activated(_view: Any, place: int) -> None:
             row = self._rows.get(self._model.get_string(place))
@@ -41,6 +50,12 @@ class ListPage(Generic[_Row]):
 
         view.connect("activate", activated)
         self.widget = Gtk.ScrolledWindow(child=view, vexpand=True)
+
+        def reached(_widget: Any, edge: Any) -> None:
+            if end is not None and edge == Gtk.PositionType.BOTTOM:
+                end()
+
+        self.widget.connect("edge-reached", reached)
 
     def show(self, rows: Sequence[tuple[str, _Row]]) -> None:
         """Show rows by their keys; a row that is equal to the shown one keeps its widget."""
@@ -54,15 +69,22 @@ class ListPage(Generic[_Row]):
             if before.get(key) != row:
                 self._model.splice(place, 1, [key])
 
-    def append(self, rows: Sequence[tuple[str, _Row]], most: int) -> None:
-        """Add rows at the end, and drop the oldest beyond ``most``."""
-        for key, row in rows:
-            self._rows[key] = row
-        self._keys += [key for key, _ in rows]
-        self._model.splice(self._model.get_n_items(), 0, [key for key, _ in rows])
+    def prepend(self, rows: Sequence[tuple[str, _Row]], most: int) -> None:
+        """Add rows at the beginning, and drop the last ones beyond ``most``."""
+        self._rows |= dict(rows)
+        new = [key for key, _ in rows]
+        self._keys = [*new, *self._keys]
+        self._model.splice(0, 0, new)
         beyond = len(self._keys) - most
         if beyond > 0:
-            for key in self._keys[:beyond]:
+            for key in self._keys[most:]:
                 self._rows.pop(key, None)
-            self._keys = self._keys[beyond:]
-            self._model.splice(0, beyond, [])
+            del self._keys[most:]
+            self._model.splice(most, beyond, [])
+
+    def extend(self, rows: Sequence[tuple[str, _Row]]) -> None:
+        """Add rows at the end."""
+        self._rows |= dict(rows)
+        new = [key for key, _ in rows]
+        self._model.splice(len(self._keys), 0, new)
+        self._keys += new

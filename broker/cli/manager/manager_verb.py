@@ -14,9 +14,9 @@ from broker.cli.manager.app import show
 def command(page: str | None) -> None:
     """Show the window of sandboxes, permissions, questions, devices and events.
 
-    PAGE is a sandbox, or one of: sandboxes, questions, devices, activity, setup.  A
-    second start shows the page in the first's window.  The program 'vitrail-manager'
-    does the same.
+    PAGE is a sandbox, or one of: sandboxes, questions, devices, activity, policy,
+    images, backups, setup.  A second start shows the page in the first's window.  The
+    program 'vitrail-manager' does the same.
 
     Exit code: 0 the window was closed, 1 GTK 4 or libadwaita is missing.
     """

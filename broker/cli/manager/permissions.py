@@ -8,16 +8,18 @@ from datetime import datetime
 from functools import partial
 from typing import Final
 
-from broker.cli.policy.load import rules_of, situation_from
-from broker.cli.policy.records import read_records
+from broker.cli.policy.load import Situation, rules_of
 from broker.cli.sandboxes.settings import SETTINGS, setting_of, shown
 from broker.core.escape import printable
 from broker.core.paths import Paths
 from broker.ipc.audit.filters import Filters, Found
 from broker.ipc.audit.query import open_log
 from policy.destinations import NETWORK
+from policy.records.model import RecordSet
 from policy.rules.engine import Engine, PolicyCall
 from policy.rules.verdict import Verdict
+from policy.rules.world import world_of
+from policy.tools.calls import Sandboxes
 
 _EVENTS: Final = 400
 """Newest decisions of a sandbox in which the last use of its permissions is looked for."""
@@ -29,6 +31,7 @@ class Permission:
 
     ``setting`` is a word of ``brokerctl set``; empty: rules alone decide.  ``target`` is
     the other side, of which it may be the source (``into``: the sandbox receives).
+    ``scheme`` is the address's, for which rules may ask.
     """
 
     title: str
@@ -37,11 +40,12 @@ class Permission:
     setting: str = ""
     target: str = "@adminvm"
     into: bool = False
+    scheme: str | None = None
 
     def call(self, sandbox: str) -> PolicyCall:
         """Return the call by which a sandbox uses it."""
         sides = (self.target, sandbox) if self.into else (sandbox, self.target)
-        return PolicyCall(self.service, self.argument, *sides)
+        return PolicyCall(self.service, self.argument, *sides, scheme=self.scheme)
 
 
 PERMISSIONS: Final = (
@@ -54,7 +58,9 @@ PERMISSIONS: Final = (
     Permission("Receive what you copied", "vitrail.ClipboardPaste", into=True),
     Permission("Place its copies on your clipboard", "vitrail.ClipboardPaste"),
     Permission("Open files elsewhere", "vitrail.OpenFile", target="@default"),
-    Permission("Open links elsewhere", "vitrail.OpenURL", target="@default"),
+    Permission(
+        "Open links elsewhere", "vitrail.OpenURL", target="@default", scheme="https"
+    ),
     Permission("Ask for your files", "vitrail.FileDialog", "+open"),
     Permission("Save files where you choose", "vitrail.FileDialog", "+save"),
     Permission("Use your folders", "vitrail.Folder"),
@@ -110,26 +116,28 @@ class PermissionRow:
 
     def sentence(self) -> str:
         """Return the decision, its place and its last use as text."""
-        parts = [_WORDS[self.verdict], _short(self.where)]
+        parts = [_WORDS[self.verdict], short_place(self.where)]
         if self.last is not None:
             parts.append(self.last.sentence())
         return " · ".join(filter(None, parts))
 
 
-def _short(where: str) -> str:
+def short_place(where: str) -> str:
     """Return the place of a line without its directory, which its button opens."""
     return printable(where.rpartition("/")[2], 100)
 
 
-def permission_rows(paths: Paths, sandbox: str, record: str) -> list[PermissionRow]:
+def permission_rows(
+    paths: Paths, records: RecordSet, sandbox: str, record: str
+) -> list[PermissionRow]:
     """Return a sandbox's permissions towards this desktop, from the policy's files.
 
     ``record`` is its record's name; ``sandbox`` differs for a numbered disposable.
     Raises RefusedError when the rules cannot be read.
     """
-    records = read_records(paths)
     engine = Engine(rules_of(()))
-    situation = situation_from(None).calling({sandbox})
+    known_records = Sandboxes(records, {})
+    situation = Situation(world_of(records), known_records).calling({sandbox})
     known = records.records.get(record)
     last = last_uses(paths, sandbox)
     rows = []

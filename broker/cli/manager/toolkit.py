@@ -22,11 +22,11 @@ try:
         import gi
     gi.require_version("Gtk", "4.0")
     gi.require_version("Adw", "1")
-    from gi.repository import Adw, Gdk, Gio, GLib, Gtk
+    from gi.repository import Adw, Gdk, Gio, GLib, Gtk, Pango
 except (ImportError, ValueError) as error:
     raise SetupError(
         f"the manager needs GTK 4 and libadwaita: {error}",
         hint="on Debian: apt install python3-gi gir1.2-gtk-4.0 gir1.2-adw-1",
     ) from error
 
-__all__ = ["Adw", "GLib", "Gdk", "Gio", "Gtk"]
+__all__ = ["Adw", "GLib", "Gdk", "Gio", "Gtk", "Pango"]

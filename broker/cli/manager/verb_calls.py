@@ -2,50 +2,75 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import trio
 
+from broker.core.errors import UpstreamError
 from broker.core.escape import displayed
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import spawn
 
 _ESCAPES: Final = re.compile(r"\x1b\[[0-9;]*m")
-_ABOUT_LINES: Final = 60
-"""Of a verb's output that a dialog shows."""
+_LINES: Final = 60
+_CHARACTERS: Final = 4000
 
 
 @dataclass(frozen=True, slots=True)
 class VerbResult:
-    """The end of a verb: its exit code, standard output, and what it said to the user."""
+    """The end of a verb: its exit code, standard output, and what it said to the user.
+
+    ``output`` and ``words`` are for a dialog, ``data`` is the whole standard output.
+    """
 
     code: int
     output: str
     words: str
+    data: bytes = b""
 
     @property
     def done(self) -> bool:
         """Return whether it did what it was asked for."""
         return self.code == 0
 
+    def json(self) -> Any:
+        """Return the object that it printed; its texts are not escaped.
 
-async def run_verb(*words: str) -> VerbResult:
+        Raises UpstreamError for another output.
+        """
+        try:
+            return json.loads(self.data)
+        except ValueError as error:
+            raise UpstreamError(
+                f"brokerctl printed no JSON: {self.output[:200] or self.words[:200]}",
+                hint="if Vitrail was just updated, start the manager again",
+            ) from error
+
+
+async def run_verb(*words: str, secret: bytes = b"") -> VerbResult:
     """Run ``brokerctl WORDS`` to its end, without a terminal, and return the result.
 
-    A cancelled call ends the verb by SIGTERM, as trio.run_process does.
+    ``secret`` is its standard input: a passphrase is in no argument.  A cancelled call
+    ends the verb by SIGTERM, as trio.run_process does.
     """
     process = await trio.run_process(
         our_program("broker.cli.app", *words),
-        stdin=b"",
+        stdin=secret,
         capture_stdout=True,
         capture_stderr=True,
         check=False,
         env={**os.environ, "NO_COLOR": "1", "COLUMNS": "100"},
     )
-    return VerbResult(process.returncode, _text(process.stdout), _text(process.stderr))
+    return VerbResult(
+        process.returncode,
+        _text(process.stdout),
+        _text(process.stderr),
+        process.stdout,
+    )
 
 
 def start_verb(*words: str) -> None:
@@ -62,6 +87,17 @@ def _start(name: str, module: str, *words: str) -> None:
     spawn(our_program(module, *words), name=name, outlive_us=True).abandon()
 
 
+def dialog_text(text: str) -> str:
+    """Return a text as a dialog shows it; one that is too long begins with a line about that."""
+    whole = displayed(text).strip()
+    shown = "\n".join(whole.splitlines()[:_LINES])[:_CHARACTERS]
+    if shown == whole:
+        return shown
+    # guard: a preview that is cut says so where it begins
+    return f"Only a part is shown here; in a terminal, brokerctl shows all.\n{shown}…"
+
+
 def _text(data: bytes) -> str:
+    """Return the first lines of a verb's output, without what drives a terminal."""
     text = _ESCAPES.sub("", data.decode(errors="replace")).strip()
-    return displayed("\n".join(text.splitlines()[:_ABOUT_LINES]))
+    return displayed(text)

@@ -6,10 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from broker.cli.manager.toolkit import Adw, Gdk, GLib, Gtk
+from broker.cli.manager.verb_calls import dialog_text
 from broker.core.escape import displayed, printable
 
 _TEXT: Final = 300
 """Characters of one text of a sandbox, a device or a record."""
+_DIALOG_TEXT: Final = 4000
+_LONG_TEXT: Final = 200_000
+"""Characters of a log, the newest."""
 Page = Any
 """A widget: PyGObject has no types."""
 
@@ -22,10 +26,21 @@ def plain(untrusted_text: str) -> str:
     return str(GLib.markup_escape_text(displayed(untrusted_text[:_TEXT])))
 
 
+def line_text(untrusted_text: str) -> str:
+    """Return a text for a label of one line, which is no markup."""
+    return displayed(untrusted_text[:_TEXT].replace("\n", " "))
+
+
+def name_control(found: Page, text: str) -> None:
+    """Name a control for a screen reader, and for its successor on a page made anew."""
+    found.update_property([Gtk.AccessibleProperty.LABEL], [displayed(text)])
+    found.set_name(displayed(text))
+
+
 def label(untrusted_text: str, *classes: str) -> Page:
     """Return a label of one text, which is cut at its end if there is no room."""
     found = Gtk.Label(
-        label=displayed(untrusted_text[:_TEXT].replace("\n", " ")),
+        label=line_text(untrusted_text),
         xalign=0,
         ellipsize=3,
         hexpand=True,
@@ -33,6 +48,21 @@ def label(untrusted_text: str, *classes: str) -> Page:
     for name in classes:
         found.add_css_class(name)
     return found
+
+
+def shown_name(untrusted_name: str) -> str:
+    """Return a name as text of a label, which is no markup."""
+    return displayed(untrusted_name[:60].replace("\n", " "))
+
+
+def ink_of(widget: Page) -> Any:
+    """Return the colour of a widget's text, which fits the light and the dark theme."""
+    return widget.get_style_context().get_color()
+
+
+def copy_text(text: str) -> None:
+    """Place a text on the clipboard."""
+    Gdk.Display.get_default().get_clipboard().set(text)
 
 
 def square(colour: str) -> Page:
@@ -43,10 +73,16 @@ def square(colour: str) -> Page:
     if not rgba.parse(colour):
         rgba.parse("#888888")
 
-    def draw(_area: Page, cairo: Any, width: int, height: int) -> None:
+    def draw(place: Page, cairo: Any, width: int, height: int) -> None:
         cairo.set_source_rgb(rgba.red, rgba.green, rgba.blue)
         cairo.rectangle(0, 0, width, height)
         cairo.fill()
+        # An edge, as grey is nearly the dark theme's ground.
+        ink = ink_of(place)
+        cairo.set_source_rgba(ink.red, ink.green, ink.blue, 0.5)
+        cairo.set_line_width(1)
+        cairo.rectangle(0.5, 0.5, width - 1, height - 1)
+        cairo.stroke()
 
     area.set_draw_func(draw)
     return area
@@ -60,9 +96,7 @@ def button(
     for name in classes:
         found.add_css_class(name)
     found.connect("clicked", lambda _button: clicked())
-    if about:
-        named = f"{text} {printable(about, 60)}"
-        found.update_property([Gtk.AccessibleProperty.LABEL], [named])
+    name_control(found, f"{text} {printable(about, 60)}" if about else text)
     return found
 
 
@@ -76,6 +110,13 @@ def action_row(untrusted_title: str, untrusted_subtitle: str, *suffixes: Page) -
     for widget in suffixes:
         row.add_suffix(widget)
     return row
+
+
+def entry_row(title: str, subtitle: str, name: str) -> tuple[Page, Page]:
+    """Return an entry, named for a screen reader, and the row that has it."""
+    entry = Gtk.Entry(valign=Gtk.Align.CENTER, width_chars=18)
+    name_control(entry, name)
+    return entry, action_row(title, subtitle, entry)
 
 
 def group(title: str, rows: Sequence[Page], empty: str = "") -> Page:
@@ -94,18 +135,35 @@ def page_of(groups: Sequence[Page]) -> Page:
     return found
 
 
+def dialog_text(untrusted_text: str) -> str:
+    """Return a text for the body of a dialog, which is no markup."""
+    return displayed(untrusted_text[:_DIALOG_TEXT])
+
+
 def ask(
-    parent: Page, title: str, text: str, yes: str, then: Callable[[], None]
+    parent: Page,
+    title: str,
+    text: str,
+    yes: str,
+    then: Callable[[], None],
+    *,
+    lossy: bool = False,
 ) -> None:
-    """Ask in a dialog of the manager; ``then`` is called after ``yes`` alone."""
+    """Ask in a dialog of the manager; ``then`` is called after ``yes`` alone.
+
+    ``lossy``: something would be lost, so the button is red.
+    """
     dialog = Adw.MessageDialog(
-        transient_for=parent, modal=True, heading=title, body=text[:4000]
+        transient_for=parent, modal=True, heading=title, body=dialog_text(text)
     )
     dialog.add_response("no", "Cancel")
     dialog.add_response("yes", yes)
     dialog.set_default_response("no")
     dialog.set_close_response("no")
-    dialog.set_response_appearance("yes", Adw.ResponseAppearance.SUGGESTED)
+    looks = Adw.ResponseAppearance
+    dialog.set_response_appearance(
+        "yes", looks.DESTRUCTIVE if lossy else looks.SUGGESTED
+    )
 
     def answered(_dialog: Page, response: str) -> None:
         if response == "yes":
@@ -118,11 +176,51 @@ def ask(
 def tell(parent: Page, title: str, text: str) -> None:
     """Show a text in a dialog, until it is closed."""
     dialog = Adw.MessageDialog(
-        transient_for=parent, modal=True, heading=title, body=text[:4000]
+        transient_for=parent, modal=True, heading=title, body=dialog_text(text)
     )
     dialog.add_response("close", "Close")
     dialog.set_close_response("close")
     dialog.present()
+
+
+def show_lines(parent: Page, title: str, untrusted_text: str) -> None:
+    """Show a long text in a window of its own, its end first: a log grows there."""
+    text = displayed(untrusted_text[-_LONG_TEXT:])
+    view = Gtk.TextView(
+        editable=False, monospace=True, wrap_mode=Gtk.WrapMode.WORD_CHAR
+    )
+    view.get_buffer().set_text(text or "There is no text.")
+    view.update_property([Gtk.AccessibleProperty.LABEL], [title])
+    show_page(parent, title, Gtk.ScrolledWindow(child=view))
+    end = view.get_buffer().get_end_iter()
+    GLib.idle_add(lambda: view.scroll_to_iter(end, 0, False, 0, 1) and False)  # noqa: FBT003 -- GTK's
+
+
+def show_page(parent: Page, title: str, content: Page) -> Page:
+    """Show a widget in a window of its own, until it is closed; return the window."""
+    window = Adw.Window(
+        transient_for=parent,
+        modal=True,
+        title=displayed(title),
+        default_width=720,
+        default_height=480,
+    )
+    box = Gtk.Box(orientation=Gtk.Orientation.VERTICAL)
+    box.append(Adw.HeaderBar(show_end_title_buttons=False))
+    content.set_vexpand(True)
+    box.append(content)
+    close = button("Done", window.close)
+    close.set_margin_top(6)
+    close.set_margin_bottom(6)
+    close.set_halign(Gtk.Align.CENTER)
+    box.append(close)
+    window.set_content(box)
+    keys = Gtk.ShortcutController()
+    close_key = Gtk.ShortcutTrigger.parse_string("Escape")
+    keys.add_shortcut(Gtk.Shortcut.new(close_key, Gtk.NamedAction.new("window.close")))
+    window.add_controller(keys)
+    window.present()
+    return window
 
 
 def memory_words(size: int) -> str:

@@ -2,65 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
-from broker.cli.manager.activity import ActivityPage, EventRow
+from broker.cli.manager.details import SandboxDetails
 from broker.cli.manager.following import ManagerState, SandboxRow, without_numbers
+from broker.cli.manager.keep_place import keep_place
 from broker.cli.manager.list_view import ListPage
-from broker.cli.manager.overview_pages import (
+from broker.cli.manager.pages.activity import ActivityPage, EventRow, Read
+from broker.cli.manager.pages.chart import ROWS, chart_page
+from broker.cli.manager.pages.new_page import NewPage
+from broker.cli.manager.pages.overview_pages import (
     devices_page,
     questions_page,
     setup_page,
 )
-from broker.cli.manager.permissions import PermissionRow
-from broker.cli.manager.sandbox_page import sandbox_line, sandbox_page
-from broker.cli.manager.toolkit import Adw, Gdk, Gio, Gtk
-from broker.cli.manager.verb_calls import VerbResult, run_verb, start_verb
-from broker.cli.manager.widgets import action_row, ask, button, group, page_of, tell
-from broker.cli.sandboxes.presets import PRESETS
+from broker.cli.manager.pages.policy_page import PolicyPage
+from broker.cli.manager.pages.sandbox_page import sandbox_line, sandbox_page
+from broker.cli.manager.pages.stock_pages import ImagesPage, backups_page
+from broker.cli.manager.sandbox_actions import SandboxActions
+from broker.cli.manager.toolkit import Adw, Gtk
+from broker.cli.manager.verb_calls import VerbResult
+from broker.cli.manager.verb_runner import VerbRunner, Work
+from broker.cli.manager.widgets import (
+    action_row,
+    button,
+    copy_text,
+    group,
+    name_control,
+    page_of,
+    plain,
+    show_page,
+    tell,
+)
 from broker.core.escape import printable
 from broker.ipc.control.api import DeviceStatus
-from policy.records.model import Record
 
 PAGES: Final = {
     "sandboxes": "Sandboxes",
     "questions": "Questions",
     "devices": "Devices",
     "activity": "Activity",
+    "policy": "Policy",
+    "images": "Images",
+    "backups": "Backups",
     "setup": "Set-up",
 }
+_TOAST_SECONDS: Final = 20
+"""A screen reader takes longer than the eyes to *Undo*."""
 NO_STATE: Final = ManagerState()
 """Before the first look."""
-Work = Callable[[Callable[[], Awaitable[None]]], None]
-"""Runs an async function beside the others."""
-Details = Callable[[SandboxRow], Awaitable[tuple[Record | None, list[PermissionRow]]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Readers:
+    """What reads files for the pages, each beside the window's loop."""
+
+    details: Callable[[SandboxRow], Awaitable[SandboxDetails]]
+    image_users: Callable[[], Awaitable[Mapping[str, Sequence[str]]]]
+    """Returns the records that use each image."""
+    events: Read
 
 
 class ManagerWindow:
-    """The window; ``work`` runs what waits, ``details`` reads a sandbox's permissions."""
+    """The window; ``work`` runs what waits, ``again`` has the broker asked again."""
 
     def __init__(
-        self, app: Any, work: Work, details: Details, again: Callable[[], None]
+        self, app: Any, work: Work, read: Readers, again: Callable[[], None]
     ) -> None:
         self._work = work
-        self._details = details
+        self._read = read
         self._again = again
         self._state = NO_STATE
         self._listed: tuple[SandboxRow, ...] = ()
         self._shown = ""  # the sandbox whose page is open
         self._name = "sandboxes"  # of the page that is shown
+        self._here = ("", "")  # the page and the sandbox that were put last
         # One page is in the window: a screen reader reads the hidden ones of a Gtk.Stack.
         self._place = Adw.Bin(hexpand=True, vexpand=True)
         self._pages: dict[str, Any] = {}
-        self._list: ListPage[SandboxRow] = ListPage(self._line, self._open)
-        self._activity = ActivityPage(self._explain)
+        self._list: ListPage[SandboxRow] = ListPage(
+            Adw.Bin, self._fill_line, chosen=self._open
+        )
+        self._activity = ActivityPage(self._explain, self._chart, work, read.events)
         self._pages["activity"] = self._activity.widget
         self._banner = Gtk.Label(visible=False, css_classes=["warning"], wrap=True)
         self.window = Adw.ApplicationWindow(
             application=app, title="Vitrail", default_width=960, default_height=680
+        )
+        self._verbs = VerbRunner(self.window, work, self._look_again)
+        self._actions = SandboxActions(
+            self.window,
+            self._verbs,
+            go=self.go,
+            toast=self._toast,
+            history=self._history,
         )
         self._lock = Gtk.ToggleButton(label="Lockdown")
         self._locking = self._lock.connect("toggled", self._lockdown)
@@ -86,9 +124,18 @@ class ManagerWindow:
             before.questions,
             before.grants,
         ):
-            self._put("questions", questions_page(state, self._verb))
+            self._put(
+                "questions",
+                questions_page(
+                    state, self._verbs.run, lambda: self._history("", "question")
+                ),
+            )
         if first or state.devices != before.devices:
-            self._put("devices", devices_page(state, self._choose_sandbox, self._verb))
+            self._put(
+                "devices", devices_page(state, self._choose_sandbox, self._verbs.run)
+            )
+        if first and self._name == "policy":
+            self._fill("policy")
         now, then = self._row(self._shown), _row_in(before, self._shown)
         if now is not None and (
             then is None or without_numbers(now) != without_numbers(then)
@@ -97,9 +144,9 @@ class ManagerWindow:
         elif self._shown and now is None:
             self._put("sandbox", _unknown(self._shown))
 
-    def add_events(self, rows: list[EventRow]) -> None:
-        """Add events to the activity."""
-        self._activity.add(rows)
+    def add_event(self, row: EventRow) -> None:
+        """Add an event to the activity."""
+        self._activity.add(row)
 
     def go(self, name: str) -> None:
         """Show a page by its name, or a sandbox's."""
@@ -116,13 +163,46 @@ class ManagerWindow:
             self._shown = ""
             self._title.set_title(PAGES[name])
         self._turn_to(name)
+        self._fill(name)
+
+    def _fill(self, name: str) -> None:
+        """Read what a page shows that nothing reports when it changes."""
         if name == "setup":
-            self._work(self._examine)
+            self._put("setup", page_of([group("Examining this machine…", [])]))
+            # Its exit code counts the findings.
+            self._verbs.look("doctor", "--json", codes=(0, 1), done=self._show_setup)
+        elif name == "activity":
+            self._activity.open()
+        elif name == "policy" and self._state is not NO_STATE:
+            colours = {row.name: row.colour for row in self._state.sandboxes}
+            page = PolicyPage(self.window, self._verbs, self._actions, colours)
+            self._put("policy", page.widget)
+        elif name == "backups":
+            self._verbs.look("sandbox", "list", "--json", done=self._show_backups)
+        elif name == "images":
+            self._verbs.look("image", "list", "--json", done=self._show_images)
+
+    def _show_setup(self, result: VerbResult) -> None:
+        page = setup_page(result.json(), self._state.warnings, copy_text)
+        self._put("setup", page)
+
+    def _show_backups(self, result: VerbResult) -> None:
+        homes = result.json()["sandboxes"]
+        self._put("backups", backups_page(homes, self._actions))
+
+    def _show_images(self, result: VerbResult) -> None:
+        async def show() -> None:
+            users = await self._read.image_users()
+            page = ImagesPage(self.window, self._verbs, result.json(), users)
+            self._put("images", page.widget)
+
+        self._work(show)
 
     def _turn_to(self, name: str) -> None:
         """Show the page of a name, which may still be without content."""
         self._name = name
         self._back.set_visible(name == "sandbox")
+        self._here = (name, "")
         self._place.set_child(self._pages.get(name))
         side = "sandboxes" if name == "sandbox" else name
         self._sides[side].set_active(True)
@@ -136,7 +216,7 @@ class ManagerWindow:
                 group=next(iter(self._sides.values()), None),
                 css_classes=["flat"],
             )
-            one.update_property([Gtk.AccessibleProperty.LABEL], [title])
+            name_control(one, title)
             one.connect("clicked", lambda _button, name=name: self.go(name))
             self._sides[name] = one
             side.append(one)
@@ -149,17 +229,25 @@ class ManagerWindow:
         beside = Gtk.Box()
         beside.append(side)
         beside.append(Gtk.Separator(orientation=Gtk.Orientation.VERTICAL))
-        beside.append(self._place)
+        self._toasts = Adw.ToastOverlay(child=self._place)
+        beside.append(self._toasts)
         box = Gtk.Box(orientation=Gtk.Orientation.VERTICAL)
         box.append(bar)
         box.append(self._banner)
         box.append(beside)
+        box.append(self._verbs.widget)
         return box
 
     def _put(self, name: str, widget: Any) -> None:
         self._pages[name] = widget
-        if name == self._name:
-            self._place.set_child(widget)
+        if name != self._name:
+            return
+        old, focus = self._place.get_child(), self.window.get_focus()
+        here = (name, self._shown)
+        self._place.set_child(widget)
+        if here == self._here and old is not widget:
+            keep_place(old, widget, focus)
+        self._here = here
 
     def _show_sandboxes(self) -> None:
         rows = self._state.sandboxes
@@ -167,119 +255,61 @@ class ManagerWindow:
         if rows:
             self._put("sandboxes", self._list.widget)
         elif self._state.sandboxes != self._listed or "sandboxes" not in self._pages:
-            self._put("sandboxes", self._first_run())
+            self._put("sandboxes", self._new_page().widget)
         self._listed = rows
-
-    def _first_run(self) -> Any:
-        """Return the page of a new sandbox: its name, and what it is for."""
-        name = Gtk.Entry(placeholder_text="its purpose", valign=Gtk.Align.CENTER)
-        name.update_property([Gtk.AccessibleProperty.LABEL], ["Name of the sandbox"])
-
-        def create(preset: str) -> None:
-            self._create(name.get_text().strip() or preset, preset)
-
-        rows = [
-            action_row(
-                word.capitalize(),
-                preset.help,
-                button("Create", partial(create, word), about=word),
-            )
-            for word, preset in PRESETS.items()
-        ]
-        named = action_row("Name", "Letters, digits and '-'.", name)
-        return page_of([group("New sandbox", [named]), group("What is it for?", rows)])
 
     def _row(self, name: str) -> SandboxRow | None:
         return _row_in(self._state, name)
 
-    def _line(self, row: SandboxRow) -> Any:
+    def _fill_line(self, place: Any, row: SandboxRow) -> None:
         verb = "start" if row.status is None else "stop"
-        return sandbox_line(row, lambda: self.verb("menu", verb, row.name))
+        place.set_child(
+            sandbox_line(row, lambda: self._verbs.start("menu", verb, row.name))
+        )
 
     def _open(self, row: SandboxRow) -> None:
         self.go(row.name)
 
     def _load(self, row: SandboxRow) -> None:
         async def load() -> None:
-            record, permissions = await self._details(row)
+            details = await self._read.details(row)
             if self._shown == row.name:
-                self._put("sandbox", sandbox_page(row, record, permissions, self))
+                self._put("sandbox", sandbox_page(row, details, self._actions))
 
         self._work(load)
 
-    async def _examine(self) -> None:
-        self._put("setup", page_of([group("Examining this machine…", [])]))
-        result = await run_verb("doctor", "--json")
-        report = result.output or result.words
-        self._put("setup", setup_page(report, self._state.warnings, self._copy))
+    def _look_again(self) -> None:
+        """Show what a verb has changed, which may be no event of the broker."""
+        self._again()
+        row = self._row(self._shown)
+        if row is not None:
+            self._load(row)
+        if self._name in {"images", "backups"}:
+            self._fill(self._name)
+
+    def _toast(self, text: str, undo: Callable[[], None] | None) -> None:
+        toast = Adw.Toast(
+            title=plain(text),  # markup
+            timeout=_TOAST_SECONDS,
+            priority=Adw.ToastPriority.HIGH,  # in place of the one before
+        )
+        if undo is not None:
+            toast.set_button_label("Undo")
+            toast.connect("button-clicked", lambda _toast: undo())
+        self._toasts.add_toast(toast)
 
     # -- what it does -------------------------------------------------------------
 
-    def verb(self, *words: str) -> None:
-        """Start a verb that reports by notifications."""
-        start_verb(*words)
+    def _new_page(self) -> NewPage:
+        return NewPage(self.window, self._verbs, self._show_new)
 
-    def change(self, record: str, setting: str, value: str) -> None:
-        """Show which lines and decisions a setting's change would change, and ask."""
-
-        async def preview() -> None:
-            words = ("set", record, setting, value)
-            result = await run_verb(*words, "--check")
-            if not result.done:
-                self._fail(result)
-                return
-            text = "\n".join(filter(None, (result.words, result.output)))
-            title = f"Set {setting} of {record} to {value}?"
-            ask(self.window, title, text, "Change", lambda: self._verb(*words, "--yes"))
-
-        self._work(preview)
-
-    def remove(self, record: str) -> None:
-        """Ask, with what would be lost, and remove a sandbox."""
-        text = (
-            "Its home, snapshots, record, menu entry and logs are removed. A backup "
-            f"first: brokerctl sandbox backup {record} FILE"
-        )
-        words = ("sandbox", "remove", record, "--yes")
-        ask(
-            self.window, f"Remove {record}?", text, "Remove", lambda: self._verb(*words)
-        )
-
-    def open_file(self, path: Path) -> None:
-        """Open a file in the desktop's editor."""
-        Gio.AppInfo.launch_default_for_uri(path.as_uri(), None)
-
-    def _verb(self, *words: str) -> None:
-        """Run a verb to its end, show its failure, and look again."""
-
-        async def run() -> None:
-            result = await run_verb(*words)
-            if not result.done:
-                self._fail(result)
-            self._again()
-            row = self._row(self._shown)
-            if row is not None:
-                self._load(row)
-
-        self._work(run)
-
-    def _fail(self, result: VerbResult) -> None:
-        text = "\n".join(filter(None, (result.words, result.output)))
-        tell(self.window, "This was not done", text)
-
-    def _create(self, name: str, preset: str) -> None:
-        async def run() -> None:
-            result = await run_verb("new", name, "--for", preset)
-            if not result.done:
-                self._fail(result)
-                return
-            self._again()
-            self.go(name)
-
-        self._work(run)
+    def _show_new(self, name: str) -> None:
+        """Show a sandbox that was just made, which the next look finds."""
+        self._again()
+        self.go(name)
 
     def _new(self) -> None:
-        self._put("sandbox", self._first_run())
+        self._put("sandbox", self._new_page().widget)
         self._shown = ""
         self._title.set_title("New sandbox")
         self._turn_to("sandbox")
@@ -289,32 +319,46 @@ class ManagerWindow:
         if not running:
             tell(self.window, "No sandbox is running", "Start a sandbox first.")
             return
-        port = device.port
+
+        def attach(name: str) -> None:
+            chooser.close()
+            self._verbs.run("device", "attach", device.port, name)
+
         rows = [
-            action_row(
-                name,
-                "",
-                button(
-                    "Attach",
-                    partial(self._verb, "device", "attach", port, name),
-                ),
-            )
+            action_row(name, "", button("Attach", partial(attach, name), about=name))
             for name in running
         ]
-        self._put("devices", page_of([group(f"Attach {device.title} to", rows)]))
+        title = f"Attach {device.title}"
+        chooser = show_page(self.window, title, page_of([group(title, rows)]))
 
     def _lockdown(self, switch: Any) -> None:
-        self._verb("lockdown", *(() if switch.get_active() else ("--lift",)))
+        self._verbs.run("lockdown", *(() if switch.get_active() else ("--lift",)))
+
+    def _history(self, sandbox: str, kind: str) -> None:
+        """Show the events of a sandbox and of a kind; empty: of all."""
+        self._activity.limit_to(sandbox, kind)
+        self.go("activity")
+
+    def _chart(self) -> None:
+        words = ("audit", "stats", "--json", "--top", str(ROWS))
+
+        def count_decisions(events: VerbResult) -> None:
+            def show(decisions: VerbResult) -> None:
+                page = chart_page(events.json(), decisions.json())
+                show_page(self.window, "Chart of the log", page)
+
+            # 1: there is no event.
+            kind = ("--kind", "decision")
+            self._verbs.look(*words, *kind, codes=(0, 1), done=show)
+
+        self._verbs.look(*words, codes=(0, 1), done=count_decisions)
 
     def _explain(self, sequence: int) -> None:
-        async def explain() -> None:
-            result = await run_verb("policy", "explain", "--event", str(sequence))
+        def show(result: VerbResult) -> None:
             tell(self.window, "Why", f"{result.output}\n{result.words}".strip())
 
-        self._work(explain)
-
-    def _copy(self, text: str) -> None:
-        Gdk.Display.get_default().get_clipboard().set(text)
+        words = ("policy", "explain", "--event", str(sequence))
+        self._verbs.look(*words, codes=(0, 1, 3), done=show)
 
 
 def _unknown(untrusted_name: str) -> Any:

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -22,10 +21,11 @@ from typing import TypeAlias
 import trio
 
 from broker.cli.menu.entries import follow_windows
+from broker.cli.menu.in_terminal import in_terminal
 from broker.cli.notifications.notification import DesktopNotification
 from broker.cli.run.connect import ask
 from broker.cli.transfer.named_path import path_of
-from broker.core.errors import VitrailError
+from broker.core.errors import SetupError, VitrailError
 from broker.core.escape import printable
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import PIPE, spawn
@@ -51,16 +51,6 @@ _LINE_BYTES = 16384
 _COMMAND = re.compile(r"(?:'|: )brokerctl ([a-z][a-z0-9 ._-]*)(?:'|$)")
 _MENDS = frozenset({"audit", "doctor", "image", "logs", "new", "policy", "status"})
 """Verbs that a hint may offer as a button: they look, build or open an editor."""
-_TERMINALS = (
-    ("xdg-terminal-exec",),
-    ("foot",),
-    ("x-terminal-emulator", "-e"),
-    ("gnome-terminal", "--"),
-    ("konsole", "-e"),
-    ("xfce4-terminal", "-x"),
-    ("alacritty", "-e"),
-    ("kitty",),
-)
 _STEP = re.compile(r"\[ *[0-9][^]]*\] (.+)|  … (.+)|  ✓ .+")
 """A line of 'image build', with the time that has passed, or of another verb: the step
 that begins, or takes long; or a step that is done."""
@@ -213,7 +203,9 @@ async def _failed(
             return True
         await fresh.show("Cannot build the image", built.text, urgent=True)
         return False
-    _in_terminal(mend, env)
+    # The text names the command, for a desktop without a terminal.
+    with suppress(SetupError):
+        in_terminal(mend, env)
     return False
 
 
@@ -234,19 +226,6 @@ def _label(mend: Sequence[str]) -> str:
     if list(mend[:2]) == ["image", "build"]:
         return "Build the image"
     return f"Open brokerctl {' '.join(mend)}"
-
-
-def _in_terminal(words: Sequence[str], env: Mapping[str, str]) -> None:
-    """Run a command in a terminal of the desktop, which stays until Enter."""
-    path = env.get("PATH")
-    terminal = next(
-        (one for one in _TERMINALS if shutil.which(one[0], path=path)), None
-    )
-    if terminal is None:
-        return
-    command = shlex.join(our_program("broker.cli.app", *words))
-    script = f"{command}; printf '\\n[Enter]'; read -r _"
-    spawn([*terminal, "sh", "-c", script], env=env, outlive_us=True).abandon()
 
 
 async def _reported(

@@ -100,7 +100,8 @@ class DesktopNotification:
         )
         try:
             output = await _output(child)
-            if await child.wait() != 0:
+            # A closed one has no title, and nothing that the user is to read.
+            if await child.wait() != 0 and title:
                 render.note(f"{title}: {text}")
             return output.decode("utf-8", "replace")
         finally:

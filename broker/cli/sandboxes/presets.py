@@ -79,26 +79,32 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class _Runner:
-    """What starts a sandbox in place of a micro VM.
+class PresetRunner:
+    """What starts a sandbox in place of a micro VM; ``title`` says it to a user.
 
     ``what``: the key for the image or application.  ``kept``: keys of a micro VM with the
     same meaning.  ``network``: a switch in place of the key of that name.
     """
 
+    title: str
     kind: str
     what: str = ""
     kept: tuple[str, ...] = ("network", "command")
     network: str = ""
 
 
-_RUNNERS: Final[Mapping[str, _Runner]] = MappingProxyType(
+RUNNERS: Final[Mapping[str, PresetRunner]] = MappingProxyType(
     {
-        "box": _Runner("bwrap"),
-        "podman": _Runner(
-            "podman", "container_image", ("network", "command", "memory")
+        "box": PresetRunner("Box of this machine's programs", "bwrap"),
+        "podman": PresetRunner(
+            "Container of an OCI image",
+            "podman",
+            "container_image",
+            ("network", "command", "memory"),
         ),
-        "flatpak": _Runner("flatpak", "app", (), "share_network"),
+        "flatpak": PresetRunner(
+            "Flatpak application", "flatpak", "app", (), "share_network"
+        ),
     }
 )
 """By the word of ``brokerctl new --in``."""
@@ -114,7 +120,7 @@ def record_text(preset: str, runner: str | None = None) -> str:
     if runner is None:
         return text
     word, _, what = runner.partition("=")
-    found = _RUNNERS.get(word)
+    found = RUNNERS.get(word)
     if found is None or bool(what) != bool(found.what):
         raise RefusedError(
             f"'{printable(runner, 80)}' starts no sandbox",

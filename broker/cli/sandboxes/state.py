@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -53,6 +54,9 @@ from policy.tools.record_files import parse_record
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 _YES = click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
+_CHECK = click.option(
+    "--check", is_flag=True, help="Show what would be lost, and change nothing."
+)
 _NAME = click.argument("name", shell_complete=sandboxes)
 _PASSPHRASE = click.option(
     "--passphrase-file",
@@ -99,6 +103,25 @@ def _bar(text: str) -> Iterator[Callable[[int, int], None]]:
             progress.update(task, completed=done, total=total or None)
 
         yield update
+
+
+@dataclass(frozen=True)
+class _Consent:
+    """How a user agrees to a loss: by ``--yes``, or when asked; ``--check`` only looks."""
+
+    yes: bool
+    check: bool
+    as_json: bool
+
+    def ask(self, question: str, lost: str) -> None:
+        """Ask for confirmation; with ``--check`` print the loss, and end the verb.
+
+        Raises RefusedError without a confirmation.
+        """
+        if self.check:
+            _done(f"would be lost: {lost}", {"lost": lost}, as_json=self.as_json)
+            sys.exit(0)
+        _ask(question, yes=self.yes)
 
 
 def _ask(question: str, *, yes: bool) -> None:
@@ -291,6 +314,7 @@ def _done(text: str, facts: Mapping[str, object], *, as_json: bool) -> None:
     is_flag=True,
     help="Also remove the sandbox's image if no other record uses it.",
 )
+@_CHECK
 @_YES
 @_JSON
 def remove(
@@ -299,6 +323,7 @@ def remove(
     keep_record: bool,
     keep_logs: bool,
     image: bool,
+    check: bool,
     yes: bool,
     as_json: bool,
 ) -> None:
@@ -308,6 +333,7 @@ def remove(
     """
     sandbox = take_sandbox_name(name)
     store, paths = _store(), offline_paths()
+    consent = _Consent(yes, check, as_json)
     record = None if keep_record else record_of(sandbox)
     left = Leftovers(imported=None if keep_record else imported_record(paths, sandbox))
     if record is not None:
@@ -316,7 +342,7 @@ def remove(
         if image and not left.image:
             render.note(f"kept the image: '{sandbox}' does not have its own image")
     if record is not None and store.find(sandbox) is None:
-        _remove_record(record, left, yes=yes, as_json=as_json)
+        _remove_record(record, left, consent)
         return
     with store.lock(sandbox):
         home = store.require(sandbox)
@@ -325,7 +351,7 @@ def remove(
         goes += f", {count} snapshot{'s' * (count > 1)}" if count else ""
         goes += f", and {record.source}" if record else ""
         goes += left.describe()
-        _ask(f"Remove {goes}?", yes=yes)
+        consent.ask(f"Remove {goes}?", goes)
         if record is not None:
             record.source.unlink()
             remove_entry(sandbox)
@@ -335,9 +361,7 @@ def remove(
     _done(f"removed {goes}", {"name": sandbox, "removed": files}, as_json=as_json)
 
 
-def _remove_record(
-    record: Record, left: Leftovers, *, yes: bool, as_json: bool
-) -> None:
+def _remove_record(record: Record, left: Leftovers, consent: _Consent) -> None:
     """Remove a record without a home.
 
     Raises RefusedError while a sandbox of it runs.
@@ -353,19 +377,20 @@ def _remove_record(
                 hint=f"to stop them, run 'brokerctl stop {' '.join(running)}'",
             )
     goes = f"{record.source}{left.describe()}"
-    _ask(f"Remove {goes}?", yes=yes)
+    consent.ask(f"Remove {goes}?", goes)
     record.source.unlink()
     remove_entry(record.name)
     files = [str(record.source), *left.remove(paths)]
     removed = {"name": record.name, "removed": files}
-    _done(f"removed {goes}", removed, as_json=as_json)
+    _done(f"removed {goes}", removed, as_json=consent.as_json)
 
 
 @command.command()
 @_NAME
+@_CHECK
 @_YES
 @_JSON
-def reset(name: str, *, yes: bool, as_json: bool) -> None:
+def reset(name: str, *, check: bool, yes: bool, as_json: bool) -> None:
     """Empty the home of a sandbox; its snapshots are kept."""
     sandbox = take_sandbox_name(name)
     store = _store()
@@ -383,7 +408,8 @@ def reset(name: str, *, yes: bool, as_json: bool) -> None:
                 hint="to remove the home and its snapshots, run 'brokerctl sandbox remove "
                 f"--keep-record {sandbox}'; the next start creates a new home",
             )
-        _ask(f"Empty the home of '{sandbox}' ({render.size(home.used())})?", yes=yes)
+        goes = f"the content of the home of '{sandbox}' ({render.size(home.used())})"
+        _Consent(yes, check, as_json).ask(f"Remove {goes}?", goes)
         with store.new(DISK) as prepared:
             trio.run(make_disk, prepared / DISK, home.size())
             store.replace(prepared, sandbox)
@@ -421,15 +447,20 @@ def snapshot(name: str, label: str | None, *, remove: bool, as_json: bool) -> No
 @command.command()
 @_NAME
 @click.argument("label")
+@_CHECK
 @_YES
 @_JSON
-def restore(name: str, label: str, *, yes: bool, as_json: bool) -> None:
+def restore(name: str, label: str, *, check: bool, yes: bool, as_json: bool) -> None:
     """Replace a sandbox's home with a copy of a snapshot."""
     sandbox, chosen = take_sandbox_name(name), take_sandbox_name(label)
     store = _store()
     with store.lock(sandbox):
         size = render.size(store.require(sandbox).used())
-        _ask(f"Replace the home of '{sandbox}' ({size}) with '{chosen}'?", yes=yes)
+        store.require_snapshot(sandbox, chosen)  # before the question
+        _Consent(yes, check, as_json).ask(
+            f"Replace the home of '{sandbox}' ({size}) with '{chosen}'?",
+            f"all changes in the home of '{sandbox}' ({size}) since snapshot '{chosen}'",
+        )
         with _bar(f"copy {chosen}") as bar:
             store.restore(sandbox, chosen, bar)
     text = f"restored the home of '{sandbox}' from snapshot '{chosen}'"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ FOLLOW_SECONDS = 0.2
 
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _PAGE = 1000
+_ALL = (1 << 63) - 1
 _COLUMNS = "sequence, time_ns, kind, sandbox, body"
 
 
@@ -43,32 +45,36 @@ class Log:
         filters: Filters,
         *,
         after: int = 0,
+        before: int = _ALL,
         last: int | None = None,
         newest_first: bool = False,
     ) -> Iterator[Found]:
         """Yield the events that match, oldest first by default.
 
-        ``after`` is a sequence number; ``last`` keeps only so many, the newest.
+        ``after`` and ``before`` are sequence numbers; ``last`` keeps only so many, the newest.
         Raises UpstreamError when the database cannot be read.
         """
         if last is not None and not newest_first:
-            newest = [*self.find(filters, after=after, last=last, newest_first=True)]
-            yield from reversed(newest)
+            between = partial(self.find, filters, after=after, before=before)
+            yield from reversed([*between(last=last, newest_first=True)])
             return
         plan = self._planner.plan(filters, newest_first=newest_first)
         if plan is None:
             return
         if plan.few:
-            found = self._few(plan, after, newest_first=newest_first)
+            found = self._few(plan, after, before, newest_first=newest_first)
         else:
-            found = self._pages(plan, after, last, newest_first=newest_first)
+            found = self._pages(plan, after, before, last, newest_first=newest_first)
         yield from islice(found, last)
 
-    def _few(self, plan: Plan, after: int, *, newest_first: bool) -> Iterator[Found]:
+    def _few(
+        self, plan: Plan, after: int, before: int, *, newest_first: bool
+    ) -> Iterator[Found]:
         """Yield a plan's few matches: their numbers are sorted first."""
         # Only our own words go into the texts; every value is bound.
         query = f"SELECT sequence FROM event WHERE {plan.where}"  # noqa: S608
-        numbers = [row[0] for row in self._rows(query, plan.values) if row[0] > after]
+        found = (int(row[0]) for row in self._rows(query, plan.values))
+        numbers = [number for number in found if after < number < before]
         numbers.sort(reverse=newest_first)
         order = "DESC" if newest_first else "ASC"
         for begin in range(0, len(numbers), _PAGE):
@@ -81,7 +87,13 @@ class Log:
             yield from (Found(*row) for row in self._rows(query, page))
 
     def _pages(
-        self, plan: Plan, after: int, last: int | None, *, newest_first: bool
+        self,
+        plan: Plan,
+        after: int,
+        before: int,
+        last: int | None,
+        *,
+        newest_first: bool,
     ) -> Iterator[Found]:
         """Yield the events of a plan with many matches, page by page in log order."""
         order = "DESC" if newest_first else "ASC"
@@ -89,7 +101,6 @@ class Log:
             f"SELECT {_COLUMNS} FROM event WHERE sequence > ? AND sequence < ? "  # noqa: S608
             f"AND {plan.where} ORDER BY sequence {order} LIMIT ?"
         )
-        before = (1 << 63) - 1
         size = _PAGE if last is None else min(last, _PAGE)
         # In pages: an open read transaction would keep the log from being
         # checkpointed for as long as a reader pages through it.

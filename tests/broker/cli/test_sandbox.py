@@ -141,6 +141,29 @@ def test_reset_empties_the_home_and_keeps_snapshots(s: Stage):
 
 
 @pytest.mark.parametrize(
+    ("words", "lost"),
+    [
+        (("remove", "mail"), "the home of 'mail' (4.0 KiB), 1 snapshot, and"),
+        (("reset", "mail"), "the content of the home of 'mail' (4.0 KiB)"),
+        (("restore", "mail", "first"), "since snapshot 'first'"),
+    ],
+)
+def test_check_names_the_loss_and_changes_nothing(s: Stage, words, lost):
+    s.run("snapshot", "mail", "first")
+    s.store.require(MAIL).disk.write_bytes(b"replies")
+    said = s.run(*words, "--check", "--json").stdout
+    assert lost in json.loads(said)["lost"]
+    assert s.home(MAIL) == b"replies"
+    assert (s.records / "mail.toml").exists()
+    assert [one.name for one in s.store.snapshots(MAIL)] == ["first"]
+
+
+def test_check_refuses_a_snapshot_that_is_absent(s: Stage):
+    with pytest.raises(SetupError, match="no snapshot"):
+        s.run("restore", "mail", "first", "--check")
+
+
+@pytest.mark.parametrize(
     ("words", "answer"),
     [
         (("snapshot", "mail", "second"), {"name": "mail", "snapshot": "second"}),

@@ -16,8 +16,17 @@ try:
 except SetupError as error:
     pytest.skip(str(error), allow_module_level=True)
 
-from broker.cli.manager.activity import row_of_item
+from broker.cli.manager.pages.activity import (
+    EventQuery,
+    read_events,
+    row_of,
+    row_of_item,
+)
+from broker.core.paths import Paths
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from broker.ipc.control.api import EventItem
+from tests.kit.audit.log import fill
 
 EVENT = {
     "type": "decision",
@@ -49,11 +58,25 @@ def test_a_line_has_no_text_of_a_sandbox_as_it_came():
 @pytest.mark.parametrize(
     ("sandbox", "kind", "shown"),
     [
-        ("", "everything", True),
+        ("", "", True),
         ("wor", "decision", True),
         ("web", "decision", False),
         ("", "question", False),
     ],
 )
 def test_filters_are_and_ed(sandbox, kind, shown):
-    assert row_of_item(item()).matches(sandbox, kind) is shown
+    assert EventQuery(sandbox, kind).matches(row_of_item(item())) is shown
+
+
+async def test_pages_of_the_log_are_whole_and_do_not_overlap(tmp_path):
+    paths = Paths(tmp_path / "run", tmp_path / "state", tmp_path / "cache", ())
+    assert read_events(paths, EventQuery()) == []
+    await fill(paths.audit, 1200)
+    for query in (EventQuery(), EventQuery("web-3"), EventQuery("3", "decision")):
+        rows = [*read_events(paths, query)]
+        while page := read_events(paths, query, rows[-1]):
+            rows += page
+        with open_log(paths.audit) as log:
+            wanted = [row_of(one) for one in log.find(Filters(), newest_first=True)]
+        assert rows == [row for row in wanted if query.matches(row)]
+        assert rows

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from broker.cli.manager import following
 from broker.cli.manager.details import details_of
-from broker.cli.manager.following import SandboxRow, merged, record_rows
+from broker.cli.manager.following import RecordRows, SandboxRow, merged, record_rows
 from broker.cli.manager.permissions import LastUse, PermissionRow
 from broker.cli.run.connect import offline_paths
 from broker.ipc.control.api import SandboxStatus
@@ -51,8 +52,8 @@ def config(tmp_path, monkeypatch):
 def rows_of(name="work"):
     paths = offline_paths()
     row = SandboxRow(name, name, name, "#009e73")
-    record, rows = details_of(paths, row)
-    return record, {row.permission.title: row for row in rows}
+    found = details_of(paths, row)
+    return found.record, {one.permission.title: one for one in found.permissions}
 
 
 def test_a_row_has_the_decision_and_its_line(config):
@@ -107,8 +108,8 @@ def test_a_record_with_an_error_is_listed_with_it(config):
     (row,) = record_rows(offline_paths())
     assert (row.name, row.state) == ("work", "error")
     assert "work.toml:2" in row.broken
-    _, rows = details_of(offline_paths(), row)
-    assert rows == []
+    rows = details_of(offline_paths(), row).permissions
+    assert rows == ()
 
 
 def test_a_running_disposable_stands_beside_its_record():
@@ -147,3 +148,31 @@ def test_a_check_of_a_setting_changes_nothing(config):
     assert answer.code == 0
     assert '+playback = "allow"' in answer.out + answer.err
     assert (config / "sandboxes.d" / "work.toml").read_text() == RECORD
+
+
+def test_a_rule_for_links_of_the_web_is_found(config):
+    """Presets limit links to http and https; a call without a scheme matches no such rule."""
+    rule = "vitrail.OpenURL * work @default ask target=@adminvm scheme=http,https\n"
+    (config / "policy.d" / "30-mine.policy").write_text(rule)
+    links = rows_of()[1]["Open links elsewhere"]
+    assert links.verdict == "ask"
+    assert links.where.endswith("30-mine.policy:1")
+
+
+def test_records_are_read_again_when_a_file_changes(config, monkeypatch):
+    read = []
+    rows = RecordRows(offline_paths())
+    monkeypatch.setattr(
+        following,
+        "record_rows",
+        lambda paths: read.append(1) or record_rows(paths),
+    )
+    assert [row.title for row in rows.read()] == ["work"]
+    rows.read()
+    assert len(read) == 1
+    file = config / "sandboxes.d" / "work.toml"
+    file.write_text(RECORD.replace('name = "work"', 'name = "play"'))
+    assert [row.title for row in rows.read()] == ["play"]
+    file.unlink()
+    assert rows.read() == ()
+    assert len(read) == 3

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
+from broker.cli import render
+from broker.cli.images.describe import age_text
+from broker.cli.manager.choices import choice
+from broker.cli.manager.details import SandboxDetails
 from broker.cli.manager.following import SandboxRow
-from broker.cli.manager.permissions import PermissionRow
-from broker.cli.manager.toolkit import Gtk
+from broker.cli.manager.pages.home_groups import copies
+from broker.cli.manager.permissions import PermissionRow, short_place
+from broker.cli.manager.sandbox_actions import SandboxActions
+from broker.cli.manager.toolkit import Adw, Gtk
 from broker.cli.manager.widgets import (
     action_row,
     button,
     group,
     label,
     memory_words,
+    name_control,
     page_of,
+    square,
 )
 from broker.cli.sandboxes.settings import SETTINGS, Setting, shown, words_of
+from broker.ipc.control.api import SandboxStatus
 from policy.records.model import Record
 
 SHOWN_SETTINGS: Final = (
@@ -31,43 +40,30 @@ SHOWN_SETTINGS: Final = (
     "class",
 )
 """Settings beside the permissions; each kind of sandbox shows its own."""
-
-
-class SandboxActions(Protocol):
-    """Actions that the page requests from its window, which reports failures."""
-
-    def verb(self, *words: str) -> None:
-        """Start a verb that reports by notifications."""
-
-    def change(self, record: str, setting: str, value: str) -> None:
-        """Change a setting after its preview was confirmed."""
-
-    def remove(self, record: str) -> None:
-        """Remove a record after the losses were confirmed."""
-
-    def open_file(self, path: Path) -> None:
-        """Open a file in the desktop's editor."""
+MEMORY: Final = ("512M", "1G", "2G", "4G")
+"""Sizes that are offered; another one is typed."""
 
 
 def sandbox_page(
-    row: SandboxRow,
-    record: Record | None,
-    permissions: Sequence[PermissionRow],
-    actions: SandboxActions,
+    row: SandboxRow, details: SandboxDetails, actions: SandboxActions
 ) -> Any:
     """Return the page of a sandbox, whose record may be missing or have an error."""
     groups = [_state(row, actions)]
+    record = details.record
+    if record is not None:
+        groups.append(_settings(record, actions))
     if row.broken:
         groups.append(group("Its record has an error", [action_row(row.broken, "")]))
     groups.append(
         group(
             "What it may do",
-            [_permission(row, one, actions) for one in permissions],
+            [_permission(row, one, actions) for one in details.permissions],
             "Nothing is known of it while its record has an error.",
         )
     )
     if record is not None:
-        groups += [_settings(record, actions), _record(record, row, actions)]
+        groups += copies(record.name, details, actions)
+        groups.append(_record(record, row, details, actions))
     return page_of(groups)
 
 
@@ -76,26 +72,30 @@ def _state(row: SandboxRow, actions: SandboxActions) -> Any:
     status = row.status
     if status is not None:
         words += [program.name for program in status.programs[:5]]
-        if status.network is not None and status.network.flows:
-            words.append(f"{status.network.flows} network flows")
-        if status.image_age:
-            words.append(f"image of {status.image_age / 86400:.0f} days ago")
+        words += network_and_image(status)
         words += [*status.devices[:5], *status.folders[:5]]
     name = row.name
     runs = status is not None
-    buttons = Gtk.Box(spacing=6, valign=Gtk.Align.CENTER)
-    rows = (
-        ("Start", not runs and not row.broken, ("menu", "start", name)),
-        ("Terminal", not row.broken, ("menu", "terminal", name)),
-        ("Files", not row.broken, ("menu", "files", name)),
-        ("Stop", runs, ("menu", "stop", name)),
+    buttons = Gtk.Box(
+        spacing=6, margin_top=8, margin_bottom=8, margin_start=12, margin_end=12
     )
-    for text, possible, verb in rows:
+    usable = not row.broken
+    rows = (
+        ("Start", usable and not runs, partial(actions.start, "menu", "start", name)),
+        ("Terminal", usable, partial(actions.start, "menu", "terminal", name)),
+        ("Shell", runs, partial(actions.shell, name)),
+        ("Files", usable, partial(actions.start, "menu", "files", name)),
+        ("Output", True, partial(actions.logs, name)),
+        ("Activity", True, partial(actions.activity, name)),
+        ("Stop", runs, partial(actions.start, "menu", "stop", name)),
+    )
+    for text, possible, clicked in rows:
         if possible:
-            buttons.append(button(text, partial(actions.verb, *verb), about=name))
+            buttons.append(button(text, clicked, about=name))
     state = action_row(" · ".join(filter(None, words)), "")
-    state.add_suffix(buttons)
-    return group(row.title, [state])
+    # A row of their own: beside seven buttons the state had no room.
+    actions_row = Adw.PreferencesRow(child=buttons, activatable=False)
+    return group(row.title, [state, actions_row])
 
 
 def _permission(row: SandboxRow, one: PermissionRow, actions: SandboxActions) -> Any:
@@ -112,11 +112,11 @@ def _permission(row: SandboxRow, one: PermissionRow, actions: SandboxActions) ->
     if one.values:
         setting = one.permission.setting
         made.add_suffix(
-            _choice(
+            choice(
                 f"{title} of {row.name}",
                 one.values,
                 one.value,
-                lambda value: actions.change(row.record, setting, value),
+                lambda value: actions.change(row.record, setting, value, one.value),
             )
         )
     elif one.fixed:
@@ -127,44 +127,6 @@ def _permission(row: SandboxRow, one: PermissionRow, actions: SandboxActions) ->
             )
         made.set_tooltip_text(f"{one.where}\n{one.fixed}")
     return made
-
-
-def _choice(
-    name: str, values: Sequence[str], value: str, chosen: Callable[[str], None]
-) -> Any:
-    """Return a switch or a list; a choice that is not confirmed leaves it at ``value``."""
-    if set(values) == {"on", "off"}:
-        return _switch(name, value, chosen)
-    found = Gtk.DropDown.new_from_strings(list(values))
-    found.set_valign(Gtk.Align.CENTER)
-    present = values.index(value) if value in values else Gtk.INVALID_LIST_POSITION
-    found.set_selected(present)
-    found.update_property([Gtk.AccessibleProperty.LABEL], [name])
-
-    def changed(_down: Any, _what: Any) -> None:
-        place = found.get_selected()
-        if place not in {present, Gtk.INVALID_LIST_POSITION}:
-            # The page is shown anew after the change; until then it shows what holds.
-            found.set_selected(present)
-            chosen(values[place])
-
-    found.connect("notify::selected", changed)
-    return found
-
-
-def _switch(name: str, value: str, chosen: Callable[[str], None]) -> Any:
-    found = Gtk.Switch(active=value == "on", valign=Gtk.Align.CENTER)
-    found.update_property([Gtk.AccessibleProperty.LABEL], [name])
-
-    def flipped(_switch: Any, on: bool) -> bool:  # noqa: FBT001 -- GTK's signal
-        if on != (value == "on"):
-            # Handled: the page is shown anew after the change, and shows what holds until then.
-            chosen("on" if on else "off")
-            found.set_active(value == "on")
-        return True
-
-    found.connect("state-set", flipped)
-    return found
 
 
 def _settings(record: Record, actions: SandboxActions) -> Any:
@@ -182,31 +144,45 @@ def _setting(
 ) -> Any:
     value = shown(setting, record)
     where = record.places.get(setting.key) or "default"
-    made = action_row(f"{name.capitalize()}: {setting.help}", where)
-    values = words_of(setting)
+    text = f"{setting.help} · {short_place(where)}"
+    made = action_row(name.capitalize(), text)
+    values = words_of(setting) or (MEMORY if name == "memory" else ())
     if values:
         made.add_suffix(
-            _choice(
+            choice(
                 f"{name} of {record.name}",
                 values,
                 value,
-                lambda word: actions.change(record.name, name, word),
+                lambda word: actions.change(record.name, name, word, value),
             )
         )
+    if values and name != "memory":
         return made
-    entry = Gtk.Entry(text=value, valign=Gtk.Align.CENTER, width_chars=10)
-    entry.update_property([Gtk.AccessibleProperty.LABEL], [f"{name} of {record.name}"])
+    entry = Gtk.Entry(text=value, valign=Gtk.Align.CENTER)
+    entry.set_width_chars(6 if values else 16)
+    entry.set_max_width_chars(6 if values else 16)
+    name_control(entry, f"{name} of {record.name}")
     entry.connect(
-        "activate", lambda one: actions.change(record.name, name, one.get_text())
+        "activate",
+        lambda one: actions.change(record.name, name, one.get_text(), value),
     )
     made.add_suffix(entry)
     return made
 
 
-def _record(record: Record, row: SandboxRow, actions: SandboxActions) -> Any:
+def _record(
+    record: Record, row: SandboxRow, details: SandboxDetails, actions: SandboxActions
+) -> Any:
     edit = button("Edit", lambda: actions.open_file(record.source), about="record")
     file = action_row("Record", str(record.source))
     file.add_suffix(edit)
+    copy = action_row("Clone", "A new sandbox with the same record.")
+    kept = details.home is not None
+    copy.add_suffix(
+        button(
+            "Clone…", lambda: actions.clone(record.name, home=kept), about=record.name
+        )
+    )
     gone = action_row("Remove this sandbox", "Its home goes with it, if it has one.")
     gone.add_suffix(
         button(
@@ -216,13 +192,24 @@ def _record(record: Record, row: SandboxRow, actions: SandboxActions) -> Any:
             about=row.name,
         )
     )
-    return group("Record", [file, gone])
+    return group("Record", [file, copy, gone])
+
+
+def network_and_image(status: SandboxStatus) -> list[str]:
+    """Return the traffic of a sandbox and the age of its image in words, if it has them."""
+    words = []
+    network = status.network
+    if network is not None and network.flows:
+        rate = network.rate_from_sandbox + network.rate_to_sandbox
+        flows = render.count(network.flows, "flow")
+        words.append(f"{flows}, {render.size(int(rate))}/s")
+    if status.image_age:
+        words.append(f"image of {age_text(status.image_age)}")
+    return words
 
 
 def sandbox_line(row: SandboxRow, start_or_stop: Callable[[], None]) -> Any:
     """Return a sandbox's line in the list."""
-    from broker.cli.manager.widgets import square
-
     line = Gtk.Box(
         spacing=12, margin_top=8, margin_bottom=8, margin_start=12, margin_end=12
     )
@@ -233,6 +220,7 @@ def sandbox_line(row: SandboxRow, start_or_stop: Callable[[], None]) -> Any:
         row.title if row.title != row.name else "",
         row.state,
         memory_words(row.memory),
+        *(network_and_image(row.status) if row.status is not None else ()),
     )
     names.append(label(" · ".join(filter(None, words)), "dim-label"))
     line.append(names)

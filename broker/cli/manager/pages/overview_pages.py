@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from broker.cli.manager.following import ManagerState
 from broker.cli.manager.widgets import action_row, button, group, page_of
-from broker.core.decoding import UNREADABLE
 from broker.ipc.control.api import (
     DeviceStatus,
     GrantStatus,
@@ -20,7 +18,7 @@ Verb = Callable[..., None]
 """Runs a verb of brokerctl, and shows its failure."""
 
 
-def questions_page(state: ManagerState, verb: Verb) -> Any:
+def questions_page(state: ManagerState, verb: Verb, history: Callable[[], None]) -> Any:
     """Return the pending questions and the remembered answers.
 
     A question is denied here, but not allowed: a window of a sandbox could cover or
@@ -37,6 +35,16 @@ def questions_page(state: ManagerState, verb: Verb) -> Any:
                 "Remembered answers",
                 [_grant(one, verb) for one in state.grants],
                 "No answer is remembered.",
+            ),
+            group(
+                "Earlier questions",
+                [
+                    action_row(
+                        "All questions, and who answered them",
+                        "",
+                        button("History", history, about="of questions"),
+                    )
+                ],
             ),
         )
     )
@@ -85,23 +93,24 @@ def _device(
 
 
 def setup_page(
-    report: str, warnings: tuple[str, ...], copy: Callable[[str], None]
+    report: Mapping[str, Any], warnings: tuple[str, ...], copy: Callable[[str], None]
 ) -> Any:
     """Return doctor's findings with their remedies, and the broker's warnings.
 
-    ``report`` is the output of ``brokerctl doctor --json``.
+    ``report`` is the object of ``brokerctl doctor --json``.
     """
-    try:
-        findings = json.loads(report)["findings"]
-    except (*UNREADABLE, KeyError, TypeError):
-        findings = [{"state": "fail", "name": "doctor", "text": report or "no answer"}]
+    findings = report["findings"]
     rows = []
     for found in findings:
         mend = str(found.get("mend") or "")
         if found["state"] == "ok":
             continue
         suffix = [button("Copy", partial(copy, mend), about=mend)] if mend else []
-        rows.append(action_row(f"{found['name']}: {found['text']}", mend, *suffix))
+        text = "\n".join(filter(None, (str(found["text"]), mend)))
+        # All of it: a remedy that is cut helps nobody.
+        row = action_row(str(found["name"]), text, *suffix)
+        row.set_subtitle_lines(0)
+        rows.append(row)
     good = sum(found["state"] == "ok" for found in findings)
     said = [action_row(words, "") for words in warnings]
     return page_of(
