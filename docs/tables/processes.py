@@ -64,7 +64,7 @@ PROGRAMS = (
             "broker.session.child",
         ),
     ),
-    Program("session children", ("broker.session.child",), USER, 181, 18_350, 11_240),
+    Program("session children", ("broker.session.child",), USER, 186, 19_120, 11_820),
     Program(
         "pump and acceptor",
         ("broker.helpers.pump.process", "broker.programs.acceptor"),

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from broker.cli.manager.toolkit import Adw, Gtk
-from broker.cli.manager.widgets import button, dialog_text, name_control
+from broker.cli.manager.verb_calls import dialog_text
+from broker.cli.manager.widgets import button, name_control
 
 _REPEATED: Final = "repeated"
 

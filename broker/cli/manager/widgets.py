@@ -11,7 +11,6 @@ from broker.core.escape import displayed, printable
 
 _TEXT: Final = 300
 """Characters of one text of a sandbox, a device or a record."""
-_DIALOG_TEXT: Final = 4000
 _LONG_TEXT: Final = 200_000
 """Characters of a log, the newest."""
 Page = Any
@@ -133,11 +132,6 @@ def page_of(groups: Sequence[Page]) -> Page:
     for one in groups:
         found.add(one)
     return found
-
-
-def dialog_text(untrusted_text: str) -> str:
-    """Return a text for the body of a dialog, which is no markup."""
-    return displayed(untrusted_text[:_DIALOG_TEXT])
 
 
 def ask(

@@ -72,6 +72,8 @@ def find_leftovers(
     """Return what a record leaves; an image only where no other record starts from it."""
     parent, records = paths.parents / name, tuple(records)
     others = {record.name for record in records} - {name}
+    rules = rules_file(paths, name)
+    unchanged = rules.is_file() and is_unchanged(rules, name)
     # guard: another record's logs stay, whatever its name is
     folders = [one for one in log_folders(paths, name) if one.name not in others]
     return Leftovers(

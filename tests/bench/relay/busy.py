@@ -29,7 +29,7 @@ async def compute() -> None:
         await trio.sleep(BURST)
 
 
-async def main(order: Order, handle: PumpHandle) -> None:
+async def main(order: ProxyOrder, handle: PumpHandle) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(compute)
         await serve(order, handle)

@@ -107,7 +107,7 @@ def test_each_row_has_parts_and_titles_that_there_are():
     known = {"name", "about", "called", "number", "party"}
     titles = {
         *("host", "what", "folder", "number", "port", "interfaces", "relying party"),
-        *("key", "user", "host key", "signed for", "none"),
+        *("key", "user", "host key", "signed for", "image", "none"),
     }
     for form, row in w._WORDS.items():
         words, _, named = row.partition(" | ")

@@ -28,7 +28,7 @@ def binds(args: list[str]) -> list[tuple[str, str, str]]:
     return [
         (word, args[at + 1], args[at + 2])
         for at, word in enumerate(args)
-        if "bind" in word
+        if word.startswith("--") and "bind" in word
     ]
 
 

@@ -101,12 +101,19 @@ async def process(domain):
         stderr=DEVNULL,
     )
     words = Path(f"/proc/{child.pid}/cmdline")
-    # Not setpriv any longer, which has the same words and becomes it.
-    await eventually(lambda: words.read_bytes().startswith(b"sh\0"))
-    yield child.pid
-    child.kill()
-    await child.wait()
-    child.popen.stdin.close()
+
+    def started():
+        # Not setpriv any longer, which has the same words and becomes it.
+        return words.read_bytes() == b"sh\0-c\0read x\0qemu\0-name\0x\0-uuid\0%b\0" % (
+            domain.encode()
+        )
+
+    try:
+        await eventually(started)
+        yield child.pid
+    finally:
+        await child.kill_and_wait()
+        child.popen.stdin.close()
 
 
 def step(event, name="office pc", **more):
