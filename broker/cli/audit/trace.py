@@ -77,8 +77,7 @@ def command(
     with reader_may_leave(), open_source(asked) as source:
         wanted = replace(asked.filters, kinds=_KINDS)
         filters = source.filters(replace(asked, filters=wanted))
-        events = [] if filters is None else list(source.find(filters))
-        named = _named(events, match)
+        named = [] if filters is None else _named(source.find(filters), match)
         found = [*_whole(source, named), *_of_link(exported, named)]
     found.sort(key=lambda event: event.time_ns)
     output = "jsonl" if as_json else "short"
