@@ -410,18 +410,41 @@ What a received descriptor can do comes with it (SCM_RIGHTS): a process that rea
 """
 
 
+def _alike() -> list[list[Widening]]:
+    """Return the rows, those together that do the same as the row before them."""
+    rows: list[list[Widening]] = []
+    for row in WIDENINGS:
+        first = rows[-1][0] if rows else row
+        lefts = {first.left, "As above."}
+        if (
+            row.effect == "The same."
+            and first.closed == row.closed
+            and row.left in lefts
+        ):
+            rows[-1].append(row)
+        else:
+            rows.append([row])
+    return rows
+
+
 def markdown() -> str:
     """Return the part of ``docs/jails.md`` between the marks."""
     lines = ["| list | processes |", "| --- | --- |"]
     lines += [f"| {name} | {whose} |" for name, whose in LISTS.items()]
     lines += ["", "| call | form | what it would do | closed in | open elsewhere |"]
     lines.append("| --- | --- | --- | --- | --- |")
-    for row in WIDENINGS:
+    for row, *same in _alike():
         closed = ", ".join(name for name in LISTS if name in row.closed)
         if len(row.closed) > len(LISTS) / 2:
             kept = ", ".join(name for name in LISTS if name not in row.closed)
             closed = f"all but {kept}" if kept else "all"
-        cells = (f"`{row.call}`", row.form, row.effect, closed, row.left)
+        calls, forms = (
+            ", ".join(dict.fromkeys(texts))
+            for texts in zip(
+                *((f"`{r.call}`", r.form) for r in (row, *same)), strict=True
+            )
+        )
+        cells = (calls, forms, row.effect, closed, row.left)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", _KERNEL])
 

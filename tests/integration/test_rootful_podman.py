@@ -1,4 +1,4 @@
-"""Rootful Podman and the hook: refused before a broker is asked, see docs/decisions.md.
+"""Rootful Podman and the hook: refused before a broker is asked, see docs/launchers/podman.md.
 
 Podman is run by root here, as ``sudo podman run`` is, with the hook of a person.
 """

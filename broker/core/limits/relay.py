@@ -12,7 +12,7 @@ share 16,384 pipe pages (pipe-user-pages-soft, pipe(7)), 1,024 pipes of 64 KiB."
 
 RELAY_PIPE_BYTES = 65536
 """Asked of one splice; the size of a pipe as the kernel makes it.  Larger
-pipes gained nothing in the pump (docs/relay.md)."""
+pipes gained nothing in the pump (measured)."""
 
 RELAY_COPY_BYTES = 262144
 """Buffer of a direction in copy mode; held only while it is blocked."""

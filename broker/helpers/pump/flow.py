@@ -72,7 +72,7 @@ def choose(
     at each end whatever we do: its splice_read is a copy into a pipe since
     6.5, which saves the trip through our memory, and one packet for every
     4 KiB page before, which costs more than it saves; vsock to vsock it gains
-    nothing anywhere (measured, docs/relay.md).  Where single writes are
+    nothing anywhere (measured).  Where single writes are
     bounded, a pipe would have to be drained in as many calls as a buffer.
     """
     if mode is not RelayMode.AUTO:
