@@ -28,6 +28,18 @@ class TypedMessage(
     """Base of messages that their ``type`` tells apart."""
 
 
+class OneLineMessage(msgspec.Struct, frozen=True):
+    """Base of messages whose texts are one printable line each."""
+
+    def __post_init__(self) -> None:
+        """Refuse hidden characters.  Raises ValueError; ``escape.fit`` removes them."""
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            for text in value if isinstance(value, list) else (value,):
+                if isinstance(text, str) and not text.isprintable():
+                    raise ValueError(f"{name} has a hidden character")
+
+
 class PackedMessage(TypedMessage, frozen=True, array_like=True):
     """Base of messages whose first value tells them apart; their fields have no names."""
 

@@ -7,6 +7,7 @@ zero-width ones could make a line read as another.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 # Cc control, Cf format (bidi, zero width), Cs surrogates, Co private use,
@@ -26,6 +27,9 @@ _INVISIBLE = frozenset(
         *(0x2800, 0x1D159, 0x13441, 0x13442),  # blank: Braille, note head, hieroglyphs
     ]
 )
+
+
+_SPACES = re.compile(r"\s+")
 
 
 def hidden(char: str) -> bool:
@@ -56,6 +60,13 @@ def printable(untrusted_text: str | bytes, limit: int = 400) -> str:
             out.append("…")
             break
     return "".join(out)
+
+
+def fit(text: str, limit: int = 120) -> str:
+    """Make our text fit for a message: one line, printable, cut."""
+    line = _SPACES.sub(" ", text)
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
 def displayed(text: str) -> str:

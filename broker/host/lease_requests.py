@@ -13,7 +13,7 @@ import trio
 
 from broker.authority.audit import event_log
 from broker.core.errors import RefusedError, VitrailError
-from broker.core.escape import printable
+from broker.core.escape import fit, printable
 from broker.core.lease import Lease
 from broker.core.limits import link as link_limits
 from broker.core.names import (
@@ -317,7 +317,7 @@ async def start_for_viewer(
 
     def progress(text: str) -> None:
         with suppress(trio.WouldBlock):
-            put.send_nowait(m.fit(text, link_limits.LINK_TEXT_CHARACTERS))
+            put.send_nowait(fit(text, link_limits.LINK_TEXT_CHARACTERS))
 
     if mistake:
         progress(f"the last good version of the host's record is in force: {mistake}")
@@ -356,5 +356,5 @@ def _progress(number: int, *, start: int, text: str) -> m.StartProgress:
 async def withdraw(viewer: FarEnd, lease: LeaseId, reason: str) -> None:
     """Tell the viewer that a lease has ended, if it was told of it."""
     if viewer.leases.get(lease) is not None:
-        text = m.fit(reason, link_limits.LINK_TEXT_CHARACTERS)
+        text = fit(reason, link_limits.LINK_TEXT_CHARACTERS)
         await viewer.ask(lambda n: m.LeaseEnded(n, lease, text))

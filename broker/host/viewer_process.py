@@ -15,6 +15,7 @@ import msgspec
 import trio
 
 from broker.core.errors import UpstreamError, VitrailError
+from broker.core.escape import fit
 from broker.core.lease import Lease, Opening
 from broker.core.limits import link as limits
 from broker.core.names import LeaseId, take_lease_id
@@ -182,6 +183,6 @@ def _offer(number: int, opening: Opening) -> p.OfferStream:
         opening.lease.id,
         opening.service,
         opening.stream,
-        m.fit(opening.peer, limits.LINK_TEXT_CHARACTERS),
+        fit(opening.peer, limits.LINK_TEXT_CHARACTERS),
         opening.direct,
     )

@@ -221,22 +221,7 @@ async def test_host_that_never_answers_does_not_keep_the_viewer(tmp_path, monkey
 async def test_host_that_lists_without_end_is_not_followed(tmp_path):
     async def handle(epoch, request):
         if isinstance(request, m.DevicesAsked):
-            one = m.LinkDevice(
-                number=1,
-                port="1-1",
-                device_id="x",
-                serial="",
-                digest="",
-                interfaces=[],
-                title="",
-                driver="",
-                removable="",
-                state="plugged",
-                authorized=True,
-                hub=False,
-                sandboxes=[],
-            )
-            return m.DevicesReply(request.request, [one], more=True)
+            return m.DevicesReply(request.request, [item(1)], more=True)
         return await obey(epoch, request)
 
     with short_directory() as base, trio.fail_after(60):

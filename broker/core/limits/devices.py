@@ -15,6 +15,9 @@ DEVICE_WORD_CHARACTERS = 256
 """A string of a device after escaping; equals ``policy.records.device.DEVICE_TEXT_CHARS``.
 The kernel takes 126 UTF-16 units of a string descriptor."""
 
+DEVICE_LISTED_SANDBOXES = 64
+"""Sandboxes that a device may go to, as a list of devices names them."""
+
 DEVICES = 256
 """Devices that are known at once.  USB has 127 addresses on a bus."""
 

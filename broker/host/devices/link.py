@@ -11,7 +11,6 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import msgspec
 import trio
 
 from broker.core.errors import (
@@ -20,12 +19,13 @@ from broker.core.errors import (
     UpstreamError,
     VitrailError,
 )
+from broker.core.escape import fit
 from broker.core.lease import Lease
 from broker.core.limits import devices as device_limits
 from broker.core.limits import link as limits
 from broker.core.names import take_lease_id
 from broker.core.stderr_log import log_exception
-from broker.ipc.devices.messages import DeviceItem, Devices
+from broker.ipc.devices.messages import Devices
 from broker.ipc.host_viewer import DeviceAttachment, DeviceSource, HeldTask, first_of
 from broker.net.link import messages as m
 from broker.net.link_service.far_end import FarEnd
@@ -151,7 +151,7 @@ class DeviceRequests:
         made = handed.attachment
         if made is None or handed.reason or not handed.epoch.live:
             return
-        name, reason = made.name, m.fit(made.reason, limits.LINK_TEXT_CHARACTERS)
+        name, reason = made.name, fit(made.reason, limits.LINK_TEXT_CHARACTERS)
         with contextlib.suppress(VitrailError):
             await handed.epoch.ask(lambda n: m.DeviceEnded(n, name, reason))
 
@@ -184,7 +184,7 @@ async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
 
 def _page(request: m.DevicesAsked, found: Devices) -> m.DevicesReply:
     """Return the devices after ``after``, as many as fit into a reply."""
-    problems = [m.fit(text, limits.LINK_TEXT_CHARACTERS) for text in found.problems]
+    problems = [fit(text, limits.LINK_TEXT_CHARACTERS) for text in found.problems]
     rest = sorted(
         (item for item in found.devices if item.number > request.after),
         key=lambda item: item.number,
@@ -192,18 +192,9 @@ def _page(request: m.DevicesAsked, found: Devices) -> m.DevicesReply:
     page = rest[: limits.LINK_DEVICES]
     return m.DevicesReply(
         request.request,
-        [_item(item) for item in page],
+        page,
         more=len(rest) > len(page),
         strict=found.strict,
         source=found.source,
         problems=problems[: limits.LINK_WARNINGS],
     )
-
-
-def _item(item: DeviceItem) -> m.LinkDevice:
-    """Return a device in the words of the link; what rules compare is not shortened."""
-    values = msgspec.structs.asdict(item)
-    for name in ("title", "driver"):
-        values[name] = m.fit(values[name], limits.LINK_TEXT_CHARACTERS)
-    values["sandboxes"] = item.sandboxes[:64]
-    return m.LinkDevice(**values)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from broker.core.errors import PeerError
-from broker.core.escape import printable
+from broker.core.escape import code_of, printable
 from broker.core.limits import devices as limits
 from broker.ipc.devices.descriptors import HUB, Descriptors, InterfaceClass
 
@@ -38,6 +38,8 @@ def word(untrusted_bytes: bytes) -> str:
     )
     most = limits.DEVICE_WORD_CHARACTERS
     clean = printable(untrusted_text, most * 10)
+    # guard: a string of a device has no space but the ordinary one
+    clean = "".join(c if c.isprintable() else code_of(c) for c in clean)
     # guard: a string is never shortened
     if len(clean) > most:
         raise PeerError(f"the device has a string of more than {most} characters")

@@ -12,10 +12,12 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from broker.core.decoding import Reader, reader
+from broker.core.decoding import OneLineMessage, Reader, reader
 from broker.core.limits import devices as limits
+from broker.core.limits import link as link_limits
 
-_Word = Annotated[str, msgspec.Meta(max_length=limits.DEVICE_WORD_CHARACTERS)]
+_Word = Annotated[str, msgspec.Meta(max_length=120)]
+_Text = Annotated[str, msgspec.Meta(max_length=link_limits.LINK_TEXT_CHARACTERS)]
 _Name = Annotated[str, msgspec.Meta(max_length=64)]
 Way = Literal["usbip", "node"]
 
@@ -57,25 +59,30 @@ class FindMachine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="
 Request = ListDevices | Attach | Detach | FindMachine
 
 
-class DeviceItem(msgspec.Struct, frozen=True, kw_only=True):
-    """One plug-in."""
+class DeviceItem(OneLineMessage, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One plug-in, in the host's list and in the link's: ``vitrail-devices`` cuts it."""
 
-    number: int
+    number: Annotated[int, msgspec.Meta(ge=1, le=link_limits.LINK_COUNTER)]
     port: _Word
     device_id: _Word
-    serial: _Word
+    serial: _Text
     digest: _Word
-    interfaces: list[_Word]
-    title: Annotated[str, msgspec.Meta(max_length=2000)]
-    driver: _Word
+    interfaces: Annotated[
+        list[Annotated[str, msgspec.Meta(max_length=8)]],
+        msgspec.Meta(max_length=limits.DEVICE_INTERFACES),
+    ]
+    title: _Text
+    driver: _Text
     removable: _Word
     state: _Word
     authorized: bool
     hub: bool
-    sandboxes: list[_Name]
+    sandboxes: Annotated[
+        list[_Word], msgspec.Meta(max_length=limits.DEVICE_LISTED_SANDBOXES)
+    ]
     """Which sandboxes this machine's records let it go to; ``*``: any."""
-    lease: _Name = ""
-    attachment: _Name = ""
+    lease: _Word = ""
+    attachment: _Word = ""
 
 
 class Devices(msgspec.Struct, frozen=True, tag="devices"):

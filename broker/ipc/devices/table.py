@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from broker.core.errors import RefusedError
+from broker.core.escape import fit
 from broker.core.limits import devices as limits
+from broker.core.limits.link import LINK_TEXT_CHARACTERS as TEXT
 from broker.core.token_bucket import TokenBucket
 from broker.ipc.devices.description import Device
 from broker.ipc.devices.messages import DeviceItem
@@ -231,7 +233,10 @@ class DeviceTable:
 
 
 def item_of(plug: Plug, sandboxes: list[str]) -> DeviceItem:
-    """Return a plug-in as ``vitrail-devices`` lists it to a broker."""
+    """Return a plug-in as ``vitrail-devices`` lists it to a broker.
+
+    Texts for users are cut, what rules compare is not.
+    """
     device = plug.device
     return DeviceItem(
         number=plug.number,
@@ -240,13 +245,13 @@ def item_of(plug: Plug, sandboxes: list[str]) -> DeviceItem:
         serial=device.serial,
         digest=device.digest,
         interfaces=[str(interface) for interface in device.interfaces],
-        title=device.title,
-        driver=device.driver,
+        title=fit(device.title, TEXT),
+        driver=fit(device.driver, TEXT),
         removable=device.removable,
         state=plug.state.value,
         authorized=device.authorized,
         hub=device.hub,
-        sandboxes=sandboxes,
+        sandboxes=sandboxes[: limits.DEVICE_LISTED_SANDBOXES],
         lease=plug.lease,
         attachment=plug.attachment,
     )

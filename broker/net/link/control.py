@@ -30,6 +30,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from broker.core.errors import InternalError, PeerError, RefusedError
+from broker.core.escape import fit
 from broker.core.framing import FrameReader, encode_frame
 from broker.core.limits import link as limits
 from broker.net.link.epoch import Purpose, Session
@@ -41,7 +42,6 @@ from broker.net.link.messages import (
     Message,
     decode,
     encode,
-    fit,
     replies_to,
 )
 from broker.net.link.open_requests import OpenRequests

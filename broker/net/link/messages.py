@@ -11,21 +11,22 @@ of printable characters (or the message is refused), and still only a claim.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import msgspec
 from typing_extensions import override
 
+from broker.core.decoding import OneLineMessage
 from broker.core.errors import RefusedError, VitrailError
+from broker.core.escape import fit
 from broker.core.launch_changes import LaunchChanges
 from broker.core.lease import Lease
 from broker.core.limits import audit as audit_limits
-from broker.core.limits import devices as device_limits
 from broker.core.limits import link as limits
 from broker.core.names import take_lease_id, take_sandbox_name
 from broker.ipc.control.types.faults import FAULTS, from_fault
+from broker.ipc.devices.messages import DeviceItem
 from broker.net.link.wire_types import LinkRefusedError, RefusalReason, Role
 
 _Number = Annotated[int, msgspec.Meta(ge=1, le=limits.LINK_COUNTER)]
@@ -44,33 +45,25 @@ _Notes = Annotated[
 _Hash = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9+/]{43}=\Z")]
 _Proof = Annotated[list[_Hash], msgspec.Meta(max_length=audit_limits.LINK_PROOF_HASHES)]
 _Grace = Annotated[float, msgspec.Meta(ge=0, le=limits.LINK_GRACE_SECONDS)]
-_SPACES = re.compile(r"\s+")
 
 _Fault = Literal["refused", "upstream", "setup", "internal"]
 _FAULTS: tuple[_Fault, ...] = ("refused", "upstream", "setup")
 
 
 class Message(
-    msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True
+    OneLineMessage,
+    msgspec.Struct,
+    frozen=True,
+    tag_field="type",
+    forbid_unknown_fields=True,
 ):
-    """Base of all messages; each text in it is one printable line.
+    """Base of all messages.
 
     A report says ``forbid_unknown_fields=False``: a newer end may add an optional field
     to it under the same version, and an older one shows less.  Never a message that has
     an effect or a decision in it: a field that narrows an order (``network`` of a start)
     must be obeyed or refused, not ignored.
     """
-
-    def __post_init__(self) -> None:
-        """Refuse hidden characters in a message.
-
-        Raises ValueError; ``fit`` removes them.
-        """
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
-            for text in value if isinstance(value, list) else (value,):
-                if isinstance(text, str) and not text.isprintable():
-                    raise ValueError(f"{name} has a hidden character")
 
 
 class LinkRequest(Message, frozen=True):
@@ -304,33 +297,10 @@ class StatusReply(LinkReply, frozen=True, tag="status", forbid_unknown_fields=Fa
     """Seconds since 1970, as it is there; 0: of a release that does not say it."""
 
 
-class LinkDevice(Message, frozen=True, tag=False, kw_only=True):
-    """One plug-in; ``devices.messages.DeviceItem`` in the words of the link."""
-
-    number: _Number
-    port: _Short
-    device_id: _Short
-    serial: _Text
-    digest: _Short
-    interfaces: Annotated[
-        list[Annotated[str, msgspec.Meta(max_length=8)]],
-        msgspec.Meta(max_length=device_limits.DEVICE_INTERFACES),
-    ]
-    title: _Text
-    driver: _Text
-    removable: _Short
-    state: _Short
-    authorized: bool
-    hub: bool
-    sandboxes: Annotated[list[_Short], msgspec.Meta(max_length=64)]
-    lease: _Short = ""
-    attachment: _Short = ""
-
-
 class DevicesReply(LinkReply, frozen=True, tag="devices"):
     """Some devices, in the order of their numbers; ``more``: ask after the last one."""
 
-    devices: Annotated[list[LinkDevice], msgspec.Meta(max_length=limits.LINK_DEVICES)]
+    devices: Annotated[list[DeviceItem], msgspec.Meta(max_length=limits.LINK_DEVICES)]
     more: bool = False
     strict: bool = False
     source: _Short = ""
@@ -407,10 +377,3 @@ def decode(untrusted_body: bytes, sender: Role) -> Message:
 def encode(message: Message) -> bytes:
     """The message as bytes, without checking it (``ControlChannel`` does)."""
     return _encoder.encode(message)
-
-
-def fit(text: str, limit: int = 120) -> str:
-    """Make our text fit for a message: one line, printable, cut."""
-    line = _SPACES.sub(" ", text)
-    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"

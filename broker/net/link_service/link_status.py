@@ -10,10 +10,10 @@ import trio
 
 from broker import __version__
 from broker.core.errors import VitrailError
+from broker.core.escape import fit
 from broker.core.limits import link as limits
 from broker.ipc.control.types.status import LinkOther, LinkStatus
 from broker.net.link import messages as m
-from broker.net.link.messages import fit
 from broker.net.link.wire_types import VERSION, Role
 from broker.net.link_service.epoch import Epoch
 

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
-import msgspec
 import trio
 
 from broker.core.errors import InternalError, UpstreamError, VitrailError
@@ -81,7 +80,7 @@ class RemoteDevices:
                 if device.number <= after or len(found) >= limits.DEVICES:
                     raise UpstreamError("the host sent an endless list of devices")
                 after = device.number
-                found.append(DeviceItem(**msgspec.structs.asdict(device)))
+                found.append(device)
             if not reply.more or not reply.devices:
                 return Devices(0, found, reply.strict, reply.source, reply.problems)
 

@@ -25,7 +25,7 @@ from broker.core.errors import (
     UpstreamError,
     VitrailError,
 )
-from broker.core.escape import printable
+from broker.core.escape import fit, printable
 from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.lease import Lease, Opening
 from broker.core.limits import link as limits
@@ -145,7 +145,7 @@ class RemoteHost(LinkEnd):
         """Ask the host to end a sandbox; returns when it is gone."""
         epoch = self._up()
         short = min(grace, limits.LINK_GRACE_SECONDS)
-        text = m.fit(reason, limits.LINK_TEXT_CHARACTERS)
+        text = fit(reason, limits.LINK_TEXT_CHARACTERS)
         await epoch.ask(lambda n: m.StopSandbox(n, lease, short, text))
 
     async def _wait_up(self, progress: Callable[[str], None]) -> Epoch:

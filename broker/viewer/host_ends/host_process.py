@@ -24,7 +24,7 @@ from broker.core.errors import (
     RefusedError,
     VitrailError,
 )
-from broker.core.escape import printable
+from broker.core.escape import fit, printable
 from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.lease import Lease, Opening
 from broker.core.limits import host_viewer as pair_limits
@@ -127,7 +127,7 @@ class HostProcess:
 
     async def stop(self, lease: LeaseId, *, grace: float, reason: str) -> None:
         """See ``Machines``."""
-        text = m.fit(reason, limits.LINK_TEXT_CHARACTERS)
+        text = fit(reason, limits.LINK_TEXT_CHARACTERS)
         await self.pair.ask(lambda n: p.StopLease(n, lease, grace, text))
 
     async def refuse_new(self) -> None:

@@ -64,6 +64,7 @@ GUARDS = (
     Guard("no interface is not storage only", "if not wanted.holds(values):", "tests/policy/rules/test_device_rules.py", "conditions_decide"),
     Guard("descriptors are whole", "if size < 2:", "tests/broker/ipc/devices/test_descriptors.py", "refused"),
     Guard("interfaces are counted", "if False:", "tests/broker/ipc/devices/test_descriptors.py", "interfaces_are_bounded"),
+    Guard("a string of a device has no space but the ordinary one", "", "tests/broker/ipc/devices/test_messages.py", "another_space"),
     Guard("a string is never shortened", "if False:", "tests/broker/ipc/devices/test_descriptors.py", "escaped_and_bounded"),
     Guard("ports are held", "if True:", "tests/broker/ipc/devices/test_table.py", "hundred_times"),
     Guard("a device in use is assigned to no second sandbox", "if False:", "tests/broker/ipc/devices/test_table.py", "two_sandboxes"),

@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core.errors import PeerError
+from broker.core.limits import devices as limits
 from broker.ipc.devices import messages
+from broker.ipc.devices.description import word
 from broker.ipc.devices.table import DeviceTable, item_of
 from shims.usb import usb_devices
 from tests.kit.usb.samples import device
@@ -43,6 +45,37 @@ def test_messages_come_back_as_they_went():
     item = item_of(table.plugs()[0], ["work"])
     reply = messages.Devices(3, [item], False, "udev", ["x"])
     assert messages.decode_reply(messages.encode(reply)) == reply
+
+
+def listed(sandboxes=("work",), **texts):
+    """Return a device as a broker receives it in a list."""
+    table = DeviceTable()
+    table.seen(device(**texts), 0.0)
+    item = item_of(table.plugs()[0], list(sandboxes))
+    reply = messages.Devices(3, [item], False, "udev", [])
+    return messages.decode_reply(messages.encode(reply)).devices[0]
+
+
+def test_long_texts_for_users_are_cut_and_the_serial_is_not():
+    long = "x" * limits.DEVICE_WORD_CHARACTERS
+    found = listed(manufacturer=long, product=long, serial=long, driver="y" * 401)
+    assert found.serial == long
+    assert (len(found.title), len(found.driver)) == (400, 400)
+    assert found.title.endswith("…")
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_device_lists_a_limited_number_of_sandboxes(more):
+    most = limits.DEVICE_LISTED_SANDBOXES
+    found = listed([f"box-{n}" for n in range(most + more)])
+    assert found.sandboxes == [f"box-{n}" for n in range(most)]
+
+
+def test_another_space_in_a_serial_number_is_escaped():
+    """A text with it is no line of a message: the device would hide all others."""
+    serial = word("A\N{NO-BREAK SPACE}B\N{EM SPACE}C D".encode())
+    assert serial == "A\\xa0B\\u2003C D"
+    assert listed(serial=serial).serial == serial
 
 
 def test_guest_reads_the_header_that_the_host_writes():

@@ -14,6 +14,7 @@ from broker.core.errors import (
     SetupError,
     UpstreamError,
 )
+from broker.core.escape import fit
 from broker.core.lease import Lease
 from broker.core.limits import audit as audit_limits
 from broker.core.limits import link as limits
@@ -165,7 +166,7 @@ def test_any_bytes_are_a_message_or_a_refusal(body, sender):
 
 @given(st.text(max_size=300), st.integers(1, 200))
 def test_fit_makes_any_text_fit(text, limit):
-    line = m.fit(text, limit)
+    line = fit(text, limit)
     assert len(line) <= limit
     assert line.isprintable()
     m.decode(m.encode(m.Bye(line)), Role.HOST)

@@ -18,7 +18,7 @@ from broker.net.link import messages, wire_types
 
 SCHEMAS = {
     2: "e812ca85ff03933cbe064e839cf8393afc6e37561c82c3fdd524b548f7253d68",
-    3: "a97b5478e9f4a55093fbba86733f4051ce7a82422e4488c5c97fc2bc5ba58981",
+    3: "5c764d5431cfa0827ebe34dfb286b3fecf4a4f43fdc47bbae986e81139c5d158",
 }
 """The digest of the messages of each version that was released, and of today's."""
 
