@@ -192,7 +192,6 @@ class RemoteViewer(LinkEnd):
         reason = BROKER_ENDS
         try:
             await self._note_up(epoch, str(self._config.endpoint))
-            await self._record_unseen()
             async with trio.open_nursery() as nursery:
                 ended = _Ended()
                 await nursery.start(_run_epoch, epoch, ended, nursery.cancel_scope)
@@ -202,6 +201,9 @@ class RemoteViewer(LinkEnd):
                 self._devices.announce()
                 for lease in self._leases.values():
                     nursery.start_soon(self._announce_again, epoch, lease)
+                # Not before: a stream that came in between counted as a first one.
+                with trio.CancelScope(shield=True):
+                    await self._record_unseen()
             reason = ended.reason
         finally:
             self.state.epoch = None

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import trio
 
-from broker.core.errors import UpstreamError
+from broker.core.errors import RefusedError, UpstreamError
 from broker.core.limits import link as limits
 from broker.core.names import SandboxName
+from broker.core.services import DISPLAY
 from broker.host.viewer_link import RemoteViewer
+from broker.ipc.host_viewer import StreamRefusedError
 from broker.net.link import messages as m
 from tests.kit.link.ends import Ends
 from tests.kit.link.host import obey
@@ -175,3 +178,28 @@ async def test_a_viewer_that_goes_while_its_machine_is_announced(
         for active_lease in host.active_leases():
             await host.stop(active_lease.lease.id, grace=0, reason="asked")
         assert all(machine.closed.is_set() for machine in launcher.machines)
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_a_stream_that_comes_while_the_link_is_made_is_no_first_one(
+    tmp_path, monkeypatch
+):
+    """A sandbox that tries without a pause: the viewer is there before the count is."""
+    real, tries, tried = RemoteViewer._record_unseen, [], trio.Event()
+
+    async def then_try(self, lease=None):
+        await real(self, lease)
+        if lease is None:
+            opening = SimpleNamespace(lease=lease_of[0], service=DISPLAY, direct=False)
+            with pytest.raises(RefusedError) as caught:
+                self._epoch_for(opening)
+            tries.append(caught.value)
+            tried.set()
+
+    async with a_host(tmp_path) as (ends, listener, host, _launcher, nursery):
+        lease_of = [await host.start(A)]
+        monkeypatch.setattr(RemoteViewer, "_record_unseen", then_try)
+        await ends.accepted(listener, nursery, partial(never, m.LeaseBegun))
+        await tried.wait()
+        assert "has not accepted the lease" in str(tries[0])
+        assert not isinstance(tries[0], StreamRefusedError)
