@@ -21,6 +21,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -59,15 +60,19 @@ def inside() -> bool:
 
 
 def own_machine(
-    *words: str, seconds: float, network: bool = False
+    *words: str, seconds: float, network: bool = False, follow: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program on a machine of its own; its output is one text."""
+    """Run a program on a machine of its own; its output is one text.
+
+    ``follow``: each line is also printed at once.  After so many seconds all its
+    processes are killed.
+    """
     more = (
         *(_MORE_IDS if _can_make(*_MORE_IDS) else ()),
         *(_NETWORK if network else ()),
     )
     argv = [*_WORDS, *more, sys.executable, "-m", __name__, *_NETWORK[:network], *words]
-    return subprocess.run(
+    with subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -75,9 +80,29 @@ def own_machine(
         text=True,
         errors="replace",
         cwd=Path(__file__).parents[2],
-        timeout=seconds,
-        check=False,
-    )
+    ) as child:
+        assert child.stdout is not None
+        late = threading.Event()
+
+        def kill() -> None:
+            late.set()
+            child.kill()
+
+        end = threading.Timer(seconds, kill)
+        end.start()
+        lines = []
+        try:
+            for line in child.stdout:
+                lines.append(line)
+                if follow:
+                    print(line, end="", flush=True)
+            code = child.wait()
+        finally:
+            end.cancel()
+            child.kill()
+    if late.is_set():
+        lines.append(f"killed: it has not ended within {seconds:g} s\n")
+    return subprocess.CompletedProcess(argv, code, "".join(lines))
 
 
 def remount_proc() -> None:

@@ -59,8 +59,9 @@ class InstalledPackage:
         text = module.read_text()
         assert f'"{OLD}"' in text
         module.write_text(text.replace(f'"{OLD}"', f'"{version}"'))
-        # A compiled module is known by the time and size of its source.
-        now = module.stat().st_mtime + 10 * number
+        # A compiled module is known by the time and size of its source.  The old one is
+        # made older, because dpkg-deb clamps what is newer than its own begin.
+        now = module.stat().st_mtime - 10 * (1 - number)
         os.utime(module, (now, now))
         (tree / "DEBIAN").mkdir()
         (tree / "DEBIAN/control").write_text(_CONTROL.format(version=version))
