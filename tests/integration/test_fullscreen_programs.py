@@ -22,13 +22,25 @@ from tests.kit.wayland.pixels import frames
 from tests.kit.wayland.plasma_person import PlasmaHands, plasma
 from tests.kit.wayland.stand import FRAME, SIZE, filtered
 
-LOGO, UP, DOWN, PAGE_UP, F = 125, 103, 108, 104, 33
+LOGO, UP, DOWN, PAGE_UP, F, F11 = 125, 103, 108, 104, 33, 87
+PREFERENCES = """\
+user_pref("browser.shell.checkDefaultBrowser", false);
+user_pref("browser.aboutwelcome.enabled", false);
+user_pref("datareporting.policy.dataSubmissionEnabled", false);
+user_pref("full-screen-api.transition-duration.enter", "0 0");
+user_pref("full-screen-api.transition-duration.leave", "0 0");
+"""
 FILM = "av://lavfi:testsrc=size=320x200"
 MPV = (
     *("mpv", "--no-config", "--vo=wlshm", "--no-audio", "--loop=inf", "--no-osc"),
     *("--osd-level=0", "--hwdec=no", "--keepaspect-window=no", FILM),
 )
 RULES = WindowRules("work", color=FRAME)
+
+PLACE = """\
+{"chrome://browser/content/browser.xhtml":
+ {"main-window": {"width": "900", "height": "600", "sizemode": "normal"}}}
+"""
 
 
 class Seat:
@@ -95,29 +107,47 @@ async def test_a_film_is_fullscreen_within_its_frame_and_back_as_it_was(kind, tm
     async with at(kind, tmp_path) as seat, filtered(seat.comp, RULES) as it:
         it.run(*MPV)
         await framed(seat, "shown", lambda frame: True)
-        before = frames(await seat.look(), FRAME)[0]
         if kind != "sway":
             await framed(seat, "small", lambda frame: not is_whole(frame))
-        steps = (
-            ["F", "f"] if kind == "sway" else ["F", "f", "M", "F", "f", "m", "F", "f"]
-        )
-        normal = before
-        for n, step in enumerate(steps):
-            if step in "Ff":
-                seat.keys.press(F)
-            else:
-                seat.maximise(on=step == "M")
-            if step == "F":
-                await framed(seat, f"{n}: {step}", is_whole)
-            elif step == "M":
-                await framed(seat, f"{n}: {step}", lambda frame: frame.w == SIZE[0])
-                normal = frames(await seat.look(), FRAME)[0]
-            else:
-                if step == "m":
-                    normal = before
-                await framed(
-                    seat,
-                    f"{n}: {step}",
-                    lambda frame, was=normal: frame[2:4] == was[2:4],
-                )
+        await played(seat, "Ff" if kind == "sway" else "FfMFfmFf", F)
         assert it.ends == []
+
+
+@pytest.mark.long
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("kind", ["kwin", "gnome"])
+async def test_firefox_is_fullscreen_by_f11_and_back_as_it_was(kind, tmp_path):
+    """From a window, and maximised by its user."""
+    if not shutil.which("firefox-esr"):
+        pytest.skip("firefox-esr is missing")
+    profile = tmp_path / "profile"
+    profile.mkdir()
+    (profile / "user.js").write_text(PREFERENCES)
+    (profile / "xulstore.json").write_text(PLACE)
+    async with at(kind, tmp_path) as seat, filtered(seat.comp, RULES) as it:
+        words = ("--no-remote", "--profile", str(profile), "about:blank")
+        it.run("firefox-esr", *words, HOME=str(tmp_path), MOZ_ENABLE_WAYLAND="1")
+        await framed(seat, "shown", lambda frame: not is_whole(frame))
+        await played(seat, "FfMFf", F11)
+        assert it.ends == []
+
+
+async def played(seat, steps, key):
+    """F and f: the program's own key; M and m: the user maximises, and undoes it."""
+    before = normal = frames(await seat.look(), FRAME)[0]
+    for n, step in enumerate(steps):
+        if step in "Ff":
+            seat.keys.press(key)
+        else:
+            seat.maximise(on=step == "M")
+        if step == "F":
+            await framed(seat, f"{n}: {step}", is_whole)
+        elif step == "M":
+            await framed(seat, f"{n}: {step}", lambda frame: frame.w == SIZE[0])
+            normal = frames(await seat.look(), FRAME)[0]
+        else:
+            if step == "m":
+                normal = before
+            await framed(
+                seat, f"{n}: {step}", lambda frame, was=normal: frame[2:4] == was[2:4]
+            )

@@ -73,6 +73,26 @@ async def has_banner(screen):
     return all(60 < n < 110 and max(one) - min(one) < 8 for one in row for n in one)
 
 
+RUSSIAN = "[org/gnome/desktop/input-sources]\nsources=[('xkb', 'ru')]\n"
+
+
+async def test_the_word_is_typed_in_a_cyrillic_layout(tmp_path):
+    """The keys count by their places."""
+    out = Path(os.environ.get("VITRAIL_OUT") or tmp_path)
+    made = at_desktop("gnome", out, records("foot"), RULES, RUSSIAN)
+    async with made as (screen, w), running(w, "web"):
+        await eventually(partial(screen.counted, ORANGE))
+        screen.press("a")
+        await screen.picture("gnome-cyrillic")
+        async with running(w, "work"):
+            await eventually(partial(screen.counted, GREEN))
+            (asked,) = await eventually(partial(pending, w))
+            await eventually(partial(screen.counted, _DENY))
+            screen.press(*"allow")
+            done = await w.wait_event("question.answered", question=asked.id)
+            assert (done["answer"], done["answered_by"]) == ("allow", "person")
+
+
 TITLE = "Vitrail asks about web"
 
 

@@ -18,7 +18,7 @@ import trio
 
 from broker.core.streams.wayland_rules import Fullscreen, WindowRules
 from tests.attack.test_wayland_pixels import PAINT
-from tests.kit.wayland.client import Window
+from tests.kit.wayland.client import ServerError, Window
 from tests.kit.wayland.compositor import desktop
 from tests.kit.wayland.input import SHIFT, Keyboard
 from tests.kit.wayland.mutter_person import GnomeKeyboard, gnome
@@ -174,8 +174,7 @@ async def run(it, act: Callable[[Window], None]) -> None:
     ("kind", "mode"),
     [
         *((kind, Fullscreen.FAKE) for kind in ("sway", "weston", "kwin", "mutter")),
-        # weston 10 refuses what a program draws that was fullscreen and is maximised
-        # and not maximised again meanwhile (docs/desktops.md).
+        # weston 10 ends a program for it (below).
         ("sway", Fullscreen.FRAMED),
         pytest.param("kwin", Fullscreen.FRAMED, marks=pytest.mark.long),
         pytest.param("mutter", Fullscreen.FRAMED, marks=pytest.mark.long),
@@ -233,9 +232,7 @@ async def test_what_the_user_maximised_stays_so(kind, mode):
 
 
 @pytest.mark.parametrize("direct", [True, False], ids=["direct", "filtered"])
-async def test_weston_ends_what_is_not_maximised_any_more_while_it_is_fullscreen(
-    direct,
-):
+async def test_weston_ends_what_is_not_maximised_any_more_while_it_is_fullscreen(direct):
     """It sends the size 0x0, "you choose", as a fullscreen one, and refuses each picture.
 
     weston 10 does so to any program; where this fails, it has been mended, and the orders
@@ -247,14 +244,12 @@ async def test_weston_ends_what_is_not_maximised_any_more_while_it_is_fullscreen
         for step in "FM":
             window.do(step)
             c.roundtrip()
-        window.do("m")
         with pytest.raises(ServerError) as error:
+            window.do("m")
             c.roundtrip()
         assert (c.kinds[error.value.object_id], error.value.code) == ("xdg_wm_base", 4)
         if direct:
-            assert error.value.text.endswith(
-                "than the configured fullscreen state (0 x 0)"
-            )
+            assert error.value.text.endswith("than the configured fullscreen state (0 x 0)")
 
     async with desktop(config_extra=CONFIG) as comp, nested(comp, "weston") as inner:
         if not direct:
