@@ -52,7 +52,7 @@ class ChordsMessage(TypedMessage, frozen=True, tag="chords"):
     paste: _Text
 
 
-class AskTypesMessage(TypedMessage, frozen=True, tag="ask-types"):
+class AskTypes(TypedMessage, frozen=True, tag="ask-types"):
     """Which types has the sandbox's selection?  Answered by ClipboardTypes.
 
     ``host``: the user's own one, as the compositor offers it to the
@@ -88,7 +88,7 @@ class StopRead(TypedMessage, frozen=True, tag="stop-read"):
     transfer: _Count
 
 
-class RewriteMessage(TypedMessage, frozen=True, tag="rewrite"):
+class Rewrite(TypedMessage, frozen=True, tag="rewrite"):
     """Write content again, clean in the ways of ``clean``.
 
     A sealed file with the content comes with it, and a file of the
@@ -102,7 +102,7 @@ class RewriteMessage(TypedMessage, frozen=True, tag="rewrite"):
     clean: Annotated[list[_Word], msgspec.Meta(min_length=1, max_length=4)]
 
 
-class OfferMessage(TypedMessage, frozen=True, tag="offer"):
+class Offer(TypedMessage, frozen=True, tag="offer"):
     """Make this the sandbox's selection; a sealed file comes with it."""
 
     transfer: _Count
@@ -122,36 +122,36 @@ class DragsMessage(TypedMessage, frozen=True, tag="drags"):
     """Kinds that a rule lets the user's own programs have of it at once."""
 
 
-class AcceptDragMessage(TypedMessage, frozen=True, tag="accept-drag"):
+class AcceptDrag(TypedMessage, frozen=True, tag="accept-drag"):
     """The drag may be dropped on the window that it is over (DragOver)."""
 
     number: _Count
 
 
-class EndDragMessage(TypedMessage, frozen=True, tag="end-drag"):
+class EndDrag(TypedMessage, frozen=True, tag="end-drag"):
     """Nothing more is wanted of the dropped content (DragOver, DragWanted).
 
     ``finished``: it was read, and the compositor may be notified.
     """
 
     number: _Count
-    finished: bool
+    finished: bool = False
 
 
-class ServeMessage(TypedMessage, frozen=True, tag="serve"):
+class Serve(TypedMessage, frozen=True, tag="serve"):
     """Give it to the requester (DragWanted); a sealed file comes with it."""
 
     number: _Count
     size: _Size
 
 
-class WithdrawMessage(TypedMessage, frozen=True, tag="withdraw"):
+class Withdraw(TypedMessage, frozen=True, tag="withdraw"):
     """Forget the content offered, or exported, under this number."""
 
     transfer: _Count
 
 
-class ExportMessage(TypedMessage, frozen=True, tag="export"):
+class Export(TypedMessage, frozen=True, tag="export"):
     """Make this the user's own selection, by the right of that press.
 
     A sealed file comes with it.  ``mark`` is one type more, of a random name,
@@ -166,17 +166,17 @@ class ExportMessage(TypedMessage, frozen=True, tag="export"):
 
 ToWorker: TypeAlias = (
     ChordsMessage
-    | AskTypesMessage
+    | AskTypes
     | ReadType
     | StopRead
-    | RewriteMessage
-    | OfferMessage
-    | WithdrawMessage
-    | ExportMessage
+    | Rewrite
+    | Offer
+    | Withdraw
+    | Export
     | DragsMessage
-    | AcceptDragMessage
-    | EndDragMessage
-    | ServeMessage
+    | AcceptDrag
+    | EndDrag
+    | Serve
 )
 
 # -- worker to supervisor ------------------------------------------------------

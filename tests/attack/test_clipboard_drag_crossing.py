@@ -336,7 +336,8 @@ async def test_a_drop_inside_of_a_sandbox_stays_in_it():
             red(c, act)
 
         await guest(it, "blue", target, title="target")
-        assert not any(isinstance(order, w.AskTypes) for order in it.orders)
+        asked = [o for o in it.orders if isinstance(o.message, messages.AskTypes)]
+        assert asked == []
 
 
 async def test_the_persons_own_drag_comes_in_by_rule_only_after_the_drop():

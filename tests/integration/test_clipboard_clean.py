@@ -40,8 +40,9 @@ async def test_a_jailed_worker_writes_it_again_or_says_why_not(kind, data, clean
                 SandboxName("work"), base, base / "wayland-0"
             )
             assert mine.jail.seccomp
-            order = w.Rewrite("work", 7, w.Item(kind, data), frozenset({"controls"}))
-            await clipboard_member.order(mine, order)
+            rewrite = m.Rewrite(7, kind, len(data), ["controls"])
+            order = w.Order("work", rewrite, (w.Item(kind, data),))
+            await clipboard_member.send_order(mine, order)
             with trio.fail_after(60):
                 while True:
                     said = await mine.messages.receive()

@@ -158,7 +158,7 @@ class Party(clipboard_member.ClipboardMember):
     ) -> None:
         """Feed a drop, or a request for dragged content, to the exchange."""
         if not self._pace.take(trio.current_time()):
-            self.give(w.EndDrag(self.lease.sandbox, said.number))
+            self.give(w.Order(self.lease.sandbox, messages.EndDrag(said.number)))
         elif isinstance(said, messages.DragWantedMessage):
             terms = await self._clipboard.dragged_out(self.lease)
             wanted = w.DragWanted(said.number, said.mark, said.name, terms)
@@ -213,7 +213,7 @@ class Party(clipboard_member.ClipboardMember):
             if mine is None:
                 continue  # it has ended, and the crossing hears of that
             try:
-                await clipboard_member.order(mine, order)
+                await clipboard_member.send_order(mine, order)
             except UpstreamError:
                 continue  # the same
 
@@ -487,8 +487,11 @@ class ClipboardService:
             log_exception(error)
             for action in actions:
                 # guard: a program that asks for dropped content gets its end after an error
-                if isinstance(action, w.Serve):  # the asking client waits for an end
-                    self._give(w.EndDrag(action.sandbox, action.number))
+                if isinstance(action, w.Order) and isinstance(
+                    action.message, messages.Serve
+                ):  # the asking client waits for an end
+                    end = messages.EndDrag(action.message.number)
+                    self._give(w.Order(action.sandbox, end))
             await self._wipe()
         self._forget_undecided()
         self._changed.set()
@@ -508,7 +511,7 @@ class ClipboardService:
         text = "the audit log could not be written, or an internal error occurred"
         self.notify("Clipboard wiped", text)
         for action in self._core.feed("", w.EpochChanged(), trio.current_time()):
-            if isinstance(action, w.Withdraw | w.StopTransfer | w.EndDrag):
+            if isinstance(action, w.Order) and not action.items:
                 await self._do(action)
 
     async def _do(self, action: w.Action) -> None:

@@ -199,7 +199,7 @@ class Worker:
                 )
         if isinstance(message, clipboard.ReadType):
             fds = [*fds, self._file_for(message.transfer, message.max_bytes)]
-        elif isinstance(message, clipboard.RewriteMessage):
+        elif isinstance(message, clipboard.Rewrite):
             most = clipboard_limits.CLIPBOARD_BYTES_MOST
             fds = [*fds, self._file_for(message.transfer, most)]
         elif isinstance(message, clipboard.StopRead):

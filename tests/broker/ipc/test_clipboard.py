@@ -28,13 +28,13 @@ FROM_WORKER = [
 ]
 TO_WORKER = [
     c.ChordsMessage("Super+Shift+C", "Super+Shift+V"),
-    c.AskTypesMessage(1, host=True),
+    c.AskTypes(1, host=True),
     c.ReadType(1, "text/plain", 64_000),
     c.StopRead(1),
-    c.RewriteMessage(2, "image/png", 9, ["images"]),
-    c.OfferMessage(2, [PIECE], primary=True),
-    c.WithdrawMessage(2),
-    c.ExportMessage(3, 9, [PIECE], "application/x-mark"),
+    c.Rewrite(2, "image/png", 9, ["images"]),
+    c.Offer(2, [PIECE], primary=True),
+    c.Withdraw(2),
+    c.Export(3, 9, [PIECE], "application/x-mark"),
 ]
 
 

@@ -123,7 +123,7 @@ class Board:
     async def answer(self, name, kinds):
         """Answer as a worker whose sandbox has these types and contents."""
         guest = self.guests[name]
-        ask = await guest.worker.next(m.AskTypesMessage)
+        ask = await guest.worker.next(m.AskTypes)
         await guest.say(m.ClipboardTypes(ask.transfer, list(kinds)))
         return ask
 
@@ -149,7 +149,7 @@ class Board:
     async def paste(self, name="vault"):
         """Press, and return what the sandbox is offered."""
         await self.chord(name, paste=True)
-        return await self.guests[name].worker.next(m.OfferMessage)
+        return await self.guests[name].worker.next(m.Offer)
 
     def events(self, *kinds):
         return self.book.events(*(kinds or ("clipboard",)))

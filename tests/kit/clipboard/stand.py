@@ -128,15 +128,15 @@ class Desk:
                         await self.feed("", w.Decided(transfer, terms))
                 case w.Blame():
                     raise AssertionError(action)
-                case _:
-                    if isinstance(action, w.Offer | w.Withdraw):
-                        self.offers.append((action.sandbox, action.transfer))
-                    await self._order(self.rooms[action.sandbox], action)
+                case w.Order(sandbox, message):
+                    if isinstance(message, messages.Offer | messages.Withdraw):
+                        self.offers.append((sandbox, message.transfer))
+                    await self._order(self.rooms[sandbox], action)
         self._tell()
 
     async def _order(self, room: JailedStand, action: w.Order) -> None:
         try:
-            await clipboard_member.order(room.worker, action)
+            await clipboard_member.send_order(room.worker, action)
         except UpstreamError:
             # The person's last press may be heard after the test's last line.
             if not room.closing:
@@ -211,7 +211,9 @@ class Desk:
             for who, said in self.said
             if who == name and isinstance(said, messages.DragOverMessage)
         ]
-        return bool(overs) and w.AcceptDrag(name, overs[-1]) in self.orders
+        return (
+            bool(overs) and w.Order(name, messages.AcceptDrag(overs[-1])) in self.orders
+        )
 
     async def record_after(self, before: int) -> w.RecordCrossing:
         """The first one after so many."""

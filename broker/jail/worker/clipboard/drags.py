@@ -136,11 +136,11 @@ class WorkerDrags(DragPort):
         match order:
             case messages.DragsMessage(cross, outward):
                 self._cross, self._outward = cross, frozenset(outward)
-            case messages.AcceptDragMessage(number) if number in self._overs:
+            case messages.AcceptDrag(number) if number in self._overs:
                 foreign_drags.accept(self._overs[number])
-            case messages.EndDragMessage(number, finished):
+            case messages.EndDrag(number, finished):
                 self._end(number, finished=finished)
-            case messages.ServeMessage(number, size):
+            case messages.Serve(number, size):
                 fd = self._wanted.pop(number, -1)
                 if fd >= 0 and not self._serving.serve(fd, fds[0], 0, size):
                     os.close(fd)

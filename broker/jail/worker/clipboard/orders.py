@@ -44,18 +44,13 @@ CLIPBOARD, PRIMARY = "clipboard", "primary"
 _PIPE_BYTES = 1 << 16
 """Capacity of a pipe: pipe(7)."""
 _NO_ROOM = "the sandbox's worker has too many transfers"
-_ONE_FILE = (
-    messages.ReadType
-    | messages.OfferMessage
-    | messages.ExportMessage
-    | messages.ServeMessage
-)
+_ONE_FILE = messages.ReadType | messages.Offer | messages.Export | messages.Serve
 Outbox: TypeAlias = "trio.MemorySendChannel[all_messages.FromWorker]"
 
 
 def _files_of(order: messages.ToWorker) -> int:
     """How many descriptors come with an order."""
-    if isinstance(order, messages.RewriteMessage):
+    if isinstance(order, messages.Rewrite):
         return 2
     return int(isinstance(order, _ONE_FILE))
 
@@ -182,22 +177,22 @@ class WorkerClipboard(InputListener):
         match order:
             case messages.ChordsMessage():
                 self._choose(order)
-            case messages.AskTypesMessage():
+            case messages.AskTypes():
                 types = self._types(order)
                 self._say(messages.ClipboardTypes(order.transfer, types))
             case messages.ReadType():
                 self._start_reading(order, fds[0])
             case messages.StopRead():
                 self._reading.cancel()
-            case messages.RewriteMessage():
+            case messages.Rewrite():
                 self._reading.cancel()  # one at a time
                 self._reading = trio.CancelScope()
                 self._task(self._rewrite, order, fds, self._reading)
-            case messages.OfferMessage():
+            case messages.Offer():
                 self._offer(order, fds[0])
-            case messages.ExportMessage():
+            case messages.Export():
                 self._start_export(order, fds[0])
-            case messages.WithdrawMessage(transfer):
+            case messages.Withdraw(transfer):
                 self._withdraw(transfer)
             case _:
                 self.drags.obey(order, fds)
@@ -209,7 +204,7 @@ class WorkerClipboard(InputListener):
 
     # -- reading -----------------------------------------------------------------------
 
-    def _types(self, order: messages.AskTypesMessage) -> list[str]:
+    def _types(self, order: messages.AskTypes) -> list[str]:
         """Return the types that can be read now, and keep their origin for it."""
         self._reading.cancel()
         if order.drag or order.drop:
@@ -326,7 +321,7 @@ class WorkerClipboard(InputListener):
 
     async def _rewrite(
         self,
-        order: messages.RewriteMessage,
+        order: messages.Rewrite,
         fds: Sequence[int],
         scope: trio.CancelScope,
     ) -> None:
@@ -338,7 +333,7 @@ class WorkerClipboard(InputListener):
             fdpass.close_all(fds)
 
     async def _answer_rewritten(
-        self, order: messages.RewriteMessage, fd: int, into: int
+        self, order: messages.Rewrite, fd: int, into: int
     ) -> None:
         """Rewrite a content without active parts; send it to the viewer."""
         try:
@@ -360,7 +355,7 @@ class WorkerClipboard(InputListener):
 
     # -- given content -----------------------------------------------------------------
 
-    def _offer(self, order: messages.OfferMessage, fd: int) -> None:
+    def _offer(self, order: messages.Offer, fd: int) -> None:
         """Make content the sandbox's selection; the previous one ends."""
         if order.drop:
             held = ServedContent(self, order.transfer, order.pieces, fd)
@@ -407,12 +402,12 @@ class WorkerClipboard(InputListener):
 
     # -- to the user's own programs -------------------------------------------------------
 
-    def _start_export(self, order: messages.ExportMessage, fd: int) -> None:
+    def _start_export(self, order: messages.Export, fd: int) -> None:
         problem = self._export(order, fd)
         if problem:
             self._say(messages.Exported(order.transfer, problem))
 
-    def _export(self, order: messages.ExportMessage, fd: int) -> str:
+    def _export(self, order: messages.Export, fd: int) -> str:
         """Set the user's selection to copied content; return what prevents that."""
         press = self._copy
         # guard: an export needs its press

@@ -190,7 +190,7 @@ class ToHost(ServedContent, ExportPort):
     def __init__(
         self,
         owner: ContentOwner,
-        order: messages.ExportMessage,
+        order: messages.Export,
         fd: int,
         core: ClientState,
     ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from broker.ipc import clipboard as ipc
 from broker.viewer.clipboard.exchange import drags
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange.content import HeldContent, in_bytes
@@ -57,7 +58,7 @@ class BrokerState:
             return
         if copy.host and copy.into is None:
             self._paste = None
-        yield w.StopTransfer(copy.reader, copy.transfer)
+        yield w.Order(copy.reader, ipc.StopRead(copy.transfer))
         yield from drags.given_up(copy.source, copy.target, copy.drop, reason)
 
     def _drop_paste(self, reason: str) -> Iterator[w.Action]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from broker.core.clipboard.types import PNG, TEXT, fits
+from broker.core.clipboard.types import PNG, TEXT, fits, names_of
 from broker.core.limits import clipboard as limits
+from broker.ipc import clipboard as ipc
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange import reasons
 from broker.viewer.clipboard.exchange.files import URI_LIST
@@ -43,6 +44,11 @@ class HeldContent:
 def size_of(items: tuple[w.Item, ...] | list[w.Item]) -> int:
     """Bytes, of all items together."""
     return sum(len(item.data) for item in items)
+
+
+def pieces_of(items: tuple[w.Item, ...]) -> list[ipc.Piece]:
+    """Return the place of each item, and the types under which it is offered."""
+    return [ipc.Piece(list(names_of(i.kind)), len(i.data)) for i in items]
 
 
 def most(max_bytes: int) -> int:

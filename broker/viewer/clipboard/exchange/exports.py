@@ -23,6 +23,7 @@ from broker.viewer.clipboard.exchange import reasons
 from broker.viewer.clipboard.exchange.content import (
     HeldContent,
     crossing,
+    pieces_of,
     size_of,
     ticking,
 )
@@ -166,7 +167,9 @@ class Exports:
                 self._marks.popitem(last=False)
             until = now + ticking(asked.terms.ttl)
             self._standing = _Standing(asked.transfer, asked.held.source, items, until)
-            yield w.Export(asked.held.source, asked.transfer, asked.press, items, mark)
+            pieces = pieces_of(items)
+            export = ipc.Export(asked.transfer, asked.press, pieces, mark)
+            yield w.Order(asked.held.source, export, items)
 
     def exported(self, sandbox: str, event: ipc.Exported) -> Iterator[w.Action]:
         """Handle a worker's answer on an export: record it, or drop it on a problem."""
@@ -217,7 +220,7 @@ class Exports:
         """Take the export back from the user's selection, if it is there."""
         standing, self._standing = self._standing, None
         if standing is not None:
-            yield w.Withdraw(standing.source, standing.transfer)
+            yield w.Order(standing.source, ipc.Withdraw(standing.transfer))
             yield w.RecordCrossing(outcome, standing.source, w.VIEWER, reason=reason)
 
     def gone(self, sandbox: str) -> Iterator[w.Action]:

@@ -2,7 +2,8 @@
 
 An event is a report of a worker (``ipc.clipboard``), or one of those below.  The
 sandbox whose worker sent it is beside it: the session knows that by the connection,
-it is never taken from a message, so no worker speaks for another.
+it is never taken from a message, so no worker speaks for another.  An order has the
+message for a worker, and that worker's sandbox beside it.
 """
 
 from __future__ import annotations
@@ -190,51 +191,12 @@ Event = (
 # -- out -----------------------------------------------------------------------------
 
 
-class AskTypes(_Message, frozen=True):
-    """Ask the sandbox's worker which types its selection has.
-
-    ``host``: not the sandbox's, but the user's, which the compositor shows to
-    the client that has the keyboard.
-    """
+class Order(_Message, frozen=True):
+    """An order to the worker of ``sandbox``; its content is beside it, as in ipc."""
 
     sandbox: str
-    transfer: int
-    host: bool = False
-    primary: bool = False
-    """The primary selection, not copied content."""
-    drag: str = ""
-    """The mark of its drag, of which this is asked."""
-    drop: int = 0
-    """The number of the drop of the user's own drag, of which it is asked."""
-
-
-class Read(_Message, frozen=True):
-    """Read one type, through our pipe; say when it is over ``max_bytes``.
-
-    The worker sends at most one byte more than that: then all is refused.
-    """
-
-    sandbox: str
-    transfer: int
-    name: str
-    max_bytes: int
-    host: bool = False
-
-
-class Rewrite(_Message, frozen=True):
-    """Have the target's worker clean it in its jail; answered as Read is."""
-
-    sandbox: str
-    transfer: int
-    item: Item
-    clean: frozenset[str]
-
-
-class StopTransfer(_Message, frozen=True):
-    """Close the pipe; nothing more is wanted of this transfer."""
-
-    sandbox: str
-    transfer: int
+    message: ipc.ToWorker
+    items: tuple[Item, ...] = ()
 
 
 class AskPolicy(_Message, frozen=True):
@@ -254,22 +216,6 @@ class AskPolicy(_Message, frozen=True):
     """Whether it was dragged there, not copied."""
 
 
-class Offer(_Message, frozen=True):
-    """Make content the target's selection, served by its filter; forget it after ``ttl``.
-
-    With ``drop``: give it to the window where that was dropped, instead.
-    """
-
-    sandbox: str
-    transfer: int
-    source: str
-    items: tuple[Item, ...]
-    ttl: float
-    primary: bool = False
-    """As the primary selection, too."""
-    drop: int = 0
-
-
 class CarryFiles(_Message, frozen=True):
     """Have the files' bytes go to the target by ``vitrail.FileCopy``.
 
@@ -280,46 +226,6 @@ class CarryFiles(_Message, frozen=True):
     source: str
     target: str
     files: tuple[str, ...]
-
-
-class AcceptDrag(_Message, frozen=True):
-    """A rule could let that drag in: the user may drop it."""
-
-    sandbox: str
-    number: int
-
-
-class EndDrag(_Message, frozen=True):
-    """Nothing more is wanted of that drag; ``finished``: all was read."""
-
-    sandbox: str
-    number: int
-    finished: bool = False
-
-
-class Serve(_Message, frozen=True):
-    """Give it to the user's own program that asked."""
-
-    sandbox: str
-    number: int
-    item: Item
-
-
-class Export(_Message, frozen=True):
-    """Make content the user's own selection, by the chord's press and under ``mark``."""
-
-    sandbox: str
-    transfer: int
-    press: int
-    items: tuple[Item, ...]
-    mark: str
-
-
-class Withdraw(_Message, frozen=True):
-    """The target's filter forgets its offer."""
-
-    sandbox: str
-    transfer: int
 
 
 class Blame(_Message, frozen=True):
@@ -361,19 +267,5 @@ class RecordCrossing(_Message, frozen=True):
     by_policy: bool = False
     """Refused by the policy, which has recorded that already."""
 
-
-Order = (
-    AskTypes
-    | Read
-    | Rewrite
-    | StopTransfer
-    | Offer
-    | AcceptDrag
-    | EndDrag
-    | Serve
-    | Export
-    | Withdraw
-)
-"""The actions that the worker of ``sandbox`` carries out."""
 
 Action = Order | AskPolicy | CarryFiles | Blame | RecordCrossing

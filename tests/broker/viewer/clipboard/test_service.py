@@ -158,7 +158,7 @@ async def test_limits_are_those_of_the_rules_when_the_person_has_answered(
         await b.copy()
         await b.chord("vault", paste=True)
         if crosses:
-            assert await b.guests["vault"].worker.next(m.OfferMessage)
+            assert await b.guests["vault"].worker.next(m.Offer)
         else:
             await b.wait_told("Not pasted: work → vault")
             assert b.guests["vault"].worker.orders == []
@@ -216,7 +216,7 @@ async def test_conditions_and_limits_of_a_rule(rule, kinds, crosses, read):
             await b.wait_told("Not pasted")
             assert b.guests["vault"].worker.orders == []
         else:
-            offer = await b.guests["vault"].worker.next(m.OfferMessage)
+            offer = await b.guests["vault"].worker.next(m.Offer)
             assert [piece.size for piece in offer.pieces] == crosses
 
 
@@ -245,7 +245,7 @@ async def test_a_rules_ttl_is_the_age_and_the_offers_time(mock_clock):
         await b.copy()
         offer = await b.paste()
         mock_clock.jump(60)
-        withdraw = await b.guests["vault"].worker.next(m.WithdrawMessage)
+        withdraw = await b.guests["vault"].worker.next(m.Withdraw)
         assert withdraw.transfer == offer.transfer
         await b.wait_told("Clipboard wiped: work → vault")
 
@@ -285,8 +285,7 @@ async def test_what_cannot_be_recorded_is_not_pasted(monkeypatch):
         await b.wait_told("Clipboard wiped")
         await b.clipboard.clear()
         assert not any(
-            isinstance(order, m.OfferMessage)
-            for order in b.guests["vault"].worker.orders
+            isinstance(order, m.Offer) for order in b.guests["vault"].worker.orders
         )
         assert b.clipboard.status().offered == ()
 
@@ -300,11 +299,11 @@ async def test_the_targets_worker_cleans_where_its_record_asks_for_it():
         await b.copy()
         await b.chord("vault", paste=True)
         vault = b.guests["vault"]
-        rewrite = await vault.worker.next(m.RewriteMessage)
+        rewrite = await vault.worker.next(m.Rewrite)
         assert (rewrite.kind, rewrite.clean) == ("text/plain", ["controls"])
         assert vault.worker.contents == [TEXT]
         await vault.say(w.CheckedContent(rewrite.transfer, b"clean"))
-        await vault.worker.next(m.OfferMessage)
+        await vault.worker.next(m.Offer)
         assert vault.worker.contents[-1] == b"clean"
         (pasted,) = b.events("clipboard.pasted")
         assert pasted["bytes"] == len(b"clean")
@@ -324,7 +323,7 @@ async def test_the_persons_own_selection_comes_in_by_the_paste_chord():
         assert ask.host
         read = await b.give("vault", {"text/plain": TEXT})
         assert read.host
-        await b.guests["vault"].worker.next(m.OfferMessage)
+        await b.guests["vault"].worker.next(m.Offer)
         (pasted,) = b.events("clipboard.pasted")
         assert (pasted["sandbox"], pasted["target"]) == ("@adminvm", "vault")
         await b.wait_told("23 bytes of text: your own programs → vault")
@@ -356,12 +355,12 @@ async def test_out_into_the_persons_own_selection():
         press = await b.chord("work", paste=False)
         await b.answer("work", {"text/plain": TEXT})
         await b.give("work", {"text/plain": TEXT})
-        export = await b.guests["work"].worker.next(m.ExportMessage)
+        export = await b.guests["work"].worker.next(m.Export)
         assert export.press == press
         await b.wait_told("work → your own programs")
         await b.guests["work"].say(m.Exported(export.transfer))
         await b.clipboard.clear()
-        withdraw = await b.guests["work"].worker.next(m.WithdrawMessage)
+        withdraw = await b.guests["work"].worker.next(m.Withdraw)
         assert withdraw.transfer == export.transfer
 
 
@@ -372,7 +371,7 @@ async def test_out_and_in_again_is_from_sandbox_to_sandbox():
         await b.chord("work", paste=False)
         await b.answer("work", {"text/plain": TEXT})
         await b.give("work", {"text/plain": TEXT})
-        export = await b.guests["work"].worker.next(m.ExportMessage)
+        export = await b.guests["work"].worker.next(m.Export)
         await b.clipboard.clear()
         await inward(b, "vault", ("text/plain", export.mark))
         _, text = await b.wait_told("Not pasted: your own programs → vault")
@@ -380,7 +379,7 @@ async def test_out_and_in_again_is_from_sandbox_to_sandbox():
         assert len(b.guests["vault"].worker.orders) == 1, "only its types were asked"
         await inward(b, "web", ("text/plain", export.mark))
         await b.give("web", {"text/plain": TEXT})
-        await b.guests["web"].worker.next(m.OfferMessage)
+        await b.guests["web"].worker.next(m.Offer)
 
 
 async def test_a_copy_that_may_not_go_out_is_no_news():
@@ -439,7 +438,7 @@ async def test_a_worker_that_reads_no_orders_is_ended_and_delays_no_other():
     async with board(ALLOW + "work web allow\n") as b:
         b.guests["web"].worker.stuck = True
         for _ in range(clipboard_limits.CLIPBOARD_ORDERS + 2):
-            b.guests["web"].crossing.give(m.WithdrawMessage)
+            b.guests["web"].crossing.give(m.Withdraw)
         assert (
             "does not accept clipboard orders"
             in await b.guests["web"].worker.wait_closed()
@@ -494,7 +493,7 @@ async def test_cleared_by_the_person_it_is_gone_when_that_returns():
         await b.clipboard.clear()
         assert b.clipboard.status().source == ""
         assert b.clipboard.status().offered == ()
-        withdraw = await b.guests["vault"].worker.next(m.WithdrawMessage)
+        withdraw = await b.guests["vault"].worker.next(m.Withdraw)
         assert withdraw.transfer == offer.transfer
         assert {e["outcome"] for e in b.events("clipboard.ended")} == {"cleared"}
 
@@ -505,7 +504,7 @@ async def test_removing_a_rule_withdraws_its_offers():
         offer = await b.paste()
         await b.book.change("50-test.policy", "# nothing\n")
         await b.clipboard.decide_again()
-        withdraw = await b.guests["vault"].worker.next(m.WithdrawMessage)
+        withdraw = await b.guests["vault"].worker.next(m.Withdraw)
         assert withdraw.transfer == offer.transfer
         await b.wait_told("no longer allow the content")
 
@@ -578,7 +577,7 @@ async def dropped(b, source="work", target="vault", mark=MARK, number=1):
     if mark:
         await b.guests[source].say(m.DragStarted(mark))
     await b.guests[target].say(m.DragOverMessage(number, mark))
-    accept = await b.guests[target].worker.next(m.AcceptDragMessage)
+    accept = await b.guests[target].worker.next(m.AcceptDrag)
     assert accept.number == number
     await b.guests[target].say(m.DragDropped(number))
     if mark:
@@ -591,8 +590,8 @@ async def test_a_drop_crosses_by_the_rule_recorded_and_told():
         ask = await b.answer("work", {"text/plain": TEXT})
         assert ask.drag == MARK
         await b.give("work", {"text/plain": TEXT})
-        assert (await b.guests["vault"].worker.next(m.EndDragMessage)).finished
-        offer = await b.guests["vault"].worker.next(m.OfferMessage)
+        assert (await b.guests["vault"].worker.next(m.EndDrag)).finished
+        offer = await b.guests["vault"].worker.next(m.Offer)
         assert offer.drop == 1
         (pasted,) = b.events("clipboard.pasted")
         assert (pasted["sandbox"], pasted["target"]) == ("work", "vault")
@@ -629,7 +628,7 @@ async def test_a_drag_whose_source_is_heard_later_is_known_then():
     async with board(ALLOW, records=BOTH) as b:
         await b.guests["vault"].say(m.DragOverMessage(1, MARK))
         await b.guests["work"].say(m.DragStarted(MARK))
-        assert (await b.guests["vault"].worker.next(m.AcceptDragMessage)).number == 1
+        assert (await b.guests["vault"].worker.next(m.AcceptDrag)).number == 1
         assert b.told == []
 
 
@@ -646,10 +645,10 @@ async def test_a_drop_that_the_source_has_not_seen_is_given_up(monkeypatch):
     async with board(ALLOW, records=BOTH) as b:
         await b.guests["work"].say(m.DragStarted(MARK))
         await b.guests["vault"].say(m.DragOverMessage(1, MARK))
-        await b.guests["vault"].worker.next(m.AcceptDragMessage)
+        await b.guests["vault"].worker.next(m.AcceptDrag)
         await b.guests["vault"].say(m.DragDropped(1))
         await b.wait_told("only one of the two")
-        assert not (await b.guests["vault"].worker.next(m.EndDragMessage)).finished
+        assert not (await b.guests["vault"].worker.next(m.EndDrag)).finished
         assert b.guests["work"].worker.orders == []
 
 
@@ -692,8 +691,8 @@ async def test_your_own_drag_is_read_after_the_rule_has_said_yes():
         ask = await b.answer("vault", {"text/plain": TEXT})
         assert (ask.host, ask.drop) == (True, 1)
         await b.give("vault", {"text/plain": TEXT})
-        assert (await b.guests["vault"].worker.next(m.EndDragMessage)).finished
-        assert (await b.guests["vault"].worker.next(m.OfferMessage)).drop == 1
+        assert (await b.guests["vault"].worker.next(m.EndDrag)).finished
+        assert (await b.guests["vault"].worker.next(m.Offer)).drop == 1
         (decision,) = b.events("decision")
         assert decision["verdict"] == "allow"
 
@@ -723,9 +722,9 @@ async def test_a_drag_to_the_desktop_is_decided_and_served():
             await b.answer("work", {"text/plain": text})
             await b.give("work", {"text/plain": text})
             if number == 1:
-                served = await b.guests["work"].worker.next(m.ServeMessage)
+                served = await b.guests["work"].worker.next(m.Serve)
                 assert (served.number, served.size) == (1, len(TEXT))
-        ended = await b.guests["work"].worker.next(m.EndDragMessage)
+        ended = await b.guests["work"].worker.next(m.EndDrag)
         assert (ended.number, ended.finished) == (2, False)
         (pasted,) = b.events("clipboard.pasted")
         assert (pasted["target"], pasted["selection"]) == ("@adminvm", "drag")
@@ -757,10 +756,10 @@ async def test_who_asks_for_what_cannot_be_recorded_hears_its_end(monkeypatch):
         await b.guests["work"].say(m.DragWantedMessage(1, MARK, "text/plain"))
         await b.answer("work", {"text/plain": TEXT})
         await b.give("work", {"text/plain": TEXT})
-        ended = await b.guests["work"].worker.next(m.EndDragMessage)
+        ended = await b.guests["work"].worker.next(m.EndDrag)
         assert (ended.number, ended.finished) == (1, False)
         orders = b.guests["work"].worker.orders
-        assert not any(isinstance(order, m.ServeMessage) for order in orders)
+        assert not any(isinstance(order, m.Serve) for order in orders)
 
 
 async def test_rules_for_drags_that_change_are_told_to_the_workers():
@@ -819,7 +818,7 @@ async def test_what_cannot_be_decided_again_is_taken_back(monkeypatch):
         monkeypatch.setattr(b.clipboard._terms, "record_allows", _mistaken)
         await b.clipboard.decide_again()
         for name in ("vault", "web"):
-            await b.guests[name].worker.next(m.WithdrawMessage)
+            await b.guests[name].worker.next(m.Withdraw)
 
 
 async def _mistaken(*_):

@@ -100,7 +100,7 @@ class Told:
         return made
 
     async def types(self, transfer=1, *, host=False):
-        self.mine.obey(m.AskTypesMessage(transfer, host), [])
+        self.mine.obey(m.AskTypes(transfer, host), [])
         return await self.said()
 
     async def read(self, transfer=2, name="text/plain", most=100, *, host=False):
@@ -119,13 +119,13 @@ class Told:
 
     def offer(self, content, transfer=5):
         fd = sealed_memfd.sealed([content])
-        self.mine.obey(m.OfferMessage(transfer, [m.Piece(NAMES, len(content))]), [fd])
+        self.mine.obey(m.Offer(transfer, [m.Piece(NAMES, len(content))]), [fd])
         return self.sandbox.selections["clipboard"]
 
     def export(self, press=1, transfer=6):
         piece = m.Piece(NAMES, 5)
         fd = sealed_memfd.sealed([b"hello"])
-        self.mine.obey(m.ExportMessage(transfer, press, [piece], "x-mark"), [fd])
+        self.mine.obey(m.Export(transfer, press, [piece], "x-mark"), [fd])
 
 
 @asynccontextmanager
@@ -313,9 +313,9 @@ async def test_content_that_is_being_read_is_read_to_its_end():
 async def test_withdrawn_content_is_gone_without_an_event():
     async with told() as it:
         it.offer(b"hello")
-        it.mine.obey(m.WithdrawMessage(99), [])
+        it.mine.obey(m.Withdraw(99), [])
         assert it.sandbox.selections["clipboard"] is not None
-        it.mine.obey(m.WithdrawMessage(5), [])
+        it.mine.obey(m.Withdraw(5), [])
         assert it.sandbox.selections["clipboard"] is None
         await it.silent()
 
@@ -472,7 +472,7 @@ async def test_an_export_can_be_withdrawn():
         it.export()
         it.core.hands.exported[0][1].taken()
         await it.said()
-        it.mine.obey(m.WithdrawMessage(6), [])
+        it.mine.obey(m.Withdraw(6), [])
         assert len(it.core.hands.taken_back) == 1
         await it.silent()
 
@@ -535,7 +535,7 @@ async def test_trouble_is_told_when_it_is_another():
 
 @pytest.mark.parametrize(
     ("order", "fds"),
-    [(m.WithdrawMessage(1), 1), (m.OfferMessage(1, [m.Piece(NAMES, 1)]), 0)],
+    [(m.Withdraw(1), 1), (m.Offer(1, [m.Piece(NAMES, 1)]), 0)],
 )
 async def test_an_order_with_the_wrong_descriptors_is_a_mistake_of_ours(order, fds):
     async with told() as it:

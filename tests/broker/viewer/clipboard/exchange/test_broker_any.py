@@ -15,6 +15,7 @@ from broker.core.limits import clipboard as limits
 from broker.ipc import clipboard as ipc
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange.broker import Crossing
+from tests.broker.viewer.clipboard.exchange.test_broker import is_order
 
 BOXES = st.sampled_from(["work", "personal", "evil"])
 NUMBERS = st.integers(-1, 12)
@@ -46,13 +47,13 @@ class Anything(RuleBasedStateMachine):
 
     def note(self, action: w.Action, event: tuple[str, w.Event]) -> None:
         match action:
-            case w.AskTypes():
+            case w.Order(message=ipc.AskTypes()):
                 assert self.claims == {action.sandbox}
                 assert event == (action.sandbox, w.CopyPressed(TERMS))
-            case w.Read():
-                assert action.max_bytes <= SIZE
-                assert action.name in {"text/plain", "image/png"}
-                self.reads[action.transfer] = action.sandbox
+            case w.Order(_, ipc.ReadType(transfer, name, max_bytes)):
+                assert max_bytes <= SIZE
+                assert name in {"text/plain", "image/png"}
+                self.reads[transfer] = action.sandbox
             case w.AskPolicy():
                 assert self.claims == {action.target}
                 assert event == (action.target, w.PastePressed())
@@ -60,30 +61,36 @@ class Anything(RuleBasedStateMachine):
                 assert sum(size for _, size in action.kinds) <= SIZE
                 self.asked[action.transfer] = action
                 self.undisturbed[action.transfer] = action.target
-            case w.Offer():
+            case w.Order(message=ipc.Offer()):
                 self.offered(action, event)
-            case w.Withdraw():
+            case w.Order(_, ipc.Withdraw(transfer)):
                 number, _ = self.offers.pop(action.sandbox)
-                assert number == action.transfer
+                assert number == transfer
             case w.Blame():
                 assert event[0] == action.sandbox
 
-    def offered(self, offer: w.Offer, event: tuple[str, w.Event]) -> None:
+    def offered(self, offer: w.Order, event: tuple[str, w.Event]) -> None:
         """Only content that was requested, is allowed now, and is unchanged since the press."""
         _, decided = event
         assert isinstance(decided, w.Decided)
         assert decided.terms is not None
         asked = self.asked.pop(decided.transfer)
-        assert (asked.source, asked.target) == (offer.source, offer.sandbox)
+        status = self.core.status(self.now)
+        ((source, left),) = (
+            (source, left)
+            for source, target, left in status.offered
+            if target == offer.sandbox
+        )
+        assert (asked.source, asked.target) == (source, offer.sandbox)
         assert self.undisturbed.get(decided.transfer) == offer.sandbox
         for item in offer.items:
             assert (item.kind, len(item.data)) in asked.kinds
             assert item.kind in decided.terms.patterns
             # Each byte was the source's own.
-            assert set(item.data.decode()) == {offer.source[0]}
+            assert set(item.data.decode()) == {source[0]}
         assert sum(len(i.data) for i in offer.items) <= decided.terms.max_bytes
-        assert self.core.status(self.now).source == ""
-        self.offers[offer.sandbox] = (offer.transfer, self.now + offer.ttl)
+        assert status.source == ""
+        self.offers[offer.sandbox] = (offer.message.transfer, self.now + left)
 
     @rule(box=BOXES)
     def focus_taken(self, box):
@@ -140,14 +147,16 @@ class Anything(RuleBasedStateMachine):
         """A whole copy, as random words rarely make one."""
         self.only_focus(box)
         asks = [
-            a for a in self.say((box, w.CopyPressed(TERMS))) if type(a) is w.AskTypes
+            a.message
+            for a in self.say((box, w.CopyPressed(TERMS)))
+            if is_order(a, ipc.AskTypes)
         ]
         if not asks:
             return
         (read,) = self.say(
             (box, ipc.ClipboardTypes(asks[0].transfer, ("STRING", "text/plain")))
         )
-        self.data(box, read.transfer, size)
+        self.data(box, read.message.transfer, size)
         assert self.core.status(self.now).source == box
 
     @rule(box=BOXES, most=st.integers(0, SIZE), between=BOXES)

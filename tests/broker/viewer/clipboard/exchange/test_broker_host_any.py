@@ -51,30 +51,28 @@ class HostAnything(RuleBasedStateMachine):
                 assert action.source != action.target
                 assert action.origin in {"", *self.exports.values()}
                 self.asked[action.transfer] = action
-            case w.Read(sandbox, transfer, _, _, host):
+            case w.Order(sandbox, ipc.ReadType(transfer, _, _, host)):
                 if host:
                     assert (w.VIEWER, sandbox) in self.let
                 self.letters[transfer] = "H" if host else sandbox[0]
-            case w.Rewrite(sandbox, transfer, item, clean):
+            case w.Order(sandbox, ipc.Rewrite(transfer, _, _, clean), items):
                 assert "controls" in clean
-                assert self.may(sandbox, item.data)
+                assert self.may(sandbox, items[0].data)
                 self.letters[transfer] = "C"
                 self.clean[transfer] = sandbox
-            case w.Offer(target, _, _, items):
+            case w.Order(target, ipc.Offer(), items):
                 assert all(self.may(target, item.data) for item in items)
-            case w.Export(sandbox, _, _, items, mark):
+            case w.Order(sandbox, ipc.Export(_, _, _, mark), items):
                 assert self.core.focused == sandbox
                 assert (sandbox, w.VIEWER) in self.let
                 assert all(set(i.data.decode()) == {sandbox[0]} for i in items)
                 self.exports[mark] = sandbox
-            case (
-                w.Blame()
-                | w.StopTransfer()
-                | w.RecordCrossing()
-                | w.AskTypes()
-                | w.Withdraw()
-            ):
+            case w.Order(message=ipc.StopRead() | ipc.AskTypes() | ipc.Withdraw()):
                 pass
+            case w.Blame() | w.RecordCrossing():
+                pass
+            case _:
+                raise AssertionError(action)
 
     def may(self, target: str, data: bytes) -> bool:
         """Whether every byte is of a sandbox that was allowed to give it."""

@@ -11,6 +11,7 @@ from broker.ipc import clipboard as ipc
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange import reasons
 from broker.viewer.clipboard.exchange.broker import Crossing
+from tests.broker.viewer.clipboard.exchange.test_broker import is_order
 
 MARK = "application/x-vitrail-drag-1"
 TERMS = w.CopyTerms()
@@ -47,7 +48,8 @@ class Desk:
             self.done += self.core.feed(*event, self.now)
 
     def last(self, kind: type) -> list:
-        return [action for action in self.done if isinstance(action, kind)]
+        """All that it did of a kind: an action, or an order with such a message."""
+        return [a for a in self.done if isinstance(a, kind) or is_order(a, kind)]
 
     @property
     def reasons(self) -> list[str]:
@@ -55,13 +57,13 @@ class Desk:
 
     def types(self, sandbox: str = "work") -> None:
         """The last question is answered."""
-        ask = self.last(w.AskTypes)[-1]
+        ask = self.last(ipc.AskTypes)[-1]
         assert ask.sandbox == sandbox
-        self.say((sandbox, ipc.ClipboardTypes(ask.transfer, ("text/plain",))))
+        self.say((sandbox, ipc.ClipboardTypes(ask.message.transfer, ("text/plain",))))
 
     def data(self) -> None:
-        read = self.last(w.Read)[-1]
-        self.say((read.sandbox, w.CheckedContent(read.transfer, TEXT)))
+        read = self.last(ipc.ReadType)[-1]
+        self.say((read.sandbox, w.CheckedContent(read.message.transfer, TEXT)))
 
     def decide(self) -> None:
         self.say(("", w.Decided(self.last(w.AskPolicy)[-1].transfer, self.terms)))
@@ -69,8 +71,8 @@ class Desk:
     def all(self) -> None:
         """All that the core waits for, where it waits for something."""
         for kind, answer in (
-            (w.AskTypes, self.types),
-            (w.Read, self.data),
+            (ipc.AskTypes, self.types),
+            (ipc.ReadType, self.data),
             (w.AskPolicy, self.decide),
         ):
             if self.last(kind):
@@ -91,11 +93,11 @@ def test_a_drop_counts_in_whatever_order_the_workers_tell_of_it():
         desk = Desk()
         desk.say(BEGUN, *words)
         desk.all()
-        (offer,) = desk.last(w.Offer)
-        assert (offer.source, offer.sandbox) == ("work", "personal")
-        assert (offer.drop, offer.items[0].data) == (1, TEXT)
+        (offer,) = desk.last(ipc.Offer)
+        assert offer.sandbox == "personal"
+        assert (offer.message.drop, offer.items[0].data) == (1, TEXT)
         (record,) = desk.last(w.RecordCrossing)
-        assert record.outcome is w.Outcome.PASTED
+        assert (record.outcome, record.source) == (w.Outcome.PASTED, "work")
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["once", "again"])
@@ -109,12 +111,12 @@ def test_a_drop_that_two_claim_is_neithers(again):
         desk = Desk()
         desk.say(BEGUN, *words)
         desk.all()
-        assert desk.last(w.Offer) == []
+        assert desk.last(ipc.Offer) == []
         desk.now += limits.CLIPBOARD_DROP_SECONDS
         desk.say(("", w.Ticked()))
         assert reasons.DRAG_TWICE in desk.reasons
-        assert {end.sandbox for end in desk.last(w.EndDrag)} == {"evil", "personal"}
-        assert not any(end.finished for end in desk.last(w.EndDrag))
+        assert {end.sandbox for end in desk.last(ipc.EndDrag)} == {"evil", "personal"}
+        assert not any(end.message.finished for end in desk.last(ipc.EndDrag))
         assert desk.core.deadline is None
 
 
@@ -128,13 +130,13 @@ def test_who_claims_a_drop_late_stops_it_too(when):
         desk.data()
     if when == "cleaned":
         desk.decide()
-        assert desk.last(w.Rewrite)
+        assert desk.last(ipc.Rewrite)
     desk.say(("personal", ipc.DragDropped(1)))
     assert desk.reasons == 2 * [reasons.DRAG_TWICE]
     assert desk.core.deadline is None
     desk.data()
     desk.all()
-    assert desk.last(w.Offer) == []
+    assert desk.last(ipc.Offer) == []
 
 
 def test_another_drag_does_not_stop_one_that_was_dropped():
@@ -144,7 +146,7 @@ def test_another_drag_does_not_stop_one_that_was_dropped():
     desk.say(("work", ipc.DragStarted(other)), over("evil", 1, other))
     desk.say(("evil", ipc.DragDropped(1)))
     desk.all()
-    (offer,) = desk.last(w.Offer)
+    (offer,) = desk.last(ipc.Offer)
     assert offer.sandbox == "personal"
 
 
@@ -155,21 +157,22 @@ def test_the_persons_own_next_drag_does_not_stop_the_last_one():
     desk.types("personal")
     assert desk.last(w.AskPolicy)
     desk.say(over("vault", 1, ""), ("vault", ipc.DragDropped(1)))
-    assert desk.last(w.EndDrag) == [w.EndDrag("vault", 1)]
+    assert desk.last(ipc.EndDrag) == [w.Order("vault", ipc.EndDrag(1))]
     desk.decide()
     desk.data()
-    (offer,) = desk.last(w.Offer)
-    assert (offer.source, offer.sandbox) == (w.VIEWER, "personal")
+    (offer,) = desk.last(ipc.Offer)
+    assert offer.sandbox == "personal"
+    assert desk.last(w.RecordCrossing)[-1].source == w.VIEWER
 
 
 def test_who_says_it_twice_has_one_drop():
     desk = Desk()
     desk.say(BEGUN, over("personal"), ("personal", ipc.DragDropped(1)), PERFORMED)
     desk.say(over("personal", 2), ("personal", ipc.DragDropped(2)))
-    assert desk.last(w.EndDrag) == [w.EndDrag("personal", 2)]
+    assert desk.last(ipc.EndDrag) == [w.Order("personal", ipc.EndDrag(2))]
     desk.all()
-    (offer,) = desk.last(w.Offer)
-    assert (offer.sandbox, offer.drop) == ("personal", 1)
+    (offer,) = desk.last(ipc.Offer)
+    assert (offer.sandbox, offer.message.drop) == ("personal", 1)
     assert desk.reasons == [reasons.DRAG_TWICE, ""]
 
 
@@ -180,15 +183,15 @@ def test_a_drag_to_the_desktop_meanwhile_does_not_claim_the_drop():
     desk.say(over("personal"), PERFORMED, ("personal", ipc.DragDropped(1)))
     assert desk.reasons == [reasons.BUSY]
     desk.all()
-    (served,) = desk.last(w.Serve)
-    assert (served.sandbox, served.number) == ("work", 3)
+    (served,) = desk.last(ipc.Serve)
+    assert (served.sandbox, served.message.number) == ("work", 3)
 
 
 def test_an_unknown_drop_is_ended():
     """Or the program that was dragged from would wait for its end."""
     desk = Desk()
     desk.say(("personal", ipc.DragDropped(7)))
-    assert desk.done == [w.EndDrag("personal", 7)]
+    assert desk.done == [w.Order("personal", ipc.EndDrag(7))]
 
 
 def test_a_drop_that_the_next_drag_overtakes_is_on_record():
@@ -196,38 +199,48 @@ def test_a_drop_that_the_next_drag_overtakes_is_on_record():
     desk.say(BEGUN, over("personal"), ("personal", ipc.DragDropped(1)))
     desk.say(("work", ipc.DragStarted(MARK + "2")), over("personal", 2, MARK + "2"))
     assert desk.reasons == [reasons.DRAG_ALONE]
-    assert desk.last(w.EndDrag) == [w.EndDrag("personal", 1)]
+    assert desk.last(ipc.EndDrag) == [w.Order("personal", ipc.EndDrag(1))]
     desk.say(PERFORMED)
-    assert desk.last(w.AskTypes) == []
+    assert desk.last(ipc.AskTypes) == []
 
 
 def test_a_file_is_not_dragged_out_by_its_name():
     desk = Desk()
     desk.say(BEGUN, ("work", w.DragWanted(3, MARK, "text/plain", TERMS)))
-    ask = desk.last(w.AskTypes)[-1]
+    ask = desk.last(ipc.AskTypes)[-1]
     desk.say(
-        ("work", ipc.ClipboardTypes(ask.transfer, ("text/plain", "text/uri-list")))
+        (
+            "work",
+            ipc.ClipboardTypes(ask.message.transfer, ("text/plain", "text/uri-list")),
+        )
     )
-    assert desk.last(w.Read) == []
-    assert desk.last(w.EndDrag) == [w.EndDrag("work", 3)]
+    assert desk.last(ipc.ReadType) == []
+    assert desk.last(ipc.EndDrag) == [w.Order("work", ipc.EndDrag(3))]
     assert desk.reasons == [reasons.DRAG_FILES]
 
 
 def test_dragged_files_are_carried_and_the_window_gets_nothing():
     desk = Desk()
     desk.say(BEGUN, over("personal"), ("personal", ipc.DragDropped(1)), PERFORMED)
-    ask = desk.last(w.AskTypes)[-1]
+    ask = desk.last(ipc.AskTypes)[-1]
     desk.say(
-        ("work", ipc.ClipboardTypes(ask.transfer, ("text/plain", "text/uri-list")))
+        (
+            "work",
+            ipc.ClipboardTypes(ask.message.transfer, ("text/plain", "text/uri-list")),
+        )
     )
-    (read,) = desk.last(w.Read)
-    assert read.name == "text/uri-list", "the text is the files' names"
-    desk.say(("work", w.CheckedContent(read.transfer, b"file:///home/user/a\r\n")))
+    (read,) = desk.last(ipc.ReadType)
+    assert read.message.name == "text/uri-list", "the text is the files' names"
+    desk.say(
+        ("work", w.CheckedContent(read.message.transfer, b"file:///home/user/a\r\n"))
+    )
     (carry,) = desk.last(w.CarryFiles)
     assert (carry.source, carry.target) == ("work", "personal")
     assert carry.files == ("file:///home/user/a",)
-    assert desk.last(w.EndDrag) == [w.EndDrag("personal", 1, finished=True)]
-    assert desk.last(w.Offer) == []
+    assert desk.last(ipc.EndDrag) == [
+        w.Order("personal", ipc.EndDrag(1, finished=True))
+    ]
+    assert desk.last(ipc.Offer) == []
 
 
 def test_a_thousand_drags_that_are_abandoned_leave_nothing():
@@ -240,7 +253,7 @@ def test_a_thousand_drags_that_are_abandoned_leave_nothing():
     assert known == list(range(1000 - limits.CLIPBOARD_DRAGS, 1000))
     desk.say(("work", w.SandboxGone()), ("personal", ipc.DragDropped(999)))
     assert desk.last(w.RecordCrossing) == []
-    assert desk.last(w.EndDrag) == [w.EndDrag("personal", 999)]
+    assert desk.last(ipc.EndDrag) == [w.Order("personal", ipc.EndDrag(999))]
 
 
 @pytest.mark.parametrize("gone", ["work", "personal"])
@@ -258,8 +271,8 @@ def test_a_sandbox_that_ends_takes_its_drop_with_it(step, gone):
     assert not desk.core.undecided
     if (step, gone) != ("dropped", "personal"):
         assert desk.reasons == [reasons.GONE]
-        assert desk.last(w.EndDrag)[-1].sandbox == "personal"
+        assert desk.last(ipc.EndDrag)[-1].sandbox == "personal"
     desk.say(PERFORMED)
     desk.all()
-    assert desk.last(w.Offer) == []
+    assert desk.last(ipc.Offer) == []
     assert desk.core.deadline is None

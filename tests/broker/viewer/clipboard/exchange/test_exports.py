@@ -10,7 +10,11 @@ from broker.core.limits import clipboard as limits
 from broker.ipc import clipboard as ipc
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange import reasons as c
-from tests.broker.viewer.clipboard.exchange.test_broker import TEXT, Desk
+from tests.broker.viewer.clipboard.exchange.test_broker import (
+    TEXT,
+    Desk,
+    is_order,
+)
 
 TERMS = w.PasteTerms(rule="r:4", ttl=60)
 
@@ -24,20 +28,22 @@ class Outward(Desk):
         self.focus(sandbox)
         (asked,) = self.say((sandbox, w.CopyPressed(press=7, outward=True)))
         (read,) = self.say(
-            (sandbox, ipc.ClipboardTypes(asked.transfer, ("text/plain",)))
+            (sandbox, ipc.ClipboardTypes(asked.message.transfer, ("text/plain",)))
         )
-        copied, policy = self.say((sandbox, w.CheckedContent(read.transfer, TEXT)))
+        copied, policy = self.say(
+            (sandbox, w.CheckedContent(read.message.transfer, TEXT))
+        )
         assert copied.outcome is w.Outcome.COPIED
         assert (policy.source, policy.target) == (sandbox, w.VIEWER)
         assert policy.kinds == (("text/plain", len(TEXT)),)
         return policy
 
-    def export(self, sandbox="work", terms=TERMS) -> w.Export:
+    def export(self, sandbox="work", terms=TERMS) -> w.Order:
         policy = self.ask(sandbox)
         record, export = self.say(("", w.Decided(policy.transfer, terms)))
         assert record.outcome is w.Outcome.EXPORTED
         assert (record.source, record.target, record.rule) == (sandbox, w.VIEWER, "r:4")
-        assert export.press == 7
+        assert export.message.press == 7
         return export
 
     def back(self, target, *types) -> list[w.Action]:
@@ -45,7 +51,10 @@ class Outward(Desk):
         self.say(("", w.Cleared()))
         self.focus(target)
         (asked,) = self.say((target, w.PastePressed(w.CopyTerms())))
-        told = (target, ipc.ClipboardTypes(asked.transfer, ("text/plain", *types)))
+        told = (
+            target,
+            ipc.ClipboardTypes(asked.message.transfer, ("text/plain", *types)),
+        )
         return self.say(told)
 
 
@@ -53,7 +62,7 @@ def test_it_is_exported_by_the_chords_press_and_stays_for_sandboxes_too():
     desk = Outward()
     export = desk.export()
     assert export.items == (w.Item("text/plain", TEXT),)
-    assert desk.say(("work", ipc.Exported(export.transfer))) == []
+    assert desk.say(("work", ipc.Exported(export.message.transfer))) == []
     status = desk.core.status(desk.now)
     assert (status.source, status.exported) == ("work", "work")
 
@@ -75,7 +84,7 @@ def test_denied_it_is_only_held():
 def test_what_the_compositor_does_not_take_is_told():
     desk = Outward()
     export = desk.export()
-    (record,) = desk.say(("work", ipc.Exported(export.transfer, "no echo")))
+    (record,) = desk.say(("work", ipc.Exported(export.message.transfer, "no echo")))
     assert (record.outcome, record.reason) == (w.Outcome.DROPPED, "no echo")
     assert desk.core.status(desk.now).exported == ""
 
@@ -86,7 +95,7 @@ def test_after_a_dialog_it_waits_for_the_focus_to_return():
     desk.say(("work", ipc.ClipboardFocus(taken=False)))
     assert desk.say(("", w.Decided(policy.transfer, TERMS))) == []
     _, export = desk.say(("work", ipc.ClipboardFocus(taken=True)))
-    assert isinstance(export, w.Export)
+    assert is_order(export, ipc.Export)
 
 
 @pytest.mark.parametrize("decided", [False, True])
@@ -128,30 +137,32 @@ def test_its_time_is_over():
     export = desk.export()
     desk.now += 60
     withdraw, record = desk.say(("", w.Ticked()))
-    assert withdraw == w.Withdraw("work", export.transfer)
+    assert withdraw == w.Order("work", ipc.Withdraw(export.message.transfer))
     assert (record.outcome, record.target) == (w.Outcome.EXPIRED, w.VIEWER)
 
 
 def test_cleared_it_is_taken_back():
     desk = Outward()
     export = desk.export()
-    assert w.Withdraw("work", export.transfer) in desk.say(("", w.Cleared()))
+    assert w.Order("work", ipc.Withdraw(export.message.transfer)) in desk.say(
+        ("", w.Cleared())
+    )
     assert desk.core.deadline is None
 
 
 def test_replaced_by_the_persons_own_there_is_nothing_to_take_back():
     desk = Outward()
     export = desk.export()
-    desk.say(("evil", ipc.ExportEnded(export.transfer)))
+    desk.say(("evil", ipc.ExportEnded(export.message.transfer)))
     assert desk.core.status(desk.now).exported == "work"
-    desk.say(("work", ipc.ExportEnded(export.transfer)))
-    assert not any(isinstance(a, w.Withdraw) for a in desk.say(("", w.Cleared())))
+    desk.say(("work", ipc.ExportEnded(export.message.transfer)))
+    assert not any(is_order(a, ipc.Withdraw) for a in desk.say(("", w.Cleared())))
 
 
 def test_another_worker_cannot_answer():
     desk = Outward()
     export = desk.export()
-    (blame,) = desk.say(("evil", ipc.Exported(export.transfer)))
+    (blame,) = desk.say(("evil", ipc.Exported(export.message.transfer)))
     assert blame.sandbox == "evil"
 
 
@@ -169,10 +180,10 @@ def test_a_copy_replaces_an_export_that_is_not_decided():
 def test_what_a_sandbox_exported_is_still_its_own():
     desk = Outward()
     export = desk.export()
-    (policy,) = desk.back("personal", export.mark)
+    (policy,) = desk.back("personal", export.message.mark)
     assert (policy.source, policy.origin) == (w.VIEWER, "work")
     desk.say(("", w.Decided(policy.transfer, None, "no")))
-    assert desk.reason(desk.back("work", export.mark)) == c.SAME
+    assert desk.reason(desk.back("work", export.message.mark)) == c.SAME
     (policy,) = desk.back("personal", "application/x-mark-99")
     assert policy.origin == ""
 
@@ -182,12 +193,12 @@ def test_what_an_ended_sandbox_exported_comes_into_no_other():
     desk = Outward()
     export = desk.export()
     desk.say(("work", w.SandboxGone()))
-    assert desk.reason(desk.back("personal", export.mark)) == c.ORIGIN_GONE
+    assert desk.reason(desk.back("personal", export.message.mark)) == c.ORIGIN_GONE
 
 
 def test_so_many_origins_are_remembered():
     desk = Outward()
-    marks = [desk.export().mark for _ in range(limits.CLIPBOARD_MARKS + 1)]
+    marks = [desk.export().message.mark for _ in range(limits.CLIPBOARD_MARKS + 1)]
     (policy,) = desk.back("personal", marks[1])
     assert policy.origin == "work"
     desk.say(("", w.Decided(policy.transfer, None)))

@@ -8,7 +8,12 @@ from broker.core.limits import clipboard as limits
 from broker.ipc import clipboard as ipc
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange import reasons as c
-from tests.broker.viewer.clipboard.exchange.test_broker import TEXT, Desk
+from tests.broker.viewer.clipboard.exchange.test_broker import (
+    TEXT,
+    Desk,
+    is_order,
+    kinds,
+)
 
 HOST = w.CopyTerms()
 TERMS = w.PasteTerms(rule="r:3", ttl=30)
@@ -23,14 +28,14 @@ class Inward(Desk):
 
     def ask(self, target="work", types=("text/plain", "image/png"), **more):
         (asked,) = self.press(target, **more)
-        assert asked == w.AskTypes(target, asked.transfer, host=True)
-        return self.say((target, ipc.ClipboardTypes(asked.transfer, types)))
+        assert asked == w.Order(target, ipc.AskTypes(asked.message.transfer, host=True))
+        return self.say((target, ipc.ClipboardTypes(asked.message.transfer, types)))
 
     def read(self, terms=TERMS):
         (policy,) = self.ask()
         (read,) = self.say(("", w.Decided(policy.transfer, terms)))
-        assert isinstance(read, w.Read)
-        assert read.host
+        assert is_order(read, ipc.ReadType)
+        assert read.message.host
         return read
 
 
@@ -40,13 +45,19 @@ def test_policy_is_asked_before_anything_is_read():
     assert (policy.source, policy.target, policy.origin) == (w.VIEWER, "work", "")
     assert policy.kinds == (("text/plain", None), ("image/png", None))
     (read,) = desk.say(("", w.Decided(policy.transfer, TERMS)))
-    assert (read.sandbox, read.name, read.host) == ("work", "text/plain", True)
-    (second,) = desk.say(("work", w.CheckedContent(read.transfer, TEXT)))
-    record, offer = desk.say(("work", w.CheckedContent(second.transfer, b"png")))
+    assert (read.sandbox, read.message.name, read.message.host) == (
+        "work",
+        "text/plain",
+        True,
+    )
+    (second,) = desk.say(("work", w.CheckedContent(read.message.transfer, TEXT)))
+    record, offer = desk.say(
+        ("work", w.CheckedContent(second.message.transfer, b"png"))
+    )
     assert record.outcome is w.Outcome.PASTED
     assert (record.source, record.target, record.rule) == (w.VIEWER, "work", "r:3")
     assert offer.items == (w.Item("text/plain", TEXT), w.Item("image/png", b"png"))
-    assert offer.ttl == 30
+    assert desk.core.status(desk.now).offered == ((w.VIEWER, "work", 30),)
 
 
 def test_without_a_rule_that_lets_it_in_content_is_not_read():
@@ -84,7 +95,7 @@ def test_only_what_the_rule_names_is_read():
     desk = Inward()
     (policy,) = desk.ask()
     (read,) = desk.say(("", w.Decided(policy.transfer, w.PasteTerms(("image/png",)))))
-    assert read.name == "image/png"
+    assert read.message.name == "image/png"
     (policy,) = Inward().ask()
     desk = Inward()
     (policy,) = desk.ask()
@@ -95,13 +106,13 @@ def test_only_what_the_rule_names_is_read():
 
 @pytest.mark.parametrize(("most", "room"), [(10, 10), (1 << 40, 64_000)])
 def test_the_stricter_size_is_read(most, room):
-    assert Inward().read(w.PasteTerms(max_bytes=most)).max_bytes == room
+    assert Inward().read(w.PasteTerms(max_bytes=most)).message.max_bytes == room
 
 
 def test_larger_than_that_is_refused_whole():
     desk = Inward()
     read = desk.read(w.PasteTerms(("text/plain",), max_bytes=5))
-    said = desk.say(("work", ipc.ClipboardLarge(read.transfer)))
+    said = desk.say(("work", ipc.ClipboardLarge(read.message.transfer)))
     assert desk.reason(said) == c.LARGE
 
 
@@ -111,7 +122,7 @@ def test_after_a_dialog_it_waits_for_the_focus_to_return():
     assert desk.say(("work", ipc.ClipboardFocus(taken=False))) == []
     assert desk.say(("", w.Decided(policy.transfer, TERMS))) == []
     (read,) = desk.say(("work", ipc.ClipboardFocus(taken=True)))
-    assert isinstance(read, w.Read)
+    assert is_order(read, ipc.ReadType)
 
 
 def test_and_not_for_ever():
@@ -129,11 +140,13 @@ def test_a_focus_that_moves_ends_it(step):
     desk = Inward()
     (asked,) = desk.press()
     if step != "types":
-        said = desk.say(("work", ipc.ClipboardTypes(asked.transfer, ("text/plain",))))
+        said = desk.say(
+            ("work", ipc.ClipboardTypes(asked.message.transfer, ("text/plain",)))
+        )
         if step == "read":
             desk.say(("", w.Decided(said[0].transfer, TERMS)))
     said = desk.say(("evil", ipc.ClipboardFocus(taken=True)))
-    assert [type(a) for a in said] == [w.StopTransfer, w.RecordCrossing]
+    assert kinds(said) == [ipc.StopRead, w.RecordCrossing]
     assert desk.reason(said) == c.MOVED
     assert desk.core.deadline is None
 
@@ -149,7 +162,7 @@ def test_types_that_are_told_twice_are_the_workers_fault():
     desk = Inward()
     (policy,) = desk.ask()
     said = desk.say(("work", ipc.ClipboardTypes(policy.transfer, ("text/plain",))))
-    assert [type(a) for a in said] == [w.StopTransfer, w.RecordCrossing, w.Blame]
+    assert kinds(said) == [ipc.StopRead, w.RecordCrossing, w.Blame]
     assert desk.say(("", w.Decided(policy.transfer, TERMS))) == []
 
 
