@@ -344,6 +344,10 @@ class RemoteViewer(LinkEnd):
     async def _record_unseen(self, lease: LeaseId | None = None) -> None:
         """Record the counts of ``_without_viewer``, of one lease or of all."""
         for key in [key for key in self._unseen if lease in {None, key[0]}]:
+            # Another task may record and remove it while this one waits for the log.
+            # guard: a count of refused streams is recorded once
+            if key not in self._unseen:
+                continue
             opening, count = self._unseen.pop(key)
             if count:
                 event = schema.StreamRefused(

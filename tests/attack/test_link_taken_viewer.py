@@ -13,7 +13,9 @@ from types import SimpleNamespace
 import pytest
 import trio
 
+from broker.authority.audit.journal import Journal
 from broker.core.errors import RefusedError, UpstreamError
+from broker.core.lease import Opening
 from broker.core.limits import link as limits
 from broker.core.names import SandboxName
 from broker.core.services import DISPLAY
@@ -203,3 +205,46 @@ async def test_a_stream_that_comes_while_the_link_is_made_is_no_first_one(
         await tried.wait()
         assert "has not accepted the lease" in str(tries[0])
         assert not isinstance(tries[0], StreamRefusedError)
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_a_sandbox_that_ends_while_refused_streams_are_recorded(
+    tmp_path, monkeypatch
+):
+    """Two that try while the viewer is away, of which one ends as it comes back.
+
+    The host's process must not end with it: its log takes a moment for each count.
+    """
+    async with a_host(tmp_path) as (ends, listener, host, _launcher, nursery):
+        b = SandboxName("b")
+        leases = [await host.start(name) for name in (A, b)]
+        ended_now, recorded = [], []
+
+        async def record(self, lease=None):
+            if lease is None:
+                for each in leases:
+                    opening = Opening(each, DISPLAY, 1, "test")
+                    self._without_viewer(opening)
+                    self._without_viewer(opening)
+            await real(self, lease)
+            if lease is None:
+                recorded.append(self._unseen)
+
+        real_refused = Journal.refused
+
+        async def slowly(self, event):
+            await real_refused(self, event)
+            if event.count and not ended_now:
+                ended_now.append(event.sandbox)
+                other = next(one for one in leases if one.sandbox != event.sandbox)
+                await host.stop(other.id, grace=0, reason="it ends itself")
+
+        real = RemoteViewer._record_unseen
+        monkeypatch.setattr(RemoteViewer, "_record_unseen", record)
+        monkeypatch.setattr(Journal, "refused", slowly)
+        epoch = await ends.accepted(listener, nursery, obey)
+        while not recorded:
+            await trio.sleep(0.01)
+        assert recorded == [{}]
+        assert ended_now == ["a"]
+        assert not epoch.over.is_set()

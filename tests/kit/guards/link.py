@@ -30,6 +30,7 @@ GUARDS = (
     Guard("a peer that owes answers is given up", "", "tests/broker/net/link_service/test_epoch.py", "a_silent_end_is_given_up_in_either_direction"),
     Guard("the end of a link is announced before its tasks are awaited", "try:\n    await self._until(self._read, nursery)\nexcept ZeroDivisionError:\n    self._lose()", "tests/attack/test_link_taken_viewer.py", "a_viewer_that_goes_while_its_machine_is_announced"),
     Guard("an end has a reason", "", "tests/broker/net/link_service/test_epoch.py", "each_listener_gets_the_reason_of_the_end"),
+    Guard("a count of refused streams is recorded once", "", "tests/attack/test_link_taken_viewer.py", "ends_while_refused"),
     Guard("an answer before the end", "hang_up(conn)\nawait answer(error)", "tests/broker/viewer/test_role.py", "denial"),
     Guard("one nonce is shown in a run of pairing", "if False:", "tests/attack/test_link_pairing.py", "again_and_again"),
 )  # fmt: skip
