@@ -235,7 +235,7 @@ async def follow_files(
 ) -> None:
     """Call ``changed`` whenever a file of rules or records changes, until cancelled.
 
-    Until cancelled.  ``changed`` reads them; when it raises an error it is called
+    ``changed`` reads them; when it raises an error it is called
     again later.
     """
     bases = (paths.runtime, *paths.config)

@@ -32,9 +32,9 @@ def display_setting(
     return Path(runtime) / display if runtime else None
 
 
-def named_display(environ: Mapping[str, str] | None = None) -> str:
+def named_display() -> str:
     """Return the socket that WAYLAND_DISPLAY names; empty if it is not set."""
-    env = os.environ if environ is None else environ
+    env = os.environ
     setting = display_setting(env) if env.get("WAYLAND_DISPLAY") else None
     return "" if setting is None else str(setting)
 

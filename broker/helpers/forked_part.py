@@ -61,17 +61,27 @@ def end_with_parent(number: int = signal.SIGKILL) -> None:
 
 def _become(name: str, run: Callable[[], None], parent: int) -> NoReturn:
     """Run the part in the forked child and exit; never returns."""
-    code = 1
-    try:
+
+    def work() -> int:
         # Handlers, not SIG_IGN, which the programs that it starts would inherit.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _ignore)
         end_with_parent()
         # A parent that died before that line sends no signal any more.
-        if os.getppid() == parent:
-            set_name(name)
-            run()
-            code = 0
+        if os.getppid() != parent:
+            return 1
+        set_name(name)
+        run()
+        return 0
+
+    run_and_exit(work, 1)
+
+
+def run_and_exit(work: Callable[[], int], failed: int = os.EX_SOFTWARE) -> NoReturn:
+    """Run a forked child's work and exit with its code; an error is reported."""
+    code = failed
+    try:
+        code = work()
     except BaseException:  # noqa: BLE001 -- reported, and the process ends
         sys.excepthook(*sys.exc_info())
     finally:

@@ -281,24 +281,12 @@ FromClient: TypeAlias = (
     | ShowQuestion
 )
 FromAuthority: TypeAlias = (
-    Welcome
-    | Policy
-    | RecordChanged
-    | RecordGone
+    ToRecorder
     | Permitted
     | PermitNow
     | PermitCut
     | Asking
     | Chosen
-    | AuthorityDone
-    | Failed
-    | ShareUsedUp
-    | Report
-    | CheckpointMade
-    | NewestCheckpoint
-    | Evidence
-    | Compared
-    | CheckpointHeld
     | Previewed
     | RulesShown
     | QuestionWaits

@@ -51,6 +51,7 @@ from broker.core.limits import authority as authority_limits
 from broker.core.paths import find_paths
 from broker.core.stderr_log import log_stderr
 from broker.helpers.apart import read_compiled
+from broker.helpers.forked_part import run_and_exit
 from broker.helpers.process.hardening import harden_authority
 from broker.helpers.process.process_name import set_name
 from broker.ipc import authority as m
@@ -75,21 +76,19 @@ def _become_authority(
     clients: _Clients, broker: int, role: str, options: Options, filters: int
 ) -> NoReturn:
     """Run the authority in a forked process, which ends without awaiting threads."""
-    code = 70  # EX_SOFTWARE, if not even the traceback below comes to be
-    try:
-        _prepare(filters)
-        event_loop.run(_run, clients, broker, role, options)
-        code = 0
-    except SetupError as error:
-        # A broker that has ended, and with it who compiles the filter, has said why.
-        if os.getppid() == broker:
-            log_stderr(f"vitrail: cannot start the authority: {error}")
-    except BaseException:  # noqa: BLE001 -- reported, and the process ends
-        sys.excepthook(*sys.exc_info())
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.flush()
-        os._exit(code)
+
+    def work() -> int:
+        try:
+            _prepare(filters)
+            event_loop.run(_run, clients, broker, role, options)
+        except SetupError as error:
+            # A broker that has ended, and with it who compiles the filter, has said why.
+            if os.getppid() == broker:
+                log_stderr(f"vitrail: cannot start the authority: {error}")
+            return os.EX_SOFTWARE
+        return 0
+
+    run_and_exit(work)
 
 
 def _prepare(filters: int) -> None:

@@ -7,7 +7,7 @@ that is in force has another colour or name.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 
@@ -32,10 +32,9 @@ _ICON = """\
 """
 
 
-def data_home(environ: Mapping[str, str] | None = None) -> Path:
+def data_home() -> Path:
     """Where a user's own data are (XDG Base Directory Specification)."""
-    env = os.environ if environ is None else environ
-    given = env.get("XDG_DATA_HOME", "")
+    given = os.environ.get("XDG_DATA_HOME", "")
     return Path(given) if given.startswith("/") else Path.home() / ".local" / "share"
 
 

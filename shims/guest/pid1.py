@@ -249,10 +249,10 @@ def become_router() -> None:
         os.chmod("/dev/net/tun", 0o666)
 
 
-def ends_by_reset(cmdline: str = "/proc/cmdline") -> bool:
+def ends_by_reset() -> bool:
     """Return whether the machine ends by a reset, not by switching off."""
     try:
-        with open(cmdline, encoding="ascii", errors="replace") as file:
+        with open("/proc/cmdline", encoding="ascii", errors="replace") as file:
             return "vitrail.off=reset" in file.read().split()
     except OSError:
         return False

@@ -202,7 +202,7 @@ class WindowManager(BridgePart):
             self._roles.reposition(window)
 
     def _on_moved(self) -> None:
-        """Move windows to the new origin of a resized screen."""
+        """Move windows to the new origin of a resized screen (see the module screens)."""
         for window in self._core.order:
             if window.managed:
                 dx, dy = self._core.size[0] - window.x, self._core.size[1] - window.y

@@ -83,10 +83,6 @@ def just_dropped(c: Guest, drag: Drag) -> str:
     return gives_drop(c, drag, SECRET)
 
 
-def over_only(c: Guest, _drag: Drag) -> None:
-    trio.from_thread.run(came_over, c.it, "blue")
-
-
 async def test_dropped_content_goes_to_the_window_under_the_pointer():
     async with desk("red", "blue", drags=DRAGS) as it:
 

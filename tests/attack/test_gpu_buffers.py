@@ -21,7 +21,6 @@ from broker.jail.wayland.ports import GpuMemory
 from broker.jail.wayland.sandbox import Sandbox
 from broker.jail.worker import readiness
 from broker.jail.worker.wayland import dmabuf
-from broker.jail.worker.wayland.connection import WaylandService, serve_client
 from broker.jail.worker.wayland.files_and_pipes import RealMachine
 from broker.jail.worker.wayland.waypipe_connection import StreamConnection
 from broker.jail.worker.wayland.waypipe_memory import StreamMachine
@@ -31,6 +30,7 @@ from tests.kit.wayland.client import Window, memfd
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.wayland.gpu import AR24, PARAMS, RULES, GpuModel
 from tests.kit.wayland.model_compositor import model_compositor
+from tests.kit.wayland.service import WaylandService, serve_client
 
 
 def epoll() -> int:

@@ -187,12 +187,3 @@ async def agent(environment):
         child.popen.stderr.close()
         print(said)
         assert "Traceback" not in said
-
-
-async def gone_from(comp, before):
-    """Wait until the screen is as it was."""
-
-    async def same():
-        return (await pixels(comp)).tobytes() == before
-
-    await eventually(same)

@@ -13,8 +13,7 @@ import rich_click as click
 import trio
 
 from broker.cli import render
-from broker.cli.proxy.unjailed import unjailed_option
-from broker.cli.transfer.named_path import NamedPath
+from broker.cli.proxy.unjailed import listen_option, unjailed_option
 from broker.core import limits
 from broker.core.errors import SetupError, VitrailError
 from broker.core.escape import printable
@@ -37,12 +36,7 @@ def _most(high: int, low: int = 1) -> click.IntRange:
 
 @click.command("pulse")
 @click.option("--sandbox", required=True, help="Name shown before every stream.")
-@click.option(
-    "--listen",
-    required=True,
-    type=NamedPath(path_type=Path),
-    help="Socket to create, whose clients are filtered.",
-)
+@listen_option
 @click.option(
     "--server",
     metavar="PATH",

@@ -30,12 +30,12 @@ async def connect_server(path: Path) -> socket.socket:
         ) from error
 
 
-def server_path(name: str | None, environ: dict[str, str] | None = None) -> Path:
+def server_path(name: str | None) -> Path:
     """Return the path of the sound server's socket, as libpulse finds it.
 
     Raises SetupError for a server that is not reached by a UNIX socket.
     """
-    env = dict(os.environ) if environ is None else environ
+    env = os.environ
     name = name or env.get("PULSE_SERVER", "")
     if name:
         # "{machine}unix:PATH", several with spaces between: the first one.

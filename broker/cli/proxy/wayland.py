@@ -11,8 +11,7 @@ import rich_click as click
 import trio
 
 from broker.cli import render
-from broker.cli.proxy.unjailed import unjailed_option
-from broker.cli.transfer.named_path import NamedPath
+from broker.cli.proxy.unjailed import listen_option, unjailed_option
 from broker.core.errors import SetupError
 from broker.core.names import take_sandbox_name
 from broker.core.streams.wayland_rules import Fullscreen, WindowRules, take_color
@@ -23,12 +22,7 @@ _LABEL_TOP = 18
 
 @click.command("wayland")
 @click.option("--sandbox", required=True, help="Name shown before every window title.")
-@click.option(
-    "--listen",
-    required=True,
-    type=NamedPath(path_type=Path),
-    help="Socket to create, whose clients are filtered.",
-)
+@listen_option
 @click.option("--display", help="Socket of the compositor [default: $WAYLAND_DISPLAY].")
 @click.option(
     "--color", default="#d01010", show_default=True, help="Colour of the frame."

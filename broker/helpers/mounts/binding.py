@@ -5,8 +5,9 @@ them; of a container's root they make an overlay, which does not show the layers
 So they get other paths, where no sandbox can write: at these, in the mount namespace
 in which they mount, is the file that was opened here and is the one we looked at.
 
-Run as a separate process in that namespace, as a user that may mount there
-(``podman unshare``, ``unshare --map-root-user --mount``).
+brokerctl's launchers of Podman and systemd-nspawn run it as a separate process in that
+namespace, as a user that may mount there (``podman unshare``, ``unshare --map-root-user
+--mount``).
 """
 
 from __future__ import annotations

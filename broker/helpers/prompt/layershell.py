@@ -55,6 +55,7 @@ class LayerSurfaceProxy(Proxy[LayerSurface]):
         """Reserve room; -1: lie over those who did."""
         self._marshal(2, zone)
 
+    # Not called: the place of a request in this class is its number on the wire.
     @LayerSurface.request(_INT, _INT, _INT, _INT)
     def set_margin(self, top: int, right: int, bottom: int, left: int) -> None:
         """Keep away from edges."""

@@ -12,8 +12,6 @@ has no trio and no threads.
 from __future__ import annotations
 
 import array  # noqa: F401 -- socket.recv_fds imports it when called, too late then
-import contextlib
-import ctypes
 import gc
 import os
 import platform
@@ -21,20 +19,19 @@ import re
 import resource
 import signal
 import socket
-import sys
 from collections.abc import Collection
 from typing import NoReturn
 
 from broker.core.errors import SetupError
+from broker.helpers.forked_part import end_with_parent, run_and_exit
 from broker.helpers.process.hardening import confine
+from broker.helpers.process.process_name import set_name
 from broker.helpers.pump.engine import RelayEngine
 from broker.helpers.pump.handle import PumpHandle, control_pair
 from broker.helpers.pump.turns import accelerator
 from broker.ipc.captured_stderr import FirstWords
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_NAME = 15
-_NAME = b"vitrail-pump"
+_NAME = "vitrail-pump"
 
 
 def start_pump(program: bytes) -> PumpHandle:
@@ -71,18 +68,14 @@ def become_pump(control: int, words: int, program: bytes) -> None:
 
 def _fork_of(control: int, words: int, parent: int, program: bytes) -> NoReturn:
     """Run the pump in the forked child and exit; never returns."""
-    code = 70  # EX_SOFTWARE, if not even the traceback below comes to be
-    try:
+
+    def work() -> int:
         keep_only(words, [control])
-        _libc().prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        end_with_parent()
         # A parent that died before that line sends no signal any more.
-        code = pump(control, program) if os.getppid() == parent else 0
-    except BaseException:  # noqa: BLE001 -- reported, and the process ends
-        sys.excepthook(*sys.exc_info())
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.flush()
-        os._exit(code)
+        return pump(control, program) if os.getppid() == parent else 0
+
+    run_and_exit(work)
 
 
 def keep_only(words: int, kept: Collection[int]) -> None:
@@ -111,7 +104,7 @@ def pump(control_fd: int, program: bytes) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # splice to a socket whose peer has gone raises it.
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    _libc().prctl(_PR_SET_NAME, _NAME, 0, 0, 0)
+    set_name(_NAME)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     kernel = kernel_version()
@@ -129,7 +122,3 @@ def kernel_version() -> tuple[int, int]:
     """The running kernel's major and minor number."""
     found = re.match(r"(\d+)\.(\d+)", platform.release())
     return (int(found[1]), int(found[2])) if found else (0, 0)
-
-
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)

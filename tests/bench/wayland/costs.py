@@ -61,7 +61,6 @@ def request(interface: str, name: str):
 COMMIT = request("wl_surface", "commit")
 ATTACH = request("wl_surface", "attach")
 DAMAGE = request("wl_surface", "damage")
-DAMAGE_BUFFER = request("wl_surface", "damage_buffer")
 
 
 def repeated(c: Window, data: bytes, count: int) -> Round:

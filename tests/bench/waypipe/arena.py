@@ -30,13 +30,13 @@ from broker.helpers.process.spawn import spawn
 from broker.ipc.accept_loop import serve
 from broker.jail.wayland.sandbox import Sandbox
 from broker.jail.worker import readiness
-from broker.jail.worker.wayland.connection import WaylandService, serve_client
 from broker.jail.worker.wayland.waypipe_connection import StreamConnection
 from broker.jail.worker.wayland.waypipe_memory import ArenaFile, StreamMachine
 from tests.bench.wayland.peers import cpu_of
 from tests.kit.eventually import eventually
 from tests.kit.wayland.client import Window, memfd
 from tests.kit.wayland.compositor import desktop, short_directory
+from tests.kit.wayland.service import WaylandService, serve_client
 from tests.kit.waypipe.guest_end import arena, guest_end
 from tests.kit.waypipe.stand import server_of
 

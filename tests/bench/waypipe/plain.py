@@ -27,10 +27,10 @@ from broker.helpers.compositor_socket import display_path
 from broker.ipc.accept_loop import serve
 from broker.jail.wayland.protocol.wire import Outgoing
 from broker.jail.wayland.sandbox import Sandbox
-from broker.jail.worker.wayland.connection import WaylandService, serve_client
 from broker.jail.worker.wayland.waypipe_connection import StreamConnection
 from broker.jail.worker.wayland.waypipe_memory import StreamFile, StreamMachine
 from tests.kit.wayland.client import HEADER
+from tests.kit.wayland.service import WaylandService, serve_client
 
 _KEYMAP = (0, 16)
 """Opcode and size of wl_keyboard.keymap."""

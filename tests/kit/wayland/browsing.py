@@ -57,12 +57,6 @@ user_pref("datareporting.policy.dataSubmissionEnabled", false);
 user_pref("toolkit.telemetry.reportingpolicy.firstRun", false);
 user_pref("termsofuse.bypassNotification", true);
 """
-FIREFOX_OUTWARDS = """
-user_pref("network.protocol-handler.external.https", true);
-user_pref("network.protocol-handler.warn-external.https", false);
-user_pref("security.external_protocol_requires_permission", false);
-"""
-"""Preferences by which Firefox hands https: to the program registered for it."""
 
 
 async def clicked(comp, done, *, size=(1280, 800), at=(640, 600), deadline=60):

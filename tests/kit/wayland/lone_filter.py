@@ -18,8 +18,8 @@ from broker.core.streams.wayland_rules import Fullscreen, WindowRules
 from broker.helpers.compositor_connection import connect_compositor
 from broker.ipc.accept_loop import serve
 from broker.jail.wayland.sandbox import Sandbox
-from broker.jail.worker.wayland.connection import WaylandService, serve_client
 from broker.jail.worker.wayland.files_and_pipes import RealMachine
+from tests.kit.wayland.service import WaylandService, serve_client
 
 CONSTRAINTS = "zwp_pointer_constraints_v1"
 

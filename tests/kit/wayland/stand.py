@@ -31,8 +31,6 @@ from broker.jail.wayland.sandbox import Sandbox
 from broker.jail.worker import readiness
 from broker.jail.worker.wayland.connection import (
     WaylandConnection,
-    WaylandService,
-    serve_client,
 )
 from broker.jail.worker.wayland.files_and_pipes import RealMachine
 from broker.jail.worker.wayland.waypipe_connection import StreamConnection
@@ -45,6 +43,7 @@ from tests.kit.vm import newer_suite
 from tests.kit.wayland.client import Window
 from tests.kit.wayland.compositor import desktop, pixels, windows
 from tests.kit.wayland.input import Pointer
+from tests.kit.wayland.service import WaylandService, serve_client
 
 FRAME = 0xD01010
 GUEST = 0x00FF00

@@ -21,13 +21,13 @@ from broker.helpers.process.spawn import DEVNULL, Child, spawn
 from broker.ipc.accept_loop import serve
 from broker.jail.wayland.sandbox import Sandbox
 from broker.jail.worker import readiness
-from broker.jail.worker.wayland.connection import WaylandService, serve_client
 from broker.jail.worker.wayland.waypipe_connection import StreamConnection
 from broker.jail.worker.wayland.waypipe_memory import ArenaFile, StreamMachine
 from tests.kit.eventually import eventually
 from tests.kit.vm.newer_suite import newer
 from tests.kit.vm.suite_root import inside, suite_root
 from tests.kit.wayland.compositor import desktop
+from tests.kit.wayland.service import WaylandService, serve_client
 from tests.kit.wayland.stand import CONFIG, FRAME, SIZE
 
 SERVER = ("waypipe", "--no-gpu", "--compress", "none")

@@ -76,10 +76,9 @@ class OciArchive:
             raise ArchiveError(f"the manifest does not list 1 to {LAYERS} layers")
         return [_digest(layer) for layer in layers]
 
-    def blob(self, digest: str, most: int = JSON_BYTES) -> bytes:
+    def blob(self, digest: str) -> bytes:
         """Return a small blob, its digest checked."""
-        data = b"".join(self._blob(digest, most))
-        return data
+        return b"".join(self._blob(digest, JSON_BYTES))
 
     def unpack(self, digest: str, out: IO[bytes], most: int) -> int:
         """Write a layer, decompressed and verified; return its size.

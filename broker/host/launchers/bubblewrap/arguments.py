@@ -140,8 +140,9 @@ class Box:
 
     @property
     def owns_files(self) -> bool:
-        """Return whether files of the user's are for programs of that id alone.
+        """Return whether its programs need the user's own id: some files are for it alone.
 
+        Otherwise they have a subordinate id (``bubblewrap.command``).
         A render node is the user's by its access control list.
         """
         return bool(self.home or self.binds or self.folders or self.devices)

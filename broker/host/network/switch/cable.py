@@ -33,10 +33,10 @@ class CableGuard(PacketGuard):
             yield LENGTH.pack(len(untrusted_frame)) + untrusted_frame
 
 
-def can_ipv6(disabled: Path = _DISABLED) -> bool:
+def can_ipv6() -> bool:
     """Return whether interfaces of this kernel have IPv6, as it is set."""
     try:
-        return disabled.read_text().strip() == "0"
+        return _DISABLED.read_text().strip() == "0"
     except OSError:  # a kernel without IPv6
         return False
 

@@ -32,6 +32,7 @@ from broker.jail.wayland.scene import (
     shown,
     window_state,
 )
+from broker.jail.wayland.scene.cropping import commit_if_dirty
 from broker.jail.wayland.scene.geometry import SmallBufferError, clamp
 
 if TYPE_CHECKING:
@@ -584,11 +585,7 @@ def _commit_dirty(core: ClientState, surface: Surface, popups: _Popups) -> bool:
             popups.append((sub.promoted, done))
         elif done:
             surface.dirty = True
-    if not surface.dirty:
-        return False
-    surface.dirty = False
-    core.up.data += emit.commit(surface.sid)
-    return True
+    return commit_if_dirty(core, surface)
 
 
 def relayout(core: ClientState, surface: Surface) -> None:

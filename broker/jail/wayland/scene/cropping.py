@@ -74,6 +74,11 @@ def withdraw(core: ClientState, surface: Surface) -> bool:
     if surface.extent is not None:
         view = surface.content.view(ONE_PIXEL)
         show_part(core, surface, surface.cx, surface.cy, view)
+    return commit_if_dirty(core, surface)
+
+
+def commit_if_dirty(core: ClientState, surface: Surface) -> bool:
+    """Commit a surface that has changed; return whether it was committed."""
     if not surface.dirty:
         return False
     surface.dirty = False

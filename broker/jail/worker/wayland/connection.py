@@ -15,7 +15,6 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 import trio
 from typing_extensions import override
@@ -400,48 +399,3 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
             self._lost(error)
             return
         self._room.set()
-
-
-@dataclass(frozen=True)
-class WaylandService:
-    """State that all Wayland connections of one sandbox share.
-
-    ``connect`` opens a new connection to the compositor (UpstreamError if it
-    cannot); ``report`` gets the reason of every connection that did not end
-    by itself; ``trace`` each line of what passes (VITRAIL_DEBUG=wayland);
-    ``make`` is the kind of connection that clients have.
-    """
-
-    rules: WindowRules
-    sandbox: Sandbox
-    machine: OperatingSystem
-    connect: Callable[[], socket.socket]
-    report: Callable[[Exception], None]
-    trace: Callable[[str], None] | None = None
-    make: Callable[..., WaylandConnection] = WaylandConnection
-
-
-async def serve_client(client: socket.socket, service: WaylandService) -> None:
-    """Serve one accepted connection to its end; closes the socket."""
-    with client:
-        try:
-            server = service.connect()
-        except UpstreamError as error:
-            service.report(error)
-            return
-        with server:
-            try:
-                connection = service.make(
-                    client,
-                    server,
-                    service.rules,
-                    service.sandbox,
-                    service.machine,
-                    trace=service.trace,
-                )
-            except PeerError as error:
-                service.report(error)
-                return
-            await connection.run()
-            if connection.core.fault is not None:
-                service.report(connection.core.fault)
