@@ -63,6 +63,10 @@ CPUS = (1, 64)
 """Virtual processors of a micro VM."""
 
 BOOT_SECONDS = (5, 3600)
+MOUNTS = 8
+"""Of a record."""
+DISKS = 4
+MEMORY_MOUNT_BYTES = (1 << 20, 64 << 30)
 SHARED_FOLDERS = (0, 8)
 """Boot deadline: emulation on a busy machine may take minutes."""
 

@@ -43,6 +43,9 @@ FOLDER = ServiceName("vitrail.Folder")
 """A directory of the user's, decided when it is shared.  A guest on another machine has a
 connection for each, which begins with the number of its place."""
 
+BLOCK = ServiceName("vitrail.Block")
+"""An image of the user's as a disk of a micro VM, by its record; it has no port."""
+
 TRANSFERS = frozenset({OPEN_URL, OPEN_FILE, FILE_COPY, CALL})
 """Services whose requests are read before they are decided about."""
 

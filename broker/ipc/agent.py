@@ -19,20 +19,26 @@ from broker.core import limits
 from broker.core.decoding import Reader, TypedMessage, reader
 from broker.core.limits import transfer as transfer_limits
 
-VERSION = 6
+VERSION = 7
 """2: the agent knows ``ping``; one of version 1 gets none.  3: input, terminals.
-4: standard error apart, output at its reader's pace.  5: folders.  6: by a stream, too."""
+4: standard error apart, output at its reader's pace.  5: folders.  6: by a stream, too.
+7: disks, and mounts at other paths and in memory."""
 INPUT_VERSION = 3
 """The first version that knows ``input``, ``resize`` and their fields of ``run``."""
 FOLDERS_VERSION = 5
 """The first version that knows ``mount`` and ``unmount``."""
 STREAMED_FOLDERS_VERSION = 6
 """The first version that knows ``mount``'s ``stream``."""
+MOUNTS_VERSION = 7
+"""The first version that knows ``mount``'s ``at``, ``size`` and ``disk``."""
 PACED_VERSION = 4
 """The first version that knows ``more`` and its fields of ``run``."""
 
-FolderPlace = Annotated[int, msgspec.Meta(ge=0, lt=transfer_limits.FOLDERS_PER_SANDBOX)]
-"""Which of a micro VM's virtiofs devices."""
+FIRST_MEMORY = transfer_limits.FIRST_MEMORY
+_PLACES = FIRST_MEMORY + transfer_limits.MEMORY_MOUNTS_PER_SANDBOX
+FolderPlace = Annotated[int, msgspec.Meta(ge=0, lt=_PLACES)]
+"""Which of a micro VM's virtiofs devices; after them which of its disks; from
+``FIRST_MEMORY`` on, which of its file systems in memory."""
 _Short = Annotated[str, msgspec.Meta(max_length=120)]
 _Text = Annotated[str, msgspec.Meta(max_length=1000)]
 _Size = Annotated[int, msgspec.Meta(ge=1, le=65535)]
@@ -208,12 +214,17 @@ class AgentMount(TypedMessage, frozen=True, tag="mount", omit_defaults=True):
     """Mount the folder of a place at /folders/NAME; it may be mounted there already.
 
     ``stream``: by a connection to ``vitrail.Folder``, not by a virtiofs device.
+    ``at``: another path.  ``disk``: NAME is the tag of a disk, mounted only with ``at``.
+    ``size``: of a file system in memory, in bytes.
     """
 
     place: FolderPlace
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
     write: bool
     stream: bool = False
+    at: Annotated[str, msgspec.Meta(max_length=1024)] = ""
+    disk: bool = False
+    size: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class AgentUnmount(TypedMessage, frozen=True, tag="unmount"):

@@ -50,7 +50,7 @@ _OF_TERMINAL: Final = "broker.helpers.helper_confinement"
 """Of the process that writes on the terminal, which ``helpers.terminal_log`` forks."""
 
 PROGRAMS = (
-    Program("authority", ("broker.programs.authority",), USER, 210, 26_250, 17_000),
+    Program("authority", ("broker.programs.authority",), USER, 210, 27_940, 17_970),
     Program(
         "helpers",
         ("broker.programs.helper_forks",),
@@ -77,7 +77,7 @@ PROGRAMS = (
         "vitrail-local, viewer",
         ("broker.programs.local",),
         CONFINED,
-        377,
+        380,
         45_550,
         28_180,
         without=("broker.programs.local_host", _OF_TERMINAL),
@@ -99,7 +99,7 @@ PROGRAMS = (
         "vitrail-local, host",
         ("broker.programs.local", "broker.programs.local_host"),
         USER,
-        289,
+        290,
         34_860,
         21_180,
         without=(
@@ -113,7 +113,7 @@ PROGRAMS = (
         ("broker.programs.host",),
         USER,
         281,
-        34_100,
+        35_900,
         22_060,
         linked=True,
     ),

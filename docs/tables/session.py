@@ -74,12 +74,12 @@ ORDERS: Mapping[str, ChannelPolicy] = {
         "Other pages than the user has seen, on that printer.",
     ),
     "open-folder": _order(
-        "within a minute of a call of brokerctl that names it, or for a folder of a record",
+        "within a minute of a call of brokerctl that names it, or for a folder or disk of a record",
         "Nothing: the child keeps it.",
     ),
     "give-folder": _order(
-        f"{_permit('vitrail.Folder')}, {_NEXT}",
-        "A folder that is permitted to that sandbox, for longer than the permission.",
+        f"{_permit('vitrail.Folder')}, or `vitrail.Block` for a disk, {_NEXT}",
+        "A folder or disk that is permitted to that sandbox, for longer than the permission.",
     ),
     "serve-folder": _order(
         f"{_NEXT}, without a host on this machine",

@@ -34,7 +34,6 @@ from policy.records.model import (
     STRIP_PIXELS,
     Audio,
     Clipboard,
-    Folders,
     HostRecord,
     Label,
     Limits,
@@ -46,6 +45,7 @@ from policy.records.model import (
     Window,
     is_of_others,
 )
+from policy.records.mounts.user_files import Folders
 from policy.records.record_schema import INHERITS_KEY, TABLES, TOP
 from policy.suggestions import did_you_mean, nearest
 
@@ -93,6 +93,7 @@ class Draft:
 _OTHERWISE = {
     "opaque": "to make windows translucent, set translucent = true; by default they are opaque",
     "mic": "did you mean 'microphone'?",
+    "mute": 'to play no sound, set playback = "none"',
     "border_width": "did you mean 'border'?",
     "template": "did you mean 'inherits'?",
     "sandbox": "write the keys at the top, without a [table]: each file describes one sandbox",
@@ -493,7 +494,7 @@ def _viewer(taken: Taken) -> ViewerRecord:
         transfer=_part(Transfer, taken),
         network=NetworkLimits(**network),
         limits=_part(Limits, taken),
-        folders=_part(Folders, taken),
+        folders=_folders(taken),
         services=taken["services"],
         looks=tuple(
             (f.key, taken[key])
@@ -514,6 +515,16 @@ def _part(kind: type[_Part], taken: Taken) -> _Part:
     table = kind.__name__.lower()
     values = {key: taken.get(f"{table}.{key}") for key in kind.__annotations__}
     return msgspec.convert(values, kind, dec_hook=path_of)
+
+
+def _folders(taken: Taken) -> Folders:
+    """Build what a sandbox has of the user's files by rule, and its mounts."""
+    read = [*map(Path, taken["folders.read_only"])]
+    change = [*map(Path, taken["folders.read_write"])]
+    for mount in taken["mounts"]:
+        if mount.source is not None:
+            (change if mount.write else read).append(mount.source)
+    return Folders(tuple(read), tuple(change), taken["mounts"], taken["disks"])
 
 
 def _window(taken: Taken) -> Window:

@@ -23,6 +23,8 @@ Capability = Literal[
     "homes",
     "network",
     "folders",
+    "mounts",
+    "disks",
     "boundary",
     "monitor",
 ]
@@ -41,6 +43,8 @@ class LaunchKind:
     ``homes``: it keeps a home on a disk.
     ``network``: the record says which one it has.
     ``folders``: folders are shared with it while it runs.
+    ``mounts``: its record mounts directories and memory at paths of its own.
+    ``disks``: images of the user's are its disks.
     ``whole_gpu``: with a GPU it has all of /dev/dri, what shows pictures too.
     ``of_others``: other programs start it, at any time.
     ``boundary``: it is kept from the user's files and sockets; without, it is a label.
@@ -60,6 +64,8 @@ class LaunchKind:
     homes: bool = False
     network: bool = False
     folders: bool = False
+    mounts: bool = False
+    disks: bool = False
     whole_gpu: bool = False
     of_others: bool = False
     boundary: bool = True
@@ -79,14 +85,16 @@ class LaunchKind:
 
 
 _LAUNCHERS = "launchers"
-_CONTAINER = LaunchKind("", own_command=True, holds=True, network=True)
+_CONTAINER = LaunchKind("", own_command=True, holds=True, network=True, mounts=True)
 _MICROVM = LaunchKind(
     "", agent=True, own_command=True, boots=True, homes=True, network=True
 )
 # A manager has the network and the disks.
 _MANAGED = replace(_MICROVM, homes=False, network=False)
 
-MICROVM = replace(_MICROVM, name="microvm", folders=True, gpu="render")
+MICROVM = replace(
+    _MICROVM, name="microvm", folders=True, mounts=True, disks=True, gpu="render"
+)
 FIRECRACKER = replace(_MICROVM, name="firecracker", monitor=True, part=_LAUNCHERS)
 CLOUD_HYPERVISOR = replace(FIRECRACKER, name="cloud-hypervisor")
 CROSVM = replace(FIRECRACKER, name="crosvm")

@@ -34,6 +34,7 @@ from policy.records.model import (
     ThrowawayVm,
     UnixPeer,
 )
+from policy.records.mounts.mount_tables import check_mounts
 
 Taken = Mapping[str, Any]
 """As in ``build``: clean values by dotted key."""
@@ -75,6 +76,7 @@ def _micro_vm(taken: Taken) -> MicroVM:
         fields["pixel_arena"] = fields["gpu"] == "render" or taken["launch.pixel_arena"]
         standby = taken["launch.standby"] * taken["limits.standby_memory"]
         fields["standby_mib"] = standby
+        fields["disks"] = len(taken["disks"])
     return MicroVM(**fields, **{key: taken[f"launch.{key}"] for key in keys})
 
 
@@ -122,6 +124,9 @@ def _of_keys(launch: type[Launch], **names: str) -> Callable[[Taken], Launch]:
     def made(taken: Taken) -> Launch:
         values = {}
         for field in msgspec.structs.fields(launch):
+            if field.name == "mounts":
+                values[field.name] = taken["mounts"]
+                continue
             key = f"launch.{keys.get(field.name, field.name)}"
             values[field.name] = taken.get(key) if field.default is None else taken[key]
         return msgspec.convert(values, launch, dec_hook=path_of)
@@ -168,7 +173,7 @@ NEEDED: Mapping[str, tuple[str, str, str, str]] = MappingProxyType(
 """By kind: the key of [launch] without which a record of it is refused, and how."""
 
 
-def check(taken: Mapping[str, object], complain: Complain) -> None:
+def check(taken: Taken, complain: Complain) -> None:
     """Complain about combinations that a machine of a record cannot have."""
     kind = KINDS[str(taken[KIND_KEY])]
     # guard: a GPU is used in the way of its kind
@@ -176,6 +181,7 @@ def check(taken: Mapping[str, object], complain: Complain) -> None:
     if taken.get("launch.gpu", "none") not in {"none", way}:
         what = f'kind = "{kind.name}" does not support this GPU mode'
         complain(("launch", "gpu"), what, f'"none" or "{way}"', "see docs/gpu.md")
+    check_mounts(taken, kind, complain)
     if kind.of_others:
         _check_external(taken, complain)
     elif kind.monitor:
@@ -236,10 +242,11 @@ def _check_monitor(taken: Mapping[str, object], complain: Complain) -> None:
             )
 
 
-def _check_shared(taken: Mapping[str, object], complain: Complain) -> None:
+def _check_shared(taken: Taken, complain: Complain) -> None:
     """Complain about shared memory of a machine that is not a disposable of its own."""
     kept = taken.get("class")
     folders = [f for f in FOLDERS.fields if taken[f"folders.{f.key}"]]
+    shared = any(mount.source for mount in taken["mounts"])
     why = ""
     if kept is not None and kept != "disposable":
         why = f'class = "{kept}": only disposable machines share memory'
@@ -247,7 +254,9 @@ def _check_shared(taken: Mapping[str, object], complain: Complain) -> None:
         why = f"{boots[0]}: such a machine always boots"
     elif taken.get("launch.gpu") == "render":
         why = "gpu: such a machine always boots"
-    elif folders or taken["launch.folders"]:
+    elif taken["disks"]:
+        why = "[[disks]]: such a machine always boots"
+    elif folders or shared or taken["launch.folders"]:
         why = "folders: their process (virtiofsd) could access the memory of the other machines"
     # guard: a record that cannot share memory does not ask for it
     if why:

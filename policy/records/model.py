@@ -22,6 +22,7 @@ from policy.errors import Problem, Spot
 from policy.limits import FEW_OPEN_FILES
 from policy.records import kinds
 from policy.records.kinds import KINDS, LaunchKind
+from policy.records.mounts.user_files import Folders, Mount
 
 SandboxClass = Literal["persistent", "disposable", "template"]
 Display = Literal["none", "allow"]
@@ -142,14 +143,6 @@ class NetworkLimits:
     ech: Literal["allow", "deny"] = "allow"
 
 
-@dataclass(frozen=True)
-class Folders:
-    """Directories that are shared with it at its start, where a rule lets it."""
-
-    read_only: tuple[Path, ...] = ()
-    read_write: tuple[Path, ...] = ()
-
-
 class CalledService(NamedTuple):
     """A program that other sandboxes call by name (``vitrail.Call``).
 
@@ -232,6 +225,8 @@ class MicroVM(msgspec.Struct, frozen=True, tag=True):
     """Files of the host that the guest gets, besides the image."""
     monitor: Literal["qemu", "firecracker", "cloud-hypervisor", "crosvm"] = "qemu"
     """The VMM that runs it."""
+    disks: int = 0
+    """Places for disks of the user's images."""
 
     @property
     def kind(self) -> LaunchKind:
@@ -274,6 +269,7 @@ class Bwrap(msgspec.Struct, frozen=True, tag=True):
     user_namespaces: bool = False
     provides_network: bool = False
     gpu: Gpu = "none"
+    mounts: tuple[Mount, ...] = ()
 
     kind: ClassVar[LaunchKind] = kinds.BWRAP
 
@@ -297,6 +293,7 @@ class Podman(msgspec.Struct, frozen=True, tag=True):
     provides_network: bool = False
     open_files: int = FEW_OPEN_FILES
     gpu: Gpu = "none"
+    mounts: tuple[Mount, ...] = ()
 
     kind: ClassVar[LaunchKind] = kinds.PODMAN
 
@@ -313,6 +310,7 @@ class Nspawn(msgspec.Struct, frozen=True, tag=True):
     open_files: int = FEW_OPEN_FILES
     network: str = "none"
     provides_network: bool = False
+    mounts: tuple[Mount, ...] = ()
 
     kind: ClassVar[LaunchKind] = kinds.NSPAWN
 

@@ -26,6 +26,7 @@ from policy.records.field_types import (
     Words,
 )
 from policy.records.launch_table import LAUNCH, LIMITS, PEER, STATE
+from policy.records.mounts.mount_tables import DiskTables, MountTables
 from policy.records.patterns import (
     NAME,
     PALETTE,
@@ -123,6 +124,21 @@ TOP = Table(
             "Programs that other sandboxes may call where a rule for `vitrail.Call` "
             "allows it (`docs/calls.md`).  A record's `[services]` tables replace inherited ones.",
             default={},
+        ),
+        Field(
+            "mounts",
+            MountTables(),
+            "File systems in memory, and directories of yours, at paths of the sandbox "
+            "(`docs/folders.md`).  A record's `[[mounts]]` tables replace inherited ones.",
+            default=[],
+        ),
+        Field(
+            "disks",
+            DiskTables(),
+            "Images of yours that are disks of a micro VM, where a rule for "
+            "`vitrail.Block` allows it (`docs/folders.md`).  A record's `[[disks]]` "
+            "tables replace inherited ones.",
+            default=[],
         ),
     ),
 )

@@ -58,6 +58,7 @@ SERVICES = (
     "vitrail.Audio",
     "vitrail.AudioInput",
     "vitrail.AudioOutput",
+    "vitrail.Block",
     "vitrail.Call",
     "vitrail.Camera",
     "vitrail.ClipboardCopy",

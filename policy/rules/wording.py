@@ -50,6 +50,8 @@ _WORDS = MappingProxyType(
         "vitrail.Notification": "to show notifications on your desktop",
         "vitrail.Folder": "to read one of your folders | folder",
         "vitrail.Folder write": "to read and change one of your folders | folder",
+        "vitrail.Block": "to read one of your disk images | image",
+        "vitrail.Block write": "to read and change one of your disk images | image",
         "vitrail.Device": "to use the USB device {number} | number, port, interfaces",
         "vitrail.Device choice": "to attach the USB device {number} | number, port, interfaces",
         "vitrail.Network": "to reach a host on the network",
@@ -115,7 +117,7 @@ def wording(
         "protocol": call.protocol or "",
         "port": str(call.port or ""),
         "key": call.key or "",
-        **dict.fromkeys(("host key", "folder", "what"), about),
+        **dict.fromkeys(("host key", "folder", "image", "what"), about),
         **dict.fromkeys(("user", "signed for"), name.partition(".")[2]),
         "relying party": party(call.host or "", about) if call.host or about else "",
     }
@@ -181,7 +183,7 @@ def _form(call: PolicyCall, way: str, about: str, *, write: bool) -> str:
             return name.partition(".")[0]
         case "vitrail.Print":
             return "on" if about else ""
-        case "vitrail.Folder":
+        case "vitrail.Folder" | "vitrail.Block":
             return "write" if write else ""
         case "vitrail.FileDialog" | "vitrail.ScreenShare":
             return name

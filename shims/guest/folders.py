@@ -10,9 +10,19 @@ import os
 import shutil
 import socket
 import subprocess
-from typing import TYPE_CHECKING, Callable, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
 
 from shims.guest.address import CONNECT_SECONDS
+from shims.guest.disks import (
+    MOUNT_DISK,
+    disk_number,
+    disk_words,
+    link_disk,
+    mount_memory,
+    refused_place,
+    unlink_disk,
+    when_there,
+)
 from shims.guest.pid1 import BUSYBOX
 from shims.guest.protocol import TEXT
 
@@ -55,14 +65,28 @@ class Folders:
     def __init__(self, guest: "Guest") -> None:
         self._guest = guest
         self._mounted: Dict[int, str] = {}
+        self._tags: Dict[int, str] = {}
+        """Of disks."""
+        self._disks: Dict[str, str] = {}
+        """The kernel's number of each disk, by its tag."""
 
-    def mount(self, place: int, name: str, *, stream: bool) -> None:
-        """Mount the folder of a place, as a device or by a stream."""
-        path = f"{FOLDERS}/{name}"
-        if self._mounted.get(place) == path:
-            self._answer(place, "")
+    def mount(self, message: "Dict[str, Any]") -> None:
+        """Mount the folder of a place, as a device or by a stream; or a disk, or memory."""
+        place, name, at = message["place"], message["name"], message["at"]
+        refused = refused_place(at) if at else ""
+        path = at or ("" if message["disk"] else f"{FOLDERS}/{name}")
+        if message["disk"] and not refused:
+            # Also a known one: a broker that was killed leaves disks, which the next
+            # one takes away without the agent, and plugs in again by other names.
+            self._mount_disk(place, name, at, write=message["write"])
             return
-        if stream:
+        if refused or self._mounted.get(place) == path:
+            self._answer(place, refused)
+            return
+        if message["size"]:
+            self._mount_memory(place, at, message["size"])
+            return
+        if message["stream"]:
             self._mount_stream(place, path)
             return
         device = os.path.join(self._guest.settings.runtime, f"folder-{place}")
@@ -73,6 +97,47 @@ class Folders:
             self._answer(place, failed)
 
         self._run(MOUNT, [device, path, f"vitrail-{place}"], ended)
+
+    def _mount_disk(self, place: int, tag: str, at: str, *, write: bool) -> None:
+        """Link a disk by its tag, and mount it if it has a path."""
+        account, number = self._guest.account, ""
+
+        def ended(failed: str) -> None:
+            if failed:
+                unlink_disk(tag)
+            else:
+                self._mounted[place], self._tags[place] = at, tag
+                self._disks[tag] = number
+            self._answer(place, failed)
+
+        def found(device: str) -> None:
+            nonlocal number
+            if not device:
+                self._answer(place, f"the disk {tag} did not appear")
+                return
+            try:
+                link_disk(tag, device, account.uid, account.gid)
+            except OSError as error:
+                self._answer(place, str(error))
+                return
+            number = disk_number(device)
+            same = number and self._disks.get(tag) == number
+            if at and not (same and is_mounted(at)):
+                self._run(MOUNT_DISK, disk_words(device, at, write=write), ended)
+            else:
+                ended("")
+
+        when_there(tag, self._guest.loop.later, found)
+
+    def _mount_memory(self, place: int, at: str, size: int) -> None:
+        """Mount a file system in memory now: the programs that need it come next."""
+        try:
+            mount_memory(at, size)
+        except OSError as error:
+            self._answer(place, str(error))
+            return
+        self._mounted[place] = at
+        self._answer(place, "")
 
     def _mount_stream(self, place: int, path: str) -> None:
         """Connect to the broker and have sshfs mount the served directory."""
@@ -138,8 +203,13 @@ class Folders:
         def ended(failed: str) -> None:
             if not failed:
                 self._mounted.pop(place, None)
+                if place in self._tags:
+                    unlink_disk(self._tags.pop(place))
             self._answer(place, failed)
 
+        if not path:  # a disk that is not mounted
+            ended("")
+            return
         self._run(UNMOUNT, [path, "yes" if force else "no"], ended)
 
     def _run(

@@ -159,9 +159,7 @@ class Guest:
                 message["program"], message["rows"], message["columns"]
             )
         elif kind == "mount":
-            self.folders.mount(
-                message["place"], message["name"], stream=message["stream"]
-            )
+            self.folders.mount(message)
         elif kind == "unmount":
             self.folders.unmount(message["place"], force=message["force"])
         elif kind == "poweroff":

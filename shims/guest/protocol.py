@@ -11,7 +11,7 @@ import binascii
 import json
 from typing import Any, Dict
 
-VERSION = 6
+VERSION = 7
 HOST_CID = 2
 AGENT_PORT = 6500
 DISPLAY_PORT = 6501
@@ -55,7 +55,15 @@ TO_GUEST: Dict[str, Dict[str, type]] = {
     "signal": {"program": int, "number": int},
     "poweroff": {},
     "ping": {"serving": str, "displays": int},
-    "mount": {"place": int, "name": str, "write": bool, "stream": bool},
+    "mount": {
+        "place": int,
+        "name": str,
+        "write": bool,
+        "stream": bool,
+        "at": str,
+        "disk": bool,
+        "size": int,
+    },
     "unmount": {"place": int, "force": bool},
 }
 OPTIONAL: Dict[str, Any] = {
@@ -70,6 +78,9 @@ OPTIONAL: Dict[str, Any] = {
     "data": "",
     "end": False,
     "stream": False,
+    "at": "",
+    "disk": False,
+    "size": 0,
 }
 # As in broker/core/limits.py.
 FRAME_BYTES = 65536
@@ -112,18 +123,26 @@ def decode(body: bytes) -> Dict[str, Any]:
     elif message["type"] == "mount":
         if message["name"] in ("", ".", "..") or set(message["name"]) & {"/", "\0"}:
             raise MessageError("mount.name is not a file name")
+        if message["at"] and not is_place(message["at"]):
+            raise MessageError("mount.at is not an absolute path")
     elif message["type"] == "input":
         try:
             message["data"] = binascii.a2b_base64(message["data"])
         except ValueError as error:
             raise MessageError(f"input.data is not base64: {error}") from error
-    for name in ("window", "count"):
+    for name in ("window", "count", "size"):
         if message.get(name, 0) < 0:
             raise MessageError(f"{message['type']}.{name} must not be negative")
     for name in ("rows", "columns"):
         if message.get(name, 1) < 1:
             raise MessageError(f"{message['type']}.{name} must be at least 1")
     return message
+
+
+def is_place(path: str) -> bool:
+    """Return whether a path is absolute and has no part that is not a name."""
+    parts = path.split("/")
+    return parts[0] == "" and not {"", ".", ".."} & set(parts[1:]) and "\0" not in path
 
 
 def check_run(message: Dict[str, Any]) -> None:

@@ -284,6 +284,41 @@ async def test_a_link_in_the_place_of_the_mount_is_not_followed(home, tmp_path):
     folder.close()
 
 
+@needs_box
+async def test_a_link_above_a_place_is_not_followed(home, tmp_path):
+    """A mount at a path of the record's: to mount, and to unmount."""
+    program = (
+        "import os, time; os.symlink('/tmp', '/srv'); time.sleep(600)",
+        (
+            "import os, time\n"
+            "while not os.path.exists('/srv/deep/docs/file'): pass\n"
+            "os.rename('/srv/deep', '/srv/away'); os.makedirs('/tmp/x/docs')\n"
+            "os.symlink('/tmp/x', '/srv/deep'); time.sleep(600)"
+        ),
+    )
+    folder = open_folder(str(home / "Downloads"), home, ())
+    async with box(tmp_path, program[0]) as (held, namespace):
+        held.release()
+        root = Path(f"/proc/{held.leader}/root")
+        await eventually((root / "srv").is_symlink)
+        with pytest.raises(UpstreamError):
+            await mounts.attach(namespace, folder, write=False, base="/srv/deep")
+        assert not (root / "tmp/deep").exists()
+    second = tmp_path / "second"
+    second.mkdir()
+    async with box(second, program[1]) as (held, namespace):
+        place = {"base": "/srv/deep", "name": "docs"}
+        attached = await mounts.attach(namespace, folder, write=False, **place)
+        held.release()
+        root = Path(f"/proc/{held.leader}/root")
+        await eventually((root / "srv/deep").is_symlink)
+        with pytest.raises(mounts.AbsentError):
+            await mounts.detach(namespace, "docs", base="/srv/deep")
+        with pytest.raises(HeldError):
+            mounts.refuse_moved(held.leader, attached.number)
+    folder.close()
+
+
 HOLD = """
 import os, time
 held = os.open("/folders/Downloads", os.O_RDONLY)

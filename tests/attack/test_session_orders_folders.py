@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from broker.core.errors import PeerError, RefusedError
-from broker.core.services import AUDIO, FOLDER
+from broker.core.services import AUDIO, BLOCK, FOLDER
 from broker.host.folders.given import GivenFolders
 from broker.ipc.session.folder_orders import (
     DrawIcons,
@@ -34,17 +34,31 @@ colour = "blue"
 [folders]
 read_only = ["{home}/read"]
 read_write = ["{home}/written"]
+[[mounts]]
+kind = "directory"
+at = "/srv/placed"
+source = "{home}/placed"
+"""
+MACHINE = """\
+class = "persistent"
+display = "allow"
+[[disks]]
+tag = "data"
+source = "{home}/data.img"
 """
 
 
 @pytest.fixture
 def home(tmp_path):
     home = tmp_path / "home"
-    for name in ("docs", "read", "written", "other/docs", ".ssh"):
+    for name in ("docs", "read", "written", "placed", "other/docs", ".ssh"):
         (home / name).mkdir(parents=True)
     records = home / ".config/vitrail/sandboxes.d"
     records.mkdir(parents=True)
     (records / "web.toml").write_text(RECORD.format(home=home))
+    (records / "machine.toml").write_text(MACHINE.format(home=home))
+    (home / "data.img").write_bytes(b"data")
+    (home / "other.img").write_bytes(b"other")
     return home
 
 
@@ -93,6 +107,68 @@ async def test_the_host_gets_the_folders_of_a_record(session, home):
         order = OpenFolder(b"", str(home / name), write, record="web")
         warrant = permit(session, home, name, write=write)
         assert await given(session, order, warrant) == (home / name, write)
+
+
+async def test_the_host_learns_the_place_of_a_mount_from_the_record(session, home):
+    order = OpenFolder(b"", str(home / "placed"), False, record="web")
+    async with session.carrying_out(order) as opened:
+        await opened.more(GiveFolder(permit(session, home, "placed")))
+        (message, folder, holder) = kept(session)
+        os.close(holder)
+        folder.close()
+        assert (message.at, message.tag) == ("/srv/placed", "")
+
+
+def kept(session):
+    """What the child has sent to the host."""
+    given_folders = GivenFolders(session.host)
+    given_folders._receive()
+    ((message, folder, holder),) = given_folders._given.values()
+    return message, folder, holder
+
+
+def image(home, name="data.img", *, write=False, tag="data", record="machine"):
+    return OpenFolder(b"", str(home / name), write, record=record, tag=tag)
+
+
+async def test_the_host_gets_the_image_of_a_record(session, home):
+    about = str(home / "data.img")
+    warrant = session.permit(
+        BLOCK, argument="+data", about=about, sandbox="machine", record="machine"
+    )
+    async with session.carrying_out(image(home)) as opened:
+        await opened.more(GiveFolder(warrant))
+        message, folder, holder = kept(session)
+        os.close(holder)
+        assert (message.tag, message.write) == ("data", False)
+        assert os.read(folder.fd, 9) == b"data"
+        folder.close()
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"name": "other.img"},
+        {"write": True},
+        {"tag": "other"},
+        {"record": "web"},
+        {"record": "mail"},
+    ],
+)
+async def test_a_disk_that_no_record_has(session, home, forged):
+    with pytest.raises(RefusedError, match="has no such disk"):
+        await session.carry_out(image(home, **forged))
+
+
+async def test_a_permit_for_a_folder_attaches_no_disk(session, home):
+    about = str(home / "data.img")
+    for service, argument in ((FOLDER, "+data"), (BLOCK, "+other")):
+        warrant = session.permit(
+            service, argument=argument, about=about, sandbox="machine", record="machine"
+        )
+        async with session.carrying_out(image(home)) as opened:
+            with pytest.raises(RefusedError, match="permit is for"):
+                await opened.more(GiveFolder(warrant))
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from tests.kit.toolbox import IMAGE
 from tests.kit.wayland.compositor import wait_window
 from tests.kit.world import world
 
-pytestmark = pytest.mark.long
+# Each imports an image, and clears the store of it.
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 
 def typed(w, *words):
@@ -79,7 +80,6 @@ async def test_distrobox_asks_before_it_opens_a_link():
         await _opens(w, "distrobox", *enter)
 
 
-@pytest.mark.timeout(900)
 async def test_an_entry_of_distrobox_export_starts_our_command():
     """Exported by the original it is rewritten; exported by ours it is so from the start."""
     async with installed("distrobox") as w:

@@ -53,7 +53,8 @@ async def podman_settings(**engine):
             for again in (True, True, True, False):
                 _end_those_of(base)
                 words = ("unshare", "sh", "-c", clear, "sh", *places)
-                run(everything, *words, check=not again)
+                # Tens of thousands of files, on a disk that other tests use, too.
+                run(everything, *words, check=not again, seconds=600)
                 if not (base / "store").exists():
                     break
             stop_waiting(everything)

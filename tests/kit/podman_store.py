@@ -21,7 +21,7 @@ runroot = "{base}/run"
 """
 
 
-def run(env, *words, check=True):
+def run(env, *words, check=True, seconds=120):
     """A podman command; its output."""
     done = subprocess.run(
         ["podman", *words],
@@ -30,7 +30,7 @@ def run(env, *words, check=True):
         cwd="/",
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=seconds,
     )
     assert not check or done.returncode == 0, done.stderr
     return done.stdout

@@ -55,6 +55,7 @@ async def box_programs(w):
             w.environ,
             *("import", "-c", "LABEL=com.github.containers.toolbox=true"),
             *("-c", "CMD /bin/bash", str(_tarball()), IMAGE),
+            seconds=600,
         )
         yield
     finally:

@@ -55,6 +55,7 @@ def _starter(run: HeldRun, launch: Nspawn, resolver: Path | None) -> Start:
             variables=variables_of(run.record),
             open_files=launch.open_files,
             x11=x11,
+            mounts=launch.mounts,
             without_links=run.without_links,
             resolver=resolver,
         )

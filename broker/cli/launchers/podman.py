@@ -223,6 +223,7 @@ def _described(run: HeldRun, launch: Podman) -> Container:
         open_files=launch.open_files,
         stdin=has_input(),
         devices=render_nodes() if launch.gpu == "buffers" else (),
+        mounts=launch.mounts,
     )
 
 

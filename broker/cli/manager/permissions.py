@@ -64,6 +64,7 @@ PERMISSIONS: Final = (
     Permission("Ask for your files", "vitrail.FileDialog", "+open"),
     Permission("Save files where you choose", "vitrail.FileDialog", "+save"),
     Permission("Use your folders", "vitrail.Folder"),
+    Permission("Use your disk images", "vitrail.Block"),
     Permission("Use USB devices", "vitrail.Device"),
     Permission("Show notifications", "vitrail.Notification"),
     Permission("Show icons in the panel", "vitrail.Tray"),

@@ -129,7 +129,7 @@ def described_box(found: dict[str, object], words: tuple[str, ...]) -> Box:
         for key in ("read_only", "read_write")
     )
     command = words or tuple(_texts(found["command"]))
-    most = found["open_files"]
+    most, memory = found["open_files"], found.get("memory_mounts")
     box = replace(
         our_box(command, files),
         writable=writable,
@@ -139,6 +139,7 @@ def described_box(found: dict[str, object], words: tuple[str, ...]) -> Box:
         devices=box_words() if found.get("gpu") is True else (),
         # A broker that does not know the key may mount some.
         folders=found.get("folders") is not False,
+        memory_mounts=_sizes(memory),
     )
     return replace(box, open_files=most) if isinstance(most, int) else box
 
@@ -146,6 +147,12 @@ def described_box(found: dict[str, object], words: tuple[str, ...]) -> Box:
 def our_box(command: tuple[str, ...], files: tuple[Path, ...]) -> Box:
     """Return a box with language, terminal type and standard input of this process."""
     return Box(command, Path(), files).speaking_as(os.environ).reading(sys.stdin)
+
+
+def _sizes(found: object) -> tuple[tuple[Path, int], ...]:
+    """Return the paths of file systems in memory, and their sizes."""
+    sizes = found if isinstance(found, dict) else {}
+    return tuple((Path(path), size) for path, size in sizes.items())
 
 
 def _texts(found: object) -> list[str]:

@@ -1,4 +1,4 @@
-"""A directory that is to be shared, held by a descriptor."""
+"""A directory that is to be shared, or an image that is to be a disk, by its descriptor."""
 
 from __future__ import annotations
 
@@ -26,17 +26,21 @@ def folder_object(path: Path) -> str:
 
 @dataclass(eq=False)
 class OpenedFolder:
-    """A directory of the user's, held by ``fd`` until ``close``."""
+    """A directory or image of the user's, held by ``fd`` until ``close``."""
 
     path: Path
     """Without links, as it was when it was opened."""
     fd: int
-    """Of O_PATH."""
+    """Of O_PATH; of an image, for reading or for reading and writing."""
+    at: str = ""
+    """Where it is mounted in the sandbox; empty: below /folders, by its name."""
+    tag: str = ""
+    """Of an image, which is a disk of this name in the sandbox."""
 
     @property
     def name(self) -> str:
-        """The directory's name in a sandbox."""
-        return self.path.name
+        """The directory's name in a sandbox, or the disk's."""
+        return self.tag or self.path.name
 
     def close(self) -> None:
         """Let go of it."""

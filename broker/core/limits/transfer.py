@@ -106,5 +106,14 @@ FOLDER_GUEST_SECONDS = 60.0
 """For a guest to mount a folder, or to unmount one on request; it may be emulated."""
 FOLDER_REVOKE_SECONDS = 5.0
 """For a guest to unmount a folder whose permission has ended; then its server ends."""
+DISKS_PER_SANDBOX = 4
+MEMORY_MOUNTS_PER_SANDBOX = 8
+"""As ``policy.limits.DISKS`` and ``MOUNTS``."""
+FIRST_DISK = 8
+FIRST_MEMORY = FIRST_DISK + DISKS_PER_SANDBOX
+"""Numbers of disks and file systems in memory among a guest's mounts, after its folders."""
+DISK_UNPLUG_SECONDS = 30.0
+"""For a guest to let a disk go."""
+
 FOLDERS_PER_SANDBOX = 8
 """Shared folders of one sandbox: each is a task, a descriptor and a mount."""

@@ -8,6 +8,7 @@ sandbox that can read ``~/.ssh`` or the broker's own state is the user.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import stat
 import struct
@@ -18,6 +19,7 @@ from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.files.opened_folder import OpenedFolder
 from broker.core.files.planted_links import named_path
+from broker.helpers.mounts.tool import cloned
 
 SYS_OPENAT2 = 437
 _AT_FDCWD = -100
@@ -68,6 +70,77 @@ def open_folder(
         os.close(fd)
         raise
     return OpenedFolder(Path(real), fd)
+
+
+def open_image(
+    path: str,
+    tag: str,
+    home: Path,
+    private: Sequence[Path],
+    writable: Iterable[Path] = (),
+    *,
+    write: bool,
+) -> OpenedFolder:
+    """Open a file of the user's that is to be a disk, after checks, and lock it.
+
+    Nothing of it is read.  The other arguments are as of ``open_folder``.  Raises
+    RefusedError where that is not a file that may be one, or where it is in use.
+    """
+    shown = printable(path, 200)
+    if not path.startswith("/") or "\0" in path:
+        raise RefusedError(f"{shown} is not an absolute path")
+    # guard: a sandbox chooses no disk for another
+    path = str(named_path(Path(path), writable))
+    held = tree = fd = -1
+    try:
+        real = os.path.realpath(path, strict=True)
+        held = open_without_links(real, kind=0)
+        reason = _secret(Path(real), home, private) or _no_image(held)
+        if reason:
+            raise RefusedError(
+                f"cannot use {shown} as a disk: {reason}",
+                hint="specify a file of yours with the raw content of a disk",
+            )
+        # QEMU has the descriptor, and may be taken over: by its name in /proc it would
+        # open the file again, to write.
+        # guard: an image that is only read is opened on a read-only mount
+        tree = held if write else cloned(held, real, write=False, kind=0)
+        mode = os.O_RDWR if write else os.O_RDONLY
+        fd = os.open(f"/proc/self/fd/{tree}", mode | os.O_CLOEXEC)
+        # The lock is the descriptor's, and ends with QEMU's copy of it.
+        # guard: an image that one sandbox writes is no other's
+        fcntl.flock(fd, (fcntl.LOCK_EX if write else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except OSError as error:
+        _close(fd)
+        if isinstance(error, BlockingIOError):
+            raise RefusedError(
+                f"cannot use {shown} as a disk: another sandbox or program uses it, and one of "
+                "the two may change it",
+                hint="stop the other one, or let both only read it",
+            ) from error
+        raise RefusedError(
+            f"cannot use {shown} as a disk: {error.strerror}",
+            hint="specify an existing file that you own",
+        ) from error
+    finally:
+        for one in {held, tree}:
+            _close(one)
+    return OpenedFolder(Path(real), fd, tag=tag)
+
+
+def _no_image(fd: int) -> str:
+    """Return why an opened file is no disk image of this user; empty if it is."""
+    facts = os.fstat(fd)
+    # A FIFO, whose opening would wait, a device, a directory.
+    # guard: only an ordinary file is a disk
+    if not stat.S_ISREG(facts.st_mode):
+        return "it is not an ordinary file"
+    return _foreign(facts, fd)
+
+
+def _close(fd: int) -> None:
+    if fd >= 0:
+        os.close(fd)
 
 
 def open_without_links(path: str, kind: int = os.O_DIRECTORY) -> int:
@@ -135,6 +208,11 @@ def _not_ours(fd: int) -> str:
     facts = os.fstat(fd)
     if not stat.S_ISDIR(facts.st_mode):
         return "it is not a directory"
+    return _foreign(facts, fd)
+
+
+def _foreign(facts: os.stat_result, fd: int) -> str:
+    """Return why an opened file is not this user's; empty if it is."""
     # guard: only own directories are shared
     if facts.st_uid != os.getuid():
         return "it belongs to another user"

@@ -73,8 +73,10 @@ def main(argv: list[str]) -> int:
         return 1
 
 
-def cloned(folder: int, path: str, *, write: bool) -> int:
+def cloned(folder: int, path: str, *, write: bool, kind: int = os.O_DIRECTORY) -> int:
     """Return a detached mount of a directory, made by a child in separate namespaces.
+
+    With 0 as ``kind``, of a file.
 
     Raises OSError.
     """
@@ -82,20 +84,21 @@ def cloned(folder: int, path: str, *, write: bool) -> int:
     child = os.fork()
     if child == 0:
         try:
-            tree = clone_tree(folder, path, write=write)
+            tree = clone_tree(folder, path, write=write, kind=kind)
             socket.send_fds(theirs, [b"ok"], [tree])
         except OSError as error:
             theirs.send((error.strerror or "failed").encode())
         os._exit(0)
     theirs.close()
-    text, fds, _, _ = socket.recv_fds(ours, 200, 1)
+    with ours:
+        text, fds, _, _ = socket.recv_fds(ours, 200, 1)
     os.waitpid(child, 0)
     if not fds:
         raise OSError(0, text.decode(errors="replace") or "the helper ended")
     return fds[0]
 
 
-def clone_tree(folder: int, path: str, *, write: bool) -> int:
+def clone_tree(folder: int, path: str, *, write: bool, kind: int) -> int:
     """Clone a folder's mount tree; changes this process's namespaces.
 
     See ``cloned``.
@@ -109,7 +112,7 @@ def clone_tree(folder: int, path: str, *, write: bool) -> int:
     ):
         Path("/proc/self", name).write_text(text, encoding="ascii")
     # A mount of another namespace cannot be cloned: it is opened again in this one.
-    how = struct.pack("QQQ", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0, _NO_LINKS)
+    how = struct.pack("QQQ", os.O_PATH | kind | os.O_CLOEXEC, 0, _NO_LINKS)
     here = _call(_SYS_OPENAT2, -100, os.fsencode(path), how, len(how))
     # guard: the mounted directory is the checked one
     if not os.path.samestat(os.fstat(here), os.fstat(folder)):
@@ -141,12 +144,23 @@ def enter(namespace: int) -> None:
 
 def attach(tree: int, base: str, name: str) -> None:
     """Create the directory ``name`` in ``base``, and attach a detached mount there."""
-    Path(base).mkdir(0o755, exist_ok=True)
-    place = os.open(base, _DIRECTORY)
+    place = _without_links(base, make=True)
     with contextlib.suppress(FileExistsError):
         os.mkdir(name, 0o755, dir_fd=place)
     target = os.open(name, _DIRECTORY, dir_fd=place)
     _call(_SYS_MOVE_MOUNT, tree, b"", target, b"", _F_EMPTY | _T_EMPTY)
+
+
+def _without_links(base: str, *, make: bool = False) -> int:
+    """Open a directory of the sandbox through no link; ``make`` those that are missing."""
+    place = os.open("/", _DIRECTORY)
+    for part in base.strip("/").split("/"):
+        if make:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(part, 0o755, dir_fd=place)
+        above, place = place, os.open(part, _DIRECTORY, dir_fd=place)
+        os.close(above)
+    return place
 
 
 # guard: no link to where a folder is mounted
@@ -158,9 +172,16 @@ def detach(base: str, name: str, *, lazily: bool) -> int:
 
     ``ABSENT`` where nothing is mounted.  Raises OSError.
     """
-    path = os.fsencode(f"{base}/{name}")
+    try:
+        os.chdir(_without_links(base))
+    except (FileNotFoundError, NotADirectoryError):
+        return ABSENT  # also of a link: the sandbox has put one in its place
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return ABSENT
+        raise
     flags = _NOFOLLOW | (_DETACH if lazily else 0)
-    if _libc.umount2(path, flags) != 0:
+    if _libc.umount2(os.fsencode(name), flags) != 0:
         code = ctypes.get_errno()
         if code == errno.EBUSY:
             return HELD
@@ -168,7 +189,7 @@ def detach(base: str, name: str, *, lazily: bool) -> int:
             return ABSENT
         raise OSError(code, os.strerror(code))
     with contextlib.suppress(OSError):
-        Path(base, name).rmdir()
+        Path(name).rmdir()
     return 0
 
 

@@ -15,7 +15,7 @@ import trio
 
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.limits import devices as limits
-from broker.host.vmm.qmp import Qmp, QmpError
+from broker.host.vmm.qmp import Qmp, QmpError, fdset_of
 
 _NO_BUS = re.compile(r"No 'usb-bus' bus found|Bus '.*' not found")
 _NO_PORT = re.compile(r"usb port .* not found \(in use\?\)|no free port", re.IGNORECASE)
@@ -39,7 +39,7 @@ class QemuDevice:
         UpstreamError when QEMU refuses for another reason.
         """
         found = await self._qmp.execute("add-fd", fds=(node,))
-        self._fdset = _fdset(found)
+        self._fdset = fdset_of(found)
         arguments = {
             "driver": "usb-host",
             "id": self._id,
@@ -99,14 +99,6 @@ class QemuDevice:
                 await self._qmp.execute("remove-fd", {"fdset-id": number})
             except QmpError:
                 return  # QEMU has closed it with the device
-
-
-def _fdset(found: object) -> int:
-    if isinstance(found, dict):
-        number = found.get("fdset-id")
-        if isinstance(number, int) and number >= 0:
-            return number
-    raise UpstreamError("QEMU did not report the number of the new descriptor set")
 
 
 def _explained(error: QmpError) -> RefusedError | UpstreamError:

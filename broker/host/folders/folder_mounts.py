@@ -22,6 +22,7 @@ from broker.core.stderr_log import log_exception
 from broker.helpers.mounts import mounts
 from broker.helpers.mounts.namespaces import mount_namespace
 from broker.helpers.mounts.tool import BASE
+from broker.host.folders.disks import AttachedDisk, Disks
 from broker.host.folders.micro_vm import ServedFolder, clear, free_place, revoke, serve
 from broker.host.folders.notes import FolderNotes
 from broker.host.foreign_machine import ForeignMachine
@@ -75,7 +76,8 @@ class MountedFolder:
 
         Raises HeldError if it is in use, or elsewhere; AbsentError.
         """
-        await mounts.detach(namespace, self.name)
+        base, _, name = self.path.rpartition("/")
+        await mounts.detach(namespace, name, base=base)
         mounts.refuse_moved(pid, self.number)
         # Last: until it is unmounted a program could make a copy.
         if await in_thread(mounts.may_have_copy, pid):
@@ -94,32 +96,38 @@ class FolderHost:
         self._notes = FolderNotes(runtime / "folders")
         self._places: dict[LeaseId, set[int]] = {}
         """Of micro VMs: where folders are."""
+        self._disks = Disks()
 
     @asynccontextmanager
     async def mounted(
         self, lease: Lease, folder: OpenedFolder, *, write: bool
-    ) -> AsyncIterator[MountedFolder | ServedFolder]:
+    ) -> AsyncIterator[MountedFolder | ServedFolder | AttachedDisk]:
         """Hold a folder mounted in a sandbox while the block runs.
 
         See ``FolderSource``. A sandbox that keeps files open at the end is ended.
         """
         machine = self._machine(lease)
+        if folder.tag:
+            async with self._disks.attached(machine, folder, write=write) as disk:
+                yield disk
+            return
         if isinstance(machine, MicroVmMachine):
             async with self._served(lease, machine, folder, write=write) as served:
                 yield served
             return
-        mounted = MountedFolder(machine, folder.name, f"{BASE}/{folder.name}")
+        path = folder.at or f"{BASE}/{folder.name}"
+        mounted = MountedFolder(machine, folder.name, path)
         pid = _leader(machine)
-        self._notes.write(lease.sandbox, pid, folder.name, None)
+        self._notes.write(lease.sandbox, pid, path, None)
         try:
             await _mount(mounted, folder, write=write)
-            self._notes.write(lease.sandbox, pid, folder.name, mounted.number)
+            self._notes.write(lease.sandbox, pid, path, mounted.number)
         except BaseException:
             # The helper may have mounted it before it was given up.
             with trio.CancelScope(shield=True):
                 # guard: nothing is mounted after a failed mount
                 await _withdraw(mounted)
-                self._notes.remove(lease.sandbox, folder.name)
+                self._notes.remove(lease.sandbox, path)
             raise
         try:
             yield mounted
@@ -128,7 +136,7 @@ class FolderHost:
                 if not mounted.released:
                     await _revoke(mounted)
                 if not mounted.kept:
-                    self._notes.remove(lease.sandbox, folder.name)
+                    self._notes.remove(lease.sandbox, path)
 
     @asynccontextmanager
     async def _served(
@@ -166,7 +174,7 @@ class FolderHost:
         machine = self._machine(lease)
         if isinstance(machine, MicroVmMachine):
             await clear(machine)
-            return False
+            return await self._disks.forget(machine)
         try:
             noted = self._notes.left(lease.sandbox, _leader(machine))
         except RefusedError:
@@ -174,7 +182,10 @@ class FolderHost:
         if noted is None:
             self._notes.clear(lease.sandbox)
             return True
-        left = [MountedFolder(machine, name, "", number=n) for name, n in noted.items()]
+        left = [
+            MountedFolder(machine, "", _path_of(name), number=n)
+            for name, n in noted.items()
+        ]
         kept = [await _taken_back(mounted) for mounted in left]
         self._notes.clear(lease.sandbox)
         return any(kept)
@@ -187,11 +198,19 @@ class FolderHost:
         raise RefusedError(f"'{lease.sandbox}' is no longer running")
 
 
+def _path_of(noted: str) -> str:
+    """Return the path of a note; an earlier version's has the folder's name."""
+    return noted if noted.startswith("/") else f"{BASE}/{noted}"
+
+
 async def _mount(mounted: MountedFolder, folder: OpenedFolder, *, write: bool) -> None:
     with _namespace(mounted.machine) as (pid, namespace):
         if isinstance(mounted.machine, LaunchedMachine):
             await mounts.wait_set_up(pid, _SOCKETS)
-        attached = await mounts.attach(namespace, folder, write=write)
+        base, _, name = mounted.path.rpartition("/")
+        attached = await mounts.attach(
+            namespace, folder, write=write, base=base, name=name
+        )
         mounted.number = attached.number
 
 
@@ -211,7 +230,8 @@ async def _revoke(mounted: MountedFolder) -> None:
 
 async def _detach_lazily(mounted: MountedFolder) -> None:
     with suppress(VitrailError), _namespace(mounted.machine) as (_, namespace):
-        await mounts.detach(namespace, mounted.name, lazily=True)
+        base, _, name = mounted.path.rpartition("/")
+        await mounts.detach(namespace, name, lazily=True, base=base)
 
 
 async def _taken_back(mounted: MountedFolder) -> bool:

@@ -68,7 +68,8 @@ class GivenFolders:
             message = read_for_host(got.data)
             path = Path(os.fsdecode(message.path))
             fd, holder = got.fds
-            self._given[message.ticket] = message, OpenedFolder(path, fd), holder
+            opened = OpenedFolder(path, fd, message.at, message.tag)
+            self._given[message.ticket] = message, opened, holder
             # guard: folders that are never mounted fill no memory
             if len(self._given) > _KEPT:
                 _, folder, holder = self._given.pop(next(iter(self._given)))

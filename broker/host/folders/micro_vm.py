@@ -74,7 +74,7 @@ async def serve(
     place: int, server: Tracked, folder: OpenedFolder, *, write: bool
 ) -> ServedFolder:
     """Mount a folder in a virtiofsd's namespace; return it.  Raises VitrailError."""
-    served = ServedFolder(server, place, f"/folders/{folder.name}")
+    served = ServedFolder(server, place, folder.at or f"/folders/{folder.name}")
     try:
         with _namespace(server) as namespace:
             await mounts.attach(namespace, folder, write=write, base=_ROOT, name=_HERE)

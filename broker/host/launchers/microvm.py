@@ -272,6 +272,7 @@ class MicroVms:
             disposable=record.host.sandbox_class == "disposable",
             home=home,
             folders=folder_places(record),
+            disks=launch.disks,
             huge_pages=launch.huge_pages,
             shared_image_bytes=image.shared_bytes() if launch.shared_image else 0,
             arena_bytes=image.arena_bytes() if launch.pixel_arena else 0,

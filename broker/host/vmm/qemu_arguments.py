@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 HOME_SERIAL = "vitrail-home"
 """Serial number of the home's disk (at most 20 characters): the guest looks for it."""
 
+DISK_PORT = "diskport"
+"""Name of the port of a disk that is plugged in later, followed by its number."""
+
 FOLDER_TAG = "vitrail-"
 """Name of a virtiofs device, followed by the number of its place."""
 
@@ -97,6 +100,8 @@ class VmSpec:
     """None: nothing of it is left when it stops."""
     folders: int = 0
     """Places for the user's folders; each has a separate process."""
+    disks: int = 0
+    """Places for disks of the user's images, which come once they are permitted."""
     huge_pages: bool = False
     """Its memory is of pages of 2 MiB, which the host has set aside."""
     seats: tuple[SwitchSeat, ...] = ()
@@ -136,8 +141,9 @@ class VmSpec:
 
     def machine(self, accel: Accel) -> MachineType:
         """Return its machine type."""
-        # QEMU's microvm has no memory devices.
-        return (FORKABLE if self.memory_devices else MACHINES)[accel]
+        # QEMU's microvm has no memory devices, and no bus for devices that come later.
+        more = self.memory_devices or self.disks
+        return (FORKABLE if more else MACHINES)[accel]
 
     @property
     def memory_devices(self) -> tuple[int, ...]:
@@ -314,6 +320,8 @@ def qemu_args(spec: VmSpec, qemu: Path, accel: Accel, wiring: Wiring) -> list[st
     arguments += [word.format(bus=bus) for word in wiring.vsock]
     for place, fd in enumerate(wiring.folder_fds):
         arguments += _folder(place, fd, bus)
+    for port in range(spec.disks):
+        arguments += ["-device", f"pcie-root-port,id={DISK_PORT}{port},chassis={port}"]
     if wiring.nic_fd is not None:
         arguments += _nic("net", wiring.nic_fd, wiring.mac, machine)
     for number, seat in enumerate(spec.seats):

@@ -305,6 +305,15 @@ class Qmp:
             self._rest = self._rest[await self._stream.socket.send(self._rest) :]
 
 
+def fdset_of(found: object) -> int:
+    """Return the number in QEMU's answer to ``add-fd``.  Raises UpstreamError."""
+    if isinstance(found, dict):
+        number = found.get("fdset-id")
+        if isinstance(number, int) and number >= 0:
+            return number
+    raise UpstreamError("QEMU did not report the number of the new descriptor set")
+
+
 @contextmanager
 def _patience(what: str, seconds: float) -> Iterator[None]:
     """``trio.fail_after`` with our error."""

@@ -22,6 +22,7 @@ class OpenFolder(TypedMessage, frozen=True, tag="open-folder"):
     """Open a directory that is to be shared.  Answer: its path without links.
 
     ``warrant``: the call of ``brokerctl share``; empty for a folder of ``record``.
+    ``tag``: of a record's disk; the path is that of its image.
     ``linked``: directories in which a sandbox may have made links, beside those that
     records tell.
     """
@@ -31,6 +32,7 @@ class OpenFolder(TypedMessage, frozen=True, tag="open-folder"):
     write: bool
     record: str = ""
     linked: tuple[_Path, ...] = ()
+    tag: Annotated[str, msgspec.Meta(max_length=20)] = ""
 
 
 class GiveFolder(TypedMessage, frozen=True, tag="give-folder"):
@@ -70,12 +72,15 @@ class FolderForHost(TypedMessage, frozen=True, tag="folder"):
     """To the host: a directory that a sandbox may have.
 
     Its descriptor comes along, and a pidfd of the child, at whose end it is unmounted.
+    ``at`` and ``tag`` are as of ``OpenedFolder``.
     """
 
     ticket: bytes
     sandbox: str
     path: bytes
     write: bool
+    at: str = ""
+    tag: str = ""
 
 
 FOR_HOST_BYTES = 8192

@@ -7,6 +7,7 @@ import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -16,8 +17,8 @@ from broker.core.escape import printable
 from broker.core.files.opened_folder import OpenedFolder, folder_argument, folder_object
 from broker.core.names import sandboxes_named
 from broker.core.paths import Paths, find_paths
-from broker.core.services import FOLDER
-from broker.helpers.mounts.opened import open_folder
+from broker.core.services import BLOCK, FOLDER
+from broker.helpers.mounts.opened import open_folder, open_image
 from broker.ipc import fdpass
 from broker.ipc.control.types.folders import FolderShareRequest
 from broker.ipc.session import folder_orders as m
@@ -29,7 +30,8 @@ from broker.session.menu_icons import draw_icons, write_prompt_entry
 from broker.session.read_warrant import SECONDS
 from broker.session.settings_files import settings_problems
 from policy.records.loader import load_records, search_path, with_last_good
-from policy.records.model import Folders, RecordSet
+from policy.records.model import RecordSet
+from policy.records.mounts.user_files import Folders
 from policy.records.places import writable
 
 
@@ -60,7 +62,8 @@ def _share(errand: Errand, order: m.OpenFolder) -> None:
             return
         if not isinstance(give, m.GiveFolder):
             raise PeerError("the folder must be passed first")
-        permit = errand.permit(give.warrant, {FOLDER})
+        # guard: a permit for a folder attaches no disk
+        permit = errand.permit(give.warrant, {BLOCK if folder.tag else FOLDER})
         # guard: a folder is mounted by the permit for it
         named = folder_argument(folder.name), folder_object(folder.path)
         if (permit.argument, permit.about) != named:
@@ -77,6 +80,8 @@ def _share(errand: Errand, order: m.OpenFolder) -> None:
             # The host unmounts it when this process has ended.
             # guard: a folder is mounted while its permit is held
             errand.hold(permit)
+        elif folder.tag:
+            raise RefusedError("a sandbox of another machine cannot have a disk")
         elif held := _await_connection(errand, permit):
             serve_folder(errand, folder, held, write=order.write)
 
@@ -116,7 +121,13 @@ def _opened(
     linked = [paths.homes, *map(Path, order.linked)]
     linked += (place for one in records.records.values() for place in writable(one))
     name = _of_record(order, records) if order.record else _of_call(errand, order)
-    folder = open_folder(order.path, Path.home(), private, linked)
+    home = Path.home()
+    if order.tag:
+        opened = partial(open_image, order.path, order.tag, write=order.write)
+        folder = opened(home, private, linked)
+    else:
+        folder = open_folder(order.path, home, private, linked)
+        folder.at = _place(order, records)
     try:
         yield folder, name
     finally:
@@ -135,8 +146,15 @@ def _of_call(errand: Errand, order: m.OpenFolder) -> str:
 
 def _of_record(order: m.OpenFolder, records: RecordSet) -> str:
     """Check that a record has the order's folder; return the record's name."""
-    record = records.records.get(order.record)
-    folders = Folders() if record is None else record.viewer.folders
+    folders = _folders(order, records)
+    if order.tag:
+        wanted = order.tag, Path(order.path), order.write
+        # guard: a record's disks are those of its file
+        if wanted not in [disk[:3] for disk in folders.disks]:
+            raise RefusedError(
+                f"the record {order.record} has no such disk '{printable(order.tag, 40)}'"
+            )
+        return order.record
     known = folders.read_write if order.write else folders.read_only
     # guard: a record's folders are those of its file
     if Path(order.path) not in known:
@@ -147,11 +165,25 @@ def _of_record(order: m.OpenFolder, records: RecordSet) -> str:
     return order.record
 
 
+def _folders(order: m.OpenFolder, records: RecordSet) -> Folders:
+    """Return what the order's record has of the user's files."""
+    record = records.records.get(order.record)
+    return Folders() if record is None else record.viewer.folders
+
+
+def _place(order: m.OpenFolder, records: RecordSet) -> str:
+    """Return where the record mounts the order's directory; empty: below /folders."""
+    at = _folders(order, records).at(Path(order.path), write=order.write)
+    return "" if at is None else str(at)
+
+
 def _give(host: int, folder: OpenedFolder, sandbox: str, *, write: bool) -> bytes:
     """Send a folder to the host; return its ticket, empty if there is no host."""
     ticket = secrets.token_bytes(m.TICKET_BYTES)
     path = os.fsencode(folder.path)
-    message = m.encode_for_host(m.FolderForHost(ticket, sandbox, path, write))
+    message = m.encode_for_host(
+        m.FolderForHost(ticket, sandbox, path, write, folder.at, folder.tag)
+    )
     with (
         socket.socket(fileno=os.dup(host)) as sock,
         os.fdopen(os.pidfd_open(os.getpid())) as holder,

@@ -50,7 +50,10 @@ class FolderControl:
 
 
 def _inside(shared: SharedFolder) -> str:
-    return "" if shared.mounted is None else shared.mounted.path
+    if shared.mounted is None:
+        return ""
+    # Of a folder that is streamed, the viewer alone knows it.
+    return shared.mounted.path if shared.tag else shared.at or shared.mounted.path
 
 
 def _status(shared: SharedFolder) -> api.FolderStatus:

@@ -24,10 +24,11 @@ from broker.core.escape import printable
 from broker.core.files.opened_folder import folder_argument, folder_object
 from broker.core.lease import Lease
 from broker.core.limits import transfer as limits
-from broker.core.names import LeaseId
-from broker.core.services import FOLDER
+from broker.core.names import LeaseId, ServiceName
+from broker.core.services import BLOCK, FOLDER
 from broker.core.stderr_log import isolated
 from broker.host_and_viewer.host_folders import FolderSource, GivenFolder, Mounted
+from broker.ipc.agent import AgentMount
 from broker.ipc.audit import schema
 from broker.ipc.control.types.faults import HeldError
 from broker.ipc.session.folder_orders import GiveFolder, OpenFolder, ServeFolder
@@ -37,6 +38,7 @@ from broker.viewer.folders.guest_folders import GuestFolders
 from broker.viewer.orders.session_orders import Begun, UserSession
 from broker.viewer.sandboxes.named_lease import one_lease
 from policy.records.model import Record
+from policy.records.places import has_folders
 
 Notify = Callable[[str, str], None]
 _RECORD_SECONDS = 5.0
@@ -50,14 +52,23 @@ class SharedFolder(HeldPermit):
     path: Path
     """Without links."""
     write: bool
+    tag: str = ""
+    """Of a disk, whose image ``path`` is; empty: it is a directory."""
+    at: str = ""
+    """Where the guest of a micro VM mounts it; empty: below /folders, or nowhere."""
     mounted: Mounted | None = None
     kept: bool = False
     """It was mounted in an attempt that failed, and a program may have kept it."""
 
     @property
     def name(self) -> str:
-        """The directory's name in the sandbox."""
-        return self.path.name
+        """The directory's name in the sandbox, or the disk's."""
+        return self.tag or self.path.name
+
+    @property
+    def service(self) -> ServiceName:
+        """The service whose rules decide about it."""
+        return BLOCK if self.tag else FOLDER
 
 
 class FolderDesk:
@@ -102,7 +113,8 @@ class FolderDesk:
 
     def written(self) -> list[Path]:
         """Return the folders that sandboxes may write to: they may make links there."""
-        return [shared.path for shared in self.shared() if shared.write]
+        mine = self.shared()
+        return [one.path for one in mine if one.write and not one.tag]
 
     # -- on request --------------------------------------------------------------------
 
@@ -163,10 +175,22 @@ class FolderDesk:
         order = structs.replace(order, linked=tuple(map(str, self.written())))
         async with self._session.carrying_out(order) as opened:
             path = Path(os.fsdecode(opened.result))
-            shared = SharedFolder(lease, path, order.write)
+            shared = SharedFolder(lease, path, order.write, order.tag)
+            shared.at = self._place(lease, order)
             self._refuse_more(shared)
             self._shared.append(shared)
             await self._hold(shared, opened, task_status)
+
+    def _place(self, lease: Lease, order: OpenFolder) -> str:
+        """Return where the record of a sandbox mounts what an order opens."""
+        record = self._record(lease) if order.record else None
+        if record is None:
+            return ""
+        folders = record.viewer.folders
+        if order.tag:
+            found = [disk.at for disk in folders.disks if disk.tag == order.tag]
+            return str(found[0] or "") if found else ""
+        return str(folders.at(Path(order.path), write=order.write) or "")
 
     def _refuse_more(self, shared: SharedFolder) -> None:
         """Refuse a folder whose name is taken, or one too many.
@@ -236,7 +260,7 @@ class FolderDesk:
         path = printable(str(shared.path), 400)
         await self._log.require(
             schema.FolderShared(
-                **about, service=FOLDER, object=path, write=shared.write
+                **about, service=shared.service, object=path, write=shared.write
             )
         )
         try:
@@ -259,7 +283,7 @@ class FolderDesk:
                 await self._log.note(
                     schema.FolderUnshared(
                         **about,
-                        service=FOLDER,
+                        service=shared.service,
                         object=path,
                         outcome="failed" if shared.mounted is None else "unmounted",
                         reason=shared.reason or "its permission was revoked",
@@ -278,10 +302,14 @@ class FolderDesk:
             return
         try:
             await guest.mount(
-                mounted.place,
-                shared.name,
-                write=shared.write,
-                streamed=self._streamed,
+                AgentMount(
+                    mounted.place,
+                    shared.name,
+                    shared.write,
+                    stream=self._streamed,
+                    at=shared.at,
+                    disk=bool(shared.tag),
+                )
             )
             yield
         finally:
@@ -303,25 +331,31 @@ class FolderDesk:
             return
         if record is None or self._source.unavailable:
             return
-        folders = record.viewer.folders
-        wanted = [*folders.read_only, *folders.read_write]
+        folders, guest = record.viewer.folders, self._inside(lease)
+        if folders.memory and guest is not None and has_folders(record.host.launch):
+            guest.have_memory(folders.memory)
+        wanted = [(path, False, "") for path in folders.read_only]
+        wanted += [(path, True, "") for path in folders.read_write]
+        wanted += [(disk.source, disk.write, disk.tag) for disk in folders.disks]
         with trio.move_on_after(_RECORD_SECONDS):
             async with trio.open_nursery() as waits:
-                for path in wanted:
+                for path, write, tag in wanted:
                     done = trio.Event()
-                    self._nursery.start_soon(self._of_record, record, path, lease, done)
+                    order = OpenFolder(b"", str(path), write, record.name, tag=tag)
+                    self._nursery.start_soon(self._of_record, order, lease, done)
                     waits.start_soon(done.wait)
 
     async def _of_record(
-        self, record: Record, path: Path, lease: Lease, done: trio.Event
+        self, order: OpenFolder, lease: Lease, done: trio.Event
     ) -> None:
-        """Share one folder of a record; notify the user of a failure."""
+        """Share one folder or disk of a record; notify the user of a failure."""
         try:
-            write = path in record.viewer.folders.read_write
-            await self._begin(OpenFolder(b"", str(path), write, record.name), lease)
+            if order.tag and self._streamed:
+                raise RefusedError("a sandbox of another machine cannot have a disk")
+            await self._begin(order, lease)
         except (VitrailError, OSError) as error:
             self._decider.notify(
-                f"Vitrail: cannot share {printable(str(path), 200)} with {lease.sandbox}",
+                f"Vitrail: cannot share {printable(order.path, 200)} with {lease.sandbox}",
                 printable(str(error), 400),
             )
         finally:
@@ -351,7 +385,7 @@ def request_of(shared: SharedFolder) -> Request:
     """Return the permit request for a shared folder."""
     return Request(
         lease=shared.lease,
-        service=FOLDER,
+        service=shared.service,
         argument=folder_argument(shared.name),
         about=folder_object(shared.path),
         settled=True,

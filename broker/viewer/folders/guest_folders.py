@@ -6,7 +6,7 @@ is decided by its virtiofsd alone, which belongs to the host part.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
@@ -14,6 +14,7 @@ from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.limits import transfer as limits
 from broker.ipc import agent
+from policy.records.mounts.user_files import Mount
 
 _Message = agent.AgentMount | agent.AgentUnmount
 
@@ -38,14 +39,20 @@ class GuestFolders:
         self._asked: dict[int, trio.Event] = {}
         self._answers: dict[int, agent.AgentMounted] = {}
 
-    async def mount(
-        self, place: int, name: str, *, write: bool, streamed: bool
-    ) -> None:
+    def have_memory(self, mounts: Sequence[Mount]) -> None:
+        """Have the guest mount a record's file systems in memory once its agent is there."""
+        for place, mount in enumerate(mounts, agent.FIRST_MEMORY):
+            at, size = str(mount.at), mount.size
+            name = mount.at.name
+            message = agent.AgentMount(place, name, write=True, at=at, size=size)
+            self._wanted[place] = message
+
+    async def mount(self, message: agent.AgentMount) -> None:
         """Have the guest mount a folder; note it if the agent is not there yet.
 
         Raises UpstreamError when the guest cannot.
         """
-        message = agent.AgentMount(place, name, write, stream=streamed)
+        place, name = message.place, message.name
         self._wanted[place] = message
         if self._version() is None:
             return
@@ -128,8 +135,11 @@ class GuestFolders:
         Raises UpstreamError if the agent is too old.
         """
         version, needed = self._version(), agent.FOLDERS_VERSION
-        if isinstance(message, agent.AgentMount) and message.stream:
-            needed = agent.STREAMED_FOLDERS_VERSION
+        if isinstance(message, agent.AgentMount):
+            if message.stream:
+                needed = agent.STREAMED_FOLDERS_VERSION
+            if message.at or message.disk:
+                needed = agent.MOUNTS_VERSION
         if version is None:
             raise UpstreamError("the guest agent is not connected")
         if version < needed:

@@ -31,6 +31,13 @@ from policy.records.field_types import (
 )
 from policy.records.globals import OPTIONS, USUAL
 from policy.records.launch_table import LAUNCH, PEER
+from policy.records.mounts.mount_tables import (
+    DISK_FIELDS,
+    MOUNT_FIELDS,
+    DiskTables,
+    MountPoint,
+    MountTables,
+)
 from policy.records.patterns import PALETTE
 from policy.records.record_schema import TABLES, TOP
 from policy.services.record import FIELDS, SERVICE_NAME, ServiceTables
@@ -221,6 +228,42 @@ def _services(kind: ServiceTables) -> Schema:
             "additionalProperties": False,
             "properties": keys,
         },
+    }
+
+
+@kind_schema.register
+def _mounts(kind: MountTables) -> Schema:
+    del kind
+    return _tables(MOUNT_FIELDS, limits.MOUNTS)
+
+
+@kind_schema.register
+def _disks(kind: DiskTables) -> Schema:
+    del kind
+    return _tables(DISK_FIELDS, limits.DISKS)
+
+
+def _tables(fields: tuple[Field, ...], most: int) -> Schema:
+    """Return the JSON Schema of an array of tables."""
+    return {
+        "type": "array",
+        "maxItems": most,
+        "items": {
+            "type": "object",
+            "required": [field.key for field in fields if field.required],
+            "additionalProperties": False,
+            "properties": {field.key: _field_schema(field) for field in fields},
+        },
+    }
+
+
+@kind_schema.register
+def _mount_point(kind: MountPoint) -> Schema:
+    del kind
+    return {
+        "type": "string",
+        "pattern": r"^/[^:,\\]*[^/:,\\]$",
+        "maxLength": limits.BIND_PATH_BYTES,
     }
 
 

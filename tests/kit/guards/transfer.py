@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 ORDERS = "tests/attack/test_session_orders_files.py"
+DISKS = "tests/attack/test_disks.py"
 GUARDS = (
     Guard("a call of the user's is for what the user called", "if False:", ORDERS, "calls_about"),
     Guard("an order has its descriptors", "if False:", ORDERS, "its_descriptors"),
@@ -175,6 +176,18 @@ GUARDS = (
     Guard("a folder is the one that the user named", "if False:", "tests/attack/test_session_orders_folders.py", "user_did_not_share"),
     Guard("a record's folders are those of its file", "if False:", "tests/attack/test_session_orders_folders.py", "no_record_has"),
     Guard("an ambiguous order of arguments is refused", "if False:", "tests/broker/cli/test_argument_order.py", "named_as_a_sandbox"),
+    Guard("no record mounts over the system's files or Vitrail's", "if False:", "tests/policy/records/test_mounts.py", "nothing_is_mounted"),
+    Guard("no mount is in a directory of the user's, or over one", "if False:", "tests/policy/records/test_mounts.py", "directory_of_the_users"),
+    Guard("a sandbox chooses no disk for another", "", DISKS, "a_sandbox_made"),
+    Guard("only an ordinary file is a disk", "if False:", DISKS, "ordinary_file"),
+    Guard("an image that is only read is opened on a read-only mount", "tree = held", DISKS, "opened_again"),
+    Guard("an image that one sandbox writes is no other's", "", DISKS, "one_sandboxs or locks_is_no_disk"),
+    Guard("a permit for a folder attaches no disk", "permit = errand.permit(give.warrant, {BLOCK, FOLDER})", "tests/attack/test_session_orders_folders.py", "attaches_no_disk"),
+    Guard("a record's disks are those of its file", "if False:", "tests/attack/test_session_orders_folders.py", "disk_that_no_record_has"),
+    Guard("an image's content does not choose its driver", "layer: dict[str, Json] = {'driver': 'qcow2'}", DISKS, "chooses_no_driver"),
+    Guard("an image that may be read is not written to", "read_only = False", DISKS, "chooses_no_driver"),
+    Guard("no disk is left after a failed attempt", "", DISKS, "leaves_nothing"),
+    Guard("a disk that the guest keeps is not overlooked", "await _unplug(disk.qmp, disk.port)", DISKS, "is_told_of"),
     Guard("folders end with the sandbox", "", "tests/broker/viewer/folders/test_desk.py", "ends_with"),
     Guard("a folder has one connection", "if False:", "tests/attack/test_streamed_folders.py", "second_connection"),
     Guard("a guest is served the folders of its own sandbox", "shared = next((s for mine in self._shared.values() for s in mine.values()), None)", "tests/attack/test_streamed_folders.py", "another_sandbox"),

@@ -35,4 +35,5 @@ def describe_box(record: Record, launch: Bwrap) -> api.LaunchBoxAnswer:
         gpu=launch.gpu == "buffers",
         x11=record.viewer.window.x11,
         folders=bool(folders.read_only or folders.read_write),
+        memory_mounts={str(mount.at): mount.size for mount in folders.memory},
     )

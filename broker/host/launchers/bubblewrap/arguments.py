@@ -133,6 +133,8 @@ class Box:
     """Whether an X server for its programs is started when the first one asks."""
     devices: tuple[str, ...] = ()
     """Words that give it render nodes."""
+    memory_mounts: tuple[tuple[Path, int], ...] = ()
+    """Further file systems in memory: where, and their sizes in bytes."""
     memory: int = 1 << 30
     """Bytes of this machine's memory, of which its file systems have parts."""
     without_links: Mapping[Path, Path] = field(default_factory=dict)
@@ -145,7 +147,9 @@ class Box:
         Otherwise they have a subordinate id (``bubblewrap.command``).
         A render node is the user's by its access control list.
         """
-        return bool(self.home or self.binds or self.folders or self.devices)
+        # Bubblewrap makes the directories above it, and so the home, as the user.
+        at_home = any(at.is_relative_to(_HOME) for at, _ in self.memory_mounts)
+        return bool(self.home or self.binds or self.folders or self.devices or at_home)
 
     @property
     def binds(self) -> tuple[Path, ...]:
@@ -279,6 +283,10 @@ def _file_system(box: Box, fds: BoxDescriptors, uid: int) -> Iterator[str]:
     binds.sort(key=lambda bind: len(bind[0].parts))
     for path, how in binds:
         yield from (how, str(path), str(path))
+    for at, size in box.memory_mounts:
+        for above in _parents(str(at.parent)):
+            yield from ("--perms", "0755", "--dir", above)
+        yield from _in_memory(str(at), size, shared=fds.namespace is not None)
     yield from box.devices
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from broker.core.limits import BOX_OOM, SANDBOX_FDS
 from broker.helpers.process.gate import GATE_WORDS
 from broker.helpers.process.popen import our_program
+from policy.records.mounts.user_files import Mount
 
 SOCKETS = "/run/vitrail"
 BRIDGE = "vitrail-x11"
@@ -75,6 +76,8 @@ class ContainerTree:
     open_files: int = SANDBOX_FDS
     resolver: Path | None = None
     """A file outside that is its resolv.conf(5); None: it has no network."""
+    mounts: tuple[Mount, ...] = ()
+    """Its file systems in memory, and places of directories that are mounted later."""
     x11: bool = False
     """Whether ``BRIDGE`` is beside its sockets, and shows its X11 programs."""
     without_links: Mapping[Path, Path] = field(default_factory=dict)
@@ -150,6 +153,10 @@ def _files(tree: ContainerTree) -> Iterator[str]:
         yield f"--bind={_escaped(tree.home)}:{_HOME}"
     if tree.resolver is not None:
         yield f"--bind-ro={_escaped(tree.resolver)}:/etc/resolv.conf"
+    for mount in tree.mounts:
+        # A directory is mounted over this, by its rule.
+        most, mode = (mount.size, "1777") if mount.source is None else (65536, "0755")
+        yield f"--tmpfs={mount.at}:nosuid,nodev,size={most},mode={mode}"
     for path in tree.read_only:
         yield f"--bind-ro={_escaped(path)}"
     for path in tree.read_write:

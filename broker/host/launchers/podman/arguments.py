@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from broker.core.limits import BOX_OOM, SANDBOX_FDS
+from policy.records.mounts.user_files import Mount
 
 _HOME = "/home/user"
 _BRIDGE = "/run/vitrail-x11"
@@ -71,6 +72,8 @@ class Container:
     """Whether it reads from Podman's standard input."""
     devices: tuple[Path, ...] = ()
     """Render nodes."""
+    mounts: tuple[Mount, ...] = ()
+    """Its file systems in memory, and places of directories that are mounted later."""
 
 
 def podman_args(
@@ -127,6 +130,10 @@ def _files(container: Container) -> Iterator[str]:
     """Yield Podman's words for the container's files."""
     # Where shared folders are mounted later: the root is read-only.
     yield from ("--tmpfs", "/folders:rw,nosuid,nodev,noexec,size=64k,mode=0755")
+    for mount in container.mounts:
+        # A directory is mounted over this, by its rule.
+        most, mode = (mount.size, "1777") if mount.source is None else (65536, "0755")
+        yield from ("--tmpfs", f"{mount.at}:rw,nosuid,nodev,size={most},mode={mode}")
     for path in container.read_only:
         yield from ("--volume", f"{container.places.get(path, path)}:{path}:ro")
     for path in container.read_write:

@@ -166,6 +166,7 @@ class Starter:
             return "only disposable sandboxes can be copied"
         for there, what in (
             (spec.folders, "folders"),
+            (spec.disks, "disks"),
             (spec.seats, "a port at a switch"),
             (spec.huge_pages, "huge pages"),
             (spec.shared_image_bytes, "a shared image"),

@@ -50,6 +50,8 @@ class LaunchBoxAnswer(ApiAnswer, frozen=True, kw_only=True):
     """Whether directories of the user's may be mounted into it."""
     gpu: bool | None = None
     """Whether it has this machine's render nodes."""
+    memory_mounts: dict[str, int] | None = None
+    """Paths of its further file systems in memory, and their sizes in bytes."""
 
 
 class PortalUseRequest(ApiRequest, frozen=True, kw_only=True):

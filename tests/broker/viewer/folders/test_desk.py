@@ -41,10 +41,10 @@ class Inside:
         self.said = []
         self.refusal = None
 
-    async def mount(self, place, name, *, write, streamed):
+    async def mount(self, message):
         await trio.lowlevel.checkpoint()
-        assert not streamed
-        self.said.append(("mount", place, name, write))
+        assert not message.stream
+        self.said.append(("mount", message.place, message.name, message.write))
         if self.refusal is not None:
             raise self.refusal
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 import trio
@@ -12,6 +13,7 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.limits import transfer as limits
 from broker.ipc import agent
 from broker.viewer.folders.guest_folders import GuestFolders
+from policy.records.mounts.user_files import Mount
 
 
 class Asked:
@@ -40,7 +42,7 @@ def no(message):
 
 async def test_a_guest_mounts_and_unmounts():
     asked = Asked()
-    await asked.folders.mount(2, "docs", write=True, streamed=False)
+    await asked.folders.mount(agent.AgentMount(2, "docs", True))
     await asked.folders.unmount(2)
     await asked.folders.revoke(2)
     assert asked.messages == [
@@ -53,10 +55,10 @@ async def test_what_a_guest_cannot_do_is_shown_escaped():
     asked = Asked()
     asked.answers = no
     with pytest.raises(UpstreamError, match=r"busy") as failed:
-        await asked.folders.mount(0, "docs", write=False, streamed=False)
+        await asked.folders.mount(agent.AgentMount(0, "docs", False))
     assert "\x1b" not in str(failed.value)
     asked.answers = lambda message: agent.AgentMounted(message.place, True)
-    await asked.folders.mount(0, "docs", write=False, streamed=False)
+    await asked.folders.mount(agent.AgentMount(0, "docs", False))
     asked.answers = no
     with pytest.raises(RefusedError, match="busy"):
         await asked.folders.unmount(0)
@@ -67,7 +69,7 @@ async def test_what_a_guest_cannot_do_is_shown_escaped():
 async def test_before_the_agent_a_folder_is_noted_and_asked_for_when_it_comes():
     asked = Asked(version=None)
     asked.answers = lambda message: None
-    await asked.folders.mount(1, "docs", write=False, streamed=False)
+    await asked.folders.mount(agent.AgentMount(1, "docs", False))
     assert asked.messages == []
     asked.version = agent.VERSION
     await asked.folders.agent_up()
@@ -81,19 +83,19 @@ async def test_before_the_agent_a_folder_is_noted_and_asked_for_when_it_comes():
 async def test_an_old_agent_is_not_asked():
     asked = Asked(version=agent.FOLDERS_VERSION - 1)
     with pytest.raises(UpstreamError, match="too old"):
-        await asked.folders.mount(0, "docs", write=False, streamed=False)
+        await asked.folders.mount(agent.AgentMount(0, "docs", False))
     assert asked.messages == []
 
 
 async def test_a_silent_guest_delays_the_end_by_seconds(autojump_clock):
     asked = Asked()
-    await asked.folders.mount(0, "docs", write=False, streamed=False)
+    await asked.folders.mount(agent.AgentMount(0, "docs", False))
     asked.answers = lambda message: None
     began = trio.current_time()
     await asked.folders.revoke(0)
     assert trio.current_time() - began == pytest.approx(limits.FOLDER_REVOKE_SECONDS)
     with pytest.raises(UpstreamError, match="did not answer"):
-        await asked.folders.mount(0, "docs", write=False, streamed=False)
+        await asked.folders.mount(agent.AgentMount(0, "docs", False))
     assert asked.folders._asked == {}
 
 
@@ -101,9 +103,28 @@ async def test_two_requests_for_one_place_do_not_mix(autojump_clock):
     asked = Asked()
     asked.answers = lambda message: None
     async with trio.open_nursery() as nursery:
-        mount = partial(asked.folders.mount, 0, "docs", write=False, streamed=False)
+        mount = partial(asked.folders.mount, agent.AgentMount(0, "docs", False))
         nursery.start_soon(mount)
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(UpstreamError, match="busy"):
             await mount()
         nursery.cancel_scope.cancel()
+
+
+async def test_memory_of_a_record_is_asked_for_when_the_agent_comes():
+    asked = Asked(version=None)
+    asked.folders.have_memory([Mount("memory", Path("/srv/x"), 1 << 20, None, False)])
+    assert asked.messages == []
+    asked.version = agent.VERSION
+    await asked.folders.agent_up()
+    assert asked.messages == [
+        agent.AgentMount(agent.FIRST_MEMORY, "x", True, at="/srv/x", size=1 << 20)
+    ]
+
+
+async def test_an_agent_without_mounts_gets_none():
+    asked = Asked(version=agent.MOUNTS_VERSION - 1)
+    for more in ({"at": "/srv/x"}, {"disk": True}):
+        with pytest.raises(UpstreamError, match="too old"):
+            await asked.folders.mount(agent.AgentMount(0, "docs", False, **more))
+    assert asked.messages == []

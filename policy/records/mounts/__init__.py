@@ -1,0 +1,1 @@
+"""What a record mounts in its sandbox, and which images are its disks."""

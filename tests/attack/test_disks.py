@@ -1,0 +1,256 @@
+"""Attack on disks of the user's images: by the path, by the content, by another sandbox."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+import pytest
+import trio
+
+from broker.core.errors import RefusedError, UpstreamError
+from broker.core.files.opened_folder import OpenedFolder
+from broker.helpers.mounts import opened
+from broker.helpers.mounts.opened import open_image
+from broker.host.folders import disks
+from broker.host.folders.disks import Disks, node_of
+from broker.host.launchers.microvm_machine import MicroVmMachine
+from broker.host.vmm.qmp import QmpError
+
+
+@pytest.fixture
+def home(tmp_path):
+    home = tmp_path / "home"
+    (home / ".ssh").mkdir(parents=True)
+    (home / ".ssh/id").write_text("secret")
+    (home / "a.img").write_bytes(b"content")
+    return home
+
+
+def opens(home, name="a.img", *, write=False, writable=()):
+    return open_image(str(home / name), "data", home, (), writable, write=write)
+
+
+def refused(home, name="a.img", **more):
+    with pytest.raises(RefusedError) as caught:
+        opens(home, name, **more).close()
+    return caught.value.message
+
+
+def test_only_an_ordinary_file_of_the_users_is_a_disk(home):
+    os.mkfifo(home / "fifo")
+    (home / "here").mkdir()
+    for name in ("fifo", "here"):
+        assert "not an ordinary file" in refused(home, name)
+    for path in ("/dev/null", "/etc/passwd", "/proc/self/mem"):
+        assert "it is a system directory" in refused(home, path)
+    assert "hidden directories" in refused(home, ".ssh/id")
+    assert "No such file" in refused(home, "none")
+
+
+def test_a_file_of_another_user_is_no_disk(home, monkeypatch):
+    monkeypatch.setattr("os.getuid", lambda: os.geteuid() + 1)
+    assert "another user" in refused(home)
+
+
+def test_a_link_leads_to_the_file_that_is_checked(home):
+    (home / "innocent.img").symlink_to(home / ".ssh/id")
+    assert "hidden directories" in refused(home, "innocent.img")
+
+
+def test_a_link_that_a_sandbox_made_is_not_followed(home):
+    shared = home / "shared"
+    shared.mkdir()
+    (home / "other.img").write_bytes(b"another sandbox's")
+    (shared / "a.img").symlink_to(home / "other.img")
+    assert "link" in refused(home, "shared/a.img", writable=[shared])
+
+
+def test_a_link_that_comes_behind_the_check_is_not_followed(home, monkeypatch):
+    real = os.path.realpath
+
+    def swapped(path, **more):
+        found = real(path, **more)
+        if found.endswith("/a.img"):
+            (home / "a.img").unlink()
+            (home / "a.img").symlink_to(home / ".ssh/id")
+        return found
+
+    monkeypatch.setattr(opened.os.path, "realpath", swapped)
+    assert "cannot use" in refused(home)
+
+
+def test_an_image_that_is_only_read_is_not_opened_again_to_write(home):
+    """By its name in /proc, as a QEMU that was taken over has it."""
+    image = opens(home)
+    assert os.read(image.fd, 7) == b"content"
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.write(image.fd, b"x")
+    for how in (os.O_RDWR, os.O_WRONLY | os.O_TRUNC):
+        with pytest.raises(OSError, match="Read-only file system"):
+            os.open(f"/proc/self/fd/{image.fd}", how)
+    with pytest.raises(OSError, match="Read-only file system"):
+        os.chmod(f"/proc/self/fd/{image.fd}", 0o777)
+    image.close()
+    assert (home / "a.img").read_bytes() == b"content"
+
+
+def test_an_image_that_is_changed_is_one_sandboxs(home):
+    (home / "b.img").hardlink_to(home / "a.img")
+    first, second = opens(home), opens(home)
+    assert "another sandbox or program uses it" in refused(home, "b.img", write=True)
+    kept = os.dup(second.fd)  # QEMU's copy
+    first.close()
+    second.close()
+    assert "another sandbox or program uses it" in refused(home, write=True)
+    os.close(kept)
+    writer = opens(home, write=True)
+    assert "another sandbox or program uses it" in refused(home, "b.img")
+    assert os.write(writer.fd, b"changed") == 7
+    writer.close()
+    opens(home).close()
+
+
+def test_an_image_that_a_program_of_the_users_locks_is_no_disk(home):
+    with (home / "a.img").open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert "uses it" in refused(home)
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_the_content_of_an_image_chooses_no_driver(write):
+    node = node_of(2, 5, write=write)
+    assert node["driver"] == "raw"
+    file = node["file"]
+    assert (file["driver"], file["filename"]) == ("file", "/dev/fdset/5")
+    assert node["read-only"] is file["read-only"] is not write
+
+
+class FakeQmp:
+    """A QEMU with two ports, whose guest keeps what it has, and may refuse devices."""
+
+    def __init__(self, *, keeps=False, refuses=False):
+        self.keeps, self.refuses, self.status = keeps, refuses, "running"
+        self.devices = ["diskport0", "diskport1", "net"]
+        self.nodes, self.ran = set(), []
+
+    async def execute(self, command, arguments=None, fds=()):
+        self.ran.append(command)
+        match command:
+            case "add-fd":
+                return {"fdset-id": len(fds)}
+            case "query-status":
+                return {"status": self.status}
+            case "qom-list":
+                return [{"name": name} for name in self.devices]
+            case "blockdev-add":
+                self.nodes.add(arguments["node-name"])
+            case "device_add" if self.refuses:
+                raise QmpError(command, "GenericError", "no room")
+            case "device_add":
+                self.devices.append(arguments["id"])
+            case "device_del" if arguments["id"] not in self.devices:
+                raise QmpError(command, "DeviceNotFound", "not found")
+            case "device_del" if not self.keeps:
+                self.devices.remove(arguments["id"])
+            case "blockdev-del":
+                self.nodes.discard(arguments["node-name"])
+        return {}
+
+
+def machine(qmp):
+    class Machine(MicroVmMachine):
+        def __init__(self):
+            self.ours = qmp
+
+        @property
+        def qmp(self):
+            return self.ours
+
+        def alive(self):
+            return frozenset({1})
+
+    return Machine()
+
+
+@pytest.fixture
+def image(home):
+    image = opens(home)
+    yield OpenedFolder(image.path, image.fd, tag="data")
+    image.close()
+
+
+async def test_a_disk_is_there_while_it_is_permitted(image):
+    qmp = FakeQmp()
+    async with Disks().attached(machine(qmp), image, write=False) as disk:
+        assert (disk.path, disk.place) == ("/dev/disk/by-tag/data", 8)
+        assert "disk0" in qmp.devices
+        assert qmp.nodes == {"disknode0"}
+    assert not disk.kept
+    assert "disk0" not in qmp.devices
+    assert qmp.nodes == set()
+    assert qmp.ran.count("remove-fd") == 1
+
+
+async def test_a_disk_that_was_refused_leaves_nothing(image):
+    qmp = FakeQmp(refuses=True)
+    with pytest.raises(UpstreamError, match="no room"):
+        async with Disks().attached(machine(qmp), image, write=False):
+            pass
+    assert qmp.nodes == set()
+    assert qmp.ran.count("remove-fd") == 1
+
+
+async def test_a_guest_that_keeps_its_disk_is_told_of(image, monkeypatch):
+    monkeypatch.setattr(disks.limits, "DISK_UNPLUG_SECONDS", 0.2)
+    qmp = FakeQmp(keeps=True)
+    async with Disks().attached(machine(qmp), image, write=False) as disk:
+        with pytest.raises(RefusedError, match="does not let the disk go"):
+            await disk.release()
+    assert disk.kept
+    assert await Disks().forget(machine(qmp))
+    qmp.keeps = False
+    assert not await Disks().forget(machine(qmp))
+    assert "disk0" not in qmp.devices
+
+
+async def test_a_guest_that_never_ran_is_not_waited_for(image):
+    qmp = FakeQmp(keeps=True)
+    qmp.status = "prelaunch"
+    with trio.fail_after(5):
+        async with Disks().attached(machine(qmp), image, write=False) as disk:
+            pass
+    assert disk.kept
+
+
+async def test_a_machine_of_another_vmm_has_left_no_disk():
+    class Machine(MicroVmMachine):
+        def __init__(self):
+            pass
+
+        @property
+        def qmp(self):
+            raise UpstreamError("Firecracker does not have a QMP monitor")
+
+        def alive(self):
+            return frozenset({1})
+
+    assert not await Disks().forget(Machine())
+
+
+async def test_there_is_no_more_than_the_machine_has_ports_for(image):
+    qmp, plugs = FakeQmp(), Disks()
+    async with (
+        plugs.attached(machine(qmp), image, write=False) as first,
+        plugs.attached(machine(qmp), image, write=False) as second,
+    ):
+        assert (first.port, second.port) == (0, 1)
+        with pytest.raises(RefusedError, match="no free port"):
+            async with plugs.attached(machine(qmp), image, write=False):
+                pass
+
+
+async def test_a_box_has_no_disk(image):
+    with pytest.raises(RefusedError, match="only micro VMs"):
+        async with Disks().attached(object(), image, write=False):
+            pass
