@@ -20,6 +20,7 @@ from broker.cli.audit.print import texts
 from broker.cli.audit.source import Source, open_source
 from broker.cli.interrupts import reader_may_leave
 from broker.core.errors import IntegrityError
+from broker.core.escape import printable
 from broker.ipc.audit.filters import Filters, Found
 
 _STREAM = re.compile(r"#?(?P<number>\d{1,18})(?:@(?P<epoch>[0-9a-f]{4,32}))?")
@@ -78,7 +79,11 @@ def command(
         wanted = replace(asked.filters, kinds=_KINDS)
         filters = source.filters(replace(asked, filters=wanted))
         named = [] if filters is None else _named(source.find(filters), match)
-        found = [*_whole(source, named), *_of_link(exported, named)]
+        own = [*_whole(source, named)]
+        theirs = [*_of_link(exported, named)]
+        if other is not None:
+            _refuse_ours(theirs, own, other.name)
+    found = [*own, *theirs]
     found.sort(key=lambda event: event.time_ns)
     output = "jsonl" if as_json else "short"
     for text in texts(map(_with_role, found), output, utc=utc):
@@ -88,8 +93,7 @@ def command(
 
 def _with_role(found: Found) -> Found:
     """Name the machine by its role, where a fleet's store does not name it."""
-    role = str(found.fields().get("broker") or "")
-    return found if found.machine else replace(found, machine=role)
+    return found if found.machine else replace(found, machine=_role(found))
 
 
 def _explain(found: list[Found], named: list[_Stream], *, given: bool) -> None:
@@ -151,6 +155,27 @@ def _of_link(exported: list[Found], named: list[_Stream]) -> Iterator[Found]:
             yield found
 
 
+def _refuse_ours(theirs: list[Found], own: list[Found], name: str) -> None:
+    """Raise IntegrityError for an event of a file that is not of the other machine.
+
+    The file is the other machine's word: its events may be false, but no event of this log.
+    """
+    roles = {_role(event) for event in own}
+    wanted = {"host", "viewer"} - roles
+    for event in theirs:
+        # guard: another machine's file has no event of this log
+        if _role(event) not in wanted:
+            raise IntegrityError(
+                f"event {event.sequence} of {name} is of a broker {_role(event)!a}, and not "
+                f"of the other machine, a {' or '.join(sorted(wanted)) or 'second one'}",
+                hint="write the file with 'brokerctl audit export FILE' on the other machine",
+            )
+
+
+def _role(found: Found) -> str:
+    return printable(str(found.fields().get("broker") or ""), 40)
+
+
 def _exported(file: TextIO) -> Iterator[Found]:
     """Yield the events of a file of 'brokerctl audit export'.
 
@@ -174,6 +199,7 @@ def _exported(file: TextIO) -> Iterator[Found]:
 
 
 def _whole_number(value: object) -> int:
-    if isinstance(value, int):
+    # guard: a number of an exported event is one that a log can have
+    if type(value) is int and 0 <= value < 1 << 63:
         return value
     raise ValueError

@@ -49,8 +49,16 @@ _LOOK_SECONDS = 0.3
 _LINES = 12
 _LINE_BYTES = 16384
 _COMMAND = re.compile(r"(?:'|: )brokerctl ([a-z][a-z0-9 ._-]*)(?:'|$)")
-_MENDS = frozenset({"audit", "doctor", "image", "logs", "new", "policy", "status"})
-"""Verbs that a hint may offer as a button: they look, build or open an editor."""
+# A host that was taken over writes hints, too: no option that it could choose freely.
+_MENDS = re.compile(
+    r"(?:audit(?: (?:connections|stats|verify))?(?: --sandbox W)?"
+    r"|image (?:build(?: --force| --gpu)?(?: W)?(?: --gpu)?|list|rebuild)"
+    r"|policy (?:check|edit|explain(?: --event)?|lint|show|starter)(?: W)*"
+    r"|doctor|logs(?: W)?|new(?: W)?|status(?: W)?)".replace(
+        "W", "[a-z0-9][a-z0-9._-]*"
+    )
+)
+"""Commands that a hint may offer as a button: they look, build or open an editor."""
 _STEP = re.compile(r"\[ *[0-9][^]]*\] (.+)|  … (.+)|  ✓ .+")
 """A line of 'image build', with the time that has passed, or of another verb: the step
 that begins, or takes long; or a step that is done."""
@@ -212,12 +220,12 @@ async def _failed(
 def mend_of(hint: str) -> list[str]:
     """Return the words of the first command that a hint names; empty: none.
 
-    Only verbs that a button may run, and only plain words.
+    Only commands that a button may run, and only plain words.
     """
     for found in _COMMAND.finditer(hint):
         words = shlex.split(found[1])
         # guard: a button runs only a verb that mends
-        if words[0] in _MENDS:
+        if _MENDS.fullmatch(" ".join(words)):
             return words
     return []
 

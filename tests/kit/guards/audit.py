@@ -8,6 +8,8 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("another machine's file has no event of this log", "if False:", "tests/attack/test_audit_trace.py", "claims_to_be"),
+    Guard("a number of an exported event is one that a log can have", "if isinstance(value, int):", "tests/attack/test_audit_trace.py", "no_log_has"),
     Guard("strangers do not take the machines' connections", "if False:", "tests/attack/test_fleet_strangers.py", "strangers_do_not"),
     Guard("no thread waits for the connection of another one", "connection = self._idle.get()", "tests/attack/test_fleet_ingest.py", "no_machine_waits"),
     Guard("a machine has few connections", "if False:", "tests/attack/test_fleet_strangers.py", "connections_of_others"),
