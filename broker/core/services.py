@@ -152,3 +152,9 @@ PORTAL_VARIABLES: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """Of GTK 3, of GTK 4 before 4.14, of Qt with a package of its own."""
+SSH_KEYS_VARIABLE: Final = "VITRAIL_SSH_KEYS"
+"""Where a rule lets a program use ssh keys: its agent sets SSH_AUTH_SOCK, with the path
+that the guest's end of it has there (``shims/guest/ssh_keys.py``)."""
+PRINTER_VARIABLE: Final = "VITRAIL_PRINTER"
+"""Where a rule may allow to print: the sandbox's shim then has a printer for programs
+that ask CUPS (``shims/files/printing_queue.py``)."""

@@ -5,18 +5,16 @@ So both share the pages of common imports, and patches of a test are in both.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import gc
 import os
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
 from broker.core.errors import SetupError
-from broker.helpers.process.process_name import set_name
+from broker.helpers.process.process_name import run_and_exit, set_name
 
 # A child checks that its parent is alive. PR_SET_PDEATHSIG is set by the child itself,
 # so a parent that dies before that leaves the child running. Of two hundred kills in a
@@ -75,19 +73,6 @@ def _become(name: str, run: Callable[[], None], parent: int) -> NoReturn:
         return 0
 
     run_and_exit(work, 1)
-
-
-def run_and_exit(work: Callable[[], int], failed: int = os.EX_SOFTWARE) -> NoReturn:
-    """Run a forked child's work and exit with its code; an error is reported."""
-    code = failed
-    try:
-        code = work()
-    except BaseException:  # noqa: BLE001 -- reported, and the process ends
-        sys.excepthook(*sys.exc_info())
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.flush()
-        os._exit(code)
 
 
 def _ignore(number: int, frame: object) -> None:

@@ -51,9 +51,8 @@ from broker.core.limits import authority as authority_limits
 from broker.core.paths import find_paths
 from broker.core.stderr_log import log_stderr
 from broker.helpers.apart import read_compiled
-from broker.helpers.forked_part import run_and_exit
 from broker.helpers.process.hardening import harden_authority
-from broker.helpers.process.process_name import set_name
+from broker.helpers.process.process_name import run_and_exit, set_name
 from broker.ipc import authority as m
 from broker.ipc import event_loop
 from broker.ipc.audit import schema

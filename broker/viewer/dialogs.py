@@ -25,7 +25,14 @@ from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
 from broker.core.limits.transfer import SAVED_AT_ONCE
 from broker.core.names import LeaseId, take_sandbox_name
-from broker.core.services import FILE_COPY, FILE_DIALOG, PORTAL_CALLS
+from broker.core.services import (
+    FILE_COPY,
+    FILE_DIALOG,
+    PORTAL_CALLS,
+    PORTAL_VARIABLES,
+    PRINT,
+    PRINTER_VARIABLE,
+)
 from broker.core.transfer.entries import End, FileEntry, entry_frame
 from broker.core.transfer.quota import Quota
 from broker.ipc import transfer as messages
@@ -323,7 +330,10 @@ class PortalControl:
         del exchange
         name = take_sandbox_name(request.record)
         lease = Lease(LeaseId(""), name, name, 0)  # a preview goes by the names
-        return api.PortalUseAnswer(uses=await uses_portal(self._decider, lease))
+        return api.PortalUseAnswer(
+            uses=await uses_portal(self._decider, lease),
+            prints=await may_print(self._decider, lease),
+        )
 
 
 async def uses_portal(decider: Permits, lease: Lease) -> bool:
@@ -334,6 +344,23 @@ async def uses_portal(decider: Permits, lease: Lease) -> bool:
     ]
     answers = await decider.preview(asked)
     return all(one is not None and one.verdict != "deny" for one in answers)
+
+
+async def desktop_variables(
+    decider: Permits, lease: Lease, *, display: bool
+) -> dict[str, str]:
+    """Return the variables of a machine's program; ``display``: if it has windows."""
+    printer = {PRINTER_VARIABLE: "1"} if await may_print(decider, lease) else {}
+    portal = display and await uses_portal(decider, lease)
+    return {**printer, **(PORTAL_VARIABLES if portal else {})}
+
+
+async def may_print(decider: Permits, lease: Lease) -> bool:
+    """Return whether a rule may allow the sandbox to print."""
+    (answer,) = await decider.preview(
+        [Request(lease=lease, service=PRINT, argument="+")]
+    )
+    return answer is not None and answer.verdict != "deny"
 
 
 def _request(opening: Opening, kind: str) -> Request:

@@ -210,7 +210,7 @@ class Printing:
             if not permit.answered:
                 self._decider.notify(
                     f"{sandbox} prints {document.words}",
-                    printable(name, 100),
+                    f"document, it says: {printable(name, 100)}",
                     sandbox=sandbox,
                 )
 

@@ -30,6 +30,7 @@ from broker.core.services import (
     NETWORK,
     SECURITY_KEY,
     SSH_AGENT,
+    SSH_KEYS_VARIABLE,
     TRANSFERS,
 )
 from broker.core.stderr_log import run_isolated
@@ -46,7 +47,7 @@ from broker.viewer.camera import Cameras
 from broker.viewer.clipboard.ordered_chords import ordered_chords
 from broker.viewer.clipboard.service import ClipboardService
 from broker.viewer.devices.desk import DeviceDesk
-from broker.viewer.dialogs import uses_portal
+from broker.viewer.dialogs import desktop_variables
 from broker.viewer.folders.desk import FolderDesk
 from broker.viewer.folders.guest_folders import GuestFolders
 from broker.viewer.folders.streamed import StreamedFolders
@@ -282,6 +283,12 @@ class ViewerRole:
         """The record of that name, as the files are now."""
         return self.authority.records.records.get(name)
 
+    async def _rule_variables(self, lease: Lease, display: bool) -> dict[str, str]:  # noqa: FBT001 -- a callback
+        """Return the variables of a machine's program, by the rules in force."""
+        keys = await has_keys(self.authority, lease)
+        desktop = await desktop_variables(self.authority, lease, display=display)
+        return {**({SSH_KEYS_VARIABLE: "1"} if keys else {}), **desktop}
+
     # -- host_viewer.Viewer ---------------------------------------------------
 
     async def lease_begun(self, lease: Lease) -> None:
@@ -314,8 +321,7 @@ class ViewerRole:
             logs=logs,
         )
         guest.acted = partial(self.authority.acted, lease.id)
-        guest.has_keys = partial(has_keys, self.authority, lease)
-        guest.uses_portal = partial(uses_portal, self.authority, lease)
+        guest.rule_variables = partial(self._rule_variables, lease)
         guest.sound.decider, guest.sound.indicator = self.authority, self._indicator
         with trio.CancelScope(shield=True), caused_by(lease.record):
             # It starts without a wait; cancelled there, its directory would stay.

@@ -20,6 +20,7 @@ from shims.files.own_files import OWN_VERBS, reported
 from shims.files.portal import serve_portal
 from shims.files.ports import ask_connect
 from shims.files.printing import print_documents
+from shims.files.printing_queue import serve_printer
 from shims.files.protocol import TransferError
 from shims.files.qrexec import qrexec_client_vm
 from shims.files.receiving import open_here, receive
@@ -47,6 +48,7 @@ VERBS = {
     "vitrail-sanitize": sanitize,
     "vitrail-harmless": harmless,
     "vitrail-print": print_documents,
+    "printer": serve_printer,
     "qrexec-client-vm": qrexec_client_vm,
     "serve": serve_call,
     "call-here": call_here,

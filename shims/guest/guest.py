@@ -21,6 +21,7 @@ from shims.guest.loop import Loop, log
 from shims.guest.own_process import ForkedTool, fork_tool, is_forked, load_tool
 from shims.guest.pid1 import Machine
 from shims.guest.port_streams import start_port_streams
+from shims.guest.printing import PrinterSocket
 from shims.guest.programs import Programs
 from shims.guest.protocol import SHORT, TEXT, VERSION
 from shims.guest.session_bus import SessionBus
@@ -77,6 +78,7 @@ class Guest:
         self.x11 = XServer(self)
         self.session_bus = SessionBus(self)
         self.ssh_keys = KeysSocket(self)
+        self.printer = PrinterSocket(self)
         self.programs = Programs(self)
         self.folders = Folders(self)
 
@@ -92,6 +94,7 @@ class Guest:
         self.session_bus.start()
         if self._tools:
             self.ssh_keys.start()
+            self.printer.start()
         self._ask_version()
         if shutil.which("waypipe", path=self.base_environment()["PATH"]):
             self.display.start()
@@ -218,6 +221,7 @@ class Guest:
             env.update(self.x11.environment())
         env = with_locales(env, message["env"])
         self.ssh_keys.settle(env)
+        self.printer.settle(env)
         return env
 
     def forks(self, message: Dict[str, Any]) -> bool:
@@ -252,6 +256,7 @@ class Guest:
     def _finish(self) -> None:
         self.x11.stop()
         self.session_bus.stop()
+        self.printer.stop()
         self.display.stop()
         # One more round, so that the last message leaves.
         self.loop.later(0.05, self.loop.stop)

@@ -41,7 +41,7 @@ async def test_a_jailed_worker_writes_it_again_or_says_why_not(kind, data, clean
             )
             assert mine.jail.seccomp
             rewrite = m.Rewrite(7, kind, len(data), ["controls"])
-            order = w.Order("work", rewrite, (w.Item(kind, data),))
+            order = w.WorkerOrder("work", rewrite, (w.Item(kind, data),))
             await clipboard_member.send_order(mine, order)
             with trio.fail_after(60):
                 while True:

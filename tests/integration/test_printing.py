@@ -117,6 +117,7 @@ async def test_a_rule_prints_pages_as_pixels_on_the_usual_printer():
         assert width == 300
         notice = await screen.one_with("1 page on Home")
         assert notice[1].startswith("personal")
+        assert notice[2] == "document, it says: a.pdf"
         begun = await w.only_event("transfer.begin", service="vitrail.Print")
         assert begun["object"] == "a.pdf: 1 page on Home"
         ended = await w.only_event("transfer.end", service="vitrail.Print")

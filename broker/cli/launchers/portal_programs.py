@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from broker.cli.run.connect import ask
 from broker.core.errors import VitrailError
-from broker.core.services import PORTAL_VARIABLES
+from broker.core.services import PORTAL_VARIABLES, PRINTER_VARIABLE
 from broker.ipc.control import methods
 from broker.ipc.control.api import PortalUseRequest
 
 
 def portal_variables(record: str) -> dict[str, str]:
-    """Return the variables for programs of a record; empty if a rule denies a part."""
+    """Return the variables for programs of a record, by what rules may allow."""
     try:
         answer = ask(methods.PORTAL_USE, PortalUseRequest(record=record))
     except VitrailError:
         return {}  # an earlier broker's, or one that ends: the start itself reports that
-    return dict(PORTAL_VARIABLES) if answer.uses else {}
+    printer = {PRINTER_VARIABLE: "1"} if answer.prints else {}
+    return {**printer, **(PORTAL_VARIABLES if answer.uses else {})}

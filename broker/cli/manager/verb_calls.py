@@ -44,7 +44,7 @@ class VerbResult:
         """
         try:
             return json.loads(self.data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UpstreamError(
                 f"brokerctl printed no JSON: {self.output[:200] or self.words[:200]}",
                 hint="if Vitrail was just updated, start the manager again",

@@ -52,7 +52,7 @@ _COMMAND = re.compile(r"(?:'|: )brokerctl ([a-z][a-z0-9 ._-]*)(?:'|$)")
 # A host that was taken over writes hints, too: no option that it could choose freely.
 _MENDS = re.compile(
     r"(?:audit(?: (?:connections|stats|verify))?(?: --sandbox W)?"
-    r"|image (?:build(?: --force| --gpu)?(?: W)?(?: --gpu)?|list|rebuild)"
+    r"|image (?:build(?: --force)?(?: W)?(?: --force| --gpu| --x11)?|list|rebuild)"
     r"|policy (?:check|edit|explain(?: --event)?|lint|show|starter)(?: W)*"
     r"|doctor|logs(?: W)?|new(?: W)?|status(?: W)?)".replace(
         "W", "[a-z0-9][a-z0-9._-]*"

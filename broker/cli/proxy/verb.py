@@ -46,7 +46,7 @@ def command() -> None:
 
 
 @dataclass(frozen=True)
-class Order:
+class ProxyOrder:
     """The options of the command line.  Modes: *in* is from the listening side."""
 
     listen: Endpoint
@@ -131,7 +131,7 @@ def relay(
     Between UNIX sockets, bytes are not copied through this program's memory.  SIGTERM
     or Ctrl-C closes all connections and ends the program.
     """
-    order = Order(
+    order = ProxyOrder(
         listen=parse_listen(listen_on),
         connect=parse_connect(connect_to),
         mode_in=RelayMode(mode_in),
@@ -173,7 +173,7 @@ def _raise_limits() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def serve(order: Order, handle: PumpHandle) -> None:
+async def serve(order: ProxyOrder, handle: PumpHandle) -> None:
     """Relay until a signal comes.  Raises UpstreamError when the pump dies."""
     pump = Pump(handle)
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
@@ -207,7 +207,7 @@ class Connections:
     the pump's reader is the end of all.  Only a pump that has to be waited for has.
     """
 
-    def __init__(self, order: Order, pump: Pump, nursery: trio.Nursery) -> None:
+    def __init__(self, order: ProxyOrder, pump: Pump, nursery: trio.Nursery) -> None:
         self._order = order
         self._pump = pump
         self._nursery = nursery
@@ -280,13 +280,13 @@ class Connections:
             _report(self._order, end, time.monotonic() - began)
 
 
-def _slots(order: Order) -> int:
+def _slots(order: ProxyOrder) -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     # In this process a connection has two descriptors at most, for a moment.
     return max(1, min(order.max_connections, (soft - _SPARE_DESCRIPTORS) // 2))
 
 
-def _report(order: Order, end: StreamEnd, seconds: float) -> None:
+def _report(order: ProxyOrder, end: StreamEnd, seconds: float) -> None:
     """Print how a connection ended."""
     if order.json:
         render.json_line(
@@ -310,7 +310,7 @@ def _report(order: Order, end: StreamEnd, seconds: float) -> None:
         )
 
 
-def _report_failure(order: Order, error: VitrailError) -> None:
+def _report_failure(order: ProxyOrder, error: VitrailError) -> None:
     if order.json:
         render.json_line({"event": "failed", "message": str(error)})
     else:

@@ -26,7 +26,7 @@ from broker.cli.quick.made_record import (
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.paths import Paths, find_paths
-from broker.core.services import PORTAL_VARIABLES
+from broker.core.services import PORTAL_VARIABLES, PRINTER_VARIABLE
 from broker.helpers.mounts.bound_files import BoundFiles
 from broker.host.gpu.render_nodes import box_words
 from broker.host.launchers.bubblewrap.arguments import Box
@@ -87,8 +87,10 @@ def run_record(name: str, words: tuple[str, ...]) -> int | None:
             home = stack.enter_context(kept)
             box = replace(box, home=None if home is None else home.tree)
         with suppress(VitrailError):  # an earlier broker has no such method
-            if broker.call("PortalUse", {"record": name}).get("uses") is True:
-                box = replace(box, variables=tuple(PORTAL_VARIABLES.items()))
+            answer = broker.call("PortalUse", {"record": name})
+            printer = {PRINTER_VARIABLE: "1"} if answer.get("prints") is True else {}
+            portal = PORTAL_VARIABLES if answer.get("uses") is True else {}
+            box = replace(box, variables=tuple({**printer, **portal}.items()))
         _, code = leased(broker, name, box, _write)
     return code if code >= 0 else 128 - code
 

@@ -23,9 +23,9 @@ from collections.abc import Collection
 from typing import NoReturn
 
 from broker.core.errors import SetupError
-from broker.helpers.forked_part import end_with_parent, run_and_exit
+from broker.helpers.forked_part import end_with_parent
 from broker.helpers.process.hardening import confine
-from broker.helpers.process.process_name import set_name
+from broker.helpers.process.process_name import run_and_exit, set_name
 from broker.helpers.pump.engine import RelayEngine
 from broker.helpers.pump.handle import PumpHandle, control_pair
 from broker.helpers.pump.turns import accelerator

@@ -19,6 +19,30 @@ SERVICES: Final = "dbus-services"
 SESSION: Final = "vitrail-session"
 """The same for a container, whose command may begin with ``sh /run/vitrail/NAME``."""
 
+PRINTER: Final = "vitrail-printer"
+"""The socket of the sandbox's printer, in its runtime directory."""
+_TOOL_WORDS: Final = f"/usr/bin/env python3 -I -S -B {SOCKETS}/{TOOL}"
+
+# The socket is there when the program starts, and the printer's own program, which takes
+# longer, when somebody connects.  With modules of C alone.
+_PRINTER_START: Final = """\
+import _socket, os, select, sys
+listener = _socket.socket(_socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen(16)
+if os.fork():
+    os._exit(0)
+os.setsid()
+os.dup2(listener.fileno(), 0)
+while True:
+    select.select([0], [], [])
+    pid = os.fork()
+    if not pid:
+        os.execvp(sys.argv[2], sys.argv[2:])
+    os.waitpid(pid, 0)
+    select.select([], [], [], 1)
+"""
+
 # dbus-daemon(1) looks for services in the runtime directory first, if the directory is
 # its own user's, which the host's one is not in a box with a user id of its own.
 SCRIPT: Final = f"""\
@@ -30,6 +54,12 @@ if [ -d {SOCKETS}/{SERVICES} ] && [ -z "$DBUS_SESSION_BUS_ADDRESS" ] \
 </dev/null >/dev/null 2>&1
 then export DBUS_SESSION_BUS_ADDRESS="unix:path=$d/bus"
 fi
+if [ -n "$VITRAIL_PRINTER" ] && [ -z "$CUPS_SERVER" ] && [ -e {SOCKETS}/{TOOL} ] \
+&& {{ [ -S "$d/{PRINTER}" ] || /usr/bin/env python3 -I -S -B -c '{_PRINTER_START}' \
+"$d/{PRINTER}" {_TOOL_WORDS} printer - </dev/null >/dev/null; }}
+then export CUPS_SERVER="$d/{PRINTER}"
+fi
+unset VITRAIL_PRINTER
 if ! command -v -- "$1" >/dev/null
 then
 printf "no program '%s' in the sandbox's PATH (%s)\\n" "$1" "$PATH" >&2
@@ -37,7 +67,8 @@ exit 127
 fi
 exec "$@"
 """
-"""Words of sh(1) that run its arguments, as a command, with a session bus."""
+"""Words of sh(1) that run its arguments, as a command, with a session bus and, where a
+rule may allow to print, a printer."""
 
 _VERBS = {
     "org.freedesktop.portal.Desktop": "portal",
@@ -49,9 +80,8 @@ _VERBS = {
 
 def session_files() -> dict[str, str]:
     """Return the files of a sandbox's session bus: its script and its services."""
-    tool = f"/usr/bin/env python3 -I -S -B {SOCKETS}/{TOOL}"
     services = {
-        f"{SERVICES}/{name}.service": f"[D-BUS Service]\nName={name}\nExec={tool} {verb}\n"
+        f"{SERVICES}/{name}.service": f"[D-BUS Service]\nName={name}\nExec={_TOOL_WORDS} {verb}\n"
         for name, verb in _VERBS.items()
     }
     return {SESSION: SCRIPT, **services}

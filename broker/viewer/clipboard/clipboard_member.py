@@ -47,7 +47,7 @@ class ClipboardMember:
         """Its worker has ended."""
 
 
-async def send_order(worker: Orders, order: words.Order) -> None:
+async def send_order(worker: Orders, order: words.WorkerOrder) -> None:
     """Send the worker an order, with its content in a sealed memory file.
 
     Raises UpstreamError when it has ended.

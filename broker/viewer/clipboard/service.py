@@ -61,7 +61,7 @@ class Party(clipboard_member.ClipboardMember):
         """Reasons of it that the user was shown."""
         self._clipboard = clipboard
         self.guest = guest
-        self._orders, self._pending = trio.open_memory_channel[w.Order](
+        self._orders, self._pending = trio.open_memory_channel[w.WorkerOrder](
             limits.CLIPBOARD_ORDERS
         )
         self._pace = SlidingWindow(
@@ -158,7 +158,7 @@ class Party(clipboard_member.ClipboardMember):
     ) -> None:
         """Feed a drop, or a request for dragged content, to the exchange."""
         if not self._pace.take(trio.current_time()):
-            self.give(w.Order(self.lease.sandbox, messages.EndDrag(said.number)))
+            self.give(w.WorkerOrder(self.lease.sandbox, messages.EndDrag(said.number)))
         elif isinstance(said, messages.DragWantedMessage):
             terms = await self._clipboard.dragged_out(self.lease)
             wanted = w.DragWanted(said.number, said.mark, said.name, terms)
@@ -196,7 +196,7 @@ class Party(clipboard_member.ClipboardMember):
         self.trouble = ""
         await self._clipboard.put(self, w.SandboxGone())
 
-    def give(self, order: w.Order) -> None:
+    def give(self, order: w.WorkerOrder) -> None:
         """Queue an order for this sandbox's worker; blame it if its queue is full."""
         try:
             self._orders.send_nowait(order)
@@ -487,11 +487,11 @@ class ClipboardService:
             log_exception(error)
             for action in actions:
                 # guard: a program that asks for dropped content gets its end after an error
-                if isinstance(action, w.Order) and isinstance(
+                if isinstance(action, w.WorkerOrder) and isinstance(
                     action.message, messages.Serve
                 ):  # the asking client waits for an end
                     end = messages.EndDrag(action.message.number)
-                    self._give(w.Order(action.sandbox, end))
+                    self._give(w.WorkerOrder(action.sandbox, end))
             await self._wipe()
         self._forget_undecided()
         self._changed.set()
@@ -511,7 +511,7 @@ class ClipboardService:
         text = "the audit log could not be written, or an internal error occurred"
         self.notify("Clipboard wiped", text)
         for action in self._core.feed("", w.EpochChanged(), trio.current_time()):
-            if isinstance(action, w.Order) and not action.items:
+            if isinstance(action, w.WorkerOrder) and not action.items:
                 await self._do(action)
 
     async def _do(self, action: w.Action) -> None:
@@ -552,7 +552,7 @@ class ClipboardService:
             text = f"the files are in ~/Incoming/{action.source}"
             self.notify(f"Files copied: {way}", text)
 
-    def _give(self, order: w.Order) -> None:
+    def _give(self, order: w.WorkerOrder) -> None:
         party = self._parties.get(order.sandbox)
         if party is not None:
             party.give(order)

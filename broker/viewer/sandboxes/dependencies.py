@@ -25,9 +25,9 @@ def unheard(_ago: float) -> None:
     """Ignore the user's action."""
 
 
-async def no_rule() -> bool:
+async def no_variables(_display: bool) -> dict[str, str]:  # noqa: FBT001 -- a callback
     """No rule is known."""
-    return False
+    return {}
 
 
 @dataclass(frozen=True)

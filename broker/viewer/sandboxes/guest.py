@@ -30,7 +30,6 @@ from broker.core.errors import (
 from broker.core.escape import printable
 from broker.core.files.trees import remove_tree
 from broker.core.lease import Lease
-from broker.core.services import PORTAL_VARIABLES
 from broker.core.stderr_log import log_exception, run_isolated
 from broker.helpers.descriptor_copies import duplicates
 from broker.host_and_viewer.stream_events import StreamEvents
@@ -40,7 +39,7 @@ from broker.ipc.in_thread import NoThreadError, in_thread
 from broker.viewer.clipboard import clipboard_member
 from broker.viewer.exchange.guest_connection import GuestConnections
 from broker.viewer.folders.guest_folders import GuestFolders
-from broker.viewer.sandboxes.dependencies import GuestTools, no_rule, unheard
+from broker.viewer.sandboxes.dependencies import GuestTools, no_variables, unheard
 from broker.viewer.sandboxes.launch_steps import Step, without_agent
 from broker.viewer.sandboxes.programs import (
     NO_STREAMS,
@@ -60,9 +59,6 @@ from policy.records.model import Record
 
 _REMOVE_SECONDS = 5.0
 """For the removal of a display directory; a longer one continues in the background."""
-SSH_KEYS = "VITRAIL_SSH_KEYS"
-"""By this variable its agent knows that a program gets SSH_AUTH_SOCK, with the path that
-the guest's end of it has there (``shims/guest/ssh_keys.py``)."""
 _WARNINGS = 3
 """Last words of workers that are shown in a status."""
 
@@ -108,10 +104,8 @@ class Guest:
         """Set when the last program has ended."""
         self.acted: Callable[[float], None] = unheard
         """Called when the user has acted in its windows, so many seconds ago."""
-        self.has_keys: Callable[[], Awaitable[bool]] = no_rule
-        """Whether a rule lets its programs use ssh keys."""
-        self.uses_portal: Callable[[], Awaitable[bool]] = no_rule
-        """Whether rules let its programs use file dialogs and printers of the desktop."""
+        self.rule_variables: Callable[[bool], Awaitable[dict[str, str]]] = no_variables
+        """Returns the variables of a program, with a display or without, by the rules."""
         self.crossing = clipboard_member.ClipboardMember()
         """Receives its worker's messages about the clipboard."""
         self.screen = GuestScreen(
@@ -474,13 +468,11 @@ class Guest:
                 "cannot start a program or store a file in it",
                 hint="to start a program, run 'brokerctl run' again; to copy a file out, run 'vitrail-copy FILE @adminvm' in it",
             )
-        keys = {SSH_KEYS: "1"} if await self.has_keys() else {}
         display = display and record.viewer.display != "none"
         # The guest has UTC and the language of its start without it.
         looks = locale_environment(record.viewer)
         zone = {} if "TZ" in env else zone_variables(record.viewer.timezone)
-        portal = PORTAL_VARIABLES if display and await self.uses_portal() else {}
-        given = {**zone, **looks, **keys, **portal, **env}
+        given = {**zone, **looks, **await self.rule_variables(display), **env}
         program = self.programs.new(
             Path(argv[0]).name,
             display=display and wait_window,

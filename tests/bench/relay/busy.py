@@ -11,7 +11,7 @@ import time
 
 import trio
 
-from broker.cli.proxy.verb import Order, serve
+from broker.cli.proxy.verb import ProxyOrder, serve
 from broker.helpers.filters.carrying_filters import pump_filter
 from broker.helpers.pump.handle import PumpHandle
 from broker.helpers.pump.process import start_pump
@@ -37,7 +37,7 @@ async def main(order: ProxyOrder, handle: PumpHandle) -> None:
 
 
 if __name__ == "__main__":
-    order = Order(
+    order = ProxyOrder(
         listen=parse_listen(f"unix:{sys.argv[1]}"),
         connect=parse_connect(f"unix:{sys.argv[2]}"),
         mode_in=RelayMode.AUTO,

@@ -128,13 +128,13 @@ class Desk:
                         await self.feed("", w.Decided(transfer, terms))
                 case w.Blame():
                     raise AssertionError(action)
-                case w.Order(sandbox, message):
+                case w.WorkerOrder(sandbox, message):
                     if isinstance(message, messages.Offer | messages.Withdraw):
                         self.offers.append((sandbox, message.transfer))
                     await self._order(self.rooms[sandbox], action)
         self._tell()
 
-    async def _order(self, room: JailedStand, action: w.Order) -> None:
+    async def _order(self, room: JailedStand, action: w.WorkerOrder) -> None:
         try:
             await clipboard_member.send_order(room.worker, action)
         except UpstreamError:
@@ -212,7 +212,8 @@ class Desk:
             if who == name and isinstance(said, messages.DragOverMessage)
         ]
         return (
-            bool(overs) and w.Order(name, messages.AcceptDrag(overs[-1])) in self.orders
+            bool(overs)
+            and w.WorkerOrder(name, messages.AcceptDrag(overs[-1])) in self.orders
         )
 
     async def record_after(self, before: int) -> w.RecordCrossing:

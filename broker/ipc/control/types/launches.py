@@ -64,6 +64,8 @@ class PortalUseAnswer(ApiAnswer, frozen=True, kw_only=True):
     """By the records and rules in force; calls are decided one by one all the same."""
 
     uses: bool
+    prints: bool = False
+    """Whether a rule may allow to print; an earlier broker does not say it."""
 
 
 class LaunchBindRequest(ApiRequest, frozen=True, kw_only=True):

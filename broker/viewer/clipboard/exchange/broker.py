@@ -215,7 +215,7 @@ class Crossing(SelectionReader):
             event.press,
             event.outward,
         )
-        yield w.Order(source, ipc.AskTypes(self._copy.transfer))
+        yield w.WorkerOrder(source, ipc.AskTypes(self._copy.transfer))
 
     # -- paste --------------------------------------------------------------------------------
 
@@ -249,7 +249,7 @@ class Crossing(SelectionReader):
             until = now + limits.CLIPBOARD_COPY_SECONDS
             number = self._number()
             self._copy = Copy(number, w.VIEWER, target, host, until)
-            yield w.Order(target, ipc.AskTypes(number, host=True))
+            yield w.WorkerOrder(target, ipc.AskTypes(number, host=True))
 
     def _decided(self, event: w.Decided, now: float) -> Iterator[w.Action]:
         """Handle the policy's decision on a paste: give the content, or refuse."""
@@ -307,7 +307,7 @@ class Crossing(SelectionReader):
         if terms is None or not picks:
             self._copy = None
             if paste.drop is not None:
-                yield w.Order(paste.target, ipc.EndDrag(paste.drop.number))
+                yield w.WorkerOrder(paste.target, ipc.EndDrag(paste.drop.number))
             yield w.RecordCrossing(
                 w.Outcome.REFUSED,
                 w.VIEWER,
@@ -341,7 +341,7 @@ class Crossing(SelectionReader):
         if drop is None:
             return
         if self._copy or self._paste or self._giving.busy or self._drops.busy:
-            yield w.Order(drop.seen_by, ipc.EndDrag(drop.number))
+            yield w.WorkerOrder(drop.seen_by, ipc.EndDrag(drop.number))
             yield drags.refused(drop.source, drop.target, BUSY)
             return
         self._copy, asks = drags.begin(drop, self._number(), now)

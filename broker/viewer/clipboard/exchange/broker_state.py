@@ -58,7 +58,7 @@ class BrokerState:
             return
         if copy.host and copy.into is None:
             self._paste = None
-        yield w.Order(copy.reader, ipc.StopRead(copy.transfer))
+        yield w.WorkerOrder(copy.reader, ipc.StopRead(copy.transfer))
         yield from drags.given_up(copy.source, copy.target, copy.drop, reason)
 
     def _drop_paste(self, reason: str) -> Iterator[w.Action]:

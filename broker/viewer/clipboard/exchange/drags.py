@@ -70,7 +70,7 @@ def given_up(
 ) -> Iterator[w.Action]:
     """Record that a drop, or (None) a copy or paste, was given up."""
     if drop is not None:
-        yield w.Order(drop.seen_by, ipc.EndDrag(drop.number))
+        yield w.WorkerOrder(drop.seen_by, ipc.EndDrag(drop.number))
     selection = "drag" if drop else "clipboard"
     yield w.RecordCrossing(
         w.Outcome.DROPPED, source, target, reason=reason, selection=selection
@@ -81,7 +81,7 @@ def _wanted(sandbox: str, event: w.DragWanted) -> tuple[list[w.Action], Drop | N
     number, terms = event.number, event.terms
     if terms is None or kind_of(event.untrusted_name) is None:
         return [
-            w.Order(sandbox, ipc.EndDrag(number)),
+            w.WorkerOrder(sandbox, ipc.EndDrag(number)),
             refused(sandbox, w.VIEWER, DRAG),
         ], None
     name = event.untrusted_name
@@ -95,8 +95,10 @@ def begin(drop: Drop, number: int, now: float) -> tuple[Copy, w.Action]:
     until = now + limits.CLIPBOARD_COPY_SECONDS
     copy = Copy(number, drop.source, reader, drop.terms, until, drop=drop)
     if host:
-        return copy, w.Order(reader, ipc.AskTypes(number, host=True, drop=drop.number))
-    return copy, w.Order(reader, ipc.AskTypes(number, drag=drop.mark))
+        return copy, w.WorkerOrder(
+            reader, ipc.AskTypes(number, host=True, drop=drop.number)
+        )
+    return copy, w.WorkerOrder(reader, ipc.AskTypes(number, drag=drop.mark))
 
 
 def ask(
@@ -133,9 +135,9 @@ def decided(
     )
     if allowed:
         serve = ipc.Serve(drop.number, len(allowed[0].data))
-        yield w.Order(drop.source, serve, allowed[:1])
+        yield w.WorkerOrder(drop.source, serve, allowed[:1])
     elif drop.target == w.VIEWER:
-        yield w.Order(drop.source, ipc.EndDrag(drop.number))
+        yield w.WorkerOrder(drop.source, ipc.EndDrag(drop.number))
 
 
 # A drag crosses after its drop, as a drop of our own. Three ways were possible: show
@@ -260,7 +262,7 @@ class DragTable:
             yield refused(source, sandbox, DRAG)
         else:
             self._overs[sandbox] = _Over(event.number, event.mark, source, event.terms)
-            yield w.Order(sandbox, ipc.AcceptDrag(event.number))
+            yield w.WorkerOrder(sandbox, ipc.AcceptDrag(event.number))
 
     def _dropped(
         self, sandbox: str, number: int, now: float
@@ -272,7 +274,7 @@ class DragTable:
         over = self._overs.get(sandbox)
         if over is None:
             # guard: an unknown drop is let go
-            return [w.Order(sandbox, ipc.EndDrag(number))], None
+            return [w.WorkerOrder(sandbox, ipc.EndDrag(number))], None
         if over.number != number or over.dropped_until is not None:
             # Of another device of that program, which is notified of its offer.
             return [], None
@@ -333,5 +335,5 @@ class DragTable:
         """Forget all; dropped content is not read any more."""
         for target, over in self._overs.items():
             if over.dropped_until is not None:
-                yield w.Order(target, ipc.EndDrag(over.number))
+                yield w.WorkerOrder(target, ipc.EndDrag(over.number))
         self._overs.clear()

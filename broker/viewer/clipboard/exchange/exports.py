@@ -169,7 +169,7 @@ class Exports:
             self._standing = _Standing(asked.transfer, asked.held.source, items, until)
             pieces = pieces_of(items)
             export = ipc.Export(asked.transfer, asked.press, pieces, mark)
-            yield w.Order(asked.held.source, export, items)
+            yield w.WorkerOrder(asked.held.source, export, items)
 
     def exported(self, sandbox: str, event: ipc.Exported) -> Iterator[w.Action]:
         """Handle a worker's answer on an export: record it, or drop it on a problem."""
@@ -220,7 +220,7 @@ class Exports:
         """Take the export back from the user's selection, if it is there."""
         standing, self._standing = self._standing, None
         if standing is not None:
-            yield w.Order(standing.source, ipc.Withdraw(standing.transfer))
+            yield w.WorkerOrder(standing.source, ipc.Withdraw(standing.transfer))
             yield w.RecordCrossing(outcome, standing.source, w.VIEWER, reason=reason)
 
     def gone(self, sandbox: str) -> Iterator[w.Action]:

@@ -191,7 +191,7 @@ Event = (
 # -- out -----------------------------------------------------------------------------
 
 
-class Order(_Message, frozen=True):
+class WorkerOrder(_Message, frozen=True):
     """An order to the worker of ``sandbox``; its content is beside it, as in ipc."""
 
     sandbox: str
@@ -268,4 +268,4 @@ class RecordCrossing(_Message, frozen=True):
     """Refused by the policy, which has recorded that already."""
 
 
-Action = Order | AskPolicy | CarryFiles | Blame | RecordCrossing
+Action = WorkerOrder | AskPolicy | CarryFiles | Blame | RecordCrossing

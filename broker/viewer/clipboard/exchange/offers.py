@@ -105,7 +105,7 @@ class Giving:
                 rewrite = ipc.Rewrite(
                     cleaning.transfer, item.kind, len(item.data), clean
                 )
-                yield w.Order(cleaning.paste.target, rewrite, (item,))
+                yield w.WorkerOrder(cleaning.paste.target, rewrite, (item,))
                 return
             cleaning.done.append(cleaning.left.pop(0))
         self._cleaning = None
@@ -163,7 +163,7 @@ class Giving:
         cleaning, self._cleaning = self._cleaning, None
         if cleaning is not None:
             paste = cleaning.paste
-            yield w.Order(paste.target, ipc.StopRead(cleaning.transfer))
+            yield w.WorkerOrder(paste.target, ipc.StopRead(cleaning.transfer))
             yield self._over(w.Outcome.DROPPED, paste.source, paste.target, reason)
 
     def _over(
@@ -183,7 +183,7 @@ class Giving:
         """Offer content to the paste's target until its deadline, and record it."""
         before = self._offers.pop(paste.target, None)
         if before is not None:
-            yield w.Order(paste.target, ipc.Withdraw(before.transfer))
+            yield w.WorkerOrder(paste.target, ipc.Withdraw(before.transfer))
         ttl = ticking(terms.ttl)
         if paste.drop is not None:
             ttl = min(ttl, limits.CLIPBOARD_DROP_SECONDS)
@@ -205,7 +205,7 @@ class Giving:
         drop = 0 if paste.drop is None else paste.drop.number
         primary = terms.primary and not drop
         offer = ipc.Offer(paste.transfer, pieces_of(items), primary, drop)
-        yield w.Order(paste.target, offer, items)
+        yield w.WorkerOrder(paste.target, offer, items)
 
     def has(self, sandbox: str, transfer: int) -> bool:
         """Return whether that offer is open."""
@@ -233,7 +233,7 @@ class Giving:
         offer = self._offers.get(target)
         if offer is not None and offer.transfer == event.transfer:
             del self._offers[target]
-            yield w.Order(target, ipc.Withdraw(offer.transfer))
+            yield w.WorkerOrder(target, ipc.Withdraw(offer.transfer))
             yield self._over(w.Outcome.DROPPED, offer.source, target, event.reason)
 
     def moved(self, sandbox: str, reason: str) -> Iterator[w.Action]:
@@ -251,7 +251,7 @@ class Giving:
         late = [target for target, o in self._offers.items() if now >= o.until]
         for target in late:
             offer = self._offers.pop(target)
-            yield w.Order(target, ipc.Withdraw(offer.transfer))
+            yield w.WorkerOrder(target, ipc.Withdraw(offer.transfer))
             yield self._over(w.Outcome.EXPIRED, offer.source, target)
 
     def gone(self, sandbox: str) -> Iterator[w.Action]:
@@ -272,5 +272,5 @@ class Giving:
         """Withdraw every open offer, and record ``outcome`` and ``reason`` for each."""
         for target in sorted(self._offers):
             offer = self._offers.pop(target)
-            yield w.Order(target, ipc.Withdraw(offer.transfer))
+            yield w.WorkerOrder(target, ipc.Withdraw(offer.transfer))
             yield self._over(outcome, offer.source, target, reason)

@@ -99,7 +99,7 @@ class SelectionReader(BrokerState):
         elsewhere = copy.host or copy.primary or copy.drop is not None
         if not copy.left and copy.terms.primary and not elsewhere:
             copy.primary, copy.transfer = True, self._number()
-            yield w.Order(copy.source, ipc.AskTypes(copy.transfer, primary=True))
+            yield w.WorkerOrder(copy.source, ipc.AskTypes(copy.transfer, primary=True))
         elif not copy.left and named:
             yield from self._drop_copy(FILES)
         elif copy.host:
@@ -148,7 +148,7 @@ class SelectionReader(BrokerState):
             copy.transfer = self._number()
             host = copy.host and copy.drop is None
             read = ipc.ReadType(copy.transfer, copy.reading.name, room, host)
-            yield w.Order(copy.reader, read)
+            yield w.WorkerOrder(copy.reader, read)
             return
         if not copy.items:
             empty = DRAG_EMPTY if copy.drop else EMPTY
@@ -182,7 +182,7 @@ class SelectionReader(BrokerState):
         """Hold files until the paste, or start to carry those that were dropped."""
         self._copy, drop = None, copy.drop
         if drop is not None:
-            yield w.Order(drop.target, ipc.EndDrag(drop.number, finished=True))
+            yield w.WorkerOrder(drop.target, ipc.EndDrag(drop.number, finished=True))
             yield w.CarryFiles(self._number(), drop.source, drop.target, listed)
             return
         until = now + ticking(copy.terms.ttl)
@@ -210,7 +210,7 @@ class SelectionReader(BrokerState):
     def _drop_read(self, copy: Copy, drop: Drop, now: float) -> Iterator[w.Action]:
         """Give the completely read drop to its target, or ask policy about it."""
         if drop.target != w.VIEWER:
-            yield w.Order(drop.target, ipc.EndDrag(drop.number, finished=True))
+            yield w.WorkerOrder(drop.target, ipc.EndDrag(drop.number, finished=True))
         items = tuple(copy.items)
         if copy.into is not None:
             yield from self._drops.give(*copy.into, items, now)

@@ -30,9 +30,11 @@ async def test_orders_and_their_descriptors():
     pieces = pieces_of(items)
     assert pieces == [c.Piece(list(TEXT_NAMES), 5), c.Piece(["image/png"], 3)]
     for order in (
-        messages.Order("work", c.ReadType(2, "TEXT", 9)),
-        messages.Order("work", c.Offer(3, pieces), items),
-        messages.Order("work", c.Rewrite(5, "image/png", 3, ["images"]), items[1:]),
+        messages.WorkerOrder("work", c.ReadType(2, "TEXT", 9)),
+        messages.WorkerOrder("work", c.Offer(3, pieces), items),
+        messages.WorkerOrder(
+            "work", c.Rewrite(5, "image/png", 3, ["images"]), items[1:]
+        ),
     ):
         await clipboard_member.send_order(told, order)
     assert told.orders == [

@@ -21,12 +21,12 @@ PASTE = w.PasteTerms(rule="r:1")
 
 
 def is_order(action: w.Action, kind: type) -> bool:
-    return isinstance(action, w.Order) and isinstance(action.message, kind)
+    return isinstance(action, w.WorkerOrder) and isinstance(action.message, kind)
 
 
 def kinds(actions: list[w.Action]) -> list[type]:
     """Return the class of each action, and of an order that of its message."""
-    return [type(a.message if isinstance(a, w.Order) else a) for a in actions]
+    return [type(a.message if isinstance(a, w.WorkerOrder) else a) for a in actions]
 
 
 class Desk:
@@ -144,7 +144,7 @@ def test_a_focus_taken_between_press_and_data_takes_nothing():
     desk = Desk()
     read = desk.reading()
     stop, record = desk.say(("evil", ipc.ClipboardFocus(taken=True)))
-    assert stop == w.Order("work", ipc.StopRead(read.message.transfer))
+    assert stop == w.WorkerOrder("work", ipc.StopRead(read.message.transfer))
     assert record.reason == c.MOVED
     assert desk.say(("work", w.CheckedContent(read.message.transfer, TEXT))) == []
     assert desk.core.status(desk.now).source == ""
@@ -298,7 +298,7 @@ def test_a_source_that_stalls_is_given_up():
     assert desk.say(("", w.Ticked())) == []
     desk.now = 100 + clipboard_limits.CLIPBOARD_COPY_SECONDS
     stop, record = desk.say(("", w.Ticked()))
-    assert stop == w.Order("work", ipc.StopRead(read.message.transfer))
+    assert stop == w.WorkerOrder("work", ipc.StopRead(read.message.transfer))
     assert record.reason == c.SLOW
     assert desk.core.deadline is None
 
@@ -322,7 +322,9 @@ def test_pasted_content_is_withdrawn(late, left):
     said = desk.say(("", w.Ticked()))
     assert (said == []) is left
     if not left:
-        assert said[0] == w.Order("personal", ipc.Withdraw(offer.message.transfer))
+        assert said[0] == w.WorkerOrder(
+            "personal", ipc.Withdraw(offer.message.transfer)
+        )
         assert said[1].outcome is w.Outcome.EXPIRED
 
 
@@ -364,14 +366,14 @@ def test_a_new_epoch_or_the_persons_word_wipes_all(event):
     offer = desk.paste()[1]
     desk.copy()
     said = desk.say(event)
-    assert w.Order("personal", ipc.Withdraw(offer.message.transfer)) in said
+    assert w.WorkerOrder("personal", ipc.Withdraw(offer.message.transfer)) in said
     assert desk.core.status(desk.now) == TransferStatus()
     desk.copy()
     ask = desk.ask_paste()
     assert desk.say(event)
     assert desk.say(("", w.Decided(ask.transfer, w.PasteTerms()))) == []
     read = desk.reading()
-    assert w.Order("work", ipc.StopRead(read.message.transfer)) in desk.say(event)
+    assert w.WorkerOrder("work", ipc.StopRead(read.message.transfer)) in desk.say(event)
     assert desk.core.deadline is None
 
 
@@ -389,7 +391,7 @@ def test_when_a_sandbox_ends_it_has_no_focus_and_no_copy_under_way():
     desk = Desk()
     read = desk.reading()
     stop, record = desk.say(("work", w.SandboxGone()))
-    assert stop == w.Order("work", ipc.StopRead(read.message.transfer))
+    assert stop == w.WorkerOrder("work", ipc.StopRead(read.message.transfer))
     assert record.reason == c.GONE
     assert desk.core.focused is None
 
@@ -400,7 +402,7 @@ def test_the_next_paste_replaces_and_the_target_may_end_an_offer():
     first = desk.paste()[1]
     desk.copy()
     withdraw, _, second = desk.paste()
-    assert withdraw == w.Order("personal", ipc.Withdraw(first.message.transfer))
+    assert withdraw == w.WorkerOrder("personal", ipc.Withdraw(first.message.transfer))
     assert desk.say(("personal", ipc.OfferEnded(first.message.transfer))) == []
     assert len(desk.core.status(desk.now).offered) == 1
     assert desk.say(("personal", ipc.OfferEnded(second.message.transfer))) == []
@@ -433,7 +435,7 @@ def test_an_offer_that_policy_revokes_is_withdrawn():
     withdraw, record = desk.say(
         ("personal", w.ConsentRevoked(offer.message.transfer, "no"))
     )
-    assert withdraw == w.Order("personal", ipc.Withdraw(offer.message.transfer))
+    assert withdraw == w.WorkerOrder("personal", ipc.Withdraw(offer.message.transfer))
     assert (record.outcome, record.reason) == (w.Outcome.DROPPED, "no")
     assert desk.core.standing == ()
 
@@ -445,7 +447,7 @@ def test_the_primary_selection_counts_where_nothing_was_copied():
     desk = Desk()
     asked = desk.ask_copy(terms=PRIMARY)
     (ask,) = desk.say(("work", ipc.ClipboardTypes(asked, ())))
-    assert ask == w.Order("work", ipc.AskTypes(asked + 1, primary=True))
+    assert ask == w.WorkerOrder("work", ipc.AskTypes(asked + 1, primary=True))
     (read,) = desk.say(
         ("work", ipc.ClipboardTypes(ask.message.transfer, ("text/plain",)))
     )
@@ -514,7 +516,7 @@ def test_plain_text_only():
     assert [item.kind for item in offer.items] == ["text/plain"]
 
 
-def rewriting(desk: Desk, *items, clean="controls") -> w.Order:
+def rewriting(desk: Desk, *items, clean="controls") -> w.WorkerOrder:
     """A paste up to what the target's worker is asked to write again."""
     held(desk, *items)
     terms = w.PasteTerms(clean=frozenset({clean}), max_bytes=1000, rule="r:2")
@@ -577,7 +579,9 @@ def test_cleaned_content_is_bounded_by_the_rule_s_size(size, kept):
     if kept:
         assert said[0].outcome is w.Outcome.PASTED
     else:
-        assert said[0] == w.Order("personal", ipc.StopRead(rewrite.message.transfer))
+        assert said[0] == w.WorkerOrder(
+            "personal", ipc.StopRead(rewrite.message.transfer)
+        )
         assert desk.reason(said) == c.LARGE
 
 

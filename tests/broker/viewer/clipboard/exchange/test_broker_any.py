@@ -47,10 +47,10 @@ class Anything(RuleBasedStateMachine):
 
     def note(self, action: w.Action, event: tuple[str, w.Event]) -> None:
         match action:
-            case w.Order(message=ipc.AskTypes()):
+            case w.WorkerOrder(message=ipc.AskTypes()):
                 assert self.claims == {action.sandbox}
                 assert event == (action.sandbox, w.CopyPressed(TERMS))
-            case w.Order(_, ipc.ReadType(transfer, name, max_bytes)):
+            case w.WorkerOrder(_, ipc.ReadType(transfer, name, max_bytes)):
                 assert max_bytes <= SIZE
                 assert name in {"text/plain", "image/png"}
                 self.reads[transfer] = action.sandbox
@@ -61,15 +61,15 @@ class Anything(RuleBasedStateMachine):
                 assert sum(size for _, size in action.kinds) <= SIZE
                 self.asked[action.transfer] = action
                 self.undisturbed[action.transfer] = action.target
-            case w.Order(message=ipc.Offer()):
+            case w.WorkerOrder(message=ipc.Offer()):
                 self.offered(action, event)
-            case w.Order(_, ipc.Withdraw(transfer)):
+            case w.WorkerOrder(_, ipc.Withdraw(transfer)):
                 number, _ = self.offers.pop(action.sandbox)
                 assert number == transfer
             case w.Blame():
                 assert event[0] == action.sandbox
 
-    def offered(self, offer: w.Order, event: tuple[str, w.Event]) -> None:
+    def offered(self, offer: w.WorkerOrder, event: tuple[str, w.Event]) -> None:
         """Only content that was requested, is allowed now, and is unchanged since the press."""
         _, decided = event
         assert isinstance(decided, w.Decided)

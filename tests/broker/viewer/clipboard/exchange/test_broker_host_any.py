@@ -51,23 +51,25 @@ class HostAnything(RuleBasedStateMachine):
                 assert action.source != action.target
                 assert action.origin in {"", *self.exports.values()}
                 self.asked[action.transfer] = action
-            case w.Order(sandbox, ipc.ReadType(transfer, _, _, host)):
+            case w.WorkerOrder(sandbox, ipc.ReadType(transfer, _, _, host)):
                 if host:
                     assert (w.VIEWER, sandbox) in self.let
                 self.letters[transfer] = "H" if host else sandbox[0]
-            case w.Order(sandbox, ipc.Rewrite(transfer, _, _, clean), items):
+            case w.WorkerOrder(sandbox, ipc.Rewrite(transfer, _, _, clean), items):
                 assert "controls" in clean
                 assert self.may(sandbox, items[0].data)
                 self.letters[transfer] = "C"
                 self.clean[transfer] = sandbox
-            case w.Order(target, ipc.Offer(), items):
+            case w.WorkerOrder(target, ipc.Offer(), items):
                 assert all(self.may(target, item.data) for item in items)
-            case w.Order(sandbox, ipc.Export(_, _, _, mark), items):
+            case w.WorkerOrder(sandbox, ipc.Export(_, _, _, mark), items):
                 assert self.core.focused == sandbox
                 assert (sandbox, w.VIEWER) in self.let
                 assert all(set(i.data.decode()) == {sandbox[0]} for i in items)
                 self.exports[mark] = sandbox
-            case w.Order(message=ipc.StopRead() | ipc.AskTypes() | ipc.Withdraw()):
+            case w.WorkerOrder(
+                message=ipc.StopRead() | ipc.AskTypes() | ipc.Withdraw()
+            ):
                 pass
             case w.Blame() | w.RecordCrossing():
                 pass

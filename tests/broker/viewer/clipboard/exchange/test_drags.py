@@ -157,7 +157,7 @@ def test_the_persons_own_next_drag_does_not_stop_the_last_one():
     desk.types("personal")
     assert desk.last(w.AskPolicy)
     desk.say(over("vault", 1, ""), ("vault", ipc.DragDropped(1)))
-    assert desk.last(ipc.EndDrag) == [w.Order("vault", ipc.EndDrag(1))]
+    assert desk.last(ipc.EndDrag) == [w.WorkerOrder("vault", ipc.EndDrag(1))]
     desk.decide()
     desk.data()
     (offer,) = desk.last(ipc.Offer)
@@ -169,7 +169,7 @@ def test_who_says_it_twice_has_one_drop():
     desk = Desk()
     desk.say(BEGUN, over("personal"), ("personal", ipc.DragDropped(1)), PERFORMED)
     desk.say(over("personal", 2), ("personal", ipc.DragDropped(2)))
-    assert desk.last(ipc.EndDrag) == [w.Order("personal", ipc.EndDrag(2))]
+    assert desk.last(ipc.EndDrag) == [w.WorkerOrder("personal", ipc.EndDrag(2))]
     desk.all()
     (offer,) = desk.last(ipc.Offer)
     assert (offer.sandbox, offer.message.drop) == ("personal", 1)
@@ -191,7 +191,7 @@ def test_an_unknown_drop_is_ended():
     """Or the program that was dragged from would wait for its end."""
     desk = Desk()
     desk.say(("personal", ipc.DragDropped(7)))
-    assert desk.done == [w.Order("personal", ipc.EndDrag(7))]
+    assert desk.done == [w.WorkerOrder("personal", ipc.EndDrag(7))]
 
 
 def test_a_drop_that_the_next_drag_overtakes_is_on_record():
@@ -199,7 +199,7 @@ def test_a_drop_that_the_next_drag_overtakes_is_on_record():
     desk.say(BEGUN, over("personal"), ("personal", ipc.DragDropped(1)))
     desk.say(("work", ipc.DragStarted(MARK + "2")), over("personal", 2, MARK + "2"))
     assert desk.reasons == [reasons.DRAG_ALONE]
-    assert desk.last(ipc.EndDrag) == [w.Order("personal", ipc.EndDrag(1))]
+    assert desk.last(ipc.EndDrag) == [w.WorkerOrder("personal", ipc.EndDrag(1))]
     desk.say(PERFORMED)
     assert desk.last(ipc.AskTypes) == []
 
@@ -215,7 +215,7 @@ def test_a_file_is_not_dragged_out_by_its_name():
         )
     )
     assert desk.last(ipc.ReadType) == []
-    assert desk.last(ipc.EndDrag) == [w.Order("work", ipc.EndDrag(3))]
+    assert desk.last(ipc.EndDrag) == [w.WorkerOrder("work", ipc.EndDrag(3))]
     assert desk.reasons == [reasons.DRAG_FILES]
 
 
@@ -238,7 +238,7 @@ def test_dragged_files_are_carried_and_the_window_gets_nothing():
     assert (carry.source, carry.target) == ("work", "personal")
     assert carry.files == ("file:///home/user/a",)
     assert desk.last(ipc.EndDrag) == [
-        w.Order("personal", ipc.EndDrag(1, finished=True))
+        w.WorkerOrder("personal", ipc.EndDrag(1, finished=True))
     ]
     assert desk.last(ipc.Offer) == []
 
@@ -253,7 +253,7 @@ def test_a_thousand_drags_that_are_abandoned_leave_nothing():
     assert known == list(range(1000 - limits.CLIPBOARD_DRAGS, 1000))
     desk.say(("work", w.SandboxGone()), ("personal", ipc.DragDropped(999)))
     assert desk.last(w.RecordCrossing) == []
-    assert desk.last(ipc.EndDrag) == [w.Order("personal", ipc.EndDrag(999))]
+    assert desk.last(ipc.EndDrag) == [w.WorkerOrder("personal", ipc.EndDrag(999))]
 
 
 @pytest.mark.parametrize("gone", ["work", "personal"])

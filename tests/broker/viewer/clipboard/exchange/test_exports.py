@@ -38,7 +38,7 @@ class Outward(Desk):
         assert policy.kinds == (("text/plain", len(TEXT)),)
         return policy
 
-    def export(self, sandbox="work", terms=TERMS) -> w.Order:
+    def export(self, sandbox="work", terms=TERMS) -> w.WorkerOrder:
         policy = self.ask(sandbox)
         record, export = self.say(("", w.Decided(policy.transfer, terms)))
         assert record.outcome is w.Outcome.EXPORTED
@@ -137,14 +137,14 @@ def test_its_time_is_over():
     export = desk.export()
     desk.now += 60
     withdraw, record = desk.say(("", w.Ticked()))
-    assert withdraw == w.Order("work", ipc.Withdraw(export.message.transfer))
+    assert withdraw == w.WorkerOrder("work", ipc.Withdraw(export.message.transfer))
     assert (record.outcome, record.target) == (w.Outcome.EXPIRED, w.VIEWER)
 
 
 def test_cleared_it_is_taken_back():
     desk = Outward()
     export = desk.export()
-    assert w.Order("work", ipc.Withdraw(export.message.transfer)) in desk.say(
+    assert w.WorkerOrder("work", ipc.Withdraw(export.message.transfer)) in desk.say(
         ("", w.Cleared())
     )
     assert desk.core.deadline is None

@@ -28,7 +28,9 @@ class Inward(Desk):
 
     def ask(self, target="work", types=("text/plain", "image/png"), **more):
         (asked,) = self.press(target, **more)
-        assert asked == w.Order(target, ipc.AskTypes(asked.message.transfer, host=True))
+        assert asked == w.WorkerOrder(
+            target, ipc.AskTypes(asked.message.transfer, host=True)
+        )
         return self.say((target, ipc.ClipboardTypes(asked.message.transfer, types)))
 
     def read(self, terms=TERMS):
