@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -35,7 +37,7 @@ OTHER_KINDS = {
     "broker.host.devices.host_devices": 1,
 }
 """Modules where a name of a kind has another meaning, with the number of places."""
-OF_NO_DAEMON = 3_640
+OF_NO_DAEMON = 3_460
 """Lines in packages of daemons, outside of cli, that only brokerctl imports."""
 MODULE_LINES = 600
 LOCAL_END = "broker.viewer.host_ends.local_host"
@@ -181,6 +183,16 @@ def test_code_of_brokerctl_leaves_the_packages_of_daemons():
     lines = imports.size(found).lines
     assert lines <= OF_NO_DAEMON, sorted(found)
     assert lines > OF_NO_DAEMON * (1 - SLACK), f"lower OF_NO_DAEMON to {lines}"
+
+
+def test_code_of_brokerctl_among_daemons_says_so():
+    """A reader takes the folder for the process; here it is not the one that runs it."""
+    silent = set()
+    for name in of_no_daemon():
+        text = ast.get_docstring(ast.parse(modules()[name].read_text())) or ""
+        if not re.search(r"brokerctl|broker/cli", text):
+            silent.add(name)
+    assert silent == set()
 
 
 def _at_most(found, most):

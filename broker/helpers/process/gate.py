@@ -1,4 +1,8 @@
-"""A gate before a program: it runs when its lease has begun, and never without."""
+"""A gate before a program: it runs when its lease has begun, and never without.
+
+Only brokerctl runs this, with the user's rights: it starts a program, and writes to the
+pipe that the program waits for.
+"""
 
 from __future__ import annotations
 

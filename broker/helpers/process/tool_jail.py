@@ -1,5 +1,7 @@
 """The jail of tools that read archives from elsewhere: bubblewrap's words for it.
 
+Only brokerctl runs this, with the user's rights: it prepares words, and starts nothing.
+
 An image's root file system, a backup and the header of an encrypted home are read by
 programs that others wrote (genext2fs, e2fsck, tar, gzip, qemu-io) and by tarfile.  A
 hole in one of them must find no home, no network and no session.

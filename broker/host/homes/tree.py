@@ -1,4 +1,8 @@
-"""The directory in which a box or a container keeps its home."""
+"""The directory in which a box or a container keeps its home.
+
+Only brokerctl runs this, with the user's rights: it makes a directory in the store of
+homes, and never opens what a sandbox has put there.
+"""
 
 from __future__ import annotations
 

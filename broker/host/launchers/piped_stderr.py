@@ -1,4 +1,7 @@
-"""The messages of a child whose standard error is a pipe."""
+"""The messages of a child whose standard error is a pipe.
+
+Only brokerctl runs this; it reads a pipe whose text may come from a sandbox.
+"""
 
 from __future__ import annotations
 

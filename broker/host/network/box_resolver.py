@@ -1,4 +1,7 @@
-"""The name servers that a box or container has."""
+"""The name servers that a box or container has.
+
+Only brokerctl runs this; it reads ``/etc/resolv.conf``.
+"""
 
 from __future__ import annotations
 

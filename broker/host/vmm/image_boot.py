@@ -1,5 +1,7 @@
 """Our image as booted by a machine that another program starts.
 
+Only brokerctl runs this; it prepares values, and starts nothing.
+
 libvirt (``libvirt.throwaway``) and systemd-vmspawn (``vmspawn.arguments``) describe the
 same machine in different words.
 """

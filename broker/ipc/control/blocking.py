@@ -1,5 +1,7 @@
 """A client of the control socket without an event loop.
 
+Only programs of broker/cli run this (brokerctl, the manager), with the user's rights.
+
 For verbs that ask once and end (``status``): importing trio takes longer than
 the question.  Each wait has a deadline, but for methods that wait themselves.
 """

@@ -1,5 +1,7 @@
 """A connection to a broker's control socket, without an event loop and without types.
 
+Only programs of broker/cli run this (brokerctl, the manager), with the user's rights.
+
 For the clients: it connects to a broker of this user's and to no other, sends a
 message, and waits for the next one for a limited time.
 """

@@ -1,5 +1,7 @@
 """bubblewrap's arguments: the parts of the host that a box has and lacks.
 
+Only brokerctl runs this, with the user's rights: it prepares words, and starts nothing.
+
 It has the programs (``/usr``), the part of ``/etc`` without which they do not
 start, the sockets of its lease, and the files that the user or its record
 names.  It has no home of the user's, no network but its loopback (``network``

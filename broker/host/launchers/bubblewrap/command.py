@@ -1,4 +1,8 @@
-"""What bubblewrap is started with: its words, its descriptors, and our ends of them."""
+"""What bubblewrap is started with: its words, its descriptors, and our ends of them.
+
+Only brokerctl runs this, with the user's rights: it makes pipes and prepares words, and
+starts nothing.
+"""
 
 from __future__ import annotations
 

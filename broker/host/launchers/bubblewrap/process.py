@@ -1,5 +1,8 @@
 """A box that is started and held before its program runs, until it has its lease.
 
+Only brokerctl runs this, with the user's rights: it starts bubblewrap, and reads what
+bubblewrap and the gate report.
+
 Without an event loop: a box's window is on the screen before one would have been loaded.
 """
 

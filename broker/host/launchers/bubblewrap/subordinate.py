@@ -1,5 +1,8 @@
 """A user namespace in which a program runs under a subordinate user id (subuid(5)).
 
+Only brokerctl runs this, with the user's rights: it forks a child that holds the
+namespace, and starts newuidmap(1), which is setuid root.
+
 The kernel counts entries of epoll sets, pages of pipes and descriptors in flight for a
 user id, whatever the namespace (user_struct in the kernel).  A program under an id that
 nothing else of the user's has is counted apart.  newuidmap(1) alone may map such an id

@@ -1,4 +1,8 @@
-"""Where override files are, and what Vitrail has written into them."""
+"""Where override files are, and what Vitrail has written into them.
+
+Only brokerctl runs this, with the user's rights: it writes overrides in the user's
+Flatpak installation, and a copy of what they were in Vitrail's state.
+"""
 
 from __future__ import annotations
 

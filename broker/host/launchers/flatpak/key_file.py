@@ -1,5 +1,7 @@
 """Key files as Flatpak writes them (Desktop Entry Specification, GLib's GKeyFile).
 
+Only brokerctl runs this.
+
 Groups of ``key=value``; a list is its items, each followed by ``;``.
 Pure: text in, text out.
 """

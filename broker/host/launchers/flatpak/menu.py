@@ -1,5 +1,7 @@
 """An application's menu entries, so that the menu starts it by Vitrail.
 
+Only brokerctl runs this; it prepares text, and writes nothing.
+
 An entry in the user's own directory precedes the exported one of the same name
 (Desktop Entry Specification).  The exported text is the publisher's: known keys of it
 are taken over, and its command is not.  Pure.

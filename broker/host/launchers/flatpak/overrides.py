@@ -1,5 +1,7 @@
 """An application's override file: its sockets away, those of a lease in place.
 
+Only brokerctl runs this; it prepares text, and writes nothing.
+
 An override, because the environment and the options of one ``flatpak run`` do not
 reach an instance that the application starts by its D-Bus name or by the portal's
 Spawn; an override reaches every instance (flatpak-metadata(5), flatpak-override(1)).

@@ -1,4 +1,8 @@
-"""``flatpak run``, held back until its lease has begun."""
+"""``flatpak run``, held back until its lease has begun.
+
+Only brokerctl runs this, with the user's rights: it starts flatpak(1), and writes to the
+pipe that the application waits for.
+"""
 
 from __future__ import annotations
 

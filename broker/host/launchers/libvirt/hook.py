@@ -1,5 +1,7 @@
 """Where libvirt's hooks go.
 
+Only brokerctl runs this; it writes below ``/etc``, so it must run as root.
+
 ``/etc/libvirt/hooks/qemu.d`` and ``lxc.d`` (since libvirt 6.5.0), for the system's libvirtd and
 for those of sessions: libvirt 9.0's session daemon looks there and nowhere else
 (seen with strace; https://libvirt.org/hooks.html).

@@ -1,5 +1,7 @@
 """The XML of a domain that is made for one run: pure, values in and text out.
 
+Only brokerctl runs this.
+
 It boots our image as a micro VM does, and has no other device than its disk,
 a source of randomness and its vsock (``domain.with_vsock``).
 

@@ -1,5 +1,7 @@
 """systemd-nspawn's arguments for a container of a record (systemd-nspawn(1)).
 
+Only brokerctl runs this, with the user's rights: it prepares words, and starts nothing.
+
 systemd-nspawn before 256 runs as root only.  Here that root is the root of a user
 namespace with the user's subordinate numbers (unshare(1), subuid(5)): outside, its
 first user is the user, and all others are numbers of no other user.

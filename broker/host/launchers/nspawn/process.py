@@ -1,4 +1,8 @@
-"""A container of systemd-nspawn, held before its program runs until it has its lease."""
+"""A container of systemd-nspawn, held before its program runs until it has its lease.
+
+Only brokerctl runs this, with the user's rights and subordinate ids: it starts
+systemd-nspawn, and reads its messages and ``/proc``.
+"""
 
 from __future__ import annotations
 

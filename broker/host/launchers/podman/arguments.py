@@ -1,5 +1,7 @@
 """Podman's arguments for a container of a record (podman-run(1)).
 
+Only brokerctl runs this, with the user's rights: it prepares words, and starts nothing.
+
 It has a read-only root, no capability, no way to more rights, and no network:
 where its record says so, the broker adds one (``launch.network``) before its program
 runs.  Of the host's files it has those that its record names, and its sockets, which

@@ -1,5 +1,8 @@
 """A container's bound files, where Podman finds the checked ones and no others.
 
+Only brokerctl runs this, with the user's rights: it starts 'podman unshare', in which
+the mounts are made.
+
 See ``broker.helpers.mounts.binding``.  The mounts are made in the namespaces that all
 commands of a user's Podman share; a container has copies of its own.
 """

@@ -1,4 +1,7 @@
-"""``hooks_dir`` of containers.conf: where Podman looks for hooks."""
+"""``hooks_dir`` of containers.conf: where Podman looks for hooks.
+
+Only brokerctl runs this, for the user's own file or, as root, for one below ``/etc``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The hook's files for Podman: the program, and a JSON for each stage (oci-hooks(5))."""
+"""The hook's files for Podman: the program, and a JSON for each stage (oci-hooks(5)).
+
+Only brokerctl runs this: it writes in the user's directories or, as root, below ``/etc``.
+"""
 
 from __future__ import annotations
 

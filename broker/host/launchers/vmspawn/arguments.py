@@ -1,5 +1,7 @@
 """systemd-vmspawn's arguments for a machine of a record (systemd-vmspawn(1)).
 
+Only brokerctl runs this, with the user's rights: it prepares words, and starts nothing.
+
 It boots our image as a micro VM does, with a copy of its disk that is gone with
 the machine.  vmspawn starts QEMU and lets the guest run at once; a guest must not run
 before its lease.  So the first QEMU on vmspawn's PATH is a shell that waits at a FIFO

@@ -1,4 +1,8 @@
-"""systemd-vmspawn, and the process of it that waits to become QEMU."""
+"""systemd-vmspawn, and the process of it that waits to become QEMU.
+
+Only brokerctl runs this, with the user's rights: it starts systemd-vmspawn, writes the
+scripts that wait in QEMU's place, and reads ``/proc``.
+"""
 
 from __future__ import annotations
 
