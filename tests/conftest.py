@@ -30,7 +30,7 @@ settings.load_profile(
 # A parent would be made beside each test that starts a broker.
 os.environ.setdefault("VITRAIL_FORK", "no")
 
-pytest_plugins = ["tests.kit.suite.plugin"]
+pytest_plugins = ["tests.kit.suite.plugin", "tests.kit.suite.fixtures"]
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ with the passphrase could have made it.
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -22,6 +21,7 @@ from broker.cli.sandboxes.state import command
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.names import SandboxName
 from broker.host.homes.store import DISK, HomeStore
+from tests.kit.gnupg_home import gnupg_home
 from tests.kit.needs import NEEDS_JAIL
 
 MAIL, AGAIN = SandboxName("mail"), SandboxName("again")
@@ -33,17 +33,6 @@ LOOPBACK = ("--pinentry-mode", "loopback", "--passphrase-file")
 @pytest.fixture(name="room")
 def _room(tmp_path, monkeypatch):
     """A user with a key of gpg's, a passphrase, and an archive of a made-up home."""
-    if shutil.which("gpg") is None:
-        pytest.skip("needs gpg")
-    (tmp_path / "gnupg").mkdir(mode=0o700)
-    # As quick as it goes: gpg takes long for a passphrase otherwise, as it should.
-    (tmp_path / "gnupg/gpg.conf").write_text("s2k-count 1024\n")
-    (tmp_path / "gnupg/gpg-agent.conf").write_text("s2k-count 65536\n")
-    monkeypatch.setenv("GNUPGHOME", str(tmp_path / "gnupg"))
-    for name in ("config", "state", "data", "cache"):
-        monkeypatch.setenv(f"XDG_{name.upper()}_HOME", str(tmp_path / name))
-    monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "none"))
-    (tmp_path / "passphrase").write_text("correct horse")
     made_up = tmp_path / "made-up"
     made_up.mkdir()
     (made_up / "meta.json").write_text(META)
@@ -52,8 +41,8 @@ def _room(tmp_path, monkeypatch):
     with tarfile.open(tmp_path / "archive", "w:gz") as tar:
         for path in sorted(made_up.iterdir()):
             tar.add(path, path.name)
-    yield tmp_path
-    subprocess.run(["gpgconf", "--kill", "all"], check=False)
+    with gnupg_home(tmp_path, monkeypatch):
+        yield tmp_path
 
 
 def closed(room: Path, *words: str) -> bytes:

@@ -6,8 +6,6 @@ Anyone who knows the public key can encrypt an archive to it.
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -21,6 +19,7 @@ from broker.cli.sandboxes.state import command
 from broker.core.names import SandboxName
 from broker.host.homes.store import DISK, TREE, HomeStore
 from policy.tools.record_files import parse_record
+from tests.kit.gnupg_home import gnupg_home
 
 MAIL = SandboxName("mail")
 HEAD = 'class = "persistent"\ndisplay = "allow"\n'
@@ -29,19 +28,8 @@ LABEL = '[label]\nname = "Firefox"\n'
 
 @pytest.fixture(name="home")
 def _home(tmp_path, monkeypatch):
-    if shutil.which("gpg") is None:
-        pytest.skip("needs gpg")
-    (tmp_path / "gnupg").mkdir(mode=0o700)
-    # gpg takes long for a passphrase otherwise, as it should.
-    (tmp_path / "gnupg/gpg.conf").write_text("s2k-count 1024\n")
-    (tmp_path / "gnupg/gpg-agent.conf").write_text("s2k-count 65536\n")
-    monkeypatch.setenv("GNUPGHOME", str(tmp_path / "gnupg"))
-    for name in ("config", "state", "data", "cache"):
-        monkeypatch.setenv(f"XDG_{name.upper()}_HOME", str(tmp_path / name))
-    monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "none"))
-    (tmp_path / "passphrase").write_text("correct horse")
-    yield tmp_path
-    subprocess.run(["gpgconf", "--kill", "all"], check=False)
+    with gnupg_home(tmp_path, monkeypatch):
+        yield tmp_path
 
 
 async def imported(home, record, *words, kind=DISK, name="again", answer=None):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import shutil
 import socket
 
 import pytest
@@ -12,11 +11,10 @@ from broker.cli.homes.backups import backup
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.names import SandboxName
 from broker.host.homes.store import DISK, HomeStore
+from tests.kit.needs import requires
 from tests.kit.taken_over import taken_over
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("bwrap") is None, reason="bubblewrap is not installed"
-)
+pytestmark = requires("bwrap")
 
 
 class Opened:

@@ -6,18 +6,14 @@ A reader of the queue, as journald is, loses others' events when it is overrun.
 from __future__ import annotations
 
 import os
-import shutil
-from pathlib import Path
 
 import pytest
 
 from tests.kit.boxes import said
+from tests.kit.needs import requires
 
 pytestmark = [
-    pytest.mark.skipif(
-        shutil.which("bwrap") is None or not Path("/usr/bin/python3").exists(),
-        reason="bubblewrap and the system's Python are needed",
-    ),
+    requires("bwrap", "/usr/bin/python3"),
     pytest.mark.skipif(os.uname().machine != "x86_64", reason="calls of x86"),
 ]
 CALLS = """

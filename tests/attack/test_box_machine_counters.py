@@ -14,7 +14,6 @@ which works where the machine has none.
 from __future__ import annotations
 
 import platform
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -25,11 +24,9 @@ from broker.core.errors import UpstreamError
 from broker.helpers.filters.libseccomp import seccomp as libseccomp
 from broker.helpers.process import namespace_limits
 from tests.kit.boxes import said
+from tests.kit.needs import requires
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("bwrap") is None or not Path("/usr/bin/python3").exists(),
-    reason="bubblewrap and the system's Python are needed",
-)
+pytestmark = requires("bwrap", "/usr/bin/python3")
 
 TERMINALS = """
 import errno, json, os

@@ -9,9 +9,7 @@ namespaces and inotify instances of one box could be all that there are.
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
@@ -20,11 +18,9 @@ from broker.core.errors import UpstreamError
 from broker.helpers.process import namespace_limits
 from broker.host.launchers.bubblewrap.subordinate import subordinate_namespace
 from tests.kit.boxes import said
+from tests.kit.needs import requires
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("bwrap") is None or not Path("/usr/bin/python3").exists(),
-    reason="bubblewrap and the system's Python are needed",
-)
+pytestmark = requires("bwrap", "/usr/bin/python3")
 
 WAYS_IN = """
 import ctypes, errno, json, os, resource, signal

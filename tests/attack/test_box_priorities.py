@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -20,11 +19,9 @@ from broker.helpers.process.gate import limited_gate_words
 from broker.host.processes import tracked
 from broker.host.processes.tracked import ordinary
 from tests.kit.boxes import said
+from tests.kit.needs import requires
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("bwrap") is None or not Path("/usr/bin/python3").exists(),
-    reason="bubblewrap and the system's Python are needed",
-)
+pytestmark = requires("bwrap", "/usr/bin/python3")
 INHERITED = """
 import json, resource
 kinds = ("RTPRIO", "NICE", "MEMLOCK")

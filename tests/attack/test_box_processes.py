@@ -6,21 +6,15 @@ that takes them all keeps the broker from starting another sandbox's worker.
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
-import pytest
 import trio
 
 from broker.core import limits
 from broker.host.launchers.bubblewrap import arguments
 from broker.host.launchers.bubblewrap.arguments import Box
 from tests.kit.boxes import start_held
+from tests.kit.needs import requires
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("bwrap") is None or not Path("/usr/bin/python3").exists(),
-    reason="bubblewrap and the system's Python are needed",
-)
+pytestmark = requires("bwrap", "/usr/bin/python3")
 FEW = 48
 FORK = """
 import ctypes, os, resource, time

@@ -6,20 +6,16 @@ ports after the broker's death, or speak with the services of other machines.
 
 from __future__ import annotations
 
-import shutil
 import sys
-from pathlib import Path
 
 import pytest
 import trio
 
 from broker.host.launchers.bubblewrap.arguments import Box
 from tests.kit.boxes import start_held
+from tests.kit.needs import requires
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("bwrap") is None or not Path("/usr/bin/python3").exists(),
-    reason="bubblewrap and the system's Python are needed",
-)
+pytestmark = requires("bwrap", "/usr/bin/python3")
 TRY = """
 import ctypes, errno, socket
 libc = ctypes.CDLL(None, use_errno=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import threading
@@ -21,13 +20,12 @@ from broker.ipc.pump import RelayMode
 from shims.files.frames import CALL_HEADER, CallStream
 from shims.files.protocol import frame
 from tests.kit.eventually import eventually
+from tests.kit.needs import requires
 from tests.kit.plain_guests import plain
 from tests.kit.relay.sockets import forked_pump
 from tests.kit.world import world
 
-needs_guests = pytest.mark.skipif(
-    shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
-)
+needs_guests = requires("waypipe")
 RULES = """\
 vitrail.Call +ping  work  vault  allow
 vitrail.Call +pong  vault work   allow
@@ -69,11 +67,7 @@ print(count)
 
 @asynccontextmanager
 async def sandboxes():
-    async with world({}, start=False, image=False) as w:
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
-        (folder / "30-mine.policy").write_text(RULES)
-        await w.start()
+    async with world({}, image=False, rules=RULES) as w:
         tops = {"work": FEW, "vault": FEW}
         async with plain(w, "work", "vault", "honest", tops=tops) as guests:
             for name, services in SERVICES.items():

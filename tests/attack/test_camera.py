@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import shutil
 import socket
 import struct
 import sys
@@ -32,15 +31,13 @@ from shims.files.bus_service import CallError
 from shims.files.connection import BrokerConnection
 from shims.files.protocol import frame
 from tests.kit.cameras import camera, node, own_pipewire
+from tests.kit.needs import requires
 from tests.kit.session import permit_of, starter_of_orders
 
 SIZE = (640, 480)
 BYTES = 640 * 480 * 3 // 2
 MIDDLE = 640 * 240 + 320
-real = pytest.mark.skipif(
-    not all(map(shutil.which, ("pipewire", "wireplumber", "gst-launch-1.0"))),
-    reason="pipewire, wireplumber and gst-launch-1.0 are needed",
-)
+real = requires("pipewire", "wireplumber", "gst-launch-1.0")
 
 
 async def received(far, count=BYTES):

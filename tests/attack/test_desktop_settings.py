@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from policy.tools.record_files import parse_record
 from tests.kit.desktop_portal import desktop_portal
 from tests.kit.eventually import eventually
 from tests.kit.guest_notifications import notifying
+from tests.kit.needs import requires
 
 LOOKS, GNOME = "org.freedesktop.appearance", "org.gnome.desktop.interface"
 RULES = "vitrail.Settings + work @adminvm allow\n"
@@ -99,10 +99,7 @@ def test_each_setting_of_the_table_is_told():
         assert setting_in(space, key, (form, values[form]))
 
 
-@pytest.mark.skipif(
-    not all(map(shutil.which, ("waypipe", "mako", "dbus-daemon", "gdbus"))),
-    reason="waypipe, mako, dbus-daemon and gdbus are needed",
-)
+@requires("waypipe", "mako", "dbus-daemon", "gdbus")
 async def test_a_sandbox_has_few_listeners_that_end_with_the_rule():
     async with (
         notifying(RULES, "work", "personal") as (w, screen, guests),

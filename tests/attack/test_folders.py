@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,12 +21,10 @@ from broker.host.launchers.bubblewrap.arguments import SOCKETS, Box
 from broker.ipc.control.types.faults import HeldError
 from tests.kit.boxes import start_held
 from tests.kit.eventually import eventually
+from tests.kit.needs import requires
 from tests.kit.rulebook import WORK
 
-needs_box = pytest.mark.skipif(
-    shutil.which("bwrap") is None or not Path("/usr/bin/python3").exists(),
-    reason="bubblewrap and the system's Python are needed",
-)
+needs_box = requires("bwrap", "/usr/bin/python3")
 
 
 @pytest.fixture

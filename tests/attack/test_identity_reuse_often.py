@@ -122,9 +122,7 @@ async def factory(path):
     try:
         yield Factory(child)
     finally:
-        child.kill()
-        with trio.CancelScope(shield=True):
-            await child.wait()
+        await child.kill_and_wait()
         for pipe in (child.popen.stdin, child.popen.stdout, child.popen.stderr):
             pipe.close()
 

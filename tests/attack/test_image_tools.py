@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import tarfile
 
@@ -10,12 +9,10 @@ import pytest
 
 from broker.cli.images.building import files
 from broker.core.errors import UpstreamError
+from tests.kit.needs import requires
 from tests.kit.taken_over import taken_over
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("genext2fs") is None or shutil.which("bwrap") is None,
-    reason="genext2fs or bubblewrap is not installed",
-)
+pytestmark = requires("genext2fs", "bwrap")
 
 
 def _archive(path):

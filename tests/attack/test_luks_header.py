@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 
-import pytest
-
 from broker.cli.homes import unlock
+from tests.kit.needs import requires
 from tests.kit.taken_over import taken_over
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("bwrap") is None, reason="bubblewrap is not installed"
-)
+pytestmark = requires("bwrap")
 
 
 async def test_it_reads_no_home_writes_nothing_and_reaches_no_session(

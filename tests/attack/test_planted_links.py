@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -36,13 +35,12 @@ from broker.viewer.transfer.person import PersonOpens
 from policy.tools.record_files import parse_record
 from tests.kit.boxes import start_held
 from tests.kit.control import exchange
+from tests.kit.needs import requires
 from tests.kit.session import starter_of_orders
 from tests.kit.shims import files_program
 
 SECRET = "a private key"
-needs_bwrap = pytest.mark.skipif(
-    shutil.which("bwrap") is None, reason="the boxes need bubblewrap"
-)
+needs_bwrap = requires("bwrap")
 
 
 @pytest.fixture(name="home")

@@ -6,7 +6,6 @@ Each attack is tried on a connection of the user's own, too, where it succeeds.
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -32,12 +31,10 @@ from broker.viewer.orders import session_orders
 from broker.viewer.orders.filtered_bus import FilteredBus
 from tests.integration.test_notification_server import bus
 from tests.kit.eventually import eventually
+from tests.kit.needs import requires
 from tests.kit.session import starter_of_orders
 
-pytestmark = pytest.mark.skipif(
-    not all(map(shutil.which, ("dbus-daemon", "xdg-dbus-proxy"))),
-    reason="dbus-daemon and xdg-dbus-proxy are needed",
-)
+pytestmark = requires("dbus-daemon", "xdg-dbus-proxy")
 SYSTEMD = "org.freedesktop.systemd1"
 PORTAL, PORTAL_PATH = (
     "org.freedesktop.portal.Desktop",

@@ -26,7 +26,8 @@ from broker.host.vmm import qemu_arguments, vmm_jail
 from broker.host.vmm.launcher import clean_leftovers, start_vm
 from broker.host.vmm.qemu_arguments import VmSpec
 from tests.kit.eventually import eventually
-from tests.kit.vm.machines import require_vm, vm_tools
+from tests.kit.needs import NEEDS_VM
+from tests.kit.vm.machines import vm_tools
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.world import the_image
 
@@ -56,9 +57,7 @@ while :; do $b sleep 100; done
 """The first program of a guest, with all the rights that a guest can have."""
 
 
-@pytest.fixture(autouse=True)
-def _vm():
-    require_vm()
+pytestmark = NEEDS_VM
 
 
 def digest(path: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import shutil
 import struct
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
@@ -17,18 +16,12 @@ from broker.core.services import CALL, PORTS
 from broker.core.ssh_agent import BindSession, ListKeys, SignLogin, string
 from shims.files.protocol import frame
 from tests.kit.eventually import eventually
+from tests.kit.needs import requires
 from tests.kit.plain_guests import plain
 from tests.kit.ssh import agent, made_key
 from tests.kit.world import world
 
-pytestmark = [
-    pytest.mark.skipif(
-        shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
-    ),
-    pytest.mark.skipif(
-        shutil.which("ssh-agent") is None, reason="needs openssh-client"
-    ),
-]
+pytestmark = requires("waypipe", "ssh-agent")
 RULES = """\
 vitrail.SshAgent +login.asked work  @adminvm ask key=work@desk
 vitrail.SshAgent +login.host  work  @adminvm allow key=work@desk host=git.example.test
@@ -42,9 +35,7 @@ FAILED = string(bytes([wire.FAILURE]))
 @asynccontextmanager
 async def sandboxes():
     async with world({}, start=False, image=False) as w:
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
-        (folder / "30-mine.policy").write_text(RULES)
+        w.write_rules(RULES)
         keys = [
             made_key(w.base / "keys" / name, f"{name}@desk")
             for name in ("work", "home")

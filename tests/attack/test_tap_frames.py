@@ -29,7 +29,6 @@ from broker.helpers.process.spawn import run_tool, spawn
 from broker.host.network.addresses import GATEWAY, GUEST, TAP
 from broker.host.network.frameguard import packets
 from broker.host.network.namespace import start_network
-from broker.viewer.network.network_flows import NetworkFlows
 from tests.broker.host.network.test_flow_filter import MAC, question, tcp, udp
 from tests.e2e import test_network_rules as world
 from tests.e2e.test_microvm_network import UNSHARE
@@ -171,9 +170,7 @@ async def be_this_machine():
         await run_tool(["mount", "--bind", str(conf), "/etc/resolv.conf"])
         async with world.internet(), trio.open_nursery() as nursery:
             await nursery.start(world.name_server, asked)
-            async with rulebook(RULES) as book:
-                book.write_record("work", RECORD)
-                await book.reload()
+            async with rulebook(RULES, work=RECORD) as book:
                 results = await play(place / "said", book, nursery)
                 results["events"] = book.events("stream.opened", "decision")
             nursery.cancel_scope.cancel()
@@ -187,11 +184,7 @@ async def play(said, book, nursery):
     there = Path(f"/proc/{vmm.pid}/ns/net")
     await eventually(lambda: there.readlink() != mine, deadline=60)
     namespace, pidfd = os.open(there, os.O_RDONLY), os.pidfd_open(vmm.pid)
-    flows = NetworkFlows(
-        decider=book.decider,
-        log=book.log,
-        record=lambda lease: book.records.records.get(lease.record),
-    )
+    flows = book.flows()
     opening = Opening(WORK, NETWORK, 1, "the test")
     try:
         network = await start_network("tap", (namespace, pidfd), decided=True)

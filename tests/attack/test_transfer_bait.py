@@ -6,7 +6,6 @@ nothing else may pass.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -19,10 +18,9 @@ from broker.core.transfer.quota import Quota
 from broker.jail.transfer.entry_reader import EntryReader
 from shims.files import protocol
 from tests.integration.test_opening import sandboxes
+from tests.kit.needs import requires
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
-)
+pytestmark = requires("waypipe")
 RULES = """\
 vitrail.OpenFile * work @default  allow target=personal mime=image/jpeg max-size=1M
 vitrail.FileCopy * work @adminvm  allow max-size=10M

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 
 import pytest
 
 from tests.integration.test_opening import EDITS, sandboxes
 from tests.kit.eventually import eventually
+from tests.kit.needs import requires
 from tests.kit.shims import files_program
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
-)
+pytestmark = requires("waypipe")
 # In place of the guest's program: speaks the protocol, as it likes.
 HOSTILE = """\
 import importlib.util, os, sys, time

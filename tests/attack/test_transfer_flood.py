@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from contextlib import suppress
 
-import pytest
 import trio
 
 from broker.core import limits
@@ -14,10 +12,9 @@ from broker.ipc.control.api import Nothing
 from broker.ipc.control.methods import PENDING
 from shims.files import protocol
 from tests.integration.test_opening import sandboxes
+from tests.kit.needs import requires
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
-)
+pytestmark = requires("waypipe")
 ASKS = 1000
 RULES = """\
 vitrail.OpenURL * work     @default ask   target=personal

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 
 import pytest
 
 from tests.integration.test_opening import run_cli, sandboxes
+from tests.kit.needs import requires
 from tests.kit.shims import files_program
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
-)
+pytestmark = requires("waypipe")
 RULES = "vitrail.FileCopy * work personal allow max-size=20M\n"
 # The guest's own program, on a disk that has room for no file.
 FULL = """\

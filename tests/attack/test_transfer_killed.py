@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -12,12 +11,11 @@ import pytest
 
 from tests.integration.test_opening import sandboxes
 from tests.kit.eventually import eventually
+from tests.kit.needs import requires
 from tests.kit.shims import files_program
 from tests.kit.world import descriptors
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
-)
+pytestmark = requires("waypipe")
 RULES = "vitrail.FileCopy * work personal allow\n"
 SEED = 20261122
 KILLS = 5

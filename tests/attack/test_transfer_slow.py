@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 
-import pytest
 import trio
 
 from broker.core.limits import transfer as limits
 from shims.files import protocol
 from tests.integration.test_opening import run_cli, sandboxes
 from tests.kit.eventually import eventually
+from tests.kit.needs import requires
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
-)
+pytestmark = requires("waypipe")
 RULES = """\
 vitrail.FileCopy * work     personal allow
 vitrail.OpenURL  * personal @default allow target=work

@@ -25,12 +25,6 @@ CLEAR = 0x0100FF00
 """Almost transparent: what lies below has to be drawn as well."""
 
 
-@pytest.fixture
-def talk():
-    with Talk() as it:
-        yield it.start()
-
-
 def layered(c: Window, layers: int, width: int = WIDTH, height: int = HEIGHT) -> int:
     """A window under so many surfaces of its size; the topmost of them."""
     parent, _, _ = c.show(width, height, CLEAR)

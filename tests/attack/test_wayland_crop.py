@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import mmap
 import os
-import shutil
 from contextlib import asynccontextmanager
 
 import pytest
 
 from tests.attack.test_wayland_alive import ask_menu, dismissed
 from tests.attack.test_wayland_pixels import PAINT, popup, random_trees, try_windows
+from tests.kit.needs import requires
 from tests.kit.wayland.client import Window, memfd
 from tests.kit.wayland.pixels import frames, mask, outside
 from tests.kit.wayland.stand import (
@@ -30,12 +30,7 @@ from tests.kit.wayland.stand import (
 OTHER = 0x0000FF
 KINDS = [
     "weston",
-    pytest.param(
-        "kwin",
-        marks=pytest.mark.skipif(
-            not shutil.which("kwin_wayland"), reason="kwin-wayland is missing"
-        ),
-    ),
+    pytest.param("kwin", marks=requires("kwin_wayland")),
     pytest.param(NEWEST_KWIN, marks=pytest.mark.long),
 ]
 

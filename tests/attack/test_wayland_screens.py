@@ -19,12 +19,6 @@ from tests.kit.wayland.talk import Talk
 MAXIMIZED = 1
 
 
-@pytest.fixture
-def talk():
-    with Talk() as it:
-        yield it.start()
-
-
 def screen(t: Talk, width: int, height: int, scale: int = 1) -> None:
     """The compositor changes all its screens."""
     for thing in list(t.model.things.values()):

@@ -51,12 +51,6 @@ def child_of_unmapped(c: Window) -> int:
     return child
 
 
-@pytest.fixture
-def talk():
-    with Talk() as it:
-        yield it.start()
-
-
 def commits(talk: Talk) -> int:
     return len(talk.told("wl_surface", "commit"))
 

@@ -160,9 +160,7 @@ async def boot(directory: Path, image: Path, events: int, *, flush: bool = True)
                         if found and told >= found[0] + events:
                             break
     finally:
-        child.kill()  # SIGKILL: the power is gone
-        with trio.CancelScope(shield=True):
-            await child.wait()
+        await child.kill_and_wait()  # SIGKILL: the power is gone
         child.popen.stdout.close()
     assert found is not None
     return found, told

@@ -7,18 +7,15 @@ id: what bubblewrap makes beside its mounts belongs to another one.
 from __future__ import annotations
 
 import re
-import shutil
 import ssl
 from pathlib import Path
 
 import pytest
 
 from tests.kit.boxes import said
+from tests.kit.needs import requires
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("bwrap") is None or not Path("/usr/bin/python3").exists(),
-    reason="bubblewrap and the system's Python are needed",
-)
+pytestmark = requires("bwrap", "/usr/bin/python3")
 CLOSED = """
 import json, os
 closed, seen = [], 0

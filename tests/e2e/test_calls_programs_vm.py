@@ -7,24 +7,18 @@ import getpass
 import shlex
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
 from tests.integration.test_sanitize import PDF
 from tests.kit.brokerctl import brokerctl
+from tests.kit.needs import requires
 from tests.kit.plain_guests import plain
 from tests.kit.ssh import agent, host, made_key
 from tests.kit.vm.images import CALLS_IMAGE
 from tests.kit.world import record, the_image, world
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.timeout(900),
-    pytest.mark.skipif(
-        not Path("/usr/sbin/sshd").exists(), reason="needs openssh-server"
-    ),
-]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900), requires("/usr/sbin/sshd")]
 USER = getpass.getuser()
 RULES = """\
 vitrail.SshAgent  *         work  @adminvm  allow  key=work@desk host=git.example.test
@@ -45,9 +39,7 @@ async def test_keys_and_documents_in_micro_vms():
         "sanitize": record(display="none", top=SANITIZE, launch=IMAGE),
     }
     async with world(records, start=False, image=False) as w:
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
-        (folder / "30-mine.policy").write_text(RULES)
+        w.write_rules(RULES)
         keys = [made_key(w.base / f"keys/{name}", f"{name}@desk") for name in "ab"]
         keys[0] = made_key(w.base / "keys/work", "work@desk")
         there = host(w.base / "sshd", keys[0])

@@ -32,11 +32,7 @@ async def test_calls_between_two_machines():
         "work": record("persistent", colour="blue"),
         "vault": record("persistent", colour="green", top=SERVICES),
     }
-    async with world(records, start=False) as w:
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
-        (folder / "30-mine.policy").write_text(RULES)
-        await w.start()
+    async with world(records, rules=RULES) as w:
 
         async def shell(text):
             return await w.output("work", "sh", "-c", text)

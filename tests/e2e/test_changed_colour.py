@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
-import pytest
-
 from tests.kit.eventually import eventually
+from tests.kit.needs import requires
 from tests.kit.plain_guests import plain
 from tests.kit.wayland.compositor import frames, pixels, wait_frames, wait_window
 from tests.kit.wayland.pixels import mask
 from tests.kit.world import record, world
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
-)
+pytestmark = requires("waypipe")
 GREEN, ORANGE, PURPLE = "#009e73", "#e69f00", "#cc79a7"
 
 

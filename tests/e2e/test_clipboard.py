@@ -108,10 +108,8 @@ async def boxes(rules, *names, records=None, bus=""):
     """A broker with these rules for the paste, a sandbox of each name, a person."""
     extra = {"DBUS_SESSION_BUS_ADDRESS": bus} if bus else None
     async with world(start=False, image=False, extra=extra) as w:
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
         lines = "".join(f"vitrail.ClipboardPaste * {one}\n" for one in rules)
-        (folder / "30-mine.policy").write_text(lines)
+        w.write_rules(lines)
         await w.start()
         with Person(w) as person:
             async with boxes_of(w, names or ("work", "personal"), records) as made:

@@ -58,10 +58,8 @@ async def halves(rules, names=("work", "personal"), record=DRAG, kind="text", gt
     the first sandbox's, the second all others'.
     """
     async with world(start=False, image=False) as w:
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
         lines = "".join(f"vitrail.ClipboardPaste * {one}\n" for one in rules)
-        (folder / "30-mine.policy").write_text(lines)
+        w.write_rules(lines)
         await w.start()
         with Person(w) as person, Pointer(w.comp.display, SCREEN) as mouse:
             await person.awake()

@@ -7,23 +7,18 @@ guests are processes.
 from __future__ import annotations
 
 import os
-import shutil
 
 import pytest
 
 from tests.e2e.test_clipboard import held_from, status, told
 from tests.kit.clipboard.person import Person
 from tests.kit.eventually import eventually
+from tests.kit.needs import requires
 from tests.kit.plain_guests import plain
 from tests.kit.wayland.compositor import wait_window
 from tests.kit.world import world
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
-    ),
-]
+pytestmark = [pytest.mark.slow, requires("waypipe")]
 RULES = """\
 vitrail.FileCopy       * work     personal allow max-size=10M gesture=30s
 vitrail.ClipboardPaste * work     personal allow
@@ -55,9 +50,7 @@ async def test_the_bytes_of_copied_files_go_to_the_other_sandbox_by_rule():
         told() as (bus, shown),
         world(start=False, image=False, extra={"DBUS_SESSION_BUS_ADDRESS": bus}) as w,
     ):
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
-        (folder / "30-mine.policy").write_text(RULES)
+        w.write_rules(RULES)
         await w.start()
         async with plain(w, "work", "personal") as guests:
             work, personal = guests["work"], guests["personal"]

@@ -10,21 +10,15 @@ import pytest
 import trio
 
 from tests.kit.eventually import eventually
-from tests.kit.vm.machines import require_vm
+from tests.kit.needs import FORKING_VM
 from tests.kit.vm.parents import ready_parent
 from tests.kit.wayland.compositor import pixels, wait_frames, wait_window
 from tests.kit.world import record, the_image, world
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600), FORKING_VM]
 GREEN = (0x00, 0x9E, 0x73)
 RED = ("-o", "colors.background=cc0000")
 MANY = 8
-
-
-@pytest.fixture(autouse=True)
-def _vm(monkeypatch):
-    require_vm()
-    monkeypatch.delenv("VITRAIL_FORK", raising=False)
 
 
 both = pytest.mark.parametrize(("mode", "how"), [("copy", "copy"), ("shared", "fork")])

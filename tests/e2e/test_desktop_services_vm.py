@@ -65,9 +65,7 @@ async def serving(rules, env=()):
     await the_image()  # and what else a machine needs
     assert await build_image(find_paths(), IMAGE, print)
     async with world({"app": RECORD}, start=False) as w:
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
-        (folder / "30-mine.policy").write_text(rules)
+        w.write_rules(rules)
         async with notification_server(w.comp, w.environ) as screen:
             w.environ.update(screen.env)
             w.environ.update(env)

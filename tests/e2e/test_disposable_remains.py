@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.kit.eventually import eventually
-from tests.kit.vm.machines import require_vm
+from tests.kit.needs import FORKING_VM
 from tests.kit.vm.parents import Mode, ready_parent
 from tests.kit.world import descriptors, record, the_image, world
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600), FORKING_VM]
 WAYS = {
     "boot": record(launch='fork = "no"'),
     "copy": record(),
@@ -34,12 +34,6 @@ LOG = "program-1.log"
 SHARED = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))
 LOGS = ("audit", "logs", "broker.log")
 """The files of each sandbox in the state directory, which docs/state.md names."""
-
-
-@pytest.fixture(autouse=True)
-def _vm(monkeypatch):
-    require_vm()
-    monkeypatch.delenv("VITRAIL_FORK", raising=False)
 
 
 def below(root):

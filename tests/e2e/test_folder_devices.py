@@ -5,33 +5,24 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
-import trio
 
 from broker.cli.images.building.build import build_image
 from broker.core import limits
-from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.core.errors import RefusedError, UpstreamError
 from broker.core.paths import find_paths
-from broker.core.services import AGENT, DISPLAY, PORTS
 from broker.helpers.mounts.opened import open_folder
-from broker.host.folders.folder_server import find_virtiofsd
 from broker.host.folders.micro_vm import revoke, serve
 from broker.host.images.store import ImageSpec
 from broker.ipc import agent
-from tests.kit.vm.agent_broker import AgentBroker
-from tests.kit.vm.machines import alive, machine, require_vm
+from tests.kit.needs import FOLDERS_VM
+from tests.kit.shared_home import shared_home
+from tests.kit.vm.agent_broker import agent_broker
+from tests.kit.vm.machines import alive, boot_of, machine
 from tests.kit.wayland.compositor import short_directory
 
-
-@pytest.fixture(autouse=True)
-def _vm():
-    require_vm()
-    try:
-        find_virtiofsd()
-    except SetupError as error:
-        pytest.skip(str(error))
+pytestmark = FOLDERS_VM
 
 
 @asynccontextmanager
@@ -39,31 +30,13 @@ async def started():
     """A machine with two places; yields it, the broker's end of its agent, a home."""
     image = await build_image(find_paths(), ImageSpec(), print)
     with short_directory() as place:
-        home = place / "home"
-        for name in ("docs", "Downloads"):
-            (home / name).mkdir(parents=True)
-            (home / name / "file").write_text(name)
-        (home / "secret").write_text("not shared")
-        (home / "docs/out").symlink_to("../secret")
-        (home / "docs/absolute").symlink_to(home / "secret")
-        boot = {
-            "kernel": image.kernel,
-            "initrd": image.write_initrd(place, folders=True),
-            "root": image.root,
-            "memory_mib": 512,
-            "kernel_args": (),
-            "disposable": True,
-            "folders": 2,
-        }
-        async with machine(place, **boot) as vm:
-            paths = (Path(f"{vm.uds}_{PORTS[port]}") for port in (AGENT, DISPLAY))
-            broker = AgentBroker(*paths)
-            try:
-                with trio.fail_after(600):
-                    yield vm, broker, home
-            finally:
-                with trio.CancelScope(shield=True):
-                    await broker.close_all()
+        home = shared_home(place)
+        boot = boot_of(image, place, folders=True)
+        async with (
+            machine(place, **boot, disposable=True, folders=2) as vm,
+            agent_broker(vm, 600) as broker,
+        ):
+            yield vm, broker, home
 
 
 class Guest:

@@ -14,6 +14,7 @@ from broker.session.folders.folder_server import find_sftp_server
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
 from tests.kit.link.two_brokers import two
+from tests.kit.shared_home import shared_home
 from tests.kit.vm.machines import require_vm
 from tests.kit.world import the_image
 
@@ -63,18 +64,11 @@ async def inside(t, script, code=0):
 async def test_a_machine_of_the_host_has_folders_of_the_viewers_user():
     await the_image(IMAGE)
     async with two({}, start=False) as t:
-        home = t.viewer.base / "home"
-        for name in ("docs", "Downloads"):
-            (home / name).mkdir(parents=True)
-            (home / name / "file").write_text(name)
-        (home / "secret").write_text("not shared")
-        (home / "docs/out").symlink_to("../secret")
+        home = shared_home(t.viewer.base)
         t.viewer.environ["HOME"] = str(home)
         for side in (t.host, t.viewer):
             side.write_record("work", RECORD.format(home=home))
-        policy = t.viewer.paths.config[0] / "policy.d"
-        policy.mkdir(parents=True)
-        (policy / "30-mine.policy").write_text(RULES)
+        t.viewer.write_rules(RULES)
         await t.viewer.start()
         await t.host.start()
         await t.up()

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.core.errors import SetupError
-from broker.host.folders.folder_server import find_virtiofsd
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
-from tests.kit.vm.machines import require_vm
+from tests.kit.needs import FOLDERS_VM
+from tests.kit.shared_home import shared_home
 from tests.kit.world import world
+
+pytestmark = FOLDERS_VM
 
 RECORD = """\
 class = "persistent"
@@ -37,31 +38,14 @@ vitrail.Folder +Downloads @anyvm @adminvm allow write=yes
 """
 
 
-@pytest.fixture(autouse=True)
-def _vm():
-    require_vm()
-    try:
-        find_virtiofsd()
-    except SetupError as error:
-        pytest.skip(str(error))
-
-
 @asynccontextmanager
 async def a_machine():
     """A running micro VM with a folder of its record; yields the world and the home."""
     async with world(start=False) as w:
-        home = w.base / "home"
-        for name in ("docs", "Downloads"):
-            (home / name).mkdir(parents=True)
-            (home / name / "file").write_text(name)
-        (home / "secret").write_text("not shared")
-        (home / "docs/out").symlink_to("../secret")
-        (home / "docs/absolute").symlink_to(home / "secret")
+        home = shared_home(w.base)
         w.environ["HOME"] = str(home)
         w.write_record("work", RECORD.format(home=home))
-        policy = w.paths.config[0] / "policy.d"
-        policy.mkdir(parents=True)
-        (policy / "30-mine.policy").write_text(RULES)
+        w.write_rules(RULES)
         await w.start()
         answer = await brokerctl(
             "run", "--detach", "-q", "--no-window", "work", env=w.environ, deadline=300

@@ -20,17 +20,12 @@ import pytest
 from broker.cli.images.foreign_images.hostroot import build_host_image, is_current
 from broker.cli.images.foreign_images.importing import import_image
 from broker.core.paths import find_paths
-from tests.kit.vm.machines import require_vm
+from tests.kit.needs import NEEDS_VM
 from tests.kit.wayland.compositor import wait_frames
 from tests.kit.world import record, the_image, world
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600), NEEDS_VM]
 GREEN = (0x00, 0x9E, 0x73)
-
-
-@pytest.fixture(autouse=True)
-def _vm():
-    require_vm()
 
 
 def debugfs() -> str:

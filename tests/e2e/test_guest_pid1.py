@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 import trio
 
 from broker.cli.images.building.build import build_image
 from broker.core.paths import find_paths
-from broker.core.services import AGENT, DISPLAY, PORTS
 from broker.host.images.store import ImageSpec
 from broker.host.vmm.qemu_arguments import Network
 from broker.host.vmm.running import EndKind
 from broker.ipc import agent
-from tests.kit.vm.agent_broker import AgentBroker
-from tests.kit.vm.machines import machine, require_vm
+from tests.kit.needs import NEEDS_VM
+from tests.kit.vm.agent_broker import agent_broker
+from tests.kit.vm.machines import boot_of, machine
 from tests.kit.wayland.compositor import short_directory
 
-
-@pytest.fixture(autouse=True)
-def _vm():
-    require_vm()
+pytestmark = NEEDS_VM
 
 
 @asynccontextmanager
@@ -30,25 +26,10 @@ async def booted(**changes):
     """A machine that runs the default image: (machine, broker's ends)."""
     image = await build_image(find_paths(), ImageSpec(), print)
     with short_directory() as place:
-        boot = {
-            "kernel": image.kernel,
-            "initrd": image.write_initrd(place),
-            "root": image.root,
-            "memory_mib": 512,
-            "kernel_args": (),
-            **changes,
-        }
-        async with machine(place, **boot) as vm:
-            broker = AgentBroker(
-                Path(f"{vm.uds}_{PORTS[AGENT]}"), Path(f"{vm.uds}_{PORTS[DISPLAY]}")
-            )
-            try:
-                with trio.fail_after(120):
-                    await vm.cont()
-                    yield vm, broker
-            finally:
-                with trio.CancelScope(shield=True):
-                    await broker.close_all()
+        boot = {**boot_of(image, place), **changes}
+        async with machine(place, **boot) as vm, agent_broker(vm) as broker:
+            await vm.cont()
+            yield vm, broker
 
 
 LOOK = """

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import socket
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 import trio
@@ -16,23 +15,24 @@ import trio
 from broker.cli.images.building.build import build_image
 from broker.core.lease import Opening
 from broker.core.paths import find_paths
-from broker.core.services import AGENT, DEVICE, DISPLAY, PORTS, SECURITY_KEY
+from broker.core.services import DEVICE, PORTS, SECURITY_KEY
 from broker.ipc import agent
 from broker.ipc.devices.messages import handover
 from broker.jail.security_key.ctaphid import CtapHidCommand
 from broker.viewer.security_keys import security_keys
 from broker.viewer.security_keys.shared_key import SharedKey
+from tests.kit.needs import NEEDS_VM
 from tests.kit.rulebook import WORK, rulebook, yes
 from tests.kit.session import SigningPermits
 from tests.kit.usb.key_process import starter_with_key
 from tests.kit.usb.token import Token, serve_token
 from tests.kit.usb.virtual_device import HIGH_SPEED, VirtualDevice
 from tests.kit.usb.vms import SPEC
-from tests.kit.vm.agent_broker import AgentBroker
-from tests.kit.vm.machines import machine, require_vm
+from tests.kit.vm.agent_broker import AgentBroker, agent_broker
+from tests.kit.vm.machines import boot_of, machine
 from tests.kit.wayland.compositor import short_directory
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900), NEEDS_VM]
 _RULE = "vitrail.SecurityKey * work @adminvm ask host=bank.example\n"
 # The lines of fido2-assert(1): hash of the client's data, relying party, credential.
 _ASSERT = """\
@@ -55,41 +55,28 @@ done
 """
 
 
-@pytest.fixture(autouse=True)
-def _vm():
-    require_vm()
-
-
 @asynccontextmanager
 async def started():
     """Our machine with a USB kernel: (broker's ends, listeners by service)."""
     image = await build_image(find_paths(), SPEC, print)
     with short_directory() as place:
-        boot = {
-            "kernel": image.kernel,
-            "initrd": image.write_initrd(place),
-            "root": image.root,
-            "memory_mib": 512,
-            "kernel_args": (),
-            "disposable": False,
-        }
-        async with machine(place, **boot) as vm:
-            paths = (Path(f"{vm.uds}_{PORTS[port]}") for port in (AGENT, DISPLAY))
-            broker = AgentBroker(*paths)
+        boot = boot_of(image, place)
+        async with (
+            machine(place, **boot, disposable=False) as vm,
+            agent_broker(vm, 600) as broker,
+        ):
             listeners = {
                 service: await listening(f"{vm.uds}_{PORTS[service]}")
                 for service in (DEVICE, SECURITY_KEY)
             }
             try:
-                with trio.fail_after(600):
-                    await vm.cont()
-                    await broker.accept()
-                    yield broker, listeners
+                await vm.cont()
+                await broker.accept()
+                yield broker, listeners
             finally:
                 with trio.CancelScope(shield=True):
                     for listener in listeners.values():
                         await listener.aclose()
-                    await broker.close_all()
 
 
 async def listening(path):

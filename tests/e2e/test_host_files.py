@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 
 from tests.kit.eventually import eventually
+from tests.kit.needs import requires
 from tests.kit.world import record, world
 
 pytestmark = [
     pytest.mark.long,
     pytest.mark.skipif(not shutil.which("fc-match"), reason="no fontconfig"),
-    pytest.mark.skipif(
-        not Path("/etc/ssl/certs/ca-certificates.crt").exists(), reason="no roots"
-    ),
+    requires("/etc/ssl/certs/ca-certificates.crt"),
 ]
 
 _LOOK = """

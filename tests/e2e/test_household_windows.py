@@ -16,17 +16,13 @@ from tests.e2e.test_clipboard import SCRIPT, Box, held_from
 from tests.e2e.test_sound import LISTEN, MICROPHONE
 from tests.integration.test_opening_household import RULES, answered, decided, line
 from tests.kit.clipboard.person import Person
+from tests.kit.needs import requires
 from tests.kit.plain_guests import plain
 from tests.kit.sound.servers import microphone, needs, sound_server
 from tests.kit.wayland.compositor import wait_window
 from tests.kit.world import world
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.skipif(
-        shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
-    ),
-]
+pytestmark = [pytest.mark.long, requires("waypipe")]
 TRUSTED = 'tags = ["trusted"]\n'
 PASTE = "vitrail.ClipboardPaste"
 

@@ -15,15 +15,14 @@ import trio
 from broker.cli.images.building.build import build_image
 from broker.core.errors import SetupError
 from broker.core.paths import Paths, find_paths
-from broker.core.services import AGENT, DISPLAY, PORTS
 from broker.helpers.process.spawn import PIPE, spawn
 from broker.host.images import store
 from broker.host.images.store import ImageSpec
 from broker.host.vmm.running import EndKind
 from broker.ipc import agent
-from tests.kit.vm.agent_broker import AgentBroker
+from tests.kit.vm.agent_broker import agent_broker
 from tests.kit.vm.copies import output, stage
-from tests.kit.vm.machines import machine, require_vm
+from tests.kit.vm.machines import boot_of, machine, require_vm
 from tests.kit.vm.tinyguest import ordinary_user
 from tests.kit.wayland.compositor import desktop, short_directory, wait_window
 
@@ -144,26 +143,19 @@ async def test_foot_of_each_suite_is_seen(suite):
     image = await build_image(paths, ImageSpec(name=name, suite=suite), print)
     with short_directory() as place:
         client = place / "client"
-        boot = {
-            "kernel": image.kernel,
-            "initrd": image.write_initrd(place),
-            "root": image.root,
-            "memory_mib": 768,
-            "kernel_args": (),
-        }
-        async with desktop() as comp, machine(place, **boot) as vm:
+        boot = boot_of(image, place, memory_mib=768)
+        async with (
+            desktop() as comp,
+            machine(place, **boot) as vm,
+            agent_broker(vm) as broker,
+        ):
             words = ["waypipe", "-c", "none", "--no-gpu", "-s", client, "client"]
             waypipe = spawn(words, env=comp.environment)
-            broker = AgentBroker(
-                Path(f"{vm.uds}_{PORTS[AGENT]}"), Path(f"{vm.uds}_{PORTS[DISPLAY]}")
-            )
             try:
-                with trio.fail_after(120):
-                    await show_foot(vm, broker, client, comp, image)
+                await show_foot(vm, broker, client, comp, image)
             finally:
                 with trio.CancelScope(shield=True):
                     await waypipe.stop()
-                    await broker.close_all()
 
 
 async def show_foot(vm, broker, client, comp, image):

@@ -108,11 +108,7 @@ async def day():
     """A broker with sound, and rules for a paste."""
     async with sound_server("pulseaudio") as server:
         extra = {"PULSE_SERVER": f"unix:{server.socket}"}
-        async with world(image=False, start=False, extra=extra) as w:
-            folder = w.paths.config[0] / "policy.d"
-            folder.mkdir(parents=True)
-            (folder / "30-mine.policy").write_text(RULES)
-            await w.start()
+        async with world(image=False, extra=extra, rules=RULES) as w:
             yield Day(w, server)
 
 

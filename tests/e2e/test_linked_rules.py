@@ -33,9 +33,7 @@ async def test_a_machine_of_the_host_has_its_flows_decided_by_the_viewer():
         "net": record("disposable", network="rules", launch="boot_deadline = 300")
     }
     async with two(records, start=False) as t:
-        rules = t.viewer.paths.config[0] / "policy.d"
-        rules.mkdir(parents=True, exist_ok=True)
-        (rules / "50-net.policy").write_text(RULE)
+        t.viewer.write_rules(RULE, "50-net")
         await t.viewer.start()
         await t.host.start()
         await t.up()

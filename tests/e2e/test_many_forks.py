@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from broker.core.paths import find_paths
+from tests.kit.needs import FORKING_VM
 from tests.kit.vm.copies import output, stage
-from tests.kit.vm.machines import require_vm
 from tests.kit.vm.parents import ready_parent
 from tests.kit.world import record, the_image, world
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1500), FORKING_VM]
 EACH = 25
 WRITTEN_MIB = 48
 WRITE = f"""
@@ -24,12 +24,6 @@ dd if=/dev/urandom of=/tmp/random bs=64k count=16 status=none
 dd if=/dev/zero of=/tmp/zeros bs=1M count={WRITTEN_MIB} status=none
 hostname; cat /proc/sys/kernel/random/boot_id; head -c 16 /tmp/random | od -An -tx1
 """
-
-
-@pytest.fixture(autouse=True)
-def _vm(monkeypatch):
-    require_vm()
-    monkeypatch.delenv("VITRAIL_FORK", raising=False)
 
 
 def digest(path: Path) -> str:

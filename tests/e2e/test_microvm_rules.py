@@ -21,7 +21,6 @@ from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool
 from broker.host.network.resolvers import RESOLV_CONF
 from broker.host.vmm.qemu_arguments import Network
-from broker.viewer.network.network_flows import NetworkFlows
 from tests.broker.host.network.test_flow_filter import hello
 from tests.e2e.test_microvm_network import UNSHARE
 from tests.e2e.test_network_rules import (
@@ -126,9 +125,7 @@ async def be_this_machine():
         await run_tool(["mount", "--bind", str(conf), str(RESOLV_CONF)])
         async with internet(), trio.open_nursery() as nursery:
             await nursery.start(name_server, asked)
-            async with rulebook(RULES) as book:
-                book.write_record("work", RECORD)
-                await book.reload()
+            async with rulebook(RULES, work=RECORD) as book:
                 found = await ask_guest(place, book)
                 found["events"] = book.events(
                     "stream.opened", "stream.closed", "decision"
@@ -138,11 +135,7 @@ async def be_this_machine():
 
 
 async def ask_guest(place, book):
-    flows = NetworkFlows(
-        decider=book.decider,
-        log=book.log,
-        record=lambda lease: book.records.records.get(lease.record),
-    )
+    flows = book.flows()
     opening = Opening(WORK, NETWORK, 1, "the test")
     async with (
         machine(place, network=Network.RULES) as vm,

@@ -114,9 +114,7 @@ class Earlier:
 
 async def test_what_an_earlier_version_left_is_taken_over(earlier):
     async with world({"keep": RECORD}, image=False, start=False) as w:
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
-        (folder / "30-mine.policy").write_text(RULES)
+        w.write_rules(RULES)
         before = Earlier(earlier, w.environ)
         async with before.running("run", "keep", "--", "sh", "-c", WRITES):
             await wait_window(w.comp, title="[keep] earlier")

@@ -23,7 +23,6 @@ from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool
 from broker.host.network.addresses import RESOLVER
 from broker.host.vmm.qemu_arguments import Network
-from broker.viewer.network.network_flows import NetworkFlows
 from tests.e2e import test_network_rules as world
 from tests.e2e.test_microvm_network import MUCH, UNSHARE
 from tests.e2e.test_monitor_networks import KINDS, monitor_machine
@@ -190,9 +189,7 @@ async def be_this_machine(kind, base):
         other = ("tests.e2e.test_monitor_rules", "other")
         async with world.internet(*other), trio.open_nursery() as nursery:
             await nursery.start(world.name_server, asked)
-            async with rulebook(RULES) as book:
-                book.write_record("work", RECORD.format(kind))
-                await book.reload()
+            async with rulebook(RULES, work=RECORD.format(kind)) as book:
                 await ask_guest(
                     place, partial(monitor_machine, kind, base), book, results
                 )
@@ -203,11 +200,7 @@ async def be_this_machine(kind, base):
 
 
 async def ask_guest(place, machine, book, results):
-    flows = NetworkFlows(
-        decider=book.decider,
-        log=book.log,
-        record=lambda lease: book.records.records.get(lease.record),
-    )
+    flows = book.flows()
     opening = Opening(WORK, NETWORK, 1, "the test")
     async with (
         trio.open_nursery() as nursery,

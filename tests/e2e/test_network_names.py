@@ -323,9 +323,7 @@ async def be_this_machine():
             await nursery.start(name_server, asked)
             await nursery.start(stream_server)
             await eventually((place / "serves").exists, deadline=60)
-            async with rulebook(RULES) as book:
-                book.write_record("work", RECORD + LIMITS)
-                await book.reload()
+            async with rulebook(RULES, work=RECORD + LIMITS) as book:
                 inside = await ask_box(place, conf, probe, book)
             nursery.cancel_scope.cancel()
     return {**inside, "asked": asked}

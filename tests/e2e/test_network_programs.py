@@ -27,7 +27,6 @@ from broker.host.launchers.bubblewrap.arguments import Box
 from broker.host.network.box_network import start_box_network
 from broker.host.network.box_resolver import resolver_lines
 from broker.net.peers.credentials import can_ask_pid_namespaces
-from broker.viewer.network.network_flows import NetworkFlows
 from tests.e2e.test_microvm_network import UNSHARE, need_cables
 from tests.e2e.test_network_rules import (
     EVIL,
@@ -279,9 +278,7 @@ async def be_this_machine():
         async with internet(*words), trio.open_nursery() as nursery:
             await nursery.start(name_server, asked)
             await nursery.start(lying_server, lied)
-            async with rulebook(RULES) as book:
-                book.write_record("work", RECORD)
-                await book.reload()
+            async with rulebook(RULES, work=RECORD) as book:
                 inside = await ask_box(place, conf, probe, book)
             nursery.cancel_scope.cancel()
     return {"inside": inside, "asked": asked, "lied about": lied}
@@ -314,11 +311,7 @@ async def answer_of_probe(box, out, conf, book):
     """Run a box with a network by rule until its probe is done; return what it has found."""
     held = await start_held(box)
     pidfd = os.pidfd_open(held.leader)
-    flows = NetworkFlows(
-        decider=book.decider,
-        log=book.log,
-        record=lambda lease: book.records.records.get(lease.record),
-    )
+    flows = book.flows()
     opening = Opening(WORK, NETWORK, 1, "the test")
     async with trio.open_nursery() as nursery:
         try:

@@ -31,7 +31,6 @@ from broker.host.network.addresses import RESOLVER
 from broker.host.network.box_network import start_box_network
 from broker.host.network.box_resolver import resolver_lines
 from broker.net.peers.credentials import can_ask_pid_namespaces
-from broker.viewer.network.network_flows import NetworkFlows
 from tests.broker.host.network.test_quic_hello import crypto, initial, message
 from tests.e2e.test_microvm_network import OTHER, THIS, UNSHARE, _moved, ip, need_cables
 from tests.kit.boxes import start_held
@@ -446,10 +445,8 @@ async def test_a_micro_vm_has_its_flows_decided():
 
 async def flows_are_decided(w):
     """Start a machine of the record ``net``, whose program looks at its network."""
-    rules = w.paths.config[0] / "policy.d"
-    rules.mkdir(parents=True, exist_ok=True)
     rule = "vitrail.Network +192.0.2.1 @anyvm @net allow port=9 protocol=udp\n"
-    (rules / "50-net.policy").write_text(rule)
+    w.write_rules(rule, "50-net")
     await w.start()
     code, out = await w.output("net", "python3", "-c", VM_LOOK)
     assert code == 0, out
@@ -475,10 +472,8 @@ while True:
 async def test_open_flows_are_listed():
     """With their bytes and rule, by ``network``, ``status`` and ``top``."""
     async with world(image=False, start=False) as w:
-        rules = w.paths.config[0] / "policy.d"
-        rules.mkdir(parents=True, exist_ok=True)
         rule = "vitrail.Network +192.0.2.1 @anyvm @net allow port=9 protocol=udp\n"
-        (rules / "50-net.policy").write_text(rule)
+        w.write_rules(rule, "50-net")
         probe = w.base / "talk.py"
         probe.write_text(TALK)
         shared = f'bind_read_only = ["{probe}"]\n'
@@ -659,9 +654,7 @@ async def be_this_machine():
         probe.write_text(PROBE)
         async with internet(), trio.open_nursery() as nursery:
             await nursery.start(name_server, asked)
-            async with rulebook(RULES) as book:
-                book.write_record("work", RECORD + LIMITS)
-                await book.reload()
+            async with rulebook(RULES, work=RECORD + LIMITS) as book:
                 found = await ask_box(place, conf, probe, book)
                 found["events"] = book.events(
                     "stream.opened", "stream.closed", "decision"
@@ -694,11 +687,7 @@ async def ask_box(place, conf, probe, book):
     held = await start_held(box)
     pidfd = os.pidfd_open(held.leader)
     results = {}
-    flows = NetworkFlows(
-        decider=book.decider,
-        log=book.log,
-        record=lambda lease: book.records.records.get(lease.record),
-    )
+    flows = book.flows()
     opening = Opening(WORK, NETWORK, 1, "the test")
     async with trio.open_nursery() as nursery:
         try:

@@ -82,11 +82,7 @@ async def machines():
         "work": record("persistent", colour="blue", launch=image),
         "personal": record("persistent", colour="orange", launch=image),
     }
-    async with world(records, start=False) as w:
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
-        (folder / "30-mine.policy").write_text(RULES)
-        await w.start()
+    async with world(records, rules=RULES) as w:
         await w.run("personal", "python3", "-c", SERVE, window=False)
         for name, script in (("personal", WEBMAIL), ("work", HANDLER)):
             code, out = await w.output(name, "sh", "-c", script)

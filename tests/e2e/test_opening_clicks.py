@@ -14,6 +14,7 @@ import pytest
 
 from tests.kit.clipboard.person import Person
 from tests.kit.eventually import eventually
+from tests.kit.needs import requires
 from tests.kit.plain_guests import plain
 from tests.kit.wayland.browsing import (
     FIREFOX_PREFERENCES,
@@ -25,12 +26,7 @@ from tests.kit.wayland.compositor import pixels, wait_window
 from tests.kit.wayland.resizing import kept
 from tests.kit.world import world
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
-    ),
-]
+pytestmark = [pytest.mark.slow, requires("waypipe")]
 RULES = """\
 vitrail.OpenURL * work @default allow target=personal host=example.org,localhost
 """
@@ -39,13 +35,11 @@ _CONTROL, _SHIFT, _O, _S = 29, 42, 24, 31
 
 @asynccontextmanager
 async def sandboxes():
-    async with world(start=False, image=False) as w:
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
-        (folder / "30-mine.policy").write_text(RULES)
-        await w.start()
-        async with plain(w, "work", "personal") as guests:
-            yield w, guests["work"], guests["personal"]
+    async with (
+        world(image=False, rules=RULES) as w,
+        plain(w, "work", "personal") as guests,
+    ):
+        yield w, guests["work"], guests["personal"]
 
 
 async def opened(w, title):

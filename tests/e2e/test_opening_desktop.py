@@ -18,6 +18,7 @@ import pytest
 
 from broker.helpers.process.spawn import run_tool
 from tests.kit.eventually import eventually
+from tests.kit.needs import requires
 from tests.kit.plain_guests import plain
 from tests.kit.sound.servers import started
 from tests.kit.wayland.compositor import pixels, wait_window
@@ -25,15 +26,7 @@ from tests.kit.wayland.input import CONTROL, Keyboard, Pointer
 from tests.kit.wayland.resizing import kept
 from tests.kit.world import world
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.skipif(
-        shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
-    ),
-    pytest.mark.skipif(
-        shutil.which("dbus-run-session") is None, reason="not installed: dbus"
-    ),
-]
+pytestmark = [pytest.mark.long, requires("waypipe", "dbus-run-session")]
 ENTRIES = Path(str(resources.files("broker"))) / "data/desktop"
 RULES = """\
 vitrail.OpenURL  * @adminvm @default allow target=personal autostart=no
@@ -64,9 +57,7 @@ async def desktop_of():
         action = (ENTRIES / "thunar-action.xml").read_text()
         actions = f'<?xml version="1.0"?>\n<actions>\n{action}</actions>\n'
         (home / ".config/Thunar/uca.xml").write_text(actions)
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
-        (folder / "30-mine.policy").write_text(RULES)
+        w.write_rules(RULES)
         await w.start()
         async with plain(w, "personal") as guests:
             personal = guests["personal"]

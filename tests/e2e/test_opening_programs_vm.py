@@ -52,11 +52,7 @@ async def household():
     records = {
         "viewer": machine("disposable", "sky", "zathura"),
     }
-    async with world(records, start=False) as w:
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
-        (folder / "30-mine.policy").write_text(RULES)
-        await w.start()
+    async with world(records, rules=RULES) as w:
         yield w
 
 

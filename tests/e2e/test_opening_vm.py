@@ -56,9 +56,7 @@ def records():
 
 
 def rules_of(w):
-    folder = w.paths.config[0] / "policy.d"
-    folder.mkdir(parents=True)
-    (folder / "30-mine.policy").write_text(RULES)
+    w.write_rules(RULES)
 
 
 async def printed(w, sandbox_prefix, wanted):

@@ -12,19 +12,13 @@ import pytest
 import trio
 
 from tests.kit.eventually import eventually
+from tests.kit.needs import FORKING_VM
 from tests.kit.vm.copies import output, stage
-from tests.kit.vm.machines import require_vm
 from tests.kit.world import descriptors, processes
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600), FORKING_VM]
 IN_A_ROW = int(os.environ.get("VITRAIL_COPIES", "10"))
 WRITE = "head -c 64M /dev/urandom > /tmp/written && wc -c < /tmp/written"
-
-
-@pytest.fixture(autouse=True)
-def _vm(monkeypatch):
-    require_vm()
-    monkeypatch.delenv("VITRAIL_FORK", raising=False)
 
 
 def parent(s):

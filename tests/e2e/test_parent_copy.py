@@ -8,8 +8,9 @@ import pytest
 import trio
 
 from broker.host.vmm.qemu_arguments import Network
+from tests.kit.needs import FORKING_VM
 from tests.kit.vm.copies import output, stage
-from tests.kit.vm.machines import alive, leftovers, require_vm
+from tests.kit.vm.machines import alive, leftovers
 
 MODES = [
     ("copy", "copy"),
@@ -17,10 +18,7 @@ MODES = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _vm(monkeypatch):
-    require_vm()
-    monkeypatch.delenv("VITRAIL_FORK", raising=False)
+pytestmark = FORKING_VM
 
 
 IDENTITY = """

@@ -9,29 +9,26 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import trio
 
 from broker.cli.homes.home_copies import HomeCopies
 from broker.cli.images.building.build import build_image
 from broker.core.names import SandboxName
 from broker.core.paths import find_paths
-from broker.core.services import AGENT, DISPLAY, PORTS
 from broker.host.homes.disk import ready_disk
 from broker.host.images.store import ImageSpec
 from broker.host.vmm.qemu_arguments import HomeDisk
 from broker.host.vmm.running import EndKind
 from broker.ipc import agent
-from tests.kit.vm.agent_broker import AgentBroker
-from tests.kit.vm.machines import machine, require_vm
+from tests.kit.needs import NEEDS_VM
+from tests.kit.vm.agent_broker import AgentBroker, agent_broker
+from tests.kit.vm.machines import boot_of, machine
 from tests.kit.wayland.compositor import short_directory
 
 NAME = SandboxName("tiny")
 SIZE = 128 << 20
 
 
-@pytest.fixture(autouse=True)
-def _vm():
-    require_vm()
+pytestmark = NEEDS_VM
 
 
 @asynccontextmanager
@@ -41,27 +38,17 @@ async def started(store: HomeCopies, size: int = SIZE, keep: str = "home"):
     with short_directory() as place:
         with store.lock(NAME) as lock:
             home = await ready_disk(store, NAME, size)
-            boot = {
-                "kernel": image.kernel,
-                "initrd": image.write_initrd(place),
-                "root": image.root,
-                "memory_mib": 512,
-                "kernel_args": (),
-                "disposable": False,
-                "home": HomeDisk(home.disk, frozenset(keep.split(",")), lock.fd),
-            }
-            entered = machine(place, **boot)
+            entered = machine(
+                place,
+                **boot_of(image, place),
+                disposable=False,
+                home=HomeDisk(home.disk, frozenset(keep.split(",")), lock.fd),
+            )
             vm = await entered.__aenter__()
         try:
-            paths = (Path(f"{vm.uds}_{PORTS[port]}") for port in (AGENT, DISPLAY))
-            broker = AgentBroker(*paths)
-            try:
-                with trio.fail_after(120):
-                    await vm.cont()
-                    yield vm, broker
-            finally:
-                with trio.CancelScope(shield=True):
-                    await broker.close_all()
+            async with agent_broker(vm) as broker:
+                await vm.cont()
+                yield vm, broker
         finally:
             await entered.__aexit__(None, None, None)
 

@@ -10,19 +10,14 @@ import pytest
 from broker.core.errors import SetupError
 from broker.host.images.store import ImageSpec
 from tests.kit.eventually import eventually
-from tests.kit.vm.machines import require_vm
+from tests.kit.needs import NEEDS_VM
 from tests.kit.vm.parents import ready_parent
 from tests.kit.wayland.compositor import pixels
 from tests.kit.world import record, the_image, world
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), NEEDS_VM]
 ARENA = 'boot_deadline = 300\nfork = "no"\npixel_arena = true\nimage = "{image}"'
 BLUE = (0x20, 0x40, 0xA0)
-
-
-@pytest.fixture(autouse=True)
-def _vm():
-    require_vm()
 
 
 async def arena_image() -> str:

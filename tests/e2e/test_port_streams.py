@@ -10,17 +10,12 @@ import trio
 from broker.core.services import AGENT, DISPLAY, OPEN_URL, PORTS
 from broker.host.vmm.running import EndKind
 from broker.ipc import agent
+from tests.kit.needs import FORKING_VM
 from tests.kit.vm.agent_broker import AgentBroker
 from tests.kit.vm.copies import output, stage
-from tests.kit.vm.machines import alive, require_vm
+from tests.kit.vm.machines import alive
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
-
-
-@pytest.fixture(autouse=True)
-def _vm(monkeypatch):
-    require_vm()
-    monkeypatch.delenv("VITRAIL_FORK", raising=False)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600), FORKING_VM]
 
 
 ABOUT = """

@@ -40,9 +40,7 @@ async def echoed(port, data):
 async def test_a_port_of_a_micro_vm_is_the_users():
     """Its guest's kernel, its vsock, and the ends of both directions."""
     async with world({"vault": record("persistent")}, start=False) as w:
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "30-mine.policy").write_text(rule(PORT, "@adminvm vault allow"))
+        w.write_rules(rule(PORT, "@adminvm vault allow"))
         await w.start()
         listening = trio.Event()
 

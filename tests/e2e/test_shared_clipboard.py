@@ -13,12 +13,12 @@ import pytest
 
 from tests.kit.clipboard.person import Person, V
 from tests.kit.eventually import eventually
-from tests.kit.vm.machines import require_vm
+from tests.kit.needs import FORKING_VM
 from tests.kit.vm.parents import ready_parent
 from tests.kit.wayland.compositor import wait_window
 from tests.kit.world import record, the_image, world
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900), FORKING_VM]
 SECRET = "out of one page into another"
 OSC = base64.b64encode(SECRET.encode()).decode()
 RULES = "vitrail.ClipboardPaste * work personal allow\n"
@@ -42,12 +42,6 @@ IFS= read -r line
 title "got $line,"
 sleep 100000
 """
-
-
-@pytest.fixture(autouse=True)
-def _vm(monkeypatch):
-    require_vm()
-    monkeypatch.delenv("VITRAIL_FORK", raising=False)
 
 
 async def terminal(w, name, script):
@@ -98,11 +92,7 @@ async def test_text_crosses_between_machines_that_share_memory():
         "personal": record(colour="green", launch=SHARED),
     }
     program = "tests.kit.vm.patient_copies"
-    async with world(records, start=False, program=program) as w:
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
-        (folder / "30-mine.policy").write_text(RULES)
-        await w.start()
+    async with world(records, program=program, rules=RULES) as w:
         work = await terminal(w, "work", COPIED)
         personal = await terminal(w, "personal", PASTED)
         assert [e["how"] for e in w.events("sandbox.machine")] == ["fork", "fork"]

@@ -9,16 +9,11 @@ import pytest
 
 from broker.core.paths import find_paths
 from broker.host.images.store import find_image
-from tests.kit.vm.machines import require_vm
+from tests.kit.needs import NEEDS_VM
 from tests.kit.world import record, world
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), NEEDS_VM]
 SHARED = 'fork = "no"\nshared_image = true'
-
-
-@pytest.fixture(autouse=True)
-def _vm():
-    require_vm()
 
 
 def mapped(pid: int, path: Path) -> dict[str, int]:

@@ -16,18 +16,12 @@ from broker.host.images.store import ImageSpec, find_image
 from broker.host.vmm.parent import arguments, fork, make, shared
 from broker.host.vmm.qemu_arguments import free_page_args
 from tests.kit.eventually import eventually
+from tests.kit.needs import FORKING_VM
 from tests.kit.vm.copies import output, stage
-from tests.kit.vm.machines import require_vm
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600), FORKING_VM]
 SMALL = 160 << 20
 """What a guest of 512 MiB is to keep."""
-
-
-@pytest.fixture(autouse=True)
-def _vm(monkeypatch):
-    require_vm()
-    monkeypatch.delenv("VITRAIL_FORK", raising=False)
 
 
 @pytest.fixture(name="balloons")

@@ -13,21 +13,15 @@ import trio
 from broker.ipc.control.api import RunRequest
 from broker.ipc.control.methods import RUN
 from tests.e2e.test_sound import TONE, desk, in_tune
+from tests.kit.needs import FORKING_VM
 from tests.kit.sound.servers import hearing
-from tests.kit.vm.machines import require_vm
 from tests.kit.vm.parents import ready_parent
 from tests.kit.world import record, the_image
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900), FORKING_VM]
 SHARED = 'fork = "shared"'
 PROGRAM = "tests.kit.vm.patient_copies"
 MANY = 4 << 20
-
-
-@pytest.fixture(autouse=True)
-def _vm(monkeypatch):
-    require_vm()
-    monkeypatch.delenv("VITRAIL_FORK", raising=False)
 
 
 async def test_a_tone_is_heard_and_programs_have_input_and_a_terminal():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from contextlib import asynccontextmanager
 
 import pytest
@@ -12,6 +11,7 @@ from broker.cli.images.building.build import build_image
 from broker.core.paths import find_paths
 from broker.host.images.store import DEFAULT_PACKAGES, ImageSpec
 from tests.kit.eventually import eventually
+from tests.kit.needs import requires
 from tests.kit.sound.servers import (
     hearing,
     microphone,
@@ -24,9 +24,7 @@ from tests.kit.world import record, world
 
 AUDIO_TABLE = '[audio]\nplayback = "allow"\nmicrophone = "allow"\n'
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("pactl") is None, reason="not installed: pulseaudio-utils"
-)
+pytestmark = requires("pactl")
 
 # A guest without libpulse: the protocol from nothing.
 HEAD = """
@@ -166,9 +164,7 @@ async def test_a_rule_gives_the_microphone_and_takes_it_from_a_live_recording():
     async with sound_server("pulseaudio") as server, made as w:
         await microphone(server)
         w.environ["PULSE_SERVER"] = f"unix:{server.socket}"
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "30-mine.policy").write_text(RULE.format(verdict="allow"))
+        folder = w.write_rules(RULE.format(verdict="allow")).parent
         await w.start()
         voice = tone(server.directory / "voice.wav", 600, 120)
         said = []
@@ -252,9 +248,7 @@ async def test_a_record_opens_and_closes_the_microphone_of_a_running_worker():
     async with sound_server("pulseaudio") as server, made as w:
         await microphone(server)
         w.environ["PULSE_SERVER"] = f"unix:{server.socket}"
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "30-mine.policy").write_text(RULE.format(verdict="allow"))
+        w.write_rules(RULE.format(verdict="allow"))
         await w.start()
         code, said = await w.output("app", "python3", "-c", LISTEN, "1")
         assert code != 0, said

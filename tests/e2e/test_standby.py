@@ -8,11 +8,11 @@ import pytest
 
 from tests.e2e.test_copied_windows import kill
 from tests.kit.eventually import eventually
-from tests.kit.vm.machines import require_vm
+from tests.kit.needs import FORKING_VM
 from tests.kit.vm.parents import ready_parent
 from tests.kit.world import record, the_image, world
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600), FORKING_VM]
 # What a rehearsal might leave: files, and processes of the user's.
 LEFT = """
 find /tmp /var/tmp /dev/shm "$HOME" "$XDG_RUNTIME_DIR" | sort
@@ -22,12 +22,6 @@ echo "$ran" | sort
 IDENTITY = """
 hostname; cat /proc/sys/kernel/random/boot_id /etc/machine-id; head -c 16 /dev/urandom | od -An -tx1
 """
-
-
-@pytest.fixture(autouse=True)
-def _vm(monkeypatch):
-    require_vm()
-    monkeypatch.delenv("VITRAIL_FORK", raising=False)
 
 
 @asynccontextmanager

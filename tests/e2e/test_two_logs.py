@@ -54,9 +54,7 @@ async def test_a_stream_that_is_cut_reads_the_same_in_both_logs(tmp_path):
 
 async def test_a_refusal_of_the_viewer_has_its_number_in_both_logs():
     async with two({"red": RECORD.format("/nowhere")}, image=False) as t:
-        folder = t.viewer.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "30-none.policy").write_text("vitrail.Display * red @adminvm deny\n")
+        t.viewer.write_rules("vitrail.Display * red @adminvm deny\n", "30-none")
         await t.viewer.wait_event("policy.loaded", rules=1)
         async with container(t.host, "red", wait=False, inside=STAYS):
             host = await t.host.wait_event("stream.refused", sandbox="red")

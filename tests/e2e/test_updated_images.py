@@ -17,21 +17,16 @@ from broker.host.homes.store import HomeStore
 from broker.host.images import store
 from tests.e2e.test_foreign_images import GREEN, debugfs, paths_of
 from tests.kit.brokerctl import brokerctl
-from tests.kit.vm.machines import require_vm
+from tests.kit.needs import NEEDS_VM
 from tests.kit.wayland.compositor import wait_frames
 from tests.kit.world import record, the_image, world
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600), NEEDS_VM]
 STATE = '[state]\ndisk_size = "128M"'
 LOOK = """
 touch kept; cat /etc/version kept
 echo "$(hostname) had $(cat /etc/version)" >>kept; sync kept
 """
-
-
-@pytest.fixture(autouse=True)
-def _vm():
-    require_vm()
 
 
 def put_version(paths, base: store.Image, version: str) -> store.Image:

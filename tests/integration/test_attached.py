@@ -24,15 +24,9 @@ from broker.ipc.control.api import (
     Started,
 )
 from broker.ipc.control.method import Exchange
-from tests.kit.brokerctl import _START, home, paths_of
+from tests.kit.brokerctl import _START, paths_of
 from tests.kit.control import ScriptedBroker, serving
 from tests.kit.eventually import eventually
-
-
-@pytest.fixture
-def env() -> Iterator[dict[str, str]]:
-    with home() as env:
-        yield env
 
 
 @pytest.fixture

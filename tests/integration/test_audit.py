@@ -6,7 +6,6 @@ import os
 import random
 import shutil
 import sys
-from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from broker.ipc.audit.schema import (
     StreamRefused,
 )
 from tests.kit.audit.log import opened, report
-from tests.kit.brokerctl import brokerctl, home, lines_of, paths_of, running
+from tests.kit.brokerctl import brokerctl, lines_of, paths_of, running
 from tests.kit.threads import no_threads
 
 ROOT = Path(__file__).parents[2]
@@ -207,12 +206,6 @@ async def test_a_log_on_a_read_only_medium_can_be_read(tmp_path: Path) -> None:
 
 
 # -- brokerctl audit --------------------------------------------------------------------
-
-
-@pytest.fixture
-def env() -> Iterator[dict[str, str]]:
-    with home() as env:
-        yield env
 
 
 async def _fill(env: dict[str, str]) -> None:

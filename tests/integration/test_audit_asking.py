@@ -13,7 +13,6 @@ import struct
 import sys
 import termios
 import unicodedata
-from collections.abc import Iterator
 from contextlib import aclosing
 from fcntl import ioctl
 from pathlib import Path
@@ -37,7 +36,6 @@ from tests.kit.brokerctl import (
     brokerctl,
     called,
     harmless,
-    home,
     lines_of,
     paths_of,
     running,
@@ -48,12 +46,6 @@ EVIL = (
     "\x1b[31m \x1b]0;title\x07 \x9b2J \x90q\x9c \r\n \x08 \x7f \x00 \u202e \u200b "
     "\u2028 \U000e0001 \x1b[?1049h `id` \\x41 "
 )
-
-
-@pytest.fixture
-def env() -> Iterator[dict[str, str]]:
-    with home() as env:
-        yield env
 
 
 async def _fill(env: dict[str, str], count: int = 30) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator
 
 import pytest
 
@@ -20,7 +19,7 @@ from broker.ipc.audit.schema import (
     TransferBegin,
     TransferEnd,
 )
-from tests.kit.brokerctl import brokerctl, home, paths_of
+from tests.kit.brokerctl import brokerctl, paths_of
 
 WEB = {"sandbox": "web-1234", "lease": "aa", "service": "vitrail.Display", "stream": 2}
 NO = {"sandbox": "web-1234", "lease": "aa", "service": "vitrail.Audio", "stream": 3}
@@ -46,12 +45,6 @@ EVENTS = [
     ),
     StreamRefused(sandbox="web-1234", lease="aa", reason="a mistake", count=3),
 ]
-
-
-@pytest.fixture
-def env() -> Iterator[dict[str, str]]:
-    with home() as env:
-        yield env
 
 
 OPENED = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import open_log
 from broker.ipc.control.client import open_client
 from tests.kit.audit.log import event
-from tests.kit.brokerctl import brokerctl, home, paths_of
+from tests.kit.brokerctl import brokerctl, paths_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -107,12 +106,6 @@ async def test_best_effort_allows_counts_and_tells(tmp_path: Path, how: str) -> 
     said = await on_small_disk(tmp_path, "best-effort", how)
     assert (said["allowed"], said["denied"]) == (399, 0)
     assert sum(said["gaps"]) == 399 - said["recorded"] > 100
-
-
-@pytest.fixture
-def env() -> Iterator[dict[str, str]]:
-    with home() as env:
-        yield env
 
 
 async def start(env: dict[str, str]) -> None:

@@ -5,24 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from broker.authority.audit.proof.keys import KeyFile
 from broker.authority.audit.store import open_store
 from broker.helpers.process.spawn import run_tool
 from tests.kit.audit.log import event, fill
-from tests.kit.brokerctl import brokerctl, home, paths_of
+from tests.kit.brokerctl import brokerctl, paths_of
 
 SHIM = Path(__file__).parents[2] / "shims" / "vitrail_audit_check.py"
-
-
-@pytest.fixture
-def env() -> Iterator[dict[str, str]]:
-    with home() as env:
-        yield env
 
 
 async def test_a_log_is_verified_and_its_end_is_kept(env, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 
@@ -16,18 +15,12 @@ from tests.integration.test_file_dialogs import ASKS, pick
 from tests.kit.brokerctl import brokerctl, lines_of, running
 from tests.kit.desktop_portal import desktop_portal
 from tests.kit.eventually import eventually
-from tests.kit.needs import PID_NAMESPACES
+from tests.kit.needs import PID_NAMESPACES, requires
 from tests.kit.notified import notification_server
 from tests.kit.podman import SHARED, podman_settings, root_directory
 from tests.kit.world import world
 
-pytestmark = [
-    PID_NAMESPACES,
-    pytest.mark.skipif(
-        not all(map(shutil.which, ("mako", "dbus-daemon", "notify-send", "gdbus"))),
-        reason="mako, dbus-daemon, notify-send and gdbus are needed",
-    ),
-]
+pytestmark = [PID_NAMESPACES, requires("mako", "dbus-daemon", "notify-send", "gdbus")]
 RULES = """\
 vitrail.Notification + work @adminvm allow
 vitrail.Settings + work @adminvm allow
@@ -57,9 +50,7 @@ READ = " ".join((*PORTAL, "org.freedesktop.portal.Settings.ReadOne"))
 async def boxes(kind="persistent", rules=RULES, extra=None):
     """Yield the world and its screen; 'work' and 'personal' are records of boxes."""
     async with world(image=False, start=False, extra=extra) as w:
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "30-mine.policy").write_text(rules)
+        w.write_rules(rules)
         for name in ("work", "personal"):
             w.write_record(name, RECORD.format(name=name, kind=kind))
         async with notification_server(w.comp, w.environ) as screen:

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import msgspec
 import pytest
 
 from broker.ipc.control.api import ChordTrouble, ClipboardOffer
-from tests.kit.brokerctl import brokerctl, harmless, home, paths_of
+from tests.kit.brokerctl import brokerctl, harmless, paths_of
 from tests.kit.control import EMPTY_BOARD, ScriptedBroker, serving
-
-
-@pytest.fixture
-def env() -> Iterator[dict[str, str]]:
-    with home() as env:
-        yield env
-
 
 HELD = msgspec.structs.replace(
     EMPTY_BOARD,

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from broker.cli.devices.streams import stream_devices
 from broker.ipc.control.api import DevicesAnswer, DeviceStatus
-from tests.kit.brokerctl import brokerctl, harmless, home, paths_of
+from tests.kit.brokerctl import brokerctl, harmless, paths_of
 from tests.kit.control import ScriptedBroker, serving
 from tests.kit.sound.servers import microphone, sound_server
-
-
-@pytest.fixture
-def env() -> Iterator[dict[str, str]]:
-    with home() as env:
-        yield env
 
 
 def stick(**more) -> DeviceStatus:

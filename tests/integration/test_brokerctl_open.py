@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 
-import pytest
 import trio
 
 from broker.helpers.process.spawn import PIPE, spawn
-from tests.kit.brokerctl import brokerctl, called, home
-
-
-@pytest.fixture
-def env() -> Iterator[dict[str, str]]:
-    with home() as env:
-        yield env
+from tests.kit.brokerctl import brokerctl, called
 
 
 def test_arguments_are_addresses_or_names(env):

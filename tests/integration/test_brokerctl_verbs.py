@@ -7,7 +7,6 @@ import os
 import pty
 import signal
 import sys
-from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -25,15 +24,9 @@ from broker.ipc.control.api import (
 )
 from broker.ipc.control.client import open_client
 from broker.ipc.control.methods import GET_VERSION
-from tests.kit.brokerctl import Answer, brokerctl, home, lines_of, paths_of, running
+from tests.kit.brokerctl import Answer, brokerctl, lines_of, paths_of, running
 from tests.kit.control import LEASE, ScriptedBroker, serving
 from tests.kit.eventually import eventually
-
-
-@pytest.fixture
-def env() -> Iterator[dict[str, str]]:
-    with home() as env:
-        yield env
 
 
 @pytest.fixture

@@ -17,16 +17,11 @@ from tests.integration.test_camera import seeing
 from tests.integration.test_printing import answered
 from tests.integration.test_screen_share import COLOUR, sharing
 from tests.kit.eventually import eventually
+from tests.kit.needs import requires
 from tests.kit.wayland.browsing import clicked
 from tests.kit.wayland.compositor import pixels, wait_window, windows
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.skipif(
-        not all(map(shutil.which, ("waypipe", "mako", "dbus-daemon", "pipewire"))),
-        reason="waypipe, mako, dbus-daemon and pipewire are needed",
-    ),
-]
+pytestmark = [pytest.mark.long, requires("waypipe", "mako", "dbus-daemon", "pipewire")]
 PAGE = """<meta charset=utf-8><title>ready</title>
 <button id=b style="width: 100%; height: 95vh">Share</button>
 <video id=v autoplay muted style="width: 100%"></video><script>

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
 import trio
 
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
+from tests.kit.needs import requires
 from tests.kit.plain_guests import plain
 from tests.kit.world import world
 
-pytestmark = [
-    pytest.mark.skipif(
-        shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
-    ),
-    pytest.mark.skipif(
-        shutil.which("bwrap") is None, reason="services of the desktop need bubblewrap"
-    ),
-]
+pytestmark = requires("waypipe", "bwrap")
 RULES = """\
 vitrail.Call +as-user work vault     allow user=root
 vitrail.Call *        work vault     allow
@@ -50,13 +42,11 @@ def offer(w, name, text):
 
 @asynccontextmanager
 async def sandboxes():
-    async with world({}, start=False, image=False) as w:
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
-        (folder / "30-mine.policy").write_text(RULES)
-        await w.start()
-        async with plain(w, "work", "vault", tops={"vault": SERVICES}) as guests:
-            yield w, guests["work"], guests["vault"]
+    async with (
+        world({}, image=False, rules=RULES) as w,
+        plain(w, "work", "vault", tops={"vault": SERVICES}) as guests,
+    ):
+        yield w, guests["work"], guests["vault"]
 
 
 async def test_a_record_names_services():

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
 import trio
 
 from broker.ipc.control.api import Nothing, QuestionAnswerRequest
 from broker.ipc.control.methods import ANSWER, PENDING
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
+from tests.kit.needs import requires
 from tests.kit.plain_guests import plain
 from tests.kit.world import record, world
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
-)
+pytestmark = requires("waypipe")
 RULES = """\
 vitrail.Call +echo    work vault     allow
 vitrail.Call +env     work @default  allow target=vault
@@ -61,18 +58,19 @@ def offer(guest, services=SERVICES):
 
 @asynccontextmanager
 async def sandboxes(rules=RULES):
-    async with world(
-        {"app": record(), "absent": record("persistent", launch='image = "absent"')},
-        start=False,
-        image=False,
-    ) as w:
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
-        (folder / "30-mine.policy").write_text(rules)
-        await w.start()
-        async with plain(w, "work", "vault") as guests:
-            offer(guests["vault"])
-            yield w, guests["work"], guests["vault"]
+    async with (
+        world(
+            {
+                "app": record(),
+                "absent": record("persistent", launch='image = "absent"'),
+            },
+            image=False,
+            rules=rules,
+        ) as w,
+        plain(w, "work", "vault") as guests,
+    ):
+        offer(guests["vault"])
+        yield w, guests["work"], guests["vault"]
 
 
 async def test_a_call_carries_bytes_both_ways_and_the_exit_code():

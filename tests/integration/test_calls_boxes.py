@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-
-import pytest
 
 from broker.helpers.process.spawn import run_tool
 from tests.integration.test_ports import forwarded
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
-from tests.kit.needs import PID_NAMESPACES
+from tests.kit.needs import PID_NAMESPACES, requires
 from tests.kit.plain_guests import plain
 from tests.kit.world import world
 
-pytestmark = [
-    PID_NAMESPACES,
-    pytest.mark.skipif(
-        shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
-    ),
-]
+pytestmark = [PID_NAMESPACES, requires("waypipe")]
 RULES = """\
 vitrail.Call +as-user  @anyvm  vault  allow user=root
 vitrail.Call *         @anyvm  vault  allow
@@ -71,9 +63,7 @@ def deaf_ones():
 @asynccontextmanager
 async def sandboxes():
     async with world(image=False, start=False) as w:
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "30-mine.policy").write_text(RULES)
+        w.write_rules(RULES)
         w.write_record("vault", VAULT.format(seconds=SECONDS))
         w.write_record("box", BOX)
         await w.start()

@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
-
 from tests.kit.eventually import eventually
 from tests.kit.listening import takes_connections
+from tests.kit.needs import requires
 from tests.kit.plain_guests import plain
 from tests.kit.ssh import running
 from tests.kit.world import world
 
 PAGE = Path(__file__).parents[2] / "docs/calls.md"
-pytestmark = [
-    pytest.mark.skipif(
-        shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
-    ),
-    pytest.mark.skipif(
-        not all(map(shutil.which, ("gpg", "socat", "git", "pass"))),
-        reason="gnupg, socat, git and pass are needed",
-    ),
-]
+pytestmark = requires("waypipe", "gpg", "socat", "git", "pass")
 ME = "me@example.test"
 KEYS = """\
 %no-protection
@@ -49,17 +39,15 @@ def recipe(language):
 
 @asynccontextmanager
 async def sandboxes(rules):
-    async with world({}, start=False, image=False) as w:
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
-        (folder / "30-mine.policy").write_text(rules)
-        await w.start()
-        async with plain(w, "work", "vault") as guests:
-            try:
-                yield guests["work"], guests["vault"]
-            finally:
-                for guest in guests.values():
-                    gpg(guest, "gpgconf", "--kill", "all")
+    async with (
+        world({}, image=False, rules=rules) as w,
+        plain(w, "work", "vault") as guests,
+    ):
+        try:
+            yield guests["work"], guests["vault"]
+        finally:
+            for guest in guests.values():
+                gpg(guest, "gpgconf", "--kill", "all")
 
 
 def gpg(guest, *words, data=b""):

@@ -5,25 +5,16 @@ The guests are processes, leased by the host's broker; rules and keys are the vi
 
 from __future__ import annotations
 
-import shutil
 from contextlib import asynccontextmanager
-
-import pytest
 
 from tests.kit.eventually import eventually
 from tests.kit.link.two_brokers import two
+from tests.kit.needs import requires
 from tests.kit.plain_guests import plain
 from tests.kit.ssh import agent, made_key
 from tests.kit.world import record
 
-pytestmark = [
-    pytest.mark.skipif(
-        shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
-    ),
-    pytest.mark.skipif(
-        shutil.which("ssh-agent") is None, reason="needs openssh-client"
-    ),
-]
+pytestmark = requires("waypipe", "ssh-agent")
 RULES = """\
 vitrail.Call     +echo work vault allow
 vitrail.Call     +code work @default allow target=vault

@@ -8,19 +8,15 @@ before its pixels, and exits with a different error (PDF and image converters).
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from contextlib import asynccontextmanager
 
-import pytest
-
 from shims.files import services
+from tests.kit.needs import requires
 from tests.kit.plain_guests import plain
 from tests.kit.world import world
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
-)
+pytestmark = requires("waypipe")
 RULES = """\
 test.Sign    *        work  @default  allow  target=vault
 test.Ssh     *        work  vault     allow
@@ -58,9 +54,7 @@ print(child.wait())
 @asynccontextmanager
 async def sandboxes():
     async with world({}, start=False, image=False) as w:
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
-        (folder / "30-mine.policy").write_text(RULES)
+        folder = w.write_rules(RULES).parent
         await w.start()
         async with plain(w, "work", "vault") as guests:
             folder = guests["vault"].home / ".config/vitrail-services"

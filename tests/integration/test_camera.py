@@ -5,7 +5,6 @@ The guests are processes, so that no machine is booted.
 
 from __future__ import annotations
 
-import shutil
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -18,11 +17,9 @@ from tests.kit.brokerctl import brokerctl
 from tests.kit.cameras import camera, node, pipewire, portal_client
 from tests.kit.eventually import eventually
 from tests.kit.guest_notifications import bus_of, notifying
+from tests.kit.needs import requires
 
-pytestmark = pytest.mark.skipif(
-    not all(map(shutil.which, ("waypipe", "mako", "dbus-daemon", "pipewire"))),
-    reason="waypipe, mako, dbus-daemon and pipewire are needed",
-)
+pytestmark = requires("waypipe", "mako", "dbus-daemon", "pipewire")
 RULES = "vitrail.Camera + work @adminvm allow\n"
 
 

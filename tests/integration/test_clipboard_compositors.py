@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 
 import pytest
@@ -13,25 +12,15 @@ from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange.messages import Outcome
 from tests.kit.clipboard.client import TEXT, Guest, gives, guest, serves, takes
 from tests.kit.clipboard.stand import Desk, desk
+from tests.kit.needs import requires
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 SECRET = b"over the wall"
 KINDS = [
     "sway",
     "weston",
-    pytest.param(
-        "kwin",
-        marks=pytest.mark.skipif(
-            not shutil.which("kwin_wayland"), reason="kwin-wayland is missing"
-        ),
-    ),
-    pytest.param(
-        "mutter",
-        marks=pytest.mark.skipif(
-            not all(map(shutil.which, ("mutter", "dbus-run-session", "bwrap"))),
-            reason="mutter, dbus or bubblewrap is missing",
-        ),
-    ),
+    pytest.param("kwin", marks=requires("kwin_wayland")),
+    pytest.param("mutter", marks=requires("mutter", "dbus-run-session", "bwrap")),
 ]
 
 

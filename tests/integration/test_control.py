@@ -47,6 +47,7 @@ from broker.ipc.control.types.faults import NotFoundError
 from tests.kit import control as kit
 from tests.kit.control import LEASE, ScriptedBroker, serving
 from tests.kit.eventually import eventually
+from tests.kit.needs import requires
 
 
 @pytest.fixture(params=["here", "forwarded"], autouse=True)
@@ -316,10 +317,7 @@ async def test_the_reference_client_finds_and_calls_everything(path: Path) -> No
         assert json.loads(status)["policy"]["digest"] == "d" * 64
 
 
-@pytest.mark.skipif(
-    not shutil.which("varlinkctl"),
-    reason="varlinkctl is not installed (systemd 255 and later have it)",
-)
+@requires("varlinkctl")
 async def test_varlinkctl(path: Path) -> None:
     tool = shutil.which("varlinkctl") or ""
     async with serving(path, ScriptedBroker()):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import configparser
 import os
-import shutil
 import stat
 from importlib import resources
 from pathlib import Path
@@ -13,6 +12,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from broker.helpers.process.spawn import run_tool
+from tests.kit.needs import requires
 
 FOLDER = Path(str(resources.files("broker"))) / "data/desktop"
 COMMAND = "brokerctl menu open --"
@@ -69,10 +69,7 @@ async def test_the_script_of_nautilus_hands_each_selected_path_over(
     assert called == [w for path in paths for w in (*words, path)]
 
 
-@pytest.mark.skipif(
-    shutil.which("desktop-file-validate") is None,
-    reason="desktop-file-validate is not installed",
-)
+@requires("desktop-file-validate")
 @pytest.mark.parametrize("entry", ["Open", "Prompt"])
 async def test_the_desktop_file_is_valid(entry):
     await run_tool(["desktop-file-validate", FOLDER / f"io.vitrail.{entry}.desktop"])

@@ -6,23 +6,16 @@ The guests are processes, so that no machine is booted.
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import asynccontextmanager
-
-import pytest
 
 from broker.helpers.process.spawn import DEVNULL, run_tool, spawn
 from tests.kit.desktop_portal import desktop_portal
 from tests.kit.eventually import eventually
 from tests.kit.guest_notifications import bus_of, notifying
+from tests.kit.needs import requires
 from tests.kit.world import record
 
-pytestmark = pytest.mark.skipif(
-    not all(
-        map(shutil.which, ("waypipe", "mako", "dbus-daemon", "gsettings", "gdbus"))
-    ),
-    reason="waypipe, mako, dbus-daemon, gsettings and gdbus are needed",
-)
+pytestmark = requires("waypipe", "mako", "dbus-daemon", "gsettings", "gdbus")
 RULES = "vitrail.Settings + work @adminvm allow\n"
 PORTAL = (
     *("gdbus", "call", "--session", "-d", "org.freedesktop.portal.Desktop"),

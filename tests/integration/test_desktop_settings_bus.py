@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
-import pytest
 import trio
 from jeepney import MessageType, new_error, new_method_return
 from jeepney.bus_messages import message_bus
@@ -13,11 +10,10 @@ from jeepney.io.trio import open_dbus_connection
 from broker.viewer.looks import DesktopSettings
 from broker.viewer.orders.filtered_bus import FilteredBus
 from tests.integration.test_notification_server import bus
+from tests.kit.needs import requires
 from tests.kit.session import starter_of_orders
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("dbus-daemon") is None, reason="dbus-daemon is needed"
-)
+pytestmark = requires("dbus-daemon")
 LOOKS = "org.freedesktop.appearance"
 
 

@@ -74,9 +74,7 @@ async def domain(monkeypatch):
                 with trio.CancelScope(shield=True):
                     await virsh("destroy", "vt")
         finally:
-            daemon.kill()
-            with trio.CancelScope(shield=True):
-                await daemon.wait()
+            await daemon.kill_and_wait()
 
 
 async def test_libvirt_that_has_no_such_device_is_reported_and_nothing_stays(

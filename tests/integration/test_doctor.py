@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -26,15 +25,9 @@ from broker.ipc.control.types.status import LinkStatus
 from broker.net.link.keys import BrokerIdentity, Peer
 from broker.net.link.wire_types import Role
 from broker.net.link_service.key_store import LinkStore
-from tests.kit.brokerctl import brokerctl, home, paths_of
+from tests.kit.brokerctl import brokerctl, paths_of
 from tests.kit.control import ScriptedBroker, serving
 from tests.kit.sound.servers import SERVERS, sound_server
-
-
-@pytest.fixture
-def env() -> Iterator[dict[str, str]]:
-    with home() as env:
-        yield env
 
 
 @pytest.fixture

@@ -20,14 +20,12 @@ from tests.integration.test_desktop_settings import PORTAL
 from tests.kit.desktop_portal import desktop_portal
 from tests.kit.eventually import eventually
 from tests.kit.guest_notifications import bus_of, notifying
+from tests.kit.needs import requires
 from tests.kit.wayland.browsing import clicked
 from tests.kit.wayland.compositor import short_directory, wait_window, windows
 from tests.kit.wayland.input import CONTROL, Keyboard
 
-pytestmark = pytest.mark.skipif(
-    not all(map(shutil.which, ("waypipe", "mako", "dbus-daemon", "gdbus", "wtype"))),
-    reason="waypipe, mako, dbus-daemon, gdbus and wtype are needed",
-)
+pytestmark = requires("waypipe", "mako", "dbus-daemon", "gdbus", "wtype")
 PROPERTY = "org.freedesktop.DBus.Properties.Get"
 ENTER, PACE_SECONDS = 28, 0.4
 RULES = "vitrail.FileDialog * work @adminvm allow\n"

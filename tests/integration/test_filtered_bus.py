@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 from contextlib import asynccontextmanager
@@ -14,12 +13,10 @@ import trio
 from broker.ipc.session.bus_orders import ConnectBus
 from broker.viewer.orders.filtered_bus import FilteredBus, bus_on
 from tests.integration.test_notification_server import bus
+from tests.kit.needs import requires
 from tests.kit.session import starter_of_orders
 
-pytestmark = pytest.mark.skipif(
-    not all(map(shutil.which, ("dbus-daemon", "xdg-dbus-proxy"))),
-    reason="dbus-daemon and xdg-dbus-proxy are needed",
-)
+pytestmark = requires("dbus-daemon", "xdg-dbus-proxy")
 
 
 @asynccontextmanager

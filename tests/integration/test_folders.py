@@ -52,9 +52,7 @@ async def a_box(rules=RULES):
             (home / name / "file").write_text(name)
         w.environ["HOME"] = str(home)
         w.write_record("work", RECORD.format(shared=home / "docs"))
-        policy = w.paths.config[0] / "policy.d"
-        policy.mkdir(parents=True)
-        (policy / "30-mine.policy").write_text(rules)
+        w.write_rules(rules)
         await w.start()
         async with running("run", "-q", "work", env=w.environ):
             begin = await w.wait_event("lease.begin", sandbox="work")
@@ -207,9 +205,7 @@ async def test_folders_of_a_podman_container():
             shared=home / "docs", root=root_directory(w.base), binds=binds
         )
         w.write_record("work", text)
-        policy = w.paths.config[0] / "policy.d"
-        policy.mkdir(parents=True)
-        (policy / "30-mine.policy").write_text(RULES)
+        w.write_rules(RULES)
         await w.start()
         async with running("run", "-q", "work", env=w.environ):
             await w.wait_event("folder.shared", sandbox="work")

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-import pytest
 import trio
 from jeepney.bus_messages import message_bus
 from jeepney.io.trio import open_dbus_router
 
 from broker.helpers.process.spawn import PIPE, spawn
 from tests.kit.eventually import eventually
+from tests.kit.needs import requires
 from tests.kit.wayland.compositor import short_directory
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("dbus-daemon") is None, reason="dbus-daemon is needed"
-)
+pytestmark = requires("dbus-daemon")
 ROOT = Path(__file__).parents[2]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import runpy
-import shutil
 import signal
 import socket
 import sys
@@ -19,13 +18,12 @@ import trio
 from broker.core import limits
 from broker.helpers.process.spawn import has_ended, spawn
 from broker.ipc import agent
+from tests.kit.needs import requires
 from tests.kit.shims import guest_program
 from tests.kit.vm.agent_broker import AgentBroker
 
 SHIM = Path(guest_program())
-needs_waypipe = pytest.mark.skipif(
-    shutil.which("waypipe") is None, reason="waypipe is not installed"
-)
+needs_waypipe = requires("waypipe")
 
 
 @contextlib.asynccontextmanager

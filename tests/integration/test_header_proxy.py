@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.eventually import eventually
+from tests.kit.needs import requires
 from tests.kit.plain_guests import plain
 from tests.kit.ssh import running
 from tests.kit.world import world
@@ -19,9 +20,7 @@ from tests.kit.world import world
 PAGE = Path(__file__).parents[2] / "docs/calls.md"
 NGINX = "/usr/sbin/nginx"
 pytestmark = [
-    pytest.mark.skipif(
-        shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
-    ),
+    requires("waypipe"),
     pytest.mark.skipif(
         not all(map(shutil.which, ("git", "curl", "openssl")))
         or not Path(NGINX).exists(),
@@ -107,10 +106,8 @@ def served(folder, port):
 async def test_a_token_is_added_outside_of_the_sandbox():
     there, outside, inside = free_ports(3)
     async with world({}, start=False, image=False) as w:
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
         rule = f"vitrail.Tcp +{outside} work proxy allow\n"
-        (folder / "30-mine.policy").write_text(rule)
+        w.write_rules(rule)
         await w.start()
         server, place = w.base / "server", w.base / "proxy-files"
         text = served(server, there)

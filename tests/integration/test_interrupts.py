@@ -13,7 +13,7 @@ import trio
 from broker.authority.audit.store import open_store
 from broker.cli.verbs import VERBS
 from broker.ipc.control.api import RunItem
-from tests.kit.brokerctl import home, paths_of, running
+from tests.kit.brokerctl import paths_of, running
 from tests.kit.control import ScriptedBroker, serving
 from tests.kit.eventually import eventually
 
@@ -24,12 +24,6 @@ WAITING = [
     ["logs", "--follow", "work"],
     ["lease", "acquire", "work", "--cid", "42"],
 ]
-
-
-@pytest.fixture
-def env() -> Iterator[dict[str, str]]:
-    with home() as env:
-        yield env
 
 
 @pytest.fixture(autouse=True)

@@ -36,9 +36,7 @@ async def verdict_of(sock, offer):
 async def asked(text=ASK):
     """A viewer with that rule, and a stream of a leased sandbox that it has taken."""
     async with two(start=False, image=False) as t:
-        folder = t.viewer.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
-        (folder / "30-ask.policy").write_text(text)
+        t.viewer.write_rules(text, "30-ask")
         await t.viewer.start()
         try:
             async with link_host(t) as epoch:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-import shutil
-
-import pytest
 
 from broker.cli.run.start import end_broker
 from tests.integration.test_calls import offer
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
 from tests.kit.guest_notifications import bus_of, notify_send, notifying
+from tests.kit.needs import requires
 
-pytestmark = pytest.mark.skipif(
-    not all(map(shutil.which, ("waypipe", "mako", "dbus-daemon", "notify-send"))),
-    reason="waypipe, mako, dbus-daemon and notify-send are needed",
-)
+pytestmark = requires("waypipe", "mako", "dbus-daemon", "notify-send")
 RULES = """\
 vitrail.Call         *  work  vault     allow
 vitrail.FileCopy     *  work  @adminvm  allow

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import tomllib
 import xml.dom.minidom
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -17,14 +16,8 @@ import pytest
 
 from broker.ipc.control.api import SandboxStatus
 from policy.records.loader import load_records
-from tests.kit.brokerctl import brokerctl, home, paths_of
+from tests.kit.brokerctl import brokerctl, paths_of
 from tests.kit.control import ScriptedBroker, serving
-
-
-@pytest.fixture
-def env() -> Iterator[dict[str, str]]:
-    with home() as env:
-        yield env
 
 
 def record_of(env, name):

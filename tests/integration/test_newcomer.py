@@ -12,7 +12,6 @@ import shlex
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -21,17 +20,11 @@ import trio
 
 from broker.core.services import PORTS
 from broker.helpers.process.spawn import PIPE, spawn
-from tests.kit.brokerctl import Answer, brokerctl, home, lines_of, paths_of, running
+from tests.kit.brokerctl import Answer, brokerctl, lines_of, paths_of, running
 
 DEMO = (Path(__file__).parents[2] / "broker/data/sandboxes.d/demo.toml").read_text()
 START = "import sys; from broker.cli.app import main; sys.exit(main())"
 BROKER = "from broker.programs.local import main; main()"
-
-
-@pytest.fixture
-def env() -> Iterator[dict[str, str]]:
-    with home() as env:
-        yield env
 
 
 def write_record(env: dict[str, str], name: str, text: str) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -19,13 +18,12 @@ from broker.viewer.notifications.desktop_server import DesktopServer, ServerTold
 from broker.viewer.orders.filtered_bus import FilteredBus
 from tests.kit.eventually import eventually
 from tests.kit.listening import takes_connections
+from tests.kit.needs import requires
 from tests.kit.notified import no_other_server
 from tests.kit.session import starter_of_orders
 from tests.kit.wayland.compositor import short_directory
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("dbus-daemon") is None, reason="dbus-daemon is needed"
-)
+pytestmark = requires("dbus-daemon")
 NAME = "org.freedesktop.Notifications"
 PLACE = DBusAddress("/org/freedesktop/Notifications", bus_name=NAME, interface=NAME)
 

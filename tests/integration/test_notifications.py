@@ -17,12 +17,10 @@ from broker.helpers.process.spawn import DEVNULL, PIPE, run_tool, spawn
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
 from tests.kit.guest_notifications import bus_of, notify_send, notifying
+from tests.kit.needs import requires
 from tests.kit.wayland.compositor import pixels
 
-pytestmark = pytest.mark.skipif(
-    not all(map(shutil.which, ("waypipe", "mako", "dbus-daemon", "notify-send"))),
-    reason="waypipe, mako, dbus-daemon and notify-send are needed",
-)
+pytestmark = requires("waypipe", "mako", "dbus-daemon", "notify-send")
 RULES = """\
 vitrail.Notification +         work     @adminvm allow
 vitrail.Notification +critical work     @adminvm allow

@@ -6,20 +6,16 @@ The guests are processes, so that no machine is booted.
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
-
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
+from tests.kit.needs import requires
 from tests.kit.plain_guests import plain
 from tests.kit.world import descriptors, record, world
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
-)
+pytestmark = requires("waypipe")
 RULES = """\
 vitrail.OpenURL  * work @default  allow target=personal scheme=https rate=4/min
 vitrail.OpenFile * work @default  allow target=personal max-size=1M
@@ -40,9 +36,7 @@ async def sandboxes(rules=RULES):
         home = w.base / "person"
         home.mkdir()
         w.environ["HOME"] = str(home)
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
-        (folder / "30-mine.policy").write_text(rules)
+        w.write_rules(rules)
         await w.start()
         async with plain(w, "work", "personal") as guests:
             yield w, guests["work"], guests["personal"]
@@ -297,10 +291,7 @@ async def test_nothing_comes_back_without_a_rule():
         assert (mine.read_text(), os.listdir(work.home)) == ("mine", ["notes.txt"])
 
 
-@pytest.mark.skipif(
-    shutil.which("dbus-run-session") is None or shutil.which("gdbus") is None,
-    reason="dbus-run-session and gdbus (libglib2.0-bin) are needed",
-)
+@requires("dbus-run-session", "gdbus")
 async def test_the_portal_of_addresses_and_files_leads_to_the_rules():
     """By gdbus, and by GLib's own client of the portal."""
     async with sandboxes() as (w, work, personal):

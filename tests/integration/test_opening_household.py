@@ -11,18 +11,16 @@ from contextlib import asynccontextmanager
 from importlib import resources
 from pathlib import Path
 
-import pytest
 import trio
 
 from broker.ipc.control.api import Nothing, QuestionAnswerRequest
 from broker.ipc.control.methods import ANSWER, PENDING
 from tests.kit.eventually import eventually
+from tests.kit.needs import requires
 from tests.kit.plain_guests import plain
 from tests.kit.world import record, world
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
-)
+pytestmark = requires("waypipe")
 RULES = Path(str(resources.files("broker"))) / "data/policy.d/90-household.policy"
 TOPS = {
     "work": 'tags = ["trusted"]',

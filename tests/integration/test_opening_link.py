@@ -6,21 +6,17 @@ The guests are processes, leased by the host's broker; the rules are the viewer'
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import asynccontextmanager
 from pathlib import Path
-
-import pytest
 
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
 from tests.kit.link.two_brokers import two
+from tests.kit.needs import requires
 from tests.kit.plain_guests import plain
 from tests.kit.world import record
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
-)
+pytestmark = requires("waypipe")
 RULES = """\
 vitrail.OpenURL  * work @default allow target=personal scheme=https
 vitrail.OpenFile * work @default allow target=personal max-size=1M
@@ -36,9 +32,7 @@ async def far_sandboxes():
     async with two(records, image=False) as t:
         home = t.viewer.base / "person"
         home.mkdir()
-        policy = t.viewer.paths.config[0] / "policy.d"
-        policy.mkdir(parents=True, exist_ok=True)
-        (policy / "30-mine.policy").write_text(RULES)
+        t.viewer.write_rules(RULES)
 
         async def ruled():
             return (await t.viewer.status()).policy.rules == 4

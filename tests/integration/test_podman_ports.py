@@ -37,11 +37,7 @@ async def test_a_port_of_a_container_is_reached_by_the_user():
         podman_settings() as settings,
         world({}, start=False, image=False, extra=settings) as w,
     ):
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
-        (folder / "30-mine.policy").write_text(
-            f"vitrail.Tcp +{port} @adminvm work allow\n"
-        )
+        w.write_rules(f"vitrail.Tcp +{port} @adminvm work allow\n")
         shared = ", ".join(f'"{path}"' for path in SHARED if Path(path).exists())
         root = root_directory(w.base)
         w.write_record("work", RECORD.format(root=root, shared=shared))

@@ -5,7 +5,6 @@ weston 10 in a window makes no lock active, of a program without the filter neit
 
 from __future__ import annotations
 
-import shutil
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -13,6 +12,7 @@ import pytest
 
 from broker.core.streams.wayland_rules import WindowRules
 from broker.jail.wayland.handlers.constraints import MANAGER
+from tests.kit.needs import requires
 from tests.kit.wayland.client import Window
 from tests.kit.wayland.compositor import desktop
 from tests.kit.wayland.input import Pointer
@@ -95,12 +95,7 @@ def play(client: Window, it: Stand, mouse: Pointer, kind: str) -> None:
     "kind",
     [
         "sway",
-        pytest.param(
-            "kwin",
-            marks=pytest.mark.skipif(
-                not shutil.which("kwin_wayland"), reason="kwin-wayland is missing"
-            ),
-        ),
+        pytest.param("kwin", marks=requires("kwin_wayland")),
     ],
 )
 async def test_a_locked_pointer_stays_and_moves_again_after_the_lock(kind):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -19,12 +18,11 @@ import trio
 from broker.session import loopback_ports
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
+from tests.kit.needs import requires
 from tests.kit.plain_guests import plain
 from tests.kit.world import world
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
-)
+pytestmark = requires("waypipe")
 BULK = 5_000_000
 
 
@@ -47,13 +45,11 @@ async def server(handler=_shout):
 
 @asynccontextmanager
 async def sandboxes(rules):
-    async with world({}, start=False, image=False) as w:
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
-        (folder / "30-mine.policy").write_text(rules)
-        await w.start()
-        async with plain(w, "work", "vault") as guests:
-            yield w, guests["work"], guests["vault"]
+    async with (
+        world({}, image=False, rules=rules) as w,
+        plain(w, "work", "vault") as guests,
+    ):
+        yield w, guests["work"], guests["vault"]
 
 
 @asynccontextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from broker.helpers.prompt.dialog import FRAME, lay_out
 from broker.helpers.prompt.paint import _INERT
 from broker.ipc import prompt as m
 from tests.kit.eventually import eventually
+from tests.kit.needs import requires
 from tests.kit.prompting import MANY, agent, hands, question
 from tests.kit.wayland.compositor import pixels, short_directory, windows
 from tests.kit.wayland.stand import nested
@@ -293,9 +293,7 @@ async def test_on_a_screen_of_twice_the_pixels():
         pytest.param(
             "kwin",
             True,
-            marks=pytest.mark.skipif(
-                not shutil.which("kwin_wayland"), reason="kwin-wayland is missing"
-            ),
+            marks=requires("kwin_wayland"),
         ),
     ],
 )

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import asynccontextmanager
 
-import pytest
 import trio
 
 from broker.authority.questions.prompts import Questions
@@ -17,15 +15,13 @@ from broker.ipc import prompt as m
 from broker.ipc.authority import QuestionWaits
 from tests.kit.helper_starter import helper_starter
 from tests.kit.link.roles import journal
+from tests.kit.needs import requires
 from tests.kit.prompting import KEYS, agent, question
 from tests.kit.wayland.client import Window
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.wayland.mutter_person import GnomeKeyboard, gnome
 
-pytestmark = pytest.mark.skipif(
-    not all(map(shutil.which, ("mutter", "dbus-run-session", "bwrap"))),
-    reason="mutter, dbus or bubblewrap is missing",
-)
+pytestmark = requires("mutter", "dbus-run-session", "bwrap")
 ASKED = question()
 YES = PersonAnswer(allow=True, target="dom0", by="person")
 

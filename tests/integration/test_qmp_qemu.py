@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 from contextlib import suppress
@@ -19,11 +18,10 @@ from broker.host.vmm.qemu_arguments import Accel, Network
 from broker.host.vmm.qmp import QmpError, open_qmp
 from broker.host.vmm.running import Vm
 from broker.host.vmm.vm_state import VmState
+from tests.kit.needs import requires
 from tests.kit.wayland.compositor import short_directory
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("qemu-system-x86_64") is None, reason="QEMU is not installed"
-)
+pytestmark = requires("qemu-system-x86_64")
 
 
 @pytest.fixture

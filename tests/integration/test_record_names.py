@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-import pytest
 
 from broker.authority.audit.store import open_store
 from broker.ipc.audit.schema import LeaseBegin, StreamOpened
 from broker.ipc.control import methods
 from broker.ipc.control.api import Exited, OpenItem, RunItem, SandboxStatus, Started
 from broker.ipc.control.method import serves
-from tests.kit.brokerctl import brokerctl, home, paths_of
+from tests.kit.brokerctl import brokerctl, paths_of
 from tests.kit.control import ScriptedBroker, serving
-
-
-@pytest.fixture
-def env() -> Iterator[dict[str, str]]:
-    with home() as env:
-        yield env
 
 
 def sandbox(name, record):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from contextlib import asynccontextmanager
 
 import pytest
@@ -19,14 +18,13 @@ from tests.integration.test_tray import BAR, WATCHER, bus
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
 from tests.kit.guest_notifications import bus_of, notifying
+from tests.kit.needs import requires
+from tests.kit.waybar import waybar
 from tests.kit.wayland.compositor import pixels
 from tests.kit.wayland.input import Pointer
 from tests.kit.world import record
 
-pytestmark = pytest.mark.skipif(
-    not all(map(shutil.which, ("waypipe", "mako", "dbus-daemon", "waybar", "gdbus"))),
-    reason="waypipe, mako, dbus-daemon, waybar and gdbus are needed",
-)
+pytestmark = requires("waypipe", "mako", "dbus-daemon", "waybar", "gdbus")
 RULES = "vitrail.Tray + work @adminvm allow\n"
 QT = """
 import sys
@@ -61,12 +59,7 @@ async def panel(w):
 
     The seat has the pointer before the panel starts, as in ``test_tray``.
     """
-    folder = w.base / "bar"
-    folder.mkdir()
-    (folder / "config").write_text(json.dumps(BAR))
-    (folder / "style").write_text("window#waybar { background: #202020; }")
-    words = ["waybar", "-c", f"{folder}/config", "-s", f"{folder}/style"]
-    env = {**os.environ, **w.comp.environment, **w.environ}
+    words, env = waybar(w, BAR)
 
     async def there():
         try:

@@ -12,16 +12,11 @@ import pytest
 
 from shims.files.page_writers import write_png
 from tests.kit.brokerctl import brokerctl
-from tests.kit.needs import PID_NAMESPACES
+from tests.kit.needs import PID_NAMESPACES, requires
 from tests.kit.plain_guests import plain
 from tests.kit.world import world
 
-pytestmark = [
-    PID_NAMESPACES,
-    pytest.mark.skipif(
-        shutil.which("pdftoppm") is None, reason="reading PDF needs poppler-utils"
-    ),
-]
+pytestmark = [PID_NAMESPACES, requires("pdftoppm")]
 RECORD = """\
 class = "disposable"
 display = "none"
@@ -207,15 +202,11 @@ command = ["vitrail-sanitize"]
 """
 
 
-@pytest.mark.skipif(
-    shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
-)
+@requires("waypipe")
 async def test_a_sandbox_has_its_document_made_harmless_by_a_call():
     """What the other one gives back is pixels; the caller writes the new document."""
     async with documents() as (w, _):
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
-        (folder / "30-mine.policy").write_text(CALLED)
+        w.write_rules(CALLED)
         async with plain(w, "work", "reader", tops={"reader": SERVICE}) as guests:
             work = guests["work"]
             (work.home / "a.pdf").write_bytes(PDF)

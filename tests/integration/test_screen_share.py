@@ -7,7 +7,6 @@ no machine is booted.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -21,13 +20,11 @@ from tests.kit.brokerctl import brokerctl
 from tests.kit.cameras import pipewire
 from tests.kit.eventually import eventually
 from tests.kit.guest_notifications import bus_of, notifying
+from tests.kit.needs import requires
 from tests.kit.screen_casts import screen_portal, sharer
 from tests.kit.wayland.compositor import pixels, wait_window, windows
 
-pytestmark = pytest.mark.skipif(
-    not all(map(shutil.which, ("waypipe", "mako", "dbus-daemon", "pipewire"))),
-    reason="waypipe, mako, dbus-daemon and pipewire are needed",
-)
+pytestmark = requires("waypipe", "mako", "dbus-daemon", "pipewire")
 RULES = "vitrail.ScreenShare + work @adminvm allow\n"
 COLOUR = (0x00, 0x9E, 0x73)
 REFUSED = 1

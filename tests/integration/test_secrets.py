@@ -10,13 +10,12 @@ import pytest
 
 from tests.kit.eventually import eventually
 from tests.kit.keyring import HAS_KEYRING, keyring, store
+from tests.kit.needs import requires
 from tests.kit.plain_guests import plain
 from tests.kit.world import world
 
 pytestmark = [
-    pytest.mark.skipif(
-        shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
-    ),
+    requires("waypipe"),
     pytest.mark.skipif(not HAS_KEYRING, reason="needs gnome-keyring, libsecret-tools"),
 ]
 RULES = """\
@@ -30,9 +29,7 @@ vitrail.Secret +few   work @adminvm allow rate=1/min
 @asynccontextmanager
 async def sandboxes():
     async with world({}, start=False, image=False) as w, keyring(w.base / "k") as env:
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
-        (folder / "30-mine.policy").write_text(RULES)
+        w.write_rules(RULES)
         for name, secret in (("git", "s3cret\n"), ("other", "0ther"), ("few", "f3w")):
             store(env, name, secret)
         name = "DBUS_SESSION_BUS_ADDRESS"

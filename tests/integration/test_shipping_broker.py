@@ -41,10 +41,7 @@ async def broker(env: dict[str, str]) -> AsyncIterator[None]:
         with trio.fail_after(60):
             assert await child.stop(30) == 0
     finally:
-        if child.returncode is None:
-            child.kill()
-            with trio.CancelScope(shield=True):
-                await child.wait()
+        await child.kill_and_wait()
         for pipe in (child.popen.stdout, child.popen.stderr):
             assert pipe is not None
             pipe.close()

@@ -12,19 +12,11 @@ import pytest
 from tests.integration.test_box_session_bus import CONTAINER
 from tests.integration.test_ssh_keys import sandboxes, uses
 from tests.kit.brokerctl import brokerctl
-from tests.kit.needs import PID_NAMESPACES
+from tests.kit.needs import PID_NAMESPACES, requires
 from tests.kit.podman import SHARED, podman_settings, root_directory
 from tests.kit.ssh import agent
 
-pytestmark = [
-    PID_NAMESPACES,
-    pytest.mark.skipif(
-        shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
-    ),
-    pytest.mark.skipif(
-        not Path("/usr/sbin/sshd").exists(), reason="needs openssh-server"
-    ),
-]
+pytestmark = [PID_NAMESPACES, requires("waypipe", "/usr/sbin/sshd")]
 USER = getpass.getuser()
 RULES = """\
 vitrail.SshAgent  *     work  @adminvm  allow  key=work@desk

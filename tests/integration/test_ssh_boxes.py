@@ -58,9 +58,7 @@ pytestmark = [
 async def served():
     """A box with an sshd; gives its world and the words of an ssh client."""
     async with world({}, start=False, image=False) as w:
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
-        (folder / "30-mine.policy").write_text(RULES)
+        w.write_rules(RULES)
         key = w.base / "key"
         await run_tool(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)])
         w.write_record("work", RECORD.format(key=key))

@@ -25,18 +25,12 @@ from tests.integration.test_ssh_keys import (
     uses,
 )
 from tests.kit.eventually import eventually
+from tests.kit.needs import requires
 from tests.kit.ssh import agent, made_key
 
 SOFTHSM = Path("/usr/lib/softhsm/libsofthsm2.so")
 TOKEN_SOURCE = Path(__file__).parents[1] / "kit/ssh_token.c"
-pytestmark = [
-    pytest.mark.skipif(
-        shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
-    ),
-    pytest.mark.skipif(
-        not Path("/usr/sbin/sshd").exists(), reason="needs openssh-server"
-    ),
-]
+pytestmark = requires("waypipe", "/usr/sbin/sshd")
 PIN = "1234"
 RULES = f"""\
 vitrail.SshAgent +list         work @adminvm allow

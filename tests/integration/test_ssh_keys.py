@@ -15,18 +15,12 @@ import pytest
 
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
+from tests.kit.needs import requires
 from tests.kit.plain_guests import plain
 from tests.kit.ssh import agent, certified, host, made_key, public
 from tests.kit.world import world
 
-pytestmark = [
-    pytest.mark.skipif(
-        shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
-    ),
-    pytest.mark.skipif(
-        not Path("/usr/sbin/sshd").exists(), reason="needs openssh-server"
-    ),
-]
+pytestmark = requires("waypipe", "/usr/sbin/sshd")
 USER = getpass.getuser()
 RULES = f"""\
 vitrail.SshAgent +sign.git    work @adminvm allow key=work@desk
@@ -46,9 +40,7 @@ def made_keys(base):
 async def sandboxes(rules=RULES, extra=None, *, make=made_keys, start=agent):
     """``make`` makes keys in a directory, ``start`` an agent in another one with them."""
     async with world({}, start=False, image=False, extra=extra) as w:
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
-        (folder / "30-mine.policy").write_text(rules)
+        w.write_rules(rules)
         keys = make(w.base / "keys")
         there = host(w.base / "sshd", *keys)
         async with start(w.base / "agent", *keys) as sock:

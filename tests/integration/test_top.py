@@ -10,7 +10,6 @@ import select
 import struct
 import termios
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack, asynccontextmanager
 
 import msgspec
@@ -27,14 +26,8 @@ from broker.ipc.control.api import (
     WindowStatus,
 )
 from tests.integration.test_attached import brokerctl as started
-from tests.kit.brokerctl import brokerctl, home, paths_of
+from tests.kit.brokerctl import brokerctl, paths_of
 from tests.kit.control import ScriptedBroker, serving
-
-
-@pytest.fixture
-def env() -> Iterator[dict[str, str]]:
-    with home() as env:
-        yield env
 
 
 def broker() -> ScriptedBroker:

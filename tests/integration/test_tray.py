@@ -7,22 +7,18 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from contextlib import asynccontextmanager
-
-import pytest
 
 from broker.helpers.process.spawn import DEVNULL, run_tool, spawn
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
 from tests.kit.guest_notifications import notifying
+from tests.kit.needs import requires
+from tests.kit.waybar import waybar
 from tests.kit.wayland.compositor import pixels
 from tests.kit.wayland.input import Pointer
 
-pytestmark = pytest.mark.skipif(
-    not all(map(shutil.which, ("waypipe", "mako", "dbus-daemon", "waybar", "gdbus"))),
-    reason="waypipe, mako, dbus-daemon, waybar and gdbus are needed",
-)
+pytestmark = requires("waypipe", "mako", "dbus-daemon", "waybar", "gdbus")
 RULES = "vitrail.Notification + work @adminvm allow\n"
 BAR = {
     "layer": "top",
@@ -39,12 +35,7 @@ WATCHER = ("org.kde.StatusNotifierWatcher", "/StatusNotifierWatcher")
 @asynccontextmanager
 async def in_panel(w):
     """Yield the item's name on the bus, the programs' environment, and a pointer."""
-    folder = w.base / "bar"
-    folder.mkdir()
-    (folder / "config").write_text(json.dumps(BAR))
-    (folder / "style").write_text("window#waybar { background: #202020; }")
-    words = ["waybar", "-c", f"{folder}/config", "-s", f"{folder}/style"]
-    env = {**os.environ, **w.comp.environment, **w.environ}
+    words, env = waybar(w, BAR)
     # The seat has a pointer before the panel starts: a press that is sent before a
     # program has asked for the new pointer is not delivered to it.
     with Pointer(w.comp.display, (1280, 800)) as pointer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import asynccontextmanager
 
 import pytest
@@ -15,11 +14,10 @@ from broker.host.devices.qemu import QemuDevice
 from broker.host.vmm.qmp import open_qmp
 from tests.kit.eventually import eventually
 from tests.kit.listening import takes_connections
+from tests.kit.needs import requires
 from tests.kit.wayland.compositor import short_directory
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("qemu-system-x86_64") is None, reason="QEMU is not installed"
-)
+pytestmark = requires("qemu-system-x86_64")
 
 
 @asynccontextmanager
@@ -58,9 +56,7 @@ async def machine(*devices):
                 yield qmp
                 nursery.cancel_scope.cancel()
         finally:
-            child.kill()
-            with trio.CancelScope(shield=True):
-                await child.wait()
+            await child.kill_and_wait()
 
 
 async def left(qmp):

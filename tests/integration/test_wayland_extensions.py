@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 
 from broker.core.streams.wayland_rules import WindowRules
 from tests.integration.test_wayland_newer import PAINT
+from tests.kit.needs import requires
 from tests.kit.wayland.client import Window
 from tests.kit.wayland.pixels import frames, mask
 from tests.kit.wayland.resizing import kept, picture_name
@@ -33,12 +32,7 @@ NEEDED = {
 DENIED = {"wp_pointer_warp_v1", "wp_commit_timing_manager_v1"}
 KINDS = [
     "sway",
-    pytest.param(
-        "kwin",
-        marks=pytest.mark.skipif(
-            not shutil.which("kwin_wayland"), reason="kwin-wayland is missing"
-        ),
-    ),
+    pytest.param("kwin", marks=requires("kwin_wayland")),
     pytest.param(NEWEST_KWIN, marks=pytest.mark.long),
 ]
 

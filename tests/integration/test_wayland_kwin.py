@@ -6,7 +6,6 @@ sway, which takes the pictures.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -16,17 +15,13 @@ from broker.helpers.process.spawn import DEVNULL, spawn
 from broker.jail.wayland.security_context import open_context
 from tests.integration.test_wayland_newer import globals_by, proxied
 from tests.kit.eventually import eventually
+from tests.kit.needs import requires
 from tests.kit.wayland.compositor import pixels
 from tests.kit.wayland.pixels import frames
 from tests.kit.wayland.stand import FRAME, NEWEST_KWIN, nested, screen_for
 
 KINDS = [
-    pytest.param(
-        "kwin",
-        marks=pytest.mark.skipif(
-            not shutil.which("kwin_wayland"), reason="kwin-wayland is missing"
-        ),
-    ),
+    pytest.param("kwin", marks=requires("kwin_wayland")),
     pytest.param(NEWEST_KWIN, marks=pytest.mark.long),
 ]
 SIZE = (700, 500)

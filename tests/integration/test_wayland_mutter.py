@@ -18,17 +18,12 @@ from tests.attack.test_wayland_order import (
 )
 from tests.attack.test_wayland_pixels import PAINT, WINDOWS, popup
 from tests.kit.eventually import eventually
+from tests.kit.needs import requires
 from tests.kit.wayland.client import Window
 from tests.kit.wayland.mutter_person import GnomeKeyboard, GnomePointer, gnome
 from tests.kit.wayland.stand import filtered
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.skipif(
-        not all(map(shutil.which, ("mutter", "dbus-run-session", "bwrap"))),
-        reason="mutter, dbus or bubblewrap is missing",
-    ),
-]
+pytestmark = [pytest.mark.long, requires("mutter", "dbus-run-session", "bwrap")]
 
 
 @asynccontextmanager

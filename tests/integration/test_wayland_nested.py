@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 import trio
 
 from tests.attack.test_wayland_crop import shown_on
 from tests.kit.eventually import eventually
+from tests.kit.needs import requires
 from tests.kit.wayland.compositor import pixels
 from tests.kit.wayland.input import Pointer
 from tests.kit.wayland.pixels import frames
@@ -16,12 +15,7 @@ from tests.kit.wayland.stand import FRAME, NEWEST_KWIN, SIZE
 
 KINDS = [
     "weston",
-    pytest.param(
-        "kwin",
-        marks=pytest.mark.skipif(
-            not shutil.which("kwin_wayland"), reason="kwin-wayland is missing"
-        ),
-    ),
+    pytest.param("kwin", marks=requires("kwin_wayland")),
     pytest.param(NEWEST_KWIN, marks=pytest.mark.long),
 ]
 

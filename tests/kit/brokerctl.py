@@ -144,10 +144,7 @@ async def running(
     try:
         yield child
     finally:
-        if child.returncode is None:
-            child.kill()
-            with trio.CancelScope(shield=True):
-                await child.wait()
+        await child.kill_and_wait()
         for pipe in (child.popen.stdout, child.popen.stderr):
             if pipe is not None:
                 pipe.close()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-
-import pytest
 import trio
 
-NEEDS_CLEANER = pytest.mark.skipif(
-    not shutil.which("systemd-tmpfiles"), reason="no systemd-tmpfiles"
-)
+from tests.kit.needs import requires
+
+NEEDS_CLEANER = requires("systemd-tmpfiles")
 
 
 async def sweep(base, directory):

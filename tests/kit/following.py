@@ -6,8 +6,6 @@ import sys
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
-import trio
-
 from broker.helpers.process.spawn import PIPE, spawn
 from tests.kit.brokerctl import lines_of
 
@@ -23,9 +21,7 @@ async def follow(w, *words):
         async with aclosing(lines_of(child)) as lines:
             yield lines
     finally:
-        child.kill()
-        with trio.CancelScope(shield=True):
-            await child.wait()
+        await child.kill_and_wait()
         child.popen.stdout.close()
 
 

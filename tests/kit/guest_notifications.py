@@ -19,9 +19,7 @@ async def notifying(rules, *names, env=()):
     ``env``: more of the desktop's environment.
     """
     async with world({"app": record()}, start=False, image=False) as w:
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
-        (folder / "30-mine.policy").write_text(rules)
+        w.write_rules(rules)
         async with notification_server(w.comp, w.environ) as screen:
             w.environ.update(screen.env)
             w.environ.update(env)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -22,8 +23,27 @@ def needs(program: str, package: str) -> pytest.MarkDecorator:
     )
 
 
+def requires(*names: str) -> pytest.MarkDecorator:
+    """Skip where a program, or a file by its absolute path, is missing."""
+    absent = [
+        name
+        for name in names
+        if not (Path(name).exists() if name.startswith("/") else shutil.which(name))
+    ]
+    return pytest.mark.skipif(bool(absent), reason=f"missing: {', '.join(absent)}")
+
+
 NEEDS_JAIL = needs("bwrap", "bubblewrap")
 """A test that starts a program in a jail; 'make unit' runs before packages come."""
 
 NEEDS_COMPILER = needs("gcc", "gcc")
 """A test that compiles a program; 'make unit' needs no compiler."""
+
+NEEDS_VM = pytest.mark.usefixtures("needs_vm")
+"""A test that starts a virtual machine."""
+
+FORKING_VM = pytest.mark.usefixtures("forking_vm")
+"""The same, and a machine may be the copy of a parent."""
+
+FOLDERS_VM = pytest.mark.usefixtures("folders_vm")
+"""The same, and folders are shared with it."""

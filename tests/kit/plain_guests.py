@@ -73,10 +73,7 @@ class PlainGuest:
                 with trio.fail_after(deadline):
                     code = await child.wait()
             finally:
-                if child.returncode is None:
-                    child.kill()
-                    with trio.CancelScope(shield=True):
-                        await child.wait()
+                await child.kill_and_wait()
             out.seek(0)
             err.seek(0)
             return code, (out.read() + err.read()).decode()
@@ -167,9 +164,7 @@ async def _one(w, name, nursery, top, path):
         await w.wait_event("stream.opened", sandbox=name, service="vitrail.Agent")
         yield PlainGuest(name, folder, env)
     finally:
-        child.kill()
-        with trio.CancelScope(shield=True):
-            await child.wait()
+        await child.kill_and_wait()
 
 
 async def _carry(door, path, task_status=trio.TASK_STATUS_IGNORED):

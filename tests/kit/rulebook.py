@@ -15,6 +15,7 @@ from broker.core.paths import find_paths
 from broker.core.question import Keep, PersonAnswer
 from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import open_log
+from broker.viewer.network.network_flows import NetworkFlows
 from policy.records.loader import load_records, search_path
 from tests.kit.link.roles import journal
 from tests.kit.wayland.compositor import short_directory
@@ -114,6 +115,14 @@ class Rulebook:
     def write_record(self, name, text):
         (self.paths.config[0] / "sandboxes.d" / f"{name}.toml").write_text(text)
 
+    def flows(self):
+        """Return the network flows of a viewer that asks these rules."""
+        return NetworkFlows(
+            decider=self.decider,
+            log=self.log,
+            record=lambda lease: self.records.records.get(lease.record),
+        )
+
     def read_records(self):
         self.records = load_records(
             search_path(self.paths.runtime, self.paths.config[:1])
@@ -179,8 +188,8 @@ class Rulebook:
 
 
 @asynccontextmanager
-async def rulebook(rules="", *, start=True):
-    """One whose ``50-test.policy`` has these lines."""
+async def rulebook(rules="", *, start=True, work=None):
+    """One whose ``50-test.policy`` has these lines; ``work``: the record of that name."""
     with short_directory() as path:
         async with journal(path) as log:
             book = Rulebook(path, log)
@@ -188,4 +197,7 @@ async def rulebook(rules="", *, start=True):
                 book.write("50-test.policy", rules)
             if start:
                 await book.start()
+            if work is not None:
+                book.write_record("work", work)
+                await book.reload()
             yield book

@@ -10,8 +10,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import trio
-
 from broker.helpers.process.spawn import DEVNULL, spawn
 from tests.kit.eventually import eventually
 from tests.kit.listening import takes_connections
@@ -58,9 +56,7 @@ async def running(words, **more):
     try:
         yield child
     finally:
-        child.kill()
-        with trio.CancelScope(shield=True):
-            await child.wait()
+        await child.kill_and_wait()
 
 
 @asynccontextmanager

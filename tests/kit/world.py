@@ -171,6 +171,13 @@ class World:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.toml").write_text(text)
 
+    def write_rules(self, text, name="30-mine"):
+        """Put rules where the broker reads them; returns their file."""
+        file = self.paths.config[0] / "policy.d" / f"{name}.policy"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        return file
+
     @asynccontextmanager
     async def client(self) -> Client:
         async with open_client(self.paths.control) as connection:
@@ -270,8 +277,9 @@ async def world(
     program="broker.programs.local",
     extra=None,
     screen=desktop,
+    rules=None,
 ):
-    """A separate broker; ``records`` maps names to texts.
+    """A separate broker; ``records`` maps names to texts, ``rules`` are the user's.
 
     ``extra`` is added to its environment.
     ``program`` is the module that is the broker, one of ours or of the kit's.
@@ -296,6 +304,8 @@ async def world(
             made = World(base, comp, environ, find_paths(environ), program)
             for name, text in (records or {"app": record()}).items():
                 made.write_record(name, text)
+            if rules is not None:
+                made.write_rules(rules)
             if start:
                 await made.start()
             try:

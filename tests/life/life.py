@@ -218,9 +218,7 @@ async def life(*, machine: bool = False):
             records[MACHINE] = record("persistent")
         opened = world(records, image=False, start=False, extra=extra)
         w = await stack.enter_async_context(opened)
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
-        (folder / "30-mine.policy").write_text(RULES)
+        w.write_rules(RULES)
         served = notification_server(w.comp, w.environ)
         screen = await stack.enter_async_context(served)
         w.environ.update(screen.env)

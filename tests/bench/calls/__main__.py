@@ -69,11 +69,7 @@ while True:
 @asynccontextmanager
 async def ways(port):
     """Yield a guest, and the command of each way by its name."""
-    async with world({}, start=False, image=False) as w:
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
-        (folder / "30-mine.policy").write_text(RULES)
-        await w.start()
+    async with world({}, image=False, rules=RULES) as w:
         key = made_key(w.base / "keys/one", "one")
         there = host(w.base / "sshd", key)
         async with (

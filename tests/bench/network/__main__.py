@@ -30,7 +30,6 @@ from broker.helpers.process.spawn import run_tool, spawn
 from broker.host.network.box_network import start_box_card, start_box_network
 from broker.host.network.switch.switch_ports import PortRole, SwitchPlace
 from broker.host.network.switch.switches import Switches
-from broker.viewer.network.network_flows import NetworkFlows
 from tests.e2e.test_microvm_network import OTHER, THIS, UNSHARE, _moved, ip
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import WORK, rulebook
@@ -155,11 +154,7 @@ async def boxed(stack: AsyncExitStack, nursery: trio.Nursery, conf: Path) -> dic
     book = await stack.enter_async_context(rulebook(RULES))
     book.write_record("work", RECORD)
     await book.reload()
-    flows = NetworkFlows(
-        decider=book.decider,
-        log=book.log,
-        record=lambda lease: book.records.records.get(lease.record),
-    )
+    flows = book.flows()
     pidfd = os.pidfd_open(rules.child.pid)
     network = await start_box_network(pidfd, conf, decided=True)
     stack.push_async_callback(network.end)

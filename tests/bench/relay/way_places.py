@@ -129,9 +129,7 @@ async def running(*words: str) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        child.kill()
-        with trio.CancelScope(shield=True):
-            await child.wait()
+        await child.kill_and_wait()
         assert child.popen.stdout is not None
         child.popen.stdout.close()
 

@@ -237,11 +237,7 @@ async def main() -> None:
     await build_image(find_paths(), LINKS_IMAGE, print)
     copied: Runs = {}
     clicked: dict[str, list[float]] = {}
-    async with world(_records(), start=False) as w:
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
-        (folder / "30-mine.policy").write_text(RULES)
-        await w.start()
+    async with world(_records(), rules=RULES) as w:
         print("the broker is ready", flush=True)
         if not options.no_clicks:
             clicked = await clicks(w, options.repeats)

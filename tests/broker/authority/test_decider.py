@@ -126,9 +126,7 @@ async def test_a_record_that_asks_from_now_on_asks_about_live_streams(says):
 
 @pytest.mark.parametrize("text", ["class = 7\n", ""])
 async def test_a_sandbox_without_a_valid_record_asks_nothing(text):
-    async with rulebook("* * * * allow\n") as b:
-        b.write_record("work", text)
-        await b.reload()
+    async with rulebook("* * * * allow\n", work=text) as b:
         with refused("denied"):
             await b.once()
         with refused("no record"):

@@ -65,9 +65,7 @@ class Stand:
 
 @asynccontextmanager
 async def stand():
-    async with rulebook(RULES) as book:
-        book.write_record("work", RECORD)
-        await book.reload()
+    async with rulebook(RULES, work=RECORD) as book:
         lockdown = Lockdown(book.path / "x", book.log, book.decider.cut_denied)
         book.decider._judge._locked = lockdown.denies
         made = Stand(book, lockdown)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -20,11 +19,10 @@ from jeepney.io.trio import DBusConnection
 from broker.core.errors import SetupError
 from broker.ipc.session.bus_orders import ConnectBus
 from broker.viewer.orders.filtered_bus import FilteredBus
+from tests.kit.needs import requires
 from tests.kit.session import starter_of_orders
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("xdg-dbus-proxy") is None, reason="xdg-dbus-proxy is needed"
-)
+pytestmark = requires("xdg-dbus-proxy")
 
 
 @asynccontextmanager

@@ -5,7 +5,6 @@ A new row gets all of these tests; the messages that come of it are in ``test_me
 
 from __future__ import annotations
 
-import shutil
 import socket
 from types import SimpleNamespace
 
@@ -22,6 +21,7 @@ from shims.files.notifications import Notifications
 from shims.files.portal import Portal
 from shims.files.tray import Tray
 from tests.attack.test_session_orders_bus import connected, fails, session
+from tests.kit.needs import requires
 
 NO_OBJECT = {
     "org.freedesktop.portal.Request",
@@ -175,10 +175,7 @@ def test_programs_read_of_all_rows_of_a_guest(objects, interface):
         assert (f'<{kind} name="{row.member}">' in words) is row.guest
 
 
-@pytest.mark.skipif(
-    not all(map(shutil.which, ("dbus-daemon", "xdg-dbus-proxy"))),
-    reason="dbus-daemon and xdg-dbus-proxy are needed",
-)
+@requires("dbus-daemon", "xdg-dbus-proxy")
 @pytest.mark.parametrize("use", USES)
 async def test_the_filter_passes_the_rows_of_its_use_alone(monkeypatch, use):
     passed = []

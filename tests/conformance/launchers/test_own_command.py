@@ -141,9 +141,7 @@ async def stage(kind):
     ):
         w.environ["PULSE_SERVER"] = f"unix:{server.socket}"
         w.environ["PYTHONPATH"] = os.getcwd()
-        rules = w.paths.config[0] / "policy.d"
-        rules.mkdir(parents=True)
-        (rules / "30-mine.policy").write_text(RULE)
+        w.write_rules(RULE)
         folder = w.base / "shared"
         folder.mkdir()
         await w.start()

@@ -14,17 +14,12 @@ from broker.core.files.zone_name import zone_name
 from broker.host.launchers.bubblewrap.arguments import Box
 from tests.kit.boxes import said, start_held
 from tests.kit.brokerctl import brokerctl, lines_of, running
-from tests.kit.needs import PID_NAMESPACES, needs
+from tests.kit.needs import PID_NAMESPACES, needs, requires
 from tests.kit.world import world
 from tests.programs.places import desk
 from tests.programs.table import Program
 
-pytestmark = [
-    needs("bwrap", "bubblewrap"),
-    pytest.mark.skipif(
-        not Path("/usr/bin/python3").exists(), reason="the system's Python is needed"
-    ),
-]
+pytestmark = [needs("bwrap", "bubblewrap"), requires("/usr/bin/python3")]
 ZONE = """
 import json, os
 lines = open("/etc/timezone").read().split() if os.path.exists("/etc/timezone") else []

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import msgspec
 import pytest
 
@@ -12,14 +9,10 @@ from broker.ipc.guest.file_requests import FileFilter
 from broker.session.dialogs import _filter_row
 from shims.files.dialogs import request_of
 from tests.integration.test_box_session_bus import boxes, in_box
-from tests.kit.needs import PID_NAMESPACES, needs
+from tests.kit.needs import PID_NAMESPACES, needs, requires
 
 pytestmark = [PID_NAMESPACES, needs("bwrap", "bubblewrap"), needs("mako", "mako-notifier"),
-    pytest.mark.skipif(
-        not all(map(shutil.which, ("dbus-daemon", "gdbus")))
-        or not Path("/usr/lib/python3/dist-packages/gi").exists(),
-        reason="dbus-daemon, gdbus and python3-gi are needed",
-    ),
+    requires("dbus-daemon", "gdbus", "/usr/lib/python3/dist-packages/gi"),
 ]  # fmt: skip
 TO_ONE = """
 import sys

@@ -77,9 +77,7 @@ async def _running(
         await ready(child, partial(_connects, port), output=log)
         yield child
     finally:
-        with trio.CancelScope(shield=True):
-            child.kill()
-            await child.wait()
+        await child.kill_and_wait()
 
 
 class ClickHouse:

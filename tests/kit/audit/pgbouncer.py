@@ -53,7 +53,5 @@ async def pgbouncer(server: Postgres, *, pool: int = 2) -> AsyncIterator[str]:
             await ready(child, partial(trio.to_thread.run_sync, answers))
             yield address
         finally:
-            child.kill()
-            with trio.CancelScope(shield=True):
-                await child.wait()
+            await child.kill_and_wait()
             log.close()

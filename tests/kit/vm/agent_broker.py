@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections import defaultdict, deque
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,20 @@ import trio
 
 from broker.core import limits
 from broker.core.framing import FrameReader, encode_frame
+from broker.core.services import AGENT, DISPLAY, PORTS
 from broker.ipc import agent
+
+
+@asynccontextmanager
+async def agent_broker(vm, seconds: float = 120):
+    """The ends of a machine's ports, for so long."""
+    broker = AgentBroker.of(vm)
+    try:
+        with trio.fail_after(seconds):
+            yield broker
+    finally:
+        with trio.CancelScope(shield=True):
+            await broker.close_all()
 
 
 class AgentBroker:
@@ -31,6 +45,11 @@ class AgentBroker:
         self._messages: deque[agent.FromGuest] = deque()
         """Other messages than steps, which may come before and after any of them."""
         self.hops: defaultdict[str, list[agent.AgentStep]] = defaultdict(list)
+
+    @classmethod
+    def of(cls, vm) -> AgentBroker:
+        """Return the ends of a machine's ports."""
+        return cls(*(Path(f"{vm.uds}_{PORTS[port]}") for port in (AGENT, DISPLAY)))
 
     def _listen(self, path: Path) -> trio.SocketListener:
         sock = socket.socket(socket.AF_UNIX)

@@ -12,14 +12,13 @@ import trio
 from broker.cli.images.building.build import build_image
 from broker.core.names import SandboxName
 from broker.core.paths import find_paths
-from broker.core.services import AGENT, DISPLAY, PORTS
 from broker.host.images.store import ImageSpec
 from broker.host.images.vmlinux import boot_kernel
 from broker.host.vmm.parent.request import StartRequest
 from broker.host.vmm.parent.starting import Starter
 from broker.host.vmm.qemu_arguments import VmSpec
 from broker.ipc import agent
-from tests.kit.vm.agent_broker import AgentBroker
+from tests.kit.vm.agent_broker import AgentBroker, agent_broker
 from tests.kit.vm.machines import vm_tools
 from tests.kit.wayland.compositor import short_directory
 
@@ -72,16 +71,10 @@ class StartedCopies:
         started = await self.starter.start(await self.request(name, **changes))
         vm = started.vm
         try:
-            paths = (Path(f"{vm.uds}_{PORTS[port]}") for port in (AGENT, DISPLAY))
-            broker = AgentBroker(*paths)
-            try:
-                with trio.fail_after(seconds):
-                    await vm.cont()
-                    await broker.accept()
-                    yield started, broker, vm
-            finally:
-                with trio.CancelScope(shield=True):
-                    await broker.close_all()
+            async with agent_broker(vm, seconds) as broker:
+                await vm.cont()
+                await broker.accept()
+                yield started, broker, vm
         finally:
             await vm.close()
 

@@ -61,6 +61,17 @@ def tiny_spec(directory: Path, **changes) -> VmSpec:
     return replace(spec, **changes)
 
 
+def boot_of(image, place: Path, *, memory_mib=512, **initrd) -> dict:
+    """Changes of ``tiny_spec`` by which a machine runs an image."""
+    return {
+        "kernel": image.kernel,
+        "initrd": image.write_initrd(place, **initrd),
+        "root": image.root,
+        "memory_mib": memory_mib,
+        "kernel_args": (),
+    }
+
+
 @asynccontextmanager
 async def machine(directory: Path, **changes):
     """A started, paused machine; gives it and closes it."""

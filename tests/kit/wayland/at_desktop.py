@@ -149,9 +149,7 @@ async def at_desktop(kind, folder, records, rules=""):
             records, start=False, image=False, extra=extra, screen=compositor
         ) as w:
             if rules:
-                folder = w.paths.config[0] / "policy.d"
-                folder.mkdir()
-                (folder / "10-test.policy").write_text(rules)
+                w.write_rules(rules, "10-test")
             await w.start()
             yield screen, w
 

@@ -69,10 +69,7 @@ async def typing(*words: str, env):
         try:
             yield typist
         finally:
-            if child.returncode is None:
-                child.kill()
-                with trio.CancelScope(shield=True):
-                    await child.wait()
+            await child.kill_and_wait()
             os.close(ours)
             nursery.cancel_scope.cancel()
     child.popen.stdout.close()

@@ -58,9 +58,7 @@ def suggested(book, shift=0):
 
 async def run(rules, *requests, then=None, shift=0):
     """Have requests decided; try the lines on the same requests."""
-    async with rulebook(rules) as book:
-        book.write_record("work", RECORD)
-        await book.reload()
+    async with rulebook(rules, work=RECORD) as book:
         await ask(book, *requests)
         found = suggested(book, shift)
         lines = [one.line for one in found.lines]
@@ -129,9 +127,7 @@ vitrail.Network * work @net deny mode=observe
 vitrail.Network * work @net allow
 """
     asked = [flow("www.test"), flow("known.test")]
-    async with rulebook(rules) as book:
-        book.write_record("work", RECORD)
-        await book.reload()
+    async with rulebook(rules, work=RECORD) as book:
         assert await ask(book, *asked) == ["allow", "allow"]
         found = suggested(book)
         (one,) = found.lines

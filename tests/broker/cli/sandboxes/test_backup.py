@@ -27,6 +27,7 @@ from broker.cli.sandboxes.state import command
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.names import SandboxName
 from broker.host.homes.store import DISK
+from tests.kit.gnupg_home import gnupg_home
 from tests.kit.needs import NEEDS_JAIL
 
 MAIL, AGAIN = SandboxName("mail"), SandboxName("again")
@@ -35,24 +36,13 @@ SECRET = b"the letter that nobody else may read"
 
 @pytest.fixture(autouse=True)
 def _gpg(tmp_path, monkeypatch):
-    if shutil.which("gpg") is None:
-        pytest.skip("needs gpg")
-    home = tmp_path / "gnupg"
-    home.mkdir(mode=0o700)
-    # gpg takes long for a passphrase otherwise, as it should.
-    (home / "gpg.conf").write_text("s2k-count 1024\n")
-    # Its agent measures the machine at each start otherwise.
-    (home / "gpg-agent.conf").write_text("s2k-count 65536\n")
-    monkeypatch.setenv("GNUPGHOME", str(home))
-    yield
-    subprocess.run(["gpgconf", "--kill", "all"], check=False)
+    with gnupg_home(tmp_path, monkeypatch):
+        yield
 
 
 @pytest.fixture
 def lock(tmp_path: Path) -> Iterator[Lock]:
-    file = tmp_path / "passphrase"
-    file.write_text("correct horse")
-    with secret_of(file) as secret:
+    with secret_of(tmp_path / "passphrase") as secret:
         yield Lock(passphrase=secret)
 
 

@@ -14,12 +14,6 @@ from tests.kit.wayland.client import ServerError
 from tests.kit.wayland.talk import Talk
 
 
-@pytest.fixture
-def talk():
-    with Talk() as it:
-        yield it.start()
-
-
 def callbacks(t: Talk, count: int) -> None:
     surface, _, _ = t.show(10, 10, 0)
     for _ in range(count):

@@ -2,16 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
-from tests.kit.wayland.talk import Talk
-
-
-@pytest.fixture
-def talk():
-    with Talk() as it:
-        yield it.start()
-
 
 def test_it_is_told_when_a_window_has_its_first_content(talk):
     told = []

@@ -108,10 +108,7 @@ async def guest(b, *words, cwd="/"):
     try:
         yield ended
     finally:
-        if child.returncode is None:
-            child.kill()
-            with trio.CancelScope(shield=True):
-                await child.wait()
+        await child.kill_and_wait()
         child.popen.stdout.close()
         child.popen.stderr.close()
 

@@ -16,7 +16,6 @@ from broker.core.lease import Opening
 from broker.core.limits import network as limits
 from broker.core.services import NETWORK
 from broker.core.streams import network_flows as m
-from broker.viewer.network.network_flows import NetworkFlows
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import VAULT, WORK, lease_of, rulebook, yes
 
@@ -50,15 +49,9 @@ class Filter:
 
 @asynccontextmanager
 async def network(rules=RULES):
-    async with rulebook(rules) as book:
-        book.write_record("work", RECORD)
-        await book.reload()
+    async with rulebook(rules, work=RECORD) as book:
         mine, theirs = socket.socketpair()
-        flows = NetworkFlows(
-            decider=book.decider,
-            log=book.log,
-            record=lambda lease: book.records.records.get(lease.record),
-        )
+        flows = book.flows()
         opening = Opening(WORK, NETWORK, 1, "the test")
         with trio.fail_after(30):
             async with trio.open_nursery() as nursery:

@@ -168,9 +168,7 @@ class Stand:
 
 @asynccontextmanager
 async def stand(rules=RULES):
-    async with rulebook(rules) as book:
-        book.write_record("work", RECORD)
-        await book.reload()
+    async with rulebook(rules, work=RECORD) as book:
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 made = Stand(book, nursery)

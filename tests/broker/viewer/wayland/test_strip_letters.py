@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import contextmanager
 from dataclasses import replace
-
-import pytest
 
 from broker.core.streams.wayland_rules import WindowRules
 from broker.helpers.prompt.name_strip import CHARACTERS
 from broker.jail.wayland.scene.label import GLYPHS
 from broker.viewer.wayland.strip_letters import StripLetters, compose
 from broker.viewer.wayland.window_rules import drawn
+from tests.kit.needs import requires
 from tests.kit.session import session, starter_of_orders
 
 __all__ = ["session"]
 
-needs_fontconfig = pytest.mark.skipif(
-    not shutil.which("fc-match"), reason="fontconfig is missing"
-)
+needs_fontconfig = requires("fc-match")
 
 
 FONTS = """<?xml version="1.0"?>

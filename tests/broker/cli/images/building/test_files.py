@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import subprocess
 import tarfile
 
@@ -12,10 +11,9 @@ from broker.cli.images.building import build_room
 from broker.cli.images.building import files as image_files
 from broker.core.errors import UpstreamError
 from broker.host.images.store import SHARED_IMAGE_ALIGN
+from tests.kit.needs import requires
 
-needs_tools = pytest.mark.skipif(
-    shutil.which("genext2fs") is None, reason="genext2fs is not installed"
-)
+needs_tools = requires("genext2fs")
 
 
 def put_tar(path, files, *, directories=("./",)):

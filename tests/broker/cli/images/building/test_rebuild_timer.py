@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 
 from broker.cli.images.building import rebuild_timer
 from broker.core.errors import SetupError
-from tests.kit.needs import needs
+from tests.kit.needs import needs, requires
 
 
 def test_units_are_where_systemd_looks():
@@ -27,9 +26,7 @@ def test_service_runs_this_brokerctl(tmp_path):
     assert "ExecStart='/opt/a b%%c/brokerctl' image rebuild\n" in text
 
 
-@pytest.mark.skipif(
-    shutil.which("systemd-analyze") is None, reason="systemd is not installed"
-)
+@requires("systemd-analyze")
 def test_units_are_valid(tmp_path):
     rebuild_timer.write_units(tmp_path, Path("/bin/true"))
     done = subprocess.run(

@@ -16,13 +16,6 @@ WIDE = (900, 100)
 MENU = (100, 60)
 
 
-@pytest.fixture
-def talk():
-    with Talk() as it:
-        yield it.start()
-    assert it.machine.leaked() == []
-
-
 class Menu:
     """A popup on a wide window, which is at ``place`` on its parent's frame."""
 

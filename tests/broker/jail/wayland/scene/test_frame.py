@@ -18,13 +18,6 @@ from tests.kit.wayland.talk import Talk
 MAXIMIZED, FULLSCREEN, ACTIVATED = 1, 2, 4
 
 
-@pytest.fixture
-def talk():
-    with Talk() as it:
-        yield it.start()
-    assert it.machine.leaked() == []
-
-
 def guest_rects(
     talk: Talk,
 ) -> list[tuple[tuple[int, int, int, int], tuple[int, int, int, int]]]:

@@ -13,12 +13,6 @@ STRIDE = 4 * WIDE
 SIZE = STRIDE * HIGH
 
 
-@pytest.fixture
-def talk():
-    with Talk() as it:
-        yield it.start()
-
-
 def window(talk: Talk) -> int:
     return talk.show(WIDE, HIGH, 0)[0]
 

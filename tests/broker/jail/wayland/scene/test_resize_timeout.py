@@ -16,12 +16,6 @@ MAXIMIZED, FULLSCREEN, ACTIVATED = 1, 2, 4
 TILED = (5, 6, 7, 8)
 
 
-@pytest.fixture
-def talk():
-    with Talk() as it:
-        yield it.start()
-
-
 def tell(t: Talk, xdg: int, w: int, h: int, *states: int) -> int:
     """The compositor's wish for a window; returns its serial."""
     serial = t.model.configure(t.server_side(xdg), w, h, states)
