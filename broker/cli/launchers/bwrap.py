@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import trio
 
+from broker.cli import render
 from broker.cli.homes.kept_home import kept_home
 from broker.cli.launchers.held import (
     exit_code,
@@ -33,7 +34,8 @@ from broker.cli.quick.calls import Calls
 from broker.cli.quick.made_record import box_text, new_name, with_files
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
-from broker.cli.transfer.named_files import writable_places
+from broker.cli.transfer.named_files import in_places, writable_places
+from broker.core.escape import printable
 from broker.core.paths import Paths
 from broker.host.launchers.bubblewrap.answer import describe_box
 from broker.host.launchers.bubblewrap.arguments import Box
@@ -95,17 +97,36 @@ def with_named_files(
 ) -> tuple[tuple[str, ...], tuple[Path, ...]]:
     """Return a command, and the files of the user's that it names: as ``with_files``.
 
-    A file of the sandbox's own home is meant by its name there.
+    A file of the sandbox's own home is meant by its name there.  A bare name, as of a verb
+    or program, is no file of a folder that a sandbox may write to ('sh -c make').
     """
-    here, named = Path.cwd(), list(words)
+    here, named, places = Path.cwd(), list(words), list(writable)
+    shared = in_places(here.resolve(), places) is not None
     files: list[Path] = []
     for number, word in enumerate(words[1:], 1):
-        if home is not None and word and os.path.lexists(home / word):
+        inside = None if home is None or Path(word).is_absolute() else home / word
+        if inside is not None and word and os.path.lexists(inside):
             continue
-        (_, *changed), found = with_files((words[0], word), here, writable)
+        # guard: a bare word of a command is no file that a sandbox has made
+        if shared and "/" not in word:
+            _tell_shared(word, here)
+            continue
+        (_, *changed), found = with_files((words[0], word), here, places)
         named[number] = changed[0]
         files += found
     return tuple(named), tuple(files)
+
+
+def _tell_shared(word: str, here: Path) -> None:
+    """Print how a file is named that is beside files of a sandbox."""
+    # Path.is_file raises for a word that is too long to be a name (Python 3.11).
+    there = os.path.isfile(here / word)  # noqa: PTH113
+    if there and not word.startswith("-"):
+        name = printable(word, 60)
+        render.note(
+            f"'{name}' is not taken for the file of that name, because a sandbox may write "
+            f"to this folder; to make the file readable inside, write './{name}'"
+        )
 
 
 def _run(

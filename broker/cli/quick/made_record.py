@@ -48,14 +48,17 @@ def with_files(
     """Return the command with whole paths, and the files that it names.
 
     A word that is the path of a regular file of the user's is readable inside;
-    the user has named it.  Files below /usr are there already.  ``writable`` are
+    the user has named it.  Files below /usr are there already.  A word that begins with
+    '-' is an option, also beside a file of that name.  ``writable`` are
     directories that sandboxes may write to: see ``planted_links``.
     """
     words, files = [argv[0]], []
     for word in argv[1:]:
         path = Path(here, word)
         try:
-            real = path.resolve(strict=True) if word else None
+            # guard: an option of a command is no file that a sandbox has made
+            named = word if not word.startswith("-") else ""
+            real = path.resolve(strict=True) if named else None
         except OSError:
             real = None
         if real is None or not real.is_file() or real.is_relative_to("/usr"):
