@@ -9,6 +9,7 @@ from pathlib import Path
 from broker.cli import render
 from broker.cli.images.installed import remove_image
 from broker.cli.sandboxes.ended_disposables import is_disposable_of
+from broker.cli.sandboxes.presets import is_unchanged, rules_file
 from broker.core.files.trees import disk_usage, remove_tree
 from broker.core.paths import Paths
 from policy.records.folder import FOLDER
@@ -30,6 +31,10 @@ class Leftovers:
     """The image that only this record starts from."""
     imported: Path | None = None
     """The record of a backup that was set aside (``brokerctl sandbox import``)."""
+    rules: Path | None = None
+    """The rules that ``brokerctl new --for`` wrote for it, unchanged."""
+    edited: Path | None = None
+    """The file of those, if it was edited: it stays."""
 
     def describe(self) -> str:
         """Return the other files to remove, with sizes, as the end of a question."""
@@ -42,6 +47,8 @@ class Leftovers:
             parts.append(f"the image '{self.image}'")
         if self.imported is not None:
             parts.append(str(self.imported))
+        if self.rules is not None:
+            parts.append(f"its rules {self.rules}")
         return "".join(f", {part}" for part in parts)
 
     def remove(self, paths: Paths) -> list[str]:
@@ -58,7 +65,15 @@ class Leftovers:
         if self.imported is not None:
             self.imported.unlink(missing_ok=True)
             removed.append(str(self.imported))
+        if self.rules is not None:
+            self.rules.unlink(missing_ok=True)
+            removed.append(str(self.rules))
         return removed
+
+    def tell_kept(self) -> None:
+        """Name the file of rules that stays."""
+        if self.edited is not None:
+            render.note(f"kept {self.edited}, which was edited: remove it yourself")
 
 
 def find_leftovers(
@@ -75,12 +90,16 @@ def find_leftovers(
     rules = rules_file(paths, name)
     unchanged = rules.is_file() and is_unchanged(rules, name)
     # guard: another record's logs stay, whatever its name is
+    rules = rules_file(paths, name)
+    unchanged = rules.is_file() and is_unchanged(rules, name)
     folders = [one for one in log_folders(paths, name) if one.name not in others]
     return Leftovers(
         tuple(folders) if logs else (),
         parent if parent.is_dir() else None,
         own_image(paths, name, records) if image else "",
         imported_record(paths, name),
+        rules if unchanged else None,
+        rules if rules.is_file() and not unchanged else None,
     )
 
 

@@ -24,7 +24,14 @@ from broker.cli.policy.starter import offer_starter
 from broker.cli.run.connect import offline_paths
 from broker.cli.sandboxes.desktop_entry import write_entry
 from broker.cli.sandboxes.look_alikes import alike, unlike
-from broker.cli.sandboxes.presets import PRESETS, Preset, record_text
+from broker.cli.sandboxes.presets import (
+    PRESETS,
+    RULES_HEAD,
+    Preset,
+    record_text,
+    rules_file,
+    rules_text,
+)
 from broker.cli.sandboxes.settings import Value, with_value
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
@@ -33,8 +40,6 @@ from broker.core.names import take_new_name
 from broker.core.paths import Paths
 from policy.records.loader import FOLDER
 from policy.records.model import Record
-from policy.rules.rulefiles import FOLDER as RULES
-from policy.rules.ruleset import SUFFIX as RULE
 from policy.suggestions import did_you_mean
 from policy.tools.record_files import parse_record
 
@@ -59,7 +64,6 @@ _CLASSES = {
     "persistent": "its home is kept when it stops",
     "template": "a template for other sandboxes",
 }
-_HEAD = "# Written by 'brokerctl new --for'; it is yours to edit."
 _NEED_NETWORK = frozenset({"firefox-esr", "chromium", "thunderbird"})
 _ROOM = {"firefox-esr": "2G", "chromium": "2G", "libreoffice": "1536M"}
 
@@ -282,7 +286,7 @@ def _with_rules(
             "write them?", default=True, err=True
         ):
             return []
-    put(target, rules_text(kept, _HEAD))
+    put(target, rules_text(kept, RULES_HEAD))
     return [target]
 
 
@@ -297,16 +301,6 @@ def usable_rules(paths: Paths, name: str, preset: Preset, *, quiet: bool) -> lis
             f"'brokerctl policy starter', then 'brokerctl allow' for '{name}'"
         )
     return kept
-
-
-def rules_file(paths: Paths, name: str) -> Path:
-    """Return the file with the rules of a sandbox's purpose."""
-    return paths.config[0] / RULES / f"40-{name}{RULE}"
-
-
-def rules_text(lines: list[str], head: str) -> bytes:
-    """Return a file of rules."""
-    return "".join(f"{line}\n" for line in [head, *lines]).encode()
 
 
 def _targets(line: str) -> set[str]:

@@ -19,8 +19,12 @@ import tomlkit
 from broker.cli.policy.records import EXAMPLES
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
+from broker.core.paths import Paths
+from policy.rules.rulefiles import FOLDER as RULES
+from policy.rules.ruleset import SUFFIX as RULE
 
 FOLDER: Final = EXAMPLES.parent / "presets"
+RULES_HEAD: Final = "# Written by 'brokerctl new --for'; it is yours to edit."
 _LOOKS = "vitrail.Settings      +      {name} @adminvm allow"
 _NOTICES = "vitrail.Notification  +      {name} @adminvm allow"
 _TRAY = "vitrail.Tray          +      {name} @adminvm allow"
@@ -138,3 +142,23 @@ def record_text(preset: str, runner: str | None = None) -> str:
         launch[found.network] = True
     document["launch"] = launch
     return tomlkit.dumps(document).rstrip() + "\n"
+
+
+def rules_file(paths: Paths, name: str) -> Path:
+    """Return the file with the rules of a sandbox's purpose."""
+    return paths.config[0] / RULES / f"40-{name}{RULE}"
+
+
+def rules_text(lines: list[str], head: str) -> bytes:
+    """Return a file of rules."""
+    return "".join(f"{line}\n" for line in [head, *lines]).encode()
+
+
+def is_unchanged(file: Path, name: str) -> bool:
+    """Return whether a file has rules of a purpose as ``brokerctl new`` wrote them."""
+    text = file.read_text(encoding="utf-8", errors="replace")
+    lines = text.removeprefix(f"{RULES_HEAD}\n").splitlines()
+    # Not all of them were written, if a target was not there.
+    purposes = (preset.lines(name) for preset in PRESETS.values())
+    written = any(set(lines) <= set(purpose) for purpose in purposes)
+    return text.startswith(RULES_HEAD) and bool(lines) and written

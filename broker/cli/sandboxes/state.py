@@ -327,7 +327,9 @@ def remove(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Remove a sandbox: home, snapshots, record, menu entry, logs and parent machine.
+    """Remove a sandbox: home, snapshots, record, rules, menu entry, logs, parent machine.
+
+    The rules are those that 'brokerctl new --for' wrote; an edited file of them stays.
 
     A disposable sandbox has no home and no snapshots.
     """
@@ -358,6 +360,7 @@ def remove(
         store.remove(sandbox)
     files = [] if record is None else [str(record.source)]
     files += left.remove(paths)
+    left.tell_kept()
     _done(f"removed {goes}", {"name": sandbox, "removed": files}, as_json=as_json)
 
 
@@ -381,6 +384,7 @@ def _remove_record(record: Record, left: Leftovers, consent: _Consent) -> None:
     record.source.unlink()
     remove_entry(record.name)
     files = [str(record.source), *left.remove(paths)]
+    left.tell_kept()
     removed = {"name": record.name, "removed": files}
     _done(f"removed {goes}", removed, as_json=consent.as_json)
 

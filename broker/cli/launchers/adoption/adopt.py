@@ -42,12 +42,15 @@ from broker.cli.sandboxes.look_alikes import unlike
 from broker.cli.sandboxes.new import (
     checked_record,
     other_records,
-    rules_file,
-    rules_text,
     usable_rules,
     write_record,
 )
-from broker.cli.sandboxes.presets import PRESETS, record_text
+from broker.cli.sandboxes.presets import (
+    PRESETS,
+    record_text,
+    rules_file,
+    rules_text,
+)
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import RefusedError, SetupError, VitrailError
 from broker.core.escape import printable

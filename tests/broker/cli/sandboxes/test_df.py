@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from broker.cli.images import installed
 from broker.cli.images.installed import manifest_bytes
 from broker.cli.sandboxes import df, prune
+from broker.cli.sandboxes.presets import PRESETS, RULES_HEAD, rules_file, rules_text
 from broker.cli.sandboxes.state import command as sandbox
 from broker.core.errors import RefusedError
 from broker.core.names import SandboxName
@@ -112,6 +113,49 @@ def test_remove_takes_logs_and_the_booted_copy_with_it(paths):
     assert not (paths.parents / "mail").exists()
     assert str(paths.logs("mail")) in json.loads(done.stdout)["removed"]
     assert "letters" in {image.name for image in installed.list_images(paths)}
+
+
+def rules_of(paths, name, *more):
+    """Write the rules that ``brokerctl new NAME --for mail`` writes; return their file."""
+    file = rules_file(paths, name)
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(rules_text([*PRESETS["mail"].lines(name), *more], RULES_HEAD))
+    return file
+
+
+def test_remove_takes_the_rules_of_its_purpose_with_it(paths):
+    file, other = rules_of(paths, "mail"), rules_of(paths, "web")
+    asked = CliRunner().invoke(sandbox, ["remove", "mail"]).exception
+    assert f"its rules {file}" in str(asked)
+    assert file.exists()
+    run(sandbox, "remove", "mail", "--yes")
+    assert not file.exists()
+    run(sandbox, "remove", "view", "--yes")
+    assert other.exists()
+    removed = json.loads(run(sandbox, "remove", "web", "--yes", "--json").stdout)
+    assert str(other) in removed["removed"]
+    assert not other.exists()
+
+
+def test_remove_leaves_rules_that_were_edited_and_names_their_file(paths):
+    file = rules_of(paths, "mail", "vitrail.Call +backup mail vault allow")
+    done = run(sandbox, "remove", "mail", "--yes")
+    assert file.exists()
+    assert f"kept {file}, which was edited" in done.output
+    file = rules_of(paths, "web")
+    file.write_text("vitrail.Print + web @adminvm allow\n")
+    assert f"kept {file}" in run(sandbox, "remove", "web", "--yes").output
+    assert file.exists()
+    file = rules_of(paths, "view")
+    file.write_text("")
+    assert f"kept {file}" in run(sandbox, "remove", "view", "--yes").output
+
+
+def test_remove_that_keeps_the_record_keeps_its_rules(paths):
+    file = rules_of(paths, "mail")
+    done = run(sandbox, "remove", "mail", "--keep-record", "--yes")
+    assert file.exists()
+    assert str(file) not in done.output
 
 
 def test_remove_takes_an_image_only_by_choice_and_only_where_no_other_starts_it(paths):
