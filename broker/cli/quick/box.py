@@ -69,6 +69,8 @@ def run_record(name: str, words: tuple[str, ...]) -> int | None:
     # Path.is_file raises for a word that is too long to be a name (Python 3.11).
     if any(os.path.isfile(word) for word in words[1:]):  # noqa: PTH113
         return None
+    if words and "://" in words[0]:
+        return None  # the verb says that it is an address
     with ExitStack() as stack:
         paths = _paths()
         broker = None if paths is None else open_calls(stack, paths)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import rich_click as click
 
 from broker.cli.completion import sandboxes
@@ -11,8 +13,11 @@ from broker.cli.run.options import (
     options_of_changes,
     options_of_streams,
 )
+from broker.core.errors import RefusedError
+from broker.core.escape import printable
 from broker.core.launch_changes import LaunchChanges
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _X11_ELSEWHERE = (
     "--x11 requires --bwrap; for the box of a record, set 'x11 = true' in [window]; "
     "for a machine, add Xwayland to its image"
@@ -105,6 +110,12 @@ def command(
             [sandbox, *command_words], words, detach=detach, changed=changed, x11=x11
         )
     argv = command_after_dashes(command_words)
+    if argv and _ADDRESS.match(argv[0]):
+        raise RefusedError(
+            f"{printable(argv[0], 200)} is an address, and 'run' takes a program",
+            hint=f"to open it there, run 'brokerctl open --in {sandbox} ADDRESS'; to start its "
+            f"program with it, run 'brokerctl run {sandbox} -- PROGRAM ADDRESS'",
+        )
     held = request.held_record(sandbox)
     if held is not None:
         request.run_held(held, argv, words, detach=detach, changed=changed)
