@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from broker import __version__
@@ -21,6 +22,8 @@ from broker.core.escape import printable
 from broker.core.paths import find_paths
 from broker.ipc.control.blocking_connection import BrokerSilentError
 
+_FIRST_PROCESS = "bwrap"
+"""The name of a box's first process, bubblewrap's."""
 COLUMNS = ("NAME", "LABEL", "PROGRAM", "UP", "MEMORY", "WINDOWS")
 
 _Object = Mapping[str, Any]
@@ -54,7 +57,10 @@ def summary(status: _Object, now: float) -> str:
     if not status["sandboxes"]:
         return "\n".join([*lines, "no sandboxes are running"]) + "\n"
     memory = memory_of((p["sandbox"], p["memory"]) for p in status["processes"])
-    rows = [_row(s, memory.get(s["name"], 0), now) for s in status["sandboxes"]]
+    here = status["link"] is None
+    rows = [
+        _row(s, memory.get(s["name"], 0), now, here=here) for s in status["sandboxes"]
+    ]
     return "".join(f"{line}\n" for line in [*lines, *_aligned([COLUMNS, *rows])])
 
 
@@ -107,10 +113,11 @@ def link_line(link: _Object) -> str:
     return f"link: {printable(link['state'])}{with_whom}{why}"
 
 
-def _row(sandbox: _Object, memory: int, now: float) -> tuple[str, ...]:
-    """Return a sandbox's row of the short status."""
+def _row(sandbox: _Object, memory: int, now: float, *, here: bool) -> tuple[str, ...]:
+    """Return a sandbox's row of the short status; ``here``: it runs on this machine."""
     windows = _windows(sandbox)
     programs = ", ".join(program["name"] for program in sandbox["programs"])
+    programs = programs or (_box_program(sandbox) if here else "")
     state = sandbox["state"]
     cells = (
         sandbox["name"] + ("" if state == "running" else f" ({state})"),
@@ -121,6 +128,32 @@ def _row(sandbox: _Object, memory: int, now: float) -> tuple[str, ...]:
         "-" if windows is None else str(windows),
     )
     return tuple(printable(cell, 60) for cell in cells)
+
+
+def _box_program(sandbox: _Object) -> str:
+    """Return the name of a box's program; empty for other sandboxes.
+
+    Its first process is bubblewrap's, and the program is the first child of that.
+    """
+    first = sandbox["pid"]
+    if first is None or sandbox["cid"] is not None or sandbox["accel"]:
+        return ""  # a machine, whose monitor may be in a jail of bubblewrap's
+    try:
+        if _process_name(first) != _FIRST_PROCESS:
+            return ""
+        children = _read(f"/proc/{first}/task/{first}/children").split()
+        return _process_name(int(children[0])) if children else ""
+    except OSError:
+        return ""  # it has just ended
+
+
+def _process_name(pid: int) -> str:
+    return _read(f"/proc/{pid}/comm").removesuffix("\n")
+
+
+def _read(path: str) -> str:
+    with Path(path).open(encoding="utf-8", errors="replace") as file:
+        return file.read(4096)
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> Iterator[str]:
