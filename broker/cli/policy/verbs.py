@@ -19,6 +19,7 @@ from broker.cli.completion import sandboxes
 from broker.cli.late_group import LateGroup
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
+from broker.core.services import NETWORK
 
 if TYPE_CHECKING:
     from policy.records.model import Record, RecordSet
@@ -169,7 +170,11 @@ def _print_record(record: Record, decisions: dict[str, Verdict]) -> None:
     out.print(Text(_ABOUT))
     for service, decision in decisions.items():
         reason = decision.answer.reason
-        out.print(Text(f"{service}: {decision.answer.verdict}, because {reason}"))
+        verdict: str = decision.answer.verdict
+        # A flow is never asked about, and goes out all the same.
+        if service == NETWORK and getattr(record.host.launch, "network", "") == "user":
+            verdict = "without a rule"
+        out.print(Text(f"{service}: {verdict}, because {reason}"))
         if decision.record is not None and not decision.refused_by_record:
             out.print(Text(printable(f"    {decision.record.reason}", 400)))
 

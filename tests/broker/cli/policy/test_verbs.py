@@ -157,6 +157,18 @@ def test_show_says_where_each_value_comes_from(world):
     assert "    the record 'demo' has display = \"allow\"" in out
 
 
+def test_show_says_that_a_network_without_rules_is_reached(world):
+    """The broker decides nothing about it, and a 'deny' would say the opposite."""
+    text = OPEN + '[launch]\nkind = "bwrap"\nnetwork = "user"\n'
+    for network, said in (("user", "without a rule"), ("none", "deny")):
+        _record(world, "user", "demo", text.replace('"user"', f'"{network}"'))
+        code, out, _ = _run(world, "show", "demo")
+        assert code == 0
+        (line,) = [x for x in out.split("\n") if x.startswith("vitrail.Network: ")]
+        why = f"the record 'demo' has network = \"{network}\""
+        assert line.startswith(f"vitrail.Network: {said}, because {why}")
+
+
 def test_show_as_json(world):
     """The runtime directory comes first; every value with its place."""
     _record(world, "system", "demo", OPEN)
