@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import trio
+from click.testing import CliRunner
 
-from broker.cli.audit.verbs import _unknown
+from broker.authority.audit.store import open_store
+from broker.cli.audit.verbs import _unknown, command
 from tests.kit.world import record
 
 
@@ -22,6 +25,19 @@ def work(tmp_path, monkeypatch):
 def test_a_typo_has_the_nearest_name():
     said = _unknown("wrok")
     assert said == "no sandbox or record is named 'wrok'; did you mean 'work'?"
+
+
+@pytest.mark.parametrize("words", [(), ("stats",), ("stats", "--json")])
+def test_a_question_about_it_has_the_hint(words, tmp_path):
+    async def make():
+        async with open_store(tmp_path / "XDG_STATE_HOME/vitrail/audit.sqlite"):
+            pass
+
+    (tmp_path / "XDG_STATE_HOME/vitrail").mkdir(parents=True)
+    trio.run(make)
+    done = CliRunner().invoke(command, [*words, "--sandbox", "wrok"])
+    assert done.exit_code == 1
+    assert "did you mean 'work'?" in done.stderr
 
 
 def test_a_record_that_has_not_run_is_none():

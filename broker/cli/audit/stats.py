@@ -11,6 +11,7 @@ from broker.cli import render
 from broker.cli.audit.event_text import EventCommand, EventOptions, asking
 from broker.cli.audit.query.times import rfc3339
 from broker.cli.audit.source import open_source
+from broker.cli.audit.verbs import tell_unknown
 from broker.cli.interrupts import reader_may_leave
 from broker.core.escape import printable
 from broker.ipc.audit.counts import Counts
@@ -54,6 +55,7 @@ def command(*, asked: EventOptions, top: int, as_json: bool) -> None:
         else:
             _show(counts)
     if not counts.events:
+        tell_unknown(asked)
         sys.exit(1)
 
 

@@ -188,10 +188,15 @@ _INTEGRITY = 3
 def _end_without_events(asked: EventOptions) -> NoReturn:
     """Say that no events were found, and which sandboxes do not exist."""
     render.note("no events match" if asked.anything else "no events")
+    tell_unknown(asked)
+    sys.exit(1)
+
+
+def tell_unknown(asked: EventOptions) -> None:
+    """Say which sandboxes of a question do not exist."""
     for name in asked.filters.sandboxes:
         if hint := _unknown(name):
             render.note(hint)
-    sys.exit(1)
 
 
 def _unknown(name: str) -> str:
