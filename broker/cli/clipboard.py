@@ -81,8 +81,10 @@ def chords(
     """Show or set the chords: a PRESET, or --copy and --paste.
 
     'vitrail' is Super+Shift+C and Super+Shift+V.  'qubes' is Ctrl+Shift+C and
-    Ctrl+Shift+V, which terminals in sandboxes then cannot receive.  The setting
-    takes effect in a running broker immediately.
+    Ctrl+Shift+V, which terminals in sandboxes then cannot receive.  'input-method'
+    is Super+Ctrl+C and Super+Ctrl+V: on GNOME, ibus takes chords that have Shift
+    while it composes text (Pinyin).  The setting takes effect in a running broker
+    immediately.
 
     Exit code: 0 done, 1 the chords are invalid or cannot be saved, 2 usage error.
     """

@@ -77,6 +77,8 @@ async def test_chords_are_chosen_once_and_a_running_broker_hears_of_it(env):
     assert "no broker is running" in told.err
     path = paths_of(env).config[0] / "clipboard.toml"
     assert 'preset = "qubes"' in path.read_text()
+    told = await brokerctl("clipboard", "chords", "input-method", env=env)
+    assert told.lines[0] == "copy   Super+Ctrl+C  (input-method)"
     api = ScriptedBroker()
     async with serving(paths_of(env).control, api):
         words = ("--copy", "Super+Alt+C", "--paste", "Super+Alt+V", "--json")

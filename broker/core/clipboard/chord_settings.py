@@ -1,6 +1,6 @@
 """``clipboard.toml``: the chords of the user's choice.
 
-    preset = "vitrail"            # or "qubes": Ctrl+Shift+C and Ctrl+Shift+V
+    preset = "vitrail"            # or "qubes", "input-method" (``TEXTS``)
     copy = "Super+Shift+C"        # both of these instead of a preset
     paste = "Super+Shift+V"
 
@@ -25,6 +25,7 @@ FILE = "clipboard.toml"
 TEXTS = {
     "vitrail": ("Super+Shift+C", "Super+Shift+V"),
     "qubes": ("Ctrl+Shift+C", "Ctrl+Shift+V"),
+    "input-method": ("Super+Ctrl+C", "Super+Ctrl+V"),
 }
 """The presets, as a user writes them."""
 

@@ -61,4 +61,6 @@ class ChordPair:
 
 DEFAULT = ChordPair(Chord.parse("Super+Shift+C"), Chord.parse("Super+Shift+V"))
 QUBES = ChordPair(Chord.parse("Ctrl+Shift+C"), Chord.parse("Ctrl+Shift+V"))
-PRESETS = {"vitrail": DEFAULT, "qubes": QUBES}
+INPUT_METHOD = ChordPair(Chord.parse("Super+Ctrl+C"), Chord.parse("Super+Ctrl+V"))
+"""Input methods get keys before windows do: ibus with Shift takes letters, also with Super."""
+PRESETS = {"vitrail": DEFAULT, "qubes": QUBES, "input-method": INPUT_METHOD}

@@ -18,11 +18,15 @@ from broker.ipc.control.api import Nothing
 from broker.ipc.control.methods import PENDING
 from tests.kit.eventually import eventually
 from tests.kit.prompting import KEYS
+from tests.kit.wayland.compositor import desktop, windows
+from tests.kit.wayland.input import Keyboard, Pointer
 from tests.kit.wayland.mutter_person import GnomeKeyboard, GnomePointer, gnome_shell
 from tests.kit.wayland.plasma_person import PlasmaHands, plasma
 from tests.kit.world import world
 
 SCREEN = (1280, 800)
+_BITS = {42: 1, 29: 4, 56: 8, 125: 64}
+"""Modifiers of a virtual keyboard's keys: Shift, Control, Alt, Super."""
 GREEN, ORANGE = (0x00, 0x9E, 0x73), (0xE6, 0x9F, 0x00)
 """The colours of the sandboxes 'work' and 'web'."""
 RECORD = """\
@@ -45,6 +49,7 @@ def records(command: str) -> dict[str, str]:
 
 
 PROGRAMS = {
+    "sway": ("sway", "bwrap"),
     "gnome": ("gnome-shell", "gjs", "dbus-daemon", "bwrap"),
     "plasma": ("kwin_wayland", "plasmashell", "kded5", "dbus-daemon", "bwrap"),
 }
@@ -61,11 +66,16 @@ class AtDesktop:
         """Return what the screen shows, and keep it as a file."""
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / f"{name}.png"
-        await trio.to_thread.run_sync(self.there.screenshot, file)
+        if self.kind == "sway":
+            await self.there.screenshot(file)
+        else:
+            await trio.to_thread.run_sync(self.there.screenshot, file)
         return Image.open(file).convert("RGB")
 
     async def windows(self):
         """Return what the desktop knows of each window."""
+        if self.kind == "sway":
+            return windows(await self.there.tree())
         return await trio.to_thread.run_sync(self.there.windows)
 
     async def colour_at(self, *place):
@@ -95,16 +105,18 @@ class AtDesktop:
     @contextmanager
     def holding(self, *codes) -> Iterator[None]:
         """Hold keys, by their evdev codes."""
-        for code in codes:
+        for n, code in enumerate(codes, 1):
             self.keys.change(code, 1)
+            self.keys.modifiers(sum(_BITS[one] for one in codes[:n]))
         yield
-        for code in reversed(codes):
+        for n, code in enumerate(reversed(codes), 1):
             self.keys.change(code, 0)
+            self.keys.modifiers(sum(_BITS[one] for one in codes[: len(codes) - n]))
 
 
 @asynccontextmanager
-async def _gnome(folder):
-    async with gnome_shell() as there:
+async def _gnome(folder, settings=""):
+    async with gnome_shell(settings) as there:
         with await GnomeKeyboard.of(there.bus) as keys:
             keys.press(KEYS["BackSpace"])
             pointer = GnomePointer(keys)
@@ -124,19 +136,46 @@ async def left_overview(screen):
 
 
 @asynccontextmanager
-async def _plasma(folder):
+async def _plasma(folder, settings=""):
     async with plasma() as there:
         with await trio.to_thread.run_sync(PlasmaHands, there.display) as hands:
             hands.move(640, 400)
             yield AtDesktop("plasma", there, hands, hands, folder)
 
 
+SWAY = """default_border normal
+for_window [title=.*] floating enable, move position 200 150
+for_window [title=second] floating enable, move position 800 400
+floating_modifier Mod4 normal
+"""
+
+
 @asynccontextmanager
-async def at_desktop(kind, folder, records, rules=""):
-    """The desktop with a broker that has these records and rules."""
+async def _sway(folder, settings=""):
+    async with desktop(size=SCREEN, config_extra=SWAY) as there:
+        with (
+            await trio.to_thread.run_sync(Keyboard, there.display) as keys,
+            await trio.to_thread.run_sync(Pointer, there.display, SCREEN) as pointer,
+        ):
+            pointer.move(640, 700)
+            yield AtDesktop("sway", there, keys, pointer, folder)
+
+
+@asynccontextmanager
+async def screen_of(kind, folder, settings=""):
+    """The desktop alone, GNOME's with these settings of its user."""
     if missing := [one for one in PROGRAMS[kind] if not shutil.which(one)]:
         pytest.skip(f"missing: {', '.join(missing)}")
-    async with {"gnome": _gnome, "plasma": _plasma}[kind](folder) as screen:
+    async with {"gnome": _gnome, "plasma": _plasma, "sway": _sway}[kind](
+        folder, settings
+    ) as made:
+        yield made
+
+
+@asynccontextmanager
+async def at_desktop(kind, folder, records, rules="", settings=""):
+    """The desktop with a broker that has these records and rules."""
+    async with screen_of(kind, folder, settings) as screen:
         there = screen.there
 
         @asynccontextmanager

@@ -68,6 +68,15 @@ class Pointer:
         self._say(self.pointer, 2, struct.pack("=III", when, which, int(pressed)))
         self._frame()
 
+    def scroll(self, steps: int) -> None:
+        """Turn the wheel; down is above 0."""
+        for _ in range(abs(steps)):
+            step = 1 if steps > 0 else -1
+            self._say(self.pointer, 5, struct.pack("=I", 0))
+            body = struct.pack("=IIii", self._now(), 0, step * 15 * 256, step)
+            self._say(self.pointer, 7, body)
+            self._frame()
+
     def click(self, x: int, y: int, which: int = LEFT) -> None:
         """Move there, press and release.
 

@@ -44,8 +44,20 @@ class Gnome:
         """The person's, where a test has one."""
 
     def screenshot(self, file: Path) -> None:
-        """Have GNOME Shell write a picture of the screen."""
+        """Have GNOME Shell write a picture of the screen, with the pointer."""
         self._shell("Screenshot", "Screenshot", "bbs", True, False, str(file))
+
+    def evaluate(self, script: str) -> str:
+        """Return what a script says inside GNOME Shell, as JSON."""
+        where = DBusAddress("/org/gnome/Shell", "org.gnome.Shell", "org.gnome.Shell")
+        message = new_method_call(where, "Eval", "s", (script,))
+        with open_dbus_connection(self.bus) as bus:
+            reply = bus.send_and_get_reply(message, timeout=60)
+        if reply.header.message_type is not MessageType.method_return:
+            raise UnansweredError(str(reply.body))
+        good, said = reply.body
+        assert good, said
+        return said
 
     def windows(self) -> list[dict[str, Any]]:
         """Return what GNOME Shell knows of each window: title, wm-class, app-id."""
@@ -142,6 +154,10 @@ class GnomePointer:
         """Press or release a button."""
         self._session.notify("PointerButton", "ib", which, pressed)
 
+    def scroll(self, steps: int) -> None:
+        """Turn the wheel; down is above 0."""
+        self._session.notify("PointerAxisDiscrete", "ui", 0, steps)
+
 
 def mutter_environment(runtime: Path) -> dict[str, str]:
     """Return the environment of a headless mutter and its session bus."""
@@ -161,10 +177,10 @@ SHELL = ("gnome-shell", "--unsafe-mode", *_SCREEN)
 
 
 @asynccontextmanager
-async def gnome_shell():
+async def gnome_shell(settings: str = ""):
     """GNOME Shell with a separate session bus.
 
-    Its notifications ask the bus for the process number of each sender, so it has no
+    ``settings`` are its user's, in the words of GLib's key file.  Its notifications ask the bus for the process number of each sender, so it has no
     process namespace; what the bus has started ends with the bus.
     """
     ordinary_user()
@@ -176,7 +192,11 @@ async def gnome_shell():
             "DBUS_SESSION_BUS_ADDRESS": bus,
             # It does not begin without a system bus, and uses none of its services.
             "DBUS_SYSTEM_BUS_ADDRESS": bus,
+            "GSETTINGS_BACKEND": "keyfile",
         }
+        folder = runtime / ".config/glib-2.0/settings"
+        folder.mkdir(parents=True)
+        (folder / "keyfile").write_text(settings)
         daemon = spawn(
             ["dbus-daemon", "--session", "--nofork", f"--address={bus}"],
             env=environment,

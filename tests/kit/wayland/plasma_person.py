@@ -26,7 +26,7 @@ from tests.kit.wayland.compositor import short_directory
 from tests.kit.wayland.input import LEFT
 from tests.kit.wayland.touch import ALLOWED, FakeInput
 
-_BUTTON, _MOTION_ABSOLUTE, _KEY = 2, 9, 10
+_BUTTON, _AXIS, _MOTION_ABSOLUTE, _KEY = 2, 3, 9, 10
 """Requests of the fake input, by their place in the protocol."""
 _RGBA_OF_QT = {4: "BGRX", 5: "BGRA", 6: "BGRA"}
 """Formats of QImage that KWin takes pictures in, as Pillow names them."""
@@ -49,17 +49,18 @@ class Plasma:
         self.child = child
         self.display, self.environment, self.bus = display, environment, bus
 
-    def picture(self) -> Image.Image:
-        """Return what the screen shows."""
+    def picture(self, *, pointer: bool = False) -> Image.Image:
+        """Return what the screen shows, with the ``pointer`` or without it."""
         where = DBusAddress(
             "/org/kde/KWin/ScreenShot2", "org.kde.KWin", "org.kde.KWin.ScreenShot2"
         )
         with open_dbus_connection(self.bus, enable_fds=True) as bus:
             read, write = os.pipe()
+            options = {"include-cursor": ("b", pointer)}
             with open(read, "rb") as pixels:
                 with open(write, "wb") as end:
                     message = new_method_call(
-                        where, "CaptureWorkspace", "a{sv}h", ({}, end)
+                        where, "CaptureWorkspace", "a{sv}h", (options, end)
                     )
                     reply = bus.send_and_get_reply(message, timeout=60)
                 if reply.header.message_type is not MessageType.method_return:
@@ -142,6 +143,10 @@ class PlasmaHands(FakeInput):
     def button(self, pressed: bool, which: int = LEFT) -> None:
         """Press or release a button."""
         self._do(_BUTTON, which, int(pressed))
+
+    def scroll(self, steps: int) -> None:
+        """Turn the wheel; down is above 0."""
+        self._do(_AXIS, 0, steps * 15 << 8)
 
     def click(self, x: int, y: int, which: int = LEFT) -> None:
         """Move there, press and release."""

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.core.clipboard.chord_settings import TEXTS
 from broker.core.clipboard.chords import DEFAULT, PRESETS, QUBES, Chord, ChordPair
 from broker.core.errors import SetupError
 from broker.core.key_verdicts import KeyVerdict
@@ -129,6 +130,22 @@ def test_the_preset_of_qubes():
     hand.hold(WIN | SHIFT)
     assert hand.key(C) is FORWARD
     assert PRESETS["qubes"] is QUBES
+
+
+def test_the_preset_for_input_methods_has_no_shift():
+    """With Shift the pinyin of ibus takes the letter, as that of a Latin word."""
+    hand = InputListener(PRESETS["input-method"])
+    hand.hold(WIN | CTRL)
+    assert hand.key(C) is KeyVerdict.COPY
+    assert hand.key(V) is KeyVerdict.PASTE
+    hand.hold(WIN | SHIFT)
+    assert hand.key(C) is FORWARD
+
+
+def test_each_preset_is_written_as_it_is_pressed():
+    assert list(TEXTS) == list(PRESETS)
+    for name, (copy, paste) in TEXTS.items():
+        assert ChordPair(Chord.parse(copy), Chord.parse(paste)) == PRESETS[name]
 
 
 @pytest.mark.parametrize(
