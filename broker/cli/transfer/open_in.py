@@ -133,7 +133,10 @@ async def send_request(request: OpenRequest, steps: Steps) -> OpenItem:
             try:
                 return await client.call(OPEN, request, show)
             except VitrailError as error:
-                await _build_missing(error, paths, steps)
+                failed = error
+        await _build_missing(failed, paths, steps)
+        # A build takes longer than the broker waits for a request of a connection.
+        async with open_client(paths) as client:
             return await client.call(OPEN, request, show)
 
 

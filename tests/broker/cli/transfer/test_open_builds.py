@@ -9,7 +9,7 @@ import pytest
 from broker.cli.run import image as building
 from broker.cli.run.progress import Steps
 from broker.cli.transfer import open_in
-from broker.core.errors import RefusedError, SetupError, sole
+from broker.core.errors import RefusedError, SetupError, UpstreamError, sole
 from broker.core.paths import find_paths
 from broker.host.images.store import find_image, missing_image
 from broker.ipc.control.api import OpenItem, OpenRequest
@@ -40,10 +40,11 @@ class Broker:
 
     def __init__(self, paths, monkeypatch, image="shown"):
         self.built = []
-        self.calls = 0
+        self.calls = self.connections = self.quiet = 0
         self.paths, self.image = paths, image
 
         async def ensure(_paths, record, _steps):
+            self.quiet = 600
             self.built.append(record.name)
 
         async def runs(_paths):
@@ -56,10 +57,15 @@ class Broker:
 
     @asynccontextmanager
     async def client(self):
+        self.connections += 1
+        self.quiet = 0
         yield self
 
     async def call(self, _method, _request, _show):
         self.calls += 1
+        # As the server, which waits five minutes for a request.
+        if self.quiet:
+            raise UpstreamError("the broker closed the connection before it answered")
         if not self.built:
             with pytest.raises(SetupError) as caught:
                 find_image(self.paths, self.image)
@@ -74,6 +80,7 @@ async def test_a_missing_image_is_built_and_the_file_opened(paths, monkeypatch):
     assert done.sandbox == "looks-1"
     assert broker.built == ["looks"]
     assert broker.calls == 2
+    assert broker.connections == 2, "the broker ends a connection that is quiet so long"
 
 
 async def test_an_image_that_no_record_has_is_an_error(paths, monkeypatch):
