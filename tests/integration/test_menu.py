@@ -197,6 +197,30 @@ async def test_open_windows_get_entries_with_their_label_s_icon():
         assert not entry.exists()
 
 
+async def test_a_disposable_has_its_icon_before_its_first_window():
+    """Its name is new each time; this one never opens a window."""
+    async with menu() as s:
+        text = BOX.format(command='"sleep", "1000"').replace("persistent", "disposable")
+        write(s.env, "box", text)
+        share = Path(s.env["HOME"]) / ".local/share"
+        async with running("menu", "start", "box", env=s.env):
+
+            def written():
+                found = list((share / "applications").glob("vitrail.box-*.desktop"))
+                return [one for one in found if "Icon=" in one.read_text()]
+
+            (entry,) = await eventually(written)
+            _, sandbox, program, _ = entry.name.split(".")
+            assert program == "sleep"
+            lines = entry.read_text().splitlines()
+            assert f"StartupWMClass=vitrail.{sandbox}.sleep" in lines
+            assert f"X-Vitrail-Window={sandbox}" in lines
+            assert "Name=My box" in lines
+        assert (await brokerctl("stop", "--broker", env=s.env)).code == 0
+        await brokerctl("menu", "refresh", env=s.env)
+        assert not entry.exists()
+
+
 async def test_a_record_written_by_hand_has_its_icon_before_its_first_window():
     """Plasma looks for a window's icon once; ids of this machine's programs count, too."""
     async with menu() as s:

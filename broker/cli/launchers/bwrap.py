@@ -140,7 +140,9 @@ def _run(
 ) -> int:
     steps = Steps(quiet=quiet, as_json=as_json)
     with open_connection(paths) as connection:
-        name, code = leased(Calls(connection), record, box, steps.output, text)
+        name, code = leased(
+            Calls(connection), record, box, steps.output, text, named=steps.named
+        )
     return exit_code(name, code, as_json=as_json)
 
 

@@ -203,6 +203,7 @@ async def leased(
         launch = await client.call(
             LAUNCH_PREPARE, LaunchPrepareRequest(record=record, ours=True, text=text)
         )
+        steps.named(launch.sandbox)
         held: WaitingProgram | None = None
         try:
             held = await start(Path(launch.directory))

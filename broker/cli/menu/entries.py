@@ -21,6 +21,7 @@ from broker.cli.sandboxes.desktop_entry import (
     WINDOW_PREFIX,
     autostart_home,
     expect_windows,
+    expect_windows_of,
     has_entry,
     window_files,
     write_autostart,
@@ -88,6 +89,14 @@ def expect(name: str) -> None:
         record = read_records(offline_paths()).records.get(name)
         if record is not None:
             expect_windows(record)
+
+
+def expect_of(name: str, sandbox: str) -> None:
+    """Write the hidden entries of the windows of a record's disposable, as ``expect``."""
+    with suppress(VitrailError, OSError):
+        record = read_records(offline_paths()).records.get(name)
+        if record is not None and sandbox != name:
+            expect_windows_of(record, sandbox)
 
 
 def follow_windows() -> None:

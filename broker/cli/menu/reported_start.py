@@ -20,7 +20,7 @@ from typing import TypeAlias
 
 import trio
 
-from broker.cli.menu.entries import follow_windows
+from broker.cli.menu.entries import expect_of, follow_windows
 from broker.cli.menu.in_terminal import in_terminal
 from broker.cli.notifications.notification import DesktopNotification
 from broker.cli.run.connect import ask
@@ -72,6 +72,8 @@ class StartResult:
     """The result of a brokerctl command."""
 
     code: int = 0
+    record: str = ""
+    """Of the sandbox; empty: the command starts none of a record."""
     sandbox: str = ""
     error: str = ""
     hint: str = ""
@@ -119,7 +121,7 @@ async def start(
             seen = await _Seen.since_now(name) if attached else _Seen(name)
             if attached:
                 nursery.start_soon(seen.run)
-            result = await _reported(note, f"Starting {title}", words, env)
+            result = await _reported(note, f"Starting {title}", words, env, name)
             nursery.cancel_scope.cancel()
         result.window = seen.window
         if result.code == 0 and result.note:
@@ -237,10 +239,17 @@ def _label(mend: Sequence[str]) -> str:
 
 
 async def _reported(
-    note: DesktopNotification, title: str, words: Sequence[str], env: Mapping[str, str]
+    note: DesktopNotification,
+    title: str,
+    words: Sequence[str],
+    env: Mapping[str, str],
+    record: str = "",
 ) -> StartResult:
-    """Run a verb of brokerctl and show its progress; its processes end with us."""
-    result = StartResult()
+    """Run a verb of brokerctl and show its progress; its processes end with us.
+
+    ``record``: of the sandbox that the verb starts.
+    """
+    result = StartResult(record=record)
     # Nobody reads: what we write to a menu's pipe is for its log.
     child = spawn(
         our_program("broker.cli.app", *words),
@@ -352,8 +361,11 @@ def _taker(result: StartResult, shown: _Shown) -> Callable[[str], None]:
             return
         if not isinstance(item, dict):
             return
-        if isinstance(item.get("sandbox"), str):
+        if isinstance(item.get("sandbox"), str) and item["sandbox"] != result.sandbox:
             result.sandbox = item["sandbox"]
+            if result.record:
+                # Before its first window: Plasma looks for its icon once.
+                expect_of(result.record, result.sandbox)
         output = item.get("output") or item.get("stderr")
         if isinstance(output, str):
             result.untrusted_output += [

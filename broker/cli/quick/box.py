@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -175,11 +176,19 @@ def _paths() -> Paths | None:
 
 
 def leased(
-    broker: Calls, record: str, box: Box, write: Write, text: str | None = None
+    broker: Calls,
+    record: str,
+    box: Box,
+    write: Write,
+    text: str | None = None,
+    *,
+    named: Callable[[str], None] = lambda _: None,
 ) -> tuple[str, int]:
     """Run a box under a lease to its end; ``write`` gets its output.
 
-    ``text`` is the record of a program that has none.  Returns the sandbox's name and the exit code, -N for a signal.  Raises VitrailError.
+    ``text`` is the record of a program that has none; ``named`` gets the sandbox's name
+    before the program starts.  Returns that name and the exit code, -N for a signal.
+    Raises VitrailError.
     """
     request = {"record": record, "ours": True}
     broker.begin(
@@ -194,6 +203,7 @@ def leased(
             launch = broker.answer()
             number = str(launch["id"])
             launched.callback(_end_launch, broker, number)
+        named(str(launch["sandbox"]))
         sockets = Path(str(launch["directory"]))
         with held_box(command, sockets, ours, write) as held:
             # Its folders are mounted by the broker, and all else while that leases it.

@@ -156,6 +156,14 @@ class Steps:
         yield
         self.done(title, trio.current_time() - began)
 
+    def named(self, sandbox: str) -> None:
+        """Print the name of the sandbox that is about to start, with ``--json``.
+
+        A menu writes the entry of its windows before they open.
+        """
+        if self._json:
+            render.json_line({"sandbox": sandbox, "state": "begun"})
+
     def output(self, untrusted_data: bytes, *, stderr: bool = False) -> None:
         """Print the output of the sandbox's program: escaped on a terminal."""
         self._erase()

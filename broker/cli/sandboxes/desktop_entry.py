@@ -61,6 +61,15 @@ def expect_windows(record: Record) -> None:
         write_window_entry(record, record.name, file.stem)
 
 
+def expect_windows_of(record: Record, sandbox: str) -> None:
+    """Write the hidden entries of a sandbox's windows, whose name is new each time.
+
+    Raises OSError.
+    """
+    for file in _files_of(record, sandbox):
+        write_window_entry(record, sandbox, file.stem)
+
+
 def window_files(record: Record) -> list[Path]:
     """Return the hidden entries of the record's windows; none for disposables.
 
@@ -68,14 +77,18 @@ def window_files(record: Record) -> list[Path]:
     """
     if record.host.sandbox_class == "disposable":
         return []
+    return _files_of(record, record.name)
+
+
+def _files_of(record: Record, sandbox: str) -> list[Path]:
     program = _program(record)
-    ids = [_window_id(record)]
-    ids += [f"{WINDOW_PREFIX}{record.name}.{one}" for one in _installed_ids(program)]
+    ids = [_window_id(record, sandbox)]
+    ids += [f"{WINDOW_PREFIX}{sandbox}.{one}" for one in _installed_ids(program)]
     return [data_home() / "applications" / f"{one}.desktop" for one in ids]
 
 
-def _window_id(record: Record) -> str:
-    return f"{WINDOW_PREFIX}{record.name}.{_program(record) or record.name}"
+def _window_id(record: Record, sandbox: str) -> str:
+    return f"{WINDOW_PREFIX}{sandbox}.{_program(record) or record.name}"
 
 
 @cache
@@ -196,7 +209,7 @@ def _entry(record: Record, icon: Path) -> str:
         f"Categories={_categories(record)}",
         "StartupNotify=false",
         # Of a persistent sandbox; 'brokerctl menu start' writes those of other windows.
-        f"StartupWMClass={_window_id(record)}",
+        f"StartupWMClass={_window_id(record, name)}",
         f"X-Vitrail-Sandbox={name}",
         f"Actions={''.join(f'{key};' for key in _ACTIONS)}",
     ]
