@@ -208,7 +208,9 @@ def held(
             return mine
         # guard: promoted again on what is shown
         if not shown.may_take_popups(core, window):
-            shown.await_drawn(core, window, again=True)
+            # Asked for after the layout: the request comes with a commit of the frame,
+            # which would show the new places of parts with their former pictures.
+            core.promotions.append((window, sub, content))
         else:
             mine.destroy(core)
             mine = sub.promoted = Promoted(core, window, sub, wish)
@@ -216,7 +218,11 @@ def held(
 
 
 def begin_waiting(core: ClientState) -> None:
-    """Promote what the layout has noted, now that the window is committed."""
+    """Promote what the layout has noted, now that the window is committed.
+
+    What is promoted already, and is to have another place, is laid out again when its
+    window is drawn.
+    """
     waiting, core.promotions = core.promotions, []
     for window, sub, content in waiting:
         surface = sub.surface
@@ -226,7 +232,7 @@ def begin_waiting(core: ClientState) -> None:
         if not window.mapped:
             continue  # a menu that the same layout has found astray
         # guard: promoted on what is shown
-        if not shown.may_take_popups(core, window):
+        if sub.promoted is not None or not shown.may_take_popups(core, window):
             shown.await_drawn(core, window, again=True)  # cropped until then
             continue
         # guard: promoted counts as popups

@@ -438,3 +438,35 @@ def test_what_is_not_shown_again_keeps_its_popup_until_it_is():
         t.pump()
         assert len(t.told("xdg_surface", "get_popup")) == 2
         assert len(popups(t)) == 1
+
+
+def test_no_frame_is_committed_while_its_window_is_laid_out():
+    """A part that is back in a larger window has its place, and the frame not its size."""
+    offers = [(i, 2 if i == "xdg_wm_base" else v) for i, v in GLOBALS]
+    with promoting(model=Model(offers)) as t:
+        t.start()
+        surface, _, _ = t.show(200, 100, 0)
+        back, _ = popover(t, surface, 210, 60, 60, 80)
+        _, other = popover(t, surface, 20, 60, 30, 500)
+        assert len(popups(t)) == 2
+        # The window is not drawn again, so the other popup cannot be moved yet.
+        t.model.wl_surface_frame = lambda _surface, _callback: None
+        guests = {t.server_side(one).oid for one in (surface, back)}
+        judged = []
+
+        def judge(root):
+            # The filter is ahead of the compositor: what it knows is of the next commits.
+            wide, high = root.size()
+            judged.extend(
+                (x >= 4 and y >= 4 and x + w <= wide - 4 and y + h <= high - 4)
+                for oid, x, y, w, h in t.model.rects(root)
+                if root.xdg is not None and oid in guests
+            )
+
+        t.model.on_root_commit = judge
+        t.send(other, "set_position", 25, 60)
+        t.paint(surface, 300, 200, 0)
+        t.send(surface, "commit")
+        assert len(popups(t)) == 1
+        assert judged
+        assert all(judged)
