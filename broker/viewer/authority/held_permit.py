@@ -14,7 +14,7 @@ from typing import Self
 import trio
 
 from broker.authority.permit import Asked, Permit, Request
-from broker.core.errors import RefusedError, VitrailError
+from broker.core.errors import RefusedError, VitrailError, sole
 from broker.core.lease import Lease
 from broker.core.names import LeaseId
 from broker.core.stderr_log import log_exception
@@ -56,7 +56,11 @@ class HeldPermit(HeldTask):
         except Exception as error:
             if not given.called:
                 raise
-            log_exception(error)
+            # A nursery that is cancelled as the reason comes up has it in a group.
+            if isinstance(reason := sole(error), VitrailError):
+                self.reason = self.reason or str(reason)
+            else:
+                log_exception(error)
         finally:
             self.over.set()
         if not given.called:

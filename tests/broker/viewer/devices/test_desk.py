@@ -141,6 +141,18 @@ async def test_an_internal_error_as_a_device_ends_ends_no_other(capfd):
     assert "Too many open files" in capfd.readouterr().err
 
 
+async def test_a_reason_of_a_nursery_is_no_internal_error(capfd):
+    """A nursery whose scope is cancelled at the same time has the reason in a group."""
+    async with desk(f"{_TO_WORK}allow {_STORAGE} attach=auto\n") as (_, source, made):
+        source.plug()
+        await until(source, made.holdings)
+        gone = UpstreamError("virtiofsd has ended")
+        source.ends_with = ExceptionGroup("of a nursery", [gone])
+        source.unplug()
+        await until(source, lambda: not made.holdings())
+    assert "Traceback" not in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     "rule",
     [
