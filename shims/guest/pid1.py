@@ -80,6 +80,10 @@ ROUTER_SETTINGS = (
     ("net/ipv4/conf/all/send_redirects", "0"),
 )
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
+ALSA = "etc/asound.conf"
+ALSA_SETTINGS = """pcm.!default { type pulse hint { show on description "Vitrail" } }
+ctl.!default { type pulse }
+"""
 RB_POWER_OFF = 0x4321FEDC
 RB_AUTOBOOT = 0x01234567
 UDHCPC = """#!/bin/sh
@@ -127,6 +131,7 @@ class Machine:
         # guard: no machine uses host keys of its image
         remove_image_keys()
         unpack_host_files()
+        let_alsa_play()
         self._settle()
         self._link_up("lo")
 
@@ -256,6 +261,18 @@ def ends_by_reset() -> bool:
             return "vitrail.off=reset" in file.read().split()
     except OSError:
         return False
+
+
+def let_alsa_play(root: str = "/") -> None:
+    """Make the sound server ALSA's default, as in a box; an image's own file stays."""
+    path = os.path.join(root, ALSA)
+    try:
+        with open(path, "x", encoding="ascii") as file:
+            file.write(ALSA_SETTINGS)
+    except FileExistsError:
+        return
+    except OSError as error:
+        log(f"programs of ALSA find no sound: {path}: {error}")
 
 
 def set_kernel(name: str, value: str) -> None:

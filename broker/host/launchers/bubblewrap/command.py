@@ -25,7 +25,7 @@ from broker.host.launchers.bubblewrap.subordinate import subordinate_namespace
 _HOSTS = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
 # Not the machine's, which may name a plug-in whose socket a box lacks (PipeWire's), or a
 # card: a box has no other sound than this.  Without the plug-in ALSA reports that.
-_ALSA = b"""pcm.!default { type pulse hint { show on description "Vitrail" } }
+ALSA_SETTINGS = b"""pcm.!default { type pulse hint { show on description "Vitrail" } }
 ctl.!default { type pulse }
 """
 _HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}")
@@ -89,7 +89,7 @@ def prepare(
     own = (
         None if box.owns_files or beside else subordinate_namespace(theirs, (uid, gid))
     )
-    alsa = memory_file(theirs, _ALSA)
+    alsa = memory_file(theirs, ALSA_SETTINGS)
     fds = BoxDescriptors(
         *(status, passwd, group, rules, resolver, hosts, machine_id, alsa),
         *(x11, own, beside),
