@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tests.programs.table import PROGRAMS, Program
 
@@ -22,6 +24,7 @@ _COLUMNS = {
     "box": "box without a record",
     "persistent": "persistent box of a record",
     "podman": "Podman, an image of Debian",
+    "machine": "micro VM, an image of Debian 13, emulated",
 }
 
 
@@ -33,9 +36,11 @@ def page(text: str) -> str:
     inside = [cell for row in cells for cell in row[1:] if not cell.startswith("not ")]
     work = sum(cell.startswith("works") for cell in inside)
     part = work / max(len(inside), 1)
-    count = f"{work} of {len(inside)} cells of boxes and containers work ({part:.1%})"
+    count = f"{work} of {len(inside)} cells of boxes, containers and micro VMs work ({part:.1%})"
+    dates = dict(results["dates"])
+    machine = dates.pop("machine")
     lines = [
-        f"Measured on {results['date']}: {len(PROGRAMS)} programs, {count}.",
+        f"Measured on {max(dates.values())}, the micro VM on {machine}: {len(PROGRAMS)} programs, {count}.",
         "A program that this machine lacked has no result.",
         "",
         f"| program | package | what it did | {' | '.join(_COLUMNS.values())} |",
@@ -48,6 +53,18 @@ def page(text: str) -> str:
     return f"{before}{BEGIN}{chr(10).join(lines)}{END}{after}"
 
 
+def take(results: dict[str, Any], new: Mapping[str, Any]) -> None:
+    """Put a line of ``tests/programs/measure.py`` into the stored results."""
+    row = results["rows"].setdefault(new["name"], {})
+    if "directly" in new["row"]:
+        # What does not work directly any more was tried in no box.
+        for place in ("box", "persistent"):
+            row.pop(place, None)
+    row.update(new["row"])
+    for place in new["row"]:
+        results["dates"][place] = max(results["dates"].get(place, ""), new["date"])
+
+
 def _row(program: Program, cells: list[str]) -> str:
     packages = ", ".join(f"`{name}`" for name in program.package.split())
     return f"| {program.name} | {packages} | {program.does} | {' | '.join(cells)} |"
@@ -56,8 +73,8 @@ def _row(program: Program, cells: list[str]) -> str:
 def _cells(program: Program, row: dict[str, str]) -> list[str]:
     cells = {place: _cell(row, place) for place in _COLUMNS}
     if program.x11:
-        with_x11 = {"box": "--x11", "persistent": "x11 = true", "podman": "x11 = true"}
-        for place, words in with_x11.items():
+        record = dict.fromkeys(("persistent", "podman", "machine"), "x11 = true")
+        for place, words in {"box": "--x11", **record}.items():
             if cells[place] == "works":
                 cells[place] = f"works, with `{words}`"
     if program.setting and cells["persistent"] == "works":
@@ -80,13 +97,7 @@ def main() -> int:
     if words:
         results = json.loads(RESULTS.read_text())
         for line in Path(words[0]).read_text().splitlines():
-            new = json.loads(line)
-            results["date"] = max(results["date"], new["date"])
-            row = results["rows"].setdefault(new["name"], {})
-            # What does not work directly any more was tried nowhere else.
-            if "directly" in new["row"]:
-                row.clear()
-            row.update(new["row"])
+            take(results, json.loads(line))
         RESULTS.write_text(f"{json.dumps(results, indent=1)}\n")
     text = page(PAGE.read_text())
     if "--check" in sys.argv:

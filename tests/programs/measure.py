@@ -2,7 +2,8 @@
 
 ``.ci/as-user tests.programs.measure > results; .venv/bin/python -m docs.print_programs results``
 Words are names of programs, ``--places=A,B`` are places.  Without them it is all of both,
-and needs the image of ``python -m tests.programs.image``.
+and needs the image of ``python -m tests.programs.image``; ``--places=machine`` is run by
+hand alone, as emulated micro VMs are slow.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from datetime import UTC, datetime
 
 import trio
 
+from tests.programs.machine import in_machines
 from tests.programs.places import BOXES, batches, desk
 from tests.programs.table import PROGRAMS
 
@@ -26,13 +28,17 @@ async def main() -> None:
         else:
             names.add(word)
     programs = [one for one in PROGRAMS if not names or one.name in names]
-    async with desk(containers="podman" in places) as d:
-        boxes = [place for place in places if place != "podman"]
+    machines = "machine" in places
+    async with desk(containers="podman" in places, machines=machines) as d:
+        boxes = [place for place in places if place in BOXES]
         for program in programs if boxes else ():
             _tell(program.name, await d.measured(program, tuple(boxes)))
         for together in batches(programs) if "podman" in places else ():
             for name, why in (await d.contained(together)).items():
                 _tell(name, {"podman": why})
+        if machines:
+            async for name, why in in_machines(d, programs):
+                _tell(name, {"machine": why})
 
 
 def _tell(name: str, row: dict[str, str]) -> None:

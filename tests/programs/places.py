@@ -14,6 +14,7 @@ from pathlib import Path
 import trio
 
 from broker.core.errors import UpstreamError
+from broker.core.paths import find_paths
 from tests.kit.brokerctl import OUR_PYTHON, brokerctl, home, paths_of, running
 from tests.kit.eventually import NeverError, eventually
 from tests.kit.notified import Screen, notification_server
@@ -106,13 +107,13 @@ class Desk:
                         capture_stdout=True,
                         stderr=subprocess.STDOUT,
                     )
-                    return self._unsaid(program, done.stdout.decode(errors="replace"))
+                    return self.unsaid(program, done.stdout.decode(errors="replace"))
                 return f"did not end in {_SECONDS} s"
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._quiet, argv, env, empty)
-                why = await self._shown(program.title)
+                why = await self.shown(program.title)
                 nursery.cancel_scope.cancel()
-            await self._closed()
+            await self.closed()
             return why
 
     async def _inside(self, program: Program, place: str) -> str:
@@ -131,11 +132,11 @@ class Desk:
                 return f"did not end in {_SECONDS} s"
             finally:
                 await brokerctl("stop", "--all", env=self.env)
-            return self._unsaid(program, done.out + done.err)
+            return self.unsaid(program, done.out + done.err)
         async with running(*words, env=self.env):
-            why = await self._shown(program.title)
+            why = await self.shown(program.title)
             await brokerctl("stop", "--all", env=self.env)
-            await self._closed()
+            await self.closed()
             return why
 
     async def contained(self, programs: Sequence[Program]) -> dict[str, str]:
@@ -167,14 +168,14 @@ class Desk:
             parts = done.out.split(f"{_MARK}\n")[1:]
             assert len(parts) == len(told), done
             rows |= {
-                p.name: self._unsaid(p, o) for p, o in zip(told, parts, strict=True)
+                p.name: self.unsaid(p, o) for p, o in zip(told, parts, strict=True)
             }
         if shown:
             async with running(*words, env=self.env):
                 for program in shown:
-                    rows[program.name] = await self._shown(program.title)
+                    rows[program.name] = await self.shown(program.title)
                 await brokerctl("stop", "--all", env=self.env)
-                await self._closed()
+                await self.closed()
         return rows
 
     def _write(self, program: Program, place: str) -> None:
@@ -187,8 +188,8 @@ class Desk:
             text = BOX.format(setting=program.setting, window=window)
         (folder / "mine.toml").write_text(text)
 
-    async def _shown(self, titles: str) -> str:
-        """Wait for a window with one of the titles."""
+    async def shown(self, titles: str, seconds: float = _WINDOW_SECONDS) -> str:
+        """Wait for a window with one of the titles; return '' or what there is."""
         comp = self.screen.comp
 
         async def look() -> bool:
@@ -196,13 +197,13 @@ class Desk:
             return any(title in name for title in titles.split("|") for name in names)
 
         try:
-            await eventually(look, deadline=_WINDOW_SECONDS)
+            await eventually(look, deadline=seconds)
         except NeverError:
             found = [node.get("name") for node in windows(await comp.tree())]
             return f"no window with '{titles}' in its title, but {found}"
         return ""
 
-    async def _closed(self) -> None:
+    async def closed(self) -> None:
         """Wait until no window is left; those of processes that stay are killed."""
         comp = self.screen.comp
 
@@ -235,7 +236,8 @@ class Desk:
         )
 
     @staticmethod
-    def _unsaid(program: Program, output: str) -> str:
+    def unsaid(program: Program, output: str) -> str:
+        """Return '' if the output shows that the program did it, or the output."""
         return "" if program.said(output) else f"printed {output[-300:]!r}"
 
 
@@ -252,12 +254,18 @@ def batches(programs: Sequence[Program]) -> list[list[Program]]:
 
 
 @asynccontextmanager
-async def desk(*, containers: bool = False) -> AsyncIterator[Desk]:
-    """Open a desktop with sound and an X server; ``containers``: with the image."""
+async def desk(
+    *, containers: bool = False, machines: bool = False
+) -> AsyncIterator[Desk]:
+    """Open a desktop with sound and an X server.
+
+    ``containers``: with their image; ``machines``: with the user's guest images.
+    """
     async with AsyncExitStack() as stack:
         sound = await stack.enter_async_context(sound_server("pulseaudio"))
         env = dict(stack.enter_context(home()))
-        env["XDG_CACHE_HOME"] = f"{env['HOME']}/c"
+        cache = find_paths().cache.parent if machines else f"{env['HOME']}/c"
+        env["XDG_CACHE_HOME"] = str(cache)
         server = sound.environment["XDG_RUNTIME_DIR"] + "/pulse/native"
         env["PULSE_SERVER"] = f"unix:{server}"
         if containers:

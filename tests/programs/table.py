@@ -143,7 +143,7 @@ PROGRAMS = (
     Program("nproc", "coreutils", "processors and memory", "nproc; free -m | grep Mem", "[0-9]+\\s+Mem"),
     Program("dbus-send", "dbus-bin dbus-daemon", "its session bus answers", "dbus-send --session --print-reply --dest=org.freedesktop.DBus / org.freedesktop.DBus.ListNames", "org.freedesktop.DBus", of_record="a box without a record has no session bus", but=_NO_BUS),
     Program("gdbus", "libglib2.0-bin", "its session bus answers", "gdbus call --session -d org.freedesktop.DBus -o / -m org.freedesktop.DBus.GetId", "\\('[0-9a-f]{32}'", of_record="a box without a record has no session bus", but=_NO_BUS),
-    Program("man", "man-db", "shows a page", "man -P cat ls 2>/dev/null | head -3; man -P cat ls | grep -c directory", "[1-9]"),
+    Program("man", "man-db", "shows a page", "man -P cat ls 2>/dev/null | head -3; man -P cat ls | grep -c directory", "[1-9]", but={"machine": "[an image](images.md#contents) has no manuals"}),
     # -- documents, pictures, sound ------------------------------------------------------
     Program("vim", "vim", "edits a file", "printf 'a\\n' > f; vim -es -c '%s/a/edited/' -c wq f; cat f", "edited"),
     Program("ffmpeg", "ffmpeg", "encodes a film with sound", "ffmpeg -v error -f lavfi -i testsrc=d=1:s=64x48 -f lavfi -i sine=d=1 -shortest a.mkv && ffprobe -v error -show_entries format=duration -of csv a.mkv", "format,1"),
@@ -226,6 +226,6 @@ PROGRAMS = (
     Program("dillo", "dillo python3", "loads a page of a server", _PAGE + "exec dillo http://127.0.0.1:$P/page.html", title="our page", x11=True, needs=("dillo", "python3")),
     Program("neverball", "neverball", "a game of SDL 2", "exec /usr/games/neverball", title="Neverball", x11=True, needs=("/usr/games/neverball",)),
     Program("hex-a-hop", "hex-a-hop", "a game of SDL", "exec /usr/games/hex-a-hop", title="ex-a-hop", x11=True, needs=("/usr/games/hex-a-hop",)),
-    Program("ltris", "ltris", "a game of SDL", "exec /usr/games/ltris", title="LTris", x11=True, needs=("/usr/games/ltris",)),
+    Program("ltris", "ltris", "a game of SDL", "exec \"$(ls /usr/games/ltris* | head -1)\"", title="LTris", x11=True, needs=("/usr/games/ltris",)),
     Program("wine notepad", "wine wine64", "a program of Windows", "WINEDEBUG=-all exec wine notepad", title="Notepad", x11=True, needs=("wine",)),
 )  # fmt: skip
