@@ -68,7 +68,8 @@ TEXTS: Mapping[Step, StepText] = MappingProxyType(
             "open the display stream",
             30.0,
             "to see the output of the program and waypipe, run 'brokerctl logs {sandbox}'; to "
-            "see refused streams, run 'brokerctl audit --sandbox {sandbox}'",
+            "see refused streams, run 'brokerctl audit --sandbox {sandbox}'; to run a program "
+            "without windows, use --no-window",
         ),
         Step.WAYPIPE: StepText(
             "reach the worker",
