@@ -71,6 +71,7 @@ _ETC = (
     *("alternatives", "fonts", "gtk-3.0", "gtk-4.0", "ld.so.cache", "ld.so.conf"),
     *("ld.so.conf.d", "mime.types", "nsswitch.conf", "pki", "pulse", "timezone"),
     *("libreoffice", "ssl/certs", "ssl/openssl.cnf", "terminfo", "xdg"),
+    "X11/cursors",  # themes, to which the default one is a link
     # Names of numbers, order of addresses, languages (getaddrinfo(3), locale(7)).
     *("gai.conf", "host.conf", "locale.alias", "protocols", "services"),
     # Settings without which these programs do not start or lack parts.
@@ -88,7 +89,7 @@ _MADE_DATA = (
     *("/var/lib/texmf", "/var/lib/usbutils", "/var/cache/postgresql/dicts"),
 )
 _DIRECTORIES = (
-    *("/etc", "/etc/ssl", "/var", "/var/lib", "/var/lib/dbus"),
+    *("/etc", "/etc/ssl", "/etc/X11", "/var", "/var/lib", "/var/lib/dbus"),
     *("/var/cache", "/var/cache/postgresql"),
     # Empty ones: the sandbox of WebKit's browsers mounts them, and fails without.
     *(
