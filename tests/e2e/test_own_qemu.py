@@ -110,9 +110,7 @@ async def test_a_script_with_our_arguments_keeps_its_home():
         await run(script(1, 2))
         (window,) = await wait_window(w.comp, title="[fox]")
         assert window["pid"] == await w.pid_of("keeper", "fox")
-        again = await brokerctl(
-            "machine", "arguments", "fox", env=w.environ
-        )
+        again = await brokerctl("machine", "arguments", "fox", env=w.environ)
         assert again.code == 1
         assert again.out == "--vitrail-has-failed\n"
         assert "in use" in again.err

@@ -232,7 +232,9 @@ async def test_what_the_user_maximised_stays_so(kind, mode):
 
 
 @pytest.mark.parametrize("direct", [True, False], ids=["direct", "filtered"])
-async def test_weston_ends_what_is_not_maximised_any_more_while_it_is_fullscreen(direct):
+async def test_weston_ends_what_is_not_maximised_any_more_while_it_is_fullscreen(
+    direct,
+):
     """It sends the size 0x0, "you choose", as a fullscreen one, and refuses each picture.
 
     weston 10 does so to any program; where this fails, it has been mended, and the orders
@@ -244,12 +246,14 @@ async def test_weston_ends_what_is_not_maximised_any_more_while_it_is_fullscreen
         for step in "FM":
             window.do(step)
             c.roundtrip()
+        window.do("m")
         with pytest.raises(ServerError) as error:
-            window.do("m")
             c.roundtrip()
         assert (c.kinds[error.value.object_id], error.value.code) == ("xdg_wm_base", 4)
         if direct:
-            assert error.value.text.endswith("than the configured fullscreen state (0 x 0)")
+            assert error.value.text.endswith(
+                "than the configured fullscreen state (0 x 0)"
+            )
 
     async with desktop(config_extra=CONFIG) as comp, nested(comp, "weston") as inner:
         if not direct:

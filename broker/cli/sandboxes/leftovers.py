@@ -90,8 +90,6 @@ def find_leftovers(
     rules = rules_file(paths, name)
     unchanged = rules.is_file() and is_unchanged(rules, name)
     # guard: another record's logs stay, whatever its name is
-    rules = rules_file(paths, name)
-    unchanged = rules.is_file() and is_unchanged(rules, name)
     folders = [one for one in log_folders(paths, name) if one.name not in others]
     return Leftovers(
         tuple(folders) if logs else (),
