@@ -213,26 +213,23 @@ async def moved_by_its_title_bar(s: Sitting) -> None:
     before = await s.frame()
     x, y = before.x + 200, before.y + before.h - before.border - s._last("size")[1] - 20
     await s.drag((x, y), (x + 120, y + 60))
-    after = await s.frame(lambda f: (f.x, f.y) != (before.x, before.y))
+    # Toolkits drag from some pixels on; a picture may be of the middle of the way.
+    after = await s.frame(lambda f: abs(f.x - before.x - 120) < 24)
     assert (after.w, after.h) == (before.w, before.h)
-    # Toolkits drag from some pixels on.
-    assert abs(after.x - before.x - 120) < 24, (before, after)
 
 
 async def moved_with_super(s: Sitting) -> None:
     before = await s.frame()
     x, y = before.x + before.w // 2, before.y + before.h // 2
     await s.drag((x, y), (x + 120, y + 60), SUPER)
-    after = await s.frame(lambda f: (f.x, f.y) != (before.x, before.y))
-    assert abs(after.x - before.x - 120) < 12, (before, after)
+    await s.frame(lambda f: abs(f.x - before.x - 120) < 12)
 
 
 async def resized_by_its_corner(s: Sitting) -> None:
     before = await s.frame()
     corner = before.x + before.w - 2, before.y + before.h - 2
     await s.drag(corner, (corner[0] + 60, corner[1] + 40))
-    after = await s.frame(lambda f: (f.w, f.h) != (before.w, before.h))
-    assert abs(after.w - before.w - 60) < 12, (before, after)
+    await s.frame(lambda f: abs(f.w - before.w - 60) < 12)
 
 
 async def _reaches(s: Sitting, wide: int) -> None:
