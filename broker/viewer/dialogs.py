@@ -330,37 +330,34 @@ class PortalControl:
         del exchange
         name = take_sandbox_name(request.record)
         lease = Lease(LeaseId(""), name, name, 0)  # a preview goes by the names
-        return api.PortalUseAnswer(
-            uses=await uses_portal(self._decider, lease),
-            prints=await may_print(self._decider, lease),
-        )
+        return await portal_use(self._decider, lease)
 
 
-async def uses_portal(decider: Permits, lease: Lease) -> bool:
-    """Return whether rules may allow each call of programs that use the portal."""
+async def portal_use(decider: Permits, lease: Lease) -> api.PortalUseAnswer:
+    """Return whether rules may allow each call of programs that use the portal.
+
+    And whether they may allow the sandbox to print.
+    """
     asked = [
         Request(lease=lease, service=service, argument=argument)
         for service, argument in PORTAL_CALLS
     ]
-    answers = await decider.preview(asked)
-    return all(one is not None and one.verdict != "deny" for one in answers)
+    answers = zip(asked, await decider.preview(asked), strict=True)
+    denied = {
+        request.service
+        for request, answer in answers
+        if answer is None or answer.verdict == "deny"
+    }
+    return api.PortalUseAnswer(uses=not denied, prints=PRINT not in denied)
 
 
 async def desktop_variables(
     decider: Permits, lease: Lease, *, display: bool
 ) -> dict[str, str]:
     """Return the variables of a machine's program; ``display``: if it has windows."""
-    printer = {PRINTER_VARIABLE: "1"} if await may_print(decider, lease) else {}
-    portal = display and await uses_portal(decider, lease)
-    return {**printer, **(PORTAL_VARIABLES if portal else {})}
-
-
-async def may_print(decider: Permits, lease: Lease) -> bool:
-    """Return whether a rule may allow the sandbox to print."""
-    (answer,) = await decider.preview(
-        [Request(lease=lease, service=PRINT, argument="+")]
-    )
-    return answer is not None and answer.verdict != "deny"
+    use = await portal_use(decider, lease)
+    printer = {PRINTER_VARIABLE: "1"} if use.prints else {}
+    return {**printer, **(PORTAL_VARIABLES if display and use.uses else {})}
 
 
 def _request(opening: Opening, kind: str) -> Request:

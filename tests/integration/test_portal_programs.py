@@ -12,7 +12,7 @@ from broker.cli.launchers.portal_programs import portal_variables
 from broker.core.services import PORTAL_CALLS, PORTAL_VARIABLES
 from broker.ipc.control.api import PortalUseAnswer, PortalUseRequest
 from broker.ipc.control.types.faults import NotFoundError
-from broker.viewer.dialogs import PortalControl, uses_portal
+from broker.viewer.dialogs import PortalControl, portal_use
 from tests.integration.test_box_session_bus import boxes, in_box
 from tests.kit.needs import PID_NAMESPACES
 from tests.kit.rulebook import rulebook
@@ -70,7 +70,7 @@ async def test_a_machine_asks_about_every_call(denied):
                 verdicts[denied] = "deny"
             return [SimpleNamespace(verdict=one) for one in verdicts]
 
-    assert await uses_portal(Decider(), USER) is (denied is None)
+    assert (await portal_use(Decider(), USER)).uses is (denied is None)
 
 
 @PID_NAMESPACES

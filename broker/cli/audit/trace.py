@@ -97,7 +97,7 @@ def _with_role(found: Found) -> Found:
 
 
 def _explain(found: list[Found], named: list[_Stream], *, given: bool) -> None:
-    """Report missing logs and events; exit with 1 if there are no events."""
+    """Name the log or events that are missing; exit with 1 if no event was found."""
     if not found:
         render.note("no connection has that number")
         sys.exit(1)

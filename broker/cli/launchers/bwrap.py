@@ -83,9 +83,7 @@ def _run_record(
         words, files = with_named_files(words, own, writable_places(paths))
         # It would be mounted above its directory, and read-only.
         shared = [one.resolve() for one in launch.read_write]
-        files = tuple(
-            one for one in files if not any(map(one.resolve().is_relative_to, shared))
-        )
+        files = tuple(one for one in files if not any(map(one.is_relative_to, shared)))
         box = described_box(msgspec.to_builtins(describe_box(record, launch)), words)
         box = replace(
             box,

@@ -38,7 +38,7 @@ def run(argv: Sequence[str]) -> int:
 
     Raises SetupError without a display.
     """
-    # Adw.Application goes on without one, and ends by a signal.
+    # Without a display Adw.Application continues, and a signal ends it later.
     if Gdk.Display.get_default() is None:
         raise SetupError(
             "the manager found no display for its window",

@@ -1,4 +1,4 @@
-"""Switches and lists for the value of a setting; a choice shows what holds until it does."""
+"""Switches and lists for a setting: they show the present value until it has changed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _buttons(
 
     def clicked(_button: Any, word: str) -> None:
         if word != value:
-            # The page is shown anew after the change; until then it shows what holds.
+            # The change shows the page again; until then it shows the present value.
             if present is not None:
                 present.set_active(True)
             chosen(word)
@@ -81,7 +81,7 @@ def _switch(name: str, value: str, chosen: Callable[[str], None]) -> Any:
 
     def flipped(_switch: Any, on: bool) -> bool:  # noqa: FBT001 -- GTK's signal
         if on != (value == "on"):
-            # Handled: the page is shown anew after the change, and shows what holds until then.
+            # Handled: the change shows the page again, which has the present value until then.
             chosen("on" if on else "off")
             found.set_active(value == "on")
         return True

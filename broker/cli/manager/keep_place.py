@@ -1,4 +1,4 @@
-"""Keep where the user is when a page is made anew: how far it is scrolled, and the focus."""
+"""Keep the scrolled position and the focus when a page is built again."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def line_text(untrusted_text: str) -> str:
 
 
 def name_control(found: Page, text: str) -> None:
-    """Name a control for a screen reader, and for its successor on a page made anew."""
+    """Name a control for a screen reader, and for its successor when the page is built again."""
     found.update_property([Gtk.AccessibleProperty.LABEL], [displayed(text)])
     found.set_name(displayed(text))
 
