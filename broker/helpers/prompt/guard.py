@@ -8,7 +8,8 @@ armed it stays so until it loses the focus.
 
 Time alone does not arm it: while this process or the compositor hangs, input waits
 in queues, and would be read as if it came after the rest.  The compositor reports a
-shown picture after all input that it had before the picture.
+shown picture, and answers a request that is sent then, after all input that it had
+before the picture.
 
 A pointer has such a guard too, from when it comes in, and fingers have one from
 their first touch: while a button is held in another window the compositor sends

@@ -255,6 +255,10 @@ class DialogWindow:
         self._cursor.set_buffer_scale(scale)
         self._cursor.damage_buffer(0, 0, width, height)
         self._cursor.commit()
+        self.sync(done)
+
+    def sync(self, done: Callable[[], None]) -> None:
+        """Call ``done`` once the compositor has handled all our requests up to now."""
         sync = self._display.sync()
         self._syncs.add(sync)
 
@@ -461,6 +465,17 @@ class _Showing:
             self.dialog.guard.visible(time.monotonic())
             self._window.seen(self.message.id)
             self._window.refocus()
+        # guard: input beside the picture in one round of the compositor
+        # A compositor that hung has our picture, its screen's timer and the user's input
+        # ready at once, and may report the picture shown before it reads the input. It
+        # reads what we ask now in its next round, after that input.
+        if any(rests):
+            self._window.sync(lambda: self._counts(rests))
+
+    def _counts(self, rests: tuple[int, ...]) -> None:
+        """All input from before the picture was shown has arrived."""
+        if not self._window.mine(self.surface):
+            return
         answer = self.dialog.shown(rests)
         if answer is not None:
             self._window.answer(answer)

@@ -89,6 +89,7 @@ GUARDS = (
     Guard("a kept set that was changed", "if False:", "tests/broker/authority/test_rules.py", "tampered"),
     Guard("focus for a second", "over = self._since is not None", "tests/broker/helpers/prompt/test_guard.py"),
     Guard("time alone arms nothing", "self._armed |= over\nreturn self._number if over else 0", "tests/broker/helpers/prompt/test_dialog.py", "screen_showed"),
+    Guard("input beside the picture in one round of the compositor", "self._counts(rests)", "tests/broker/helpers/prompt/test_input.py", "just_after_the_shown"),
     Guard("a press on its way ends the rest", "if rest:", "tests/broker/helpers/prompt/test_guard.py", "not_shown"),
     Guard("no key was on its way when the word stood alone", "alone = True", "tests/broker/helpers/prompt/test_dialog.py", "stand_alone_while"),
     Guard("a touch starts the second again", "", "tests/broker/helpers/prompt/test_guard.py"),

@@ -9,6 +9,7 @@ import pytest
 from broker.helpers.prompt.dialog import Dialog
 from broker.helpers.prompt.input import DialogSeat
 from broker.helpers.prompt.window import DialogWindow
+from broker.ipc.prompt import Show
 from tests.kit.prompting import question
 
 LEFT = 0x110
@@ -81,6 +82,53 @@ def test_nothing_is_pressed_by_a_pointer_before_its_image_is_ours(window):
     window.dialog.guard._armed = window.dialog._pointer._armed = True
     seat._button(None, 5, 0, LEFT, 1)
     assert window.dialog.pressed == deny
+
+
+class Display:
+    """A connection whose requests are answered when the test says so."""
+
+    def __init__(self) -> None:
+        self.syncs: list[Fake] = []
+
+    def sync(self) -> Fake:
+        self.syncs.append(Fake())
+        return self.syncs[-1]
+
+    def flush(self) -> None:
+        """Nothing waits in a buffer here."""
+
+
+class Surface:
+    def commit(self) -> None:
+        """Nothing is drawn here."""
+
+
+def test_a_key_that_arrives_just_after_the_shown_picture_is_of_before_it(monkeypatch):
+    """A compositor that hung reports the picture, and reads the old key then."""
+    window = DialogWindow(lambda *_: None, lambda _: None)
+    window._display = Display()
+    monkeypatch.setattr(window, "make_surface", Surface)
+    monkeypatch.setattr(window, "role", lambda *_: ())
+    window.show(Show(1, question(), "blue otter sings", 60.0))
+    window._showing._shown((0, 0, 0, 0))
+    dialog, now = window.dialog, time.monotonic()
+    dialog.guard.focus(now, held=True)
+
+    def shown(later: float) -> None:
+        window._showing._shown(dialog.rests(now + later))
+
+    def answered() -> None:
+        sync = window._display.syncs[-1]
+        sync.dispatcher["done"](sync, 1)
+
+    shown(10)
+    assert dialog.key(1, "Escape", "", now + 10) is None
+    dialog.key_up(1, now + 10)
+    answered()
+    assert not dialog.guard.armed
+    shown(20)
+    answered()
+    assert not dialog.key(1, "Escape", "", now + 20).allow
 
 
 def test_a_pointer_that_comes_or_goes_changes_the_picture(window):
