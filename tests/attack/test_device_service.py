@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import socket
 import sys
@@ -145,9 +146,12 @@ class Stall:
         self._hangs, self._let_go = os.pipe()
 
     def call(self):
-        """In the thread, and as deaf to cancellation as the kernel."""
+        """In the thread, and as deaf to cancellation as the kernel.
+
+        For 30 s at most: a test that fails meanwhile ends, too.
+        """
         trio.from_thread.run_sync(self.begun.set)
-        os.read(self._hangs, 1)
+        select.select([self._hangs], [], [], 30)
         os.close(self._hangs)
 
     def let_go(self):
@@ -202,7 +206,7 @@ async def test_next_device_of_a_port_waits_until_the_last_is_back(monkeypatch):
     """sysfs names a port: the end of one would unbind the next."""
     async with service(monkeypatch) as place:
         client, other = await place.connect(), await place.connect()
-        gate, asked = trio.Event(), trio.Event()
+        gate, asked, releasing = trio.Event(), trio.Event(), trio.Event()
         port_is_free = Service._port_is_free
 
         async def ask(of, port):
@@ -213,7 +217,9 @@ async def test_next_device_of_a_port_waits_until_the_last_is_back(monkeypatch):
         monkeypatch.setattr(Service, "_port_is_free", ask)
 
         async def release(held, *, authorize):
-            await gate.wait()
+            releasing.set()
+            with trio.move_on_after(30):  # a test that fails meanwhile ends, too
+                await gate.wait()
             return await place.kernel.release(held, authorize=authorize)
 
         monkeypatch.setattr(usbip, "release", release)
@@ -222,6 +228,8 @@ async def test_next_device_of_a_port_waits_until_the_last_is_back(monkeypatch):
             made = await client.export(await number(client), "work", "lease", here)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(client.detach, made.attachment)
+                # A device that is seen to be gone before is taken back without a word.
+                await releasing.wait()
                 shutil.rmtree(place.root / "2-1")
                 plug(place.root, number=6)
                 await place.look()

@@ -84,21 +84,26 @@ fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 50, 132, 0, 0))
 print(json.dumps(until(b"size 132 50")))
 """
 JOBS = """
-import json, os, pty, time
+import json, os, pty, select, time
 pid, terminal = pty.fork()
 if not pid:
     os.execvp("bash", ["bash", "--norc", "--noediting", "-i"])
-def until(word):
+def until(word, typed=b""):
     heard = b""
+    os.write(terminal, typed)
     while word not in heard:
-        heard += os.read(terminal, 4096)
+        if select.select([terminal], [], [], 1)[0]:
+            heard += os.read(terminal, 4096)
+        else:
+            # Again: bash's child ignores Ctrl-Z until just before its exec.  Not earlier:
+            # Ctrl-Z throws away what the terminal has not shown yet.
+            os.write(terminal, typed)
     return heard.decode()
 os.write(terminal, b"echo rea''dy; sleep 1000\\n")
 first = until(b"ready")
 while os.tcgetpgrp(terminal) == pid:  # sleep is not the foreground job yet
     time.sleep(0.01)
-os.write(terminal, b"\\x1a")  # Ctrl-Z
-print(json.dumps([first, until(b"Stopped")]))
+print(json.dumps([first, until(b"Stopped", b"\\x1a")]))  # Ctrl-Z
 """
 READ_ALL = """
 import json, sys
