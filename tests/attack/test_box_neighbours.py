@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool
 from broker.host.launchers.bubblewrap.arguments import Box
 from broker.host.network.addresses import GUEST, ipv6_beside
@@ -28,11 +27,10 @@ from tests.e2e.test_microvm_network import (
     OTHER6,
     THIS,
     THIS6,
-    UNSHARE,
     ip,
-    need_cables,
 )
 from tests.kit.boxes import start_held
+from tests.kit.cables import need_cables, played
 from tests.kit.wayland.compositor import short_directory
 
 SENT = 200
@@ -67,12 +65,7 @@ time.sleep(1000)
 def left():
     """Flood by a box of each network, in namespaces; how many neighbours it left."""
     need_cables("bwrap", "passt", "ip", "nsenter")
-    argv = [*UNSHARE, *our_program("tests.attack.test_box_neighbours")]
-
-    async def run():
-        return await run_tool(argv, deadline=120)
-
-    return json.loads(trio.run(run).splitlines()[-1])
+    return played("tests.attack.test_box_neighbours", deadline=120)
 
 
 @pytest.mark.parametrize("network", ["user", "client"])

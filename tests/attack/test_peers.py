@@ -19,9 +19,13 @@ import trio
 from broker.core import limits
 from broker.core.services import LINK_PORT, SERVICES
 from tests.kit.eventually import eventually
+from tests.kit.shared import Shared
 from tests.kit.vm.siege import calm, census, end_of_log, settled, siege
 from tests.kit.wayland.compositor import wait_window
 from tests.kit.world import record, world
+
+besieged = Shared(siege)
+"""Two machines for all tests: each counts what there is before it and after it."""
 
 # As a waypipe server would say it: the header, then get_registry.
 SESSION = """
@@ -41,9 +45,10 @@ except ConnectionResetError:
 
 
 @pytest.mark.slow
-async def test_a_process_that_is_not_the_machine_is_turned_away():
+@besieged.test
+async def test_a_process_that_is_not_the_machine_is_turned_away(s):
     """As the same user, at the machine's own sockets: the directory is not enough."""
-    async with siege() as s, s.unharmed():
+    async with s.unharmed():
         uds = s.world.paths.sandbox(s.hostile) / "vsock" / "vm.vsock"
         for port in (6500, 6501):
             path = f"{uds}_{port}"
@@ -96,9 +101,10 @@ for port in PORTS:
 
 
 @pytest.mark.slow
-async def test_it_connects_and_says_nothing():
+@besieged.test
+async def test_it_connects_and_says_nothing(s):
     """At both doors, one more than may be undecided at a time."""
-    async with siege() as s, s.unharmed():
+    async with s.unharmed():
         before = await calm(s.world)
         number = limits.UNDECIDED_PER_SANDBOX + 1
         async with trio.open_nursery() as nursery:
@@ -121,7 +127,7 @@ print(*[end_of(sock) for sock in silent])
         assert await eventually(counted)
         started = {k for k in now if "process" in k and now[k] > before[k]}
         assert not started, "silence starts no process"
-        silent = s.world.events("stream.closed", sandbox=s.hostile)
+        silent = s.events("stream.closed")
         reasons = [e["reason"] for e in silent if e["service"] == "vitrail.Agent"]
         # A newer agent puts out an older one, and the honest one comes back.
         newer = "replaced by a newer connection of the guest agent"
@@ -130,9 +136,10 @@ print(*[end_of(sock) for sock in silent])
 
 
 @pytest.mark.slow
-async def test_it_sends_one_byte_at_a_time():
+@besieged.test
+async def test_it_sends_one_byte_at_a_time(s):
     """Drops hollow no deadline: it counts from the first, not from the last."""
-    async with siege() as s, s.unharmed():
+    async with s.unharmed():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(s.keeps_answering, 3)
             said = await s.attack(
@@ -157,9 +164,11 @@ print(*ends)
         assert 1 < display <= 16, "it never had its first 16 bytes accepted"
         assert agent > 1
         await s.wait_refusal("of the first 16 came", service="vitrail.Display")
-        ended = await s.world.wait_event(
-            "stream.closed", sandbox=s.hostile, service="vitrail.Agent"
-        )
+
+        async def agents_end():
+            return s.events("stream.closed", service="vitrail.Agent")
+
+        ended = (await eventually(agents_end))[-1]
         assert "guest agent" in ended["reason"]  # (its deadline: test_agent_shell)
 
 
@@ -220,9 +229,10 @@ print(made, failed)
 
 
 @pytest.mark.slow
-async def test_it_opens_more_streams_than_it_may_hold():
+@besieged.test
+async def test_it_opens_more_streams_than_it_may_hold(s):
     """Each with its header, so each is a real stream, until there are no more."""
-    async with siege() as s, s.unharmed(deadline=60):
+    async with s.unharmed(deadline=60):
         most = limits.STREAMS_PER_SANDBOX
         async with trio.open_nursery() as nursery:
             nursery.start_soon(s.keeps_answering, 3)
@@ -246,16 +256,17 @@ time.sleep(3)
         async def over():
             """Those that were one too many, for the worker or for the record."""
             refused = s.refusals(f"{most} open streams")
-            closed = s.world.events("stream.closed", sandbox=s.hostile)
+            closed = s.events("stream.closed")
             too_many = [e for e in closed if "Wayland clients" in e["reason"]]
             return sum(e.get("count", 1) for e in refused) + len(too_many) >= 30
 
         assert await eventually(over), said
 
 
-async def test_it_resets():
+@besieged.test
+async def test_it_resets(s):
     """Connections closed with our bytes unread in them."""
-    async with siege() as s, s.unharmed():
+    async with s.unharmed():
         await s.attack(
             SESSION
             + """
@@ -269,7 +280,7 @@ for _ in range(20):
         )
 
         async def all_closed():
-            found = s.world.events("stream.closed", sandbox=s.hostile)
+            found = s.events("stream.closed")
             full = [e for e in found if e["bytes_to_sandbox"]]
             return len(full) == 20 and full
 
@@ -280,9 +291,10 @@ for _ in range(20):
 
 
 @pytest.mark.slow
-async def test_it_dies_in_the_middle_of_a_message():
+@besieged.test
+async def test_it_dies_in_the_middle_of_a_message(s):
     """A program in the guest, killed while it sends and while it is sent to."""
-    async with siege() as s, s.unharmed():
+    async with s.unharmed():
         for killed in range(3):
             await s.attack(
                 SESSION
@@ -296,7 +308,7 @@ os.kill(os.getpid(), signal.SIGKILL)
             )
 
             async def closed(number=killed + 1):
-                found = s.world.events("stream.closed", sandbox=s.hostile)
+                found = s.events("stream.closed")
                 inside = [e for e in found if "inside a mess" in e["reason"]]
                 partly = [
                     e

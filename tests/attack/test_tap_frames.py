@@ -20,7 +20,6 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.core.errors import SetupError, VitrailError
 from broker.core.lease import Opening
 from broker.core.limits import network as limits
 from broker.core.services import NETWORK
@@ -31,7 +30,7 @@ from broker.host.network.frameguard import packets
 from broker.host.network.namespace import start_network
 from tests.broker.host.network.test_flow_filter import MAC, question, tcp, udp
 from tests.e2e import test_network_rules as world
-from tests.e2e.test_microvm_network import UNSHARE
+from tests.kit.cables import need_cables, played
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import WORK, rulebook
 from tests.kit.wayland.compositor import short_directory
@@ -104,17 +103,8 @@ def results():
     """Write everything once; every test looks at the answers."""
     if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
         pytest.skip("/dev/net/tun cannot be opened by this user (chmod 666)")
-    return trio.run(_run)
-
-
-async def _run():
-    try:
-        await run_tool([*UNSHARE, "ip", "link", "add", "v0", "type", "veth"])
-    except (VitrailError, SetupError) as error:
-        pytest.skip(f"no namespaces with virtual cables to be had: {error}")
-    words = our_program("tests.attack.test_tap_frames")
-    said = await run_tool([*UNSHARE, *words], deadline=100)
-    return json.loads(said.splitlines()[-1])
+    need_cables()
+    return played("tests.attack.test_tap_frames", deadline=100)
 
 
 @pytest.mark.parametrize("what", [one for one in HOSTILE if "dhcp" not in one])

@@ -348,17 +348,7 @@ async def test_a_flood_of_descriptors_ends_one_connection():
     async with stand() as it:
         before = len(os.listdir("/proc/self/fd"))
 
-        def act(c: Window) -> None:
-            null = os.open("/dev/null", os.O_RDONLY)
-            try:
-                for _ in range(100):
-                    socket.send_fds(c.sock, [b"\0"], [null] * 200)
-            except OSError:
-                pass
-            finally:
-                os.close(null)
-
-        await it.client(act)
+        await it.client(Window.flood_descriptors)
         await honest(it)
         assert len(os.listdir("/proc/self/fd")) <= before + 8
         assert any(isinstance(end, PeerError) for end in it.ends)
@@ -438,16 +428,7 @@ async def test_a_flood_of_requests_is_slowed_and_others_are_not(monkeypatch):
         stop = trio.Event()
 
         def flood(c: Window) -> None:
-            surface = c.surface()
-            data = emit.damage(surface, 0, 0, 1, 1) * 2000
-            c.sock.settimeout(0.5)
-            while not stop.is_set():
-                try:
-                    c.raw(data)
-                except TimeoutError:
-                    continue
-                except OSError:
-                    return
+            c.flood(c.surface(), stop.is_set)
 
         def pings(c: Window) -> list[float]:
             took = []

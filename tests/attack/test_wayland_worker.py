@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import time
 from contextlib import asynccontextmanager, suppress
 
@@ -119,17 +118,7 @@ async def test_a_flood_of_descriptors_ends_one_connection_and_leaves_none():
             await trio.to_thread.run_sync(other.roundtrip)
             before = descriptors(it.worker.inner_pid)
 
-            def act(c: Window) -> None:
-                null = os.open("/dev/null", os.O_RDONLY)
-                try:
-                    for _ in range(100):
-                        socket.send_fds(c.sock, [b"\0"], [null] * 200)
-                except OSError:
-                    pass
-                finally:
-                    os.close(null)
-
-            await it.client(act)
+            await it.client(Window.flood_descriptors)
             await eventually(lambda: _closed(it, 1))
             assert it.closed()[0].fault is messages.Fault.CLIENT
             await trio.to_thread.run_sync(other.roundtrip)
@@ -262,15 +251,7 @@ async def test_a_client_at_its_limit_does_not_stutter_another_sandboxs_window():
         def flood(path):
             with Window(path).start() as c:
                 surface, _, _ = c.show(300, 300, PAINT)
-                data = emit.damage(surface, 0, 0, 1, 1) * 2000
-                c.sock.settimeout(0.5)
-                while not stop.is_set():
-                    try:
-                        c.raw(data)
-                    except TimeoutError:
-                        continue
-                    except OSError:
-                        return
+                c.flood(surface, stop.is_set)
 
         def animate(path, frames=90):
             """Draw as fast as the compositor lets us; seconds for each frame."""

@@ -12,20 +12,17 @@ import json
 import os
 import socket
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
 from broker.core.errors import UpstreamError
-from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool
 from broker.host.launchers.bubblewrap.arguments import Box
 from broker.host.network.addresses import GATEWAY, GUEST
 from broker.host.network.box_network import start_box_network
 from broker.host.network.box_resolver import resolver_lines
-from broker.net.peers.credentials import can_ask_pid_namespaces
 from tests.e2e.test_microvm_network import (
     BEND_ROUTES,
     OTHER,
@@ -34,15 +31,14 @@ from tests.e2e.test_microvm_network import (
     SECOND,
     THIS,
     THIS6,
-    UNSHARE,
     listen,
-    need_cables,
     other_machine,
     resolver,
     said_by,
 )
 from tests.kit.boxes import start_held
 from tests.kit.brokerctl import brokerctl
+from tests.kit.cables import need_boxes_at_cables, played
 from tests.kit.eventually import eventually
 from tests.kit.nspawn import skip_without_nspawn
 from tests.kit.podman import SHARED, podman_settings, root_directory
@@ -92,17 +88,13 @@ LISTENING = ("127.0.0.1", THIS, SECOND, OTHER, "::1", THIS6, OTHER6)
 @pytest.fixture(scope="module", autouse=True)
 def _able():
     """Skip where boxes with a network cannot be."""
-    if not can_ask_pid_namespaces():
-        pytest.skip("this kernel cannot tell a process's pid namespace")
-    need_cables("bwrap", "passt", "ip", "nsenter")
+    need_boxes_at_cables("bwrap", "passt", "ip", "nsenter")
 
 
 @pytest.fixture(scope="module")
 def results():
     """Run the world once; every test looks at what the box said."""
-    argv = [*UNSHARE, *our_program("tests.e2e.test_box_network")]
-    said = trio.run(partial(run_tool, argv, deadline=150))
-    return json.loads(said.splitlines()[-1])
+    return played("tests.e2e.test_box_network", deadline=150)
 
 
 def test_the_other_machine_and_names_are_reached(results):

@@ -117,14 +117,8 @@ async def a_machine():
         yield w, home
 
 
-async def said(w, *words, code=0):
-    answer = await brokerctl(*words, env=w.environ, deadline=300)
-    assert answer.code == code, answer
-    return answer.out if code == 0 else answer.err
-
-
 async def inside(w, script, code=0):
-    return await said(w, "exec", "work", "--", "sh", "-c", script, code=code)
+    return await w.said("exec", "work", "--", "sh", "-c", script, code=code)
 
 
 @pytest.mark.timeout(900)
@@ -146,7 +140,7 @@ async def by_tag(w):
     assert await inside(w, "head -c 32774 /dev/disk/by-tag/disc | tail -c 5") == "CD001"
     assert await inside(w, "cat /srv/data/file") == "in the image"
     await inside(w, "! dd if=/dev/zero of=/dev/disk/by-tag/disc count=1 conv=notrunc")
-    found = json.loads(await said(w, "share", "--json"))["folders"]
+    found = json.loads(await w.said("share", "--json"))["folders"]
     assert {(f["inside"], f["write"]) for f in found} == {
         ("/dev/disk/by-tag/data", True),
         ("/dev/disk/by-tag/disc", False),
@@ -191,14 +185,14 @@ async def locked(w, home):
     wait = (
         "until test -e /dev/disk/by-tag/disc; do sleep 0.1; done; ls /dev/disk/by-tag"
     )
-    out = await said(w, "exec", "other", "--", "sh", "-c", wait)
+    out = await w.said("exec", "other", "--", "sh", "-c", wait)
     assert out.split() == ["disc", "layers"]
     assert (await brokerctl("stop", "other", env=w.environ)).code == 0
 
 
 async def taken_back(w, home):
     await inside(w, "echo from the guest >/srv/data/new && sync")
-    await said(w, "unshare", "work", "data")
+    await w.said("unshare", "work", "data")
     await inside(w, "! test -e /srv/data/file && ! test -e /dev/disk/by-tag/data")
     read = subprocess.run(
         ["debugfs", "-R", "cat /new", str(home / "data.img")],

@@ -54,14 +54,8 @@ async def a_machine():
         yield w, home
 
 
-async def said(w, *words, code=0):
-    answer = await brokerctl(*words, env=w.environ, deadline=300)
-    assert answer.code == code, answer
-    return answer.out if code == 0 else answer.err
-
-
 async def inside(w, script, code=0):
-    return await said(w, "exec", "work", "--", "sh", "-c", script, code=code)
+    return await w.said("exec", "work", "--", "sh", "-c", script, code=code)
 
 
 @pytest.mark.long
@@ -97,7 +91,7 @@ async def by_the_record(w, home):
 
 async def on_request(w, home):
     """Shared while it runs, changed by both, and shown."""
-    await said(w, "share", "--write", str(home / "Downloads"), "work")
+    await w.said("share", "--write", str(home / "Downloads"), "work")
     await inside(w, "echo from the guest >/folders/Downloads/new")
     made = home / "Downloads/new"
     assert made.read_text() == "from the guest\n"
@@ -110,7 +104,7 @@ async def on_request(w, home):
     assert oct(made.stat().st_mode) == "0o100755"
     await inside(w, "! chmod 4755 /folders/Downloads/new")
     assert oct(made.stat().st_mode) == "0o100755"
-    found = json.loads(await said(w, "share", "--json"))["folders"]
+    found = json.loads(await w.said("share", "--json"))["folders"]
     assert {(f["inside"], f["write"]) for f in found} == {
         ("/folders/docs", False),
         ("/folders/Downloads", True),
@@ -120,7 +114,7 @@ async def on_request(w, home):
     loaded = len(w.events("policy.loaded"))
     policy.write_text(f"{RULES}vitrail.Folder +more @anyvm @adminvm allow\n")
     await eventually(lambda: len(w.events("policy.loaded")) > loaded)
-    text = await said(w, "share", str(home / "more"), "work", code=1)
+    text = await w.said("share", str(home / "more"), "work", code=1)
     assert "no free slot" in text
 
 
@@ -136,7 +130,7 @@ async def taken_back(w, home):
         env=w.environ,
     )
     assert opened.code == 0, opened
-    text = await said(w, "unshare", "Downloads", "work", code=1)
+    text = await w.said("unshare", "Downloads", "work", code=1)
     assert "--force" in text
     await inside(w, f"kill {opened.out.strip()}")
 
@@ -146,7 +140,7 @@ async def taken_back(w, home):
 
     await eventually(gone)
     await inside(w, "! test -e /folders/Downloads")
-    await said(w, "share", "--write", str(home / "Downloads"), "work")
+    await w.said("share", "--write", str(home / "Downloads"), "work")
     assert await inside(w, "cat /folders/Downloads/file") == "Downloads"
     ended = w.events("folder.unshared", outcome="unmounted")
     assert [e["object"] for e in ended] == [str(home / "Downloads")]
@@ -159,7 +153,7 @@ async def killed(w, home):
     policy.write_text(RULES.splitlines()[0] + "\n")
 
     async def none(name):
-        found = json.loads(await said(w, "share", "--json"))["folders"]
+        found = json.loads(await w.said("share", "--json"))["folders"]
         return all(Path(f["path"]).name != name for f in found)
 
     with trio.fail_after(120):

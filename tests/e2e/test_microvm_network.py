@@ -20,17 +20,16 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.core.errors import SetupError, VitrailError
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool, spawn
 from broker.host.network import passt as network
 from broker.host.vmm.qemu_arguments import Network
+from tests.kit.cables import need_cables, played
 from tests.kit.eventually import eventually
 from tests.kit.vm.machines import machine, require_vm
 from tests.kit.vm.tinyguest import shell_listener, tiny_guest
 from tests.kit.wayland.compositor import short_directory
 
-UNSHARE = ["unshare", "--user", "--map-root-user", "--net", "--mount"]
 THIS, SECOND, OTHER = "192.0.2.2", "198.51.100.9", "192.0.2.1"
 THIS6, OTHER6 = "2606:2800:220:2::2", "2606:2800:220:2::1"
 PORT, COUNTED = 7001, 7002
@@ -73,34 +72,14 @@ cat /out
 """
 
 
-def need_cables(*programs: str) -> None:
-    """Skip where a program is missing, or no namespaces with cables can be made."""
-    for program in programs:
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
-    try:
-        trio.run(run_tool, [*UNSHARE, "ip", "link", "add", "v0", "type", "veth"])
-    except (VitrailError, SetupError) as error:
-        pytest.skip(f"no namespaces with virtual cables to be had: {error}")
-
-
 @pytest.fixture(scope="module")
 def results():
     """Run the world once; every test looks at what the guest said."""
     if require_vm().passt is None:
         pytest.skip("passt is not installed")
-    return trio.run(_run_world)
-
-
-async def _run_world():
     tiny_guest()
-    try:
-        await run_tool([*UNSHARE, "ip", "link", "add", "v0", "type", "veth"])
-    except (VitrailError, SetupError) as error:
-        pytest.skip(f"no namespaces with virtual cables to be had: {error}")
-    argv = [*UNSHARE, *our_program("tests.e2e.test_microvm_network")]
-    said = await run_tool(argv, deadline=150)
-    return json.loads(said.splitlines()[-1])
+    need_cables()
+    return played("tests.e2e.test_microvm_network", deadline=150)
 
 
 def test_the_other_machine_is_reached(results):
@@ -303,27 +282,35 @@ async def ask_guest(place: Path, machine) -> dict:
     ):
         await vm.cont()
         shell = await accept()
-        questions = {
+        shown = {
             "addresses": "ip address show dev eth0; ip route; cat /etc/resolv.conf",
-            "name": "nslookup -type=a example.org",
-            "other machine": f"reach {OTHER} {PORT}",
             "addresses 6": WAIT_IPV6,
-            "other machine, IPv6": f"reach {OTHER6} {PORT}",
-            "own address, IPv6": f"reach {THIS6} {PORT}",
-            "loopback": f"reach 127.0.0.1 {PORT}",
-            "gateway": f"reach {network.GATEWAY} {PORT}",
-            "own address": f"reach {THIS} {PORT}",
-            "second address": f"reach {SECOND} {PORT}",
-            "any address": f"reach 0.0.0.0 {PORT}",
-            "metadata service": f"reach 169.254.169.254 {PORT}",
-            "bent": BEND_ROUTES,
-            "loopback, routes bent": f"reach 127.0.0.1 {PORT}",
-            "resolver's loopback, routes bent": "reach 127.0.0.53 53",
-            "bent, IPv6": BEND_ROUTES6,
-            "loopback, IPv6, routes bent": f"reach ::1 {PORT}",
         }
-        for what, command in questions.items():
+        for what, command in shown.items():
             results[what] = await shell.run(command)
+        results |= await shell.run_beside(
+            {
+                "name": "nslookup -type=a example.org",
+                "other machine": f"reach {OTHER} {PORT}",
+                "other machine, IPv6": f"reach {OTHER6} {PORT}",
+                "own address, IPv6": f"reach {THIS6} {PORT}",
+                "loopback": f"reach 127.0.0.1 {PORT}",
+                "gateway": f"reach {network.GATEWAY} {PORT}",
+                "own address": f"reach {THIS} {PORT}",
+                "second address": f"reach {SECOND} {PORT}",
+                "any address": f"reach 0.0.0.0 {PORT}",
+                "metadata service": f"reach 169.254.169.254 {PORT}",
+            }
+        )
+        results["bent"] = await shell.run(BEND_ROUTES)
+        results["bent, IPv6"] = await shell.run(BEND_ROUTES6)
+        results |= await shell.run_beside(
+            {
+                "loopback, routes bent": f"reach 127.0.0.1 {PORT}",
+                "resolver's loopback, routes bent": "reach 127.0.0.53 53",
+                "loopback, IPv6, routes bent": f"reach ::1 {PORT}",
+            }
+        )
         results["much"] = await shell.run(SEND)
         (passt,) = [p for p in vm.processes if p.role == "passt"]
         passt.kill()

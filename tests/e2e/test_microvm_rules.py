@@ -14,15 +14,12 @@ from functools import partial
 import pytest
 import trio
 
-from broker.core.errors import SetupError, VitrailError
 from broker.core.lease import Opening
 from broker.core.services import NETWORK
-from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool
 from broker.host.network.resolvers import RESOLV_CONF
 from broker.host.vmm.qemu_arguments import Network
 from tests.broker.host.network.test_flow_filter import hello
-from tests.e2e.test_microvm_network import UNSHARE
 from tests.e2e.test_network_rules import (
     EVIL,
     GOOD,
@@ -30,6 +27,7 @@ from tests.e2e.test_network_rules import (
     internet,
     name_server,
 )
+from tests.kit.cables import need_cables, played
 from tests.kit.rulebook import WORK, rulebook
 from tests.kit.vm.machines import machine, require_vm
 from tests.kit.vm.tinyguest import shell_listener, tiny_guest
@@ -58,18 +56,9 @@ def results():
         pytest.skip("passt is not installed")
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")
-    return trio.run(_run_world)
-
-
-async def _run_world():
     tiny_guest()
-    try:
-        await run_tool([*UNSHARE, "ip", "link", "add", "v0", "type", "veth"])
-    except (VitrailError, SetupError) as error:
-        pytest.skip(f"no namespaces with virtual cables to be had: {error}")
-    argv = [*UNSHARE, *our_program("tests.e2e.test_microvm_rules")]
-    said = await run_tool(argv, deadline=200)
-    return json.loads(said.splitlines()[-1])
+    need_cables()
+    return played("tests.e2e.test_microvm_rules", deadline=200)
 
 
 def test_a_named_host_is_reached_by_tcp(results):
@@ -147,9 +136,10 @@ async def ask_guest(place, book):
         await vm.cont()
         shell = await accept()
         good, evil = "www.good.test", "www.evil.test"
+        found = {}
+        _, found["before the name"] = await shell.run(says_hello(GOOD, good))
+        _, found["name"] = await shell.run(f"nslookup -type=a {good}", deadline=60)
         questions = {
-            "before the name": says_hello(GOOD, good),
-            "name": f"nslookup -type=a {good}",
             "good": says_hello(good, good),
             "by its address": says_hello(GOOD, good),
             "other port": says_hello(good, good, 8443),
@@ -158,9 +148,8 @@ async def ask_guest(place, book):
             "denied by address": says_hello(EVIL, good),
             "other name server": f"nslookup -type=a {good} {GOOD}",
         }
-        found = {}
-        for what, command in questions.items():
-            found[what] = (await shell.run(command, deadline=60))[1]
+        said = await shell.run_beside(questions)
+        found |= {what: output for what, (_, output) in said.items()}
         # A connection that stays open until its rule goes.
         stays = f"(nc {GOOD} 443 </stay; echo over >/over) >/dev/null 2>&1 &"
         is_open = "until grep -q ':01BB 01 ' /proc/net/tcp; do sleep 0.2; done"

@@ -19,14 +19,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.helpers.process.popen import our_program
-from broker.helpers.process.spawn import run_tool
 from broker.host.launchers.monitors import start_machine
 from broker.host.vmm.control import Monitor
 from broker.host.vmm.launcher import clean_leftovers
 from broker.host.vmm.qemu_arguments import Accel
 from tests.e2e import test_microvm_network as world
-from tests.e2e.test_microvm_network import UNSHARE
+from tests.kit.cables import played
 from tests.kit.vm.machines import require_vm, tiny_spec, vm_tools
 from tests.kit.vm.monitors.installed import install
 from tests.kit.vm.tinyguest import tiny_guest
@@ -46,11 +44,8 @@ def results(request):
     tiny_guest()
     with short_directory() as place:
         install(place / "bin", request.param)
-        words = our_program(
-            "tests.e2e.test_monitor_networks", request.param, str(place)
-        )
-        said = trio.run(partial(run_tool, [*UNSHARE, *words], deadline=250))
-        return json.loads(said.splitlines()[-1])
+        words = request.param, str(place)
+        return played("tests.e2e.test_monitor_networks", *words, deadline=250)
 
 
 test_the_other_machine_is_reached = world.test_the_other_machine_is_reached

@@ -19,14 +19,14 @@ import trio
 
 from broker.core.lease import Opening
 from broker.core.services import NETWORK
-from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool
 from broker.host.network.addresses import RESOLVER
 from broker.host.vmm.qemu_arguments import Network
 from tests.e2e import test_network_rules as world
-from tests.e2e.test_microvm_network import MUCH, UNSHARE
+from tests.e2e.test_microvm_network import MUCH
 from tests.e2e.test_monitor_networks import KINDS, monitor_machine
 from tests.e2e.test_network_rules import EVIL, GOOD, SLOW
+from tests.kit.cables import played
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import WORK, rulebook
 from tests.kit.vm.machines import require_vm
@@ -85,9 +85,8 @@ def results(request):
     tiny_guest()
     with short_directory() as place:
         install(place / "bin", request.param)
-        words = our_program("tests.e2e.test_monitor_rules", request.param, str(place))
-        said = trio.run(partial(run_tool, [*UNSHARE, *words], deadline=250))
-        return json.loads(said.splitlines()[-1])
+        words = request.param, str(place)
+        return played("tests.e2e.test_monitor_rules", *words, deadline=250)
 
 
 def test_its_address_and_only_name_server_are_those_of_the_filter(results):

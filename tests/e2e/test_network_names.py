@@ -22,14 +22,13 @@ from dns import flags, rcode, rdatatype, rrset
 from dns.message import from_wire, make_response
 
 from broker.helpers.process.popen import our_program
-from broker.helpers.process.spawn import run_tool, spawn
+from broker.helpers.process.spawn import spawn
 from broker.host.launchers.bubblewrap.arguments import Box
 from broker.host.network.box_resolver import resolver_lines
-from broker.net.peers.credentials import can_ask_pid_namespaces
 from tests.broker.host.network.test_dns_answers import ANSWERS, LONG
-from tests.e2e.test_microvm_network import UNSHARE, need_cables
 from tests.e2e.test_network_programs import answer_of_probe
 from tests.e2e.test_network_rules import GOOD, RECORD, SLOW, be_internet, internet
+from tests.kit.cables import need_boxes_at_cables, played
 from tests.kit.eventually import eventually
 from tests.kit.quic import PageServer, configured
 from tests.kit.rulebook import rulebook
@@ -133,16 +132,12 @@ time.sleep(1000)
 @pytest.fixture(scope="module", autouse=True)
 def _able():
     """Skip where boxes with a network cannot be, or a program is missing."""
-    if not can_ask_pid_namespaces():
-        pytest.skip("this kernel cannot tell a process's pid namespace")
-    need_cables(*NEEDED)
+    need_boxes_at_cables(*NEEDED)
 
 
 @pytest.fixture(scope="module")
 def results():
-    argv = [*UNSHARE, *our_program("tests.e2e.test_network_names")]
-    said = trio.run(partial(run_tool, argv, deadline=300))
-    return json.loads(said.splitlines()[-1])
+    return played("tests.e2e.test_network_names", deadline=300)
 
 
 @pytest.mark.parametrize("kind", KINDS)

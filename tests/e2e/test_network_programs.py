@@ -21,13 +21,9 @@ import trio
 
 from broker.core.lease import Opening
 from broker.core.services import NETWORK
-from broker.helpers.process.popen import our_program
-from broker.helpers.process.spawn import run_tool
 from broker.host.launchers.bubblewrap.arguments import Box
 from broker.host.network.box_network import start_box_network
 from broker.host.network.box_resolver import resolver_lines
-from broker.net.peers.credentials import can_ask_pid_namespaces
-from tests.e2e.test_microvm_network import UNSHARE, need_cables
 from tests.e2e.test_network_rules import (
     EVIL,
     GOOD,
@@ -38,6 +34,7 @@ from tests.e2e.test_network_rules import (
     name_server,
 )
 from tests.kit.boxes import start_held
+from tests.kit.cables import need_boxes_at_cables, played
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import WORK, rulebook
 from tests.kit.wayland.compositor import short_directory
@@ -131,16 +128,12 @@ time.sleep(1000)
 @pytest.fixture(scope="module", autouse=True)
 def _able():
     """Skip where boxes with a network cannot be, or a program is missing."""
-    if not can_ask_pid_namespaces():
-        pytest.skip("this kernel cannot tell a process's pid namespace")
-    need_cables(*NEEDED)
+    need_boxes_at_cables(*NEEDED)
 
 
 @pytest.fixture(scope="module")
 def results():
-    argv = [*UNSHARE, *our_program("tests.e2e.test_network_programs")]
-    said = trio.run(partial(run_tool, argv, deadline=300))
-    return json.loads(said.splitlines()[-1])
+    return played("tests.e2e.test_network_programs", deadline=300)
 
 
 def test_a_silent_first_name_server_is_left_for_the_second(results):

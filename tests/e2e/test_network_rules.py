@@ -30,11 +30,11 @@ from broker.host.launchers.bubblewrap.arguments import Box
 from broker.host.network.addresses import RESOLVER
 from broker.host.network.box_network import start_box_network
 from broker.host.network.box_resolver import resolver_lines
-from broker.net.peers.credentials import can_ask_pid_namespaces
 from tests.broker.host.network.test_quic_hello import crypto, initial, message
-from tests.e2e.test_microvm_network import OTHER, THIS, UNSHARE, _moved, ip, need_cables
+from tests.e2e.test_microvm_network import OTHER, THIS, _moved, ip
 from tests.kit.boxes import start_held
 from tests.kit.brokerctl import brokerctl
+from tests.kit.cables import need_boxes_at_cables, played
 from tests.kit.eventually import eventually
 from tests.kit.nspawn import skip_without_nspawn
 from tests.kit.podman import SHARED, podman_settings, root_directory
@@ -241,17 +241,13 @@ time.sleep(1000)
 @pytest.fixture(scope="module", autouse=True)
 def _able():
     """Skip where boxes with a network cannot be."""
-    if not can_ask_pid_namespaces():
-        pytest.skip("this kernel cannot tell a process's pid namespace")
-    need_cables("bwrap", "passt", "ip", "openssl", "curl")
+    need_boxes_at_cables("bwrap", "passt", "ip", "openssl", "curl")
 
 
 @pytest.fixture(scope="module")
 def results():
     """Run the world once; every test looks at what the box said."""
-    argv = [*UNSHARE, *our_program("tests.e2e.test_network_rules")]
-    said = trio.run(partial(run_tool, argv, deadline=200))
-    return json.loads(said.splitlines()[-1])
+    return played("tests.e2e.test_network_rules", deadline=200)
 
 
 REFUSED = {"ConnectionRefusedError", "ConnectionResetError", "TimeoutError", "OSError"}

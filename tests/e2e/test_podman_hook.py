@@ -26,6 +26,7 @@ from tests.kit.podman import (
     podman_start,
     root_directory,
 )
+from tests.kit.shared import Shared
 from tests.kit.world import world
 
 HOOKED = """\
@@ -61,8 +62,19 @@ async def hooked_world():
         root_directory(w.base)
         await install_hook(w)
         yield w
-        assert containers(w.environ) == []
-        await eventually(lambda: _leases_ended(w))
+
+
+hooked = Shared(hooked_world)
+"""One broker for all tests: each looks at the leases that began since its own begin."""
+
+
+@asynccontextmanager
+async def unharmed(w):
+    """No container and no lease is left; gives the leases that have begun since."""
+    before = len(w.events("lease.begin"))
+    yield lambda: w.events("lease.begin")[before:]
+    assert containers(w.environ) == []
+    await eventually(lambda: _leases_ended(w))
 
 
 async def _leases_ended(w):
@@ -108,11 +120,13 @@ def is_asked(w):
 
 
 @pytest.mark.parametrize("process", PROCESSES)
+@hooked.test
 async def test_a_slow_broker_keeps_no_container_waiting_for_longer_than_the_hook(
+    w,
     process,
 ):
     """Until the hook gives up by its limit."""
-    async with hooked_world() as w:
+    async with unharmed(w) as begun:
         async with paused(w, process):
             started = {name: start(w, name, *SOCKETS) for name in RECORDS}
             found = {name: await ended(child) for name, child in started.items()}
@@ -120,7 +134,7 @@ async def test_a_slow_broker_keeps_no_container_waiting_for_longer_than_the_hook
         assert (code, "it runs" in out) == (2, True), err
         code, out, err = found["strict"]
         assert (code != 0, out) == (True, ""), err
-        assert w.events("lease.begin") == []
+        assert begun() == []
         # It continues, and knows nothing of those two.
         code, out, err = await ended(start(w, "strict", *SOCKETS))
         assert (code, "wayland-0" in out) == (0, True), err
@@ -128,15 +142,16 @@ async def test_a_slow_broker_keeps_no_container_waiting_for_longer_than_the_hook
 
 @pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize("name", RECORDS)
-async def test_a_broker_that_answers_late_leases_the_container(name, process):
-    async with hooked_world() as w:
+@hooked.test
+async def test_a_broker_that_answers_late_leases_the_container(w, name, process):
+    async with unharmed(w) as begun:
         async with paused(w, process):
             child = start(w, name, *SOCKETS)
             await eventually(lambda: is_asked(w))
             assert child.poll() is None
         code, out, err = await ended(child)
         assert (code, "wayland-0" in out) == (0, True), err
-        assert len(w.events("lease.begin")) == 1
+        assert len(begun()) == 1
 
 
 # -- a hook that is killed -----------------------------------------------------------
@@ -200,33 +215,43 @@ async def _message(stream):
 async def relayed(w, step, *, outer):
     """The hook's files name our socket in the place of the broker's."""
     between = Between(w, step, outer=outer)
-    for path in (w.paths.config[0].parent / "containers/oci/hooks.d").iterdir():
-        text = path.read_text()
+    hooks = {
+        path: path.read_text()
+        for path in (w.paths.config[0].parent / "containers/oci/hooks.d").iterdir()
+    }
+    for path, text in hooks.items():
         assert str(w.paths.control) in text
         path.write_text(text.replace(str(w.paths.control), str(between.path)))
-    async with trio.open_nursery() as nursery:
-        await nursery.start(between.serve)
-        yield between
-        nursery.cancel_scope.cancel()
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(between.serve)
+            yield between
+            nursery.cancel_scope.cancel()
+    finally:
+        for path, text in hooks.items():
+            path.write_text(text)
+        between.path.unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("step", STEPS, ids="-".join)
-async def test_a_hook_whose_work_is_killed(step):
+@hooked.test
+async def test_a_hook_whose_work_is_killed(w, step):
     """Its container starts, unless its record requires the lease."""
-    async with hooked_world() as w, relayed(w, step, outer=False) as between:
+    async with unharmed(w) as begun, relayed(w, step, outer=False) as between:
         code, out, err = await ended(start(w, "work", *IT_RUNS))
         assert (code, out) == (0, "it runs\n"), err
         assert between.killed == 1
         code, out, err = await ended(start(w, "strict", *IT_RUNS))
         assert (code != 0, out) == (True, ""), err
         assert between.killed == 2
-        assert (len(w.events("lease.begin")) > 0) is (step == STEPS[-1])
+        assert (len(begun()) > 0) is (step == STEPS[-1])
 
 
 @pytest.mark.parametrize("step", STEPS, ids="-".join)
-async def test_a_hook_that_is_killed_as_a_whole_leaves_no_container(step):
+@hooked.test
+async def test_a_hook_that_is_killed_as_a_whole_leaves_no_container(w, step):
     """Podman itself refuses the start then; no lease and no container stay."""
-    async with hooked_world() as w, relayed(w, step, outer=True) as between:
+    async with unharmed(w), relayed(w, step, outer=True) as between:
         for number, name in enumerate(RECORDS, 1):
             code, out, err = await ended(start(w, name, *IT_RUNS))
             assert (code != 0, out) == (True, ""), err

@@ -15,10 +15,9 @@ from pathlib import Path
 import pytest
 
 from broker.host.network.addresses import ipv6_beside
-from broker.net.peers.credentials import can_ask_pid_namespaces
 from tests.e2e.test_box_network import own_addresses
-from tests.e2e.test_microvm_network import need_cables
 from tests.kit.brokerctl import brokerctl, running
+from tests.kit.cables import need_boxes_at_cables
 from tests.kit.eventually import eventually
 from tests.kit.nspawn import skip_without_nspawn
 from tests.kit.podman import SHARED, root_directory
@@ -80,9 +79,7 @@ bind_read_write = ["{base}/out"]
 
 @pytest.fixture(scope="module", autouse=True)
 def _able():
-    if not can_ask_pid_namespaces():
-        pytest.skip("this kernel cannot tell a process's pid namespace")
-    need_cables("bwrap", "ip")
+    need_boxes_at_cables("bwrap", "ip")
 
 
 class Boxes:

@@ -13,7 +13,7 @@ import pytest
 
 from broker.helpers.process.spawn import wait_ended
 from broker.net.peers.credentials import can_ask_pid_namespaces
-from tests.kit.brokerctl import brokerctl, running
+from tests.kit.brokerctl import running
 from tests.kit.eventually import eventually
 from tests.kit.podman import SHARED, podman_settings, root_directory
 from tests.kit.world import world
@@ -72,20 +72,14 @@ def program_runs(pid: int) -> bool:
     return False
 
 
-async def said(w, *words, code=0):
-    answer = await brokerctl(*words, env=w.environ)
-    assert answer.code == code, answer
-    return answer.out if code == 0 else answer.err
-
-
 async def test_folders_are_shared_shown_and_taken_back():
     async with a_box() as (w, home, inside):
         await eventually((inside / "docs/file").exists)  # by the record
         assert (inside / "docs/file").read_text() == "docs"
-        await said(w, "share", "--write", str(home / "Downloads"), "work")
+        await w.said("share", "--write", str(home / "Downloads"), "work")
         (inside / "Downloads/new").write_text("from the box")
         assert (home / "Downloads/new").read_text() == "from the box"
-        found = json.loads(await said(w, "share", "--json"))["folders"]
+        found = json.loads(await w.said("share", "--json"))["folders"]
         assert [(f["inside"], f["write"]) for f in found] == [
             ("/folders/docs", False),
             ("/folders/Downloads", True),
@@ -100,15 +94,15 @@ async def test_folders_are_shared_shown_and_taken_back():
             ((str(w.paths.state), "work"), "cannot share"),
             ((str(home / "private"), "absent"), "no sandbox"),
         ):
-            assert why in await said(w, "share", *refused, code=1)
+            assert why in await w.said("share", *refused, code=1)
         with (inside / "Downloads/new").open():
-            text = await said(w, "unshare", "Downloads", "work", code=1)
+            text = await w.said("unshare", "Downloads", "work", code=1)
             assert "open" in text
             assert "--force" in text
-        await said(w, "unshare", str(home / "Downloads"), "work")
+        await w.said("unshare", str(home / "Downloads"), "work")
         assert not (inside / "Downloads").exists()
-        await said(w, "unshare", "docs", "work")
-        text = await said(w, "share", "--write", str(home / "docs"), "work", code=1)
+        await w.said("unshare", "docs", "work")
+        text = await w.said("share", "--write", str(home / "docs"), "work", code=1)
         assert "write=yes" in text
         assert not (inside / "docs").exists()
         shared = w.events("folder.shared")
@@ -136,7 +130,7 @@ async def test_a_sandbox_that_keeps_a_folder_open_ends_with_the_permission():
         await eventually((inside / "docs/file").exists)
         held = os.open(inside / "docs/file", os.O_RDONLY)
         try:
-            await said(w, "unshare", "--force", "docs", "work")
+            await w.said("unshare", "--force", "docs", "work")
             ended = await w.wait_event("lease.end", sandbox="work")
             assert "folder docs open" in ended["reason"]
         finally:
@@ -147,7 +141,7 @@ async def test_a_broker_that_was_killed_leaves_no_folder_that_no_rule_allows():
     """The next one unmounts leftovers, and shares the folders of the record and rules."""
     async with a_box() as (w, home, inside):
         await eventually((inside / "docs/file").exists)
-        await said(w, "share", "--write", str(home / "Downloads"), "work")
+        await w.said("share", "--write", str(home / "Downloads"), "work")
         assert (inside / "Downloads/file").exists()
         broker = await w.broker_pid()
         os.kill(broker, signal.SIGKILL)
@@ -158,7 +152,7 @@ async def test_a_broker_that_was_killed_leaves_no_folder_that_no_rule_allows():
         assert Path(f"/proc/{pid}/root/folders") == inside
         await eventually(lambda: not (inside / "Downloads/file").exists())
         await eventually((inside / "docs/file").exists)
-        found = json.loads(await said(w, "share", "--json"))["folders"]
+        found = json.loads(await w.said("share", "--json"))["folders"]
         assert [f["inside"] for f in found] == ["/folders/docs"]
 
 
@@ -214,8 +208,8 @@ async def test_folders_of_a_podman_container():
             await eventually((inside / "docs/file").exists)
             with pytest.raises(OSError, match="Read-only"):
                 (inside / "docs/file").write_text("x")
-            await said(w, "share", "--write", str(home / "Downloads"), "work")
+            await w.said("share", "--write", str(home / "Downloads"), "work")
             (inside / "Downloads/new").write_text("from the container")
             assert (home / "Downloads/new").read_text() == "from the container"
-            await said(w, "unshare", "Downloads", "work")
+            await w.said("unshare", "Downloads", "work")
             assert not (inside / "Downloads").exists()

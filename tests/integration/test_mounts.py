@@ -14,7 +14,6 @@ from broker.helpers.process.spawn import wait_ended
 from tests.integration.test_folders import (
     _kernel,  # noqa: F401 -- a fixture, which holds here, too
     program_runs,
-    said,
 )
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
@@ -96,7 +95,7 @@ async def has_its_mounts(w, home, root):
     (root / "home/user/drafts/new").write_text("from the sandbox")
     assert (home / "drafts/new").read_text() == "from the sandbox"
     assert not (root / "folders/docs").exists()
-    found = json.loads(await said(w, "share", "--json"))["folders"]
+    found = json.loads(await w.said("share", "--json"))["folders"]
     assert {(f["inside"], f["write"]) for f in found} == {
         ("/srv/deep/papers", False),
         ("/home/user/drafts", True),
@@ -116,7 +115,7 @@ async def test_mounts_of_a_box():
         (root / "srv/scratch/file").write_text("x")
         with pytest.raises(OSError, match="No space left"):
             (root / "srv/scratch/big").write_bytes(bytes(5 << 20))
-        await said(w, "unshare", "docs", "work")
+        await w.said("unshare", "docs", "work")
         assert not (root / "srv/deep/papers").exists()
         policy = w.paths.config[0] / "policy.d/30-mine.policy"
         policy.write_text("")
@@ -168,7 +167,7 @@ async def test_mounts_of_a_podman_container():
     ):
         await has_its_mounts(w, home, root)
         (root / "srv/scratch/file").write_text("x")
-        await said(w, "unshare", "docs", "work")
+        await w.said("unshare", "docs", "work")
         assert not (root / "srv/deep/papers/file").exists()
 
 
@@ -177,5 +176,5 @@ async def test_mounts_of_a_tree():
     async with a_sandbox("nspawn", of_podman) as (w, home, root):
         await has_its_mounts(w, home, root)
         (root / "srv/scratch/file").write_text("x")
-        await said(w, "unshare", "docs", "work")
+        await w.said("unshare", "docs", "work")
         assert not (root / "srv/deep/papers/file").exists()

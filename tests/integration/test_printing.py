@@ -21,10 +21,11 @@ from tests.kit.guest_notifications import bus_of, notifying
 from tests.kit.wayland.compositor import short_directory
 
 NEEDED = ("waypipe", "mako", "dbus-daemon", "pdftoppm", "lp", "lpadmin", "gio")
-pytestmark = pytest.mark.skipif(
+PRINTS_HERE = pytest.mark.skipif(
     not all(shutil.which(one, path="/usr/bin:/usr/sbin") for one in NEEDED),
     reason=f"{', '.join(NEEDED)} are needed",
 )
+pytestmark = PRINTS_HERE
 RULES = """\
 vitrail.Print * work @adminvm ask printer=Office
 vitrail.Print * personal @adminvm allow

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import base64
-import shutil
-
-import pytest
 
 from tests.integration.test_box_session_bus import boxes, in_box
-from tests.integration.test_printing import NEEDED, dark, printed
+from tests.integration.test_printing import PRINTS_HERE, dark, printed
 from tests.integration.test_sanitize import PDF
 from tests.kit.cups import printers
 from tests.kit.needs import PID_NAMESPACES
 from tests.kit.wayland.compositor import short_directory
 
-pytestmark = [
-    PID_NAMESPACES,
-    pytest.mark.skipif(
-        not all(shutil.which(one, path="/usr/bin:/usr/sbin") for one in NEEDED),
-        reason=f"{', '.join(NEEDED)} are needed",
-    ),
-]
+pytestmark = [PID_NAMESPACES, PRINTS_HERE]
 RULES = """\
 vitrail.Print + work @adminvm allow printer=Office
 vitrail.Print + @anyvm @adminvm deny

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.test_box_session_bus import CONTAINER, boxes, in_box
-from tests.integration.test_printing import NEEDED, dark, printed, printing
+from tests.integration.test_printing import PRINTS_HERE, dark, printed, printing
 from tests.integration.test_sanitize import PDF
 from tests.kit.brokerctl import brokerctl
 from tests.kit.cups import printers
@@ -17,13 +17,7 @@ from tests.kit.needs import PID_NAMESPACES
 from tests.kit.podman import SHARED, podman_settings, root_directory
 from tests.kit.wayland.compositor import short_directory
 
-pytestmark = [
-    PID_NAMESPACES,
-    pytest.mark.skipif(
-        not all(shutil.which(one, path="/usr/bin:/usr/sbin") for one in NEEDED),
-        reason=f"{', '.join(NEEDED)} are needed",
-    ),
-]
+pytestmark = [PID_NAMESPACES, PRINTS_HERE]
 RULES = """\
 vitrail.Print * work @adminvm allow printer=Office
 vitrail.Print * @anyvm @adminvm deny

@@ -46,7 +46,7 @@ async def _watched(
 
         async def watch() -> None:
             await trio.sleep(seconds)
-            waited_for.extend(_tree(watched))
+            waited_for.extend(waits_of(watched))
             scope.cancel()
 
         trio.lowlevel.spawn_system_task(watch)
@@ -65,7 +65,7 @@ def _hang(seconds: float, waited_for: list[str]) -> HangError:
     )
 
 
-def _tree(task: trio.lowlevel.Task, depth: int = 0) -> Iterator[str]:
+def waits_of(task: trio.lowlevel.Task, depth: int = 0) -> Iterator[str]:
     """Each task of a test and its place, the last calls of each."""
     indent = "  " * depth
     yield f"{indent}{task.name}\n"
@@ -75,7 +75,7 @@ def _tree(task: trio.lowlevel.Task, depth: int = 0) -> Iterator[str]:
         yield "".join(f"{indent}{part}\n" for part in line.splitlines())
     for nursery in task.child_nurseries:
         for child in nursery.child_tasks:
-            yield from _tree(child, depth + 1)
+            yield from waits_of(child, depth + 1)
 
 
 def drop_abandoned_run(failed: TracebackType | None = None) -> None:

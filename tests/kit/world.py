@@ -29,6 +29,7 @@ from broker.ipc.audit.query import open_log
 from broker.ipc.control.api import Nothing, RunItem, RunRequest, Status, StopRequest
 from broker.ipc.control.client import Client, open_client
 from broker.ipc.control.methods import RUN, STATUS, STOP
+from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import NeverError, eventually
 from tests.kit.wayland.compositor import desktop, short_directory, wait_window
 
@@ -224,6 +225,12 @@ class World:
         """Run a program without a window to its end; returns code and output."""
         last, items = await self.run(name, *argv, window=False, wait=True)
         return last.exited.code, b"".join(i.output or b"" for i in items)
+
+    async def said(self, *words, code=0):
+        """What brokerctl says: its output, or its error if ``code`` is not 0."""
+        answer = await brokerctl(*words, env=self.environ, deadline=300)
+        assert answer.code == code, answer
+        return answer.out if code == 0 else answer.err
 
     async def window(self, name, title, *foot_options):
         """A foot with that title; returns the sandbox's name."""

@@ -30,7 +30,8 @@ from broker.helpers.process.spawn import run_tool, spawn
 from broker.host.network.box_network import start_box_card, start_box_network
 from broker.host.network.switch.switch_ports import PortRole, SwitchPlace
 from broker.host.network.switch.switches import Switches
-from tests.e2e.test_microvm_network import OTHER, THIS, UNSHARE, _moved, ip
+from tests.e2e.test_microvm_network import OTHER, THIS, _moved, ip
+from tests.kit.cables import UNSHARE
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import WORK, rulebook
 from tests.kit.wayland.compositor import short_directory

@@ -59,6 +59,8 @@ class Siege:
     hostile: str
     victim: str
     _counter: itertools.count = field(default_factory=lambda: itertools.count(1))
+    _since: int = 0
+    """The newest event when ``unharmed`` began: earlier ones are another test's."""
 
     async def attack(self, code, deadline=120, *, check=True):
         """Run Python in the hostile guest, to its end; returns its output."""
@@ -87,9 +89,14 @@ class Siege:
         for _ in range(times):
             await self.answers()
 
+    def events(self, kind, **wanted):
+        """Events of the hostile one since ``unharmed`` began."""
+        found = self.world.events(kind, sandbox=self.hostile, **wanted)
+        return [e for e in found if e["sequence"] > self._since]
+
     def refusals(self, text, **wanted):
         """Refused streams of the hostile one whose reason has this text in it."""
-        found = self.world.events("stream.refused", sandbox=self.hostile, **wanted)
+        found = self.events("stream.refused", **wanted)
         return [e for e in found if text in e.get("reason", "")]
 
     async def wait_refusal(self, text, deadline=60, **wanted):
@@ -103,6 +110,7 @@ class Siege:
         """The victim answers before and after, and nothing is left over."""
         await self.answers()
         before = await calm(self.world)
+        self._since = end_of_log(self.world)
         shown = window_ids(await self.world.comp.tree())
         resident = await memory(self.world)
         yield

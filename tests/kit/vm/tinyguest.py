@@ -135,6 +135,23 @@ class GuestShell:
         output, _, code = said.decode().rpartition("=END=")
         return int(code), output
 
+    async def run_beside(
+        self, commands: dict[str, str], *, deadline: float = 60
+    ) -> dict[str, tuple[int, str]]:
+        """Run commands at the same time: most of them wait for what does not answer."""
+        begun = "".join(
+            f"( ( {command} ) >/beside-{n} 2>&1; echo $? >/code-{n} ) </dev/null &\n"
+            for n, command in enumerate(commands.values())
+        )
+        code, said = await self.run(f"{begun}wait", deadline=deadline)
+        assert code == 0, said
+        found = {}
+        for n, what in enumerate(commands):
+            _, output = await self.run(f"cat /beside-{n}")
+            _, ended = await self.run(f"cat /code-{n}; rm /beside-{n} /code-{n}")
+            found[what] = int(ended), output
+        return found
+
 
 @asynccontextmanager
 async def shell_listener(uds: Path):

@@ -8,11 +8,13 @@ its own when the other end runs in the same trio loop.
 from __future__ import annotations
 
 import array
+import contextlib
 import mmap
 import os
 import socket
 import struct
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -254,6 +256,24 @@ def memfd(size: int, *, seal: bool = True, name: str = "pool") -> int:
 
 class Window(Client):
     """A client with the usual globals bound, that can show a window."""
+
+    def flood(self, surface: int, ended: Callable[[], bool]) -> None:
+        """Send requests as fast as they are taken, until the end or a refusal."""
+        data = emit.damage(surface, 0, 0, 1, 1) * 2000
+        self.sock.settimeout(0.5)
+        while not ended():
+            try:
+                self.raw(data)
+            except TimeoutError:
+                continue
+            except OSError:
+                return
+
+    def flood_descriptors(self) -> None:
+        """Send twenty thousand descriptors, or as many as are taken."""
+        with Path("/dev/null").open("rb") as null, contextlib.suppress(OSError):
+            for _ in range(100):
+                socket.send_fds(self.sock, [b"\0"], [null.fileno()] * 200)
 
     def start(
         self, *, compositor: int | None = None, shell: int | None = None

@@ -14,7 +14,7 @@ from broker.host.vmm.qemu_arguments import agent_args
 from shims.guest import network_cards
 from shims.guest.network_cards import NetworkCard, card_commands, interfaces
 from shims.guest.settings import Settings
-from tests.e2e.test_microvm_network import UNSHARE
+from tests.kit.cables import UNSHARE
 from tests.kit.vm import machines
 from tests.kit.vm.machines import tiny_spec
 from tests.kit.vm.tinyguest import TinyGuest
