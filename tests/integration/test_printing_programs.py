@@ -51,6 +51,29 @@ operation.run(Gtk.PrintOperationAction.PRINT, None)
 GLib.timeout_add_seconds(60, loop.quit)
 loop.run()
 """
+# Without a window, as its command line prints: the file is opened, and its job is sent.
+LIBREOFFICE = f"""\
+cd; yes 'Hello printer' | head -n 20 > letter.txt
+libreoffice --headless --norestore -p letter.txt
+{ENDED}
+"""
+QT = """
+from PyQt6.QtCore import QRect
+from PyQt6.QtGui import QColor, QPainter
+from PyQt6.QtPrintSupport import QPrinter, QPrinterInfo
+from PyQt6.QtWidgets import QApplication
+app = QApplication([])
+print("printers", QPrinterInfo.availablePrinterNames(), flush=True)
+printer = QPrinter(QPrinterInfo.defaultPrinter(), QPrinter.PrinterMode.HighResolution)
+print("prints on", printer.printerName(), flush=True)
+printer.setDocName("boxes")
+painter = QPainter(printer)
+area = painter.viewport()
+painter.fillRect(QRect(0, 0, area.width() // 2, area.height() // 4), QColor("black"))
+assert printer.newPage()
+painter.fillRect(QRect(0, 0, area.width() // 2, area.height() // 2), QColor("black"))
+assert painter.end()
+"""
 # Its own process prints the page that it shows, as its dialog does.
 FIREFOX = """
 import json, os, socket, subprocess, time
@@ -143,6 +166,30 @@ async def test_a_gtk_3_program_prints():
     first, _ = dark(job.content, "-l", "1")
     second, _ = dark(job.content, "-f", "2")
     assert 1.4 < second / first < 1.6
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not shutil.which("libreoffice"), reason="libreoffice is needed")
+async def test_libreoffice_prints():
+    ((said, job),) = await in_a_box(LIBREOFFICE)
+    assert (job.printer, job.title) == ("Office", "work: letter.txt"), said
+    pixels, width = dark(job.content)
+    assert pixels > 1000
+    assert width in {595, 596, 597, 612}  # A4 or letter
+
+
+@pytest.mark.long
+@pytest.mark.skipif(
+    not Path("/usr/lib/python3/dist-packages/PyQt6").exists(),
+    reason="python3-pyqt6 is needed",
+)
+async def test_a_qt_program_prints():
+    ((said, job),) = await in_a_box(f"python3 -c '{QT}' && {ENDED}")
+    assert "prints on Desktop" in said
+    assert (job.printer, job.title) == ("Office", "work: boxes")
+    first, _ = dark(job.content, "-l", "1")
+    second, _ = dark(job.content, "-f", "2")
+    assert 1.9 < second / first < 2.1
 
 
 @pytest.mark.skipif(not shutil.which("firefox-esr"), reason="firefox-esr is needed")
