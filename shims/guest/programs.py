@@ -35,6 +35,11 @@ LAST_OUTPUT = 1 << 21  # and of one that ended before its reader has taken it al
 LEAST_ROOM = OUTPUT_OVERHEAD + 64  # a message is sent when the window has this
 GATHER_SECONDS = 0.02  # many small writes become one message
 DRAIN_SECONDS = 0.2  # from a program's end to the end of its output
+KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)  # it, or the last of its shell
+MEMORY_FULL = (
+    "[vitrail: the sandbox's memory was full ({} MiB), and its kernel ended the program;"
+    " to give it more, run 'brokerctl set SANDBOX memory 2G']"
+)
 
 
 class Program:
@@ -57,6 +62,7 @@ class Program:
         self.unwritten: Deque[bytes] = collections.deque()
         self.unwritten_bytes = 0
         self.input_ends = False
+        self.killed_before = 0  # programs of this kernel, for want of memory
 
     @property
     def running(self) -> bool:
@@ -254,6 +260,7 @@ class Programs:
         if reason:
             self._end(program, "failed", reason=reason[:TEXT])
             return
+        program.killed_before = kernel_number("vmstat", "oom_kill")
         read, write, source = self._open_streams(program)
         error_read, error_write = self._open_errors(program, write)
         process = None
@@ -384,6 +391,13 @@ class Programs:
         for fd in list(program.pipes):
             self._drain(program, fd, stop)
         self._close_input(program)
+        if (
+            code in KILLED
+            and kernel_number("vmstat", "oom_kill") > program.killed_before
+        ):
+            apart = program.message["stderr"] and not program.message["tty"]
+            note = MEMORY_FULL.format(kernel_number("meminfo", "MemTotal:") >> 10)
+            program.keep(f"\r\n{note}\r\n".encode(), error=apart)
         if program.message["tty"]:
             for fd in list(program.pipes):
                 self._close_pipe(program, fd)  # what still runs there gets SIGHUP
@@ -435,3 +449,12 @@ def set_size(terminal: int, rows: int, columns: int) -> None:
     size = struct.pack("4H", min(rows, most), min(columns, most), 0, 0)
     with contextlib.suppress(OSError):
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, size)
+
+
+def kernel_number(file: str, word: str) -> int:
+    """Return a number of a file of procfs; 0 where this kernel does not tell it."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        with open(f"/proc/{file}", encoding="ascii") as source:
+            rows = [line.split() for line in source]
+        return next((int(row[1]) for row in rows if row[0] == word), 0)
+    return 0

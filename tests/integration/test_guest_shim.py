@@ -18,6 +18,7 @@ import trio
 from broker.core import limits
 from broker.helpers.process.spawn import has_ended, spawn
 from broker.ipc import agent
+from tests.kit.changing_machine import NEEDS
 from tests.kit.needs import requires
 from tests.kit.shims import guest_program
 from tests.kit.vm.agent_broker import AgentBroker
@@ -27,8 +28,11 @@ needs_waypipe = requires("waypipe")
 
 
 @contextlib.asynccontextmanager
-async def guest(tmp_path, *, search=None, **settings):
-    """Yield (broker, child): the agent runs, and is ended at the end."""
+async def guest(tmp_path, *, search=None, before=(), **settings):
+    """Yield (broker, child): the agent runs, and is ended at the end.
+
+    ``before``: words of a command that starts it.
+    """
     broker = AgentBroker(tmp_path / "agent", tmp_path / "broker-display")
     env = {
         "PATH": os.environ["PATH"],
@@ -42,7 +46,10 @@ async def guest(tmp_path, *, search=None, **settings):
     words = ["/usr/bin/env", f"PATH={search or env['PATH']}"]
     log = os.open(tmp_path / "log", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC)
     child = spawn(
-        [*words, sys.executable, "-I", str(SHIM)], env=env, stdout=log, stderr=log
+        [*words, *before, sys.executable, "-I", str(SHIM)],
+        env=env,
+        stdout=log,
+        stderr=log,
     )
     os.close(log)
     try:
@@ -69,6 +76,35 @@ async def test_program_output_and_code(tmp_path):
         await broker.run("sh", "-c", "echo out; echo err >&2; exit 3")
         await broker.receive(agent.AgentStarted)
         assert await broker.ended(1) == (b"out\nerr\n", 3)
+
+
+@NEEDS
+@pytest.mark.parametrize(
+    ("counted", "end", "said"),
+    [
+        (2, "kill -9 $$", b"[vitrail: the sandbox's memory was full ("),
+        (2, "exit 137", b"[vitrail: the sandbox's memory was full ("),
+        (2, "exit 3", b""),
+        (1, "kill -9 $$", b""),
+    ],
+)
+async def test_a_program_that_the_kernel_ended_for_memory_says_so(
+    tmp_path, counted, end, said
+):
+    """``counted``: the kernel's count of those that it ended, at the program's end."""
+    vmstat = tmp_path / "vmstat"
+    vmstat.write_text("nr_free_pages 4\noom_kill 1\n")
+    laid = f'mount --bind {vmstat} /proc/vmstat; exec "$@"'
+    before = ("unshare", "--map-root-user", "--mount", "sh", "-ec", laid, "sh")
+    async with guest(tmp_path, before=before) as (broker, _child):
+        await broker.accept()
+        count = f"echo oom_kill {counted} > {vmstat}"
+        await broker.run("sh", "-c", f"echo out; {count}; {end}")
+        await broker.receive(agent.AgentStarted)
+        output, _code = await broker.ended(1)
+    words = output.removeprefix(b"out\n").strip()
+    assert words.startswith(said)
+    assert bool(words) == bool(said)
 
 
 async def test_environment_is_passed_and_wins(tmp_path):

@@ -94,16 +94,28 @@ TEXTS: Mapping[Step, StepText] = MappingProxyType(
 )
 
 
+_NO_ANSWER = (
+    "the guest does not answer; to see its console, run 'brokerctl logs {sandbox} --console'; "
+    "to start it anew, run 'brokerctl stop {sandbox}', then this command again"
+)
+
+
 @dataclass(frozen=True)
 class Failure:
     """A step that was not reached, and its known reason."""
 
     step: Step
     reason: str
+    silent: bool = False
+    """Nothing came within the step's time."""
 
     def hint(self, sandbox: str) -> str:
         """Where a user should look."""
-        return TEXTS[self.step].hint.format(sandbox=sandbox)
+        hint = TEXTS[self.step].hint
+        # A guest that lacks the program says so.
+        if self.silent and self.step is Step.PROGRAM:
+            hint = _NO_ANSWER
+        return hint.format(sandbox=sandbox)
 
 
 class LaunchProgress:
@@ -139,7 +151,9 @@ class LaunchProgress:
                 new.append((earlier, now - last))
         return new
 
-    def fail(self, reason: str, step: Step | None = None) -> Failure | None:
+    def fail(
+        self, reason: str, step: Step | None = None, *, silent: bool = False
+    ) -> Failure | None:
         """Record that a step failed; the first failure stays.
 
         Without ``step`` it is the one waited for.  None when the window is up
@@ -147,7 +161,7 @@ class LaunchProgress:
         """
         where = step or self.next
         if where is not None and self.failure is None and not self.complete:
-            self.failure = Failure(where, reason)
+            self.failure = Failure(where, reason, silent)
         return self.failure
 
 

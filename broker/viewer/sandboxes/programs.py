@@ -155,7 +155,8 @@ _NOT_STARTED = 127
 
 def _failed(program: LeaseProgram, code: int) -> None:
     unseen = program.way.next in _UNSEEN
-    program.way.fail(f"it ended with code {code}")
+    how = f"with code {code}" if code >= 0 else f"by signal {-code}"
+    program.way.fail(f"it ended {how}")
     if unseen and program.on_failure is not None:
         program.on_failure(code)
 

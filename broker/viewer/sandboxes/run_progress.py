@@ -101,7 +101,7 @@ class Follower:
                         )
             took = trio.current_time() - began
             if way.next is step and way.failure is None and not program.ended:
-                way.fail(f"nothing happened within {deadline:g} s")
+                way.fail(f"nothing happened within {deadline:g} s", silent=True)
             if way.failure is None:
                 await self.say(TEXTS[step].title, "done", s=took)
         # One without a display that has ended already was on the way to no window.

@@ -93,7 +93,12 @@ async def test_a_step_that_does_not_come_is_named_after_its_deadline(
     reason = f"nothing happened within {seconds:g} s"
     what = "no window: " if missing > Step.PROGRAM else ""
     assert caught.value.message == f"{what}could not {title}: {reason}"
-    assert caught.value.hint == TEXTS[missing].hint.format(sandbox="a")
+    hint = TEXTS[missing].hint.format(sandbox="a")
+    if missing is Step.PROGRAM:  # a guest that lacks the program says so
+        assert "start it anew, run 'brokerctl stop a'" in caught.value.hint
+        assert caught.value.hint != hint
+    else:
+        assert caught.value.hint == hint
     assert stand.follower.failure.step is missing
     # The application's own start is told twice: with its name, too.
     begun = [(title, "begun")] * (2 if missing is Step.WINDOW else 1)
@@ -192,20 +197,25 @@ async def test_a_program_that_cannot_be_started_says_why(stand):
         stand.programs.take(AgentFailed(1, "no such file"))
 
 
-async def test_a_program_that_ends_without_a_window_shows_its_last_words(stand):
+@pytest.mark.parametrize(
+    ("code", "how"), [(3, "with code 3"), (-9, "by signal 9")], ids=["code", "signal"]
+)
+async def test_a_program_that_ends_without_a_window_shows_its_last_words(
+    stand, code, how
+):
     stand.listen()
     stand.programs.take(AgentStarted(1))
     async with trio.open_nursery() as nursery:
 
         async def follow():
-            with pytest.raises(UpstreamError, match="it ended with code 3"):
+            with pytest.raises(UpstreamError, match=f"it ended {how}"):
                 await stand.follow()
 
         nursery.start_soon(follow)
         await wait_all_tasks_blocked()
         stand.programs.take(Output(1, b"no "))
         stand.programs.take(Output(1, b"font"))
-        stand.programs.take(AgentExited(1, 3))
+        stand.programs.take(AgentExited(1, code))
     assert stand.output() == b"no font"
     assert stand.items[-1].output == b"font", "after the failure, before the error"
 
