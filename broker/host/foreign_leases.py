@@ -31,6 +31,7 @@ class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sandbox: str
     request: api.LeaseRequest
     processes: list[ProcessIdentity]
+    folder_servers: list[ProcessIdentity] = []
 
 
 class ForeignLeases:
@@ -55,7 +56,8 @@ class ForeignLeases:
         path = self._directory / f"{active.lease.sandbox}.json"
         try:
             processes = machine.held.identities()
-            state = _State(boot_id(), active.lease.sandbox, request, processes)
+            servers = [one.identity for one in machine.folder_servers.values()]
+            state = _State(boot_id(), active.lease.sandbox, request, processes, servers)
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             replace_file(path, msgspec.json.encode(state))
         except (VitrailError, OSError) as error:
@@ -95,6 +97,10 @@ class ForeignLeases:
             raise
         machine = machine_of(request, held)
         machine.note = path
+        for place, identity in enumerate(state.folder_servers):
+            server = find(f"virtiofsd-{place}", identity)
+            if server is not None:
+                machine.folder_servers[place] = server
         return take_sandbox_name(state.sandbox), SandboxName(record.name), machine
 
 

@@ -35,6 +35,8 @@ from broker.helpers.process.identity import (
 from broker.helpers.process.spawn import has_ended, wait_ended
 from broker.host.acceptor import Acceptors, RemoteListener, end_acceptor
 from broker.host.machine_interface import ConnectionKind, MachineFacts
+from broker.host.processes.tracked import Tracked
+from broker.host.vmm.arena import is_arena
 from broker.ipc.control.types.leases import LeaseRequest
 from broker.net.addresses import HybridEndpoint, UnixEndpoint
 from broker.net.listeners import Listener, open_listener
@@ -50,6 +52,7 @@ from broker.net.peers.identity import (
     VsockClaim,
     take_cid,
 )
+from policy.limits import SHARED_FOLDERS
 
 
 class HeldMachine:
@@ -120,6 +123,10 @@ class ForeignMachine:
         self.note: Path | None = None
         """The file by which a later broker takes up its lease."""
         self._leader = leader
+        self.folder_servers: dict[int, Tracked] = {}
+        """Its virtiofsd processes, by the number of the folder's place."""
+        self.arena = -1
+        """A descriptor of its arena, closed with it; -1: it has none."""
         self._left = trio.Event()
         self._acceptor: ForkedProcess | None = None
 
@@ -201,9 +208,18 @@ class ForeignMachine:
         """Let go of its processes."""
         if self._acceptor is not None:
             await end_acceptor(self._acceptor)
-        self.held.close()
+        self.let_go()
         if self.note is not None:
             self.note.unlink(missing_ok=True)
+
+    def let_go(self) -> None:
+        """Let go of its processes and its arena."""
+        self.held.close()
+        for server in self.folder_servers.values():
+            server.close()
+        if self.arena >= 0:
+            os.close(self.arena)
+            self.arena = -1
 
 
 async def hybrid_doors(
@@ -288,7 +304,45 @@ def take_foreign(request: LeaseRequest) -> ForeignMachine:
         raise RefusedError("the request must set exactly one of hybrid, cid and unix")
     leader = [] if request.leader is None else [request.leader]
     pids = sorted({*(request.connectors or ()), *leader})
-    return machine_of(request, HeldMachine(pids))
+    machine = machine_of(request, HeldMachine(pids))
+    try:
+        for place, pid in enumerate(request.folder_servers or ()):
+            machine.folder_servers[place] = _folder_server(place, pid)
+        if request.arena is not None:
+            machine.arena = _open_arena(request.arena.pid, request.arena.number)
+    except BaseException:
+        machine.let_go()
+        raise
+    return machine
+
+
+def _folder_server(place: int, pid: int) -> Tracked:
+    """Hold the virtiofsd of a place.  Raises RefusedError for one that has ended."""
+    if place >= SHARED_FOLDERS[1]:
+        raise RefusedError(f"a machine has at most {SHARED_FOLDERS[1]} folders")
+    pidfd = _hold(pid)
+    try:
+        return Tracked(f"virtiofsd-{place}", identity_of(pid, pidfd), pidfd)
+    except OSError as error:
+        os.close(pidfd)
+        raise RefusedError(f"the server of a folder has ended: {error}") from error
+
+
+def _open_arena(pid: int, number: int) -> int:
+    """Return a descriptor of an arena that a process has.  Raises RefusedError."""
+    path, fd = Path(f"/proc/{pid}/fd/{number}"), -1
+    try:
+        # Looked at first: to open another file may wait, or do something.
+        if stat.S_ISREG(path.stat().st_mode):
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+            if is_arena(fd):
+                return fd
+    except OSError as error:
+        raise RefusedError(f"cannot open the arena {path}: {error.strerror}") from error
+    if fd >= 0:
+        os.close(fd)
+    # guard: a lease lends no other file as its arena
+    raise RefusedError(f"{path} is not an arena: memory of a size that cannot change")
 
 
 def machine_of(request: LeaseRequest, held: HeldMachine) -> ForeignMachine:

@@ -236,7 +236,7 @@ LAUNCH = Table(
             "sandbox runs, in addition to those of [folders]. Each needs a process "
             "(virtiofsd). If it is not 0, the machine always boots and is not copied.",
             default=0,
-            only=(_VM,),
+            only=(_VM, _EXTERNAL),
         ),
         _switch(
             "huge_pages",
@@ -268,6 +268,7 @@ LAUNCH = Table(
             "the broker, instead of being sent (docs/pixels.md). Experimental. If host "
             "and viewer are separate machines, pixels are always sent.",
             _VM,
+            _EXTERNAL,
         ),
         Field(
             "standby",

@@ -89,6 +89,8 @@ def _external(taken: Taken) -> External:
         image=taken["launch.image"],
         image_file=None if image_file is None else Path(image_file),
         shared_image=taken["launch.shared_image"],
+        pixel_arena=taken["launch.pixel_arena"],
+        folders=taken["launch.folders"],
     )
 
 
@@ -193,14 +195,17 @@ def check(taken: Taken, complain: Complain) -> None:
 _NAMES = MappingProxyType({key: name for name, key in _KEYS.items()})
 _SCRIPTED: tuple[str, ...] = ("hybrid", "hybrid_directory", "cid", "cids")
 """Keys of [peer] whose machines get arguments by ``brokerctl machine arguments``."""
+_DESCRIBED = frozenset({"image", "memory", "huge_pages"})
+"""What it prints for a domain, which libvirt starts."""
 
 
 def _check_external(taken: Taken, complain: Complain) -> None:
     """Complain about what only ``brokerctl machine arguments`` gives to a machine."""
     own = External(UnixPeer(Path()))
+    keys = ("image", "memory", "huge_pages", "shared_image", "image_file")
     found: list[tuple[str, ...]] = [
         ("launch", key)
-        for key in ("image", "memory", "huge_pages", "shared_image", "image_file")
+        for key in (*keys, "pixel_arena", "folders")
         if taken.get(f"launch.{key}") not in {getattr(own, _NAMES.get(key, key)), None}
     ]
     found += [(STATE.name,)] if f"{STATE.name}.keep" in taken else []
@@ -212,6 +217,8 @@ def _check_external(taken: Taken, complain: Complain) -> None:
             "set shared_image = true, or remove it",
         )
     peers = {key.removeprefix("peer.") for key in taken if key.startswith("peer.")}
+    if "libvirt" in peers:
+        found = [path for path in found if path[-1] not in _DESCRIBED]
     for path in found if peers and not peers & {*_SCRIPTED} else ():
         complain(
             path,

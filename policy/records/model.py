@@ -480,6 +480,8 @@ class External(msgspec.Struct, frozen=True, tag=True):
     image_file: Path | None = None
     """A root file system of the user's, in place of the image's."""
     shared_image: bool = False
+    pixel_arena: bool = False
+    folders: int = 0
 
     kind: ClassVar[LaunchKind] = kinds.EXTERNAL
 

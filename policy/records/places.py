@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
 
 from policy.limits import SHARED_FOLDERS
-from policy.records.model import Record
+from policy.records.model import Record, is_of_others
 
 if TYPE_CHECKING:
     from policy.records.model import Bwrap, Flatpak, Launch, MicroVM, Nspawn, Podman
@@ -23,9 +23,9 @@ def is_held(launch: Launch) -> TypeGuard[Bwrap | Podman | Nspawn | Flatpak]:
 
 
 def folder_places(record: Record) -> int:
-    """Return how many folders a micro VM can have; 0 for other kinds."""
+    """Return how many folders a micro VM, or a script's, can have; 0 for other kinds."""
     launch = record.host.launch
-    if not has_folders(launch):
+    if not has_folders(launch) and not is_of_others(launch):
         return 0
     shared = record.viewer.folders
     own = len(shared.read_only) + len(shared.read_write)

@@ -17,6 +17,7 @@ from broker.host.images.store import find_image
 from broker.host.vmm.qemu_arguments import MACHINES, Accel
 from broker.ipc.control.api import MachineEventRequest, Nothing
 from broker.ipc.control.methods import LEASE_LIST, MACHINE_EVENT
+from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
 from tests.kit.needs import needs
 from tests.kit.vm import foreign_root
@@ -187,6 +188,32 @@ async def test_an_adopted_domain_has_its_window_and_is_restored():
         assert "vhost" not in restored
         assert "vitrail-guest" not in restored
         await virt.virsh("undefine", "Office.PC")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+async def test_a_record_s_domain_is_defined_and_has_its_window():
+    """What 'machine arguments --format libvirt' prints is all that virsh needs."""
+    text = 'class = "persistent"\ndisplay = "allow"\n[label]\ncolour = "green"\n'
+    text += '[launch]\nkind = "external"\n[peer]\nlibvirt = "Fox"\n'
+    async with world({"fox": text}) as w, libvirt(w) as virt:
+        words = ("machine", "arguments", "fox", "--format", "libvirt")
+        printed = await brokerctl(*words, env=w.environ)
+        assert printed.code == 0, printed.err
+        file = w.base / "domain.xml"
+        file.write_text(printed.out)
+        for _ in range(2):  # the same domain again
+            await virt.virsh("define", "--validate", str(file))
+        await virt.virsh("start", "Fox")
+        assert (await leased(w, "fox")).pid == virt.pid("Fox")
+        opened = {"sandbox": "fox", "service": "vitrail.Agent"}
+        await w.wait_event("stream.opened", **opened, deadline=600)
+        await w.run("fox", "foot", "-T", "from a printed domain", "sleep", "1000")
+        await wait_window(w.comp, title="from a printed domain")
+        await wait_frames(w.comp, {"[fox] from a printed domain": {GREEN}})
+        await virt.virsh("destroy", "Fox")
+        await w.wait_event("lease.end", sandbox="fox")
+        await virt.virsh("undefine", "Fox")
 
 
 async def event(w, step, name, **more):

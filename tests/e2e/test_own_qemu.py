@@ -14,12 +14,13 @@ import pytest
 from broker.core.paths import find_paths
 from broker.helpers.process.spawn import STDOUT, spawn, wait_ended
 from tests.kit.brokerctl import brokerctl
-from tests.kit.wayland.compositor import wait_window
+from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import wait_frames, wait_window
 from tests.kit.world import the_image, world
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs/launchers/qemu.md"
-
+GREEN, ORANGE = (0x00, 0x9E, 0x73), (0xE6, 0x9F, 0x00)
 
 _BROKERCTL = "from broker.cli.app import main; raise SystemExit(main())"
 
@@ -97,6 +98,7 @@ async def test_the_page_s_script_shows_a_framed_window():
         await run(script(0, 5))
         (window,) = await wait_window(w.comp, title="[mine]")
         assert window["pid"] == await w.pid_of("keeper", "mine")
+        await wait_frames(w.comp, {window["name"]: {GREEN}})
         listed = await brokerctl("lease", "list", env=w.environ)
         assert "mine" in listed.out
         assert (await brokerctl("stop", "mine", env=w.environ)).code == 0
@@ -110,6 +112,12 @@ async def test_a_script_with_our_arguments_keeps_its_home():
         await run(script(1, 2))
         (window,) = await wait_window(w.comp, title="[fox]")
         assert window["pid"] == await w.pid_of("keeper", "fox")
+        await wait_frames(w.comp, {window["name"]: {ORANGE}})
+        (w.base / "home/papers/one").write_text("from the host")
+        shown = ["exec", "fox", "--", "cat", "/folders/papers/one"]
+        assert "from the host" in (await brokerctl(*shown, env=w.environ)).out
+        changed = ["exec", "fox", "--", "touch", "/folders/papers/two"]
+        assert "Read-only" in (await brokerctl(*changed, env=w.environ)).err
         again = await brokerctl("machine", "arguments", "fox", env=w.environ)
         assert again.code == 1
         assert again.out == "--vitrail-has-failed\n"
@@ -122,6 +130,11 @@ async def test_a_script_with_our_arguments_keeps_its_home():
             if Path(f"/proc/{pid}/comm").read_text().startswith("qemu"):
                 os.kill(pid, signal.SIGTERM)
         await ended(w)
+
+        async def released():
+            return "fox" not in (await brokerctl("lease", "list", env=w.environ)).out
+
+        await eventually(released)
         (start,) = re.findall(
             r"^sh ~/fox.sh .*\Z", script(1, 2), re.DOTALL | re.MULTILINE
         )

@@ -15,6 +15,7 @@ import trio
 from broker.cli.completion import sandboxes
 from broker.core.errors import RefusedError, SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths, find_paths
+from broker.core.parts.absent import needed
 from broker.helpers.process.popen import STDOUT, our_program
 from broker.helpers.process.spawn import spawn
 
@@ -40,8 +41,8 @@ def command() -> None:
     type=click.Choice(("qemu", "firecracker", "libvirt", "json")),
     default="qemu",
     show_default=True,
-    help="Words for QEMU's command line, Firecracker's configuration, elements of a libvirt "
-    "domain, or QEMU's words as JSON.",
+    help="Words for QEMU's command line, Firecracker's configuration, a libvirt domain for "
+    "'virsh define', or QEMU's words as JSON.",
 )
 @click.option(
     "--bus",
@@ -61,14 +62,27 @@ def command() -> None:
     is_flag=True,
     help="Print the words for the kernel's command line instead; start nothing.",
 )
+@click.option(
+    "--initrd",
+    is_flag=True,
+    help="Print the path of the image's initramfs instead, with the drivers and the agent "
+    "for what the record promises; start nothing.",
+)
 @click.option("--dry-run", is_flag=True, help="Print; create and start nothing.")
 def arguments(
-    *, record: str, form: str, bus: str, leader: int | None, kernel: bool, dry_run: bool
+    *,
+    record: str,
+    form: str,
+    bus: str,
+    leader: int | None,
+    kernel: bool,
+    initrd: bool,
+    dry_run: bool,
 ) -> None:
     """Print the arguments that a script adds to its VMM for what RECORD promises.
 
-    Creates and locks the home of [state], starts vhost-device-vsock, and acquires the
-    lease; starts the broker if none runs.  All of it ends with the process that called, so
+    Creates and locks the home of [state], starts vhost-device-vsock and a virtiofsd for
+    each folder, and acquires the lease; starts the broker if none runs.  All of it ends with the process that called, so
     a script ends with: exec qemu-system-x86_64 … $(brokerctl machine arguments RECORD)
 
     After an error, the word that is printed makes QEMU refuse to start.
@@ -76,8 +90,12 @@ def arguments(
     Exit code: 0 done, 1 refused, 2 usage error.
     """
     try:
+        if kernel and initrd:
+            raise click.UsageError("--kernel and --initrd exclude each other")
         # libvirt starts its machine later, so there is no process to wait for.
-        if kernel or dry_run or form == "libvirt":
+        if initrd:
+            text = _initrd(record)
+        elif kernel or dry_run or form == "libvirt":
             text = _plan(record, form, bus, kernel=kernel)
         else:
             text = _start(record, form, bus, leader)
@@ -98,8 +116,13 @@ def _plan(name: str, form: str, bus: str, *, kernel: bool) -> str:
 
     paths = find_paths()
     require_record(name, paths)
-    record, launch = script_machine.script_record(paths, name)
+    domain = form == "libvirt"
+    record, launch = script_machine.script_record(paths, name, domain=domain)
     wanted = script_machine.ScriptRequest(record, launch, form, bus)
+    if domain and not kernel:
+        with needed("a domain of libvirt"):
+            from broker.cli.launchers.scripts.script_domain import describe_domain
+        return trio.run(describe_domain, paths, wanted)
     machine = script_machine.planned(paths, wanted, os.getpid())
     state = record.host.state
     if state is not None and state.keep:
@@ -112,6 +135,18 @@ def _plan(name: str, form: str, bus: str, *, kernel: bool) -> str:
         if kernel
         else script_machine.printed(machine, wanted, "")
     )
+
+
+def _initrd(name: str) -> str:
+    """Write the initramfs of a record's machine; return its path, as one word."""
+    from broker.cli.launchers.scripts import script_machine
+    from broker.cli.launchers.scripts.script_arguments import split_words
+    from broker.cli.run.request import require_record
+
+    paths = find_paths()
+    require_record(name, paths)
+    record, launch = script_machine.script_record(paths, name)
+    return split_words([str(script_machine.write_initrd(paths, record, launch))]) + "\n"
 
 
 def _start(name: str, form: str, bus: str, leader: int | None) -> str:

@@ -114,6 +114,7 @@ PARTS: Mapping[str, Part] = MappingProxyType(
                 "broker.cli.launchers.libvirt",
                 "broker.cli.launchers.libvirt_domain",
                 "broker.cli.launchers.nspawn",
+                "broker.cli.launchers.scripts.script_domain",
                 "broker.cli.launchers.shared_box",
                 "broker.cli.launchers.shared_box_setup",
                 "broker.cli.launchers.vmspawn",

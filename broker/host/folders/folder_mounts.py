@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 import trio
 
@@ -23,7 +24,14 @@ from broker.helpers.mounts import mounts
 from broker.helpers.mounts.namespaces import mount_namespace
 from broker.helpers.mounts.tool import BASE
 from broker.host.folders.disks import AttachedDisk, Disks
-from broker.host.folders.micro_vm import ServedFolder, clear, free_place, revoke, serve
+from broker.host.folders.micro_vm import (
+    ServedFolder,
+    WithPlaces,
+    clear,
+    free_place,
+    revoke,
+    serve,
+)
 from broker.host.folders.notes import FolderNotes
 from broker.host.foreign_machine import ForeignMachine
 from broker.host.launched_machine import LaunchedMachine
@@ -111,7 +119,7 @@ class FolderHost:
             async with self._disks.attached(machine, folder, write=write) as disk:
                 yield disk
             return
-        if isinstance(machine, MicroVmMachine):
+        if _has_places(machine):
             async with self._served(lease, machine, folder, write=write) as served:
                 yield served
             return
@@ -142,7 +150,7 @@ class FolderHost:
     async def _served(
         self,
         lease: Lease,
-        machine: MicroVmMachine,
+        machine: WithPlaces,
         folder: OpenedFolder,
         *,
         write: bool,
@@ -172,9 +180,12 @@ class FolderHost:
         See ``FolderSource``.
         """
         machine = self._machine(lease)
-        if isinstance(machine, MicroVmMachine):
+        if _has_places(machine):
             await clear(machine)
+        if isinstance(machine, MicroVmMachine):
             return await self._disks.forget(machine)
+        if _has_places(machine):
+            return False
         try:
             noted = self._notes.left(lease.sandbox, _leader(machine))
         except RefusedError:
@@ -196,6 +207,13 @@ class FolderHost:
             if active.lease.id == lease.id and not active.stopping:
                 return active.machine
         raise RefusedError(f"'{lease.sandbox}' is no longer running")
+
+
+def _has_places(machine: Machine) -> TypeGuard[WithPlaces]:
+    """Return whether folders of a machine are served by virtiofs devices."""
+    if isinstance(machine, ForeignMachine):
+        return bool(machine.folder_servers)
+    return isinstance(machine, MicroVmMachine)
 
 
 def _path_of(noted: str) -> str:
@@ -283,6 +301,8 @@ def _leader(machine: Machine) -> int:
             return pid
         raise RefusedError(
             "cannot share a folder with a machine that another program started",
-            hint="share the folder by means of that program, or copy files with 'brokerctl cp'",
+            hint="share the folder by means of that program, or copy files with 'brokerctl cp'; "
+            "a machine that your script starts has the folders of its record by 'brokerctl "
+            "machine arguments' (docs/launchers/qemu.md)",
         )
     raise RefusedError("cannot share a folder with this kind of sandbox")

@@ -24,7 +24,7 @@ from broker.helpers.process.jail_libraries import find_program
 from broker.host.processes.ready import listen_unix
 from broker.host.processes.tracked import Tracked
 from broker.host.vmm.vm_state import FOLDERS
-from broker.host.vmm.vmm_jail import JailView, spawn_jailed
+from broker.host.vmm.vmm_jail import JailView, forget, spawn_jailed
 
 ROOT = "/shared"
 PLACE = "here"
@@ -128,7 +128,6 @@ async def start_folder_server(
 
     ``known``: see ``spawn_jailed``.  Raises SetupError, JailError, OSError.
     """
-    program = find_virtiofsd()
     path = directory / f"folder-{number}"
     with ExitStack() as undo:
         with listen_unix(path) as listener:
@@ -137,15 +136,34 @@ async def start_folder_server(
             # Waits in the queue; no other process can connect from here on.
             conn.connect(str(path))
             path.unlink()
-            process = await spawn_jailed(
-                f"{FOLDERS}{number}",
-                [
-                    *(str(program), "-f", f"--fd={listener.fileno()}"),
-                    *("-o", _OPTIONS, "--rlimit-nofile=0", "--thread-pool-size=0"),
-                ],
-                folder_view(program, folders),
-                pass_fds=[listener.fileno()],
-                known=known,
-            )
+            process = await _spawn(number, listener, folders, known)
         undo.pop_all()
     return FolderServer(process, conn)
+
+
+async def start_folder_server_at(path: Path, number: int, *, folders: int) -> Tracked:
+    """Start the virtiofsd of a place to which another program's VMM connects, at a path.
+
+    Raises as ``start_folder_server``.
+    """
+    with listen_unix(path) as listener:
+        return await _spawn(number, listener, folders, forget)
+
+
+async def _spawn(
+    number: int,
+    listener: socket.socket,
+    folders: int,
+    known: Callable[[Tracked], None],
+) -> Tracked:
+    program = find_virtiofsd()
+    return await spawn_jailed(
+        f"{FOLDERS}{number}",
+        [
+            *(str(program), "-f", f"--fd={listener.fileno()}"),
+            *("-o", _OPTIONS, "--rlimit-nofile=0", "--thread-pool-size=0"),
+        ],
+        folder_view(program, folders),
+        pass_fds=[listener.fileno()],
+        known=known,
+    )

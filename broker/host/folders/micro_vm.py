@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import trio
 
@@ -20,7 +21,6 @@ from broker.core.stderr_log import log_exception
 from broker.helpers.mounts import mounts
 from broker.helpers.mounts.namespaces import mount_namespace
 from broker.helpers.process.spawn import wait_ended
-from broker.host.launchers.microvm_machine import MicroVmMachine
 from broker.host.processes.tracked import Tracked
 from broker.ipc.control.types.faults import HeldError
 
@@ -59,7 +59,15 @@ class ServedFolder:
         raise UpstreamError("virtiofsd, which serves the folder, has ended")
 
 
-def free_place(machine: MicroVmMachine, used: set[int]) -> tuple[int, Tracked]:
+class WithPlaces(Protocol):
+    """A machine with virtiofs devices: ours, or that of a script."""
+
+    @property
+    def folder_servers(self) -> dict[int, Tracked]:
+        """Its virtiofsd processes, by the number of the folder's place."""
+
+
+def free_place(machine: WithPlaces, used: set[int]) -> tuple[int, Tracked]:
     """Return a place where no folder is.  Raises RefusedError without one."""
     for place, server in machine.folder_servers.items():
         if place not in used and not server.ended:
@@ -102,7 +110,7 @@ async def revoke(served: ServedFolder) -> None:
             await served.server.end(0)
 
 
-async def clear(machine: MicroVmMachine) -> None:
+async def clear(machine: WithPlaces) -> None:
     """Take away what an earlier broker has left."""
     for place, server in machine.folder_servers.items():
         if not server.ended:

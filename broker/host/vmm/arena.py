@@ -30,3 +30,12 @@ def make_arena(size: int) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def is_arena(fd: int) -> bool:
+    """Return whether a file is an arena: memory of its size, which it keeps."""
+    try:
+        seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+    except OSError:
+        return False  # no memory
+    return seals & _SEALS == _SEALS and os.fstat(fd).st_size == ARENA_BYTES

@@ -33,6 +33,8 @@ HOME_SERIAL = "vitrail-home"
 DISK_PORT = "diskport"
 """Name of the port of a disk that is plugged in later, followed by its number."""
 
+ARENA_DEVICE = ("-device", "virtio-pmem-pci,memdev=arena")
+
 FOLDER_TAG = "vitrail-"
 """Name of a virtiofs device, followed by the number of its place."""
 
@@ -242,19 +244,21 @@ def kernel_args(spec: VmSpec, accel: Accel, wiring: Wiring) -> str:
     """Return the kernel's command line; the guest agent reads ``vitrail.*``."""
     words = ["console=ttyS0", "panic=-1", "reboot=t", "quiet"]
     words += [*spec.machine(accel).kernel_args, *agent_args(spec)]
-    words += memory_device_args(spec)
+    words += memory_device_args(
+        shared_image=spec.shared_image_bytes > 0, arena=spec.arena_bytes > 0
+    )
     if spec.gpu:
         # Without a screen: the renderer ends itself when a console is shown on one.
         words += ["vitrail.gpu=1", "video=Virtual-1:d"]
     return " ".join((*words, *wiring.kernel_args, *spec.kernel_args))
 
 
-def memory_device_args(spec: VmSpec) -> list[str]:
+def memory_device_args(*, shared_image: bool, arena: bool) -> list[str]:
     """Return kernel arguments that name the guest's memory devices."""
     words: list[str] = []
-    if spec.shared_image_bytes:
+    if shared_image:
         words.append("vitrail.root=pmem")
-    if spec.arena_bytes:
+    if arena:
         words.append("vitrail.pixels=arena")
     if words:
         # Memory above 4 GiB has Linux set 64 MiB aside for devices that cannot reach
@@ -313,13 +317,13 @@ def qemu_args(spec: VmSpec, qemu: Path, accel: Accel, wiring: Wiring) -> list[st
         arguments += root_args(spec.root, bus)
     if spec.arena_bytes:
         arguments += arena_object(wiring.arena_fd, spec.arena_bytes)
-        arguments += ["-device", "virtio-pmem-pci,memdev=arena"]
+        arguments += [*ARENA_DEVICE]
         arguments += gpu_args(wiring.gpu_fd) if spec.gpu else []
     if spec.home is not None:
         arguments += home_args(spec.home, bus)
     arguments += [word.format(bus=bus) for word in wiring.vsock]
     for place, fd in enumerate(wiring.folder_fds):
-        arguments += _folder(place, fd, bus)
+        arguments += folder_args(place, f"fd={fd}", bus)
     for port in range(spec.disks):
         arguments += ["-device", f"pcie-root-port,id={DISK_PORT}{port},chassis={port}"]
     if wiring.nic_fd is not None:
@@ -413,9 +417,12 @@ def shared_image_args(path: Path, size: int) -> list[str]:
     ]
 
 
-def arena_object(fd: int, size: int) -> list[str]:
-    """Return the words by which QEMU maps an arena: a memfd, by its descriptor."""
-    path = f"/proc/self/fd/{fd}"
+def arena_object(fd: int, size: int, holder: str = "self") -> list[str]:
+    """Return the words by which QEMU maps an arena: a memfd, by its descriptor.
+
+    ``holder``: the process below /proc that has it.
+    """
+    path = f"/proc/{holder}/fd/{fd}"
     backend = f"memory-backend-file,id=arena,share=on,mem-path={path},size={size}"
     return ["-object", backend]
 
@@ -459,9 +466,10 @@ def home_args(home: HomeDisk, bus: str, full: str = "enospc") -> list[str]:
     return [*secret, *("-blockdev", _json(node)), *("-device", device)]
 
 
-def _folder(place: int, fd: int, bus: str) -> list[str]:
+def folder_args(place: int, socket: str, bus: str) -> list[str]:
+    """Return the words of a virtiofs device; ``socket``: an option of its chardev."""
     device = f"vhost-user-fs-{bus},chardev=folder{place},tag={FOLDER_TAG}{place}"
-    return ["-chardev", f"socket,id=folder{place},fd={fd}", "-device", device]
+    return ["-chardev", f"socket,id=folder{place},{socket}", "-device", device]
 
 
 def _nic(name: str, fd: int, mac: str, machine: MachineType) -> list[str]:

@@ -21,7 +21,8 @@ from broker.core.services import (
 from broker.helpers.process.spawn import DEVNULL, spawn
 from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import HeldMachine, hybrid_doors, take_foreign
-from broker.ipc.control.types.leases import LeaseRequest
+from broker.host.vmm.arena import ARENA_BYTES, make_arena
+from broker.ipc.control.types.leases import HeldDescriptor, LeaseRequest
 from broker.net.peers import credentials
 from broker.net.peers.identity import ContainerClaim, HybridClaim, VsockClaim
 
@@ -338,3 +339,50 @@ async def test_the_longest_path_of_a_socket(tmp_path, over):
         assert list(tmp_path.iterdir()) == []
     finally:
         os.close(directory)
+
+
+# -- folders and an arena of a script's machine --------------------------------------
+
+
+def arena_of(fd):
+    """A request's words for a descriptor of ours."""
+    return HeldDescriptor(pid=os.getpid(), number=fd)
+
+
+async def test_an_arena_is_memory_that_keeps_its_size(private, sleeper, tmp_path):
+    before, claims = open_files(), {"cid": 42, "leader": sleeper.pid}
+    file = tmp_path / "file"
+    file.write_bytes(bytes(4096))
+    loose = os.memfd_create("vitrail-arena")
+    os.ftruncate(loose, ARENA_BYTES)
+    small, good = make_arena(4096), make_arena(ARENA_BYTES)
+    others = [os.open(path, os.O_RDONLY) for path in (file, "/dev/null", private)]
+    read, write = os.pipe()
+    for wrong in (loose, small, *others, read, 9999):
+        with pytest.raises(RefusedError, match="arena"):
+            take(**claims, arena=arena_of(wrong))
+    mine = take(**claims, arena=arena_of(good))
+    assert os.path.samestat(os.fstat(mine.arena), os.fstat(good))
+    await mine.close()
+    assert mine.arena == -1
+    for fd in (loose, small, good, *others, read, write):
+        os.close(fd)
+    assert open_files() == before
+
+
+async def test_the_servers_of_folders_are_held_and_connect_as_nobody(private, sleeper):
+    before = open_files()
+    base, child = str(private / "vm"), spawn(["sleep", "1000"])
+    claims = {"hybrid": base, "leader": sleeper.pid}
+    mine = take(**claims, folder_servers=[child.pid])
+    assert [server.pid for server in mine.folder_servers.values()] == [child.pid]
+    assert {c.pid for c in mine.claim.connectors} == {sleeper.pid}
+    assert child.pid not in mine.alive()
+    await mine.close()
+    child.kill()
+    await child.wait()
+    with pytest.raises(RefusedError, match="process"):
+        take(**claims, folder_servers=[child.pid])
+    with pytest.raises(RefusedError, match="at most"):
+        take(**claims, folder_servers=[sleeper.pid] * 9)
+    assert open_files() == before

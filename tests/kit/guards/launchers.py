@@ -42,6 +42,7 @@ GUARDS = (
     Guard("a lost GPU is waited for no more", "if False:", "tests/attack/test_guest_gpu_buffers.py", "for_good"),
     Guard("machines started for sandboxes have a number", "if False:", "tests/attack/test_started_machines.py", "number"),
     Guard("no machine writes to the image that others map", "", "tests/attack/test_shared_image.py", "writes_to_a_shared_image"),
+    Guard("a lease lends no other file as its arena", "return os.open(path, os.O_RDONLY)", "tests/broker/host/test_foreign_machine.py", "keeps_its_size"),
     Guard("an arena keeps its size", "pass", "tests/attack/test_pixel_arena.py", "keeps_its_size"),
     Guard("a chain of starts has one budget", "pass", "tests/attack/test_started_machines.py", "chain"),
     Guard("a start that its caller gives up counts for a minute", "pass", "tests/attack/test_started_machines.py", "hang_up_start"),

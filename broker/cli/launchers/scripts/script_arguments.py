@@ -12,14 +12,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree as ET
 
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.host.vmm.qemu_arguments import (
+    ARENA_DEVICE,
     HomeDisk,
+    arena_object,
+    folder_args,
     home_args,
     memory_args,
+    memory_device_args,
     memory_size,
     shared_image_args,
 )
@@ -28,7 +31,6 @@ from broker.host.vmm.qemu_arguments import (
 # these.  Braces and double quotes are those of JSON: a shell leaves them as they are in
 # what an expansion gave.
 _PLAIN = re.compile(r'[A-Za-z0-9_./:=@%+,{}"-]+')
-_QEMU = "http://libvirt.org/schemas/domain/qemu/1.0"
 
 
 @dataclass(frozen=True)
@@ -47,34 +49,40 @@ class ScriptMachine:
     """The root file system that machines map."""
     image_bytes: int = 0
     home: HomeDisk | None = None
+    folders: tuple[Path, ...] = ()
+    """Where the virtiofsd of each place waits for QEMU."""
+    arena_bytes: int = 0
+    arena: int = -1
+    """The arena's descriptor, in the process ``holder``."""
+    holder: str = "self"
 
     def kernel_words(self) -> str:
         """Return words for the command line of a kernel whose guest has our agent."""
         words = [f"vitrail.name={self.name}"]
         if self.home is not None:
             words.append(f"vitrail.keep={','.join(sorted(self.home.keep))}")
-        if self.image is not None:
-            # As for our own machines: memory above 4 GiB.
-            words += ["vitrail.root=pmem", "swiotlb=noforce"]
+        words += memory_device_args(
+            shared_image=self.image is not None, arena=self.arena_bytes > 0
+        )
         return " ".join(words)
 
 
 def qemu_words(machine: ScriptMachine, bus: str = "pci") -> list[str]:
     """Return QEMU's words; ``bus`` is that of virtio devices, ``pci`` or ``device``.
 
-    Raises RefusedError for an image as memory without a PCI bus.
+    Raises RefusedError for an image or an arena as memory without a PCI bus.
     """
     devices: list[int] = []
     words: list[str] = []
     if machine.image is not None:
-        if bus != "pci":
-            raise RefusedError(
-                f"cannot share the image of '{machine.name}': QEMU's microvm machine has "
-                "no memory devices (virtio-pmem)",
-                hint="use '-machine q35' and '--bus pci', or remove shared_image from the record",
-            )
+        _require_pci(machine, bus, "share the image", "shared_image")
         devices.append(machine.image_bytes)
         words += shared_image_args(machine.image, machine.image_bytes)
+    if machine.arena_bytes:
+        _require_pci(machine, bus, "share an arena", "pixel_arena")
+        devices.append(machine.arena_bytes)
+        words += arena_object(machine.arena, machine.arena_bytes, machine.holder)
+        words += ARENA_DEVICE
     if machine.home is not None:
         # Nobody would let a stopped machine of a script go on.
         words += home_args(machine.home, bus, full="report")
@@ -84,15 +92,26 @@ def qemu_words(machine: ScriptMachine, bus: str = "pci") -> list[str]:
         words += ["-device", f"vhost-user-vsock-{bus},chardev=vsock"]
     else:
         words += ["-device", f"vhost-vsock-{bus},guest-cid={machine.cid}"]
+    for place, socket in enumerate(machine.folders):
+        words += folder_args(place, f"path={escape_option(str(socket))}", bus)
     return [
         *("-m", memory_size(machine.memory_mib, devices)),
         *memory_args(
             machine.memory_mib,
             huge_pages=machine.huge_pages,
-            shared=machine.backend is not None,
+            shared=machine.backend is not None or bool(machine.folders),
         ),
         *words,
     ]
+
+
+def _require_pci(machine: ScriptMachine, bus: str, what: str, key: str) -> None:
+    if bus != "pci":
+        raise RefusedError(
+            f"cannot {what} of '{machine.name}': QEMU's microvm machine has no memory "
+            "devices (virtio-pmem)",
+            hint=f"use '-machine q35' and '--bus pci', or remove {key} from the record",
+        )
 
 
 def escape_option(value: str) -> str:
@@ -123,7 +142,7 @@ def firecracker_configuration(machine: ScriptMachine) -> dict[str, object]:
 
     Source: docs/getting-started.md and src/firecracker/swagger of the project.
     """
-    _refuse(machine, "Firecracker", kernel_vsock=False)
+    refuse_what_lacks(machine, "Firecracker", kernel_vsock=False)
     settings: dict[str, object] = {"mem_size_mib": machine.memory_mib}
     if machine.huge_pages:
         settings["huge_pages"] = "2M"
@@ -144,36 +163,7 @@ def firecracker_configuration(machine: ScriptMachine) -> dict[str, object]:
     return made
 
 
-def libvirt_domain(machine: ScriptMachine) -> str:
-    """Return a libvirt domain with nothing but the elements that the record promises.
-
-    Source: https://libvirt.org/formatdomain.html.
-    """
-    _refuse(machine, "libvirt", disk=False)
-    ET.register_namespace("qemu", _QEMU)
-    root = ET.Element("domain", {"type": "kvm"})
-    ET.SubElement(root, "memory", {"unit": "MiB"}).text = str(machine.memory_mib)
-    backing = ET.SubElement(root, "memoryBacking")
-    if machine.huge_pages:
-        pages = ET.SubElement(backing, "hugepages")
-        ET.SubElement(pages, "page", {"size": "2", "unit": "MiB"})
-    ET.SubElement(backing, "source", {"type": "memfd"})
-    shared = machine.backend is not None
-    ET.SubElement(backing, "access", {"mode": "shared" if shared else "private"})
-    devices = ET.SubElement(root, "devices")
-    if not shared:
-        vsock = ET.SubElement(devices, "vsock", {"model": "virtio"})
-        ET.SubElement(vsock, "cid", {"auto": "no", "address": str(machine.cid)})
-    else:
-        line = ET.SubElement(root, f"{{{_QEMU}}}commandline")
-        words = qemu_words(machine)
-        for word in words[words.index("-chardev") :]:
-            ET.SubElement(line, f"{{{_QEMU}}}arg", {"value": word})
-    ET.indent(root)
-    return ET.tostring(root, encoding="unicode") + "\n"
-
-
-def _refuse(
+def refuse_what_lacks(
     machine: ScriptMachine, what: str, *, disk: bool = True, kernel_vsock: bool = True
 ) -> None:
     """Raise RefusedError for what a VMM other than a script's QEMU does not have."""
@@ -185,8 +175,15 @@ def _refuse(
         lacks = "an encrypted home"
     elif machine.image is not None:
         lacks = "shared_image"
+    elif machine.arena_bytes:
+        lacks = "pixel_arena"
+    elif machine.folders:
+        lacks = "folders ([folders], folders in [launch])"
     elif not kernel_vsock and machine.uds is None:
         lacks = "a vsock context ID of the kernel: set hybrid in [peer]"
+    elif kernel_vsock and machine.uds is not None:
+        # Nothing would serve its socket once libvirt starts the machine.
+        lacks = "a hybrid socket: set libvirt or cid in [peer]"
     if lacks:
         raise RefusedError(
             f"cannot print the configuration of '{machine.name}' for {what}, which cannot "

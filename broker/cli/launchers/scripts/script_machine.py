@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 import trio
@@ -25,25 +26,27 @@ from broker.cli.launchers.scripts.script_arguments import (
     ScriptMachine,
     as_json,
     firecracker_configuration,
-    libvirt_domain,
     qemu_words,
     split_words,
 )
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import open_client
 from broker.core.errors import RefusedError, SetupError, VitrailError
+from broker.core.files.trees import remove_tree
 from broker.core.names import SandboxName
 from broker.core.paths import Paths, find_paths
 from broker.core.stderr_log import log_stderr
 from broker.helpers.process.identity import open_pidfd
 from broker.helpers.process.spawn import wait_ended
+from broker.host.folders.folder_server import start_folder_server_at
 from broker.host.homes.home import open_home
 from broker.host.homes.store import HomeStore
 from broker.host.images.store import SHARED_IMAGE_ALIGN, find_image
 from broker.host.processes.ready import wait_listening
+from broker.host.vmm.arena import ARENA_BYTES, make_arena
 from broker.host.vmm.hosttools import find_vhost_device_vsock
 from broker.host.vmm.vsock_backend import open_kernel_vsock, spawn_backend_at
-from broker.ipc.control.api import LeaseRequest
+from broker.ipc.control.api import HeldDescriptor, LeaseRequest
 from broker.ipc.control.methods import LEASE_ACQUIRE
 from policy.records.model import (
     CidPeer,
@@ -51,9 +54,11 @@ from policy.records.model import (
     External,
     HybridDirectoryPeer,
     HybridPeer,
+    LibvirtPeer,
     Record,
     State,
 )
+from policy.records.places import folder_places
 
 BACKEND = "vhost"
 """Of vhost-device-vsock's socket for QEMU, beside the hybrid one."""
@@ -84,10 +89,17 @@ class ScriptRequest:
         return self.format in {"qemu", "json"} and isinstance(self.launch.peer, hybrid)
 
 
-def script_record(paths: Paths, name: str) -> tuple[Record, External]:
-    """Return the record of a machine that a script starts.  Raises RefusedError."""
+def script_record(
+    paths: Paths, name: str, *, domain: bool = False
+) -> tuple[Record, External]:
+    """Return the record of a machine that a script starts.  Raises RefusedError.
+
+    ``domain``: or of a domain that libvirt starts.
+    """
     record = read_records(paths).records[name]
     launch = record.host.launch
+    if domain and isinstance(launch, External) and isinstance(launch.peer, LibvirtPeer):
+        return record, launch
     peers = HybridPeer | HybridDirectoryPeer | CidPeer | CidRangePeer
     if not isinstance(launch, External) or not isinstance(launch.peer, peers):
         raise RefusedError(
@@ -95,7 +107,8 @@ def script_record(paths: Paths, name: str) -> tuple[Record, External]:
             "yours starts it",
             where=record.where("launch.kind"),
             hint='set kind = "external" in [launch], and hybrid, hybrid_directory, cid or cids '
-            f"in [peer]; a machine of another kind is started by 'brokerctl run {name}'",
+            f"in [peer], or libvirt for --format libvirt; a machine of another kind is started "
+            f"by 'brokerctl run {name}'",
         )
     return record, launch
 
@@ -125,7 +138,34 @@ def planned(paths: Paths, wanted: ScriptRequest, number: int) -> ScriptMachine:
     if launch.shared_image:
         image, size = _image(paths, launch)
         machine = replace(machine, image=image, image_bytes=size)
-    return machine
+    if launch.pixel_arena:
+        machine = replace(machine, arena_bytes=ARENA_BYTES, holder=str(number))
+    room = paths.runtime / f"script-{number}"
+    places = range(folder_places(wanted.record))
+    return replace(machine, folders=tuple(room / f"folder-{n}" for n in places))
+
+
+def write_initrd(paths: Paths, record: Record, launch: External) -> Path:
+    """Return the initramfs of the record's image, with what its machine loads.
+
+    Raises SetupError.
+    """
+    image = find_image(paths, launch.image)
+    if launch.pixel_arena:
+        image.arena_bytes()  # refuses an image without the drivers
+    directory = paths.cache / "script-initrd"
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=directory) as made:
+        written = image.write_initrd(
+            Path(made),
+            folders=folder_places(record) > 0,
+            shared_image=launch.shared_image,
+            arena=launch.pixel_arena,
+        )
+        if written == image.initrd:
+            return written
+        # A machine that starts just now has the whole old file, or the new one.
+        return written.replace(directory / record.name)
 
 
 def _image(paths: Paths, launch: External) -> tuple[Path, int]:
@@ -156,8 +196,6 @@ def printed(machine: ScriptMachine, wanted: ScriptRequest, lease: str) -> str:
         case "firecracker":
             made = firecracker_configuration(machine)
             return msgspec.json.format(msgspec.json.encode(made)).decode() + "\n"
-        case "libvirt":
-            return libvirt_domain(machine)
         case "json":
             return as_json(machine, wanted.bus, lease)
         case _:
@@ -179,6 +217,11 @@ async def _prepare(
     elif isinstance(wanted.launch.peer, CidPeer | CidRangePeer):
         # Tried here: QEMU's own error would come after the lease.
         open_kernel_vsock(machine.cid).close()
+    servers = await _serve_folders(machine, stack)
+    if machine.arena_bytes:
+        arena = make_arena(machine.arena_bytes)
+        stack.callback(os.close, arena)
+        machine = replace(machine, arena=arena)
     connectors = []
     if machine.backend is not None and machine.uds is not None:
         connectors = [await _serve(paths, machine, machine.backend, stack)]
@@ -188,6 +231,10 @@ async def _prepare(
         hybrid=None if machine.uds is None else str(machine.uds),
         leader=leader,
         connectors=connectors or None,
+        folder_servers=servers or None,
+        arena=HeldDescriptor(pid=os.getpid(), number=machine.arena)
+        if machine.arena_bytes
+        else None,
     )
     async with open_client(paths) as client:
         lease = (await client.call(LEASE_ACQUIRE, request)).lease
@@ -272,6 +319,21 @@ async def _serve(
     stack.push_async_callback(process.end, 0)
     await wait_listening(backend, process)
     return process.pid
+
+
+async def _serve_folders(machine: ScriptMachine, stack: AsyncExitStack) -> list[int]:
+    """Start the virtiofsd of each place, with nothing to serve; return their pids."""
+    found: list[int] = []
+    for place, path in enumerate(machine.folders):
+        if not place:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            stack.callback(remove_tree, path.parent)
+        process = await start_folder_server_at(
+            path, place, folders=len(machine.folders)
+        )
+        stack.push_async_callback(process.end, 0)
+        found.append(process.pid)
+    return found
 
 
 async def serve(

@@ -182,7 +182,9 @@ def _kernel_args(
     """Return the kernel's arguments."""
     words = ["console=ttyS0", "panic=-1", "reboot=t", "quiet"]
     words += [*FORKABLE[accel].kernel_args, "vitrail.parent=1"]
-    words += memory_device_args(spec)
+    words += memory_device_args(
+        shared_image=spec.shared_image_bytes > 0, arena=spec.arena_bytes > 0
+    )
     if wiring.streams_fd is not None:
         words.append(KERNEL_WORD)
         if accel is Accel.TCG:

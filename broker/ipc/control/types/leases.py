@@ -5,6 +5,13 @@ from __future__ import annotations
 from broker.ipc.control.types.base import ApiAnswer, ApiRequest
 
 
+class HeldDescriptor(ApiRequest, frozen=True, kw_only=True):
+    """A descriptor that a process has."""
+
+    pid: int
+    number: int
+
+
 class LeaseRequest(ApiRequest, frozen=True, kw_only=True):
     """Register a machine or container that another program starts.
 
@@ -23,6 +30,10 @@ class LeaseRequest(ApiRequest, frozen=True, kw_only=True):
     """The pid whose end is the lease's end."""
     connectors: list[int] | None = None
     """Other pids that may connect for a hybrid socket (a vhost-user backend)."""
+    folder_servers: list[int] | None = None
+    """Pids of its virtiofsd, in the order of the folders' places."""
+    arena: HeldDescriptor | None = None
+    """Its arena, as a descriptor of a process."""
 
 
 class LeaseStatus(ApiAnswer, frozen=True, kw_only=True):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
-from xml.etree import ElementTree as ET
 
 import pytest
 from hypothesis import given, settings
@@ -17,8 +17,8 @@ from broker.cli.launchers.scripts.script_arguments import (
     as_json,
     escape_option,
     firecracker_configuration,
-    libvirt_domain,
     qemu_words,
+    refuse_what_lacks,
     split_words,
 )
 from broker.core.errors import RefusedError
@@ -40,20 +40,57 @@ MACHINE = ScriptMachine(
     image=Path("/images/root"),
     image_bytes=64 << 20,
     home=HOME,
+    folders=(Path("/run/script-7/folder-0"), Path("/run/script-7/folder-1")),
+    arena_bytes=128 << 20,
+    arena=5,
+    holder="7",
 )
 SHELLS = [words for words in (["bash"], ["dash"], ["busybox", "sh"]) if shutil.which(words[0])]  # fmt: skip
 
 
-def test_memory_image_and_home_are_those_of_our_own_machines():
+def test_what_it_has_is_that_of_our_own_machines():
     spec = VmSpec(
         name="fox", kernel=Path("/k"), initrd=Path("/i"), root=MACHINE.image,
         directory=Path("/d"), logs=Path("/l"), memory_mib=1024, home=HOME,
-        shared_image_bytes=64 << 20,
+        shared_image_bytes=64 << 20, arena_bytes=128 << 20, folders=2,
     )  # fmt: skip
-    own = qemu_args(spec, Path("/qemu"), Accel.TCG, Wiring(3, 4, []))
+    wiring = Wiring(3, 4, [], arena_fd=5, folder_fds=[8, 9])
+    own = qemu_args(spec, Path("/qemu"), Accel.TCG, wiring)
+    # By path in place of a descriptor, which a script's QEMU does not inherit.
+    changes = {
+        "werror=report": "werror=enospc",
+        "path=/run/script-7/folder-0": "fd=8",
+        "path=/run/script-7/folder-1": "fd=9",
+        "/proc/7/": "/proc/self/",
+    }
     for word in qemu_words(MACHINE):
+        for mine, theirs in changes.items():
+            word = word.replace(mine, theirs)  # noqa: PLW2901
         if "vsock" not in word:
-            assert word.replace("werror=report", "werror=enospc") in own
+            assert word in own
+    (kernel,) = (own[n + 1] for n, word in enumerate(own) if word == "-append")
+    assert set(MACHINE.kernel_words().split()) <= set(kernel.split())
+
+
+def test_a_machine_with_folders_shares_its_memory_with_their_servers():
+    kernel_vsock = ScriptMachine("fox", 1024, folders=MACHINE.folders)
+    assert "share=on" in " ".join(qemu_words(kernel_vsock))
+    assert "share=off" in " ".join(qemu_words(replace(kernel_vsock, folders=())))
+
+
+@pytest.mark.parametrize(
+    ("more", "lacks"),
+    [
+        ({"folders": MACHINE.folders}, "folders"),
+        ({"arena_bytes": 128 << 20}, "pixel_arena"),
+    ],
+)
+def test_what_another_vmm_cannot_have_is_refused_by_its_key(more, lacks):
+    machine = ScriptMachine("fox", 1024, uds=UDS, **more)
+    with pytest.raises(RefusedError, match=lacks):
+        firecracker_configuration(machine)
+    with pytest.raises(RefusedError, match=lacks):
+        refuse_what_lacks(replace(machine, uds=None), "libvirt")
 
 
 def test_memory_is_shared_where_another_process_maps_it_and_private_else():
@@ -66,8 +103,9 @@ def test_memory_is_shared_where_another_process_maps_it_and_private_else():
 
 
 def test_a_machine_without_pci_maps_no_image():
-    with pytest.raises(RefusedError, match="no memory devices"):
-        qemu_words(MACHINE, "device")
+    for more in ({"arena_bytes": 0}, {"image": None}):
+        with pytest.raises(RefusedError, match="no memory devices"):
+            qemu_words(replace(MACHINE, **more), "device")
 
 
 def test_the_passphrase_is_read_from_the_process_that_holds_the_home():
@@ -76,10 +114,11 @@ def test_the_passphrase_is_read_from_the_process_that_holds_the_home():
     assert "secret,id=homekey,file=/proc/4711/fd/9" in words
 
 
-def test_the_kernel_is_told_of_home_and_image():
+def test_the_kernel_is_told_of_home_image_and_arena():
     assert (
         MACHINE.kernel_words()
-        == "vitrail.name=fox vitrail.keep=home vitrail.root=pmem swiotlb=noforce"
+        == "vitrail.name=fox vitrail.keep=home vitrail.root=pmem vitrail.pixels=arena "
+        "swiotlb=noforce"
     )
 
 
@@ -139,17 +178,3 @@ def test_firecracker_has_vsock_memory_and_home():
     ):
         with pytest.raises(RefusedError, match="for Firecracker"):
             firecracker_configuration(wrong)
-
-
-def test_a_domain_of_libvirt_has_what_text_cannot_leave():
-    odd = Path('/run/"><x>&/vm.vsock.vhost')
-    machine = ScriptMachine("fox", 512, huge_pages=True, uds=UDS, backend=odd)
-    root = ET.fromstring(libvirt_domain(machine))
-    assert root.findtext("memory") == "512"
-    assert root.find("memoryBacking/access").get("mode") == "shared"
-    args = [arg.get("value") for arg in root.iter() if arg.tag.endswith("}arg")]
-    assert f"socket,id=vsock,path={odd}" in args
-    plain = ET.fromstring(libvirt_domain(ScriptMachine("fox", 512, cid=42)))
-    assert plain.find("devices/vsock/cid").get("address") == "42"
-    with pytest.raises(RefusedError, match="the home of"):
-        libvirt_domain(ScriptMachine("fox", 512, home=HOME))

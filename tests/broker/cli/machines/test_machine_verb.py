@@ -144,3 +144,30 @@ def test_an_image_of_the_user_s_is_whole_pages(world):
         script_machine.planned(world.paths, wanted, 1)
     os.truncate(image, 4 << 20)
     assert script_machine.planned(world.paths, wanted, 1).image_bytes == 4 << 20
+
+
+def test_each_folder_and_each_place_has_a_device(world):
+    more = "folders = 2\npixel_arena = true\n[folders]\nread_only = ['/srv/papers']\n"
+    text = RECORD.replace("[state]", f"{more}[state]").format(place=world.place)
+    (world.folder / "fox.toml").write_text(text)
+    record, launch = script_machine.script_record(world.paths, "fox")
+    wanted = script_machine.ScriptRequest(record, launch, "qemu", "pci")
+    machine = script_machine.planned(world.paths, wanted, 7)
+    assert [path.name for path in machine.folders] == [f"folder-{n}" for n in range(3)]
+    # Not where vhost-device-vsock can write.
+    assert machine.folders[0].parent != machine.uds.parent
+    assert machine.arena_bytes
+
+
+async def test_initrd_and_kernel_are_two_calls(world):
+    words = ("machine", "arguments", "fox", "--initrd", "--kernel")
+    done = await brokerctl(*words, env=world.env)
+    assert done.code == 2
+    assert "exclude each other" in done.err
+
+
+async def test_without_an_image_there_is_no_initrd(world):
+    done = await brokerctl("machine", "arguments", "fox", "--initrd", env=world.env)
+    assert done.code == 1
+    assert done.out == f"{_FAILED}\n"
+    assert "image build" in done.err
