@@ -44,8 +44,8 @@ class WindowRules:
     globals that this sandbox does not get although others do; deny wins.
     ``promote``: subsurfaces that reach outside their window become framed
     popups; otherwise they are cropped.
-    ``label`` says whether the upper strip has the name; None leaves it to the
-    compositor (``for_compositor``), and the strip is ``named_top`` high then.
+    ``label`` says whether the upper strip has the name; None leaves it to who draws the
+    window's title bar: the strip is ``named_top`` high where it is not the compositor.
     ``asks``: the user is being asked about this sandbox, which title and strip say.
     ``strip`` is the coverage of the name's pixels in the upper strip, a byte each in
     ``named_top`` rows; where it is empty, the name is drawn with our letters.
@@ -79,10 +79,10 @@ class WindowRules:
         """The words of the upper strip."""
         return self.name + _ASKS * self.asks
 
-    def for_compositor(self, *, titles: bool) -> WindowRules:
-        """Return the rules with ``label`` decided; ``titles``: it draws title bars."""
+    def with_name(self) -> WindowRules:
+        """Return the rules for a window for which the compositor draws no title bar."""
         # guard: a window has a name where the compositor shows none
-        named = not titles if self.label is None else self.label
+        named = self.label is not False
         top = self.named_top if named else self.top
         # guard: a picture of the name is of its strip's height
         strip = self.strip if top == self.named_top else b""

@@ -376,10 +376,13 @@ class XdgSurface(ProtocolObject):
 class Toplevel(ProtocolObject):
     """An xdg_toplevel.
 
-    ``configured``: the content size last sent, 0 for none; ``imposed``: as far as it is
+    ``offered``: the window's size in the compositor's last configure, 0 for none;
+    ``configured``: the content size in it; ``imposed``: as far as it is
     the compositor's own choice, ``former``: the size up to which it is not
     (``screen_change.py``).  ``told_maximized``: by serial of a configure that maximises
-    or tiles, the size of the whole window.  ``untold``: names (``window_state.rename``)
+    or tiles, the size of the whole window, ``told_edges``: the frame's, where it is not
+    the usual one.  ``titled``: the compositor draws its title bar, ``own_title``: it has
+    asked, while it was shown, to draw that itself (``decorations.py``).  ``untold``: names (``window_state.rename``)
     of which the compositor has an earlier one, because they changed too often.  ``due``:
     when it is late to become smaller, ``cap``: the content size that it was cropped to
     then (``resize_timeout.py``).  ``held``: the serial of a configure event that waits
@@ -399,8 +402,8 @@ class Toplevel(ProtocolObject):
     __slots__ = (
         "again", "app_id", "asked", "awaited", "cap", "chosen", "configured", "decoration", "drawn", "due",
         "fake_fullscreen", "fence", "former", "full", "granted", "heard", "held", "icon", "imposed", "max_size", "maximized",
-        "min_size", "parent", "postponed", "real_fullscreen", "restless", "restore", "seen", "since", "states",
-        "title", "told_maximized", "unanswered", "untold", "whole", "xdg",
+        "min_size", "offered", "own_title", "parent", "postponed", "restless", "restore", "seen", "since", "states",
+        "title", "titled", "told_edges", "told_maximized", "unanswered", "untold", "whole", "xdg",
     )  # fmt: skip
 
     def __init__(self, interface: str, version: int) -> None:
@@ -408,13 +411,14 @@ class Toplevel(ProtocolObject):
         self.xdg: XdgSurface | None = None
         self.parent: Toplevel | None = None
         self.decoration: ProtocolObject | None = None
+        self.titled = self.own_title = False
         self.title = b""
         self.untold: set[str] = set()
         self.app_id = b""
         self.icon = b""
         self.fence = 0
         self.forget_states()
-        self.real_fullscreen: set[int] = set()
+        self.told_edges: dict[int, Edges] = {}
         self.told_maximized: dict[int, tuple[int, int]] = {}
         self.due: float | None = None
         self.cap = (0, 0)
@@ -427,7 +431,7 @@ class Toplevel(ProtocolObject):
         self.postponed = False
         self.granted: float | None = None
         self.since: float | None = None
-        self.configured = self.imposed = self.former = (0, 0)
+        self.offered = self.configured = self.imposed = self.former = (0, 0)
         self.min_size = (0, 0)
         self.max_size = (0, 0)
 
@@ -455,8 +459,8 @@ class Toplevel(ProtocolObject):
 
     def forget(self, serials: Sequence[int]) -> None:
         """These configures are acknowledged, or too old to be."""
-        self.real_fullscreen.difference_update(serials)
         for serial in serials:
+            self.told_edges.pop(serial, None)
             self.told_maximized.pop(serial, None)
 
 

@@ -28,6 +28,7 @@ from broker.jail.wayland.model import (
 from broker.jail.wayland.protocol import dispatch, emit
 from broker.jail.wayland.protocol.objects import ProtocolObject
 from broker.jail.wayland.protocol.sync import send_sync
+from broker.jail.wayland.scene.frame import NO_EDGES
 
 if TYPE_CHECKING:
     from broker.jail.wayland.state import ClientState
@@ -233,10 +234,13 @@ def note(core: ClientState, xdg: XdgSurface, serial: int) -> None:
     if isinstance(role, Toplevel):
         # guard: configures forgotten
         role.forget(gone)
-        (w, h), edges = role.configured, core.edges
+        (w, h), edges = role.configured, core.edges_for(role)
         if fills_screen(core, role):
-            role.real_fullscreen.add(serial)
-        elif role.bound:
+            role.told_edges[serial] = NO_EDGES
+            return
+        if edges != core.edges:
+            role.told_edges[serial] = edges
+        if role.bound:
             role.told_maximized[serial] = (w + edges.wide, h + edges.high)
 
 

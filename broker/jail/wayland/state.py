@@ -22,6 +22,7 @@ from broker.jail.wayland import choice
 from broker.jail.wayland.buffer_model import Buffer, Pool
 from broker.jail.wayland.input_model import Keyboard, OwnSurface, Pointer
 from broker.jail.wayland.model import (
+    FULLSCREEN,
     Subsurface,
     Surface,
     Toplevel,
@@ -107,8 +108,6 @@ class ClientState(ObjectTable, ABC):
         """A screen has another size, or is gone, since then."""
         self.answered: list[XdgSurface] = []
         """Windows that the compositor has drawn, until all that it sent is read."""
-        self.undecided: WindowRules | None = None
-        """Rules that leave the name in frames to the program's first window."""
         self.registry = 0
         self.compositor = self.subcompositor = self.shm = self.viewporter = 0
         self.data_manager = self.data_version = self.cursor_shapes = 0
@@ -225,28 +224,26 @@ class ClientState(ObjectTable, ABC):
         return self._label
 
     def frame_by_compositor(self, offered: frozenset[str]) -> None:
-        """Decide on the strip of all frames by the compositor's globals."""
+        """Decide on the strips of all frames by the compositor's globals."""
         titles = _TITLE_BARS in offered - self.rules.deny
-        # A program without title bars of the compositor's may change it.
-        self.undecided = self.rules if self.rules.label is None and titles else None
-        self.rules = self.rules.for_compositor(titles=titles)
+        plain = self.rules.top if titles and self.rules.label is None else 0
+        self.rules = self.rules.with_name()
         self._set_edges()
-
-    def frame_by_program(self) -> None:
-        """Decide on the strip of all frames, with the program's first window.
-
-        A program that does not negotiate who draws title bars draws its own: GTK.
-        """
-        rules, self.undecided = self.undecided, None
-        # guard: a window has a name where its program draws the title bar
-        if rules is not None and _TITLE_BARS not in self.globals.bound:
-            now, named = self.rules, rules.for_compositor(titles=False)
-            self.rules = replace(named, color=now.color, asks=now.asks)
-            self._set_edges()
+        if plain:
+            self.titled_edges = self.edges._replace(top=plain)
 
     def _set_edges(self) -> None:
         border = self.rules.border
         self.edges = Edges(border, max(self.rules.top, 1), border, border)
+        self.titled_edges = self.edges
+        """Of windows that have their name in a title bar of the compositor's."""
+
+    def edges_for(self, window: Toplevel) -> Edges:
+        """Return the frame of a window that is not really fullscreen."""
+        # No compositor draws a title bar on a fullscreen window.
+        # guard: a window has a name where its program draws the title bar
+        titled = window.titled and FULLSCREEN not in window.states
+        return self.titled_edges if titled else self.edges
 
     def with_look(self, rules: WindowRules) -> WindowRules:
         """Return this connection's rules with the colour and words of other ones."""

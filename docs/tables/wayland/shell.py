@@ -100,7 +100,8 @@ REQUESTS: Policies = {
     ("zxdg_decoration_manager_v1", "get_toplevel_decoration"): MAKE,
     ("zxdg_toplevel_decoration_v1", "destroy"): END,
     ("zxdg_toplevel_decoration_v1", "set_mode"): request(
-        "Title bar of the compositor's or none, outside our frame."
+        "Title bar of the compositor's or none, outside our frame, which has the "
+        "sandbox's name where there is none."
     ),
     ("zxdg_toplevel_decoration_v1", "unset_mode"): request("Takes the same back."),
     # -- menus -----------------------------------------------------------------

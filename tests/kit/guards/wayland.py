@@ -11,8 +11,12 @@ DMABUF = "tests/broker/jail/wayland/gpu/test_dmabuf.py"
 NEEDS = "tests/broker/jail/wayland/test_needs.py"
 GUARDS = (
     Guard("a picture of the name is of its strip's height", "strip = self.strip", "tests/broker/jail/wayland/scene/test_label.py", "fits_any_edge"),
-    Guard("a window has a name where its program draws the title bar", "if False:", "tests/broker/jail/wayland/scene/test_label.py", "draws_the_title_bar"),
+    Guard("a window has a name where its program draws the title bar", "titled = True", "tests/broker/jail/wayland/scene/test_label.py", "draws_the_title_bar"),
     Guard("a window has a name where the compositor shows none", "named = bool(self.label)", "tests/broker/jail/wayland/scene/test_label.py", "no_title_bar"),
+    Guard("who has once drawn its title bar keeps its name", "", "tests/attack/test_wayland_title_bars.py", "decoration_ends"),
+    Guard("a name before the title bar goes", "pass", "tests/attack/test_wayland_title_bars.py", "the_name_comes_before"),
+    Guard("a name where the compositor is left the choice", "", "tests/attack/test_wayland_title_bars.py", "choice_is_left"),
+    Guard("a name takes its room from the content", "pass", "tests/attack/test_wayland_title_bars.py", "takes_its_room"),
     Guard("no request names an inert object", "alive = True", NEEDS, "not_sent or used_and_ended"),
     Guard("what is bound too late is inert", "inert = False", NEEDS, "bound_too_late"),
     Guard("what is bound is inert once its global is gone", "if False:", NEEDS, "not_sent"),

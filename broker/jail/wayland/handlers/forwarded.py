@@ -17,11 +17,9 @@ REQUESTS: Rules = {
     ("zxdg_decoration_manager_v1", "destroy"): FORWARD,
     ("zxdg_output_manager_v1", "destroy"): FORWARD,
     ("zxdg_output_manager_v1", "get_xdg_output"): FORWARD,
-    ("zxdg_toplevel_decoration_v1", "destroy"): FORWARD,
 }
 EVENTS: Rules = {
     ("wl_callback", "done"): FORWARD,
     ("wp_fractional_scale_v1", "preferred_scale"): FORWARD,
-    ("zxdg_toplevel_decoration_v1", "configure"): FORWARD,
 }
 CLASSES: Classes = {}

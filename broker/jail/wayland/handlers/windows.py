@@ -56,7 +56,6 @@ SURFACE_INVALID_SIZE = 5
 SURFACE_DEFUNCT_ROLE = 6
 TOPLEVEL_INVALID_PARENT = 1
 
-_NO_EDGES = Edges(0, 0, 0, 0)
 _FAR = limits.WAYLAND_COORDINATE
 
 
@@ -105,7 +104,6 @@ def get_xdg_surface(
     surface.role, surface.xdg = SurfaceRole.WINDOW, xdg
     xdg.surface, xdg.base = surface, base
     base.windows.add(xdg)
-    core.frame_by_program()
     xdg.frame = Frame(core, surface)
     root = xdg.frame.root.sid
     core.up.data += emit.get_xdg_surface(base.sid, core.give_sid(xdg), root)
@@ -175,9 +173,8 @@ def ack_configure(core: ClientState, xdg: XdgSurface, serial: int) -> None:
         hold(core, xdg, emit.ack_configure(xdg.sid, theirs[-1]))
     role = xdg.role
     if isinstance(role, Toplevel) and xdg.surface is not None:
-        real = serial in role.real_fullscreen
         pending = xdg.surface.pending
-        pending.edges = _NO_EDGES if real else core.edges
+        pending.edges = role.told_edges.get(serial, core.edges)
         pending.maximized = role.told_maximized.get(serial)
         role.forget(gone)
     elif isinstance(role, Popup) and xdg.surface is not None:
@@ -505,20 +502,12 @@ def configure_toplevel(
 ) -> None:
     """Tell a client its window's size and states, without the frame's edges."""
     screen_states.follow(toplevel, states)
-    real = screen_states.fills_screen(core, toplevel)
-    edges = _NO_EDGES if real else core.edges
-    toplevel.configured = size = shrink(w, edges.wide), shrink(h, edges.high)
-    screen_change.take_size(core, toplevel, size)
+    screen_change.take_size(core, toplevel, (w, h))
     screen_states.tell(core, toplevel)
 
 
-def shrink(size: int, by: int) -> int:
-    """A size without the frame: 0 ("you choose") stays, at least 1 otherwise."""
-    return max(1, size - by) if size > 0 else 0
-
-
 def configure_bounds(core: ClientState, toplevel: Toplevel, w: int, h: int) -> None:
-    edges = core.edges
+    edges, shrink = core.edges_for(toplevel), screen_change.shrink
     core.down.data += _configure_bounds(
         toplevel.cid, shrink(w, edges.wide), shrink(h, edges.high)
     )

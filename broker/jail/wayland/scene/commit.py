@@ -434,9 +434,9 @@ def _apply_shell(
     if frame is not None and state.edges is not None and isinstance(xdg.role, Toplevel):
         fills = xdg.role.maximized or xdg.role.is_fullscreen
         frame.answer(state.maximized, fills=fills)
-        window_state.answered(xdg, xdg.role)
         surface.relayout = True
         window_state.set_edges(core, xdg.role, frame, state.edges)
+        window_state.answered(core, xdg, xdg.role)
     if state.granted is not None and isinstance(xdg.role, Popup):
         xdg.role.take(state.granted, xdg.serials)
         surface.relayout = True

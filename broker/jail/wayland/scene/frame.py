@@ -80,6 +80,10 @@ class Edges(NamedTuple):
         return self.top + self.bottom
 
 
+NO_EDGES = Edges(0, 0, 0, 0)
+"""Around a window that is really fullscreen."""
+
+
 class _Lent:
     """A buffer and how many strips show it."""
 
@@ -357,10 +361,12 @@ class Frame:
         if len(self._strips) < 5:
             return
         (surface, sub), out = self._strips[4], self._core.up.data
-        picture = self._core.label_picture()
-        room = width - self.edges.left - self.edges.right
-        shown = self.edges.top == self._core.edges.top and picture.width <= room
-        out += emit.attach(surface.sid, picture.buffer if shown else 0, 0, 0)
+        buffer = 0
+        if self.edges.top == self._core.edges.top:
+            picture = self._core.label_picture()
+            room = width - self.edges.left - self.edges.right
+            buffer = picture.buffer if picture.width <= room else 0
+        out += emit.attach(surface.sid, buffer, 0, 0)
         out += emit.damage_buffer(surface.sid, 0, 0, width, self.edges.top)
         out += emit.set_position(sub, self.edges.left, 0)
         out += emit.commit(surface.sid)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from broker.core.limits import wayland as limits
 from broker.jail.wayland import choice, screen_states
-from broker.jail.wayland.model import FULLSCREEN, Popup, Toplevel, XdgSurface
+from broker.jail.wayland.model import Popup, Toplevel, XdgSurface
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.wire import internal
 from broker.jail.wayland.scene import commit, shown, window_state
@@ -140,13 +140,14 @@ def _crop(core: ClientState, xdg: XdgSurface, role: Toplevel) -> None:
     # guard: nor without an answer
     if not (large or role.bound):
         return
-    role.cap = role.configured
-    if xdg.frame is not None:
-        # guard: a late window fills no former size
-        xdg.frame.fills = False
-    if large and xdg.surface is not None and xdg.frame is not None:
-        if FULLSCREEN not in role.states:
-            # guard: a frame after real fullscreen
-            xdg.frame.change_edges(core.edges)  # it was really so, without any
+    if xdg.frame is None:
+        return
+    # guard: a late window fills no former size
+    xdg.frame.fills = False
+    if not window_state.may_have(core, role, xdg.frame.edges):
+        # guard: a frame after real fullscreen
+        xdg.frame.change_edges(core.edges)
+    role.cap = window_state.room(core, role, xdg.frame)
+    if large and xdg.surface is not None:
         # guard: late windows are cropped
         commit.relayout(core, xdg.surface)

@@ -10,8 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core import limits
+from broker.jail.wayland import screen_states
 from broker.jail.wayland.model import FULLSCREEN, Popup, Toplevel, XdgSurface
 from broker.jail.wayland.scene import placement, window_state
+from broker.jail.wayland.scene.frame import NO_EDGES
 
 if TYPE_CHECKING:
     from broker.jail.wayland.state import ClientState
@@ -19,15 +21,21 @@ if TYPE_CHECKING:
 Size = tuple[int, int]
 
 
-def take_size(core: ClientState, role: Toplevel, size: Size) -> None:
+def take_size(core: ClientState, role: Toplevel, offered: Size) -> None:
     """Record a configure's content size, as the compositor's own or as an echo.
+
+    ``offered`` is the size of the whole window.
 
     Maximised, tiled or fullscreen it is the compositor's.  Otherwise a size that is no
     larger than the window may have been on the former screens (``role.former``) is
     its size of then, until the compositor has sent a size that fits the new screens.
     """
+    real = screen_states.fills_screen(core, role)
+    edges = NO_EDGES if real else core.edges_for(role)
+    role.offered = offered
+    size = shrink(offered[0], edges.wide), shrink(offered[1], edges.high)
+    role.configured = size
     wide, high = core.screen()
-    edges = core.edges
     if role.bound or FULLSCREEN in role.states:
         role.imposed = size
         return
@@ -39,6 +47,11 @@ def take_size(core: ClientState, role: Toplevel, size: Size) -> None:
         size[1] if size[1] > role.former[1] else 0,
     )
     role.imposed = size
+
+
+def shrink(size: int, by: int) -> int:
+    """A size without the frame: 0 ("you choose") stays, at least 1 otherwise."""
+    return max(1, size - by) if size > 0 else 0
 
 
 def follow_screens(core: ClientState) -> None:

@@ -10,6 +10,7 @@ from broker.jail.wayland.model import FULLSCREEN, Popup, Surface, Toplevel, XdgS
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.wire import ProtocolFault
 from broker.jail.wayland.scene import icon, promote
+from broker.jail.wayland.scene.frame import NO_EDGES
 from broker.jail.wayland.scene.geometry import Rect
 
 if TYPE_CHECKING:
@@ -86,13 +87,13 @@ def asked(core: ClientState, xdg: XdgSurface, role: Toplevel) -> None:
         core.due = min(role.due, core.due or role.due)
 
 
-def answered(xdg: XdgSurface, role: Toplevel) -> None:
+def answered(core: ClientState, xdg: XdgSurface, role: Toplevel) -> None:
     """Stop the timer of a window whose commit acknowledges the last configure."""
     # guard: lateness is not put off
     if not xdg.serials:
         role.due, role.cap = None, (0, 0)
-    elif role.cap != (0, 0):
-        role.cap = role.configured
+    elif role.cap != (0, 0) and xdg.frame is not None:
+        role.cap = room(core, role, xdg.frame)
 
 
 # No window is larger than the largest screen. A window whose frame lies beyond every
@@ -110,11 +111,31 @@ def too_large(core: ClientState, xdg: XdgSurface, role: Toplevel) -> bool:
     frame, (w, h) = xdg.frame, role.configured
     if frame is None or frame.outer is None or not xdg.mapped:
         return False
-    if frame.edges != core.edges and FULLSCREEN not in role.states:
+    if not may_have(core, role, frame.edges):
         # guard: a frame however large
-        return True  # it was really so, and has no frame yet
-    wide, high = w + core.edges.wide, h + core.edges.high
+        return True  # it was really fullscreen, or had a title bar
+    edges = core.edges_for(role)
+    wide, high = w + edges.wide, h + edges.high
     return (w > 0 and frame.outer[0] > wide) or (h > 0 and frame.outer[1] > high)
+
+
+def may_have(core: ClientState, role: Toplevel, edges: Edges) -> bool:
+    """Return whether a window may have this frame in its present state.
+
+    That with its name it may always have.
+    """
+    real = edges == NO_EDGES and FULLSCREEN in role.states
+    return real or edges in {core.edges, core.edges_for(role)}
+
+
+def room(core: ClientState, role: Toplevel, frame: Frame) -> tuple[int, int]:
+    """Return the content size that the compositor's last configure leaves."""
+    wide, high = role.configured
+    if frame.edges == core.edges and high:
+        # It was for the frame that a window has besides its title bar.
+        # guard: a name takes its room from the content
+        high = max(1, high + core.edges_for(role).high - frame.edges.high)
+    return wide, high
 
 
 def set_edges(
@@ -122,11 +143,12 @@ def set_edges(
 ) -> None:
     """Give a window the frame of the configure that it acknowledged.
 
-    No frame at all counts only while the compositor's last state is fullscreen:
-    an application could keep the acknowledgement of an earlier one for later.
+    No frame at all counts only while the compositor's last state is fullscreen, one
+    without a name while it draws the title bar: an application could keep the
+    acknowledgement of an earlier one for later.
     """
     # guard: a frame by the last configure
-    edges = acknowledged if FULLSCREEN in role.states else core.edges
+    edges = acknowledged if may_have(core, role, acknowledged) else core.edges
     if edges != frame.edges:
         frame.change_edges(edges)
         size_hints(core, role)
@@ -328,7 +350,7 @@ def unmap(core: ClientState, xdg: XdgSurface) -> None:
     if isinstance(xdg.role, Toplevel):
         choice.unmap_window(core.sandbox, xdg.role, core.now)
         xdg.role.forget_states()
-        xdg.role.real_fullscreen.clear()
+        xdg.role.told_edges.clear()
         xdg.role.told_maximized.clear()
         xdg.role.due, xdg.role.cap = None, (0, 0)
         xdg.role.held, xdg.role.granted = 0, None
@@ -342,6 +364,25 @@ def unmap(core: ClientState, xdg: XdgSurface) -> None:
         xdg.frame.change_edges(core.popup_edges if popup else core.edges)
         xdg.frame.hide()
         unmapped.begin_again(core, xdg)
+
+
+def lose_title_bar(core: ClientState, role: Toplevel) -> None:
+    """Give a window its name before the compositor takes its title bar away.
+
+    Once it has been shown, it keeps the name: compositors take their time over a change,
+    and a program that changes its mind again and again would have neither at times.
+    """
+    xdg, before = role.xdg, core.edges_for(role)
+    role.titled = False
+    if xdg is None or xdg.frame is None:
+        return
+    # guard: who has once drawn its title bar keeps its name
+    role.own_title = role.own_title or xdg.mapped
+    if xdg.frame.edges == before != core.edges:
+        # guard: a name before the title bar goes
+        set_edges(core, role, xdg.frame, core.edges)
+        if xdg.mapped and xdg.surface is not None:
+            core.show_again(xdg.surface)
 
 
 def size_hints(core: ClientState, toplevel: Toplevel) -> None:

@@ -1,18 +1,21 @@
 """zxdg_decoration_manager_v1: who draws a window's decoration.
 
-The compositor is told what the client asks for; the sandbox's frame is around either.
+The compositor is told what the client asks for; the sandbox's frame is around either,
+and has the sandbox's name where the compositor draws no title bar.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.jail.wayland.configure_requests import passing
+from broker.jail.wayland import screen_states
+from broker.jail.wayland.configure_requests import configuring
 from broker.jail.wayland.model import Toplevel
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.dispatch import Classes, Rules
 from broker.jail.wayland.protocol.objects import ProtocolObject
 from broker.jail.wayland.protocol.wire import ProtocolFault
+from broker.jail.wayland.scene import screen_change, window_state
 
 if TYPE_CHECKING:
     from broker.jail.wayland.state import ClientState
@@ -20,6 +23,17 @@ if TYPE_CHECKING:
 _DECORATION = "zxdg_toplevel_decoration_v1"
 _DECORATIONS = "zxdg_decoration_manager_v1"
 _ALREADY_CONSTRUCTED = 1
+_CLIENT_SIDE, _SERVER_SIDE = 1, 2
+
+
+class Decoration(ProtocolObject):
+    """A zxdg_toplevel_decoration_v1."""
+
+    __slots__ = ("toplevel",)
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.toplevel: Toplevel | None = None
 
 
 def get_decoration(
@@ -30,11 +44,59 @@ def get_decoration(
         raise ProtocolFault(
             manager.cid, _ALREADY_CONSTRUCTED, "the window already has a decoration"
         )
-    made = toplevel.decoration = core.make(new_id, _DECORATION, manager.version)
+    made = core.make(new_id, _DECORATION, manager.version)
+    assert isinstance(made, Decoration)
+    made.toplevel, toplevel.decoration = toplevel, made
     core.up.data += _get_decoration(manager.sid, made.sid, toplevel.sid)
 
 
 _get_decoration = emit.request(_DECORATIONS, "get_toplevel_decoration")
+
+
+def destroy_decoration(core: ClientState, decoration: Decoration) -> None:
+    """Destroy a decoration: the window has no title bar of the compositor's then."""
+    if decoration.sid and decoration.toplevel is not None:
+        window_state.lose_title_bar(core, decoration.toplevel)
+    core.destroy(decoration)
+
+
+def set_mode(core: ClientState, decoration: Decoration, mode: int) -> None:
+    if not decoration.sid or decoration.toplevel is None:
+        return
+    if mode != _SERVER_SIDE:
+        window_state.lose_title_bar(core, decoration.toplevel)
+    core.up.data += _set_mode(decoration.sid, mode)
+
+
+_set_mode = emit.request(_DECORATION, "set_mode")
+
+
+def unset_mode(core: ClientState, decoration: Decoration) -> None:
+    """Leave the choice to the compositor, which may take its title bar away."""
+    if not decoration.sid or decoration.toplevel is None:
+        return
+    # guard: a name where the compositor is left the choice
+    window_state.lose_title_bar(core, decoration.toplevel)
+    core.up.data += _unset_mode(decoration.sid)
+
+
+_unset_mode = emit.request(_DECORATION, "unset_mode")
+
+
+def configure(core: ClientState, decoration: Decoration, mode: int) -> None:
+    """Pass on who draws the title bar; the frame follows with the acknowledgement."""
+    toplevel = decoration.toplevel
+    if toplevel is not None:
+        before = core.edges_for(toplevel)
+        toplevel.titled = mode == _SERVER_SIDE and not toplevel.own_title
+        if core.edges_for(toplevel) != before and any(toplevel.offered):
+            # The size of the same configure event may have come before.
+            screen_change.take_size(core, toplevel, toplevel.offered)
+            screen_states.tell(core, toplevel)
+    core.down.data += _configure(decoration.cid, mode)
+
+
+_configure = emit.event(_DECORATION, "configure")
 
 
 def end_decoration(core: ClientState, toplevel: Toplevel) -> None:
@@ -53,8 +115,9 @@ def end_decoration(core: ClientState, toplevel: Toplevel) -> None:
 
 REQUESTS: Rules = {
     (_DECORATIONS, "get_toplevel_decoration"): get_decoration,
-    (_DECORATION, "set_mode"): passing(_DECORATION, "set_mode"),
-    (_DECORATION, "unset_mode"): passing(_DECORATION, "unset_mode"),
+    (_DECORATION, "destroy"): destroy_decoration,
+    (_DECORATION, "set_mode"): configuring(set_mode),
+    (_DECORATION, "unset_mode"): configuring(unset_mode),
 }
-EVENTS: Rules = {}
-CLASSES: Classes = {}
+EVENTS: Rules = {(_DECORATION, "configure"): configure}
+CLASSES: Classes = {_DECORATION: Decoration}

@@ -220,7 +220,7 @@ def test_unacknowledged_configures_are_forgotten(mode):
         role = it.core.by_client[top]
         most = limits.WAYLAND_SERIALS + 1
         assert len(role.told_maximized) <= most
-        assert len(role.real_fullscreen) <= most
+        assert len(role.told_edges) <= most
 
 
 def test_the_acknowledgement_waits_for_the_commit_that_answers_it(talk):
