@@ -326,6 +326,7 @@ GUARDS = (
     Guard("buttons further apart than an image", "_APART = PAD", "tests/attack/test_wayland_cursor.py", "between_two_answers"),
     Guard("the filter always reads the compositor", "await trio.lowlevel.wait_readable(self._server)\nawait self._wait_for_room()\nself._hear()", "tests/attack/test_wayland_grabs.py", "reads_nothing_does"),
     Guard("the filter ends a client that does not read", "if False:", "tests/attack/test_wayland_grabs.py", "reads_nothing_is_ended"),
+    Guard("a clock that stands still makes nothing late", "if False:", "tests/broker/jail/wayland/protocol/test_event_clock.py", "stands_still"),
     Guard("a late chord does nothing", "if acting and hand is not None:", "tests/broker/jail/wayland/handlers/test_host_seat.py", "heard_late"),
     Guard("an input event counts from its own time", "return core.now", "tests/broker/jail/wayland/handlers/test_seat.py", "as_old_as"),
     Guard("grabs with a serial it got", "if nested or focused:", "tests/broker/jail/wayland/handlers/test_seat.py", "not_delivered"),

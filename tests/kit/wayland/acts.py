@@ -225,6 +225,14 @@ async def moved_with_super(s: Sitting) -> None:
     await s.frame(lambda f: abs(f.x - before.x - 120) < 12)
 
 
+async def moved_by_the_frames_upper_edge(s: Sitting) -> None:
+    before = await s.frame()
+    x, y = before.x + before.w // 2, before.y + 2
+    await s.drag((x, y), (x + 120, y + 60))
+    after = await s.frame(lambda f: abs(f.x - before.x - 120) < 12)
+    assert (after.w, after.h) == (before.w, before.h)
+
+
 async def resized_by_its_corner(s: Sitting) -> None:
     before = await s.frame()
     corner = before.x + before.w - 2, before.y + before.h - 2
@@ -592,6 +600,7 @@ ACTS: dict[str, Callable[[Sitting], Awaitable[None]]] = {
         pasted_by_the_middle_button,
         moved_by_its_title_bar,
         moved_with_super,
+        moved_by_the_frames_upper_edge,
         resized_by_its_corner,
         maximised_by_its_program,
         maximised_by_the_desktop,

@@ -137,7 +137,7 @@ async def left_overview(screen):
 
 @asynccontextmanager
 async def _plasma(folder, settings=""):
-    async with plasma() as there:
+    async with plasma(input_method=settings) as there:
         with await trio.to_thread.run_sync(PlasmaHands, there.display) as hands:
             hands.move(640, 400)
             yield AtDesktop("plasma", there, hands, hands, folder)
@@ -163,7 +163,7 @@ async def _sway(folder, settings=""):
 
 @asynccontextmanager
 async def screen_of(kind, folder, settings=""):
-    """The desktop alone, GNOME's with these settings of its user."""
+    """The desktop alone; ``settings`` are GNOME's, or the input method of Plasma."""
     if missing := [one for one in PROGRAMS[kind] if not shutil.which(one)]:
         pytest.skip(f"missing: {', '.join(missing)}")
     async with {"gnome": _gnome, "plasma": _plasma, "sway": _sway}[kind](

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from broker.cli.headless_sway import HeadlessCompositor
 from broker.helpers.process.spawn import DEVNULL, run_tool, spawn
@@ -25,7 +26,23 @@ Layout=
 [GroupOrder]
 0=Default
 """
+_FCITX = ("fcitx5", "--disable=xim,xcb,notifications,cloudpinyin")
 _CONFIG = "[Behavior]\nActiveByDefault=True\nPreloadInputMethod=True\n"
+
+
+def launcher(home: Path) -> Path:
+    """Return a program that a compositor can start as its input method: Pinyin."""
+    settings = home / "fcitx5"
+    settings.mkdir(parents=True)
+    (settings / "profile").write_text(_PROFILE)
+    (settings / "config").write_text(_CONFIG)
+    made = home / "input-method"
+    made.write_text(
+        f"#!/bin/sh\nexport HOME={home} XDG_CONFIG_HOME={home} XDG_DATA_HOME={home}/data\n"
+        f"exec {' '.join(_FCITX)} > {home}/log 2>&1\n"
+    )
+    made.chmod(0o700)
+    return made
 
 
 @asynccontextmanager
@@ -50,9 +67,8 @@ async def pinyin(comp: HeadlessCompositor):
     children = [spawn(words, env=env, stdout=DEVNULL, stderr=DEVNULL)]
     try:
         await eventually(lambda: takes_connections(bus))
-        words = ["fcitx5", "--disable=xim,xcb,notifications,cloudpinyin"]
         with (home / "log").open("w") as log:
-            children.append(spawn(words, env=env, stdout=log, stderr=log))
+            children.append(spawn(_FCITX, env=env, stdout=log, stderr=log))
 
         async def runs() -> bytes:
             try:

@@ -155,7 +155,7 @@ class PlasmaHands(FakeInput):
         self.button(False, which)
 
 
-def _kwin(directory: Path) -> list[str]:
+def _kwin(directory: Path, input_method: str) -> list[str]:
     # Its file has capabilities that an ordinary user may not always gain.
     program = directory / "kwin_wayland"
     shutil.copyfile(shutil.which("kwin_wayland") or "", program)
@@ -163,6 +163,7 @@ def _kwin(directory: Path) -> list[str]:
     return [
         str(program), "--virtual", "--socket", "plasma", "--no-lockscreen",
         "--width", "1280", "--height", "800",
+        *(("--inputmethod", input_method) if input_method else ()),
     ]  # fmt: skip
 
 
@@ -200,8 +201,11 @@ def _end_what_was_started(bus: str) -> None:
 
 
 @asynccontextmanager
-async def plasma(*, shell: bool = True):
-    """KWin with a separate session bus; with ``shell`` also panel and notifications."""
+async def plasma(*, shell: bool = True, input_method: str = ""):
+    """KWin with a separate session bus; with ``shell`` also panel and notifications.
+
+    ``input_method`` is a program that KWin starts.
+    """
     ordinary_user()
     with short_directory() as directory:
         runtime = directory / "run"
@@ -218,7 +222,9 @@ async def plasma(*, shell: bool = True):
         try:
             daemon = start("dbus-daemon", "--session", "--nofork", f"--address={bus}")
             await ready(daemon, lambda: takes_connections(runtime / "bus"))
-            child = start(*await trio.to_thread.run_sync(_kwin, directory))
+            child = start(
+                *await trio.to_thread.run_sync(_kwin, directory, input_method)
+            )
             display = runtime / "plasma"
             await ready(child, lambda: takes_connections(display))
             environment |= {

@@ -28,3 +28,15 @@ def test_another_clocks_time_is_not_late():
     assert clock.lateness(500_000, 1000.0) == 0
     assert clock.lateness(0, 1000.0 + far) == 0
     assert clock.lateness(500_000 + int(far * 1000), 1000.0 + far) == 0
+
+
+def test_a_clock_that_stands_still_says_nothing():
+    """fcitx5 5.0 sends each key on to KWin with the same time, whichever that is."""
+    clock = EventClock()
+    late = [clock.lateness(692_795_058, 1000 + n * 0.3) for n in range(100)]
+    assert max(late) <= limits.WAYLAND_LATE_KEY_SECONDS
+    assert clock.lateness(692_795_058, 1050.0) == 0
+    # Of one moment, heard late together.
+    assert clock.lateness(700_000_000, 1100.0) == 0
+    assert clock.lateness(700_001_000, 1103.0) == 2.0
+    assert clock.lateness(700_001_000, 1103.5) == 2.5
