@@ -15,9 +15,10 @@ from broker.ipc.control.methods import STATUS
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
 from tests.kit.needs import PID_NAMESPACES
-from tests.kit.wayland.compositor import short_directory, wait_window
+from tests.kit.wayland.compositor import short_directory, wait_frames, wait_window
 
 pytestmark = [PID_NAMESPACES, pytest.mark.timeout(120)]
+PURPLE = (0xCC, 0x79, 0xA7)
 
 # Each try is a connection of the box's worker, which began before the compositor.
 PERSISTENT = "until foot -T early sleep 1000; do sleep 0.2; done"
@@ -75,7 +76,8 @@ async def test_a_box_that_was_started_by_ssh_does_not_spoil_the_desktop():
         records = base / "config/vitrail/sandboxes.d"
         records.mkdir(parents=True)
         (records / "toolbox.toml").write_text(
-            'class = "disposable"\ndisplay = "allow"\n[launch]\nkind = "shared-box"\n'
+            'class = "disposable"\ndisplay = "allow"\n[label]\ncolour = "purple"\n'
+            '[launch]\nkind = "shared-box"\n'
         )
         env = {
             **{k: v for k, v in os.environ.items() if k != "WAYLAND_DISPLAY"},
@@ -98,5 +100,7 @@ async def test_a_box_that_was_started_by_ssh_does_not_spoil_the_desktop():
                         await wait_window(comp, title="early")
                         (begin,) = (await client.call(STATUS, Nothing())).sandboxes
                         assert begin.name.startswith("toolbox-")
+                        title = f"[{begin.name}: label, not boundary] early"
+                        await wait_frames(comp, {title: {PURPLE}})
             finally:
                 await end_broker(client)

@@ -16,11 +16,12 @@ from tests.kit.brokerctl import brokerctl
 from tests.kit.own_command import installed_box
 from tests.kit.podman import podman_settings
 from tests.kit.toolbox import IMAGE
-from tests.kit.wayland.compositor import wait_window
+from tests.kit.wayland.compositor import wait_frames, wait_window
 from tests.kit.world import world
 
 # Each imports an image, and clears the store of it.
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+PURPLE = (0xCC, 0x79, 0xA7)
 
 
 def typed(w, *words):
@@ -103,9 +104,11 @@ async def test_an_entry_of_distrobox_export_starts_our_command():
         ]
         words = shlex.split(line.removeprefix("Exec=").replace("%F", ""))
         child = typed(w, words[0], "-T", *words[1:])
-        await wait_window(w.comp, title="foot", deadline=120)
+        (window,) = await wait_window(w.comp, title="foot", deadline=120)
         sandbox = w.events("lease.begin")[-1]["sandbox"]
         assert sandbox.startswith("distrobox-")
+        assert window["name"].startswith(f"[{sandbox}: label, not boundary] ")
+        await wait_frames(w.comp, {window["name"]: {PURPLE}})
         child.terminate()
         await finished(child)
         removed = await brokerctl("launcher", "remove", "distrobox", env=environ)

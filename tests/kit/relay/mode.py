@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.ipc.pump import RelayMode, StreamEnd
@@ -30,10 +31,10 @@ def follow(file: Path) -> None:
     relay = PumpSupervisor.relay
 
     async def told(
-        self: PumpSupervisor, a_fd: int, b_fd: int, *, name: str
+        self: PumpSupervisor, a_fd: int, b_fd: int, **words: Any
     ) -> StreamEnd:
         ordered = self.mode
-        end = await relay(self, a_fd, b_fd, name=name)
+        end = await relay(self, a_fd, b_fd, **words)
         with Path(f"{file}.took").open("a") as took:
             took.write(f"{ordered} {end.mode_ab} {end.mode_ba}\n")
         return end
