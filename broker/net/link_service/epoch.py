@@ -368,6 +368,15 @@ class Epoch(FarEnd):
             f"{2 * limits.LINK_SILENCE_SECONDS:g} s, and connects again"
         )
 
+    def unanswered(self, asked: float) -> str:
+        """Why a request of then has no answer yet, for people: a silent end, or a slow one."""
+        if self._heard < asked:
+            return self.silent
+        return (
+            f"{self.name} has not answered within {trio.current_time() - asked:.0f} s, "
+            "but sends: it, or what carries the bytes, is overloaded"
+        )
+
     async def _watch_answers(self) -> None:
         """End an epoch whose other end owes an answer for too long.
 

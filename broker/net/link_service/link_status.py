@@ -83,16 +83,17 @@ class LinkState:
         Asks the other end for its numbers, if it answers soon.
         """
         epoch = self.epoch
+        asked = trio.current_time()
         there = None if epoch is None else await _ask(epoch)
         # No answer, though the epoch lives: only its end would say so, a minute later.
-        silent = epoch.silent if epoch and epoch.live and not there else ""
+        late = epoch.unanswered(asked) if epoch and epoch.live and not there else ""
         return LinkStatus(
             role=self.role.name.lower(),
             endpoint=self.endpoint,
             state=self.state,
             since=self.since,
             version=VERSION,
-            problem=self.unsteady() or self.problem or silent,
+            problem=self.unsteady() or self.problem or late,
             name="" if epoch is None else epoch.name,
             epoch="" if epoch is None else epoch.digits,
             epochs=self.epochs,

@@ -13,8 +13,9 @@ from trio.testing import wait_all_tasks_blocked
 from broker.core.errors import InternalError, UpstreamError
 from broker.core.limits import link as limits
 from broker.net.link import messages as m
+from broker.net.link.wire_types import Role
 from broker.net.link_service.epoch import Epoch
-from broker.net.link_service.link_status import own_status
+from broker.net.link_service.link_status import LinkState, own_status
 from tests.kit.link.pair import sessions
 
 
@@ -68,6 +69,42 @@ async def test_one_that_asks_without_end_is_read_as_slowly_as_it_may(monkeypatch
         # Ten at once; what follows the eleventh waits for its twentieth of a second.
         assert trio.current_time() - began >= 10 / 20 - 0.01
         assert isinstance(await viewer.ask(m.LinkPing), m.RequestDone)
+
+
+async def test_an_end_that_sends_but_answers_late_is_not_called_silent(mock_clock):
+    """On an overloaded machine: 'has sent nothing for 0 s' would be false."""
+    slow = Slow()
+    async with epochs(slow) as (host, viewer):
+        state = LinkState(Role.HOST, "unix:/x")
+        state.up(host)
+
+        async def look(found):
+            found.append((await state.status()).problem)
+
+        async def after_two_seconds(asks):
+            """The status, if the viewer ``asks`` something meanwhile."""
+            slow.asked, found = 0, []
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(look, found)
+                await slow.wait_asked(1)
+                mock_clock.jump(1)
+                if asks:
+                    nursery.start_soon(viewer.ask, m.StatusAsked)
+                    await slow.wait_asked(2)
+                mock_clock.jump(1.1)
+                await wait_all_tasks_blocked()
+                slow.may.set()
+            slow.may = trio.Event()
+            return found[0]
+
+        name = host.name
+        assert (await after_two_seconds(asks=True)).startswith(
+            f"{name} has not answered within 2 s, but sends"
+        )
+        mock_clock.jump(1)
+        assert (await after_two_seconds(asks=False)).startswith(
+            f"{name} has sent nothing for "
+        )
 
 
 class Slow:
