@@ -1,4 +1,4 @@
-"""The parts that are not Python, both optional.
+"""The parts that are not Python, those in C optional.
 
 Everything else stands in pyproject.toml.  Where there is no compiler or no
 Python.h the package installs all the same: the pump runs in Python,
@@ -7,6 +7,7 @@ vhost-device-vsock as it is, and no machine shares its parent's memory.
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -39,17 +40,27 @@ class Build(build_ext):
         )
 
 
-class WithManual(build_py):
-    """Adds the manual pages' text, which 'brokerctl man' shows where no package is."""
+class WithTexts(build_py):
+    """Adds the manual pages' text, and the compiled catalogues of translations.
+
+    'brokerctl man' shows a page if its package is not installed.
+    """
 
     def run(self) -> None:
-        """Build, and copy the pages."""
+        """Build, copy the pages, and compile the catalogues."""
         super().run()
-        target = Path(self.build_lib) / "broker" / "data" / "man"
-        if not self.editable_mode:
-            target.mkdir(parents=True, exist_ok=True)
-            for page in Path("docs").glob("*.1.md"):
-                self.copy_file(str(page), str(target / page.name))
+        if self.editable_mode:
+            return
+        data = Path(self.build_lib) / "broker" / "data"
+        (data / "man").mkdir(parents=True, exist_ok=True)
+        for page in Path("docs").glob("*.1.md"):
+            self.copy_file(str(page), str(data / "man" / page.name))
+        # Alone: the package's modules need what is not installed while it is built.
+        compiled = runpy.run_path("broker/core/language/po_file.py")["compiled"]
+        for source in (data / "locale").glob("*/*.po"):
+            text = source.read_text(encoding="utf-8")
+            source.with_suffix(".mo").write_bytes(compiled(text))
+            source.unlink()
 
 
 def part(name: str) -> Extension:
@@ -83,6 +94,6 @@ setup(
             optional=True,
         ),
     ],
-    cmdclass={"build_ext": Build, "build_py": WithManual},
+    cmdclass={"build_ext": Build, "build_py": WithTexts},
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

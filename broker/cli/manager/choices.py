@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from broker.cli.manager.toolkit import Gtk
 from broker.cli.manager.widgets import name_control, square
+from broker.cli.manager.words import joined, known
 from policy.records.patterns import PALETTE
 
 _BESIDE: Final = 4
@@ -34,10 +35,10 @@ def _buttons(
         one = Gtk.ToggleButton(group=first, active=word == value)
         if word in PALETTE:
             one.set_child(square(PALETTE[word]))
-            one.set_tooltip_text(word)
+            one.set_tooltip_text(known(word))
         else:
-            one.set_label(word)
-        name_control(one, f"{word}: {name}")
+            one.set_label(known(word))
+        name_control(one, joined(": ", [known(word), name]))
         first = first or one
         present = one if word == value else present
         made.append(one)
@@ -59,7 +60,7 @@ def _buttons(
 def _list(
     name: str, values: Sequence[str], value: str, chosen: Callable[[str], None]
 ) -> Any:
-    found = Gtk.DropDown.new_from_strings(list(values))
+    found = Gtk.DropDown.new_from_strings([*map(known, values)])
     found.set_valign(Gtk.Align.CENTER)
     present = values.index(value) if value in values else Gtk.INVALID_LIST_POSITION
     found.set_selected(present)

@@ -9,15 +9,23 @@ from typing import Any, Final
 from broker.cli.manager.toolkit import Adw, Gtk
 from broker.cli.manager.verb_calls import dialog_text
 from broker.cli.manager.widgets import button, name_control
+from broker.cli.manager.words import shown, tr
 
 _REPEATED: Final = "repeated"
+_LABELS: Final = {
+    "name": tr("Name"),
+    "label": tr("Label"),
+    "file": tr("File"),
+    "passphrase": tr("Passphrase"),
+}
+"""What each field is called."""
 
 
 @dataclass(frozen=True, slots=True)
 class FormField:
     """An entry of a form.
 
-    ``secret``: a passphrase, which is typed twice where it is new.  ``file``: ``open`` or
+    ``secret``: a passphrase; ``twice``: it is new, so it is typed twice.  ``file``: ``open`` or
     ``save``, with a button that shows the desktop's own chooser.
     """
 
@@ -43,9 +51,9 @@ def ask_form(
     ``yes`` is insensitive until each field has a value, and passphrases are equal.
     """
     dialog = Adw.MessageDialog(
-        transient_for=parent, modal=True, heading=title, body=dialog_text(text)
+        transient_for=parent, modal=True, heading=shown(title), body=dialog_text(text)
     )
-    dialog.add_response("no", "Cancel")
+    dialog.add_response("no", tr("Cancel"))
     dialog.add_response("yes", yes)
     dialog.set_close_response("no")
     dialog.set_response_appearance("yes", Adw.ResponseAppearance.SUGGESTED)
@@ -89,9 +97,9 @@ def complete(fields: Sequence[FormField], given: Mapping[str, str]) -> bool:
 
 def _entries_of(field: FormField) -> list[tuple[str, str]]:
     """Return the names of a field's entries, and their labels."""
-    found = [(field.name, field.name.capitalize())]
+    found: list[tuple[str, str]] = [(field.name, _LABELS[field.name])]
     if field.twice:
-        found.append((field.name + _REPEATED, f"{field.name.capitalize()} again"))
+        found.append((field.name + _REPEATED, tr("Passphrase again")))
     return found
 
 
@@ -113,7 +121,9 @@ def _with_chooser(parent: Any, field: FormField, entry: Any) -> Any:
         action = Gtk.FileChooserAction.OPEN
         if field.file == "save":
             action = Gtk.FileChooserAction.SAVE
-        chooser = Gtk.FileChooserNative.new(field.name, parent, action, None, None)
+        chooser = Gtk.FileChooserNative.new(
+            _LABELS[field.name], parent, action, None, None
+        )
 
         def chosen(_chooser: Any, response: int) -> None:
             file = chooser.get_file()
@@ -125,5 +135,5 @@ def _with_chooser(parent: Any, field: FormField, entry: Any) -> Any:
 
     box = Gtk.Box(spacing=6)
     box.append(entry)
-    box.append(button("Browse…", choose, about=field.name))
+    box.append(button(tr("Browse…"), choose, about=_LABELS[field.name]))
     return box

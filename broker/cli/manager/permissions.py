@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import partial
 from typing import Final
 
+from broker.cli.manager.words import joined, known, tr
 from broker.cli.policy.load import Situation, rules_of
 from broker.cli.sandboxes.settings import SETTINGS, setting_of, shown
 from broker.core.escape import printable
@@ -49,37 +50,37 @@ class Permission:
 
 
 PERMISSIONS: Final = (
-    Permission("Show windows", "vitrail.Display", setting="windows"),
-    Permission("Play sound", "vitrail.AudioOutput", setting="sound"),
-    Permission("Use the microphone", "vitrail.AudioInput", setting="microphone"),
-    Permission("Use the camera", "vitrail.Camera"),
-    Permission("See the screen", "vitrail.ScreenShare"),
-    Permission("Reach the network", "vitrail.Network", setting="network"),
-    Permission("Receive what you copied", "vitrail.ClipboardPaste", into=True),
-    Permission("Place its copies on your clipboard", "vitrail.ClipboardPaste"),
-    Permission("Open files elsewhere", "vitrail.OpenFile", target="@default"),
+    Permission(tr("Show windows"), "vitrail.Display", setting="windows"),
+    Permission(tr("Play sound"), "vitrail.AudioOutput", setting="sound"),
+    Permission(tr("Use the microphone"), "vitrail.AudioInput", setting="microphone"),
+    Permission(tr("Use the camera"), "vitrail.Camera"),
+    Permission(tr("See the screen"), "vitrail.ScreenShare"),
+    Permission(tr("Reach the network"), "vitrail.Network", setting="network"),
+    Permission(tr("Receive what you copied"), "vitrail.ClipboardPaste", into=True),
+    Permission(tr("Place its copies on your clipboard"), "vitrail.ClipboardPaste"),
+    Permission(tr("Open files elsewhere"), "vitrail.OpenFile", target="@default"),
     Permission(
-        "Open links elsewhere", "vitrail.OpenURL", target="@default", scheme="https"
+        tr("Open links elsewhere"), "vitrail.OpenURL", target="@default", scheme="https"
     ),
-    Permission("Ask for your files", "vitrail.FileDialog", "+open"),
-    Permission("Save files where you choose", "vitrail.FileDialog", "+save"),
-    Permission("Use your folders", "vitrail.Folder"),
-    Permission("Use your disk images", "vitrail.Block"),
-    Permission("Use USB devices", "vitrail.Device"),
-    Permission("Show notifications", "vitrail.Notification"),
-    Permission("Show icons in the panel", "vitrail.Tray"),
-    Permission("Print", "vitrail.Print"),
-    Permission("Use ssh keys", "vitrail.SshAgent"),
-    Permission("Use the security key", "vitrail.SecurityKey"),
-    Permission("Follow the desktop's looks", "vitrail.Settings"),
+    Permission(tr("Ask for your files"), "vitrail.FileDialog", "+open"),
+    Permission(tr("Save files where you choose"), "vitrail.FileDialog", "+save"),
+    Permission(tr("Use your folders"), "vitrail.Folder"),
+    Permission(tr("Use your disk images"), "vitrail.Block"),
+    Permission(tr("Use USB devices"), "vitrail.Device"),
+    Permission(tr("Show notifications"), "vitrail.Notification"),
+    Permission(tr("Show icons in the panel"), "vitrail.Tray"),
+    Permission(tr("Print"), "vitrail.Print"),
+    Permission(tr("Use ssh keys"), "vitrail.SshAgent"),
+    Permission(tr("Use the security key"), "vitrail.SecurityKey"),
+    Permission(tr("Follow the desktop's looks"), "vitrail.Settings"),
 )
 """In the order of the page."""
 
 _WORDS: Final = {
-    "allow": "Allowed",
-    "ask": "Asks you each time",
-    "deny": "Denied",
-    "error": "Denied: the rules have an error",
+    "allow": tr("Allowed"),
+    "ask": tr("Asks you each time"),
+    "deny": tr("Denied"),
+    "error": tr("Denied: the rules have an error"),
 }
 
 
@@ -93,9 +94,17 @@ class LastUse:
 
     def sentence(self) -> str:
         """Return who decided when, in words."""
-        who = {"person": "you", "grant": "your earlier answer", "timeout": "nobody"}
-        by = who.get(self.answered_by, "the policy")
-        return f"last used {self.time:%Y-%m-%d %H:%M}: {self.verdict} by {by}"
+        who = {
+            "person": tr("you"),
+            "grant": tr("your earlier answer"),
+            "timeout": tr("no one"),
+        }
+        return tr(
+            "last used {time}: {verdict} by {who}",
+            time=f"{self.time:%Y-%m-%d %H:%M}",
+            verdict=known(self.verdict),
+            who=who.get(self.answered_by, tr("the policy")),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +129,7 @@ class PermissionRow:
         parts = [_WORDS[self.verdict], short_place(self.where)]
         if self.last is not None:
             parts.append(self.last.sentence())
-        return " · ".join(filter(None, parts))
+        return joined(" · ", parts)
 
 
 def short_place(where: str) -> str:
@@ -172,14 +181,14 @@ def permission_rows(
 def _why_fixed(permission: Permission, verdict: Verdict) -> str:
     """Return why a permission has no switch, and what changes it."""
     if permission.setting:
-        return "This sandbox has no record: its settings end with its run."
+        return tr("This sandbox has no record: its settings end with its run.")
     place = verdict.where.rsplit(":", 2)[0]
     if verdict.answer.rule is None or not place:
-        return (
+        return tr(
             "No rule allows it. To add one, run 'brokerctl policy edit 30-user', "
             "or answer its next question with 'always'."
         )
-    return f"A rule decides it: edit {printable(place, 200)}"
+    return tr("A rule decides it: edit {file}", file=printable(place, 200))
 
 
 def last_uses(paths: Paths, sandbox: str) -> Mapping[str, LastUse]:

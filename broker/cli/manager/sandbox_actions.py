@@ -13,6 +13,7 @@ from broker.cli.manager.toolkit import Gio
 from broker.cli.manager.verb_calls import VerbResult
 from broker.cli.manager.verb_runner import VerbRunner
 from broker.cli.manager.widgets import ask, show_lines
+from broker.cli.manager.words import Words, known, tr
 from broker.cli.menu.in_terminal import in_terminal
 
 _STDIN = "/dev/stdin"
@@ -88,15 +89,28 @@ class SandboxActions:
             self._verbs.run(
                 *words,
                 done=lambda _result: self._toast(
-                    f"{record}: {setting} is {value}", undo if was else None
+                    tr(
+                        "{name}: {setting} is {value}",
+                        name=record,
+                        setting=known(setting),
+                        value=known(value),
+                    ),
+                    undo if was else None,
                 ),
             )
             return
-        title = f"Set {setting} of {record} to {value}?"
+        title = tr(
+            "Set {setting} of {name} to {value}?",
+            setting=known(setting),
+            name=record,
+            value=known(value),
+        )
 
         def preview(result: VerbResult) -> None:
             text = "\n".join(filter(None, (result.words, result.output)))
-            ask(self._parent, title, text, "Change", lambda: self._verbs.run(*words))
+            ask(
+                self._parent, title, text, tr("Change"), lambda: self._verbs.run(*words)
+            )
 
         self._verbs.look("set", "--check", "--", record, setting, value, done=preview)
 
@@ -105,11 +119,17 @@ class SandboxActions:
     def clone(self, record: str, *, home: bool) -> None:
         """Ask for a name, and copy a record, and its home if it has one."""
         text = (
-            f"The new sandbox has a copy of the record and the home of {record}, without "
-            "its snapshots. Nothing is lost; the copy needs as much room as the home."
+            tr(
+                "The new sandbox has a copy of the record and the home of {name}, without "
+                "its snapshots. Nothing is lost; the copy needs as much room as the home.",
+                name=record,
+            )
             if home
-            else f"The new sandbox has a copy of the record of {record}, which has no "
-            "home. Nothing is lost."
+            else tr(
+                "The new sandbox has a copy of the record of {name}, which has no "
+                "home. Nothing is lost.",
+                name=record,
+            )
         )
 
         def copy(given: Mapping[str, str]) -> None:
@@ -118,17 +138,21 @@ class SandboxActions:
             if home:
                 words = ("sandbox", "clone", "--", record, name)
             self._verbs.run(
-                *words, title=f"copy {record}", done=lambda _result: self._go(name)
+                *words,
+                title=tr("copy {name}", name=record),
+                done=lambda _result: self._go(name),
             )
 
         fields = [FormField("name", f"{record}-copy")]
-        ask_form(self._parent, f"Clone {record}", text, fields, "Clone", then=copy)
+        title = tr("Clone {name}", name=record)
+        ask_form(self._parent, title, text, fields, tr("Clone"), then=copy)
 
     def rename(self, record: str) -> None:
         """Ask for another name, and rename a sandbox with a home."""
-        text = (
-            f"Record, home and snapshots of {record} get the name. Rules that name "
-            f"{record} are not changed, and no longer apply to it."
+        text = tr(
+            "Record, home and snapshots of {name} get the name. Rules that name {name} "
+            "are not changed, and no longer apply to it.",
+            name=record,
         )
 
         def change(given: Mapping[str, str]) -> None:
@@ -139,59 +163,66 @@ class SandboxActions:
             )
 
         fields = [FormField("name", record)]
-        ask_form(self._parent, f"Rename {record}", text, fields, "Rename", then=change)
+        title = tr("Rename {name}", name=record)
+        ask_form(self._parent, title, text, fields, tr("Rename"), then=change)
 
     def snapshot(self, record: str) -> None:
         """Ask for a label, and save a copy of a home."""
 
         def save(given: Mapping[str, str]) -> None:
             words = ("sandbox", "snapshot", "--", record, given["label"].strip())
-            self._verbs.run(*words, title=f"snapshot of {record}")
+            self._verbs.run(*words, title=tr("snapshot of {name}", name=record))
 
         label = FormField("label", time.strftime("s%Y%m%d-%H%M%S"))
-        text = "The home is copied as it is now. Nothing is lost."
-        ask_form(
-            self._parent, f"Snapshot of {record}", text, [label], "Save", then=save
-        )
+        text = tr("The home is copied as it is now. Nothing is lost.")
+        title = tr("Snapshot of {name}", name=record)
+        ask_form(self._parent, title, text, [label], tr("Save"), then=save)
 
     def restore(self, record: str, label: str) -> None:
         """Ask, with what would be lost, and replace a home by its snapshot."""
         words = ("sandbox", "restore", record, label)
-        self._lose(words, f"Restore {record} from {label}?", "Restore")
+        title = tr("Restore {name} from {label}?", name=record, label=label)
+        self._lose(words, title, tr("Restore"))
 
     def empty(self, record: str) -> None:
         """Ask, with what would be lost, and empty a home."""
-        self._lose(
-            ("sandbox", "reset", record), f"Empty the home of {record}?", "Empty"
-        )
+        title = tr("Empty the home of {name}?", name=record)
+        self._lose(("sandbox", "reset", record), title, tr("Empty"))
 
     def remove(self, record: str) -> None:
         """Ask, with what would be lost, and remove a sandbox."""
-        self._lose(("sandbox", "remove", record), f"Remove {record}?", "Remove")
+        title = tr("Remove {name}?", name=record)
+        self._lose(("sandbox", "remove", record), title, tr("Remove"))
 
     def remove_snapshot(self, record: str, label: str) -> None:
         """Ask, and remove a snapshot."""
         words = ("sandbox", "snapshot", record, label, "--remove")
         ask(
             self._parent,
-            f"Remove snapshot {label}?",
-            f"This would be lost: the home of {record} as it was in snapshot {label}. "
-            "The home itself stays.",
-            "Remove",
+            tr("Remove snapshot {label}?", label=label),
+            tr(
+                "This would be lost: the home of {name} as it was in snapshot {label}. "
+                "The home itself stays.",
+                name=record,
+                label=label,
+            ),
+            tr("Remove"),
             lambda: self._verbs.run(*words),
             lossy=True,
         )
 
-    def _lose(self, words: tuple[str, ...], title: str, yes: str) -> None:
+    def _lose(self, words: tuple[str, ...], title: Words, yes: str) -> None:
         """Have a verb say what would be lost; run it after a confirmation."""
 
         def confirm(lost: str) -> None:
             ask(
                 self._parent,
                 title,
-                f"This would be lost: {lost}.",
+                tr("This would be lost: {lost}.", lost=lost),
                 yes,
-                lambda: self._verbs.run(*words, "--yes", title=title.rstrip("?")),
+                lambda: self._verbs.run(
+                    *words, "--yes", title=Words(title.strip("¿?؟ \u00a0\u202f"))
+                ),
                 lossy=True,
             )
 
@@ -203,7 +234,7 @@ class SandboxActions:
         """Ask for a file and a passphrase, and write a backup."""
         day = time.strftime("%Y-%m-%d")
         file = Path.home() / f"{record}-{day}{_SUFFIX}"
-        text = (
+        text = tr(
             "The home and the record are written to one encrypted file, snapshots are "
             "not. Without the passphrase nobody can read it, and nobody can reset it. "
             "Nothing is lost: an existing file is not replaced."
@@ -217,18 +248,19 @@ class SandboxActions:
             self._verbs.run(
                 *("sandbox", "backup", "--passphrase-file", _STDIN),
                 *("--", record, given["file"]),
-                title=f"back up {record}",
+                title=tr("back up {name}", name=record),
                 secret=given["passphrase"].encode(),
                 done=lambda result: show_lines(
-                    self._parent, "The backup is written", result.words
+                    self._parent, tr("The backup is written"), result.words
                 ),
             )
 
-        ask_form(self._parent, f"Back up {record}", text, fields, "Back up", then=write)
+        title = tr("Back up {name}", name=record)
+        ask_form(self._parent, title, text, fields, tr("Back up"), then=write)
 
     def import_backup(self) -> None:
         """Ask for a backup, a name and its passphrase, and make a sandbox of it."""
-        text = (
+        text = tr(
             "The backup becomes the home of a new sandbox. Its record is used if no "
             "record has the name, and if it asks for nothing on this machine beyond the "
             "sandbox itself. Nothing is lost."
@@ -244,14 +276,15 @@ class SandboxActions:
             self._verbs.run(
                 *("sandbox", "import", "--yes", "--passphrase-file", _STDIN),
                 *("--", given["file"], name),
-                title=f"import {name}",
+                title=tr("import {name}", name=name),
                 secret=given["passphrase"].encode(),
                 done=lambda result: show_lines(
-                    self._parent, "The backup is imported", result.words
+                    self._parent, tr("The backup is imported"), result.words
                 ),
             )
 
-        ask_form(self._parent, "Import a backup", text, fields, "Import", then=read)
+        title = tr("Import a backup")
+        ask_form(self._parent, title, text, fields, tr("Import"), then=read)
 
     # -- output -------------------------------------------------------------------
 
@@ -267,7 +300,7 @@ class SandboxActions:
         """Show the output of a sandbox's newest program."""
 
         def show(result: VerbResult) -> None:
-            title = f"Output of {sandbox}"
+            title = tr("Output of {name}", name=sandbox)
             show_lines(self._parent, title, result.data.decode(errors="replace"))
 
         self._verbs.look("logs", sandbox, done=show)

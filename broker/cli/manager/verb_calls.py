@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import trio
 
+from broker.cli.manager.words import shown, tr
 from broker.core.errors import UpstreamError
 from broker.core.escape import displayed
 from broker.helpers.process.popen import our_program
@@ -89,12 +90,13 @@ def _start(name: str, module: str, *words: str) -> None:
 
 def dialog_text(text: str) -> str:
     """Return a text as a dialog shows it; one that is too long begins with a line about that."""
-    whole = displayed(text).strip()
-    shown = "\n".join(whole.splitlines()[:_LINES])[:_CHARACTERS]
-    if shown == whole:
-        return shown
+    whole = shown(text).strip()
+    part = "\n".join(whole.splitlines()[:_LINES])[:_CHARACTERS]
+    if part == whole:
+        return part
     # guard: a preview that is cut says so where it begins
-    return f"Only a part is shown here; in a terminal, brokerctl shows all.\n{shown}…"
+    note = tr("Only a part is shown here; in a terminal, brokerctl shows all.")
+    return f"{note}\n{part}…"
 
 
 def _text(data: bytes) -> str:

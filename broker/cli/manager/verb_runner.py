@@ -10,6 +10,7 @@ import trio
 from broker.cli.manager.toolkit import Gtk
 from broker.cli.manager.verb_calls import VerbResult, run_verb, start_verb
 from broker.cli.manager.widgets import button, label, tell
+from broker.cli.manager.words import tr
 from broker.core.errors import UpstreamError
 
 Work = Callable[[Callable[[], Awaitable[None]]], None]
@@ -86,7 +87,7 @@ class VerbRunner:
         """Return whether a verb did what it was asked for; show why not."""
         if not result.done:
             text = "\n".join(filter(None, (result.words, result.output)))
-            tell(self._parent, "This was not done", text)
+            tell(self._parent, tr("This was not done"), text)
         return result.done
 
     async def _shown(
@@ -97,7 +98,7 @@ class VerbRunner:
         row = Gtk.Box(spacing=12, margin_top=3, margin_bottom=3)
         row.append(Gtk.Spinner(spinning=True))
         row.append(label(title))
-        row.append(button("Cancel", scope.cancel, about=title))
+        row.append(button(tr("Cancel"), scope.cancel, about=title))
         result = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._show_later, row)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from broker.cli.manager.toolkit import Adw, Gdk, GLib, Gtk
 from broker.cli.manager.verb_calls import dialog_text
+from broker.cli.manager.words import Words, joined, shown, tr
 from broker.core.escape import displayed, printable
 
 _TEXT: Final = 300
@@ -22,18 +23,29 @@ def plain(untrusted_text: str) -> str:
 
     Much of it was escaped where it was read, so a backslash stays as it is.
     """
-    return str(GLib.markup_escape_text(displayed(untrusted_text[:_TEXT])))
+    return str(GLib.markup_escape_text(shown(_cut(untrusted_text))))
+
+
+def _cut(untrusted_text: str) -> str:
+    return type(untrusted_text)(untrusted_text[:_TEXT])
+
+
+def _about(untrusted_text: str) -> str:
+    if isinstance(untrusted_text, Words):
+        return untrusted_text
+    return printable(untrusted_text, 60)
 
 
 def line_text(untrusted_text: str) -> str:
     """Return a text for a label of one line, which is no markup."""
-    return displayed(untrusted_text[:_TEXT].replace("\n", " "))
+    text = _cut(untrusted_text)
+    return shown(type(text)(text.replace("\n", " ")))
 
 
 def name_control(found: Page, text: str) -> None:
     """Name a control for a screen reader, and for its successor when the page is built again."""
-    found.update_property([Gtk.AccessibleProperty.LABEL], [displayed(text)])
-    found.set_name(displayed(text))
+    found.update_property([Gtk.AccessibleProperty.LABEL], [shown(text)])
+    found.set_name(shown(text))
 
 
 def label(untrusted_text: str, *classes: str) -> Page:
@@ -95,7 +107,7 @@ def button(
     for name in classes:
         found.add_css_class(name)
     found.connect("clicked", lambda _button: clicked())
-    name_control(found, f"{text} {printable(about, 60)}" if about else text)
+    name_control(found, joined(" ", (text, _about(about))) if about else text)
     return found
 
 
@@ -148,9 +160,9 @@ def ask(
     ``lossy``: something would be lost, so the button is red.
     """
     dialog = Adw.MessageDialog(
-        transient_for=parent, modal=True, heading=title, body=dialog_text(text)
+        transient_for=parent, modal=True, heading=shown(title), body=dialog_text(text)
     )
-    dialog.add_response("no", "Cancel")
+    dialog.add_response("no", tr("Cancel"))
     dialog.add_response("yes", yes)
     dialog.set_default_response("no")
     dialog.set_close_response("no")
@@ -170,9 +182,9 @@ def ask(
 def tell(parent: Page, title: str, text: str) -> None:
     """Show a text in a dialog, until it is closed."""
     dialog = Adw.MessageDialog(
-        transient_for=parent, modal=True, heading=title, body=dialog_text(text)
+        transient_for=parent, modal=True, heading=shown(title), body=dialog_text(text)
     )
-    dialog.add_response("close", "Close")
+    dialog.add_response("close", tr("Close"))
     dialog.set_close_response("close")
     dialog.present()
 
@@ -183,8 +195,8 @@ def show_lines(parent: Page, title: str, untrusted_text: str) -> None:
     view = Gtk.TextView(
         editable=False, monospace=True, wrap_mode=Gtk.WrapMode.WORD_CHAR
     )
-    view.get_buffer().set_text(text or "There is no text.")
-    view.update_property([Gtk.AccessibleProperty.LABEL], [title])
+    view.get_buffer().set_text(text or tr("There is no text."))
+    view.update_property([Gtk.AccessibleProperty.LABEL], [shown(title)])
     show_page(parent, title, Gtk.ScrolledWindow(child=view))
     end = view.get_buffer().get_end_iter()
     GLib.idle_add(lambda: view.scroll_to_iter(end, 0, False, 0, 1) and False)  # noqa: FBT003 -- GTK's
@@ -195,7 +207,7 @@ def show_page(parent: Page, title: str, content: Page) -> Page:
     window = Adw.Window(
         transient_for=parent,
         modal=True,
-        title=displayed(title),
+        title=shown(title),
         default_width=720,
         default_height=480,
     )
@@ -203,7 +215,7 @@ def show_page(parent: Page, title: str, content: Page) -> Page:
     box.append(Adw.HeaderBar(show_end_title_buttons=False))
     content.set_vexpand(True)
     box.append(content)
-    close = button("Done", window.close)
+    close = button(tr("Done"), window.close)
     close.set_margin_top(6)
     close.set_margin_bottom(6)
     close.set_halign(Gtk.Align.CENTER)

@@ -37,18 +37,19 @@ from broker.cli.manager.widgets import (
     show_page,
     tell,
 )
+from broker.cli.manager.words import tr
 from broker.core.escape import printable
 from broker.ipc.control.api import DeviceStatus
 
 PAGES: Final = {
-    "sandboxes": "Sandboxes",
-    "questions": "Questions",
-    "devices": "Devices",
-    "activity": "Activity",
-    "policy": "Policy",
-    "images": "Images",
-    "backups": "Backups",
-    "setup": "Set-up",
+    "sandboxes": tr("Sandboxes"),
+    "questions": tr("Questions"),
+    "devices": tr("Devices"),
+    "activity": tr("Activity"),
+    "policy": tr("Policy"),
+    "images": tr("Images"),
+    "backups": tr("Backups"),
+    "setup": tr("Set-up"),
 }
 _TOAST_SECONDS: Final = 20
 """A screen reader takes longer than the eyes to *Undo*."""
@@ -100,7 +101,7 @@ class ManagerWindow:
             toast=self._toast,
             history=self._history,
         )
-        self._lock = Gtk.ToggleButton(label="Lockdown")
+        self._lock = Gtk.ToggleButton(label=tr("Lockdown"))
         self._locking = self._lock.connect("toggled", self._lockdown)
         self.window.set_content(self._content())
         self.go("sandboxes")
@@ -112,7 +113,7 @@ class ManagerWindow:
         before, self._state = self._state, state
         self._banner.set_visible(not state.reachable)
         self._banner.set_label(
-            "No broker is running. It starts with the first sandbox that you start."
+            tr("No broker is running. It starts with the first sandbox that you start.")
         )
         self._lock.handler_block(self._locking)
         self._lock.set_active(state.locked)
@@ -168,7 +169,7 @@ class ManagerWindow:
     def _fill(self, name: str) -> None:
         """Read what a page shows that nothing reports when it changes."""
         if name == "setup":
-            self._put("setup", page_of([group("Examining this machine…", [])]))
+            self._put("setup", page_of([group(tr("Examining this machine…"), [])]))
             # Its exit code counts the findings.
             self._verbs.look("doctor", "--json", codes=(0, 1), done=self._show_setup)
         elif name == "activity":
@@ -221,10 +222,10 @@ class ManagerWindow:
             self._sides[name] = one
             side.append(one)
         self._title = Adw.WindowTitle(title=PAGES["sandboxes"])
-        self._back = button("Back", lambda: self.go("sandboxes"))
+        self._back = button(tr("Back"), lambda: self.go("sandboxes"))
         bar = Adw.HeaderBar(title_widget=self._title)
         bar.pack_start(self._back)
-        bar.pack_start(button("New…", self._new))
+        bar.pack_start(button(tr("New…"), self._new))
         bar.pack_end(self._lock)
         beside = Gtk.Box()
         beside.append(side)
@@ -294,7 +295,7 @@ class ManagerWindow:
             priority=Adw.ToastPriority.HIGH,  # in place of the one before
         )
         if undo is not None:
-            toast.set_button_label("Undo")
+            toast.set_button_label(tr("Undo"))
             toast.connect("button-clicked", lambda _toast: undo())
         self._toasts.add_toast(toast)
 
@@ -311,13 +312,13 @@ class ManagerWindow:
     def _new(self) -> None:
         self._put("sandbox", self._new_page().widget)
         self._shown = ""
-        self._title.set_title("New sandbox")
+        self._title.set_title(tr("New sandbox"))
         self._turn_to("sandbox")
 
     def _choose_sandbox(self, device: DeviceStatus) -> None:
         running = [row.name for row in self._state.sandboxes if row.status is not None]
         if not running:
-            tell(self.window, "No sandbox is running", "Start a sandbox first.")
+            tell(self.window, tr("No sandbox is running"), tr("Start a sandbox first."))
             return
 
         def attach(name: str) -> None:
@@ -325,10 +326,12 @@ class ManagerWindow:
             self._verbs.run("device", "attach", device.port, name)
 
         rows = [
-            action_row(name, "", button("Attach", partial(attach, name), about=name))
+            action_row(
+                name, "", button(tr("Attach"), partial(attach, name), about=name)
+            )
             for name in running
         ]
-        title = f"Attach {device.title}"
+        title = tr("Attach {device}", device=device.title)
         chooser = show_page(self.window, title, page_of([group(title, rows)]))
 
     def _lockdown(self, switch: Any) -> None:
@@ -345,7 +348,7 @@ class ManagerWindow:
         def count_decisions(events: VerbResult) -> None:
             def show(decisions: VerbResult) -> None:
                 page = chart_page(events.json(), decisions.json())
-                show_page(self.window, "Chart of the log", page)
+                show_page(self.window, tr("Chart of the log"), page)
 
             # 1: there is no event.
             kind = ("--kind", "decision")
@@ -355,15 +358,16 @@ class ManagerWindow:
 
     def _explain(self, sequence: int) -> None:
         def show(result: VerbResult) -> None:
-            tell(self.window, "Why", f"{result.output}\n{result.words}".strip())
+            tell(self.window, tr("Why"), f"{result.output}\n{result.words}".strip())
 
         words = ("policy", "explain", "--event", str(sequence))
         self._verbs.look(*words, codes=(0, 1, 3), done=show)
 
 
 def _unknown(untrusted_name: str) -> Any:
-    words = f"No sandbox is named '{printable(untrusted_name, 60)}'"
-    return page_of([group(words, [action_row("Choose one under Sandboxes.", "")])])
+    words = tr("No sandbox is named '{name}'", name=printable(untrusted_name, 60))
+    row = action_row(tr("Choose one in the list of sandboxes."), "")
+    return page_of([group(words, [row])])
 
 
 def _row_in(state: ManagerState, name: str) -> SandboxRow | None:

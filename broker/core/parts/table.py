@@ -67,7 +67,10 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         "manager": Part(
             "a window of sandboxes, permissions, questions, devices and events",
             ("broker.cli.manager",),
-            ("broker/data/desktop/io.vitrail.Manager.desktop",),
+            (
+                "broker/data/desktop/io.vitrail.Manager.desktop",
+                "broker/data/locale/manager",
+            ),
             ("vitrail-manager",),
         ),
         "workbench": Part(

@@ -14,6 +14,7 @@ from broker.cli.audit.events import as_message
 from broker.cli.manager.list_view import ListPage
 from broker.cli.manager.toolkit import Gtk
 from broker.cli.manager.widgets import button, label, line_text, name_control
+from broker.cli.manager.words import tr
 from broker.core.paths import Paths
 from broker.ipc.audit.filters import Filters, Found
 from broker.ipc.audit.query import open_log
@@ -25,6 +26,14 @@ PAGE: Final = 500
 """Events of one read: several screens of rows."""
 KINDS: Final = ("everything", "decision", "question", "sandbox", "transfer", "device")
 """The first words of kinds that the list can be limited to."""
+_KIND_WORDS: Final = [
+    tr("everything"),
+    tr("decision"),
+    tr("question"),
+    tr("sandbox"),
+    tr("transfer"),
+    tr("device"),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +122,7 @@ class EventLine(Gtk.Box):  # type: ignore[misc]  # PyGObject has no types
         self._sequence = 0
         self._time = Gtk.Label(css_classes=["dim-label", "numeric"])
         self._text = label("")
-        self._why = button("Why?", lambda: explain(self._sequence), "flat")
+        self._why = button(tr("Why?"), lambda: explain(self._sequence), "flat")
         for one in (self._time, self._text, self._why):
             self.append(one)
 
@@ -124,7 +133,7 @@ class EventLine(Gtk.Box):  # type: ignore[misc]  # PyGObject has no types
         self._text.set_label(line_text(row.text))
         self._text.set_tooltip_text(row.text)
         self._why.set_visible(row.kind == "decision")
-        name_control(self._why, f"Why? event {row.sequence}")
+        name_control(self._why, tr("Why? event {number}", number=row.sequence))
 
 
 class ActivityPage:
@@ -145,17 +154,17 @@ class ActivityPage:
         self._list: ListPage[EventRow] = ListPage(
             lambda: EventLine(explain), EventLine.show, end=self._older
         )
-        self._search = Gtk.SearchEntry(placeholder_text="Sandbox", hexpand=True)
-        name_control(self._search, "Sandbox")
-        self._kind = Gtk.DropDown.new_from_strings(list(KINDS))
-        name_control(self._kind, "Kind of event")
+        self._search = Gtk.SearchEntry(placeholder_text=tr("Sandbox"), hexpand=True)
+        name_control(self._search, tr("Sandbox"))
+        self._kind = Gtk.DropDown.new_from_strings(_KIND_WORDS)
+        name_control(self._kind, tr("Kind of event"))
         self._search.connect("search-changed", lambda _entry: self._changed())
         self._kind.connect("notify::selected", lambda _down, _what: self._changed())
         bar = Gtk.Box(spacing=6, margin_top=6, margin_start=12, margin_end=12)
         bar.append(self._search)
         bar.append(self._kind)
-        bar.append(button("Chart", chart))
-        self._older_button = button("Older events", self._older, "flat")
+        bar.append(button(tr("Chart"), chart))
+        self._older_button = button(tr("Older events"), self._older, "flat")
         self._older_button.set_halign(Gtk.Align.CENTER)
         self.widget = Gtk.Box(orientation=Gtk.Orientation.VERTICAL)
         self.widget.append(bar)

@@ -8,6 +8,7 @@ from typing import Any, Final
 from broker.cli import render
 from broker.cli.manager.toolkit import Gtk
 from broker.cli.manager.widgets import action_row, group, name_control, page_of
+from broker.cli.manager.words import tr, trn
 
 ROWS: Final = 20
 """Sandboxes of a chart, those with the largest numbers."""
@@ -23,12 +24,14 @@ def chart_page(events: Mapping[str, Any], decisions: Mapping[str, Any]) -> Any:
     return page_of(
         [
             group(
-                "Bytes of closed streams",
+                tr("Bytes of closed streams"),
                 _bars(_traffic(events)),
-                "No stream has been closed.",
+                tr("No stream has been closed."),
             ),
             group(
-                "Decisions", _bars(_decisions(decisions)), "Nothing has been decided."
+                tr("Decisions"),
+                _bars(_decisions(decisions)),
+                tr("Nothing has been decided."),
             ),
         ]
     )
@@ -42,20 +45,28 @@ def _traffic(events: Mapping[str, Any]) -> list[_Number]:
         sent, got = int(one["bytes_from_sandbox"]), int(one["bytes_to_sandbox"])
         before = found.get(name, (0, 0, 0))
         found[name] = (before[0] + sent, before[1] + got, before[2] + streams)
-    made = []
+    made: list[_Number] = []
     for name, (sent, got, streams) in found.items():
-        count = render.count(streams, "stream")
-        text = f"{render.size(sent)} out, {render.size(got)} in, {count}"
+        text = tr(
+            "{sent} out, {received} in, {streams}",
+            sent=render.size(sent),
+            received=render.size(got),
+            streams=trn("{number} stream", "{number} streams", streams),
+        )
         made.append((name, sent + got, text))
     return made
 
 
 def _decisions(decisions: Mapping[str, Any]) -> list[_Number]:
-    made = []
+    made: list[_Number] = []
     for name, number in decisions.get("sandbox", {}).items():
-        count = render.count(int(number), "decision")
         denied = int(decisions["denied"].get(name, 0))
-        made.append((str(name), int(number), f"{count}, {denied} denied"))
+        text = tr(
+            "{decisions}, {denied} denied",
+            decisions=trn("{number} decision", "{number} decisions", int(number)),
+            denied=denied,
+        )
+        made.append((str(name), int(number), text))
     return made
 
 
@@ -71,5 +82,5 @@ def _bars(numbers: Sequence[_Number]) -> list[Any]:
             width_request=_WIDTH,
         )
         name_control(bar, text)
-        rows.append(action_row(name or "of no sandbox", text, bar))
+        rows.append(action_row(name or tr("of no sandbox"), text, bar))
     return rows

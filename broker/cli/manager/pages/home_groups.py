@@ -8,31 +8,32 @@ from typing import Any
 from broker.cli.manager.details import HomeFacts, SandboxDetails
 from broker.cli.manager.sandbox_actions import SandboxActions
 from broker.cli.manager.widgets import action_row, button, group, memory_words
+from broker.cli.manager.words import tr
 
 
 def copies(record: str, details: SandboxDetails, actions: SandboxActions) -> list[Any]:
     """Return the group of a sandbox's home; nothing if it has none."""
     if details.home_problem:
-        row = action_row("Its home cannot be read", details.home_problem)
-        return [group("Home", [row])]
+        row = action_row(tr("Its home cannot be read"), details.home_problem)
+        return [group(tr("Home"), [row])]
     if details.home is None:
         return []
-    return [group("Home", home_rows(record, details.home, actions))]
+    return [group(tr("Home"), home_rows(record, details.home, actions))]
 
 
 def home_rows(record: str, home: HomeFacts, actions: SandboxActions) -> list[Any]:
     """Return the rows of a home, and of its snapshots, newest first."""
     kept = action_row(
-        "Copies",
-        memory_words(home.used) or "a directory",
-        button("Snapshot…", partial(actions.snapshot, record), about=record),
-        button("Back up…", partial(actions.back_up, record), about=record),
+        tr("Copies"),
+        memory_words(home.used) or tr("a directory"),
+        button(tr("Snapshot…"), partial(actions.snapshot, record), about=record),
+        button(tr("Back up…"), partial(actions.back_up, record), about=record),
     )
     changed = action_row(
-        "Name and content",
+        tr("Name and content"),
         "",
-        button("Rename…", partial(actions.rename, record), about=record),
-        button("Empty…", partial(actions.empty, record), about=record),
+        button(tr("Rename…"), partial(actions.rename, record), about=record),
+        button(tr("Empty…"), partial(actions.empty, record), about=record),
     )
     return [
         kept,
@@ -42,10 +43,12 @@ def home_rows(record: str, home: HomeFacts, actions: SandboxActions) -> list[Any
 
 
 def _snapshot(record: str, label: str, actions: SandboxActions) -> Any:
-    about = f"{label} of {record}"
+    about = tr("{label} of {name}", label=label, name=record)
     return action_row(
-        f"Snapshot {label}",
+        tr("Snapshot {label}", label=label),
         "",
-        button("Restore…", partial(actions.restore, record, label), about=about),
-        button("Remove…", partial(actions.remove_snapshot, record, label), about=about),
+        button(tr("Restore…"), partial(actions.restore, record, label), about=about),
+        button(
+            tr("Remove…"), partial(actions.remove_snapshot, record, label), about=about
+        ),
     )

@@ -18,6 +18,7 @@ from broker.cli.manager.widgets import (
     name_control,
     page_of,
 )
+from broker.cli.manager.words import begun, joined, known, tr
 from broker.cli.menu.in_terminal import in_terminal
 from broker.cli.sandboxes.presets import PRESETS, RUNNERS, record_text
 
@@ -35,44 +36,49 @@ class NewPage:
         self._verbs = verbs
         self._go = go
         self._name, named = entry_row(
-            "Name",
-            "Letters, digits and '-'; empty: its purpose.",
-            "Name of the sandbox",
+            tr("Name"),
+            tr("Letters, digits and '-'; empty: its purpose."),
+            tr("Name of the sandbox"),
         )
         self._runner = Gtk.DropDown.new_from_strings(
-            ["Micro VM", *(one.title for one in RUNNERS.values())]
+            [tr("Micro VM"), *(tr(one.title) for one in RUNNERS.values())]
         )
         self._runner.set_valign(Gtk.Align.CENTER)
-        name_control(self._runner, "What runs the sandbox")
+        name_control(self._runner, tr("What runs the sandbox"))
         self._what, what = entry_row(
-            "Image or application",
-            "Of a container, such as debian:12, or of Flatpak, such as org.mozilla.firefox.",
-            "Image or application",
+            tr("Image or application"),
+            tr(
+                "Of a container, such as debian:12, or of Flatpak, such as "
+                "org.mozilla.firefox."
+            ),
+            tr("Image or application"),
         )
         self._packages, packages = entry_row(
-            "Packages",
-            "Debian packages that a micro VM needs, with spaces.",
-            "Packages",
+            tr("Packages"),
+            tr("Debian packages that a micro VM needs, with spaces."),
+            tr("Packages"),
         )
         purposes = [
             action_row(
-                word.capitalize(),
-                preset.help,
-                button("Create…", partial(self._show, word), about=word),
+                begun(known(word)),
+                tr(preset.help),
+                button(tr("Create…"), partial(self._show, word), about=known(word)),
             )
             for word, preset in PRESETS.items()
         ]
         domain = action_row(
-            "Machine of libvirt",
-            "Make a sandbox of a domain that you have already; a terminal asks which.",
-            button("Adopt…", lambda: in_terminal(("adopt",), os.environ)),
+            tr("Machine of libvirt"),
+            tr(
+                "Make a sandbox of a domain that you have already; a terminal asks which."
+            ),
+            button(tr("Adopt…"), lambda: in_terminal(("adopt",), os.environ)),
         )
-        runner = action_row("Runs in", "", self._runner)
+        runner = action_row(tr("Runs in"), "", self._runner)
         self.widget = page_of(
             [
-                group("New sandbox", [named, runner, what, packages]),
-                group("What is it for?", purposes),
-                group("Or", [domain]),
+                group(tr("New sandbox"), [named, runner, what, packages]),
+                group(tr("What is it for?"), purposes),
+                group(tr("Or"), [domain]),
             ]
         )
 
@@ -83,13 +89,16 @@ class NewPage:
         runner = words[words.index("--in") + 1] if "--in" in words else None
         record = record_text(preset, runner)
         lines = [line for line in record.splitlines() if line and line[:1] != "#"]
-        rules = PRESETS[preset].lines(name) or ["none"]
-        text = "\n".join(["Its record:", *lines, "", "Its rules:", *rules])
+        rules = PRESETS[preset].lines(name) or [tr("no rule")]
+        text = joined("\n", [tr("Its record:"), *lines, " ", tr("Its rules:"), *rules])
         ask(
             self._parent,
-            f"Create {name}?",
-            f"{text}\n\nNothing is lost: a record that exists is not replaced.",
-            "Create",
+            tr("Create {name}?", name=name),
+            joined(
+                "\n\n",
+                [text, tr("Nothing is lost: a record that exists is not replaced.")],
+            ),
+            tr("Create"),
             lambda: self._verbs.run(*words, done=lambda _result: self._go(name)),
         )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from broker.cli.manager.following import ManagerState
 from broker.cli.manager.widgets import action_row, button, group, page_of
+from broker.cli.manager.words import joined, known, tr, trn
 from broker.ipc.control.api import (
     DeviceStatus,
     GrantStatus,
@@ -27,22 +28,22 @@ def questions_page(state: ManagerState, verb: Verb, history: Callable[[], None])
     return page_of(
         (
             group(
-                "Pending questions",
+                tr("Pending questions"),
                 [_question(one, verb) for one in state.questions],
-                "No question is pending.",
+                tr("No question is pending."),
             ),
             group(
-                "Remembered answers",
+                tr("Remembered answers"),
                 [_grant(one, verb) for one in state.grants],
-                "No answer is remembered.",
+                tr("No answer is remembered."),
             ),
             group(
-                "Earlier questions",
+                tr("Earlier questions"),
                 [
                     action_row(
-                        "All questions, and who answered them",
+                        tr("All questions, and who answered them"),
                         "",
-                        button("History", history, about="of questions"),
+                        button(tr("History"), history, about=tr("of questions")),
                     )
                 ],
             ),
@@ -51,22 +52,36 @@ def questions_page(state: ManagerState, verb: Verb, history: Callable[[], None])
 
 
 def _question(one: PendingQuestion, verb: Verb) -> Any:
-    details = "\n".join([*one.details, "To allow it, use the question's own dialog."])
-    deny = button(
-        "Deny", lambda: verb("answer", str(one.id), "deny"), about=f"question {one.id}"
-    )
-    return action_row(f"{one.sandbox} wants {one.words}", details, deny)
+    remark = tr("To allow it, use the question's own dialog.")
+    details = joined("\n", [*one.details, remark])
+    about = tr("question {number}", number=one.id)
+    deny = button(tr("Deny"), lambda: verb("answer", str(one.id), "deny"), about=about)
+    title = tr("{name} wants {request}", name=one.sandbox, request=one.words)
+    return action_row(title, details, deny)
 
 
 def _grant(one: GrantStatus, verb: Verb) -> Any:
     until = (
-        "until it stops" if one.left is None else f"for {one.left / 60:.0f} more min"
+        tr("until it stops")
+        if one.left is None
+        else trn(
+            "for {number} more minute",
+            "for {number} more minutes",
+            round(one.left / 60),
+        )
     )
-    about = " ".join(filter(None, (one.about, until, f"by {one.rule}")))
+    about = joined(" · ", (one.about, until, tr("by {rule}", rule=one.rule)))
     revoke = button(
-        "Revoke", lambda: verb("grants", "revoke", one.id), about=f"answer {one.id}"
+        tr("Revoke"),
+        lambda: verb("grants", "revoke", one.id),
+        about=tr("answer {number}", number=one.id),
     )
-    title = f"{one.sandbox}: {one.service}{one.argument} to {one.target}"
+    title = tr(
+        "{name}: {service} to {target}",
+        name=one.sandbox,
+        service=f"{one.service}{one.argument}",
+        target=one.target,
+    )
     return action_row(title, about, revoke)
 
 
@@ -75,21 +90,21 @@ def devices_page(
 ) -> Any:
     """Return the devices that are plugged in, each with its holder."""
     rows = [_device(one, choose, verb) for one in state.devices]
-    empty = "No device is plugged in, or the devices' service is not set up."
-    return page_of((group("USB devices", rows, empty),))
+    empty = tr("No device is plugged in, or the devices' service is not set up.")
+    return page_of((group(tr("USB devices"), rows, empty),))
 
 
 def _device(
     one: DeviceStatus, choose: Callable[[DeviceStatus], None], verb: Verb
 ) -> Any:
-    holder = f"used by {one.sandbox}" if one.sandbox else one.state
+    holder = tr("used by {name}", name=one.sandbox) if one.sandbox else known(one.state)
     if one.sandbox:
         switch = button(
-            "Detach", lambda: verb("device", "detach", one.port), about=one.title
+            tr("Detach"), lambda: verb("device", "detach", one.port), about=one.title
         )
     else:
-        switch = button("Attach…", lambda: choose(one), about=one.title)
-    return action_row(one.title, f"{one.port} · {one.id} · {holder}", switch)
+        switch = button(tr("Attach…"), lambda: choose(one), about=one.title)
+    return action_row(one.title, joined(" · ", (one.port, one.id, holder)), switch)
 
 
 def setup_page(
@@ -105,7 +120,7 @@ def setup_page(
         mend = str(found.get("mend") or "")
         if found["state"] == "ok":
             continue
-        suffix = [button("Copy", partial(copy, mend), about=mend)] if mend else []
+        suffix = [button(tr("Copy"), partial(copy, mend), about=mend)] if mend else []
         text = "\n".join(filter(None, (str(found["text"]), mend)))
         # All of it: a remedy that is cut helps nobody.
         row = action_row(str(found["name"]), text, *suffix)
@@ -115,11 +130,15 @@ def setup_page(
     said = [action_row(words, "") for words in warnings]
     return page_of(
         (
-            group("Warnings of the broker", said, "None."),
+            group(tr("Warnings of the broker"), said, tr("There is no warning.")),
             group(
-                f"Check of this machine: {good} of {len(findings)} are good",
+                tr(
+                    "Check of this machine: {good} of {all} are good",
+                    good=good,
+                    all=len(findings),
+                ),
                 rows,
-                "Everything is good.",
+                tr("Everything is good."),
             ),
         )
     )

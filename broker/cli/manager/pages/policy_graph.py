@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from broker.cli.manager.toolkit import Gtk, Pango
 from broker.cli.manager.widgets import ink_of, name_control, shown_name, square
+from broker.cli.manager.words import tr
 
 YOU: Final = "dom0"
 """The desktop's name in rules."""
@@ -118,6 +119,8 @@ class PolicyGraph:
         self._area.set_accessible_role(Gtk.AccessibleRole.PRESENTATION)
         self._area.set_draw_func(self._draw)
         boxes = Gtk.Fixed()
+        # Its places are those of the arrows, which are drawn from the left.
+        boxes.set_direction(Gtk.TextDirection.LTR)
         for name, (x, y) in self._places.items():
             box = self._box(name, colours.get(name, ""))
             boxes.put(box, x - _BOX[0] / 2, y - _BOX[1] / 2)
@@ -129,14 +132,14 @@ class PolicyGraph:
         self.widget.add_controller(click)
 
     def _box(self, name: str, colour: str) -> Any:
-        shown = "you" if name == YOU else shown_name(name)
+        shown = tr("you") if name == YOU else shown_name(name)
         text = Gtk.Label(label=shown, ellipsize=Pango.EllipsizeMode.END, hexpand=True)
         inside = Gtk.Box(spacing=6)
         if colour:
             inside.append(square(colour))
         inside.append(text)
         box = Gtk.Button(child=inside, width_request=_BOX[0], height_request=_BOX[1])
-        name_control(box, f"Calls of {shown}")
+        name_control(box, tr("Calls of {name}", name=shown))
         box.set_tooltip_text(shown)
         box.connect("clicked", lambda _button: self._chosen(name, ""))
         return box

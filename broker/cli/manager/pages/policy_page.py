@@ -25,16 +25,17 @@ from broker.cli.manager.widgets import (
     show_page,
     tell,
 )
+from broker.cli.manager.words import Words, joined, known, tr, trn
 from broker.core.escape import printable
 from policy.rules.checks import SERVICES
 
 DESKTOP: Final = "you"
 NO_TARGET: Final = "@default"
 _ANSWERS: Final = {
-    "allow": "It is allowed",
-    "ask": "You are asked each time",
-    "deny": "It is denied",
-    "error": "It is denied: the rules have an error",
+    "allow": tr("It is allowed"),
+    "ask": tr("You are asked each time"),
+    "deny": tr("It is denied"),
+    "error": tr("It is denied: the rules have an error"),
 }
 _DECIDED: Final = (0, 1, 3)
 """Exit codes of ``policy explain`` that answer: permitted, denied, rules with an error."""
@@ -58,8 +59,12 @@ def options_of(facts: str) -> list[str]:
         name, equals, value = word.partition("=")
         if name not in _FACTS or not equals:
             raise ValueError(
-                f"'{printable(word, 60)}' is not a fact of a call; write NAME=VALUE with "
-                f"one of the names {', '.join(_FACTS)}"
+                tr(
+                    "'{word}' is not a fact of a call; write NAME=VALUE with one of the "
+                    "names {names}",
+                    word=printable(word, 60),
+                    names=", ".join(_FACTS),
+                )
             )
         options.append(f"--{name}={value}")
     return options
@@ -84,28 +89,32 @@ class PolicyPage:
         self._services = [*SERVICES]
         self._sources = sandboxes
         self._targets = [DESKTOP, NO_TARGET, *sandboxes]
-        self._service = _choice(self._services, "Service")
-        self._source = _choice(self._sources, "Source")
-        self._target = _choice(self._targets, "Target")
+        self._service = _choice(self._services, tr("Service"))
+        self._source = _choice(self._sources, tr("Source"))
+        self._target = _choice([_target_words(t) for t in self._targets], tr("Target"))
         self._argument, argument = entry_row(
-            "Argument", "Of the service, such as +open; empty: none.", "Argument"
+            tr("Argument"),
+            tr("Of the service, such as +open; empty: none."),
+            tr("Argument"),
         )
         self._facts, facts = entry_row(
-            "Facts", "Of the call, such as scheme=https; empty: unknown.", "Facts"
+            tr("Facts"),
+            tr("Of the call, such as scheme=https; empty: unknown."),
+            tr("Facts"),
         )
         self._answer = Adw.Bin()
         self._picture = Adw.Bin()
         self._calls = Adw.Bin()
-        decide = button("Decide", self._decide, "suggested-action")
+        decide = button(tr("Decide"), self._decide, "suggested-action")
         form = group(
-            "What if?",
+            tr("What if?"),
             [
-                action_row("A sandbox", "", self._source),
-                action_row("asks for the service", "", self._service),
+                action_row(tr("A sandbox"), "", self._source),
+                action_row(tr("asks for the service"), "", self._service),
                 argument,
                 facts,
-                action_row("of", "", self._target),
-                action_row("", "No call is made: the rules are asked.", decide),
+                action_row(tr("of"), "", self._target),
+                action_row("", tr("No call is made: the rules are asked."), decide),
             ],
         )
         self.widget = page_of(
@@ -122,7 +131,7 @@ class PolicyPage:
 
     def _decide(self) -> None:
         if not self._sources:
-            self._answer.set_child(group("There is no sandbox yet", []))
+            self._answer.set_child(group(tr("There is no sandbox yet"), []))
             return
         self._explain(
             self._show_answer,
@@ -147,13 +156,13 @@ class PolicyPage:
         try:
             options = options_of(facts)
         except ValueError as error:
-            tell(self._parent, "This was not done", str(error))
+            tell(self._parent, tr("This was not done"), error.args[0])
             return
         call = (f"{service}{argument}", *sides)
         words = ("policy", "explain", "--json", *options, "--", *call)
 
         def answer(result: VerbResult) -> None:
-            show(group("The answer", self._answer_rows(result.json())))
+            show(group(tr("The answer"), self._answer_rows(result.json())))
 
         self._verbs.look(*words, codes=_DECIDED, done=answer)
 
@@ -162,37 +171,46 @@ class PolicyPage:
 
     def _show_why(self, answer: Any) -> None:
         """Show an answer in a window: its button may be far below the form."""
-        show_page(self._parent, "Why", page_of([answer]))
+        show_page(self._parent, tr("Why"), page_of([answer]))
 
     def _answer_rows(self, found: Mapping[str, Any]) -> list[Any]:
         call = found["call"]
-        asked = f"{call['source']} → {_named(call.get('target', ''))}"
+        asked = arrow(call["source"], _named(call.get("target", "")))
         words = f"{call['service']}{call.get('argument', '')}"
         rows = [
             action_row(
-                f"{_ANSWERS.get(found['decision'], found['decision'])}: {words}, {asked}",
+                tr(
+                    "{answer}: {call}, {sides}",
+                    answer=_ANSWERS.get(found["decision"], found["decision"]),
+                    call=words,
+                    sides=asked,
+                ),
                 str(found["reason"] or ""),
             )
         ]
         record = found.get("record")
         if record:
             rows.append(
-                self._line("The record's line", record["where"], record["reason"])
+                self._line(tr("The record's line"), record["where"], record["reason"])
             )
         if found["file"]:
             place = f"{found['file']}:{found['line']}"
-            rows.append(self._line("The deciding line", place, ""))
+            rows.append(self._line(tr("The deciding line"), place, ""))
         rows += [
-            action_row("An error in the rules", str(problem.get("message")))
+            action_row(tr("An error in the rules"), str(problem.get("message")))
             for problem in found["problems"]
         ]
         if found["flip"]:
             rows.append(_flip(found["flip"]))
         elif found["decision"] != "deny" or not record:
-            rows.append(action_row("No single line reverses it", ""))
+            rows.append(action_row(tr("No single line reverses it"), ""))
         misses = [one for one in found["misses"] if one["column"] != "service"]
         for miss in misses[:_ROWS]:
-            title = f"Does not match: {miss['column']}: {miss['why']}"
+            title = tr(
+                "Does not match: {column}: {why}",
+                column=miss["column"],
+                why=miss["why"],
+            )
             place = f"{miss['file']}:{miss['line']}"
             rows.append(self._line(title, place, str(miss["rule"])))
         return rows
@@ -205,7 +223,7 @@ class PolicyPage:
         place = Path(where.split(":", 1)[0])
         if place.is_absolute() and place.is_file() and self._actions.may_edit(place):
             edit = partial(self._actions.open_file, place)
-            row.add_suffix(button("Edit", edit, about=place.name))
+            row.add_suffix(button(tr("Edit"), edit, about=place.name))
         return row
 
     # -- the picture --------------------------------------------------------------
@@ -215,13 +233,19 @@ class PolicyPage:
         self._flows = msgspec.convert(flows, list[GraphFlow])
         graph = PolicyGraph(self._flows, self._colours, self._show_calls)
         boxes = {name for flow in self._flows for name in (flow.source, flow.box)}
-        title = "What is permitted"
+        title = tr("What is permitted")
         if len(boxes) > graph.count:
-            title += f": {graph.count} of {len(boxes)} sandboxes, with the most arrows"
+            title = tr(
+                "What is permitted: {shown} of {all} sandboxes, with the most arrows",
+                shown=graph.count,
+                all=len(boxes),
+            )
         made = group(title, [])
         made.set_description(
-            "Solid: some calls are allowed. Dashed: you are asked about all. "
-            "Choose a box or an arrow."
+            tr(
+                "Solid: some calls are allowed. Dashed: you are asked about all. "
+                "Choose a box or an arrow."
+            )
         )
         made.add(graph.widget)
         self._picture.set_child(made)
@@ -230,18 +254,23 @@ class PolicyPage:
         """Show the calls of a box, or of an arrow, as rows."""
         if target:
             found = [f for f in self._flows if (f.source, f.box) == (source, target)]
-            title = f"{_named(source)} → {_named(target)}"
+            title = arrow(_named(source), _named(target))
         else:
             found = [f for f in self._flows if source in {f.source, f.box}]
-            title = f"Calls of {_named(source)}, and to it"
+            title = tr("Calls of {name}, and to it", name=_named(source))
         rows = [self._flow_row(flow) for flow in found[:_ROWS]]
         if len(found) > _ROWS:
-            rows.append(action_row(f"and {len(found) - _ROWS} more", ""))
-        self._calls.set_child(group(title, rows, "None is permitted."))
+            rows.append(
+                action_row(
+                    trn("and {number} more", "and {number} more", len(found) - _ROWS),
+                    "",
+                )
+            )
+        self._calls.set_child(group(title, rows, tr("No call is permitted.")))
 
     def _flow_row(self, flow: GraphFlow) -> Any:
-        about = " · ".join(filter(None, (_named(flow.verdict), flow.told, flow.where)))
-        title = f"{flow.source} → {_named(flow.target)}: {flow.service}"
+        about = joined(" · ", (_named(flow.verdict), flow.told, flow.where))
+        title = joined(": ", (arrow(flow.source, _named(flow.target)), flow.service))
         row = action_row(title, about)
         if flow.service.startswith("vitrail."):
             service, _, argument = flow.service.partition("+")
@@ -249,7 +278,7 @@ class PolicyPage:
             asked = (service, argument, flow.source, _word(target))
             row.add_suffix(
                 button(
-                    "Why?",
+                    tr("Why?"),
                     partial(self._explain, self._show_why, *asked, facts=flow.told),
                     about=title,
                 )
@@ -258,28 +287,41 @@ class PolicyPage:
 
 
 def _flip(flip: Mapping[str, Any]) -> Any:
-    before = f"before {flip['before']}" if flip["before"] else "to any file of rules"
     line = str(flip["rule"])
+    where = (
+        tr("Add it before {place}.", place=str(flip["before"]))
+        if flip["before"]
+        else tr("Add it to any file of rules.")
+    )
     return action_row(
-        f"This line would reverse it ({flip['decision']})",
-        f"{line}\nAdd it {before}.",
-        button("Copy", partial(copy_text, line), about="the line"),
+        tr("This line would reverse it ({decision})", decision=known(flip["decision"])),
+        joined("\n", (line, where)),
+        button(tr("Copy"), partial(copy_text, line), about=tr("the line")),
     )
 
 
 def _named(name: str) -> str:
     """Return a target, or a verdict, in words."""
     if name in {YOU, "@adminvm"}:
-        return DESKTOP
+        return tr("you")
     words = {
-        "allow": "allowed",
-        "ask": "asks you",
-        "": "no target",
-        NO_TARGET: "no target",
+        "allow": tr("allowed"),
+        "ask": tr("asks you"),
+        "": tr("no target"),
+        NO_TARGET: tr("no target"),
     }
     if name.startswith("@dispvm:"):
-        return f"a new {name.removeprefix('@dispvm:')}"
+        return tr("a new {name}", name=name.removeprefix("@dispvm:"))
     return words.get(name, name)
+
+
+def arrow(source: str, target: str) -> Words:
+    """Return the two sides of a call."""
+    return tr("{source} → {target}", source=source, target=target)
+
+
+def _target_words(target: str) -> str:
+    return tr("you") if target == DESKTOP else target
 
 
 def _word(target: str) -> str:
@@ -290,7 +332,7 @@ def _choice(words: Sequence[str], name: str) -> Any:
     """Return a list of words with a search, as there may be hundreds."""
     builder = Gtk.Builder.new_from_string(_SEARCHED, -1)
     found = builder.get_object("choice")
-    found.set_model(Gtk.StringList.new(list(words) or ["none"]))
+    found.set_model(Gtk.StringList.new(list(words) or [tr("no sandbox")]))
     found.set_valign(Gtk.Align.CENTER)
     name_control(found, name)
     return found

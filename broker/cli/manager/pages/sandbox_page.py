@@ -27,6 +27,7 @@ from broker.cli.manager.widgets import (
     page_of,
     square,
 )
+from broker.cli.manager.words import begun, joined, known, tr, trn
 from broker.cli.sandboxes.settings import SETTINGS, Setting, shown, words_of
 from broker.ipc.control.api import SandboxStatus
 from policy.records.model import Record
@@ -53,12 +54,14 @@ def sandbox_page(
     if record is not None:
         groups.append(_settings(record, actions))
     if row.broken:
-        groups.append(group("Its record has an error", [action_row(row.broken, "")]))
+        groups.append(
+            group(tr("Its record has an error"), [action_row(row.broken, "")])
+        )
     groups.append(
         group(
-            "What it may do",
+            tr("What it may do"),
             [_permission(row, one, actions) for one in details.permissions],
-            "Nothing is known of it while its record has an error.",
+            tr("Nothing is known of it while its record has an error."),
         )
     )
     if record is not None:
@@ -68,7 +71,7 @@ def sandbox_page(
 
 
 def _state(row: SandboxRow, actions: SandboxActions) -> Any:
-    words = [row.state, memory_words(row.memory)]
+    words = [known(row.state), memory_words(row.memory)]
     status = row.status
     if status is not None:
         words += [program.name for program in status.programs[:5]]
@@ -81,18 +84,22 @@ def _state(row: SandboxRow, actions: SandboxActions) -> Any:
     )
     usable = not row.broken
     rows = (
-        ("Start", usable and not runs, partial(actions.start, "menu", "start", name)),
-        ("Terminal", usable, partial(actions.start, "menu", "terminal", name)),
-        ("Shell", runs, partial(actions.shell, name)),
-        ("Files", usable, partial(actions.start, "menu", "files", name)),
-        ("Output", True, partial(actions.logs, name)),
-        ("Activity", True, partial(actions.activity, name)),
-        ("Stop", runs, partial(actions.start, "menu", "stop", name)),
+        (
+            tr("Start"),
+            usable and not runs,
+            partial(actions.start, "menu", "start", name),
+        ),
+        (tr("Terminal"), usable, partial(actions.start, "menu", "terminal", name)),
+        (tr("Shell"), runs, partial(actions.shell, name)),
+        (tr("Files"), usable, partial(actions.start, "menu", "files", name)),
+        (tr("Output"), True, partial(actions.logs, name)),
+        (tr("Activity"), True, partial(actions.activity, name)),
+        (tr("Stop"), runs, partial(actions.start, "menu", "stop", name)),
     )
     for text, possible, clicked in rows:
         if possible:
             buttons.append(button(text, clicked, about=name))
-    state = action_row(" · ".join(filter(None, words)), "")
+    state = action_row(joined(" · ", words), "")
     # A row of their own: beside seven buttons the state had no room.
     actions_row = Adw.PreferencesRow(child=buttons, activatable=False)
     return group(row.title, [state, actions_row])
@@ -113,7 +120,7 @@ def _permission(row: SandboxRow, one: PermissionRow, actions: SandboxActions) ->
         setting = one.permission.setting
         made.add_suffix(
             choice(
-                f"{title} of {row.name}",
+                tr("{what} of {name}", what=title, name=row.name),
                 one.values,
                 one.value,
                 lambda value: actions.change(row.record, setting, value, one.value),
@@ -123,9 +130,9 @@ def _permission(row: SandboxRow, one: PermissionRow, actions: SandboxActions) ->
         place = Path(one.where.rsplit(":", 2)[0])
         if place.is_absolute() and os.access(place, os.W_OK):
             made.add_suffix(
-                button("Edit rules", lambda: actions.open_file(place), about=title)
+                button(tr("Edit rules"), lambda: actions.open_file(place), about=title)
             )
-        made.set_tooltip_text(f"{one.where}\n{one.fixed}")
+        made.set_tooltip_text(joined("\n", (one.where, one.fixed)))
     return made
 
 
@@ -136,21 +143,23 @@ def _settings(record: Record, actions: SandboxActions) -> Any:
         if setting.key.startswith("launch.") and setting.key not in record.values:
             continue
         rows.append(_setting(record, name, setting, actions))
-    return group("Settings", rows)
+    return group(tr("Settings"), rows)
 
 
 def _setting(
     record: Record, name: str, setting: Setting, actions: SandboxActions
 ) -> Any:
     value = shown(setting, record)
-    where = record.places.get(setting.key) or "default"
-    text = f"{setting.help} · {short_place(where)}"
-    made = action_row(name.capitalize(), text)
+    where = record.places.get(setting.key)
+    place = short_place(where) if where else tr("default")
+    said = known(name)
+    title = tr("{what} of {name}", what=said, name=record.name)
+    made = action_row(begun(said), joined(" · ", (tr(setting.help), place)))
     values = words_of(setting) or (MEMORY if name == "memory" else ())
     if values:
         made.add_suffix(
             choice(
-                f"{name} of {record.name}",
+                title,
                 values,
                 value,
                 lambda word: actions.change(record.name, name, word, value),
@@ -161,7 +170,7 @@ def _setting(
     entry = Gtk.Entry(text=value, valign=Gtk.Align.CENTER)
     entry.set_width_chars(6 if values else 16)
     entry.set_max_width_chars(6 if values else 16)
-    name_control(entry, f"{name} of {record.name}")
+    name_control(entry, title)
     entry.connect(
         "activate",
         lambda one: actions.change(record.name, name, one.get_text(), value),
@@ -173,38 +182,44 @@ def _setting(
 def _record(
     record: Record, row: SandboxRow, details: SandboxDetails, actions: SandboxActions
 ) -> Any:
-    edit = button("Edit", lambda: actions.open_file(record.source), about="record")
-    file = action_row("Record", str(record.source))
+    edit = button(
+        tr("Edit"), lambda: actions.open_file(record.source), about=tr("record")
+    )
+    file = action_row(tr("Record"), str(record.source))
     file.add_suffix(edit)
-    copy = action_row("Clone", "A new sandbox with the same record.")
+    copy = action_row(tr("Clone"), tr("A new sandbox with the same record."))
     kept = details.home is not None
     copy.add_suffix(
         button(
-            "Clone…", lambda: actions.clone(record.name, home=kept), about=record.name
+            tr("Clone…"),
+            lambda: actions.clone(record.name, home=kept),
+            about=record.name,
         )
     )
-    gone = action_row("Remove this sandbox", "Its home goes with it, if it has one.")
+    gone = action_row(
+        tr("Remove this sandbox"), tr("Its home goes with it, if it has one.")
+    )
     gone.add_suffix(
         button(
-            "Remove…",
+            tr("Remove…"),
             lambda: actions.remove(record.name),
             "destructive-action",
             about=row.name,
         )
     )
-    return group("Record", [file, copy, gone])
+    return group(tr("Record"), [file, copy, gone])
 
 
 def network_and_image(status: SandboxStatus) -> list[str]:
     """Return the traffic of a sandbox and the age of its image in words, if it has them."""
-    words = []
+    words: list[str] = []
     network = status.network
     if network is not None and network.flows:
         rate = network.rate_from_sandbox + network.rate_to_sandbox
-        flows = render.count(network.flows, "flow")
-        words.append(f"{flows}, {render.size(int(rate))}/s")
+        flows = trn("{number} flow", "{number} flows", network.flows)
+        words.append(joined(", ", (flows, f"{render.size(int(rate))}/s")))
     if status.image_age:
-        words.append(f"image of {age_text(status.image_age)}")
+        words.append(tr("image of {age}", age=age_text(status.image_age)))
     return words
 
 
@@ -218,13 +233,13 @@ def sandbox_line(row: SandboxRow, start_or_stop: Callable[[], None]) -> Any:
     names.append(label(row.name, "heading"))
     words = (
         row.title if row.title != row.name else "",
-        row.state,
+        known(row.state),
         memory_words(row.memory),
         *(network_and_image(row.status) if row.status is not None else ()),
     )
-    names.append(label(" · ".join(filter(None, words)), "dim-label"))
+    names.append(label(joined(" · ", words), "dim-label"))
     line.append(names)
     if not row.broken:
-        text = "Start" if row.status is None else "Stop"
+        text = tr("Start") if row.status is None else tr("Stop")
         line.append(button(text, start_or_stop, about=row.name))
     return line

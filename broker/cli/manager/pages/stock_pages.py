@@ -18,6 +18,7 @@ from broker.cli.manager.widgets import (
     memory_words,
     page_of,
 )
+from broker.cli.manager.words import joined, tr, trn
 
 _DAY = 86400
 
@@ -26,19 +27,19 @@ def backups_page(homes: Sequence[Mapping[str, Any]], actions: SandboxActions) ->
     """Return the homes of ``brokerctl sandbox list --json``, with their copies."""
     groups = [
         group(
-            "Backups",
+            tr("Backups"),
             [
                 action_row(
-                    "Import a backup",
-                    "Make a sandbox of a file that 'Back up' wrote.",
-                    button("Import…", actions.import_backup),
+                    tr("Import a backup"),
+                    tr("Make a sandbox of a file that 'Back up' wrote."),
+                    button(tr("Import…"), actions.import_backup),
                 )
             ],
         )
     ]
     groups += [
         group(
-            f"{one['name']}{_state(one)}",
+            _title(one),
             home_rows(
                 str(one["name"]),
                 HomeFacts(int(one["used"]), tuple(map(str, one["snapshots"]))),
@@ -48,15 +49,20 @@ def backups_page(homes: Sequence[Mapping[str, Any]], actions: SandboxActions) ->
         for one in homes
     ]
     if not homes:
-        text = "No sandbox has a home. The first run of one of class 'persistent' makes it."
-        groups.append(group("Homes", [], text))
+        text = tr(
+            "No sandbox has a home. The first run of a sandbox of class 'persistent' makes "
+            "it."
+        )
+        groups.append(group(tr("Homes"), [], text))
     return page_of(groups)
 
 
-def _state(one: Mapping[str, Any]) -> str:
+def _title(one: Mapping[str, Any]) -> str:
+    """Return the name of a home, and why little can be done with it."""
+    name = str(one["name"])
     if one["in_use"]:
-        return " — runs; stop it to copy or change its home"
-    return "" if one["record"] else " — has no record"
+        return tr("{name} — runs; stop it to copy or change its home", name=name)
+    return name if one["record"] else tr("{name} — has no record", name=name)
 
 
 class ImagesPage:
@@ -72,51 +78,68 @@ class ImagesPage:
         self._parent = parent
         self._verbs = verbs
         all_of_them = action_row(
-            "All images",
-            "Build every image again from the current packages; minutes for each.",
-            button("Rebuild all…", self._rebuild),
+            tr("All images"),
+            tr("Build every image again from the current packages; minutes for each."),
+            button(tr("Rebuild all…"), self._rebuild),
         )
         weekly = action_row(
-            "Weekly rebuild",
-            "A timer of systemd builds all images again each week.",
-            button("Turn on", partial(self._timer, "on"), about="weekly rebuild"),
-            button("Turn off", partial(self._timer, "off"), about="weekly rebuild"),
+            tr("Weekly rebuild"),
+            tr("A timer of systemd builds all images again each week."),
+            button(
+                tr("Turn on"), partial(self._timer, "on"), about=tr("weekly rebuild")
+            ),
+            button(
+                tr("Turn off"), partial(self._timer, "off"), about=tr("weekly rebuild")
+            ),
         )
         rows = [self._row(one, users.get(str(one["name"]), ())) for one in images]
-        empty = (
+        empty = tr(
             "There is no image. The first start of a micro VM builds the one it needs."
         )
         self.widget = page_of(
-            [group("Updates", [all_of_them, weekly]), group("Images", rows, empty)]
+            [
+                group(tr("Updates"), [all_of_them, weekly]),
+                group(tr("Images"), rows, empty),
+            ]
         )
 
     def _row(self, one: Mapping[str, Any], users: Sequence[str]) -> Any:
         name = str(one["name"])
-        age = float(one["age_seconds"]) / _DAY
+        age = round(float(one["age_seconds"]) / _DAY)
         facts = [
             str(one["suite"]),
-            f"built {age:.0f} days ago" if age >= 1 else "built today",
+            trn("built {number} day ago", "built {number} days ago", age)
+            if age
+            else tr("built today"),
             memory_words(int(one["bytes"])),
-            f"kernel {one['kernel']}",
-            f"{len(one['packages'])} packages chosen",
-            f"used by {', '.join(users)}" if users else "used by no record",
+            tr("kernel {version}", version=str(one["kernel"])),
+            trn(
+                "{number} package chosen",
+                "{number} packages chosen",
+                len(one["packages"]),
+            ),
+            tr("used by {name}", name=", ".join(users))
+            if users
+            else tr("used by no record"),
         ]
         return action_row(
             name,
-            " · ".join(facts),
-            button("Roll back…", partial(self._roll_back, name), about=name),
-            button("Remove…", partial(self._remove, name, users), about=name),
+            joined(" · ", facts),
+            button(tr("Roll back…"), partial(self._roll_back, name), about=name),
+            button(tr("Remove…"), partial(self._remove, name, users), about=name),
         )
 
     def _rebuild(self) -> None:
         ask(
             self._parent,
-            "Rebuild all images?",
-            "Packages are fetched, and each image is built again. The former version of "
-            "each stays for 'Roll back'; the version before that would be lost. Running "
-            "machines keep the image that they have.",
-            "Rebuild",
-            lambda: self._verbs.run("image", "rebuild", title="rebuild all images"),
+            tr("Rebuild all images?"),
+            tr(
+                "Packages are fetched, and each image is built again. The former version "
+                "of each stays for 'Roll back'; the version before that would be lost. "
+                "Running machines keep the image that they have."
+            ),
+            tr("Rebuild"),
+            lambda: self._verbs.run("image", "rebuild", title=tr("rebuild all images")),
         )
 
     def _timer(self, state: str) -> None:
@@ -125,25 +148,35 @@ class ImagesPage:
     def _roll_back(self, name: str) -> None:
         ask(
             self._parent,
-            f"Roll back {name}?",
-            f"New machines use the version of '{name}' that the last build replaced. "
-            "Nothing is lost: a second 'Roll back' exchanges them again.",
-            "Roll back",
+            tr("Roll back {name}?", name=name),
+            tr(
+                "New machines use the version of '{name}' that the last build replaced. "
+                "Nothing is lost: a second 'Roll back' exchanges them again.",
+                name=name,
+            ),
+            tr("Roll back"),
             lambda: self._verbs.run("image", "rollback", name),
         )
 
     def _remove(self, name: str, users: Sequence[str]) -> None:
         needed = (
-            f" {', '.join(users)} cannot start until it is built again, which takes minutes."
+            tr(
+                "{names} cannot start until it is built again, which takes minutes.",
+                names=", ".join(users),
+            )
             if users
-            else " No record uses it."
+            else tr("No record uses it.")
         )
         ask(
             self._parent,
-            f"Remove image {name}?",
-            f"This would be lost: the image '{name}' and its former version.{needed} "
-            "Running machines keep it until they stop.",
-            "Remove",
+            tr("Remove image {name}?", name=name),
+            tr(
+                "This would be lost: the image '{name}' and its former version. {needed} "
+                "Running machines keep it until they stop.",
+                name=name,
+                needed=needed,
+            ),
+            tr("Remove"),
             lambda: self._verbs.run("image", "remove", name),
             lossy=True,
         )

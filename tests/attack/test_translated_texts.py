@@ -1,0 +1,250 @@
+"""Texts in another language: what a sandbox sends stays what it is in English."""
+
+from __future__ import annotations
+
+import re
+import string
+from dataclasses import dataclass
+
+import pytest
+
+from broker.cli.manager import words as manager_words
+from broker.cli.manager.words import ManagerText, joined, shown, tr
+from broker.core.language.catalogue import RIGHT_TO_LEFT, Catalogue
+from broker.core.question import Keep
+from broker.helpers.prompt import paint, translation
+from broker.helpers.prompt.description import describe, hint
+from broker.helpers.prompt.dialog import (
+    LINE_CHARACTERS,
+    WORD,
+    Dialog,
+    claims,
+    keep_words,
+    lay_out,
+    text_rows,
+)
+from broker.helpers.prompt.phrases import PHRASES, REMEMBERED, TITLES, request_of
+from broker.helpers.prompt.translation import trn
+from docs.print_catalogues import catalogues
+from policy.rules import wording
+from policy.rules.engine import PolicyCall
+from tests.kit.prompting import MANY, question
+
+ISOLATE, END = "\u2068", "\u2069"
+LEFT, RIGHT = "\u200e", "\u200f"
+LANGUAGES = sorted(path.stem for domain, path in catalogues() if domain == "dialog")
+REORDER = "\u202eevil\u2069\u2066"
+
+
+@pytest.fixture
+def speak(monkeypatch):
+    """Have the dialog and the manager speak a language."""
+
+    def choose(language):
+        monkeypatch.setattr(translation, "_catalogue", Catalogue("dialog", [language]))
+        manager = Catalogue("manager", [language])
+        monkeypatch.setattr(manager_words, "catalogue", manager)
+
+    return choose
+
+
+# -- the manager ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("language", ["en", "de", "ar"])
+@pytest.mark.parametrize("name", ["work", "\u05d0\u05d1\u05d2", REORDER, "a\u061cb"])
+def test_no_name_reorders_the_sentence_that_it_stands_in(speak, language, name):
+    speak(language)
+    text = shown(tr("Remove {name}?", name=name))
+    found = re.search(f"{ISOLATE}(.*?){END}", text)
+    if language == "ar" or "\u05d0" in name:
+        assert found is not None
+        inside = found[1]
+        assert text.count(ISOLATE) == text.count(END) == 1
+    else:
+        inside = text
+        assert ISOLATE not in text
+    assert not set(inside) & {ISOLATE, END, "\u2066", "\u202e", "\u061c"}
+
+
+def test_a_text_that_was_made_otherwise_is_escaped_with_its_isolates(speak):
+    speak("ar")
+    assert shown(f"{tr('Remove {name}?', name='work')} now").count("\\u2068") == 1
+    assert shown(REORDER) == "\\u202eevil\\u2069\\u2066"
+
+
+def test_parts_that_are_joined_are_isolated_from_each_other(speak):
+    speak("ar")
+    text = shown(joined(" · ", ("work", "", REORDER)))
+    work, evil = f"{ISOLATE}work{END}", f"{ISOLATE}\\u202eevil\\u2069\\u2066{END}"
+    assert text == f"{RIGHT}{work} · {evil}"
+
+
+@pytest.mark.parametrize(("language", "mark"), [("ar", RIGHT), ("de", LEFT)])
+def test_no_name_at_the_beginning_of_a_sentence_turns_it_around(speak, language, mark):
+    """Pango takes the direction of a line from its first letter, in an isolate, too."""
+    speak(language)
+    name = "work" if language == "ar" else "\u05d0\u05d1"
+    for text in (
+        tr("{name} wants {request}", name=name, request="x\ny"),
+        joined(" · ", (name, "stopped")),
+        joined("\n", (name, "stopped", name)),
+    ):
+        assert all(line.startswith(mark) for line in shown(text).split("\n"))
+    assert mark not in shown(name)
+
+
+def test_what_gtk_gets_is_a_plain_string():
+    """PyGObject makes no value of a property from a subclass."""
+    assert type(shown(ManagerText("x"))) is str
+
+
+# -- the dialog -------------------------------------------------------------------
+
+
+def test_the_phrases_are_those_of_the_policy():
+    wanted = {words.partition(" | ")[0] for words in wording._WORDS.values()}
+    assert set(PHRASES) == wanted
+    titles = {
+        title
+        for words in wording._WORDS.values()
+        for title in words.partition(" | ")[2].split(", ")
+    } - {"", "none"}
+    titles |= {*wording._STATED.split(", ")}
+    titles |= {title for _, claims in wording._TOLD.values() for title in claims}
+    assert set(TITLES) == titles
+    kept = {wording.remembered(PolicyCall(s, "+x", "a", "b")) for s in SERVICES}
+    kept |= {
+        wording.remembered(PolicyCall("vitrail.OpenURL", "+", "a", "b", host="h")),
+        wording.remembered(PolicyCall("vitrail.OpenFile", "+", "a", "b", mime="m/n")),
+        wording.remembered(PolicyCall("vitrail.ClipboardPaste", "+", "a", "b"), "drag"),
+    }
+    assert set(REMEMBERED) == kept - {""}
+
+
+SERVICES = {form.partition(" ")[0] for form in wording._WORDS}
+
+
+@dataclass
+class Values(dict):
+    """A value for each name of a phrase."""
+
+    value: str
+
+    def __missing__(self, name):
+        return self.value
+
+
+HASHED = f"a service known only by its hash ({'0a' * 8}...)"
+
+
+@pytest.mark.parametrize(
+    "value", ["git.example.test", "to", "+x{name}%s\\x20in", "a.b"]
+)
+@pytest.mark.parametrize("phrase", PHRASES)
+def test_each_request_is_said_in_each_language_with_its_value(speak, phrase, value):
+    words = phrase.format_map(Values(value))
+    speak("en")
+    assert request_of(words) == words
+    fields = [name for _, name, _, _ in string.Formatter().parse(phrase) if name]
+    for language in LANGUAGES:
+        speak(language)
+        told = request_of(words)
+        assert told != words
+        assert told.count(value) >= len(fields)
+
+
+def test_a_party_without_a_name_and_a_key_of_another_sandbox(speak):
+    for words in (
+        f"to sign in to {HASHED} with your security key",
+        "to use an ssh key of vault",
+    ):
+        speak("en")
+        assert request_of(words) == words
+    speak("de")
+    assert request_of("to use an ssh key of vault").endswith("von vault")
+    told = request_of(f"to sign in to {HASHED} with your security key")
+    assert "0a0a" in told
+    assert "hash (" not in told
+
+
+@pytest.mark.parametrize(
+    "words", ["to play sound, and more", "to print on a b", "x to play sound", "", "to"]
+)
+def test_words_that_are_no_phrase_are_shown_as_they_are(speak, words):
+    speak("de")
+    assert request_of(words) == words
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_claim_is_marked_as_one(speak, language):
+    speak(language)
+    lines = claims(question(details=(("size", "4"), ("size, it says", "4"))))
+    known, claimed = lines[-2:]
+    assert claimed.startswith(known.partition(":")[0] + ",")
+    assert claimed != known
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_word_is_the_same_in_each_language(speak, language):
+    """The guard's tests are of this word, and every layout of keys can type it."""
+    speak(language)
+    dialog = Dialog(question())
+    assert f" {WORD}" in hint(dialog, armed=True, waits=False)
+    assert WORD == "allow"
+    dialog.guard.visible(0.0)
+    dialog.guard.focus(0.0, held=True)
+    dialog.shown(dialog.rests(5.0))
+    for code, char in enumerate(translation.tr("Allow").lower()):
+        dialog.key(code, char, char, 5.0)
+        dialog.key_up(code, 5.0)
+    assert dialog.shown(dialog.rests(9.0)) is None
+
+
+@pytest.mark.parametrize("language", ["en", *LANGUAGES])
+def test_the_texts_have_room_in_the_dialog(speak, language):
+    """With the font that the package depends on; a longer text would be cut."""
+    speak(language)
+    layout = lay_out(MANY)
+    allow, time, phrase = layout.allow.width, 150, layout.phrase.width - 150
+    for words, size, bold, room in (
+        (translation.tr("Allow"), 16, True, allow),
+        (translation.tr("Deny"), 16, True, allow),
+        (translation.tr("denied in {seconds} s", seconds=120), 13, False, time),
+        (translation.tr("keys: Left, Right"), 13, False, 120),
+        (trn("{number} more: scroll", "{number} more: scroll", 99), 13, False, 180),
+        (translation.tr("No phrase: brokerctl prompt phrase"), 15, True, phrase),
+    ):
+        assert paint.font(size, bold=bold).getlength(words) <= room, words
+    dialog = Dialog(MANY)
+    for armed in (True, False):
+        for waits in (True, False):
+            for early in (True, False):
+                dialog.early = early
+                words = hint(dialog, armed=armed, waits=waits)
+                # Drawn smaller where it is longer than in English.
+                assert paint.fitting(words, 13, layout.hint.width) >= 11, words
+    for keep in Keep:
+        assert len(keep_words(MANY, keep)) < 2 * LINE_CHARACTERS
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("phrase", PHRASES)
+def test_a_request_takes_few_rows(speak, language, phrase):
+    speak(language)
+    asked = question(words=phrase.format_map(Values("x")))
+    assert sum(is_request for _, is_request in text_rows(asked)) <= 2
+
+
+def test_the_dialog_has_no_language_from_right_to_left():
+    """Its drawing does not order such texts; these users read English."""
+    assert not {*LANGUAGES} & RIGHT_TO_LEFT
+    assert Catalogue("dialog", ["ar"]).language == "en"
+
+
+def test_a_screen_reader_reads_what_is_drawn(speak):
+    speak("de")
+    words = describe(Dialog(question()), 0.0)
+    assert words.title == "Vitrail fragt wegen work"
+    assert words.lines[0] == "work möchte Ihr Mikrofon abhören."
+    assert words.hint.startswith("Warten Sie")
