@@ -11,6 +11,14 @@ import runpy
 import sys
 from pathlib import Path
 
+_WITHOUT_TLS = frozenset({"broker.programs.authority", "broker.programs.fork_server"})
+"""They import trio first of all.  Brokers leave TLS out themselves (``programs.start``)."""
+
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
-    runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+    module = sys.argv.pop(1)
+    if module in _WITHOUT_TLS:
+        from broker.net.without_tls import leave_out_tls
+
+        leave_out_tls()
+    runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -52,6 +52,7 @@ from broker.core.paths import find_paths
 from broker.core.stderr_log import log_stderr
 from broker.helpers.apart import read_compiled
 from broker.helpers.process.hardening import harden_authority
+from broker.helpers.process.memory import release_heap
 from broker.helpers.process.process_name import run_and_exit, set_name
 from broker.ipc import authority as m
 from broker.ipc import event_loop
@@ -152,6 +153,7 @@ async def _serve(
                 save_record(options.paths.state, record)
                 hold_runtime(options.paths.runtime)
                 await parts.authority.lockdown.take_kept()
+                release_heap()
 
             attended = _Attended(links, role, broker, parts, control)
             last = await attended.run()

@@ -23,12 +23,14 @@ from broker.core.escape import displayed
 from broker.core.paths import find_paths
 from broker.helpers.fork_command import UNJAILED, command, variables
 from broker.helpers.process.fork_handle import ForkServerHandle
+from broker.helpers.process.memory import release_heap
 from broker.helpers.process.popen import Process, our_program, start_process
 from broker.helpers.service_manager import report, take_address
 from broker.host_and_viewer.authority_handle import AuthorityHandle
 from broker.ipc.fork_server import ForkServerModule
 from broker.net.activation import VARIABLES, take_activated
 from broker.net.refused_descriptors import refuse_descriptors
+from broker.net.without_tls import leave_out_tls
 
 Forks = Mapping[str, ForkServerHandle]
 """The fork server of helpers, for the clients that order each of ``_FORKED``.
@@ -136,6 +138,7 @@ def _run(
     compositor: str,
 ) -> None:
     """Prepare and run a broker: authority, helpers, and then its part."""
+    leave_out_tls()
     if os.geteuid() == 0:
         raise SetupError(
             "the broker must not run as root, and does not need to",
@@ -171,6 +174,7 @@ def _run(
     authority = _start_authority(role, options, helpers.authority_filter)
 
     def ready() -> None:
+        release_heap()
         if role == "host":
             # A viewer is confined, and orders it.
             report("READY=1")

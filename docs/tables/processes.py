@@ -99,7 +99,7 @@ PROGRAMS = (
         "vitrail-local, host",
         ("broker.programs.local", "broker.programs.local_host"),
         USER,
-        290,
+        305,
         34_860,
         21_180,
         without=(
@@ -112,7 +112,7 @@ PROGRAMS = (
         "vitrail-host",
         ("broker.programs.host",),
         USER,
-        281,
+        296,
         35_900,
         22_060,
         linked=True,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,15 @@ class ProcessMemory:
     """The part that no other process has mapped."""
     proportional: int = 0
     """Shared pages divided by the number of processes that have them (Pss)."""
+
+
+def release_heap() -> None:
+    """Give pages that imports and the start have left free back to the kernel.
+
+    Half a megabyte of a broker's process, between objects that stay (malloc_trim(3)).
+    """
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def read_memory(pid: int) -> ProcessMemory:
