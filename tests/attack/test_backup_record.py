@@ -14,7 +14,8 @@ from click.testing import CliRunner
 
 from broker.cli.homes.backups import backup as backups
 from broker.cli.homes.backups.backup_record import reaching_keys
-from broker.cli.policy.records import EXAMPLES
+from broker.cli.policy.records import EXAMPLES, hint_for_unknown
+from broker.cli.run.connect import offline_paths
 from broker.cli.sandboxes.state import command
 from broker.core.names import SandboxName
 from broker.host.homes.store import DISK, TREE, HomeStore
@@ -227,6 +228,9 @@ async def test_a_record_that_is_not_used_says_how_to_use_it(home, head):
     (kept,) = (home / "config").rglob("again.toml.imported")
     assert ("--trust-record" in output) is head.startswith("tags")
     assert f"mv {kept} " in output
+    # And so does a verb that does not find it; the rules are those of the machine.
+    assert f"mv {kept} " in hint_for_unknown("again", (), offline_paths())
+    assert "copy 40-again.policy" in output
 
 
 async def test_a_record_that_was_set_aside_goes_with_the_sandbox(home):

@@ -70,7 +70,7 @@ async def killed_build(paths, at):
 
 
 async def test_equal_packages_give_equal_bytes_even_after_a_killed_build(paths):
-    await killed_build(paths, b"extracting archives")
+    await killed_build(paths, b"unpacking packages")
     with pytest.raises(SetupError, match="there is no guest image"):
         store.find_image(paths)
     assert ".default.scratch" in contents(paths), "a killed build leaves a note"

@@ -92,6 +92,9 @@ async def test_pending_and_answer(env):
                 ),
             )
         ]
+        for word, allowed in (("yes", True), ("no", False)):
+            assert (await brokerctl("answer", "7", word, env=env)).code == 0
+            assert broker.asked[-1][1].allow is allowed
         broker.questions = []
         none = await brokerctl("pending", env=env)
         assert (none.code, none.out) == (0, "")

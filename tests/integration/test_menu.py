@@ -122,7 +122,7 @@ async def test_the_button_s_build_shows_its_steps_and_why_it_failed():
         async with running("menu", "start", "vm", env=env) as started:
             one = await s.one_with("there is no guest image 'none'")
             await s.click(one, "mend")
-            step = await s.one_with("downloading packages with apt")
+            step = await s.one_with("downloading packages")
             assert step[1] == "Building the image none"
             assert step[2].endswith("\nThis happens once and may take a few minutes.")
             await keep_picture(s, "building.png")

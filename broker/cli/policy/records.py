@@ -23,6 +23,8 @@ from policy.suggestions import did_you_mean, nearest
 if TYPE_CHECKING:
     from policy.tools.linting.sarif import LintFinding
 
+IMPORTED = ".imported"
+"""Ends the name of a backup's record that was not trusted."""
 BROKEN = 3
 """The exit code where rules have an error."""
 EXAMPLES = Path(__file__).parent.parent.parent / "data" / FOLDER
@@ -109,9 +111,21 @@ def copy_example(name: str, paths: Paths) -> str:
     return f"install -D -m 644 -t {target} {example}"
 
 
-def hint_for_unknown(name: str, known: Iterable[str]) -> str:
+def take_imported(record: Path) -> str:
+    """Return the command by which a backup's record that was set aside is used."""
+    kept = shlex.quote(f"{record}{IMPORTED}")
+    return f"mv {kept} {shlex.quote(str(record))} && brokerctl menu refresh"
+
+
+def hint_for_unknown(name: str, known: Iterable[str], paths: Paths) -> str:
     """Return a hint for a name that is not a record: a similar name, or an example."""
     known = sorted(known)
+    place = paths.config[0] / FOLDER / f"{name}.toml"
+    if "/" not in name and place.with_name(f"{place.name}{IMPORTED}").is_file():
+        return (
+            "the record of its backup was not used; if you wrote the backup, run: "
+            f"{take_imported(place)}"
+        )
     examples = sorted(path.stem for path in EXAMPLES.glob("*.toml"))
     if name not in examples:
         near = did_you_mean(name, known)

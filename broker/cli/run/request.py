@@ -241,7 +241,7 @@ def _explained(error: RefusedError, request: RunRequest, paths: Paths) -> Vitrai
     """Return the broker's refusal with hints from the record files."""
     found = read_records(paths)
     if isinstance(error, NotFoundError):
-        hint = hint_for_unknown(request.record, found.records)
+        hint = hint_for_unknown(request.record, found.records, paths)
         return SetupError(error.message, hint=hint)
     problem = found.broken.get(request.record)
     if problem is not None and record_file(error.where) == problem.file:
@@ -291,5 +291,5 @@ def require_record(name: str, paths: Paths) -> None:
     if name not in found.records:
         raise SetupError(
             f"no sandbox and no record is named '{printable(name, 60)}'",
-            hint=hint_for_unknown(name, found.records),
+            hint=hint_for_unknown(name, found.records, paths),
         )

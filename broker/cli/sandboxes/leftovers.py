@@ -8,15 +8,13 @@ from pathlib import Path
 
 from broker.cli import render
 from broker.cli.images.installed import remove_image
+from broker.cli.policy.records import IMPORTED
 from broker.cli.sandboxes.ended_disposables import is_disposable_of
 from broker.cli.sandboxes.presets import is_unchanged, rules_file
 from broker.core.files.trees import disk_usage, remove_tree
 from broker.core.paths import Paths
 from policy.records.folder import FOLDER
 from policy.records.model import Record
-
-IMPORTED = ".imported"
-"""The ending of a record that ``brokerctl sandbox import`` does not put in force."""
 
 
 @dataclass(frozen=True)

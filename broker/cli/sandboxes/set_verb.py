@@ -85,8 +85,8 @@ def record_named(name: str) -> Record:
 
 @click.command("set", context_settings={"ignore_unknown_options": True})
 @click.argument("sandbox", shell_complete=sandboxes)
-@click.argument("setting", shell_complete=_settings)
-@click.argument("values", nargs=-1, required=True, shell_complete=_values)
+@click.argument("setting", required=False, shell_complete=_settings)
+@click.argument("values", nargs=-1, required=False, shell_complete=_values)
 @click.option(
     "--confirm",
     metavar="TIME",
@@ -98,7 +98,7 @@ def record_named(name: str) -> Record:
 @JSON
 def command(
     sandbox: str,
-    setting: str,
+    setting: str | None,
     values: tuple[str, ...],
     *,
     confirm: int | None,
@@ -117,7 +117,15 @@ def command(
     Exit code: 0 changed or unchanged, 1 not changed, 3 not changed because the record
     would have an error.
     """
+    if setting is None:
+        raise click.UsageError(f"SETTING is missing: one of {', '.join(SETTINGS)}")
     chosen = setting_of(setting)  # before anything is read
+    if not values:
+        words = " or ".join(words_of(chosen)) or chosen.help or "a value"
+        raise click.UsageError(
+            f"the value is missing: '{setting}' takes {words}; to see the present one, run "
+            f"'brokerctl get {sandbox} {setting}'"
+        )
     record = record_named(sandbox)
     refuse_other_kinds(setting, chosen, record)
     paths = offline_paths()

@@ -38,6 +38,12 @@ _TRANSLATED: tuple[tuple[str, type[VitrailError], str, str], ...] = (
         _NO_TERMINAL,
     ),
     (
+        "Operation cancelled",
+        RefusedError,
+        "gpg got no passphrase: its dialog was closed, or waited for too long",
+        "type it in gpg's dialog, or specify it with --passphrase-file FILE",
+    ),
+    (
         "no identity matched",
         SetupError,
         "the key of --identity does not open the backup",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import sys
 from pathlib import Path
 
@@ -11,10 +10,10 @@ import rich_click as click
 
 from broker.cli import render
 from broker.cli.homes.backups.backup_record import reaching_keys
-from broker.cli.policy.records import read_records
+from broker.cli.policy.records import IMPORTED, read_records, take_imported
 from broker.cli.run.connect import offline_paths
 from broker.cli.sandboxes.desktop_entry import write_autostart, write_entry
-from broker.cli.sandboxes.leftovers import IMPORTED
+from broker.cli.sandboxes.presets import rules_file
 from broker.core.escape import displayed
 from broker.core.files.replace_file import replace_file, whole_file
 from broker.core.names import SandboxName
@@ -60,6 +59,12 @@ def write_backed_up_record(
         return []
     untrusted_text = re.sub(r'(?m)^name = ".*"$', f'name = "{sandbox}"', untrusted_text)
     record, problems = parse_record(sandbox, path, untrusted_text.encode())
+    rules = rules_file(offline_paths(), sandbox)
+    if not rules.exists():
+        render.note(
+            "a backup has no rules; to have those that 'brokerctl new --for' wrote for the "
+            f"sandbox, copy {rules.name} from where it was, to {rules.parent}"
+        )
     render.note(f"the backup's record:\n{displayed(untrusted_text.rstrip())}")
     if record is None or problems:  # such as a record that inherits from another one
         why = "; ".join(problem.first_line() for problem in problems)
@@ -84,8 +89,6 @@ def _set_aside(place: Path, untrusted_text: str, reason: str) -> list[Path]:
     replace_file(kept, untrusted_text.encode())
     render.note(
         f"the sandbox has its home and no record: the backup's record {reason}; if you "
-        "wrote the backup, run: "
-        f"mv {shlex.quote(str(kept))} {shlex.quote(str(place))} && "
-        "brokerctl menu refresh"
+        f"wrote the backup, run: {take_imported(place)}"
     )
     return []

@@ -61,8 +61,19 @@ any date that follows the archive would change an image whose packages have
 not changed."""
 
 _HOME = "/usr/lib/vitrail"
-# Without mmdebstrap's lines about its hooks and directories.
-_STEP = re.compile(r"I: (?!running |removing )(.*)\.\.\.")
+# Without mmdebstrap's lines about its hooks, directories and keys.
+_STEP = re.compile(r"I: (?!running |removing |finding )(.*)\.\.\.")
+_STEP_WORDS = {
+    "downloading packages with apt": "downloading packages",
+    "extracting archives": "unpacking packages",
+    "installing remaining packages inside the chroot": "installing packages",
+}
+"""Steps of mmdebstrap in the user's words; others are as it says them."""
+_FAILED_PACKAGE = re.compile(
+    r"^dpkg: error processing (?:package|archive) (?:\S*/)?(\S+) [^\n]*:\n ([^\n]+)",
+    re.MULTILINE,
+)
+_LAST_LINES = 200
 # Values that packages draw while they are installed, and that every machine of the
 # image would share.  Not in customize.sh: the agent removes host keys at each start, so
 # an image that was built before needs no new build.
@@ -260,10 +271,10 @@ async def _run_bootstrap(
         with trio.fail_after(limits.IMAGE_BUILD_SECONDS):
             async for line in _lines(read):
                 said.append(line)
-                del said[:-40]
+                del said[:-_LAST_LINES]
                 full = full or says_no_space(line)
                 if step := _STEP.fullmatch(line):
-                    progress(step[1])
+                    progress(_STEP_WORDS.get(step[1], step[1]))
             code = await child.wait()
     except trio.TooSlowError as error:
         raise UpstreamError(
@@ -288,6 +299,12 @@ async def _lines(fd: int) -> AsyncIterator[str]:
                 yield printable(line, 400)
 
 
+def _words_before(said: list[str], failure: str) -> list[str]:
+    """Return the lines before that of a package's failure: what its script wrote."""
+    at = said.index(failure.partition("\n")[0])
+    return [line.strip() for line in said[max(0, at - 5) : at] if line.strip()]
+
+
 def bootstrap_failed(said: list[str]) -> VitrailError:
     """Return the error that mmdebstrap's last lines describe."""
     text = "\n".join(said)
@@ -306,6 +323,12 @@ def bootstrap_failed(said: list[str]) -> VitrailError:
             "by this machine's clock, the package archive's index has expired",
             hint="if the clock is right, choose another mirror with --mirror, or make apt accept "
             'the index (Acquire::Check-Valid-Until "false")',
+        )
+    if failed := _FAILED_PACKAGE.search(text):
+        return UpstreamError(
+            f"the package {failed[1]} cannot be installed in the image: {failed[2][:300]}",
+            hint="leave the package out, or choose another suite with --suite; its own "
+            f"words: {'; '.join(_words_before(said, failed[0]))}",
         )
     errors = [line for line in said if line.startswith(("E: ", "Err:", "W: "))]
     return UpstreamError(

@@ -30,6 +30,16 @@ from broker.core.errors import RefusedError, SetupError, UpstreamError
             "gpg --import",
         ),
         (
+            (
+                "gpg: problem with the agent: Timeout; gpg: error creating passphrase: "
+                "Operation cancelled; gpg: symmetric encryption of '[stdin]' failed: "
+                "Operation cancelled"
+            ),
+            RefusedError,
+            "gpg got no passphrase: its dialog was closed, or waited for too long",
+            "--passphrase-file",
+        ),
+        (
             "gpg: something new",
             UpstreamError,
             "gpg failed; it said: gpg: something new",

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 import pytest
 
-from broker.cli.images.building.build import bootstrap_failed, bootstrap_words
+from broker.cli.images.building.build import (
+    _run_bootstrap,
+    bootstrap_failed,
+    bootstrap_words,
+)
 from broker.core.errors import SetupError, UpstreamError
 from broker.host.images.packages import Archive
 from broker.host.images.store import ImageSpec
@@ -57,6 +62,20 @@ def test_a_name_is_no_expression_of_apt_s(name):
             "network",
         ),
         (["only noise"], UpstreamError, "only noise", "network"),
+        (
+            [
+                "Setting up wonky (1.0) ...",
+                "wonky: no such group",
+                "dpkg: error processing package wonky:amd64 (--configure):",
+                " installed wonky package post-installation script returned 1",
+                "Errors were encountered while processing:",
+                " wonky:amd64",
+                "E: Sub-process env returned an error code (1)",
+            ],
+            UpstreamError,
+            "the package wonky:amd64 cannot be installed in the image: installed wonky",
+            "wonky: no such group",
+        ),
     ],
 )
 def test_failures_name_their_cause(said, kind, text, hint):
@@ -64,3 +83,16 @@ def test_failures_name_their_cause(said, kind, text, hint):
     assert type(error) is kind
     assert text in str(error)
     assert hint in error.hint
+
+
+async def test_steps_are_told_in_the_users_words():
+    lines = (
+        "I: finding correct signed-by value...",
+        "I: downloading packages with apt...",
+        "I: running special hook: copy-in",
+        "I: installing remaining packages inside the chroot...",
+        "I: creating tarball...",
+    )
+    told = []
+    await _run_bootstrap(["printf", "%s\\n", *lines], os.environ, told.append)
+    assert told == ["downloading packages", "installing packages", "creating tarball"]
