@@ -174,7 +174,7 @@ PROGRAMS = (
         ("broker.helpers.mounts.tool", "broker.helpers.mounts.binding"),
         USER,
         15,
-        1_100,
+        1_155,
         620,
     ),
     Program("security key", ("broker.programs.security_key",), USER, 27, 2_500, 1_310),

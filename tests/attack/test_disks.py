@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 import trio
 
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.files.opened_folder import OpenedFolder
-from broker.helpers.mounts import opened
+from broker.helpers.mounts import opened, tool
 from broker.helpers.mounts.opened import open_image
+from broker.helpers.mounts.tool import opened_device
 from broker.host.folders import disks
 from broker.host.folders.disks import Disks, node_of
 from broker.host.launchers.microvm_machine import MicroVmMachine
@@ -41,7 +45,7 @@ def test_only_an_ordinary_file_of_the_users_is_a_disk(home):
     os.mkfifo(home / "fifo")
     (home / "here").mkdir()
     for name in ("fifo", "here"):
-        assert "not an ordinary file" in refused(home, name)
+        assert "neither an ordinary file" in refused(home, name)
     for path in ("/dev/null", "/etc/passwd", "/proc/self/mem"):
         assert "it is a system directory" in refused(home, path)
     assert "hidden directories" in refused(home, ".ssh/id")
@@ -254,3 +258,94 @@ async def test_a_box_has_no_disk(image):
     with pytest.raises(RefusedError, match="only micro VMs"):
         async with Disks().attached(object(), image, write=False):
             pass
+
+
+# -- block devices of this machine -----------------------------------------------------
+
+
+def _devices():
+    """Block devices that this user may open to write, and that nothing uses."""
+    return [
+        str(path)
+        for path in sorted(Path("/dev").glob("*"))
+        if path.is_block_device() and os.access(path, os.R_OK | os.W_OK)
+    ]
+
+
+NEEDS_DEVICE = pytest.mark.skipif(
+    not _devices(),
+    reason="this user may open no block device (chown one of /dev/loop*)",
+)
+
+
+def test_a_device_that_the_user_may_not_open_is_refused_with_what_to_do(home):
+    closed = [
+        path
+        for path in Path("/dev").glob("*")
+        if path.is_block_device() and not os.access(path, os.R_OK)
+    ]
+    if not closed:
+        pytest.skip("each block device of this machine may be opened, or there is none")
+    with pytest.raises(RefusedError, match="Permission denied") as caught:
+        opens(home, str(closed[0]))
+    assert "setfacl" in caught.value.hint
+
+
+def test_a_device_elsewhere_than_in_dev_is_refused(home, monkeypatch):
+    monkeypatch.setattr(opened.stat, "S_ISBLK", lambda mode: mode > 0)
+    monkeypatch.setattr(opened.stat, "S_ISREG", lambda _: False)
+    assert "neither an ordinary file" in refused(home)
+
+
+@NEEDS_DEVICE
+@pytest.mark.parametrize("write", [False, True])
+def test_a_device_is_one_sandbox_s_and_is_not_opened_again(home, write):
+    device = _devices()[0]
+    with closing(opens(home, device, write=write)) as disk:
+        mode = fcntl.fcntl(disk.fd, fcntl.F_GETFL) & os.O_ACCMODE
+        assert mode == (os.O_RDWR if write else os.O_RDONLY)
+        for other in (False, True):
+            assert "uses the device" in refused(home, device, write=other)
+        # As a QEMU that was taken over tries.
+        for flags in (os.O_RDONLY, os.O_RDWR):
+            with pytest.raises(PermissionError):
+                os.open(f"/proc/self/fd/{disk.fd}", flags)
+    opens(home, device, write=write).close()
+
+
+def test_only_a_device_has_qemu_s_driver_for_devices():
+    assert node_of(0, 1, write=False)["file"]["driver"] == "file"
+    node = node_of(0, 1, write=False, device=True)
+    assert (node["driver"], node["file"]["driver"]) == ("raw", "host_device")
+    assert node["read-only"]
+    assert node["file"]["read-only"]
+
+
+def opened_as_device(home):
+    """A file, opened as a block device is."""
+    fd = os.open(home / "a.img", os.O_PATH)
+    try:
+        return opened_device(fd, str(home / "a.img"), write=False)
+    finally:
+        os.close(fd)
+
+
+def test_a_device_is_open_on_a_mount_without_devices(home):
+    fd = opened_as_device(home)
+    flags = os.fstatvfs(fd).f_flag
+    os.close(fd)
+    assert flags & os.ST_NODEV
+
+
+def test_a_device_is_claimed(home, monkeypatch):
+    real = os.open
+
+    def busy(path, flags, *more, **named):
+        if flags & os.O_EXCL and str(path).startswith("/proc/self/fd/"):
+            raise OSError(errno.EBUSY, "busy")
+        return real(path, flags, *more, **named)
+
+    monkeypatch.setattr(tool.os, "open", busy)  # the child is a copy of this process
+    with pytest.raises(OSError, match="busy") as caught:
+        os.close(opened_as_device(home))
+    assert caught.value.errno == errno.EBUSY

@@ -8,6 +8,7 @@ sandbox that can read ``~/.ssh`` or the broker's own state is the user.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import stat
@@ -19,7 +20,7 @@ from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.files.opened_folder import OpenedFolder
 from broker.core.files.planted_links import named_path
-from broker.helpers.mounts.tool import cloned
+from broker.helpers.mounts.tool import cloned, opened_device
 
 SYS_OPENAT2 = 437
 _AT_FDCWD = -100
@@ -95,12 +96,16 @@ def open_image(
     try:
         real = os.path.realpath(path, strict=True)
         held = open_without_links(real, kind=0)
-        reason = _secret(Path(real), home, private) or _no_image(held)
+        device = _is_device(held, Path(real))
+        reason = "" if device else _secret(Path(real), home, private) or _no_image(held)
         if reason:
             raise RefusedError(
                 f"cannot use {shown} as a disk: {reason}",
                 hint="specify a file of yours with the raw content of a disk",
             )
+        if device:
+            fd = opened_device(held, real, write=write)
+            return OpenedFolder(Path(real), fd, tag=tag)
         # QEMU has the descriptor, and may be taken over: by its name in /proc it would
         # open the file again, to write.
         # guard: an image that is only read is opened on a read-only mount
@@ -112,6 +117,12 @@ def open_image(
         fcntl.flock(fd, (fcntl.LOCK_EX if write else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except OSError as error:
         _close(fd)
+        if error.errno == errno.EBUSY:
+            raise RefusedError(
+                f"cannot use {shown} as a disk: this machine or another sandbox uses the "
+                "device, or a part of it",
+                hint="unmount its file systems, or stop the other sandbox",
+            ) from error
         if isinstance(error, BlockingIOError):
             raise RefusedError(
                 f"cannot use {shown} as a disk: another sandbox or program uses it, and one of "
@@ -120,12 +131,20 @@ def open_image(
             ) from error
         raise RefusedError(
             f"cannot use {shown} as a disk: {error.strerror}",
-            hint="specify an existing file that you own",
+            hint="specify an existing file that you own, or a block device that you may open: "
+            "'ls -l' shows its group, and 'sudo setfacl -m u:$USER:r DEVICE' gives it to you",
         ) from error
     finally:
         for one in {held, tree}:
             _close(one)
     return OpenedFolder(Path(real), fd, tag=tag)
+
+
+def _is_device(fd: int, path: Path) -> bool:
+    """Return whether an opened file is a block device of this machine's own in /dev."""
+    # Elsewhere is a node that somebody made, perhaps by mistake.
+    # guard: a device is a disk by its name in /dev only
+    return stat.S_ISBLK(os.fstat(fd).st_mode) and path.parts[1] == "dev"
 
 
 def _no_image(fd: int) -> str:
@@ -134,7 +153,7 @@ def _no_image(fd: int) -> str:
     # A FIFO, whose opening would wait, a device, a directory.
     # guard: only an ordinary file is a disk
     if not stat.S_ISREG(facts.st_mode):
-        return "it is not an ordinary file"
+        return "it is neither an ordinary file nor a block device in /dev"
     return _foreign(facts, fd)
 
 

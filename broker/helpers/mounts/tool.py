@@ -21,6 +21,8 @@ import os
 import socket
 import struct
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 BASE = "/folders"
@@ -80,21 +82,37 @@ def cloned(folder: int, path: str, *, write: bool, kind: int = os.O_DIRECTORY) -
 
     Raises OSError.
     """
+    return _made(partial(clone_tree, folder, path, write=write, kind=kind))
+
+
+def opened_device(device: int, path: str, *, write: bool) -> int:
+    """Return a descriptor of a block device, for which no other program can claim it.
+
+    It is open on a mount without devices, by a child in separate namespaces: by its
+    name in /proc nobody opens it again.  Raises OSError.
+    """
+    return _made(partial(_open_device, device, path, write=write))
+
+
+def _made(make: Callable[[], int]) -> int:
+    """Return the descriptor that a child makes, which may change its namespaces."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     child = os.fork()
     if child == 0:
         try:
-            tree = clone_tree(folder, path, write=write, kind=kind)
-            socket.send_fds(theirs, [b"ok"], [tree])
+            socket.send_fds(theirs, [b"ok"], [make()])
         except OSError as error:
-            theirs.send((error.strerror or "failed").encode())
+            code = struct.pack("i", error.errno or 0)
+            theirs.send(code + (error.strerror or "failed").encode())
         os._exit(0)
     theirs.close()
     with ours:
         text, fds, _, _ = socket.recv_fds(ours, 200, 1)
     os.waitpid(child, 0)
     if not fds:
-        raise OSError(0, text.decode(errors="replace") or "the helper ended")
+        number: int = struct.unpack("i", text[:4])[0] if text else 0
+        # Of the class that the number has, as BlockingIOError.
+        raise OSError(number, text[4:].decode(errors="replace") or "the helper ended")
     return fds[0]
 
 
@@ -103,6 +121,30 @@ def clone_tree(folder: int, path: str, *, write: bool, kind: int) -> int:
 
     See ``cloned``.
     """
+    tree = _copied(folder, path, kind)
+    # guard: a shared folder has no setuid and no devices
+    attributes = _ATTR_NOSUID | _ATTR_NODEV
+    if not write:
+        # guard: a shared folder is read-only
+        attributes |= _ATTR_RDONLY
+    _set_attributes(tree, attributes)
+    return tree
+
+
+def _open_device(device: int, path: str, *, write: bool) -> int:
+    """Open a checked block device on a mount of its own, which then has no devices."""
+    tree = _copied(device, path, 0)
+    # Of a device this claims it: mounted, or another's, it is busy (open(2)).
+    # guard: a device that is in use is no disk
+    mode = (os.O_RDWR if write else os.O_RDONLY) | os.O_EXCL
+    fd = os.open(f"/proc/self/fd/{tree}", mode | os.O_CLOEXEC)
+    # guard: a device that is only read is not opened again to write
+    _set_attributes(tree, _ATTR_NOSUID | _ATTR_NODEV)
+    return fd
+
+
+def _copied(folder: int, path: str, kind: int) -> int:
+    """Return a detached copy of the mount of a checked file, in new namespaces."""
     uid, gid = os.getuid(), os.getgid()
     _check(_libc.unshare(_NEWUSER | _NEWNS), "cannot create a user namespace")
     for name, text in (
@@ -118,15 +160,12 @@ def clone_tree(folder: int, path: str, *, write: bool, kind: int) -> int:
     if not os.path.samestat(os.fstat(here), os.fstat(folder)):
         raise OSError(0, "the directory was replaced during the operation")
     # Not recursive: mounts below it stay out.
-    tree = _call(_SYS_OPEN_TREE, here, b"", _EMPTY_PATH | 1 | os.O_CLOEXEC)
-    # guard: a shared folder has no setuid and no devices
-    attributes = _ATTR_NOSUID | _ATTR_NODEV
-    if not write:
-        # guard: a shared folder is read-only
-        attributes |= _ATTR_RDONLY
+    return _call(_SYS_OPEN_TREE, here, b"", _EMPTY_PATH | 1 | os.O_CLOEXEC)
+
+
+def _set_attributes(tree: int, attributes: int) -> None:
     wanted = struct.pack("QQQQ", attributes, 0, 0, 0)
     _call(_SYS_MOUNT_SETATTR, tree, b"", _EMPTY_PATH, wanted, len(wanted))
-    return tree
 
 
 def mount_number(tree: int) -> str:

@@ -9,7 +9,9 @@ The guest has to let a disk go.  If it does not, its sandbox is ended.
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -148,7 +150,9 @@ async def _plug(qmp: Qmp, port: int, image: OpenedFolder, *, write: bool) -> Non
         await qmp.execute("add-fd", {"opaque": f"disk{port}"}, fds=(image.fd,))
     )
     try:
-        await qmp.execute("blockdev-add", node_of(port, number, write=write))
+        block = stat.S_ISBLK(os.fstat(image.fd).st_mode)
+        node = node_of(port, number, write=write, device=block)
+        await qmp.execute("blockdev-add", node)
     finally:
         # The node has a copy of it.
         await _try(qmp, "remove-fd", {"fdset-id": number})
@@ -165,12 +169,14 @@ async def _plug(qmp: Qmp, port: int, image: OpenedFolder, *, write: bool) -> Non
     await qmp.execute("device_add", device)
 
 
-def node_of(port: int, fdset: int, *, write: bool) -> dict[str, Json]:
-    """Return the block node of an image; pure."""
+def node_of(
+    port: int, fdset: int, *, write: bool, device: bool = False
+) -> dict[str, Json]:
+    """Return the block node of an image or a block device; pure."""
     # guard: an image that may be read is not written to
     read_only = not write
     file: dict[str, Json] = {
-        "driver": "file",
+        "driver": "host_device" if device else "file",
         "filename": f"/dev/fdset/{fdset}",
         "read-only": read_only,
         # Another QEMU of the user's, which locks its images so, is told by this.

@@ -108,7 +108,12 @@ MOUNT_FIELDS = (
 )
 DISK_FIELDS = (
     Field("tag", TAG, "The name of the device: `/dev/disk/by-tag/TAG`.", required=True),
-    Field("source", _PLACE, "Your image file.", required=True),
+    Field(
+        "source",
+        _PLACE,
+        "Your image file, or a block device of this machine in /dev.",
+        required=True,
+    ),
     Field(
         "write",
         YesNo(),
