@@ -21,6 +21,10 @@ from broker.core.language.po_file import PoEntry, parse
 
 ROOT = Path(__file__).parents[1]
 DOMAINS = {
+    "dialog": (
+        "broker/helpers/prompt/*.py",
+        "broker/viewer/notifications/question_notice.py",
+    ),
     "manager": (
         "broker/cli/manager/**/*.py",
         "broker/cli/sandboxes/presets.py",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import os
 import time
@@ -29,6 +30,15 @@ settings.load_profile(
 
 # A parent would be made beside each test that starts a broker.
 os.environ.setdefault("VITRAIL_FORK", "no")
+
+# Tests compare English texts; before a module reads a catalogue.
+for _name in ("LANGUAGE", "LC_ALL", "LC_MESSAGES"):
+    os.environ.pop(_name, None)
+os.environ["LANG"] = "C.UTF-8"
+
+# Before a test loads GTK: PyGObject makes the symbols of the system's FreeType and HarfBuzz
+# global, and Pillow, loaded later, would call these in place of its own.
+importlib.import_module("PIL._imagingft")
 
 pytest_plugins = ["tests.kit.suite.plugin", "tests.kit.suite.fixtures"]
 

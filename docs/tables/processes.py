@@ -77,9 +77,9 @@ PROGRAMS = (
         "vitrail-local, viewer",
         ("broker.programs.local",),
         CONFINED,
-        380,
-        45_550,
-        28_180,
+        404,
+        47_760,
+        29_600,
         without=("broker.programs.local_host", _OF_TERMINAL),
     ),
     Program(
@@ -127,8 +127,8 @@ PROGRAMS = (
         linked=True,
         without=(_OF_TERMINAL,),
     ),
-    Program("prompt agent", ("broker.programs.prompt",), USER, 44, 4_850, 2_610),
-    Program("vitrail-access", ("broker.programs.accessible",), USER, 37, 3_500, 1_730),
+    Program("prompt agent", ("broker.programs.prompt",), USER, 48, 5_290, 2_910),
+    Program("vitrail-access", ("broker.programs.accessible",), USER, 42, 4_050, 2_060),
     Program("drawings", ("broker.helpers.prompt.drawings",), USER, 25, 1_600, 890),
     Program("shipper", ("broker.programs.shipper",), USER, 51, 5_550, 2_930),
     Program(

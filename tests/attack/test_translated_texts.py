@@ -25,13 +25,14 @@ from broker.helpers.prompt.dialog import (
 )
 from broker.helpers.prompt.phrases import PHRASES, REMEMBERED, TITLES, request_of
 from broker.helpers.prompt.translation import trn
+from broker.ipc.authority import QuestionWaits
+from broker.viewer.notifications.question_notice import notice
 from docs.print_catalogues import catalogues
 from policy.rules import wording
 from policy.rules.engine import PolicyCall
 from tests.kit.prompting import MANY, question
 
 ISOLATE, END = "\u2068", "\u2069"
-LEFT, RIGHT = "\u200e", "\u200f"
 LANGUAGES = sorted(path.stem for domain, path in catalogues() if domain == "dialog")
 REORDER = "\u202eevil\u2069\u2066"
 
@@ -77,21 +78,7 @@ def test_parts_that_are_joined_are_isolated_from_each_other(speak):
     speak("ar")
     text = shown(joined(" · ", ("work", "", REORDER)))
     work, evil = f"{ISOLATE}work{END}", f"{ISOLATE}\\u202eevil\\u2069\\u2066{END}"
-    assert text == f"{RIGHT}{work} · {evil}"
-
-
-@pytest.mark.parametrize(("language", "mark"), [("ar", RIGHT), ("de", LEFT)])
-def test_no_name_at_the_beginning_of_a_sentence_turns_it_around(speak, language, mark):
-    """Pango takes the direction of a line from its first letter, in an isolate, too."""
-    speak(language)
-    name = "work" if language == "ar" else "\u05d0\u05d1"
-    for text in (
-        tr("{name} wants {request}", name=name, request="x\ny"),
-        joined(" · ", (name, "stopped")),
-        joined("\n", (name, "stopped", name)),
-    ):
-        assert all(line.startswith(mark) for line in shown(text).split("\n"))
-    assert mark not in shown(name)
+    assert text == f"{work} · {evil}"
 
 
 def test_what_gtk_gets_is_a_plain_string():
@@ -240,6 +227,23 @@ def test_the_dialog_has_no_language_from_right_to_left():
     """Its drawing does not order such texts; these users read English."""
     assert not {*LANGUAGES} & RIGHT_TO_LEFT
     assert Catalogue("dialog", ["ar"]).language == "en"
+
+
+@pytest.mark.parametrize("language", ["en", *LANGUAGES])
+def test_the_notification_about_a_question_looks_like_no_sandboxs(speak, language):
+    """Those begin with the sandbox's name and a colon."""
+    speak(language)
+    waits = QuestionWaits(
+        question=1,
+        lease="0" * 16,
+        sandbox="work",
+        words="to play sound",
+        covered=True,
+    )
+    made = notice(waits)
+    assert re.match(r"[a-z0-9-]+: ", made.title) is None
+    assert "work" in made.body
+    assert ("to play sound" in made.body) == (language == "en")
 
 
 def test_a_screen_reader_reads_what_is_drawn(speak):

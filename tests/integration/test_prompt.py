@@ -98,6 +98,27 @@ async def test_an_early_enter_does_nothing_and_a_late_one_neither():
         assert await a.hear() == m.PromptAnswer(1, YES)
 
 
+async def test_a_german_dialog_has_the_same_word():
+    """The catalogue is read although the agent is confined."""
+    rect = lay_out(ASKED).deny
+    buttons = []
+    async with hands() as h:
+        x, y = h.place(ASKED, rect)
+        half, high = rect.width // 2, rect.height // 2
+        for language in ("C.UTF-8", "de_DE.UTF-8"):
+            async with agent({**h.comp.environment, "LANG": language}) as a:
+                assert await a.hear() == m.PromptHello(layer=True)
+                await a.show(ASKED)
+                await h.awaits_dialog()
+                await h.comp.screenshot(artefact(f"{language}.png"))
+                picture = await pixels(h.comp)
+                box = (x - half, y - high, x + half, y + high)
+                buttons.append(picture.crop(box).tobytes())
+                h.type("allow")
+                assert await a.hear() == m.PromptAnswer(1, YES)
+    assert buttons[0] != buttons[1]
+
+
 @pytest.mark.long
 async def test_typing_that_goes_on_when_it_appears():
     """Even of the very word, and Escape: they were meant for another window."""

@@ -13,7 +13,7 @@ from broker.cli.manager.toolkit import Gio
 from broker.cli.manager.verb_calls import VerbResult
 from broker.cli.manager.verb_runner import VerbRunner
 from broker.cli.manager.widgets import ask, show_lines
-from broker.cli.manager.words import Words, known, tr
+from broker.cli.manager.words import ManagerText, known, tr
 from broker.cli.menu.in_terminal import in_terminal
 
 _STDIN = "/dev/stdin"
@@ -211,7 +211,7 @@ class SandboxActions:
             lossy=True,
         )
 
-    def _lose(self, words: tuple[str, ...], title: Words, yes: str) -> None:
+    def _lose(self, words: tuple[str, ...], title: ManagerText, yes: str) -> None:
         """Have a verb say what would be lost; run it after a confirmation."""
 
         def confirm(lost: str) -> None:
@@ -221,7 +221,7 @@ class SandboxActions:
                 tr("This would be lost: {lost}.", lost=lost),
                 yes,
                 lambda: self._verbs.run(
-                    *words, "--yes", title=Words(title.strip("¿?؟ \u00a0\u202f"))
+                    *words, "--yes", title=ManagerText(title.strip("¿?؟ \u00a0\u202f"))
                 ),
                 lossy=True,
             )

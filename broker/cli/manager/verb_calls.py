@@ -94,8 +94,8 @@ def dialog_text(text: str) -> str:
     part = "\n".join(whole.splitlines()[:_LINES])[:_CHARACTERS]
     if part == whole:
         return part
-    # guard: a preview that is cut says so where it begins
     note = tr("Only a part is shown here; in a terminal, brokerctl shows all.")
+    # guard: a preview that is cut says so where it begins
     return f"{note}\n{part}…"
 
 

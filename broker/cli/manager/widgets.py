@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from broker.cli.manager.toolkit import Adw, Gdk, GLib, Gtk
 from broker.cli.manager.verb_calls import dialog_text
-from broker.cli.manager.words import Words, joined, shown, tr
+from broker.cli.manager.words import ManagerText, joined, shown, tr
 from broker.core.escape import displayed, printable
 
 _TEXT: Final = 300
@@ -31,7 +31,7 @@ def _cut(untrusted_text: str) -> str:
 
 
 def _about(untrusted_text: str) -> str:
-    if isinstance(untrusted_text, Words):
+    if isinstance(untrusted_text, ManagerText):
         return untrusted_text
     return printable(untrusted_text, 60)
 

@@ -46,10 +46,10 @@ _KNOWN: Final = frozenset(
         *(mark("chat"), mark("development"), mark("untrusted"), mark("offline")),
     }
 )
-"""Words of records and of the broker that pages show in the user's language."""
+"""ManagerText of records and of the broker that pages show in the user's language."""
 
 
-class Words(str):
+class ManagerText(str):
     """A text in which every value is escaped, and isolated if it could reorder the text.
 
     What is made of it by other means than ``joined`` is an ordinary text, which is
@@ -59,19 +59,19 @@ class Words(str):
     __slots__ = ()
 
 
-def tr(message: str, /, **values: object) -> Words:
+def tr(message: str, /, **values: object) -> ManagerText:
     """Return a message in the user's language, with values for its ``{name}``."""
-    return _directed(catalogue.text(message, **_isolated(values)))
+    return ManagerText(catalogue.text(message, **_isolated(values)))
 
 
-def trn(one: str, many: str, number: int, /, **values: object) -> Words:
+def trn(one: str, many: str, number: int, /, **values: object) -> ManagerText:
     """Return the form of a message for a number, which is its ``{number}``."""
-    return _directed(catalogue.plural(one, many, number, **_isolated(values)))
+    return ManagerText(catalogue.plural(one, many, number, **_isolated(values)))
 
 
 def known(word: str) -> str:
     """Return a word that the broker sent in the user's language, if we have it there."""
-    return Words(catalogue.text(word)) if word in _KNOWN else word
+    return ManagerText(catalogue.text(word)) if word in _KNOWN else word
 
 
 def begun(text: str) -> str:
@@ -79,15 +79,15 @@ def begun(text: str) -> str:
     return type(text)(text[:1].upper() + text[1:])
 
 
-def joined(between: str, parts: Iterable[str]) -> Words:
+def joined(between: str, parts: Iterable[str]) -> ManagerText:
     """Return those parts that are not empty in one text."""
-    return _directed(between.join(isolated(part) for part in parts if part))
+    return ManagerText(between.join(isolated(part) for part in parts if part))
 
 
 def shown(text: str) -> str:
     """Return a text without what drives a terminal or reorders the text beside it."""
     # PyGObject makes no value of a property of GTK from a subclass of str.
-    return str(text) if isinstance(text, Words) else displayed(text)
+    return str(text) if isinstance(text, ManagerText) else displayed(text)
 
 
 def isolated(text: str) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from broker.helpers.prompt.dialog import WORD
+from broker.helpers.prompt.translation import language, tr
 from broker.ipc.prompt import Described
 
 ROOT = "/org/a11y/atspi/accessible/root"
@@ -119,7 +120,7 @@ class Accessible:
         for line in words.lines:
             dialog.add(self._new(_LABEL, line))
         if words.targets:
-            rows = dialog.add(self._new(_LIST, "Target of the request"))
+            rows = dialog.add(self._new(_LIST, tr("Target of the request")))
             for row in words.targets:
                 states = _SEEN | ({_SELECTED} if row.chosen else set())
                 rows.add(self._new(_LIST_ITEM, row.words, states))
@@ -129,7 +130,7 @@ class Accessible:
         states = _SEEN | {_FOCUSABLE, _FOCUSED}
         # Not a label: Orca reads no new name of one.
         self._hint = dialog.add(self._new(_STATIC, words.hint, states))
-        for name, key in (("Deny", "Escape"), ("Allow", WORD)):
+        for name, key in ((tr("Deny"), "Escape"), (tr("Allow"), WORD)):
             button = dialog.add(self._new(_BUTTON, name, _buttons(words)))
             button.key = key
         hint = self._hint
@@ -215,7 +216,7 @@ class Accessible:
     ) -> dict[str, Callable[[], tuple[str, Any]]]:
         """Return the answers to calls on an object, by method name."""
         siblings = here.parent.children if here.parent is not None else [here]
-        name, how = here.name, f"type {here.key}"
+        name, how = here.name, tr("type {key}", key=here.key)
         own = {
             "GetChildAtIndex": lambda: ("(so)", self._child(here, body)),
             "GetChildren": lambda: ("a(so)", [self._at(o) for o in here.children]),
@@ -230,7 +231,7 @@ class Accessible:
             "GetInterfaces": lambda: ("as", _interfaces(here)),
         }
         calls = {f"{ACCESSIBLE}.{name}": answer for name, answer in own.items()}
-        calls[f"{APPLICATION}.GetLocale"] = lambda: ("s", "en")
+        calls[f"{APPLICATION}.GetLocale"] = lambda: ("s", language())
         # guard: no answer over the accessibility bus
         calls[f"{ACTION}.DoAction"] = lambda: ("b", False)
         calls[f"{ACTION}.GetActions"] = lambda: ("a(sss)", [(name, how, here.key)])

@@ -14,6 +14,8 @@ from broker.helpers.prompt.dialog import (
     keep_words,
     request_words,
 )
+from broker.helpers.prompt.phrases import machine_words
+from broker.helpers.prompt.translation import tr, trn
 from broker.ipc.prompt import Described, DescribedRow
 
 _CHARACTERS = 400
@@ -27,19 +29,27 @@ def plain(words: str) -> str:
     return "".join(c if c.isprintable() else "·" for c in words[:_CHARACTERS])
 
 
+def title_words(dialog: Dialog) -> str:
+    """Return the title of the dialog's window."""
+    name = machine_words(dialog.question.sandbox)
+    return tr("Vitrail asks about {name}", name=name)
+
+
 def kind(dialog: Dialog) -> str:
     """The label of the sandbox, and its record."""
     question = dialog.question
-    record = f" · record {question.record}" if question.record else ""
-    return question.label + record
+    label = machine_words(question.label)
+    if not question.record:
+        return label
+    return f"{label} · {tr('record {name}', name=question.record)}"
 
 
 def target_words(target: str) -> str:
     """Return a target sandbox in the words of the prompt dialog."""
     if target in VIEWER_NAMES:
-        return "you, at this screen"
+        return tr("you, at this screen")
     if target.startswith("@dispvm:"):
-        return f"a new {target.removeprefix('@dispvm:')} sandbox"
+        return tr("a new {name} sandbox", name=target.removeprefix("@dispvm:"))
     return target
 
 
@@ -47,8 +57,8 @@ def reach(dialog: Dialog) -> str:
     """Return which sandbox a yes reaches, or that the user must choose one."""
     targets = dialog.question.targets
     if len(targets) > 1:
-        return "Choose the target of the request:"
-    return f"Target: {target_words(targets[0])}."
+        return tr("Choose the target of the request:")
+    return tr("Target: {name}.", name=target_words(targets[0]))
 
 
 def hint(dialog: Dialog, *, armed: bool, waits: bool) -> str:
@@ -57,16 +67,22 @@ def hint(dialog: Dialog, *, armed: bool, waits: bool) -> str:
     ``waits``: the pointer or finger has not rested on the dialog yet.
     """
     if dialog.early and not (armed and not waits):
-        return "Too early: that press does not count.  Wait a second, then press again."
+        return tr(
+            "Too early: that press does not count.  Wait a second, then press again."
+        )
     if waits and armed:
-        return "Wait a moment before you press: the pointer has just come here."
+        return tr("Wait a moment before you press: the pointer has just come here.")
     if not armed:
-        return "Wait: input is ignored until this has been in front, untouched, for a second."
+        return tr(
+            "Wait: input is ignored until this has been in front, untouched, for a second."
+        )
     if not dialog.target:
-        return "Choose a target first.  To deny, press Esc or Deny."
+        return tr("Choose a target first.  To deny, press Esc or Deny.")
     if dialog.early:
-        return "The last press came too early.  Press Allow or Deny again now."
-    return f"Press Allow, or type the word {WORD}.  To deny, press Esc or Deny."
+        return tr("The last press came too early.  Press Allow or Deny again now.")
+    return tr(
+        "Press Allow, or type the word {word}.  To deny, press Esc or Deny.", word=WORD
+    )
 
 
 def choices(dialog: Dialog) -> list[str]:
@@ -78,11 +94,18 @@ def choices(dialog: Dialog) -> list[str]:
     if len(question.targets) > 1:
         named = [target_words(target) for target in question.targets[:_NAMED]]
         more = len(question.targets) - len(named)
-        names = ", ".join([*named, *([f"{more} more"] if more else [])])
-        lines.append(f"The keys Up and Down choose: {names}.")
+        names = ", ".join(
+            [*named, *([trn("{number} more", "{number} more", more)] if more else [])]
+        )
+        lines.append(tr("The keys Up and Down choose: {names}.", names=names))
     if len(question.keeps) > 1:
         words = ", ".join(keep_words(question, keep) for keep in question.keeps)
-        lines.append(f"The keys Left and Right choose how long a yes lasts: {words}.")
+        lines.append(
+            tr(
+                "The keys Left and Right choose how long a yes lasts: {words}.",
+                words=words,
+            )
+        )
     return lines
 
 
@@ -93,14 +116,16 @@ def next_step(dialog: Dialog, *, armed: bool, waits: bool) -> str:
         chosen.append(target_words(dialog.target))
     if len(question.keeps) > 1:
         chosen.append(keep_words(question, dialog.keep))
-    words = f"{', '.join(chosen)}: chosen.  " if chosen else ""
-    return words + hint(dialog, armed=armed, waits=waits)
+    said = tr("{choices}: chosen.", choices=", ".join(chosen))
+    return (f"{said}  " if chosen else "") + hint(dialog, armed=armed, waits=waits)
 
 
 def _read_out(line: str) -> str:
     """Return a line as it is spoken: Orca leaves out a label of one or two words."""
     # guard: a screen reader reads what a yes is for
-    return line if len(line.split()) > 2 else f"The answer is for the {line}"
+    return (
+        line if len(line.split()) > 2 else tr("The answer is for the {line}", line=line)
+    )
 
 
 def describe(dialog: Dialog, now: float) -> Described:
@@ -110,12 +135,12 @@ def describe(dialog: Dialog, now: float) -> Described:
     several = question.targets if len(question.targets) > 1 else ()
     keeps = question.keeps if len(question.keeps) > 1 else ()
     return Described(
-        title=plain(f"Vitrail asks about {question.sandbox}"),
+        title=plain(title_words(dialog)),
         lines=tuple(
             map(
                 plain,
                 [
-                    f"{question.sandbox} {request_words(question)}",
+                    f"{machine_words(question.sandbox)} {request_words(question)}",
                     kind(dialog),
                     *map(_read_out, claims(question)),
                     reach(dialog),

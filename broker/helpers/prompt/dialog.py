@@ -15,6 +15,8 @@ from broker.core import limits
 from broker.core.limits import wayland as wayland_limits
 from broker.core.question import Keep, PersonAnswer, Question
 from broker.helpers.prompt.guard import Guard
+from broker.helpers.prompt.phrases import remembered, request_of, title_of
+from broker.helpers.prompt.translation import tr, trn
 
 WORD = "allow"
 WIDTH = 640
@@ -107,13 +109,14 @@ def lay_out(question: Question) -> Layout:
 
 def request_words(question: Question) -> str:
     """What the sandbox wants."""
-    return f"wants {question.words}."
+    return tr("wants {request}.", request=request_of(question.words))
 
 
 def claims(question: Question) -> list[str]:
     """What is asked for, and what the sandbox says of it, a line each."""
-    lines = [f"argument: {question.argument}"] if question.argument else []
-    return lines + [f"{name}: {value}" for name, value in question.details]
+    shown = [(tr("argument"), question.argument)] if question.argument else []
+    shown += [(title_of(name), value) for name, value in question.details]
+    return [f"{title}: {value}" for title, value in shown]
 
 
 def wrapped(line: str) -> list[str]:
@@ -138,26 +141,28 @@ def text_rows(question: Question) -> list[tuple[str, bool]]:
 def duration(seconds: float) -> str:
     """Format a duration: '10 minutes'; the largest unit that is whole."""
     whole = round(seconds)
-    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if whole >= size and whole % size == 0:
-            return _count(whole // size, unit)
-    return _count(whole, "second")
-
-
-def _count(number: int, unit: str) -> str:
-    return f"{number} {unit}" if number == 1 else f"{number} {unit}s"
+    if whole >= 86400 and whole % 86400 == 0:
+        return trn("{number} day", "{number} days", whole // 86400)
+    if whole >= 3600 and whole % 3600 == 0:
+        return trn("{number} hour", "{number} hours", whole // 3600)
+    if whole >= 60 and whole % 60 == 0:
+        return trn("{number} minute", "{number} minutes", whole // 60)
+    return trn("{number} second", "{number} seconds", whole)
 
 
 def keep_words(question: Question, keep: Keep) -> str:
     """Return a choice in words: 'for 10 minutes: every address of this host'."""
     if keep is Keep.ONCE:
-        return "once"
+        return tr("once")
     # A long name would leave no room in the row for the rest.
-    whose = "it" if question.remembers else question.sandbox
-    words = f"until {whose} stops"
+    words = tr("until it stops")
+    if not question.remembers:
+        words = tr("until {name} stops", name=question.sandbox)
     if keep is Keep.TIME:
-        words = f"for {duration(question.seconds)}"
-    return f"{words}: {question.remembers}" if question.remembers else words
+        words = tr("for {duration}", duration=duration(question.seconds))
+    if not question.remembers:
+        return words
+    return f"{words}: {remembered(question.remembers)}"
 
 
 class Dialog:

@@ -23,6 +23,8 @@ from broker.helpers.prompt.dialog import (
     keep_words,
     text_rows,
 )
+from broker.helpers.prompt.phrases import machine_words
+from broker.helpers.prompt.translation import tr, trn
 
 _FONTS = (
     "/usr/share/fonts/truetype/dejavu/DejaVuSans{}.ttf",
@@ -94,7 +96,7 @@ def draw(
         brush.choice(rect, keep_words(dialog.question, keep), dialog.keep is keep)
     for rect in dialog.layout.keeps[:1]:
         place = DialogRect(rect.x + rect.width - 130, rect.y, 120, rect.height)
-        brush.text(place, "keys: Left, Right", size=13, colour=_FAINT)
+        brush.text(place, tr("keys: Left, Right"), size=13, colour=_FAINT)
     waits, seconds = dialog.hand_waits(now), max(0, round(deadline - now))
     _foot(brush, dialog, phrase, armed=armed, waits=waits, seconds=seconds)
     return brush.image
@@ -185,7 +187,7 @@ def _head(brush: _Brush, dialog: Dialog) -> None:
     x, width = FRAME + PAD, WIDTH - 2 * (FRAME + PAD)
     brush.text(
         DialogRect(x, FRAME + 8, width, 34),
-        question.sandbox,
+        machine_words(question.sandbox),
         size=26,
         bold=True,
         colour=ink,
@@ -220,7 +222,8 @@ def _targets(brush: _Brush, dialog: Dialog) -> None:
     more = len(dialog.question.targets) - len(dialog.rows())
     if area.height and more:
         place = DialogRect(area.x + area.width - 180, area.y - 26, 180, 20)
-        brush.text(place, f"{more} more: scroll", size=13, colour=_FAINT)
+        words = trn("{number} more: scroll", "{number} more: scroll", more)
+        brush.text(place, words, size=13, colour=_FAINT)
 
 
 def _foot(
@@ -234,21 +237,23 @@ def _foot(
 ) -> None:
     """Draw the hint, the phrase, the buttons and the time that is left."""
     layout = dialog.layout
-    typed = (
-        f"   Typed: {dialog.typed}" if armed and dialog.target and dialog.typed else ""
-    )
-    words = hint(dialog, armed=armed, waits=waits) + typed
+    words = hint(dialog, armed=armed, waits=waits)
+    if armed and dialog.target and dialog.typed:
+        words += "   " + tr("Typed: {text}", text=dialog.typed)
     colour = _INK if dialog.early else _FAINT
-    brush.text(layout.hint, words, size=13, colour=colour)
+    brush.row(layout.hint, words, size=13, bold=False, colour=colour)
     pressable = armed and not waits
     ready = pressable and bool(dialog.target)
     brush.box(layout.deny, _DENY if pressable else _INERT)
-    brush.text(layout.deny, "Deny", bold=True, colour=_PAPER, middle=True)
+    brush.text(layout.deny, tr("Deny"), bold=True, colour=_PAPER, middle=True)
     brush.box(layout.allow, _ALLOW if ready else _INERT)
-    brush.text(layout.allow, "Allow", bold=True, colour=_PAPER, middle=True)
+    brush.text(layout.allow, tr("Allow"), bold=True, colour=_PAPER, middle=True)
     left, width = layout.phrase, 150
-    known = f"Your phrase: {phrase}" if phrase else "No phrase: brokerctl prompt phrase"
+    known = tr("No phrase: brokerctl prompt phrase")
+    if phrase:
+        known = tr("Your phrase: {phrase}", phrase=phrase)
     place = DialogRect(left.x, left.y, left.width - width, left.height)
     brush.text(place, known, size=15, bold=True)
     time = DialogRect(left.x + left.width - width, left.y, width, left.height)
-    brush.text(time, f"denied in {seconds} s", size=13, colour=_FAINT, middle=True)
+    words = tr("denied in {seconds} s", seconds=seconds)
+    brush.text(time, words, size=13, colour=_FAINT, middle=True)

@@ -26,7 +26,7 @@ from broker.core import limits
 from broker.core.errors import InternalError, UpstreamError
 from broker.core.prompt_words import PROMPT_ID
 from broker.core.question import PersonAnswer
-from broker.helpers.prompt.description import describe
+from broker.helpers.prompt.description import describe, title_words
 from broker.helpers.prompt.dialog import WIDTH, Dialog
 from broker.helpers.prompt.input import DialogSeat
 from broker.helpers.prompt.layershell import EXCLUSIVE, OVERLAY, LayerShell
@@ -431,9 +431,8 @@ class _Showing:
         """What has rested in the newest picture whose showing is awaited or was heard."""
         self._frame: Any = None
         self.surface = window.make_surface()
-        title = f"Vitrail asks about {message.question.sandbox}"
         height = self.dialog.layout.height
-        self._roles = window.role(self.surface, height, title)
+        self._roles = window.role(self.surface, height, title_words(self.dialog))
         self.surface.commit()
 
     def draw(self) -> None:

@@ -16,12 +16,14 @@ from broker.core import limits
 from broker.core.escape import escape_markup
 from broker.core.names import LeaseId
 from broker.core.prompt_words import PROMPT_ID
+from broker.helpers.prompt.phrases import request_of
+from broker.helpers.prompt.translation import mark, tr
 from broker.ipc.authority import QuestionWaits
 from broker.net.session_bus import OpenBus
 from broker.viewer.notifications.board import CRITICAL, DEFAULT, Bubble
 from broker.viewer.notifications.desktop_server import DesktopServer, ServerTold
 
-TITLE = "Vitrail waits for your answer"
+TITLE = mark("Vitrail waits for your answer")
 """A sandbox's own begin with its name and a colon."""
 _ICON = "security-high"
 _SHOW = "show"
@@ -82,15 +84,19 @@ class QuestionNotice:
 def notice(waits: QuestionWaits) -> Bubble:
     """Return the notification about a question that waits behind other windows."""
     lines = (
-        f"{waits.sandbox} wants {waits.words}.",
-        "The dialog is behind other windows. It is answered there alone.",
+        tr(
+            "{name} wants {request}.",
+            name=waits.sandbox,
+            request=request_of(waits.words),
+        ),
+        tr("The dialog is behind other windows. It is answered there alone."),
     )
     return Bubble(
-        TITLE,
+        tr(TITLE),
         escape_markup("\n".join(lines)),
         # Servers keep it on the screen until it is closed (Desktop Notifications 1.2).
         CRITICAL,
-        ((DEFAULT, "Show"), (_SHOW, "Show the question")),
+        ((DEFAULT, tr("Show")), (_SHOW, tr("Show the question"))),
         -1,
         0,
         icon=_ICON,

@@ -63,4 +63,8 @@ def test_a_wheel_has_the_pages(tmp_path):
         pytest.skip("no setuptools here, and no network to get it")
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("*.whl")
-    assert "broker/data/man/brokerctl.1.md" in zipfile.ZipFile(wheel).namelist()
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "broker/data/man/brokerctl.1.md" in names
+    # The catalogues are compiled.
+    assert "broker/data/locale/dialog/de.mo" in names
+    assert [name for name in names if name.endswith(".po")] == []

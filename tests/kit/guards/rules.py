@@ -125,6 +125,7 @@ GUARDS = (
     Guard("hosts are shown whole", "if False:", "tests/attack/test_question_texts.py", "whole_host or security_key"),
     Guard("what is long is wrapped", "rows += [(claim, False) for claim in claims(question)]", "tests/attack/test_question_texts.py", "no_row"),
     Guard("a claim is marked as one", "said = [(title, value) for title, value in claims]", "tests/attack/test_question_words.py", "imitates"),
+    Guard("a claim is marked as one in each language", "if False:", "tests/attack/test_translated_texts.py", "claim_is_marked"),
     Guard("a name in a sentence does not continue it", "return untrusted_value", "tests/attack/test_question_words.py", "continue_the_sentence"),
     Guard("a screen reader reads what a yes is for", "return line", "tests/broker/helpers/prompt/test_accessible.py", "everything_but"),
     Guard("a long value begins no line", "return [first, *(rest[at:at + width] for at in range(0, len(rest), width))]", "tests/attack/test_question_words.py", "begins_no_row"),

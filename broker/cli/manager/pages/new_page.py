@@ -23,7 +23,7 @@ from broker.cli.menu.in_terminal import in_terminal
 from broker.cli.sandboxes.presets import PRESETS, RUNNERS, record_text
 
 _WORDS: Final = ("", *RUNNERS)
-"""Words of ``brokerctl new --in``, in the order of the page; empty: a micro VM."""
+"""ManagerText of ``brokerctl new --in``, in the order of the page; empty: a micro VM."""
 
 
 class NewPage:

@@ -25,7 +25,7 @@ from broker.cli.manager.widgets import (
     show_page,
     tell,
 )
-from broker.cli.manager.words import Words, joined, known, tr, trn
+from broker.cli.manager.words import ManagerText, joined, known, tr, trn
 from broker.core.escape import printable
 from policy.rules.checks import SERVICES
 
@@ -315,7 +315,7 @@ def _named(name: str) -> str:
     return words.get(name, name)
 
 
-def arrow(source: str, target: str) -> Words:
+def arrow(source: str, target: str) -> ManagerText:
     """Return the two sides of a call."""
     return tr("{source} → {target}", source=source, target=target)
 

@@ -11,6 +11,7 @@ import pytest
 from broker.core.escape import hidden
 from broker.core.language.catalogue import FOLDER, Catalogue, languages
 from broker.core.language.po_file import compiled, parse
+from broker.core.parts.table import part_of_file
 from docs import print_catalogues
 
 FILES = [
@@ -44,7 +45,9 @@ def test_a_message_that_is_new_or_gone_makes_a_catalogue_old(monkeypatch, capsys
 
 def test_german_french_and_spanish_have_all_domains():
     found = {(domain, path.stem) for domain, path in print_catalogues.catalogues()}
-    wanted = {(d, name) for d in print_catalogues.DOMAINS for name in ("de", "fr", "es")}
+    wanted = {
+        (d, name) for d in print_catalogues.DOMAINS for name in ("de", "fr", "es")
+    }
     assert wanted <= found
 
 
@@ -101,7 +104,9 @@ def faults_of(one, count):
     ],
 )
 def test_a_fault_is_found(message, translation, fault):
-    text = print_catalogues.HEADER.format(language="de", plurals="nplurals=1; plural=0;")
+    text = print_catalogues.HEADER.format(
+        language="de", plurals="nplurals=1; plural=0;"
+    )
     quoted = print_catalogues._quoted(translation)
     source = print_catalogues._entry(print_catalogues.PoEntry("", "", (text,)), [])
     source += f'\nmsgid "{message}"\nmsgstr {quoted}\n'
@@ -158,3 +163,66 @@ def test_the_compiled_catalogue_of_an_installation_is_read_alone(tmp_path, monke
     text = (FOLDER / "manager" / "de.po").read_text(encoding="utf-8")
     (tmp_path / "manager" / "de.mo").write_bytes(compiled(text))
     assert Catalogue("manager", ["de"]).text("Start") == "Starten"
+
+
+def test_the_managers_catalogues_are_in_its_package():
+    assert part_of_file("broker/data/locale/manager/de.mo") == "manager"
+    assert part_of_file("broker/data/locale/dialog/de.mo") is None
+
+
+# -- brokerctl ---------------------------------------------------------------------
+
+VERBS = sorted(path.stem for path in (FOLDER / "verbs").glob("*.po"))
+
+
+@pytest.fixture
+def speak(monkeypatch):
+    def choose(language):
+        monkeypatch.setattr(texts, "_catalogue", Catalogue("verbs", [language]))
+
+    return choose
+
+
+@pytest.mark.parametrize("language", VERBS)
+def test_the_short_help_fits_a_small_terminal(speak, language):
+    english = first_verbs()
+    speak(language)
+    lines = first_verbs().splitlines()
+    assert first_verbs() != english
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("language", VERBS)
+def test_the_columns_of_list_are_as_many_as_in_english(speak, language):
+    columns = "NAME,LABEL,CLASS,NETWORK,PROGRAM,RUNNING"
+    speak(language)
+    found = texts.tr(columns).split(",")
+    assert len(found) == len({*found}) == len(columns.split(","))
+
+
+def test_the_help_of_a_verb_is_in_the_users_language(speak):
+    @click.command(help="Do not ask for confirmation.\n\nPrint JSON.")
+    @click.option("--json", help="Print JSON.", is_flag=True)
+    def verb(**_values):
+        pass
+
+    texts.translate_help(verb)
+    assert verb.help == "Do not ask for confirmation.\n\nPrint JSON."
+    speak("de")
+    texts.translate_help(verb)
+    assert verb.help == "Nicht um Bestätigung bitten.\n\nJSON ausgeben."
+    assert verb.params[0].help == "JSON ausgeben."
+
+
+@pytest.mark.parametrize("verb", FIRST)
+def test_options_and_values_stay_as_they_are_typed(speak, verb):
+    """A translated help names the same options, and the same words in capitals."""
+    command = app.get_command(click.Context(app), verb)
+    wanted = [*texts.help_texts(command)]
+    for language in VERBS:
+        speak(language)
+        for text in wanted:
+            words = set(re.findall(r"--[a-z0-9-]+|\b[A-Z]{4,}\b", text)) - {"JSON"}
+            told = texts.tr(text)
+            assert {word for word in words if word not in told} == set(), told
