@@ -5,7 +5,7 @@ an empty translation, a message that no source has any more is left out.  With
 ``--check`` it compares, and returns 1 when a catalogue is old.  ``--new DOMAIN LANGUAGE``
 begins a catalogue.
 
-A message is the literal argument of a call of ``FUNCTIONS``.
+A message is the literal argument of a call of ``FUNCTIONS``.  To be run with LANG=C.
 """
 
 from __future__ import annotations
@@ -16,6 +16,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
+
+from broker.cli.overview import FIRST
+from broker.cli.texts import help_texts
+from broker.cli.verbs import app
 from broker.core.language.catalogue import FOLDER
 from broker.core.language.po_file import PoEntry, parse
 
@@ -30,8 +35,14 @@ DOMAINS = {
         "broker/cli/sandboxes/presets.py",
         "broker/cli/sandboxes/settings.py",
     ),
+    "verbs": (
+        "broker/cli/overview.py",
+        "broker/cli/sandboxes/listing.py",
+        "broker/cli/menu/reported_start.py",
+        "broker/cli/tray/menu_rows.py",
+    ),
 }
-"""The sources of each domain."""
+"""The sources of each domain; ``verbs`` has the help of the first verbs, too"""
 FUNCTIONS = {
     "tr": (0,),
     "trn": (0, 1),
@@ -68,6 +79,13 @@ def messages(domain: str) -> dict[Message, list[str]]:
                 files = found.setdefault(message, [])
                 if name not in files:
                     files.append(name)
+    for verb in FIRST if domain == "verbs" else ():
+        command = app.get_command(click.Context(app), verb)
+        assert command is not None
+        for text in help_texts(command):
+            files = found.setdefault((text, ""), [])
+            if f"brokerctl {verb}" not in files:
+                files.append(f"brokerctl {verb}")
     return found
 
 
@@ -102,7 +120,7 @@ def text_of(domain: str, old: str) -> str:
 
 
 def _entry(entry: PoEntry, files: list[str]) -> str:
-    lines = [f"#: {' '.join(files)}"] if files else []
+    lines = [f"#: {', '.join(files)}"] if files else []
     lines += _field("msgid", entry.message)
     if entry.plural:
         lines += _field("msgid_plural", entry.plural)

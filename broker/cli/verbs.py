@@ -20,7 +20,8 @@ from typing_extensions import override
 from broker import __version__
 from broker.cli import render
 from broker.cli.interrupts import INTERRUPTED, reader_may_leave
-from broker.cli.overview import first_verbs, overview
+from broker.cli.overview import FIRST, first_verbs, overview
+from broker.cli.texts import translate_help
 from broker.cli.usage import refuse_unknown_verb, report_usage
 from broker.core.errors import (
     IntegrityError,
@@ -176,6 +177,8 @@ class _Verbs(click.Group):
 
             return unavailable(cmd_name, error)
         command: click.Command = loaded.command
+        if cmd_name in FIRST:
+            translate_help(command)
         return command
 
     @override

@@ -24,6 +24,7 @@ from broker.cli.menu.entries import expect_of, follow_windows
 from broker.cli.menu.in_terminal import in_terminal
 from broker.cli.notifications.notification import DesktopNotification
 from broker.cli.run.connect import ask
+from broker.cli.texts import mark, tr
 from broker.cli.transfer.named_path import path_of
 from broker.core.errors import SetupError, VitrailError
 from broker.core.escape import printable
@@ -42,8 +43,11 @@ _DONE_SECONDS = 3
 _NAME_CHARACTERS = 60
 _SHIELD = "security-high"
 _VERBS = {
-    "open": ("Opening {}", "Cannot open {}"),
-    "sanitize": ("Making {} harmless", "Cannot make {} harmless"),
+    "open": (mark("Opening {name}"), mark("Cannot open {name}")),
+    "sanitize": (
+        mark("Making {name} harmless"),
+        mark("Cannot make {name} harmless"),
+    ),
 }
 _LOOK_SECONDS = 0.3
 _LINES = 12
@@ -63,8 +67,8 @@ _STEP = re.compile(r"\[ *[0-9][^]]*\] (.+)|  … (.+)|  ✓ .+")
 """A line of 'image build', with the time that has passed, or of another verb: the step
 that begins, or takes long; or a step that is done."""
 _BUILD = "build the image"
-_BUILDING = "Building the image"
-_ONCE = "This happens once and may take a few minutes."
+_BUILDING = tr("Building the image")
+_ONCE = tr("This happens once and may take a few minutes.")
 
 
 @dataclass
@@ -87,13 +91,16 @@ class StartResult:
     @property
     def text(self) -> str:
         """What failed, as the user reads it."""
-        lines = [self.error or f"the command exited with code {self.code}"]
+        lines = [
+            self.error or tr("the command exited with code {code}", code=self.code)
+        ]
         if self.hint and self.hint != self.error:
             lines.append(self.hint)
         if not self.error and self.untrusted_output:
             # guard: a program's own words are marked as its
             lines += [
-                f"Output of the program: {line}" for line in self.untrusted_output
+                tr("Output of the program: {line}", line=line)
+                for line in self.untrusted_output
             ]
         return "\n".join(lines)
 
@@ -121,12 +128,16 @@ async def start(
             seen = await _Seen.since_now(name) if attached else _Seen(name)
             if attached:
                 nursery.start_soon(seen.run)
-            result = await _reported(note, f"Starting {title}", words, env, name)
+            result = await _reported(
+                note, tr("Starting {name}", name=title), words, env, name
+            )
             nursery.cancel_scope.cancel()
         result.window = seen.window
         if result.code == 0 and result.note:
             told = StartResult(error=result.note, hint=result.note)
-            await _failed(note, f"{title} might not show a window", told, env)
+            await _failed(
+                note, tr("{name} might not show a window", name=title), told, env
+            )
             return result
         if result.code == 0:
             await note.close()
@@ -135,7 +146,7 @@ async def start(
             # It had started; what its program's end means, only the user knows.
             await note.close()
             return result
-        if not await _failed(note, f"{title} did not start", result, env):
+        if not await _failed(note, tr("{name} did not start", name=title), result, env):
             return result
 
 
@@ -150,7 +161,7 @@ async def run_each(
 
     async def once(untrusted_text: str) -> tuple[DesktopNotification, StartResult]:
         note = DesktopNotification(env, _SHIELD)
-        title = _VERBS[verb][0].format(shown_name(untrusted_text))
+        title = tr(_VERBS[verb][0], name=shown_name(untrusted_text))
         result = await _reported(note, title, [verb, "--", untrusted_text], env)
         if result.code == 0:
             await note.close()
@@ -159,7 +170,7 @@ async def run_each(
     async def failed(
         untrusted_text: str, note: DesktopNotification, result: StartResult
     ) -> None:
-        title = _VERBS[verb][1].format(shown_name(untrusted_text))
+        title = tr(_VERBS[verb][1], name=shown_name(untrusted_text))
         while result.code and await _failed(note, title, result, env):
             # guard: what is tried again is what has failed
             note, result = await once(untrusted_text)
@@ -183,11 +194,13 @@ def shown_name(untrusted_text: str) -> str:
 async def stop(name: str, title: str, icon: str, env: Mapping[str, str]) -> StartResult:
     """Stop a record's sandboxes by ``brokerctl stop``; report it by notification."""
     note = DesktopNotification(env, icon)
-    result = await _reported(note, f"Stopping {title}", ["stop", "--json", name], env)
+    result = await _reported(
+        note, tr("Stopping {name}", name=title), ["stop", "--json", name], env
+    )
     if result.code == 0:
-        await note.show(f"{title} has stopped", "", seconds=_DONE_SECONDS)
+        await note.show(tr("{name} has stopped", name=title), "", seconds=_DONE_SECONDS)
     else:
-        await note.show(f"Cannot stop {title}", result.text, urgent=True)
+        await note.show(tr("Cannot stop {name}", name=title), result.text, urgent=True)
     return result
 
 
@@ -199,7 +212,7 @@ async def _failed(
 ) -> bool:
     """Show a failure and do what the user chooses; return whether to start again."""
     mend = mend_of(result.hint)
-    buttons = {} if result.code == 0 else {"again": "Try again"}
+    buttons = {} if result.code == 0 else {"again": tr("Try again")}
     if mend:
         buttons = {"mend": _label(mend), **buttons}
     chosen = await note.ask(heading, result.text, buttons)
@@ -207,11 +220,13 @@ async def _failed(
         return chosen == "again"
     if mend[:2] == ["image", "build"]:
         fresh = DesktopNotification(env)
-        built = await _reported(fresh, f"{_BUILDING} {mend[2]}", mend, env)
+        built = await _reported(
+            fresh, f"{_BUILDING} {mend[2]}", mend, env
+        )
         if built.code == 0:
             await fresh.close()
             return True
-        await fresh.show("Cannot build the image", built.text, urgent=True)
+        await fresh.show(tr("Cannot build the image"), built.text, urgent=True)
         return False
     # The text names the command, for a desktop without a terminal.
     with suppress(SetupError):
@@ -234,8 +249,8 @@ def mend_of(hint: str) -> list[str]:
 
 def _label(mend: Sequence[str]) -> str:
     if list(mend[:2]) == ["image", "build"]:
-        return "Build the image"
-    return f"Open brokerctl {' '.join(mend)}"
+        return tr("Build the image")
+    return tr("Open brokerctl {words}", words=" ".join(mend))
 
 
 async def _reported(

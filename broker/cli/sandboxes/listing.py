@@ -21,6 +21,7 @@ from broker.cli.run.connect import (
     offline_paths,
     warn_unless_found,
 )
+from broker.cli.texts import tr
 from broker.core.escape import printable
 from policy.records.model import Record
 
@@ -60,11 +61,19 @@ def command(*, as_json: bool) -> None:
             for record in records
         ]
         rows += [_other(sandbox, running[name]) for name, sandbox in others.items()]
-        render.table(("NAME", "LABEL", "CLASS", "NETWORK", "PROGRAM", "RUNNING"), rows)
+        columns = tr("NAME,LABEL,CLASS,NETWORK,PROGRAM,RUNNING").split(",")
+        render.table(columns, rows)
     elif not found.broken:
         known = ", ".join(sorted(path.stem for path in EXAMPLES.glob("*.toml")))
-        render.note("there are no records yet; to create one, run 'brokerctl new NAME'")
-        render.note(f"to use an example, run 'brokerctl new NAME --from {{{known}}}'")
+        render.note(
+            tr("there are no records yet; to create one, run 'brokerctl new NAME'")
+        )
+        render.note(
+            tr(
+                "to use an example, run 'brokerctl new NAME --from {names}'",
+                names=f"{{{known}}}",
+            )
+        )
     if not broker_runs(paths):
         # Late: mostly there is a broker.
         from broker.cli.run.living import living_words
@@ -74,7 +83,9 @@ def command(*, as_json: bool) -> None:
     print_problems(found.problems, stderr=True)
     if found.broken:
         names = ", ".join(printable(name, 60) for name in sorted(found.broken))
-        render.note(f"records with errors, which cannot be used: {names}")
+        render.note(
+            tr("records with errors, which cannot be used: {names}", names=names)
+        )
 
 
 def _as_json(record: Record, running: list[str]) -> dict[str, object]:
@@ -113,11 +124,11 @@ def _row(record: Record, running: list[str], *, temporary: bool) -> tuple[str, .
     return (
         record.name,
         printable(f"{label.name} {label.colour}", 60),
-        "temporary" if temporary else record.viewer.sandbox_class,
+        tr("temporary") if temporary else record.viewer.sandbox_class,
         str(record.values.get("launch.network", "-")),
         "-"
         if temporary
         else printable(" ".join(record.host.command) or app, 60)
-        or "started by another program",
+        or tr("started by another program"),
         ", ".join(running) or "-",
     )

@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from broker.cli.texts import mark, tr, trn
 from broker.core.escape import printable
 from broker.core.services import CAMERA_USE, SCREEN_USE
+from broker.helpers.prompt.phrases import request_of
 from broker.ipc.control.api import (
     DeviceDetachRequest,
     FolderStatus,
@@ -76,8 +78,16 @@ class MenuRow:
 
 
 _SEEING = {
-    CAMERA_USE: ("CAMERA", "Turn off the camera", "uses your camera"),
-    SCREEN_USE: ("SCREEN", "End screen sharing", "sees your screen"),
+    CAMERA_USE: (
+        tr("CAMERA"),
+        tr("Turn off the camera"),
+        mark("{name} uses your camera"),
+    ),
+    SCREEN_USE: (
+        tr("SCREEN"),
+        tr("End screen sharing"),
+        mark("{name} sees your screen"),
+    ),
 }
 """What a row says of each, what ends it, and the tool tip."""
 _OPEN = LockdownAnswer(locked=False, networks=False)
@@ -106,7 +116,7 @@ class TrayState:
     def seeing(self) -> tuple[str, ...]:
         """Return the sandboxes that use the camera, or see a screen, in words."""
         return tuple(
-            f"{one.name} {words}"
+            tr(words, name=one.name)
             for one in self.sandboxes
             for kind, (_, _, words) in _SEEING.items()
             if any(device.startswith(kind) for device in one.devices)
@@ -116,15 +126,19 @@ class TrayState:
 def rows(now: TrayState) -> tuple[MenuRow, ...]:
     """Return the rows of the panel's menu for the broker's current state."""
     if not now.reachable:
-        return (MenuRow("No broker is running"), MenuRow(), _LEAVE)
+        return (MenuRow(tr("No broker is running")), MenuRow(), _LEAVE)
     found = [*_questions(now), *_sandboxes(now)]
     if now.warnings:
-        count = f"{now.warnings} warning{'' if now.warnings == 1 else 's'}"
-        found.append(MenuRow(f"{count}; run 'brokerctl status'"))
+        words = trn(
+            "{number} warning; run 'brokerctl status'",
+            "{number} warnings; run 'brokerctl status'",
+            now.warnings,
+        )
+        found.append(MenuRow(words))
     return (*found, MenuRow(), *_lockdown(now.lockdown), MenuRow(), _LEAVE)
 
 
-_LEAVE = MenuRow("Remove from the panel", Leave())
+_LEAVE = MenuRow(tr("Remove from the panel"), Leave())
 
 
 def _text(text: str) -> str:
@@ -136,24 +150,40 @@ def _questions(now: TrayState) -> list[MenuRow]:
         return []
     found = [
         MenuRow(
-            _text(f"Deny: {one.sandbox} wants {one.words}"),
+            _text(
+                tr(
+                    "Deny: {name} wants {request}",
+                    name=one.sandbox,
+                    request=request_of(one.words),
+                )
+            ),
             QuestionAnswerRequest(id=one.id, allow=False),
             one.color,
         )
         for one in now.questions[:_QUESTIONS]
     ]
     if more := len(now.questions) - len(found):
-        found.append(MenuRow(f"{more} more questions; run 'brokerctl pending'"))
+        words = trn(
+            "{number} more questions; run 'brokerctl pending'",
+            "{number} more questions; run 'brokerctl pending'",
+            more,
+        )
+        found.append(MenuRow(words))
     return [*found, MenuRow()]
 
 
 def _sandboxes(now: TrayState) -> list[MenuRow]:
     """Return a menu row for each sandbox, or a row that says that none runs."""
     if not now.sandboxes:
-        return [MenuRow("No sandboxes are running")]
+        return [MenuRow(tr("No sandboxes are running"))]
     found = [_sandbox(now, one) for one in now.sandboxes[:_SANDBOXES]]
     if more := len(now.sandboxes) - len(found):
-        found.append(MenuRow(f"{more} more sandboxes; run 'brokerctl status'"))
+        words = trn(
+            "{number} more sandboxes; run 'brokerctl status'",
+            "{number} more sandboxes; run 'brokerctl status'",
+            more,
+        )
+        found.append(MenuRow(words))
     return found
 
 
@@ -162,36 +192,45 @@ def _sandbox(now: TrayState, one: SandboxStatus) -> MenuRow:
     uses: list[str] = [] if one.state == "running" else [one.state]
     inside: list[MenuRow] = []
     if one.name in now.listening:
-        uses.append("MICROPHONE")
-        inside.append(MenuRow("Turn off the microphone", EndMicrophone(one.name)))
+        uses.append(tr("MICROPHONE"))
+        inside.append(MenuRow(tr("Turn off the microphone"), EndMicrophone(one.name)))
     if keeps_screen_on(one):
-        uses.append("keeps the screen on")
+        uses.append(tr("keeps the screen on"))
     for device in one.devices:
         port = device.split(" ", 1)[0]
-        other = ("a device", _text(f"Revoke {device}"), "")
+        other = (tr("a device"), _text(tr("Revoke {what}", what=device)), "")
         name, label, _ = _SEEING.get(port.partition(":")[0] + ":", other)
         uses.append(name)
         inside.append(MenuRow(label, DeviceDetachRequest(port)))
     inside.extend(
         MenuRow(
-            _text(f"Revoke {folder.path}"),
+            _text(tr("Revoke {what}", what=folder.path)),
             FolderUnshareRequest(folder=folder.path, sandbox=one.name),
         )
         for folder in now.folders
         if folder.sandbox == one.name
     )
     if (net := one.network) is not None and net.flows:
-        words = f"{_rate(net.rate_from_sandbox)} out, {_rate(net.rate_to_sandbox)} in"
-        uses.append(f"network {words}")
+        words = tr(
+            "{sent} out, {received} in",
+            sent=_rate(net.rate_from_sandbox),
+            received=_rate(net.rate_to_sandbox),
+        )
+        uses.append(tr("network {rates}", rates=words))
         inside.append(
             MenuRow(
-                f"End all networks: {net.flows} flows, {words}",
+                trn(
+                    "End all networks: {number} flows, {rates}",
+                    "End all networks: {number} flows, {rates}",
+                    net.flows,
+                    rates=words,
+                ),
                 _NETWORKS,
             )
         )
     if now.manager:
-        inside.append(MenuRow("Permissions…", OpenManager(one.name)))
-    inside.append(MenuRow("Stop", StopRequest(sandbox=one.name)))
+        inside.append(MenuRow(tr("Permissions…"), OpenManager(one.name)))
+    inside.append(MenuRow(tr("Stop"), StopRequest(sandbox=one.name)))
     label = f"{one.name}: {', '.join(dict.fromkeys(uses))}" if uses else one.name
     return MenuRow(_text(label), None, one.color, tuple(inside))
 
@@ -203,11 +242,11 @@ def keeps_screen_on(one: SandboxStatus) -> bool:
 
 def _lockdown(lockdown: LockdownAnswer) -> tuple[MenuRow, ...]:
     if not lockdown.locked:
-        return (MenuRow("Lockdown", LockdownRequest(begin=True)),)
+        return (MenuRow(tr("Lockdown"), LockdownRequest(begin=True)),)
     networks = (
-        () if lockdown.networks else (MenuRow("Also end all networks", _NETWORKS),)
+        () if lockdown.networks else (MenuRow(tr("Also end all networks"), _NETWORKS),)
     )
-    return (MenuRow("Lift the lockdown", LockdownRequest(begin=False)), *networks)
+    return (MenuRow(tr("Lift the lockdown"), LockdownRequest(begin=False)), *networks)
 
 
 _NETWORKS = LockdownRequest(begin=True, networks=True)
@@ -224,19 +263,23 @@ def _rate(bytes_a_second: float) -> str:
 def summary(now: TrayState) -> str:
     """Return the text of the tool tip: one line for each fact."""
     if not now.reachable:
-        return "no broker is running"
+        return tr("no broker is running")
     lines = []
     if now.lockdown.locked:
-        lines.append("lockdown")
+        lines.append(tr("lockdown"))
     if now.questions:
         asked = len(now.questions)
         lines.append(
-            "1 question is pending" if asked == 1 else f"{asked} questions are pending"
+            trn("{number} question is pending", "{number} questions are pending", asked)
         )
-    lines += [f"{name} records your microphone" for name in now.listening]
+    lines += [tr("{name} records your microphone", name=name) for name in now.listening]
     awake = [one.name for one in now.sandboxes if keeps_screen_on(one)]
-    lines += [f"{name} keeps the screen on" for name in awake]
+    lines += [tr("{name} keeps the screen on", name=name) for name in awake]
     lines += now.seeing
     count = len(now.sandboxes)
-    lines.append(f"{count or 'no'} sandbox{'' if count == 1 else 'es'}")
+    lines.append(
+        trn("{number} sandbox", "{number} sandboxes", count)
+        if count
+        else tr("no sandboxes")
+    )
     return "\n".join(lines)

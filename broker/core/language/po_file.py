@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import struct
 from typing import NamedTuple
 
 _MAGIC = 0x950412DE
-_LINE = re.compile(r'(?:(msgid|msgid_plural|msgstr(?:\[\d\])?) )?("(?:[^"\\]|\\.)*")$')
+_LINE = re.compile(
+    r'(?:(msgid|msgid_plural|msgstr(?:\[\d\])?) )?("(?:[^"\\]|\\[nt"\\])*")$'
+)
+_ESCAPE = re.compile(r"\\(.)")
+_ESCAPES = {"n": "\n", "t": "\t", '"': '"', "\\": "\\"}
 
 
 class PoEntry(NamedTuple):
@@ -59,7 +62,7 @@ def parse(text: str) -> list[PoEntry]:
             if key == "msgid":
                 end()
             fields[key] = ""
-        fields[key] += str(ast.literal_eval(found[2]))
+        fields[key] += _ESCAPE.sub(lambda one: _ESCAPES[one[1]], found[2][1:-1])
     end()
     return entries
 

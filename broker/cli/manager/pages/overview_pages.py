@@ -9,6 +9,7 @@ from typing import Any
 from broker.cli.manager.following import ManagerState
 from broker.cli.manager.widgets import action_row, button, group, page_of
 from broker.cli.manager.words import joined, known, tr, trn
+from broker.helpers.prompt.phrases import request_of
 from broker.ipc.control.api import (
     DeviceStatus,
     GrantStatus,
@@ -56,7 +57,9 @@ def _question(one: PendingQuestion, verb: Verb) -> Any:
     details = joined("\n", [*one.details, remark])
     about = tr("question {number}", number=one.id)
     deny = button(tr("Deny"), lambda: verb("answer", str(one.id), "deny"), about=about)
-    title = tr("{name} wants {request}", name=one.sandbox, request=one.words)
+    title = tr(
+        "{name} wants {request}", name=one.sandbox, request=request_of(one.words)
+    )
     return action_row(title, details, deny)
 
 
