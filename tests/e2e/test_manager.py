@@ -45,7 +45,12 @@ async def test_a_sandbox_is_seen_switched_and_stopped(tmp_path):
             name = window["name"].partition("[")[2].partition("]")[0].split()[-1]
             sandbox = f"paper-{name.rpartition('-')[2]}"
             # A label is text, and no markup.
-            await person(env, ("sees", sandbox), ("sees", "<b>paper</b>"))
+            await person(
+                env,
+                ("sees", sandbox),
+                ("sees", "<b>paper</b>"),
+                ("sees", "processor "),  # two samples of the drawn list
+            )
             await person(
                 env,
                 ("press", "Activity"),

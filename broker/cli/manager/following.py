@@ -20,6 +20,7 @@ from broker.ipc.control.api import (
     LockdownRequest,
     Nothing,
     PendingQuestion,
+    ProcessStatus,
     SandboxStatus,
 )
 from broker.ipc.control.client import Client
@@ -41,6 +42,8 @@ class SandboxRow:
     """The error of its record; empty: none."""
     memory: int = 0
     """Bytes of all its processes on this machine."""
+    processes: frozenset[int] = frozenset()
+    """The broker's processes for it, and its first one."""
     status: SandboxStatus | None = None
 
 
@@ -140,12 +143,9 @@ async def state_of(asked: Client, records: tuple[SandboxRow, ...]) -> ManagerSta
         grants = (await asked.call(methods.GRANT_LIST, Nothing())).grants
     with suppress(VitrailError):  # the devices' service need not be installed
         devices = (await asked.call(methods.DEVICES, Nothing())).devices
-    memory: dict[str, int] = {}
-    for process in status.processes:
-        memory[process.sandbox] = memory.get(process.sandbox, 0) + process.memory
     return ManagerState(
         reachable=True,
-        sandboxes=merged(records, status.sandboxes, memory),
+        sandboxes=merged(records, status.sandboxes, status.processes),
         questions=tuple(questions),
         grants=tuple(grants),
         devices=tuple(devices),
@@ -157,13 +157,18 @@ async def state_of(asked: Client, records: tuple[SandboxRow, ...]) -> ManagerSta
 def merged(
     records: tuple[SandboxRow, ...],
     running: list[SandboxStatus],
-    memory: dict[str, int],
+    processes: list[ProcessStatus],
 ) -> tuple[SandboxRow, ...]:
     """Return the running sandboxes, then the records of which none runs.
 
     A record of several disposables has a row for each that runs, and stays startable: its
     own row remains.
     """
+    memory: dict[str, int] = {}
+    pids: dict[str, set[int]] = {one.name: {one.pid or 0} for one in running}
+    for process in processes:
+        memory[process.sandbox] = memory.get(process.sandbox, 0) + process.memory
+        pids.setdefault(process.sandbox, set()).add(process.pid)
     rows = [
         SandboxRow(
             one.name,
@@ -172,6 +177,7 @@ def merged(
             one.color,
             one.state,
             memory=memory.get(one.name, 0),
+            processes=frozenset(pids[one.name] - {0}),
             status=one,
         )
         for one in sorted(running, key=lambda one: one.name)
@@ -183,4 +189,4 @@ def merged(
 
 def without_numbers(row: SandboxRow) -> SandboxRow:
     """Return a row without what changes all the time, to see whether it changed."""
-    return replace(row, memory=row.memory >> 22, status=None)
+    return replace(row, memory=row.memory >> 22, processes=frozenset(), status=None)

@@ -13,7 +13,8 @@ _Row = TypeVar("_Row")
 class ListPage(Generic[_Row]):
     """A scrolled list: ``make`` returns a widget, ``fill`` has it show a row.
 
-    A widget is used again for another row.  ``chosen`` takes a click on a row, ``end``
+    A widget is used again for another row.  ``update`` shows a changed row in the widget
+    that it has, which keeps the focus; False: it cannot.  ``chosen`` takes a click on a row, ``end``
     is called when its end is scrolled to.
     """
 
@@ -24,7 +25,9 @@ class ListPage(Generic[_Row]):
         *,
         end: Callable[[], None] | None = None,
         chosen: Callable[[_Row], None] | None = None,
+        update: Callable[[_Row], bool] = lambda _row: False,
     ) -> None:
+        self._update = update
         self._rows: dict[str, _Row] = {}
         self._keys: list[str] = []
         self._model = Gtk.StringList()
@@ -66,7 +69,7 @@ class ListPage(Generic[_Row]):
             self._keys = keys
             return
         for place, (key, row) in enumerate(rows):
-            if before.get(key) != row:
+            if before.get(key) != row and not self._update(row):
                 self._model.splice(place, 1, [key])
 
     def prepend(self, rows: Sequence[tuple[str, _Row]], most: int) -> None:

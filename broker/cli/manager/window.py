@@ -20,8 +20,9 @@ from broker.cli.manager.pages.overview_pages import (
     setup_page,
 )
 from broker.cli.manager.pages.policy_page import PolicyPage
-from broker.cli.manager.pages.sandbox_page import sandbox_line, sandbox_page
+from broker.cli.manager.pages.sandbox_page import SandboxLine, sandbox_page
 from broker.cli.manager.pages.stock_pages import ImagesPage, backups_page
+from broker.cli.manager.processor import LoadSampler, Roots
 from broker.cli.manager.sandbox_actions import SandboxActions
 from broker.cli.manager.toolkit import Adw, Gtk
 from broker.cli.manager.verb_calls import VerbResult
@@ -85,7 +86,12 @@ class ManagerWindow:
         self._place = Adw.Bin(hexpand=True, vexpand=True)
         self._pages: dict[str, Any] = {}
         self._list: ListPage[SandboxRow] = ListPage(
-            Adw.Bin, self._fill_line, chosen=self._open
+            Adw.Bin, self._fill_line, chosen=self._open, update=self._update_line
+        )
+        self._lines: dict[str, SandboxLine] = {}
+        self._loads: Mapping[str, int] = {}
+        self._sampler = LoadSampler(
+            self._list.widget, work, self._roots, self._show_loads
         )
         self._activity = ActivityPage(self._explain, self._chart, work, read.events)
         self._pages["activity"] = self._activity.widget
@@ -252,21 +258,42 @@ class ManagerWindow:
 
     def _show_sandboxes(self) -> None:
         rows = self._state.sandboxes
+        names = {row.name for row in rows}
+        self._lines = {name: one for name, one in self._lines.items() if name in names}
         self._list.show([(row.name, row) for row in rows])
         if rows:
             self._put("sandboxes", self._list.widget)
         elif self._state.sandboxes != self._listed or "sandboxes" not in self._pages:
             self._put("sandboxes", self._new_page().widget)
         self._listed = rows
+        self._sampler.follow()
 
     def _row(self, name: str) -> SandboxRow | None:
         return _row_in(self._state, name)
 
     def _fill_line(self, place: Any, row: SandboxRow) -> None:
         verb = "start" if row.status is None else "stop"
-        place.set_child(
-            sandbox_line(row, lambda: self._verbs.start("menu", verb, row.name))
-        )
+        line = SandboxLine(row, lambda: self._verbs.start("menu", verb, row.name))
+        line.show_load(self._loads.get(row.name))
+        self._lines[row.name] = line
+        place.set_child(line.widget)
+
+    def _update_line(self, row: SandboxRow) -> bool:
+        line = self._lines.get(row.name)
+        return line is not None and line.update(row)
+
+    def _roots(self) -> Roots:
+        """Return the processes of the sandboxes that run on this machine."""
+        rows = self._state.sandboxes
+        return {row.name: row.processes for row in rows if row.processes}
+
+    def _show_loads(self, loads: Mapping[str, int]) -> None:
+        self._loads = loads
+        for name, line in self._lines.items():
+            line.show_load(loads.get(name))
+        traffic = (row.status and row.status.network for row in self._state.sandboxes)
+        if any(one and one.flows for one in traffic):
+            self._again()  # its rate is no event
 
     def _open(self, row: SandboxRow) -> None:
         self.go(row.name)

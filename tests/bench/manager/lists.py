@@ -34,14 +34,14 @@ from broker.cli.manager.toolkit import Adw, GLib, Gtk
 from broker.cli.manager.pages.activity import ActivityPage, EventRow
 from broker.cli.manager.following import SandboxRow
 from broker.cli.manager.list_view import ListPage
-from broker.cli.manager.pages.sandbox_page import sandbox_line
+from broker.cli.manager.pages.sandbox_page import SandboxLine
 kind, count, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 found = []
 def begin(app):
     window = Adw.ApplicationWindow(application=app, default_width=960, default_height=680)
     began = time.process_time()
     if kind == "sandboxes":
-        page = ListPage(Adw.Bin, lambda place, row: place.set_child(sandbox_line(row, print)))
+        page = ListPage(Adw.Bin, lambda place, row: place.set_child(SandboxLine(row, print).widget))
         page.show([(f"box-{n}", SandboxRow(f"box-{n}", "box", "title", "green")) for n in range(count)])
         scrolled = page.widget
     else:

@@ -22,6 +22,7 @@ from broker.cli.manager.widgets import (
     button,
     group,
     label,
+    line_text,
     memory_words,
     name_control,
     page_of,
@@ -223,23 +224,47 @@ def network_and_image(status: SandboxStatus) -> list[str]:
     return words
 
 
-def sandbox_line(row: SandboxRow, start_or_stop: Callable[[], None]) -> Any:
-    """Return a sandbox's line in the list."""
-    line = Gtk.Box(
-        spacing=12, margin_top=8, margin_bottom=8, margin_start=12, margin_end=12
-    )
-    line.append(square(row.colour))
-    names = Gtk.Box(orientation=Gtk.Orientation.VERTICAL, hexpand=True)
-    names.append(label(row.name, "heading"))
-    words = (
-        row.title if row.title != row.name else "",
-        known(row.state),
-        memory_words(row.memory),
-        *(network_and_image(row.status) if row.status is not None else ()),
-    )
-    names.append(label(joined(" · ", words), "dim-label"))
-    line.append(names)
-    if not row.broken:
-        text = tr("Start") if row.status is None else tr("Stop")
-        line.append(button(text, start_or_stop, about=row.name))
-    return line
+class SandboxLine:
+    """A sandbox's line in the list; ``act`` starts or stops it."""
+
+    def __init__(self, row: SandboxRow, act: Callable[[], None]) -> None:
+        self._row = row
+        self.widget = Gtk.Box(
+            spacing=12, margin_top=8, margin_bottom=8, margin_start=12, margin_end=12
+        )
+        self.widget.append(square(row.colour))
+        names = Gtk.Box(orientation=Gtk.Orientation.VERTICAL, hexpand=True)
+        names.append(label(row.name, "heading"))
+        self._words = label("", "dim-label")
+        names.append(self._words)
+        self.widget.append(names)
+        self._load = Gtk.Label(visible=False, css_classes=["dim-label", "numeric"])
+        self.widget.append(self._load)
+        if not row.broken:
+            text = tr("Start") if row.status is None else tr("Stop")
+            self.widget.append(button(text, act, about=row.name))
+        self.update(row)
+
+    def update(self, row: SandboxRow) -> bool:
+        """Show a change of the row; False if it needs another line."""
+        if _kind_of(row) != _kind_of(self._row):
+            return False
+        self._row = row
+        words = (
+            row.title if row.title != row.name else "",
+            known(row.state),
+            memory_words(row.memory),
+            *(network_and_image(row.status) if row.status is not None else ()),
+        )
+        self._words.set_label(joined(" · ", words))
+        return True
+
+    def show_load(self, percent: int | None) -> None:
+        """Show the share of one processor that it used; None: not known."""
+        self._load.set_label(tr("processor {percent} %", percent=percent or 0))
+        self._load.set_visible(percent is not None)
+
+
+def _kind_of(row: SandboxRow) -> tuple[object, ...]:
+    """Return what a line is made for."""
+    return row.name, row.colour, row.status is None, row.broken

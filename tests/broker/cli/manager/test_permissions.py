@@ -11,7 +11,7 @@ from broker.cli.manager.details import details_of
 from broker.cli.manager.following import RecordRows, SandboxRow, merged, record_rows
 from broker.cli.manager.permissions import LastUse, PermissionRow
 from broker.cli.run.connect import offline_paths
-from broker.ipc.control.api import SandboxStatus
+from broker.ipc.control.api import ProcessStatus, SandboxStatus
 from tests.kit.brokerctl import called
 
 RECORD = """\
@@ -122,13 +122,16 @@ def test_a_running_disposable_stands_beside_its_record():
         color="#e69f00",
         state="running",
         since=0.0,
+        pid=7,
     )
-    rows = merged(records, [running], {"web-1234": 1 << 20})
+    worker = ProcessStatus(role="worker", pid=8, sandbox="web-1234", memory=1 << 20)
+    rows = merged(records, [running], [worker])
     assert [(row.name, row.record, row.state) for row in rows] == [
         ("web-1234", "web", "running"),
         ("web", "web", "stopped"),
     ]
     assert rows[0].memory == 1 << 20
+    assert rows[0].processes == {7, 8}
 
 
 def test_the_last_use_says_who_decided():
