@@ -67,6 +67,8 @@ PAGES = (
             "call",
             "services",
             "stop",
+            "suspend",
+            "resume",
             "restart",
             "demo",
             "open",

@@ -52,6 +52,8 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             "call": ("calls.call", "Call a service of a sandbox."),
             "services": ("calls.services", "List the services of sandboxes."),
             "stop": ("run.stop", "Stop sandboxes, or the broker."),
+            "suspend": ("run.suspend", "Stop a micro VM's programs for a time."),
+            "resume": ("run.resume", "Let a suspended micro VM run again."),
             "restart": (
                 "machines.restart",
                 "Restart the broker; machines keep running.",

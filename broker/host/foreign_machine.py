@@ -199,6 +199,19 @@ class ForeignMachine:
         """The launcher lets go."""
         self._left.set()
 
+    async def suspend(self) -> None:
+        """Refuse: another program holds its processes.  Raises RefusedError."""
+        raise RefusedError(
+            "only micro VMs that the broker starts can be suspended: the broker has no "
+            "control group with all processes of this sandbox",
+            hint="suspend it by the program that started it, such as 'podman pause' or "
+            "'virsh suspend'; its windows stay",
+        )
+
+    async def resume(self) -> None:
+        """See ``suspend``."""
+        await self.suspend()
+
     async def power_down(self, grace: float) -> None:
         """It is not ours to end: only the lease ends."""
         del grace

@@ -76,6 +76,14 @@ class Machine(Protocol):
         """Wait for its end and return the reason."""
         ...
 
+    async def suspend(self) -> None:
+        """Stop its programs, until ``resume``.  Raises RefusedError, UpstreamError."""
+        ...
+
+    async def resume(self) -> None:
+        """Let them run; does nothing if they run.  Raises RefusedError, UpstreamError."""
+        ...
+
     async def power_down(self, grace: float) -> None:
         """End the machine: ask, and insist after ``grace`` seconds."""
         ...

@@ -216,6 +216,22 @@ class HostRole:
         self._nursery.start_soon(run_isolated, active_lease.machine.power_down, grace)
         await active_lease.ended.wait()
 
+    async def suspend(self, lease: LeaseId, *, suspended: bool) -> None:
+        """See ``Machines``.  Raises RefusedError, UpstreamError."""
+        active_lease = self._tenancies.get(lease)
+        if active_lease is None or active_lease.stopping or not active_lease.running:
+            raise RefusedError("the sandbox is starting or stopping")
+        machine, about = active_lease.machine, event_log.of(active_lease.lease)
+        if suspended:
+            await self._log.require(schema.SandboxSuspend(**about))
+            # guard: a machine that is to end runs until then
+            if active_lease.stopping:
+                raise RefusedError("the sandbox is starting or stopping")
+            await machine.suspend()
+        else:
+            await machine.resume()
+            await self._log.note(schema.SandboxResume(**about))
+
     # -- leases ------------------------------------------------------------------
 
     async def admit(

@@ -150,6 +150,10 @@ class ViewerProcess:
                 return LinkAnswer(p.HostRowsFile(number, len(body)), sealed([body]))
             case m.DevicesAsked() | m.DeviceAttach() | m.DeviceDetach():
                 return LinkAnswer(await host.devices.serve(self.pair, request))
+            case p.SuspendLease():
+                lease_id = take_lease_id(request.lease)
+                await host.role.suspend(lease_id, suspended=request.suspended)
+                return LinkAnswer(m.RequestDone(number))
             case p.StreamOver() | p.StopLease() | p.RefuseNew() | p.EndHost():
                 await self._end_of(host, request)
                 return LinkAnswer(m.RequestDone(number))

@@ -157,6 +157,13 @@ class Machines(Protocol):
         """
         ...
 
+    async def suspend(self, lease: LeaseId, *, suspended: bool) -> None:
+        """Stop a sandbox's programs, or let them run again.
+
+        Raises RefusedError, with the reason, if the host cannot; UpstreamError.
+        """
+        ...
+
 
 @dataclass(eq=False, kw_only=True)
 class HeldTask:

@@ -46,6 +46,7 @@ from broker.viewer.part import (
 )
 from broker.viewer.role import ViewerRole
 from broker.viewer.runner import Runner
+from broker.viewer.sandboxes.suspending import SuspendControl
 from broker.viewer.settings_watch import SettingsWatch
 from broker.viewer.workers.pool import Workers
 
@@ -173,6 +174,7 @@ class _ViewerProcess:
             self._shared,
             LeaseListing(report.leases),
             *viewer_parts(self._viewer, runner),
+            SuspendControl(self._end.host, self._viewer, self._live),
         ]
 
     async def serve(self, handle: AuthorityHandle, ready: Callable[[], None]) -> None:

@@ -155,7 +155,7 @@ PROGRAMS = (
         ("broker.programs.fork_server_jailed",),
         CONFINED,
         224,
-        37_450,
+        37_550,
         23_750,
         phase_of="fork server",
     ),

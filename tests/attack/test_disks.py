@@ -218,6 +218,21 @@ async def test_a_guest_that_keeps_its_disk_is_told_of(image, monkeypatch):
     assert "disk0" not in qmp.devices
 
 
+@pytest.mark.parametrize("alive", [True, False])
+async def test_a_machine_that_does_not_answer_keeps_its_disk(image, alive):
+    """A suspended one: it has the disk again when it is resumed."""
+    qmp = FakeQmp()
+
+    async def no_answer(command, *_, **__):
+        raise UpstreamError(f"the answer to {command} did not come")
+
+    suspended = machine(qmp)
+    suspended.alive = lambda: frozenset({1} if alive else ())
+    async with Disks().attached(suspended, image, write=False) as disk:
+        qmp.execute = no_answer
+    assert disk.kept == alive
+
+
 async def test_a_guest_that_never_ran_is_not_waited_for(image):
     qmp = FakeQmp(keeps=True)
     qmp.status = "prelaunch"

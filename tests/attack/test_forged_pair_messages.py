@@ -121,6 +121,9 @@ class QuietRole:
     async def stop(self, lease, *, grace, reason):
         self.stopped.append((lease, grace, reason))
 
+    async def suspend(self, lease, *, suspended):
+        self.stopped.append((lease, suspended))
+
 
 class Folders:
     """A source of folders that mounts none."""
@@ -607,6 +610,7 @@ async def joined(viewer=None):
                     end=end,
                     viewer=viewer,
                     folders=folders,
+                    role=role,
                     nursery=nursery,
                     child=child,
                 )
@@ -668,6 +672,13 @@ async def test_an_error_comes_whole():
             "a\nb",
             "x.policy:1:2",
         )
+
+
+async def test_a_suspension_reaches_the_host():
+    async with joined() as made:
+        for suspended in (True, False):
+            await made.host.suspend(WORK.id, suspended=suspended)
+        assert made.role.stopped == [(WORK.id, True), (WORK.id, False)]
 
 
 async def test_a_folder_whose_mount_was_held(tmp_path):

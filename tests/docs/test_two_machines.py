@@ -230,3 +230,12 @@ def test_the_viewers_machine_survives_a_reboot() -> None:
     (unit,) = (b.text for b in blocks(SOCAT) if "[Service]" in b.text)
     assert "\nRestart=always\n" in unit
     assert script.splitlines()[0].removeprefix("# ~/") in unit
+
+
+def test_each_prompt_is_of_one_of_the_machines() -> None:
+    typed = [one for block in blocks(TWO) for one in block.typed]
+    assert {one.machine for one in typed} == {"viewer", "host"}
+    # All else is a program of ours, which the other tests look at.
+    others = {"systemctl", "python3", "ssh", "sudo"}
+    ours = {"brokerctl", "vitrail-viewer", "vitrail-host"}
+    assert {one.command.split()[0] for one in typed} == others | ours

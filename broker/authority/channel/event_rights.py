@@ -30,6 +30,8 @@ _HOST = frozenset(
         "sandbox.start",
         "sandbox.machine",
         "sandbox.stop",
+        "sandbox.suspend",
+        "sandbox.resume",
         "sandbox.failed",
         "port.taken",
     }

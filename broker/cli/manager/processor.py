@@ -6,12 +6,14 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import trio
 
-from broker.cli.manager.verb_runner import Work
 from broker.ipc.in_thread import in_thread
+
+if TYPE_CHECKING:
+    from broker.cli.manager.verb_runner import Work
 
 SECONDS: Final = 3.0
 """Between two samples."""

@@ -63,6 +63,10 @@ class SandboxActions:
         """Start a verb that reports by notifications."""
         self._verbs.start(*words)
 
+    def suspend(self, verb: str, sandbox: str) -> None:
+        """Run ``suspend`` or ``resume``; nothing is lost by either."""
+        self._verbs.run(verb, "--", sandbox)
+
     def open_file(self, path: Path) -> None:
         """Open a file in the desktop's editor."""
         Gio.AppInfo.launch_default_for_uri(path.as_uri(), None)

@@ -135,6 +135,10 @@ A pointer click and its menu are tens of serials apart."""
 WAYLAND_QUEUE_BYTES = 1 << 18
 """Bytes waiting for one side before the other side is read no more."""
 
+WAYLAND_MOTION_BYTES = WAYLAND_QUEUE_BYTES // 2
+"""Bytes waiting for a client beyond which motions of the pointer are not added: they alone
+do not have it cut off."""
+
 WAYLAND_STUCK_SECONDS = 30.0
 """A client that takes nothing for so long while its answers wait is cut off."""
 

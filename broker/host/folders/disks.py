@@ -38,6 +38,7 @@ _LOOK_SECONDS = 0.05
 class AttachedDisk:
     """A disk of a micro VM: ``viewer.folders.desk.Mounted``."""
 
+    machine: MicroVmMachine
     qmp: Qmp
     port: int
     path: str
@@ -82,7 +83,7 @@ class Disks:
         async with self._plugging.setdefault(qmp, trio.Lock()):
             port = await _free_port(qmp)
             path = f"{PATH}/{image.tag}"
-            disk = AttachedDisk(qmp, port, path, limits.FIRST_DISK + port)
+            disk = AttachedDisk(machine, qmp, port, path, limits.FIRST_DISK + port)
             try:
                 await _plug(qmp, disk.port, image, write=write)
             except BaseException:
@@ -119,7 +120,9 @@ async def _end(disk: AttachedDisk) -> None:
             # guard: a disk that the guest keeps is not overlooked
             disk.kept = not await _unplug(disk.qmp, disk.port)
         except VitrailError:
-            return  # QEMU has ended, or its monitor, which ends it
+            # It has ended, or says nothing: a suspended one has the disk when it is resumed.
+            # guard: a machine that does not answer may keep its disk
+            disk.kept = bool(disk.machine.alive())
 
 
 async def _found(qmp: Qmp, names: re.Pattern[str]) -> list[int]:

@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import trio
+
 from broker.authority.audit.event_log import EventLog
+from broker.core.errors import RefusedError
 from broker.core.names import SandboxName, ServiceName
 from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import hybrid_doors
@@ -57,6 +60,7 @@ class MicroVmMachine:
         self._image = image
         self._began = time.monotonic()
         self._claim = _claim(vm)
+        self._suspended = False
 
     @property
     def claim(self) -> Claim:
@@ -83,7 +87,16 @@ class MicroVmMachine:
 
     @property
     def qmp(self) -> Qmp:
-        """QEMU's monitor.  Raises UpstreamError when it is not connected."""
+        """QEMU's monitor.
+
+        Raises RefusedError while it is suspended, UpstreamError when it is not connected.
+        """
+        # guard: a suspended machine is asked nothing, as its monitor says nothing
+        if self._suspended:
+            raise RefusedError(
+                f"{self._sandbox} is suspended",
+                hint=f"to let it run again, run 'brokerctl resume {self._sandbox}'",
+            )
         return self._vm.qmp
 
     @property
@@ -144,8 +157,21 @@ class MicroVmMachine:
             await self._log.note(event)
         return end.reason
 
+    async def suspend(self) -> None:
+        """Stop the VMM, and the guest with it."""
+        await trio.lowlevel.checkpoint()
+        self._suspended = True
+        self._vm.suspend()
+
+    async def resume(self) -> None:
+        """Let the VMM run."""
+        await trio.lowlevel.checkpoint()
+        self._vm.resume()
+        self._suspended = False
+
     async def power_down(self, grace: float) -> None:
-        """End the machine."""
+        """End the machine; a suspended one is resumed, so that its guest can end in order."""
+        await self.resume()
         await self._vm.power_down(grace)
 
     async def close(self) -> None:

@@ -424,6 +424,7 @@ async def adopt_vm(
             on_loss=on_loss,
             connect=connect(state.monitor),
         )
+        vm.resume()  # or a monitor that was suspended says nothing
         await vm.connect(nursery)
         undo.pop_all()
         return vm

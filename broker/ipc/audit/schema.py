@@ -153,6 +153,14 @@ class SandboxStop(Event, frozen=True, kw_only=True, tag="sandbox.stop"):
     seconds: float = 0.0
 
 
+class SandboxSuspend(Event, frozen=True, kw_only=True, tag="sandbox.suspend"):
+    """The user suspends a sandbox: its programs stop, and its windows stay."""
+
+
+class SandboxResume(Event, frozen=True, kw_only=True, tag="sandbox.resume"):
+    """A suspended sandbox runs again, on the user's request."""
+
+
 class SandboxFailed(Event, frozen=True, kw_only=True, tag="sandbox.failed"):
     """A sandbox did not come up, or has lost something; ``step`` is what failed."""
 
@@ -530,6 +538,8 @@ AnyEvent = (
     | SandboxStart
     | SandboxMachine
     | SandboxStop
+    | SandboxSuspend
+    | SandboxResume
     | SandboxFailed
     | ProgramStarted
     | ProgramExited

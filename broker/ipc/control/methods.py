@@ -82,6 +82,17 @@ RUN_RESIZE = Method(
     "Set the size of a program's terminal.",
     absent=(_PROGRAMS,),
 )
+SUSPEND = Method(
+    "Suspend",
+    api.SuspendRequest,
+    api.SuspendAnswer,
+    Owner.VIEWER,
+    "Suspend or resume sandboxes; returns when that is done.",
+    absent=(
+        _host_lacks("it suspends no machines", "to end one, run 'brokerctl stop'"),
+    ),
+    waits=True,
+)
 PORTAL_USE = Method(
     "PortalUse",
     api.PortalUseRequest,

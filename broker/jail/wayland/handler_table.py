@@ -33,6 +33,7 @@ from broker.jail.wayland.handlers import (
 from broker.jail.wayland.handlers.extensions import (
     decorations,
     dialogs,
+    gestures,
     icons,
     surface_hints,
     tablets,
@@ -53,6 +54,7 @@ _MODULES = (
     drag,
     exported_windows,
     forwarded,
+    gestures,
     icons,
     outputs,
     popups,

@@ -47,15 +47,17 @@ class Pointed(ProtocolObject):
 class Pointer(Pointed):
     """A wl_pointer of the client's; ``news`` says that a frame event is due.
 
-    ``lost``: the surface that had the focus when the client destroyed it.
+    ``lost``: the surface that had the focus when the client destroyed it.  ``missed``:
+    the compositor's last motion, where the client was not told of it.
     """
 
-    __slots__ = ("lost", "news", "seat")
+    __slots__ = ("lost", "missed", "news", "seat")
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
         self.seat: ProtocolObject | None = None
         self.lost: Surface | None = None
+        self.missed = b""
         self.news = False
 
 

@@ -84,6 +84,13 @@ class StopLease(m.LinkRequest, frozen=True, tag="stop-lease"):
     reason: _Text
 
 
+class SuspendLease(m.LinkRequest, frozen=True, tag="suspend-lease"):
+    """Stop a sandbox's programs, or let them run again."""
+
+    lease: _LeaseId
+    suspended: bool
+
+
 class StreamOver(m.LinkRequest, frozen=True, tag="stream-over"):
     """A stream that was taken has ended."""
 
@@ -207,7 +214,7 @@ FromHost: TypeAlias = (
     | FolderMounted | FolderState | HostRowsFile | RequestFailed | CancelRequest
 )  # fmt: skip
 FromViewer: TypeAlias = (
-    m.StartSandbox | StopLease | m.DevicesAsked | m.DeviceAttach | m.DeviceDetach
+    m.StartSandbox | StopLease | SuspendLease | m.DevicesAsked | m.DeviceAttach | m.DeviceDetach
     | m.LinkPing | StreamOver | MountFolder | ReleaseFolder | UnmountFolder
     | ForgetFolders | HostRowsAsked | RefuseNew | EndHost
     | m.RequestDone | RequestFailed | CancelRequest

@@ -148,6 +148,14 @@ class RemoteHost(LinkEnd):
         text = fit(reason, limits.LINK_TEXT_CHARACTERS)
         await epoch.ask(lambda n: m.StopSandbox(n, lease, short, text))
 
+    async def suspend(self, lease: LeaseId, *, suspended: bool) -> None:
+        """Refuse: the link has no such message.  Raises RefusedError."""
+        del lease, suspended
+        raise RefusedError(
+            "machines of a host on another machine cannot be suspended",
+            hint="to end the sandbox, run 'brokerctl stop'",
+        )
+
     async def _wait_up(self, progress: Callable[[str], None]) -> Epoch:
         """Wait a moment for the host to connect; return the link's epoch."""
         if not self._is_up():

@@ -130,6 +130,10 @@ class HostProcess:
         text = fit(reason, limits.LINK_TEXT_CHARACTERS)
         await self.pair.ask(lambda n: p.StopLease(n, lease, grace, text))
 
+    async def suspend(self, lease: LeaseId, *, suspended: bool) -> None:
+        """See ``Machines``."""
+        await self.pair.ask(lambda n: p.SuspendLease(n, lease, suspended))
+
     async def refuse_new(self) -> None:
         """Have the host lease nothing more: the broker is about to end."""
         await self.pair.ask(p.RefuseNew)

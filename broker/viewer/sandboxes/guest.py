@@ -79,6 +79,7 @@ class Guest:
         self.since = time.time()
         self.stopping = False
         """Whether its end has been requested."""
+        self.suspended = False  # else no request reaches its agent
         self._record = record
         self._tools = tools
         self._display = display
@@ -187,8 +188,10 @@ class Guest:
 
     @property
     def state(self) -> str:
-        """Return ``starting`` until our machine's agent has reported; others run at once."""
+        """Return ``suspended``, or ``starting`` until our machine's agent has reported; others run at once."""
         record = self._record()
+        if self.suspended:
+            return "suspended"
         boots = record is None or record.host.launch.kind.agent
         running = "no agent yet" if self.without_agent else "running"
         return "starting" if boots and self.agent is None else running
@@ -462,6 +465,12 @@ class Guest:
         record = self.valid_record()
         if self._nursery is None:
             raise RefusedError("this sandbox is shutting down")
+        # guard: no request waits for a suspended sandbox
+        if self.suspended:
+            raise RefusedError(
+                f"{self.lease.sandbox} is suspended",
+                hint=f"to let its programs run again, run 'brokerctl resume {self.lease.sandbox}'",
+            )
         if record.host.launch.kind.box:
             raise RefusedError(
                 f"{self.lease.sandbox} is a container or box without a guest agent: Vitrail "

@@ -11,6 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.launch_changes import LaunchChanges
 from broker.core.names import SandboxName
+from broker.host.foreign_machine import ForeignMachine
 from broker.host.role import HostRole
 from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import open_log
@@ -342,6 +343,54 @@ async def test_a_refused_machine_that_cannot_be_switched_off_is_closed(
             await host.admit(A, A, stubborn)
         assert stubborn.closed.is_set()
     assert "does not answer" in capsys.readouterr().err
+
+
+async def test_a_suspension_is_recorded(tmp_path):
+    async with host_role(tmp_path, Launcher()) as host:
+        lease = await host.start(A)
+        (active,) = host.active_leases()
+        await host.suspend(lease.id, suspended=True)
+        assert active.machine.suspended
+        await host.suspend(lease.id, suspended=False)
+        assert not active.machine.suspended
+        active.stopping = True
+        with pytest.raises(RefusedError, match="starting or stopping"):
+            await host.suspend(lease.id, suspended=True)
+        active.stopping = False
+    for kind in ("sandbox.suspend", "sandbox.resume"):
+        (event,) = events(tmp_path, kind)
+        assert (event["sandbox"], event["lease"]) == ("a", lease.id)
+
+
+async def test_a_machine_whose_end_was_asked_for_meanwhile_is_not_suspended(
+    tmp_path, monkeypatch
+):
+    """Else it does not end in order, and is waited for."""
+    async with host_role(tmp_path, Launcher()) as host:
+        lease = await host.start(A)
+        (active,) = host.active_leases()
+        require = host._log.require
+
+        async def slowly(event):
+            await require(event)
+            active.stopping = True
+
+        monkeypatch.setattr(host._log, "require", slowly)
+        with pytest.raises(RefusedError, match="starting or stopping"):
+            await host.suspend(lease.id, suspended=True)
+        assert not hasattr(active.machine, "suspended")
+        active.stopping = False
+
+
+async def test_a_machine_of_another_program_is_not_suspended(tmp_path):
+    class Foreign(PaperMachine):
+        suspend = ForeignMachine.suspend
+
+    async with host_role(tmp_path, Launcher()) as host:
+        lease = (await host.admit(A, A, Foreign())).lease
+        with pytest.raises(RefusedError, match="only micro VMs") as refused:
+            await host.suspend(lease.id, suspended=True)
+        assert "podman pause" in refused.value.hint
 
 
 # -- ends ----------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from broker.viewer.network.forwards import PortForwards
 from broker.viewer.network.network_control import NetworkControl
 from broker.viewer.notifications.notification_service import NotificationControl
 from broker.viewer.runner import Runner
+from broker.viewer.sandboxes.suspending import SuspendControl
 from broker.viewer.transfer.person import PersonOpens
 from broker.viewer.wayland.window_requests import WindowsPart
 
@@ -38,6 +39,7 @@ def _bare(*classes):
 
 SCREEN = (
     Runner,
+    SuspendControl,
     PersonOpens,
     EventsPart,
     WindowsPart,

@@ -327,6 +327,8 @@ GUARDS = (
     Guard("the filter always reads the compositor", "await trio.lowlevel.wait_readable(self._server)\nawait self._wait_for_room()\nself._hear()", "tests/attack/test_wayland_grabs.py", "reads_nothing_does"),
     Guard("the filter ends a client that does not read", "if False:", "tests/attack/test_wayland_grabs.py", "reads_nothing_is_ended"),
     Guard("a clock that stands still makes nothing late", "if False:", "tests/broker/jail/wayland/protocol/test_event_clock.py", "stands_still"),
+    Guard("a client that reads nothing gets no motion that fills its queue", "pass", "tests/broker/jail/wayland/handlers/test_seat.py", "motions_do_not_fill"),
+    Guard("a press is where the pointer is", "if False:", "tests/broker/jail/wayland/handlers/test_seat.py", "is_where_the_pointer_is"),
     Guard("a late chord does nothing", "if acting and hand is not None:", "tests/broker/jail/wayland/handlers/test_host_seat.py", "heard_late"),
     Guard("an input event counts from its own time", "return core.now", "tests/broker/jail/wayland/handlers/test_seat.py", "as_old_as"),
     Guard("grabs with a serial it got", "if nested or focused:", "tests/broker/jail/wayland/handlers/test_seat.py", "not_delivered"),

@@ -104,6 +104,14 @@ class PaperMachine:
         await self.over.wait()
         return "it has ended"
 
+    async def suspend(self):
+        await trio.lowlevel.checkpoint()
+        self.suspended = True
+
+    async def resume(self):
+        await trio.lowlevel.checkpoint()
+        self.suspended = False
+
     async def power_down(self, grace):
         self.graces.append(grace)
         self.asked.set()

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import stat
 import sys
 import tomllib
@@ -38,8 +37,6 @@ from tests.kit.wayland.compositor import short_directory
 
 HOST, VIEWER, APP = 10, 11, 20
 PIECES = 3732
-KEPT = "kept"
-"""The name of the disk that a machine writes to."""
 PACKAGES = (
     *DEFAULT_PACKAGES,
     *("sway", "grim", "wtype", "bubblewrap", "libseccomp2", "iproute2", "procps"),
@@ -63,8 +60,6 @@ class Guest:
     """MiB; 0: enough for a broker and a compositor."""
     devices: tuple[str, ...] = ()
     """More words for QEMU."""
-    kept: bool = False
-    """It keeps what it writes, for another boot."""
     initrd: bytes = b""
     """An archive that is put after the initramfs."""
     shell: trio.SocketStream | None = None
@@ -171,11 +166,8 @@ WantedBy=multi-user.target
 """
 
 
-def shell_init(*, systemd: bool = False, kept: bool = False) -> bytes:
-    """An archive whose /init gives the machine to ``vmshell`` or systemd instead.
-
-    ``kept``: what it writes goes to its third disk.
-    """
+def shell_init(*, systemd: bool = False) -> bytes:
+    """An archive whose /init gives the machine to ``vmshell`` or systemd instead."""
     text = (resources.files("broker") / "data/image/init").read_text()
     head, mark, _ = text.partition("# Imported, not run as a script")
     assert mark
@@ -183,16 +175,6 @@ def shell_init(*, systemd: bool = False, kept: bool = False) -> bytes:
         "until [ -b /root/dev/vdb ]; do $busybox usleep 50000; done\n"
         "$busybox mount -t ext4 -o ro /root/dev/vdb /root/srv || die 'no project disk'\n"
     )
-    if kept:
-        memory = "$busybox mount -t tmpfs -o mode=0755 layer /layer ||"
-        assert memory in head
-        disk = "$busybox mount -t ext4 /dev/vdc /layer ||"
-        head = head.replace(memory, disk).replace("mkdir /layer", "mkdir -p /layer")
-        # Before the first unit, which may be a broker's.
-        tail += (
-            "site=/root/usr/local/lib/python3.11/dist-packages\n"
-            "$busybox mkdir -p $site\n$busybox mount -o bind /root/srv/site $site\n"
-        )
     if systemd:
         units = "/root/etc/systemd/system"
         unit = f"{units}/vmshell.service"
@@ -278,18 +260,11 @@ class Lab:
         data = self._kernel.write_initrd(self.base).read_bytes()
         data += guest.initrd
         if guest.shelled:
-            data += shell_init(systemd=guest.systemd, kept=guest.kept)
+            data += shell_init(systemd=guest.systemd)
         initrd.write_bytes(data)
         guest.console = self._at(guest, "log")
-        # After the end of one QEMU, vhost-device-vsock makes it again for the next.
-        path = trio.Path(self._at(guest, "sock"))
-        with trio.fail_after(60):
-            while not await path.exists():
-                await trio.sleep(0.02)
         assert self._accel is not None
-        disks = [("root", self._image.root), ("disk", self._disk)]
-        if guest.kept:
-            disks.append((KEPT, await self._kept_disk(guest)))
+        disks = (("root", self._image.root), ("disk", self._disk))
         guest.child = _start(
             self._qemu,
             self._accel,
@@ -302,32 +277,6 @@ class Lab:
         if guest.shelled:
             with trio.fail_after(300):
                 guest.shell = await self._listeners[guest.name].accept()
-
-    async def rebooted(self, guest: Guest) -> None:
-        """Wait until its reboot has ended QEMU, and start it again, as a unit would."""
-        assert guest.shell is not None
-        assert guest.child is not None
-        await trio.aclose_forcefully(guest.shell)
-        with trio.fail_after(300):
-            await guest.child.wait()
-        await self.boot(guest)
-
-    async def _kept_disk(self, guest: Guest) -> Path:
-        """Return its disk, which is made for its first boot."""
-        disk = self._at(guest, "kept")
-        if not disk.exists():
-            await run_tool(["mke2fs", "-q", "-t", "ext4", str(disk), "1G"], deadline=60)
-        return disk
-
-    def pause(self) -> None:
-        """Stop what carries the bytes of their vsocks, until ``resume``."""
-        for child in self._others:
-            os.kill(child.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let it go on."""
-        for child in self._others:
-            os.kill(child.pid, signal.SIGCONT)
 
     async def kill(self, guest: Guest) -> None:
         """As if its power were cut."""
@@ -394,7 +343,7 @@ async def siblings(*, application=True):
         yield host, viewer, app
 
 
-def _start(qemu, accel, guest, kernel, initrd, disks, place):
+def _start(qemu, accel, guest, kernel, initrd, disks, base):
     bus = MACHINES[accel].bus
     args = ["console=ttyS0", "panic=-1", "reboot=t", "quiet"]
     args += MACHINES[accel].kernel_args
@@ -414,16 +363,15 @@ def _start(qemu, accel, guest, kernel, initrd, disks, place):
         *("-kernel", str(kernel), "-initrd", str(initrd)),
         *("-append", " ".join(args)),
         *("-serial", f"file:{guest.console}"),
-        *("-chardev", f"socket,id=vs,path={place}/{guest.name}.sock"),
+        *("-chardev", f"socket,id=vs,path={base}/{guest.name}.sock"),
         *("-device", f"vhost-user-vsock-{bus},chardev=vs"),
     ]
     for name, path in disks:
-        fixed = name != KEPT
         node = {
             "driver": "raw",
             "node-name": name,
-            "read-only": fixed,
-            "file": {"driver": "file", "filename": str(path), "read-only": fixed},
+            "read-only": True,
+            "file": {"driver": "file", "filename": str(path), "read-only": True},
         }
         words += ["-blockdev", json.dumps(node)]
         words += ["-device", f"virtio-blk-{bus},drive={name}"]

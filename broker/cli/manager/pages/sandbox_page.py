@@ -44,6 +44,13 @@ SHOWN_SETTINGS: Final = (
 """Settings beside the permissions; each kind of sandbox shows its own."""
 MEMORY: Final = ("512M", "1G", "2G", "4G")
 """Sizes that are offered; another one is typed."""
+_IN_A_LINE: Final = 5
+"""Buttons for which there is room on half a screen, in German, too."""
+_REVERSED: Final = {
+    **dict.fromkeys((tr("Start"), tr("Stop")), "run"),
+    **dict.fromkeys((tr("Suspend"), tr("Resume")), "suspend"),
+}
+"""A name for the buttons that take each other's place."""
 
 
 def sandbox_page(
@@ -80,9 +87,8 @@ def _state(row: SandboxRow, actions: SandboxActions) -> Any:
         words += [*status.devices[:5], *status.folders[:5]]
     name = row.name
     runs = status is not None
-    buttons = Gtk.Box(
-        spacing=6, margin_top=8, margin_bottom=8, margin_start=12, margin_end=12
-    )
+    machine = status is not None and bool(status.accel)  # that the broker starts
+    suspended = row.state == "suspended"
     usable = not row.broken
     rows = (
         (
@@ -95,15 +101,47 @@ def _state(row: SandboxRow, actions: SandboxActions) -> Any:
         (tr("Files"), usable, partial(actions.start, "menu", "files", name)),
         (tr("Output"), True, partial(actions.logs, name)),
         (tr("Activity"), True, partial(actions.activity, name)),
+        (
+            tr(tr("Suspend")),
+            machine and not suspended,
+            partial(actions.suspend, "suspend", name),
+        ),
+        (tr(tr("Resume")), machine and suspended, partial(actions.suspend, "resume", name)),
         (tr("Stop"), runs, partial(actions.start, "menu", "stop", name)),
     )
+    made = []
     for text, possible, clicked in rows:
         if possible:
-            buttons.append(button(text, clicked, about=name))
+            made.append(button(text, clicked, about=name))
+            # What takes its place has the focus after it, too.
+            made[-1].set_name(_REVERSED.get(text, made[-1].get_name()))
+    buttons = _in_lines(made)
     state = action_row(joined(" · ", words), "")
     # A row of their own: beside seven buttons the state had no room.
     actions_row = Adw.PreferencesRow(child=buttons, activatable=False)
     return group(row.title, [state, actions_row])
+
+
+def _in_lines(made: list[Any]) -> Any:
+    """Return buttons in one line, or in two: half a screen is wide enough for the page.
+
+    A Gtk.FlowBox would have one place in the order of Tab for all of them.
+    """
+    lines = Gtk.Box(
+        orientation=Gtk.Orientation.VERTICAL,
+        spacing=6,
+        margin_top=8,
+        margin_bottom=8,
+        margin_start=12,
+        margin_end=12,
+    )
+    each = len(made) if len(made) <= _IN_A_LINE else (len(made) + 1) // 2
+    for start in range(0, len(made), each):
+        line = Gtk.Box(spacing=6)
+        for one in made[start : start + each]:
+            line.append(one)
+        lines.append(line)
+    return lines
 
 
 def _permission(row: SandboxRow, one: PermissionRow, actions: SandboxActions) -> Any:
@@ -256,12 +294,14 @@ class SandboxLine:
             memory_words(row.memory),
             *(network_and_image(row.status) if row.status is not None else ()),
         )
-        self._words.set_label(joined(" · ", words))
+        self._words.set_label(line_text(joined(" · ", words)))
         return True
 
     def show_load(self, percent: int | None) -> None:
         """Show the share of one processor that it used; None: not known."""
-        self._load.set_label(tr("processor {percent} %", percent=percent or 0))
+        self._load.set_label(
+            line_text(tr("processor {percent} %", percent=percent or 0))
+        )
         self._load.set_visible(percent is not None)
 
 

@@ -55,6 +55,20 @@ class RunResizeRequest(ApiRequest, frozen=True, kw_only=True):
     columns: int
 
 
+class SuspendRequest(ApiRequest, frozen=True, kw_only=True):
+    """Stop the programs of a sandbox, or of all of a record; or let them run again."""
+
+    sandbox: str
+    suspended: bool
+    """False: they run again."""
+
+
+class SuspendAnswer(ApiAnswer, frozen=True, kw_only=True):
+    """The sandboxes that are in the wanted state now."""
+
+    sandboxes: list[str]
+
+
 class Progress(ApiAnswer, frozen=True, kw_only=True):
     """A step on the way to a window."""
 

@@ -1,4 +1,4 @@
-"""Input: pointer, keyboard, touch, gestures, text input, cursors.
+"""Input: pointer, keyboard, touch, text input, cursors.
 
 The compositor speaks of frames where the client knows only its surface.
 Keyboard focus of a frame is reported as focus of the surface in it; pointer and touch
@@ -9,13 +9,12 @@ added.  Every serial that is passed on is remembered: a client may present only 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from broker.core.limits import wayland as wayland_limits
 from broker.jail.wayland import choice
 from broker.jail.wayland.handlers import drag_start, popups
 from broker.jail.wayland.input_model import (
-    Gesture,
     Keyboard,
     OwnSurface,
     Pointer,
@@ -69,7 +68,7 @@ def _happened(core: ClientState, event_ms: int) -> float:
     return core.now - core.hands.clock.lateness(event_ms, core.now)
 
 
-def _forward(
+def forward(
     core: ClientState, obj: ProtocolObject, data: bytes, pos: int, size: int
 ) -> None:
     """Send an event of the compositor's to the client as it is, with the client's id."""
@@ -148,7 +147,7 @@ def enter(
     y: int,
 ) -> None:
     """Give the pointer's focus to a client's surface; a frame keeps it."""
-    pointer.lost = None
+    pointer.lost, pointer.missed = None, b""
     if not isinstance(surface, Surface) or surface.dead:
         # guard: frame clicks are ours
         pointer.focus = None  # a frame: ``host_pointer``
@@ -182,16 +181,35 @@ def leave(
 _leave = emit.event("wl_pointer", "leave")
 
 
+def _is_far_behind(core: ClientState) -> bool:
+    """Return whether so much waits for a client that motions are dropped.
+
+    The programs of a suspended sandbox read nothing for hours, and keep their windows:
+    where the pointer was meanwhile is of no use to them.
+    """
+    return len(core.down.data) > wayland_limits.WAYLAND_MOTION_BYTES
+
+
 def motion(
-    core: ClientState, pointer: Pointer, data: bytes, pos: int, size: int
+    core: ClientState,
+    pointer: Pointer,
+    data: bytes,
+    pos: int,
+    size: int,
+    *,
+    last: bool = False,
 ) -> None:
     """Pass the pointer's motion on, in the surface's own coordinates."""
-    surface = pointer.focus
+    surface, pointer.missed = pointer.focus, b""
     if surface is None:
+        return
+    # guard: a client that reads nothing gets no motion that fills its queue
+    if _is_far_behind(core) and not last:
+        pointer.missed = data[pos : pos + size]
         return
     pointer.news = True
     if not surface.cx and not surface.cy:
-        _forward(core, pointer, data, pos, size)
+        forward(core, pointer, data, pos, size)
         return
     x, y = _FIXED.unpack_from(data, pos + 12)
     out = core.down.data
@@ -207,21 +225,24 @@ def button(
     if pointer.focus is not None:
         pointer.news = True
         serial, time, which, state = _FOUR.unpack_from(data, pos + 8)
+        # guard: a press is where the pointer is
+        if missed := pointer.missed:
+            motion(core, pointer, missed, 0, len(missed), last=True)
         core.serials.note_input(serial, _happened(core, time))
         if state == _PRESSED:
             choice.press(pointer.focus)
             core.serials.press(pointer.cid, which, serial, pointer.focus)
         else:
             core.serials.lift(pointer.cid, which)
-        _forward(core, pointer, data, pos, size)
+        forward(core, pointer, data, pos, size)
 
 
 def _if_told(
     core: ClientState, pointer: Pointer, data: bytes, pos: int, size: int
 ) -> None:
-    if pointer.focus is not None:
+    if pointer.focus is not None and not _is_far_behind(core):
         pointer.news = True
-        _forward(core, pointer, data, pos, size)
+        forward(core, pointer, data, pos, size)
 
 
 def relative_motion(
@@ -232,11 +253,13 @@ def relative_motion(
     The next wl_pointer.frame ends it, and is all that comes while a pointer is locked.
     """
     focused = [pointer for pointer in core.pointers if pointer.focus is not None]
+    if _is_far_behind(core):
+        return
     for pointer in focused:
         pointer.news = True
     # guard: relative motion on the content only
     if focused:
-        _forward(core, relative, data, pos, size)
+        forward(core, relative, data, pos, size)
 
 
 def pointer_frame(
@@ -244,7 +267,7 @@ def pointer_frame(
 ) -> None:
     if pointer.news:
         pointer.news = False
-        _forward(core, pointer, data, pos, size)
+        forward(core, pointer, data, pos, size)
 
 
 # -- wl_keyboard -----------------------------------------------------------------------------
@@ -338,7 +361,7 @@ def key(
             core.serials.note_input(serial, core.now - late)
         else:
             core.serials.note(serial)
-        _forward(core, keyboard, data, pos, size)
+        forward(core, keyboard, data, pos, size)
 
 
 def modifiers(
@@ -360,7 +383,7 @@ def _pass_modifiers(
     core: ClientState, keyboard: Keyboard, data: bytes, pos: int, size: int
 ) -> None:
     core.serials.note(_SERIAL.unpack_from(data, pos + 8)[0])
-    _forward(core, keyboard, data, pos, size)
+    forward(core, keyboard, data, pos, size)
 
 
 # -- wl_touch ------------------------------------------------------------------------------------
@@ -483,38 +506,6 @@ def touch_orientation(core: ClientState, touch: Touch, finger: int, angle: int) 
 _touch_orientation = emit.event("wl_touch", "orientation")
 
 
-# -- gestures ------------------------------------------------------------------------------------
-
-
-def _gesture_begin(interface: str) -> Callable[..., None]:
-    """Return the handler that passes a gesture's begin to a focused client."""
-    begin_message = emit.event(interface, "begin")
-
-    def begin(
-        core: ClientState,
-        gesture: Gesture,
-        serial: int,
-        time: int,
-        surface: ProtocolObject | None,
-        fingers: int,
-    ) -> None:
-        gesture.told = isinstance(surface, Surface) and not surface.dead
-        if gesture.told and surface is not None:
-            core.serials.note(serial)
-            core.down.data += begin_message(
-                gesture.cid, serial, time, surface.cid, fingers
-            )
-
-    return begin
-
-
-def _gesture_if_told(
-    core: ClientState, gesture: Gesture, data: bytes, pos: int, size: int
-) -> None:
-    if gesture.told:
-        _forward(core, gesture, data, pos, size)
-
-
 # -- tables ----------------------------------------------------------------------
 
 REQUESTS: Rules = {
@@ -525,9 +516,6 @@ REQUESTS: Rules = {
     ("wl_seat", "get_touch"): FORWARD,
     ("wl_seat", "release"): FORWARD,
     ("wl_touch", "release"): release_touch,
-    ("zwp_pointer_gesture_hold_v1", "destroy"): FORWARD,
-    ("zwp_pointer_gesture_pinch_v1", "destroy"): FORWARD,
-    ("zwp_pointer_gesture_swipe_v1", "destroy"): FORWARD,
 }
 EVENTS: Rules = {
     ("wl_keyboard", "keymap"): keymap,
@@ -557,27 +545,10 @@ EVENTS: Rules = {
     ("wl_touch", "shape"): touch_shape,
     ("wl_touch", "orientation"): touch_orientation,
     ("zwp_relative_pointer_v1", "relative_motion"): Raw(relative_motion),
-    ("zwp_pointer_gesture_hold_v1", "begin"): _gesture_begin(
-        "zwp_pointer_gesture_hold_v1"
-    ),
-    ("zwp_pointer_gesture_hold_v1", "end"): Raw(_gesture_if_told),
-    ("zwp_pointer_gesture_pinch_v1", "begin"): _gesture_begin(
-        "zwp_pointer_gesture_pinch_v1"
-    ),
-    ("zwp_pointer_gesture_pinch_v1", "update"): Raw(_gesture_if_told),
-    ("zwp_pointer_gesture_pinch_v1", "end"): Raw(_gesture_if_told),
-    ("zwp_pointer_gesture_swipe_v1", "begin"): _gesture_begin(
-        "zwp_pointer_gesture_swipe_v1"
-    ),
-    ("zwp_pointer_gesture_swipe_v1", "update"): Raw(_gesture_if_told),
-    ("zwp_pointer_gesture_swipe_v1", "end"): Raw(_gesture_if_told),
 }
 CLASSES: Classes = {
     "wl_keyboard": Keyboard,
     "wl_pointer": Pointer,
     "wl_seat": Seat,
     "wl_touch": Touch,
-    "zwp_pointer_gesture_hold_v1": Gesture,
-    "zwp_pointer_gesture_pinch_v1": Gesture,
-    "zwp_pointer_gesture_swipe_v1": Gesture,
 }

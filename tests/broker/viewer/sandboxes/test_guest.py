@@ -310,6 +310,17 @@ async def test_a_box_is_asked_for_no_program(tmp_path):
         assert mine.programs.live() == []
 
 
+async def test_a_suspended_guest_is_asked_for_no_program(tmp_path):
+    """Its agent says nothing, so the program would be waited for until a deadline."""
+    async with guest(tmp_path) as (mine, _, _log):
+        mine.suspended = True
+        assert mine.state == "suspended"
+        with pytest.raises(RefusedError, match="a is suspended") as refused:
+            await mine.start_program(["foot"], {}, display=True)
+        assert "'brokerctl resume a'" in refused.value.hint
+        assert mine.programs.live() == []
+
+
 async def test_a_program_for_a_sandbox_that_ends_meanwhile(tmp_path):
     """The answer is a sentence, not a mistake in the broker."""
     async with guest(tmp_path) as (mine, _, _log):

@@ -59,6 +59,44 @@ def test_coordinates_are_the_surfaces_own_although_it_is_cropped(talk):
     assert talk.heard("motion", talk.pointer) == [[1, 23 * 256, 34 * 256]]
 
 
+def test_motions_do_not_fill_the_queue_of_a_client_that_reads_nothing(
+    talk, monkeypatch
+):
+    """A suspended sandbox reads nothing for hours: it would be cut off, with its windows."""
+    says(talk, talk.pointer, "enter", 7, talk.server_side(talk.win), 256, 512)
+    says(talk, talk.pointer, "frame")
+    with monkeypatch.context() as full:
+        full.setattr(limits, "WAYLAND_MOTION_BYTES", -1)
+        says(talk, talk.pointer, "motion", 1, 512, 512)
+        says(talk, talk.pointer, "axis", 1, 0, 2560)
+        says(talk, talk.pointer, "frame")
+    says(talk, talk.pointer, "motion", 1, 256, 256)
+    says(talk, talk.pointer, "frame")
+    assert talk.heard("motion", talk.pointer) == [[1, 256, 256]]
+    assert talk.heard("axis", talk.pointer) == []
+    assert len(talk.heard("frame", talk.pointer)) == 2
+
+
+def test_a_press_after_motions_that_were_not_told_is_where_the_pointer_is(
+    talk, monkeypatch
+):
+    """Else a program presses what was under the pointer some seconds ago."""
+    crop(talk, 20, 30)
+    says(talk, talk.pointer, "enter", 7, talk.server_side(talk.win), 256, 512)
+    with monkeypatch.context() as full:
+        full.setattr(limits, "WAYLAND_MOTION_BYTES", -1)
+        says(talk, talk.pointer, "motion", 1, 512, 512)
+        says(talk, talk.pointer, "motion", 2, 3 * 256, 4 * 256)
+        says(talk, talk.pointer, "button", 8, 3, LEFT, 1)
+        says(talk, talk.pointer, "button", 9, 4, LEFT, 0)
+    told = [e[2:] for e in talk.events if e[0] == talk.pointer and e[2] != "enter"]
+    assert told == [
+        ("motion", [2, 23 * 256, 34 * 256]),
+        ("button", [8, 3, LEFT, 1]),
+        ("button", [9, 4, LEFT, 0]),
+    ]
+
+
 def test_what_happens_on_the_frame_is_never_told(talk):
     says(talk, talk.pointer, "enter", 7, root(talk), 256, 256)
     says(talk, talk.pointer, "motion", 1, 256, 256)
