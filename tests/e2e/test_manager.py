@@ -145,3 +145,21 @@ async def test_keys_alone_change_a_setting_and_the_focus_stays(tmp_path):
         await w.comp.type_text("\t\n")
         await person(env, ("misses", "Denied · paper.toml:10"))
         assert record_file(w).read_text() == RECORD
+
+
+async def test_the_first_run_ends_with_a_framed_window(tmp_path):
+    """From no record: the check, a purpose with another program, a window in its frame."""
+    async with world(image=False, start=False) as w:
+        (record_file(w).parent / "app.toml").unlink()
+        async with managed(w, tmp_path) as env:
+            await person(
+                env,
+                ("sees", "Step 1 of 3"),
+                ("sees", "Step 2 of 3"),
+                ("enter", "Program=foot -T first sleep 1000"),
+                ("press", "Create and start"),
+            )
+            (window,) = await wait_window(w.comp, title="first", deadline=90)
+            assert "browser" in window["name"]
+            await person(env, ("sees", "Show windows"), ("press", "Sandboxes"))
+            await person(env, ("sees", "Stop browser-"))

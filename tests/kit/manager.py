@@ -61,6 +61,16 @@ def press(name):
         except gi.repository.GLib.Error:
             pass
     return pressed
+def enter(name, text):
+    for node in list(nodes()):
+        try:
+            if node.get_name() == name and showing(node):
+                field = node.get_editable_text_iface()
+                if field is not None:
+                    return bool(field.set_text_contents(text))
+        except gi.repository.GLib.Error:
+            pass
+    return False
 def focused(name):
     for node in list(nodes()):
         try:
@@ -75,6 +85,8 @@ for step, word in json.loads(sys.argv[1]):
     def done():
         if step == "press":
             return press(word)
+        if step == "enter":
+            return enter(*word.split("=", 1))
         if step == "focused":
             return focused(word)
         found = any(word in name for _, name in names())
@@ -89,7 +101,8 @@ for step, word in json.loads(sys.argv[1]):
 print(json.dumps({"failed": None, "names": names()}))
 """
 """GTK 4.8 sets the state *showing* for windows alone.  Steps: ``sees TEXT`` and
-``misses TEXT`` in any shown name, ``press NAME`` and ``focused NAME``."""
+``misses TEXT`` in any shown name, ``press NAME``, ``enter NAME=TEXT`` into an
+entry and ``focused NAME``."""
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from broker.cli.manager.keep_place import keep_place
 from broker.cli.manager.list_view import ListPage
 from broker.cli.manager.pages.activity import ActivityPage, EventRow, Read
 from broker.cli.manager.pages.chart import ROWS, chart_page
+from broker.cli.manager.pages.first_run import FirstRunPage
 from broker.cli.manager.pages.new_page import NewPage
 from broker.cli.manager.pages.overview_pages import (
     devices_page,
@@ -143,6 +144,8 @@ class ManagerWindow:
             )
         if first and self._name == "policy":
             self._fill("policy")
+        if first and self._name == "sandboxes" and not state.sandboxes:
+            self.go("setup")  # the first run
         now, then = self._row(self._shown), _row_in(before, self._shown)
         if now is not None and (
             then is None or without_numbers(now) != without_numbers(then)
@@ -190,6 +193,17 @@ class ManagerWindow:
             self._verbs.look("image", "list", "--json", done=self._show_images)
 
     def _show_setup(self, result: VerbResult) -> None:
+        if not self._state.sandboxes:
+            first = FirstRunPage(
+                self.window,
+                self._verbs,
+                result.json(),
+                copy=copy_text,
+                again=lambda: self._fill("setup"),
+                go=self._show_new,
+            )
+            self._put("setup", first.widget)
+            return
         page = setup_page(result.json(), self._state.warnings, copy_text)
         self._put("setup", page)
 

@@ -39,6 +39,7 @@ _KNOWN: Final = frozenset(
         # states of sandboxes and devices
         *(mark("starting"), mark("running"), mark("stopping"), mark("failed")),
         *(mark("no agent yet"), mark("stopped"), mark("error")),
+        mark("suspended"),
         *(mark("plugged"), mark("attaching"), mark("attached")),
         *(mark("detaching"), mark("held")),
         # what a sandbox is for

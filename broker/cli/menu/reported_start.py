@@ -220,9 +220,7 @@ async def _failed(
         return chosen == "again"
     if mend[:2] == ["image", "build"]:
         fresh = DesktopNotification(env)
-        built = await _reported(
-            fresh, f"{_BUILDING} {mend[2]}", mend, env
-        )
+        built = await _reported(fresh, f"{_BUILDING} {mend[2]}", mend, env)
         if built.code == 0:
             await fresh.close()
             return True

@@ -118,17 +118,6 @@ def setup_page(
     ``report`` is the object of ``brokerctl doctor --json``.
     """
     findings = report["findings"]
-    rows = []
-    for found in findings:
-        mend = str(found.get("mend") or "")
-        if found["state"] == "ok":
-            continue
-        suffix = [button(tr("Copy"), partial(copy, mend), about=mend)] if mend else []
-        text = "\n".join(filter(None, (str(found["text"]), mend)))
-        # All of it: a remedy that is cut helps nobody.
-        row = action_row(str(found["name"]), text, *suffix)
-        row.set_subtitle_lines(0)
-        rows.append(row)
     good = sum(found["state"] == "ok" for found in findings)
     said = [action_row(words, "") for words in warnings]
     return page_of(
@@ -140,8 +129,24 @@ def setup_page(
                     good=good,
                     all=len(findings),
                 ),
-                rows,
+                finding_rows(report, copy),
                 tr("Everything is good."),
             ),
         )
     )
+
+
+def finding_rows(report: Mapping[str, Any], copy: Callable[[str], None]) -> list[Any]:
+    """Return a row for each of doctor's findings that is not good, with its remedy."""
+    rows = []
+    for found in report["findings"]:
+        mend = str(found.get("mend") or "")
+        if found["state"] == "ok":
+            continue
+        suffix = [button(tr("Copy"), partial(copy, mend), about=mend)] if mend else []
+        text = "\n".join(filter(None, (str(found["text"]), mend)))
+        # All of it: a remedy that is cut helps nobody.
+        row = action_row(str(found["name"]), text, *suffix)
+        row.set_subtitle_lines(0)
+        rows.append(row)
+    return rows

@@ -102,11 +102,11 @@ def _state(row: SandboxRow, actions: SandboxActions) -> Any:
         (tr("Output"), True, partial(actions.logs, name)),
         (tr("Activity"), True, partial(actions.activity, name)),
         (
-            tr(tr("Suspend")),
+            tr("Suspend"),
             machine and not suspended,
             partial(actions.suspend, "suspend", name),
         ),
-        (tr(tr("Resume")), machine and suspended, partial(actions.suspend, "resume", name)),
+        (tr("Resume"), machine and suspended, partial(actions.suspend, "resume", name)),
         (tr("Stop"), runs, partial(actions.start, "menu", "stop", name)),
     )
     made = []
