@@ -295,9 +295,10 @@ LAUNCH = Table(
         Field(
             "rootfs",
             SocketPath(limits.BIND_PATH_BYTES),
-            "A directory that is used as the container's root instead of an image; nothing is written to it.",
+            "A directory tree of a system that is used as the container's root instead of an "
+            "image, and by a box instead of the host's `/usr` and `/etc`; nothing is written to it.",
             default_words="none; a record of kind `nspawn` needs it",
-            only=(_PODMAN, _NSPAWN),
+            only=(_BWRAP, _PODMAN, _NSPAWN),
         ),
         Field(
             "app",

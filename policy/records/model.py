@@ -259,9 +259,13 @@ class ThrowawayVm(msgspec.Struct, frozen=True, tag=True):
 
 
 class Bwrap(msgspec.Struct, frozen=True, tag=True):
-    """A box of namespaces on this machine's own programs, by bubblewrap."""
+    """A box of namespaces on this machine's own programs, by bubblewrap.
+
+    Or on those of another system, whose tree is ``rootfs``.
+    """
 
     command: tuple[str, ...]
+    rootfs: Path | None = None
     read_only: tuple[Path, ...] = ()
     read_write: tuple[Path, ...] = ()
     network: str = "none"

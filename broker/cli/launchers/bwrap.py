@@ -39,6 +39,7 @@ from broker.core.escape import printable
 from broker.core.paths import Paths
 from broker.host.launchers.bubblewrap.answer import describe_box
 from broker.host.launchers.bubblewrap.arguments import Box
+from broker.host.launchers.bubblewrap.other_root import checked_root
 from broker.ipc.control.blocking_connection import open_connection
 from broker.viewer.sandboxes.time_zone import locale_environment
 from policy.records.model import Bwrap, Record
@@ -76,6 +77,11 @@ def _run_record(
     assert isinstance(launch, Bwrap)
     binds = (*launch.read_only, *launch.read_write)
     without_links = refuse_planted_links(paths, binds)
+    root = launch.rootfs
+    if root is not None:
+        refuse_planted_links(paths, [root])
+        where = record.where("launch.rootfs")
+        root = checked_root(root, writable_places(paths), where)
     trio.run(ensure_broker, paths)
     variables = locale_environment(record.viewer) | portal_variables(record.name)
     with kept_home(paths, record.name, record.host.sandbox_class) as home:
@@ -88,6 +94,7 @@ def _run_record(
         box = replace(
             box,
             files=(*box.files, *files),
+            root=root,
             home=own,
             variables=tuple(variables.items()),
             without_links=without_links,

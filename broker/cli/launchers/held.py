@@ -26,6 +26,7 @@ from broker.core.files.planted_links import refuse_links
 from broker.core.files.replace_file import replace_file
 from broker.core.paths import Paths, find_paths
 from broker.helpers.process.spawn import Child
+from broker.host.launchers.bubblewrap.other_root import refuse_written_root
 from broker.ipc.control.api import (
     LaunchBindRequest,
     LaunchEndRequest,
@@ -92,6 +93,11 @@ def held(
         root: Path | None = getattr(own, "rootfs", None)
         binds = (*filter(None, [root]), *own.read_only, *own.read_write)
         without_links = refuse_planted_links(paths, binds)
+        if root is not None:
+            # guard: no sandbox writes to the root of a container
+            refuse_written_root(
+                root, writable_places(paths), record.where("launch.rootfs")
+            )
         async with steps.shown():
             await ensure_broker(paths)
             with kept_home(paths, record.name, record.host.sandbox_class) as home:

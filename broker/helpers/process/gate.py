@@ -7,6 +7,7 @@ pipe that the program waits for.
 from __future__ import annotations
 
 import os
+import resource
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,27 @@ _FEW_SIGNALS = (
 )
 
 READY = b"ready\n"
+
+
+def outer_limits(open_files: int) -> list[str]:
+    """Return the command that sets the limits before bubblewrap, which it runs.
+
+    For a box whose shell is another system's: it may set none, or lack prlimit(1).  That
+    of processes is only the shell's, as it would count the user's here.
+    """
+    words = ["prlimit"]
+    for name, kind, most in (
+        ("nofile", resource.RLIMIT_NOFILE, open_files),
+        ("sigpending", resource.RLIMIT_SIGPENDING, limits.BOX_SIGNALS),
+        ("msgqueue", resource.RLIMIT_MSGQUEUE, limits.BOX_MESSAGE_BYTES),
+        ("memlock", resource.RLIMIT_MEMLOCK, limits.SANDBOX_LOCKED_BYTES),
+        ("rtprio", resource.RLIMIT_RTPRIO, 0),
+        ("nice", resource.RLIMIT_NICE, 0),
+    ):
+        hard = resource.getrlimit(kind)[1]
+        least = most if hard == resource.RLIM_INFINITY else min(hard, most)
+        words.append(f"--{name}={least}:{least}")
+    return [*words, "--"]
 
 
 def box_gate_words(open_files: int, *, stdin: bool = False) -> tuple[str, ...]:

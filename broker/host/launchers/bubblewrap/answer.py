@@ -9,11 +9,15 @@ from policy.records.model import Bwrap, Record
 def box_answer(record: Record | None) -> api.LaunchBoxAnswer:
     """Return the box of a record for brokerctl; empty if the record has none.
 
-    Empty, too, where the record names a language: launchers.bwrap looks up what that is now.
+    Empty, too, where the record names a language or a root of another system:
+    launchers.bwrap looks at what that is now.
     """
     launch = None if record is None else record.host.launch
     looks = {} if record is None else dict(record.viewer.looks)
     if record is None or not isinstance(launch, Bwrap) or "language" in looks:
+        return api.LaunchBoxAnswer()
+    if launch.rootfs is not None:
+        # guard: the root of a box is checked before it starts
         return api.LaunchBoxAnswer()
     return describe_box(record, launch)
 

@@ -27,6 +27,7 @@ from broker.core.limits import (
 from broker.helpers.process.gate import box_gate_words
 from broker.helpers.process.jail_libraries import MERGED, merged_words
 from broker.helpers.process.popen import BUBBLEWRAP
+from broker.host.launchers.bubblewrap.other_root import inside
 from broker.host.launchers.session_bus import (
     CALL_COMMANDS,
     CALL_TOOL,
@@ -114,6 +115,8 @@ class Box:
     """Readable inside, where they are outside."""
     writable: tuple[Path, ...] = ()
     """The same, and it can change them."""
+    root: Path | None = None
+    """The tree of another system, after ``other_root.checked_root``; None: this one's."""
     home: Path | None = None
     """Its home directory outside; None: one in memory, gone at its end."""
     folders: bool = False
@@ -152,6 +155,9 @@ class Box:
         """
         # Bubblewrap makes the directories above it, and so the home, as the user.
         at_home = any(at.is_relative_to(_HOME) for at, _ in self.memory_mounts)
+        # guard: a program of another system's drops no rights of a box's
+        if self.root is not None:
+            return True
         return bool(self.home or self.binds or self.folders or self.devices or at_home)
 
     @property
@@ -250,18 +256,22 @@ def _changed_id(uid: int, gid: int) -> tuple[str, ...]:
 def _file_system(box: Box, fds: BoxDescriptors, uid: int) -> Iterator[str]:
     """Yield bubblewrap's words for the box's file system."""
     yield from _in_memory("/", BOX_SMALL_BYTES)
-    yield from ("--ro-bind", "/usr", "/usr", "--proc", "/proc", "--dev", "/dev")
+    usr = inside(box.root, "/usr")
+    assert usr is not None  # as ``checked_root`` has it
+    yield from ("--ro-bind", usr, "/usr", "--proc", "/proc", "--dev", "/dev")
     if not box.user_namespaces:
         # Those of a browser write the ids of their namespaces there.
         # guard: a box stays the first to end
         yield from ("--remount-ro", "/proc")
-    yield from merged_words(*MERGED)
+    yield from merged_words(*MERGED) if box.root is None else _merged(box.root)
     # bubblewrap makes directories of mounts for itself alone, which the box's user is not.
     for place in dict.fromkeys((*_DIRECTORIES, *_parents(_PROCESSORS))):
         yield from ("--perms", "0755", "--dir", place)
     etc = (f"/etc/{name}" for name in _ETC)
     numbers = (f"{_PROCESSORS}/{name}" for name in _NUMBERS)
-    for place in (*etc, *_MADE_DATA, *numbers):
+    for place in (*etc, *_MADE_DATA):
+        yield from _bound(box, place)
+    for place in numbers:
         yield from ("--ro-bind-try", place, place)
     # A link, because programs take the name of the zone from where it leads.
     if box.zone is None:
@@ -274,7 +284,7 @@ def _file_system(box: Box, fds: BoxDescriptors, uid: int) -> Iterator[str]:
         yield from (*_READABLE, "--ro-bind-data", str(fds.x11), _X11_BRIDGE)
         yield from ("--perms", "1777", "--dir", "/tmp/.X11-unix")  # noqa: S108
         # Menus of Xt's programs, and keyboards.
-        yield from ("--ro-bind-try", "/etc/X11", "/etc/X11")
+        yield from _bound(box, "/etc/X11")
     # Read-only: it may connect to existing sockets, and make, move or remove nothing.
     yield from ("--ro-bind", str(box.sockets), SOCKETS)
     yield from ("--perms", "0755", "--dir", _TOOLS)
@@ -291,6 +301,22 @@ def _file_system(box: Box, fds: BoxDescriptors, uid: int) -> Iterator[str]:
             yield from ("--perms", "0755", "--dir", above)
         yield from _in_memory(str(at), size, shared=fds.namespace is not None)
     yield from box.devices
+
+
+def _bound(box: Box, place: str) -> tuple[str, ...]:
+    """Return bubblewrap's words for a path of the box's root, where that has it."""
+    source = inside(box.root, place)
+    return () if source is None else ("--ro-bind-try", source, place)
+
+
+def _merged(root: Path) -> Iterator[str]:
+    """Yield bubblewrap's words for directories of / that may be links into /usr."""
+    for name in MERGED:
+        path = root / name
+        if path.is_symlink():
+            yield from ("--symlink", str(path.readlink()), f"/{name}")
+        elif (source := inside(root, f"/{name}")) is not None:
+            yield from ("--ro-bind-try", source, f"/{name}")
 
 
 def _parents(place: str) -> list[str]:

@@ -17,7 +17,7 @@ from broker.core import limits
 from broker.core.files.zone_name import zone_name
 from broker.helpers.bubblewrap_status import not_started
 from broker.helpers.filters import box_filters
-from broker.helpers.process.gate import READY, Gate
+from broker.helpers.process.gate import READY, Gate, outer_limits
 from broker.helpers.process.memory_file import memory_file
 from broker.host.launchers.bubblewrap.arguments import Box, BoxDescriptors, bwrap_args
 from broker.host.launchers.bubblewrap.subordinate import subordinate_namespace
@@ -56,7 +56,10 @@ class BoxCommand:
         words = bwrap_args(box, self._fds, os.getuid(), os.getgid())
         # A program could lower it again, where it may write to /proc.
         # guard: a box ends first where memory ends
-        return ["choom", "-n", str(limits.BOX_OOM), "--", *words]
+        words = ["choom", "-n", str(limits.BOX_OOM), "--", *words]
+        # guard: the shell of another system sets no limit of a box
+        outer = [] if box.root is None else outer_limits(box.open_files)
+        return [*outer, *words]
 
 
 def prepare(
