@@ -14,8 +14,8 @@ import trio
 
 from broker.cli.completion import sandboxes
 from broker.core.errors import RefusedError, SetupError, UpstreamError, VitrailError
-from broker.core.paths import Paths, find_paths
 from broker.core.parts.absent import needed
+from broker.core.paths import Paths, find_paths
 from broker.helpers.process.popen import STDOUT, our_program
 from broker.helpers.process.spawn import spawn
 
