@@ -155,6 +155,9 @@ PORTAL_VARIABLES: Final[Mapping[str, str]] = MappingProxyType(
 SSH_KEYS_VARIABLE: Final = "VITRAIL_SSH_KEYS"
 """Where a rule lets a program use ssh keys: its agent sets SSH_AUTH_SOCK, with the path
 that the guest's end of it has there (``shims/guest/ssh_keys.py``)."""
+LINKS_VARIABLE: Final = "VITRAIL_LINKS"
+"""Where a rule may open any address elsewhere: the session of a box or container then has
+our opener as the program of addresses."""
 PRINTER_VARIABLE: Final = "VITRAIL_PRINTER"
 """Where a rule may allow to print: the sandbox's shim then has a printer for programs
 that ask CUPS (``shims/files/printing_queue.py``)."""

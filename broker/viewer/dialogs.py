@@ -28,6 +28,7 @@ from broker.core.names import LeaseId, take_sandbox_name
 from broker.core.services import (
     FILE_COPY,
     FILE_DIALOG,
+    OPEN_URL,
     PORTAL_CALLS,
     PORTAL_VARIABLES,
     PRINT,
@@ -65,6 +66,8 @@ _LARGEST = 1 << 50
 BROKEN_OFF = "the transfer was interrupted"
 """The last words of the process that keeps a file, where it got a part."""
 _KINDS = ("open", "folder", "save")
+_ANY_HOST = "any.invalid"
+"""No rule names it."""
 
 
 @dataclass(frozen=True)
@@ -336,19 +339,28 @@ class PortalControl:
 async def portal_use(decider: Permits, lease: Lease) -> api.PortalUseAnswer:
     """Return whether rules may allow each call of programs that use the portal.
 
-    And whether they may allow the sandbox to print.
+    And whether they may allow the sandbox to print, and to open an address elsewhere.
     """
     asked = [
         Request(lease=lease, service=service, argument=argument)
         for service, argument in PORTAL_CALLS
     ]
+    asked.append(
+        Request(
+            lease=lease, service=OPEN_URL, target="", scheme="https", host=_ANY_HOST
+        )
+    )
     answers = zip(asked, await decider.preview(asked), strict=True)
     denied = {
         request.service
         for request, answer in answers
         if answer is None or answer.verdict == "deny"
     }
-    return api.PortalUseAnswer(uses=not denied, prints=PRINT not in denied)
+    return api.PortalUseAnswer(
+        uses=not denied - {OPEN_URL},
+        prints=PRINT not in denied,
+        links=OPEN_URL not in denied,
+    )
 
 
 async def desktop_variables(

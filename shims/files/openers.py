@@ -124,12 +124,14 @@ def desktop_command(kind: str, what: str) -> List[str]:
             try:
                 parser.read(os.path.join(folder, name), encoding="utf-8")
                 line = parser.get("Desktop Entry", "Exec")
-                argv = [expand(word, what) for word in shlex.split(line)]
+                words = shlex.split(line)
+                argv = [expand(word, what) for word in words]
             except (configparser.Error, ValueError, OSError, UnicodeDecodeError):
                 continue
             argv = [word for word in argv if word]
-            # Our own handler would ask the broker again.
-            if argv and "vitrail" not in argv[0] and which(argv[0]):
+            # Our own handler would ask the broker again; that of boxes begins with env(1).
+            ours = "vitrail-open" in words or "vitrail" in argv[0] if argv else True
+            if not ours and which(argv[0]):
                 return argv if what in argv else [*argv, what]
     return []
 

@@ -9,7 +9,7 @@ import pytest
 from broker.authority.permit import USER
 from broker.cli.launchers import portal_programs
 from broker.cli.launchers.portal_programs import portal_variables
-from broker.core.services import PORTAL_CALLS, PORTAL_VARIABLES
+from broker.core.services import OPEN_URL, PORTAL_CALLS, PORTAL_VARIABLES
 from broker.ipc.control.api import PortalUseAnswer, PortalUseRequest
 from broker.ipc.control.types.faults import NotFoundError
 from broker.viewer.dialogs import PortalControl, portal_use
@@ -45,6 +45,42 @@ async def test_a_box_has_the_variables_where_every_call_may_be_allowed(text, use
         assert answer.uses is uses
 
 
+@pytest.mark.parametrize(
+    ("text", "links"),
+    [
+        ("vitrail.OpenURL * @anyvm @default ask target=vault scheme=https", True),
+        (
+            "vitrail.OpenURL * work @default allow target=vault scheme=https,http",
+            True,
+        ),
+        (
+            "vitrail.OpenURL * work @default allow target=vault host=bank.example",
+            False,
+        ),
+        ("vitrail.OpenURL * other @default allow target=vault", False),
+        ("", False),
+    ],
+)
+async def test_addresses_are_opened_elsewhere_where_a_rule_may_open_all(text, links):
+    async with rulebook(f"{text}\n") as book:
+        control = PortalControl(book.decider)
+        answer = await control.portal_use(None, PortalUseRequest(record="work"))
+        assert (answer.links, answer.uses) == (links, False)
+
+
+async def test_a_link_in_a_box_is_for_our_opener_by_rule_and_else_the_machine_s():
+    asks = 'gio mime x-scheme-handler/https; test -z "$VITRAIL_LINKS"'
+    rules = "vitrail.OpenURL * work @default allow target=personal\n"
+    async with boxes(rules=rules) as (w, _screen):
+        code, said = await in_box(w, "work", asks)
+        assert code == 0, said
+        assert said.startswith("Default application"), said
+        assert "vitrail-open.desktop" in said.splitlines()[0], said
+        code, said = await in_box(w, "personal", asks)
+        assert code == 0, said
+        assert "vitrail-open" not in said
+
+
 def test_a_container_has_the_variables_that_the_broker_says(monkeypatch):
     for uses in (True, False):
         answer = PortalUseAnswer(uses=uses)
@@ -64,7 +100,8 @@ def test_an_earlier_broker_gives_no_variables(monkeypatch):
 async def test_a_machine_asks_about_every_call(denied):
     class Decider:
         async def preview(self, requests):
-            assert [(r.service, r.argument) for r in requests] == [*PORTAL_CALLS]
+            asked = [(r.service, r.argument) for r in requests]
+            assert asked == [*PORTAL_CALLS, (OPEN_URL, "+")]
             verdicts = ["ask"] * len(requests)
             if denied is not None:
                 verdicts[denied] = "deny"

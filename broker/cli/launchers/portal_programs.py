@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from broker.cli.run.connect import ask
 from broker.core.errors import VitrailError
-from broker.core.services import PORTAL_VARIABLES, PRINTER_VARIABLE
+from broker.core.services import LINKS_VARIABLE, PORTAL_VARIABLES, PRINTER_VARIABLE
 from broker.ipc.control import methods
 from broker.ipc.control.api import PortalUseRequest
 
@@ -16,4 +16,5 @@ def portal_variables(record: str) -> dict[str, str]:
     except VitrailError:
         return {}  # an earlier broker's, or one that ends: the start itself reports that
     printer = {PRINTER_VARIABLE: "1"} if answer.prints else {}
-    return {**printer, **(PORTAL_VARIABLES if answer.uses else {})}
+    links = {LINKS_VARIABLE: "1"} if answer.links else {}
+    return {**printer, **links, **(PORTAL_VARIABLES if answer.uses else {})}

@@ -27,7 +27,7 @@ from broker.cli.quick.made_record import (
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.paths import Paths, find_paths
-from broker.core.services import PORTAL_VARIABLES, PRINTER_VARIABLE
+from broker.core.services import LINKS_VARIABLE, PORTAL_VARIABLES, PRINTER_VARIABLE
 from broker.helpers.mounts.bound_files import BoundFiles
 from broker.host.gpu.render_nodes import box_words
 from broker.host.launchers.bubblewrap.arguments import Box
@@ -92,8 +92,9 @@ def run_record(name: str, words: tuple[str, ...]) -> int | None:
         with suppress(VitrailError):  # an earlier broker has no such method
             answer = broker.call("PortalUse", {"record": name})
             printer = {PRINTER_VARIABLE: "1"} if answer.get("prints") is True else {}
+            links = {LINKS_VARIABLE: "1"} if answer.get("links") is True else {}
             portal = PORTAL_VARIABLES if answer.get("uses") is True else {}
-            box = replace(box, variables=tuple({**printer, **portal}.items()))
+            box = replace(box, variables=tuple({**printer, **links, **portal}.items()))
         _, code = leased(broker, name, box, _write)
     return code if code >= 0 else 128 - code
 

@@ -19,6 +19,8 @@ SERVICES: Final = "dbus-services"
 SESSION: Final = "vitrail-session"
 """The same for a container, whose command may begin with ``sh /run/vitrail/NAME``."""
 
+LINKS: Final = "vitrail-links"
+"""The directory of data in its runtime directory that has our opener of addresses."""
 PRINTER: Final = "vitrail-printer"
 """The socket of the sandbox's printer, in its runtime directory."""
 _TOOL_WORDS: Final = f"/usr/bin/env python3 -I -S -B {SOCKETS}/{TOOL}"
@@ -59,7 +61,14 @@ if [ -n "$VITRAIL_PRINTER" ] && [ -z "$CUPS_SERVER" ] && [ -e {SOCKETS}/{TOOL} ]
 "$d/{PRINTER}" {_TOOL_WORDS} printer - </dev/null >/dev/null; }}
 then export CUPS_SERVER="$d/{PRINTER}"
 fi
-unset VITRAIL_PRINTER
+if [ -n "$VITRAIL_LINKS" ] && [ -e {SOCKETS}/{TOOL} ] && mkdir -p "$d/{LINKS}/applications" \
+&& printf '%s\\n' '[Desktop Entry]' Type=Application 'Name=Open elsewhere' NoDisplay=true \
+'Exec={_TOOL_WORDS} vitrail-open %u' >"$d/{LINKS}/applications/vitrail-open.desktop" \
+&& printf '%s\\n' '[Default Applications]' x-scheme-handler/http=vitrail-open.desktop \
+x-scheme-handler/https=vitrail-open.desktop >"$d/{LINKS}/applications/mimeapps.list"
+then export XDG_DATA_DIRS="$d/{LINKS}:${{XDG_DATA_DIRS:-/usr/local/share:/usr/share}}"
+fi
+unset VITRAIL_PRINTER VITRAIL_LINKS
 if ! command -v -- "$1" >/dev/null
 then
 printf "no program '%s' in the sandbox's PATH (%s)\\n" "$1" "$PATH" >&2
@@ -68,7 +77,7 @@ fi
 exec "$@"
 """
 """Words of sh(1) that run its arguments, as a command, with a session bus and, where a
-rule may allow to print, a printer."""
+rule may allow to print, a printer, and where one may open addresses elsewhere, our opener."""
 
 _VERBS = {
     "org.freedesktop.portal.Desktop": "portal",

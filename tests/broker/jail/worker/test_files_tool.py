@@ -35,6 +35,13 @@ def register(bare, kind, command, name="x.desktop"):
     (folder / "mimeapps.list").write_text(f"[Default Applications]\n{kind}={name};\n")
 
 
+def test_our_own_opener_is_not_asked_again(bare):
+    """That of boxes and containers begins with env(1)."""
+    (bare / "bin/env").symlink_to("looker")
+    register(bare, "x-scheme-handler/https", "env looker vitrail-open %u")
+    assert "env" not in opener("https://example.org/", "url", ["looker"])
+
+
 def test_what_a_desktop_file_registers_comes_first(bare):
     register(bare, "text/plain", "looker --new %f %i")
     assert opener("/a b", "text/plain", []) == ["looker", "--new", "/a b"]
