@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
@@ -34,7 +35,7 @@ from tests.kit.memory_pressure import lacks_pressure, press
 from tests.kit.shifted_clock import lacks_clock
 from tests.kit.sound.servers import restart_pulseaudio
 from tests.kit.two_versions import NEW, OLD, lacks_dpkg
-from tests.life.life import MACHINE, Life
+from tests.life.life import BOOT_SECONDS, MACHINE, Life
 from tests.life.tasks import (
     a_disposable,
     a_machine,
@@ -58,6 +59,12 @@ HOUR, DAY = 3600, 86400
 _CLOCK_SLACK = 120
 """Seconds that a slow machine may have between an event and a look at it."""
 _PAUSED = 150
+_STOPPED_SECONDS = 30
+STOPPED = (sys.executable, "-m", "tests.kit.vm.stopped")
+DATE = ("run", "-q", "--no-window", MACHINE, "--", "date", "+%s")
+NO_ANSWER = f"to start it anew, run 'brokerctl stop {MACHINE}'"
+HOG = "held = []\nwhile True: held.append(bytes([1]) * (1 << 20))"
+FULL = "[vitrail: the sandbox's memory was full ("
 
 
 def _nothing(life: Life) -> str:
@@ -267,6 +274,10 @@ def _lacks_machine(life):
     return "" if life.has_machine else "a short life has no machine"
 
 
+def _lacks_stopping(life):
+    return _lacks_machine(life) or lacks_clock()
+
+
 async def machine_paused(life):
     """As a VMM that the kernel's freezer holds: the guest's time stands still."""
     vmm = await life.w.pid_of("QEMU", MACHINE)
@@ -278,6 +289,49 @@ async def machine_paused(life):
                 await task(life)
     finally:
         os.kill(vmm, signal.SIGCONT)
+    await a_machine(life)
+
+
+async def machine_stopped(life):
+    """For an hour of the broker's clock, by QMP: no program and no clock of it goes on.
+
+    It is half a minute of ours, and the broker's clock is set on by an hour meanwhile.
+    Then it answers, an hour behind, or the user reads how to start it anew.
+    """
+    await a_machine(life)
+    as_root(*STOPPED, "stop")
+    try:
+        life.clock.set_on(HOUR)
+        until = trio.current_time() + _STOPPED_SECONDS
+        while trio.current_time() < until:
+            for task in (asks, a_disposable, a_window):
+                await task(life)
+    finally:
+        as_root(*STOPPED, "cont")
+    try:
+        await asks(life)
+        answer = await brokerctl(*DATE, env=life.w.environ, deadline=BOOT_SECONDS)
+        if answer.code == 0:
+            behind = time.time() + HOUR - int(answer.out)
+            assert behind > HOUR + _STOPPED_SECONDS / 2, answer
+            print(f"    its clock is {behind:.0f} s behind the broker's", flush=True)
+        else:
+            assert NO_ANSWER in answer.err, answer
+            print("    it is started anew", flush=True)
+            await life.new_machine()
+        for task in (a_machine, a_disposable):
+            await task(life)
+    finally:
+        life.clock.set_on(0)
+
+
+async def machine_full(life):
+    """A program takes all memory of the micro VM: it is ended, and says why."""
+    words = ("run", "-q", "--no-window", MACHINE, "--", "python3", "-c", HOG)
+    answer = await brokerctl(*words, env=life.w.environ, deadline=BOOT_SECONDS)
+    assert answer.code == 128 + signal.SIGKILL, answer
+    assert FULL in answer.err, answer
+    await asks(life)
     await a_machine(life)
 
 
@@ -306,4 +360,12 @@ CHANGES = (
         "the package is upgraded and back", upgraded, lambda _: lacks_dpkg(), rounds=1.5
     ),
     Change("a micro VM is paused", machine_paused, _lacks_machine, seconds=_PAUSED),
+    Change(
+        "a micro VM is stopped for an hour",
+        machine_stopped,
+        _lacks_stopping,
+        rounds=2.5,
+        seconds=_STOPPED_SECONDS,
+    ),
+    Change("a micro VM's memory is full", machine_full, _lacks_machine, rounds=0.5),
 )

@@ -179,6 +179,11 @@ class Life:
             await self.w.wait_event("lease.begin", BOOT_SECONDS, sandbox=MACHINE)
             yield
 
+    async def new_machine(self) -> None:
+        """Stop the micro VM and start it anew, as a user does."""
+        await self.ctl("stop", MACHINE)
+        await self.stack.enter_async_context(self.a_machine())
+
     async def still_there(self) -> None:
         """The broker, the guest and the window are those of the beginning."""
         await wait_window(self.w.comp, title="] resident")

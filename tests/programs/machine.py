@@ -1,12 +1,13 @@
-"""Programs of the table in micro VMs, of images that have the packages of the smaller ones.
+"""Programs of the table in micro VMs: two images of the smaller ones, two of the large.
 
 An emulated machine runs programs 5 to 15 times slower than this one, so that each image is
-booted once for its rows, waits are long, and large programs are left out.
-``python -m tests.programs.machine`` makes both images: about 4 GB, from the network.
+booted once for its rows, and waits are long.
+``python -m tests.programs.machine [IMAGE...]`` makes the images, from the network.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 
@@ -44,6 +45,9 @@ _LARGE = {
     *("wine",),
 }
 _NEWER = {
+    "gccgo-12": "gccgo-14",
+    "openjdk-17-jdk": "openjdk-21-jdk",
+    "openjdk-17-jre": "openjdk-21-jre",
     "featherpad": "featherpad qt6-wayland",
     "postgresql-15": "postgresql-17",
     "postgresql-client-15": "postgresql-client-17",
@@ -52,29 +56,42 @@ _NEWER = {
 MACHINE = "machine"
 _BOOT_SECONDS = 300
 _SECONDS = 240
+_LARGE_SECONDS = 600
 _LEFT_SECONDS = 10
 """A program may leave its window to another process of its own."""
 _TIMED_OUT = 124
 _READY = "the machine is there"
 
 
+_OFFICE = {
+    *("darktable", "dolphin", "emacs-gtk", "gimp", "inkscape", "kate", "konsole"),
+    *("libreoffice-calc", "libreoffice-impress", "libreoffice-writer", "nautilus"),
+    "okular",
+}
+"""Those of them for documents, pictures and files, in an image of their own."""
+_SMALL_IMAGES = ("programs", "program-windows")
+IMAGES = (*_SMALL_IMAGES, "large-office", "large-programs")
+
+
 def measurable(program: Program) -> bool:
-    """Return whether it is run: an image has it, and no reason against it is known."""
-    return _small(program) and MACHINE not in program.reasons
+    """Return whether it is run: no reason against it is known."""
+    return MACHINE not in program.reasons
 
 
-def _small(program: Program) -> bool:
-    return _LARGE.isdisjoint(program.package.split())
+def _image_name(program: Program) -> str:
+    packages = program.package.split()
+    if not _LARGE.isdisjoint(packages):
+        return "large-programs" if _OFFICE.isdisjoint(packages) else "large-office"
+    return "program-windows" if program.title else "programs"
 
 
-def image_of(*, windows: bool) -> ImageSpec:
-    """Return the image of the rows that show windows, or of the others."""
-    rows = [p for p in PROGRAMS if bool(p.title) == windows and _small(p)]
+def image_of(name: str) -> ImageSpec:
+    """Return the image of the small rows with or without windows, or of the large ones."""
+    rows = [p for p in PROGRAMS if _image_name(p) == name]
     words = (word for row in rows for word in row.package.split())
     packages = {new for word in words for new in _NEWER.get(word, word).split()}
     return ImageSpec(
-        name="program-windows" if windows else "programs",
-        packages=(*DEFAULT_PACKAGES, *sorted(packages), X_SERVER),
+        name=name, packages=(*DEFAULT_PACKAGES, *sorted(packages), X_SERVER)
     )
 
 
@@ -82,19 +99,19 @@ async def in_machines(
     d: Desk, programs: Sequence[Program]
 ) -> AsyncIterator[tuple[str, str]]:
     """Run each in a machine of its kind; yield names and why one does not do it."""
-    kinds: dict[tuple[bool, bool], list[Program]] = {}
+    kinds: dict[tuple[str, bool], list[Program]] = {}
     for program in programs:
         if measurable(program):
-            kinds.setdefault((bool(program.title), program.x11), []).append(program)
-    for (shown, x11), rows in kinds.items():
-        image = await the_image(image_of(windows=shown))
+            kinds.setdefault((_image_name(program), program.x11), []).append(program)
+    for (name, x11), rows in kinds.items():
+        image = await the_image(image_of(name))
         folder = paths_of(d.env).config[0] / "sandboxes.d"
         folder.mkdir(parents=True, exist_ok=True)
         text = RECORD.format(image=image.name, x11=str(x11).lower())
         (folder / "mine.toml").write_text(text)
-        async with _machine(d) as name:
+        async with _machine(d) as machine:
             for program in rows:
-                yield program.name, await _inside(d, name, program)
+                yield program.name, await _inside(d, machine, program)
 
 
 @asynccontextmanager
@@ -123,21 +140,23 @@ async def _inside(d: Desk, name: str, program: Program) -> str:
     # Without it a run ends if nothing connects to the display within 30 s.
     windowless = () if program.title else ("--no-window",)
     words = ("run", "--quiet", *windowless, name, "--", "sh", "-c", script, "sh")
-    words = (*words, str(_SECONDS), program.script)
+    small = _image_name(program) in _SMALL_IMAGES
+    seconds = _SECONDS if small else _LARGE_SECONDS
+    words = (*words, str(seconds), program.script)
     if not program.title:
-        done = await brokerctl(*words, env=d.env, deadline=_SECONDS + 60)
+        done = await brokerctl(*words, env=d.env, deadline=seconds + 60)
         if done.code == _TIMED_OUT:
-            return f"did not end in {_SECONDS} s"
+            return f"did not end in {seconds} s"
         why = d.unsaid(program, done.out)
         return f"{why}, exit {done.code}: {done.err[-300:]!r}" if why else ""
     async with running(*words, env=d.env) as child:
-        why = await _shown_by(d, child, program)
+        why = await _shown_by(d, child, program, seconds)
         await child.stop()
         await d.closed()
         return why
 
 
-async def _shown_by(d: Desk, child: Child, program: Program) -> str:
+async def _shown_by(d: Desk, child: Child, program: Program, seconds: float) -> str:
     """Wait for its window, or a moment longer than for its end."""
     printed: list[str] = []
     async with trio.open_nursery() as nursery:
@@ -150,7 +169,7 @@ async def _shown_by(d: Desk, child: Child, program: Program) -> str:
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(ended)
-        why = await d.shown(program.title, _SECONDS)
+        why = await d.shown(program.title, seconds)
         nursery.cancel_scope.cancel()
         return why
     said = "\n".join(printed)
@@ -158,5 +177,5 @@ async def _shown_by(d: Desk, child: Child, program: Program) -> str:
 
 
 if __name__ == "__main__":
-    for windows in (False, True):
-        trio.run(the_image, image_of(windows=windows))
+    for image_name in sys.argv[1:] or IMAGES:
+        trio.run(the_image, image_of(image_name))

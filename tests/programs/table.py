@@ -108,7 +108,7 @@ PROGRAMS = (
     Program("valgrind", "valgrind", "finds no leak in a program", "valgrind --error-exitcode=9 true 2>&1 | tail -1; echo done", "0 errors"),
     Program("gdb", "gdb gcc libc6-dev", "breaks at main and continues", "printf 'int main(){return 0;}' > a.c; gcc -g a.c -o a; gdb -batch -ex 'break main' -ex run -ex cont ./a 2>&1", "exited normally", needs=("gdb", "gcc")),
     Program("strace", "strace", "follows a program", "strace -e trace=execve true 2>&1", "execve.*= 0"),
-    Program("gccgo", "gccgo-12", "compiles Go, and a goroutine answers", "printf 'package main\nimport \"fmt\"\nfunc main(){c:=make(chan int);go func(){c<-42}();fmt.Println(\"go\",<-c)}' > a.go; gccgo-12 a.go -o a && ./a", "go 42", needs=("gccgo-12",)),
+    Program("gccgo", "gccgo-12", "compiles Go, and a goroutine answers", "printf 'package main\nimport \"fmt\"\nfunc main(){c:=make(chan int);go func(){c<-42}();fmt.Println(\"go\",<-c)}' > a.go; $(ls /usr/bin/gccgo-1? | tail -1) a.go -o a && ./a", "go 42", needs=("gccgo-12",)),
     Program("ruby", "ruby", "a thread and a socket answer", "ruby -rsocket -e 's=TCPServer.new(\"127.0.0.1\",0); Thread.new{c=s.accept; c.puts \"from ruby\"; c.close}; puts TCPSocket.new(\"127.0.0.1\",s.addr[1]).read'", "from ruby"),
     Program("php -S", "php-cli curl", "its web server runs a script", "echo '<?php echo \"sum \", 40+2; ' > i.php; php -S 127.0.0.1:18081 >l 2>&1 & N=$!; for i in $(seq 50); do curl -sf http://127.0.0.1:18081/i.php && break; sleep 0.1; done; kill $N", "sum 42", needs=("php", "curl")),
     Program("lua", "lua5.4", "a coroutine", "lua5.4 -e 'local c=coroutine.wrap(function() coroutine.yield(42) end) print(\"lua\", c())'", "lua\\s+42", needs=("lua5.4",)),
