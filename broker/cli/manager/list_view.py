@@ -6,23 +6,26 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from broker.cli.manager.toolkit import Gtk
+from broker.cli.manager.widgets import name_control
 
 _Row = TypeVar("_Row")
 
 
 class ListPage(Generic[_Row]):
-    """A scrolled list: ``make`` returns a widget, ``fill`` has it show a row.
+    """A scrolled list, which ``name`` names for a screen reader: ``make`` returns a widget, ``fill`` has it show a row.
 
-    A widget is used again for another row.  ``update`` shows a changed row in the widget
+    A widget is used again for another row, and ``spoken`` names it for a screen reader.  ``update`` shows a changed row in the widget
     that it has, which keeps the focus; False: it cannot.  ``chosen`` takes a click on a row, ``end``
     is called when its end is scrolled to.
     """
 
     def __init__(
         self,
+        name: str,
         make: Callable[[], Any],
         fill: Callable[[Any, _Row], None],
         *,
+        spoken: Callable[[_Row], str],
         end: Callable[[], None] | None = None,
         chosen: Callable[[_Row], None] | None = None,
         update: Callable[[_Row], bool] = lambda _row: False,
@@ -36,7 +39,10 @@ class ListPage(Generic[_Row]):
         def bind(_factory: Any, item: Any) -> None:
             row = self._rows.get(item.get_item().get_string())
             if row is not None:
-                fill(item.get_child(), row)
+                child = item.get_child()
+                fill(child, row)
+                # The focused widget, which GTK before 4.12 does not name.
+                name_control(child.get_parent(), spoken(row))
 
         factory.connect("setup", lambda _factory, item: item.set_child(make()))
         factory.connect("bind", bind)
@@ -44,6 +50,7 @@ class ListPage(Generic[_Row]):
         view = Gtk.ListView(
             model=selection, factory=factory, single_click_activate=chosen is not None
         )
+        name_control(view, name)
         view.add_css_class("rich-list" if chosen is not None else "log")
 
         def activated(_view: Any, place: int) -> None:

@@ -46,6 +46,18 @@ def name_control(found: Page, text: str) -> None:
     """Name a control for a screen reader, and for its successor when the page is built again."""
     found.update_property([Gtk.AccessibleProperty.LABEL], [shown(text)])
     found.set_name(shown(text))
+    if isinstance(found, Gtk.DropDown):
+        found.connect("notify::selected", lambda *_: _name_choice(found, text))
+        _name_choice(found, text)
+
+
+def _name_choice(choice: Page, text: str) -> None:
+    """Name the button within a choice, which has the focus, with the chosen word."""
+    chosen = choice.get_selected_item()
+    words = [text] if chosen is None else [text, chosen.get_string()]
+    choice.get_first_child().update_property(
+        [Gtk.AccessibleProperty.LABEL], [str(joined(": ", words))]
+    )
 
 
 def label(untrusted_text: str, *classes: str) -> Page:

@@ -87,7 +87,12 @@ class ManagerWindow:
         self._place = Adw.Bin(hexpand=True, vexpand=True)
         self._pages: dict[str, Any] = {}
         self._list: ListPage[SandboxRow] = ListPage(
-            Adw.Bin, self._fill_line, chosen=self._open, update=self._update_line
+            PAGES["sandboxes"],
+            Adw.Bin,
+            self._fill_line,
+            spoken=lambda row: f"{row.name}, {row.state}",
+            chosen=self._open,
+            update=self._update_line,
         )
         self._lines: dict[str, SandboxLine] = {}
         self._loads: Mapping[str, int] = {}

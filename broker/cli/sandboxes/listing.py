@@ -123,7 +123,7 @@ def _print_first_steps() -> None:
 
 def _starts(record: Record) -> str:
     """Return when a record's sandbox starts by itself; empty: on request only."""
-    return tr("at login") if record.values.get("autostart") == "login" else ""
+    return "at login" if record.values.get("autostart") == "login" else ""
 
 
 def _print_services(records: list[Record], running: dict[str, list[str]]) -> None:
@@ -139,7 +139,7 @@ def _print_services(records: list[Record], running: dict[str, list[str]]) -> Non
     rows = [
         (
             record.name,
-            _starts(record),
+            tr("at login"),
             ", ".join(running[record.name]) or "-",
             printable(" ".join(record.host.command), 60) or "-",
         )

@@ -41,7 +41,7 @@ def begin(app):
     window = Adw.ApplicationWindow(application=app, default_width=960, default_height=680)
     began = time.process_time()
     if kind == "sandboxes":
-        page = ListPage(Adw.Bin, lambda place, row: place.set_child(SandboxLine(row, print).widget))
+        page = ListPage("Sandboxes", Adw.Bin, lambda place, row: place.set_child(SandboxLine(row, print).widget), spoken=lambda row: row.name)
         page.show([(f"box-{n}", SandboxRow(f"box-{n}", "box", "title", "green")) for n in range(count)])
         scrolled = page.widget
     else:

@@ -134,6 +134,8 @@ class EventLine(Gtk.Box):  # type: ignore[misc]  # PyGObject has no types
         self._text.set_tooltip_text(row.text)
         self._why.set_visible(row.kind == "decision")
         name_control(self._why, tr("Why? event {number}", number=row.sequence))
+        # The focus goes from button to button: each says what it is about.
+        self._why.update_property([Gtk.AccessibleProperty.DESCRIPTION], [row.text])
 
 
 class ActivityPage:
@@ -152,7 +154,11 @@ class ActivityPage:
         self._rows: list[EventRow] = []
         self._opened = self._ended = self._reads = False
         self._list: ListPage[EventRow] = ListPage(
-            lambda: EventLine(explain), EventLine.show, end=self._older
+            tr("Events"),
+            lambda: EventLine(explain),
+            EventLine.show,
+            spoken=lambda row: row.text,
+            end=self._older,
         )
         self._search = Gtk.SearchEntry(placeholder_text=tr("Sandbox"), hexpand=True)
         name_control(self._search, tr("Sandbox"))

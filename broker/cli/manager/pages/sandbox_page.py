@@ -118,7 +118,8 @@ def _state(row: SandboxRow, actions: SandboxActions) -> Any:
     buttons = _in_lines(made)
     state = action_row(joined(" · ", words), "")
     # A row of their own: beside seven buttons the state had no room.
-    actions_row = Adw.PreferencesRow(child=buttons, activatable=False)
+    # It has no name to be spoken: the focus goes to the buttons.
+    actions_row = Adw.PreferencesRow(child=buttons, activatable=False, focusable=False)
     return group(row.title, [state, actions_row])
 
 
@@ -278,9 +279,10 @@ class SandboxLine:
         self.widget.append(names)
         self._load = Gtk.Label(visible=False, css_classes=["dim-label", "numeric"])
         self.widget.append(self._load)
+        text = tr("Start") if row.status is None else tr("Stop")
+        self._button = button(text, act, about=row.name)
         if not row.broken:
-            text = tr("Start") if row.status is None else tr("Stop")
-            self.widget.append(button(text, act, about=row.name))
+            self.widget.append(self._button)
         self.update(row)
 
     def update(self, row: SandboxRow) -> bool:
@@ -294,7 +296,10 @@ class SandboxLine:
             memory_words(row.memory),
             *(network_and_image(row.status) if row.status is not None else ()),
         )
-        self._words.set_label(line_text(joined(" · ", words)))
+        text = line_text(joined(" · ", words))
+        self._words.set_label(text)
+        # GTK 4.8 has no name for an item of a list: the focus goes to its button.
+        self._button.update_property([Gtk.AccessibleProperty.DESCRIPTION], [text])
         return True
 
     def show_load(self, percent: int | None) -> None:
