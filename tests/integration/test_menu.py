@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from broker.cli.menu import reported_start
-from broker.cli.menu.entries import _plain
+from broker.cli.menu.entries import IDS_PER_SANDBOX, _plain
 from broker.cli.menu.reported_start import _step_or_error, mend_of, shown_name
 from tests.kit.brokerctl import brokerctl, home, paths_of, running
 from tests.kit.eventually import eventually
@@ -71,7 +71,7 @@ async def test_a_box_starts_by_a_click_and_needs_no_notification():
             assert not [one for one in await s.shown() if "My box" in one[1]]
             # Not killed: a window that has gone before it is looked for is a failed start.
             await s.comp.type_text("exit\n")
-            with trio.fail_after(30):
+            with trio.fail_after(20):
                 await started.wait()
 
 
@@ -373,6 +373,31 @@ async def test_windows_of_before_are_not_those_of_a_start(monkeypatch):
     assert seen._has_window()
     there.discard(("box", 1))
     assert seen._has_window()
+
+
+async def test_a_later_window_with_an_id_of_its_own_has_an_entry(monkeypatch):
+    """Chromium's windows have an id for each site; a program may invent new ones."""
+    untrusted_ids, written, changed = frozenset({"first"}), [], trio.Event()
+
+    def follow():
+        written.append(untrusted_ids)
+        trio.from_thread.run_sync(changed.set)
+
+    monkeypatch.setattr(reported_start, "_windows_of", lambda _: frozenset({("b", 1)}))
+    monkeypatch.setattr(reported_start, "window_ids", lambda _: untrusted_ids)
+    monkeypatch.setattr(reported_start, "follow_windows", follow)
+    for name in ("_LOOK_SECONDS", "_LATER_SECONDS"):
+        monkeypatch.setattr(reported_start, name, 0.001)
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reported_start._Seen("box").run)
+            # It ends by itself: so many entries are enough.
+            for number in range(IDS_PER_SANDBOX - 1):
+                await changed.wait()
+                changed = trio.Event()
+                untrusted_ids = frozenset({f"later-{number}"})
+    assert written[:2] == [{"first"}, {"later-0"}]
+    assert len(written) == IDS_PER_SANDBOX
 
 
 @pytest.mark.parametrize(

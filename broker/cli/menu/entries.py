@@ -34,7 +34,7 @@ from broker.ipc.control.methods import STATUS, WINDOWS
 from broker.session.menu_icons import data_home
 from policy.records.model import Record
 
-_IDS_PER_SANDBOX = 32
+IDS_PER_SANDBOX = 32
 """Hidden entries of one sandbox: its programs choose the ids."""
 
 
@@ -130,7 +130,7 @@ def _plain(untrusted_ids: Iterable[str]) -> list[str]:
     """Return the ids that can be names of files, not too many."""
     # guard: an application id is a file's name only if it is plain
     plain = [one for one in sorted(untrusted_ids) if APP_ID.fullmatch(one)]
-    return plain[:_IDS_PER_SANDBOX]
+    return plain[:IDS_PER_SANDBOX]
 
 
 def _sweep(running: Collection[str], kept: Collection[Path]) -> list[Path]:

@@ -20,7 +20,7 @@ from typing import TypeAlias
 
 import trio
 
-from broker.cli.menu.entries import expect_of, follow_windows
+from broker.cli.menu.entries import IDS_PER_SANDBOX, expect_of, follow_windows
 from broker.cli.menu.in_terminal import in_terminal
 from broker.cli.notifications.notification import DesktopNotification
 from broker.cli.run.connect import ask
@@ -50,6 +50,8 @@ _VERBS = {
     ),
 }
 _LOOK_SECONDS = 0.3
+_LATER_SECONDS = 2.0
+"""Between looks for windows with further ids, which lack an icon until then."""
 _LINES = 12
 _LINE_BYTES = 16384
 _COMMAND = re.compile(r"(?:'|: )brokerctl ([a-z][a-z0-9 ._-]*)(?:'|$)")
@@ -320,11 +322,39 @@ class _Seen:
                 # A broker that does not answer is not waited for once the start failed.
                 asks = partial(in_thread, abandon_on_cancel=True)
                 self.window = await asks(self._has_window)
+        await self._follow()
+
+    async def _follow(self) -> None:
+        """Write entries for the windows, also for later ones with ids of their own.
+
+        A program of several sites or documents (Chromium) has an id for each.
+        """
+        known = await self._ids(frozenset())
         await in_thread(follow_windows)
+        # guard: a program that invents ids gets no entry for each
+        while len(known) < IDS_PER_SANDBOX:
+            await trio.sleep(_LATER_SECONDS)
+            now = await self._ids(known)
+            if not now <= known:
+                known |= now
+                await in_thread(follow_windows)
+
+    async def _ids(self, before: frozenset[str]) -> frozenset[str]:
+        """Return the ids of the windows; ``before`` if the broker does not answer."""
+        asks = partial(in_thread, abandon_on_cancel=True)
+        with suppress(VitrailError):
+            return await asks(window_ids, self._record)
+        return before
 
     def _has_window(self) -> bool:
         # guard: a window of an earlier program hides no failure
         return not _windows_of(self._record) <= self._before
+
+
+def window_ids(record: str) -> frozenset[str]:
+    """Return the ids of a record's windows.  Raises VitrailError."""
+    found = ask(WINDOWS, WindowsRequest(sandbox=record)).windows
+    return frozenset(one.app_id for one in found)
 
 
 def _windows_of(record: str) -> Windows:

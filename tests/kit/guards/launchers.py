@@ -14,6 +14,7 @@ GUARDS = (
     Guard("root is a box's by its record only", "if False:", "tests/broker/net/peers/test_identity.py", "by_its_record_only"),
     Guard("another user is not in a box", "if False:", "tests/broker/net/peers/test_identity.py", "other_user"),
     Guard("an entry's program is the box's, and not one that only looks like it", "if not word:", "tests/attack/test_box_entries.py", "other_programs"),
+    Guard("a program that invents ids gets no entry for each", "while True:", "tests/integration/test_menu.py", "later_window"),
     Guard("a menu entry is read whole or not at all", "if True:", "tests/attack/test_box_entries.py", "larger"),
     Guard("a domain's passwords are not printed", "shown = line", "tests/broker/cli/launchers/test_adopt.py", "password"),
     Guard("a domain's name stays in its comment", 'about = f"# {domain.name}"', "tests/broker/cli/launchers/test_adopt.py", "comment"),
