@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.wayland.acts import ACTS, KINDS, play
+from tests.kit.wayland.acts import ACTS, GERMAN, KINDS, play
 
 pytestmark = pytest.mark.long
 THE_DESKTOPS = {"sway": {"a_dialog_stays_above"}}
@@ -24,3 +24,10 @@ async def test_each_act_does_what_it_does_without_a_sandbox(kind, tmp_path):
     assert {act for act, wrong in results.items() if wrong} == THE_DESKTOPS.get(
         kind, set()
     )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_dead_keys_of_a_german_keyboard(kind, tmp_path):
+    folder = Path(os.environ.get("VITRAIL_OUT") or tmp_path) / f"acts-{kind}"
+    played = play(kind, folder, list(GERMAN), layout="de")
+    assert [wrong async for _, wrong in played] == [""]

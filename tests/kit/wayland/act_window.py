@@ -164,6 +164,8 @@ class Acts:
         return False
 
     def _scrolled(self, _widget, event) -> None:
+        if event.is_stop:
+            self.tell("fingers lifted")
         _, right, down = event.get_scroll_deltas()
         if right or down:
             self.tell("scrolled", "down" if down > 0 else "up" if down < 0 else "aside")

@@ -20,11 +20,13 @@ from tests.kit.eventually import eventually
 from tests.kit.prompting import KEYS
 from tests.kit.wayland.compositor import desktop, windows
 from tests.kit.wayland.input import Keyboard, Pointer
+from tests.kit.wayland.keymaps import compiled
 from tests.kit.wayland.mutter_person import GnomeKeyboard, GnomePointer, gnome_shell
 from tests.kit.wayland.plasma_person import PlasmaHands, plasma
 from tests.kit.world import world
 
 SCREEN = (1280, 800)
+LAYOUT = "[org/gnome/desktop/input-sources]\nsources=[('xkb', '{}')]\n"
 _BITS = {42: 1, 29: 4, 56: 8, 125: 64}
 """Modifiers of a virtual keyboard's keys: Shift, Control, Alt, Super."""
 GREEN, ORANGE = (0x00, 0x9E, 0x73), (0xE6, 0x9F, 0x00)
@@ -115,7 +117,9 @@ class AtDesktop:
 
 
 @asynccontextmanager
-async def _gnome(folder, settings=""):
+async def _gnome(folder, settings="", layout="us"):
+    if layout != "us":
+        settings += LAYOUT.format(layout)
     async with gnome_shell(settings) as there:
         with await GnomeKeyboard.of(there.bus) as keys:
             keys.press(KEYS["BackSpace"])
@@ -136,8 +140,8 @@ async def left_overview(screen):
 
 
 @asynccontextmanager
-async def _plasma(folder, settings=""):
-    async with plasma(input_method=settings) as there:
+async def _plasma(folder, settings="", layout="us"):
+    async with plasma(input_method=settings, layout=layout) as there:
         with await trio.to_thread.run_sync(PlasmaHands, there.display) as hands:
             hands.move(640, 400)
             yield AtDesktop("plasma", there, hands, hands, folder)
@@ -151,10 +155,13 @@ floating_modifier Mod4 normal
 
 
 @asynccontextmanager
-async def _sway(folder, settings=""):
+async def _sway(folder, settings="", layout="us"):
+    open_keyboard = Keyboard
+    if layout != "us":
+        open_keyboard = partial(Keyboard, keymap=compiled(layout) + b"\0")
     async with desktop(size=SCREEN, config_extra=SWAY) as there:
         with (
-            await trio.to_thread.run_sync(Keyboard, there.display) as keys,
+            await trio.to_thread.run_sync(open_keyboard, there.display) as keys,
             await trio.to_thread.run_sync(Pointer, there.display, SCREEN) as pointer,
         ):
             pointer.move(640, 700)
@@ -162,12 +169,15 @@ async def _sway(folder, settings=""):
 
 
 @asynccontextmanager
-async def screen_of(kind, folder, settings=""):
-    """The desktop alone; ``settings`` are GNOME's, or the input method of Plasma."""
+async def screen_of(kind, folder, settings="", layout="us"):
+    """The desktop alone; ``settings`` are GNOME's, or the input method of Plasma.
+
+    ``layout`` is the keyboard's.
+    """
     if missing := [one for one in PROGRAMS[kind] if not shutil.which(one)]:
         pytest.skip(f"missing: {', '.join(missing)}")
     async with {"gnome": _gnome, "plasma": _plasma, "sway": _sway}[kind](
-        folder, settings
+        folder, settings, layout
     ) as made:
         yield made
 

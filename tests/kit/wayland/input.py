@@ -77,6 +77,16 @@ class Pointer:
             self._say(self.pointer, 7, body)
             self._frame()
 
+    def glide(self, pixels: int) -> None:
+        """Scroll with two fingers of a touchpad, and lift them; down is above 0."""
+        for part in (pixels // 2, pixels - pixels // 2):
+            self._say(self.pointer, 5, struct.pack("=I", 1))
+            self._say(self.pointer, 3, struct.pack("=IIi", self._now(), 0, part * 256))
+            self._frame()
+        self._say(self.pointer, 5, struct.pack("=I", 1))
+        self._say(self.pointer, 6, struct.pack("=II", self._now(), 0))
+        self._frame()
+
     def click(self, x: int, y: int, which: int = LEFT) -> None:
         """Move there, press and release.
 

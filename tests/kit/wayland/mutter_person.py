@@ -158,6 +158,13 @@ class GnomePointer:
         """Turn the wheel; down is above 0."""
         self._session.notify("PointerAxisDiscrete", "ui", 0, steps)
 
+    def glide(self, pixels: int) -> None:
+        """Scroll with two fingers of a touchpad, and lift them; down is above 0."""
+        fingers, lifted = 4, 1
+        for part in (pixels // 2, pixels - pixels // 2):
+            self._session.notify("PointerAxis", "ddu", 0.0, float(part), fingers)
+        self._session.notify("PointerAxis", "ddu", 0.0, 0.0, fingers | lifted)
+
 
 def mutter_environment(runtime: Path) -> dict[str, str]:
     """Return the environment of a headless mutter and its session bus."""

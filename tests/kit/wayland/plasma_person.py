@@ -201,17 +201,17 @@ def _end_what_was_started(bus: str) -> None:
 
 
 @asynccontextmanager
-async def plasma(*, shell: bool = True, input_method: str = ""):
+async def plasma(*, shell: bool = True, input_method: str = "", layout: str = "us"):
     """KWin with a separate session bus; with ``shell`` also panel and notifications.
 
-    ``input_method`` is a program that KWin starts.
+    ``input_method`` is a program that KWin starts, ``layout`` the keyboard's.
     """
     ordinary_user()
     with short_directory() as directory:
         runtime = directory / "run"
         runtime.mkdir(mode=0o700)
         bus = f"unix:path={runtime}/bus"
-        environment = _environment(runtime, bus)
+        environment = _environment(runtime, bus) | {"XKB_DEFAULT_LAYOUT": layout}
         children: list[Child] = []
 
         def start(*argv: str) -> Child:
