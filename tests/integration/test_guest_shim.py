@@ -620,6 +620,32 @@ async def test_no_descriptor_is_left_after_many_connections(tmp_path):
         assert len(os.listdir(f"/proc/{child.pid}/fd")) == before
 
 
+@needs_waypipe
+@pytest.mark.parametrize("listens", [False, True])
+async def test_no_descriptor_is_left_after_many_refused_connections(tmp_path, listens):
+    """Nobody listens at the broker, or it closes at once: a host whose link is down."""
+    async with guest(tmp_path) as (broker, child):
+        await broker.accept()
+        await broker.wait_hop("waypipe", ok=True)
+        listener = broker.listen_display() if listens else None
+
+        async def refused(number):
+            near = await broker.connect(tmp_path / "run/display")
+            if listener is not None:
+                await (await broker.accept_display(listener)).aclose()
+            assert await near.receive_some() == b""
+            await near.aclose()
+            await broker.run("true", program=number)
+            await broker.receive(agent.AgentStarted)
+            await broker.ended(number)
+            return len(os.listdir(f"/proc/{child.pid}/fd"))
+
+        before = await refused(1)
+        for number in range(2, 52):
+            after = await refused(number)
+        assert after == before
+
+
 async def test_streams_at_the_limit_wait_and_are_served_later(tmp_path):
     async with guest(tmp_path) as (broker, _child):
         await broker.accept()

@@ -344,11 +344,12 @@ def memory_size(memory_mib: int, devices: Sequence[int]) -> str:
 
 
 def translated_mib(memory_mib: int) -> int:
-    """Return how much translated code a booted machine may keep, in MiB.
+    """Return how much translated code a machine may keep, in MiB.
 
-    QEMU's own answer is a GiB, of which a boot fills more than it ever runs again.
+    QEMU's own answer is a GiB, of which a boot fills more than it ever runs again, and
+    a program that ends and starts again fills all: its code is at other pages each time.
     """
-    return max(64, memory_mib // 8)
+    return min(1024, max(64, memory_mib // 8))
 
 
 def memory_args(memory_mib: int, *, huge_pages: bool, shared: bool = True) -> list[str]:

@@ -35,6 +35,7 @@ from broker.host.vmm.qemu_arguments import (
     memory_device_args,
     memory_size,
     root_args,
+    translated_mib,
 )
 
 VSOCK_SLOT = "hot0"
@@ -88,7 +89,11 @@ def forkable_args(
     """
     arguments = [
         *base_args(
-            qemu, accel, name=f"vitrail-{spec.name}", machine=FORKABLE[accel].machine
+            qemu,
+            accel,
+            name=f"vitrail-{spec.name}",
+            translated_mib=translated_mib(spec.memory_mib),
+            machine=FORKABLE[accel].machine,
         ),
         "-S",
         *("-smp", str(spec.cpus)),

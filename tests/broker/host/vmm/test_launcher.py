@@ -93,7 +93,7 @@ def test_every_machine_is_paused_confined_and_bare(spec, accel):
 
 
 def test_translated_code_has_room_for_a_large_machine(spec):
-    for memory, room in ((128, 64), (512, 64), (768, 96), (8192, 1024)):
+    for memory, room in ((128, 64), (512, 64), (768, 96), (8192, 1024), (32768, 1024)):
         words = qemu_args(replace(spec, memory_mib=memory), QEMU, Accel.TCG, HYBRID)
         assert after(words, "-accel") == [f"tcg,thread=multi,tb-size={room}"]
 

@@ -201,3 +201,16 @@ def test_both_ports_have_a_number_of_their_own():
         "vitrail.fork",
         "vitrail.streams",
     ]
+
+
+@pytest.mark.parametrize("incoming", [False, True])
+@pytest.mark.parametrize("private", [False, True])
+def test_translated_code_of_a_parent_and_a_copy_is_bounded(incoming, private):
+    """A copy whose programs start again and again took a GiB, whatever its memory."""
+    wiring = ForkWiring(3, "", 4, (), private=private, incoming=incoming)
+    wiring = replace(wiring, streams_fd=5 if private else None)
+    spec = replace(SPEC, memory_mib=2048)
+    words = forkable_args(spec, QEMU, Accel.TCG, wiring, ())
+    assert words[words.index("-accel") + 1].split(",")[-1] == "tb-size=256"
+    kvm = forkable_args(spec, QEMU, Accel.KVM, wiring, ())
+    assert not any("tb-size" in word for word in kvm)
