@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import unicodedata
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,7 @@ from broker.ipc.control.api import (
     SandboxStatus,
 )
 from broker.ipc.control.method import Exchange, serves
-from tests.broker.host.images.test_store import put_image
+from tests.broker.host.images.test_store import put_image, replace_image
 from tests.kit.accessibility import accessibility_bus
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.control import ScriptedBroker, serving
@@ -104,6 +105,60 @@ async def test_an_image_is_removed_after_its_users_are_named(tmp_path):
                 ("sees", "There is no image."),
             )
             assert not (w.paths.images / "default").exists()
+
+
+SYSTEMCTL = """\
+#!/bin/sh
+echo "$@" >> "$XDG_CACHE_HOME/systemctl"
+"""
+"""A stand-in: the user's own systemd is not changed by a test."""
+
+
+async def test_an_image_is_rolled_back_and_the_weekly_rebuild_switched(tmp_path):
+    cache, programs = tmp_path / "cache", tmp_path / "bin"
+    programs.mkdir()
+    (programs / "systemctl").write_text(SYSTEMCTL)
+    (programs / "systemctl").chmod(0o755)
+    path = f"{programs}:{os.environ['PATH']}"
+    extra = {"XDG_CACHE_HOME": str(cache), "PATH": path}
+    async with world({}, image=False, extra=extra) as w:
+        w.paths.images.mkdir(parents=True)
+        put_image(w.paths)
+        replace_image(w.paths, "1")
+        units = w.paths.config[0].parent / "systemd/user"
+        async with managed(w, tmp_path, "images") as env:
+            await person(
+                env,
+                ("press", "Roll back… default"),
+                ("sees", "Nothing is lost: a second 'Roll back' exchanges them again."),
+                ("press", "Roll back"),
+                ("sees", "The former version of default is used"),
+            )
+            assert store.find_image(w.paths, "default").manifest.digest == "0" * 64
+            await person(
+                env,
+                ("press", "Turn on weekly rebuild"),
+                ("sees", "The weekly rebuild is on"),
+            )
+            (service,) = units.glob("*.service")
+            assert "/brokerctl image rebuild\n" in service.read_text()
+            await person(
+                env,
+                ("press", "Turn off weekly rebuild"),
+                ("sees", "The weekly rebuild is off"),
+            )
+            assert not [*units.iterdir()]
+            (programs / "systemctl").write_text("#!/bin/sh\necho no bus >&2\nexit 1\n")
+            await person(
+                env,
+                ("press", "Turn on weekly rebuild"),
+                ("sees", "This was not done"),
+                ("sees", "run 'brokerctl image rebuild' from cron"),
+            )
+            assert not [*units.iterdir()]
+        said = (cache / "systemctl").read_text()
+        assert "--user enable --now vitrail-image-rebuild.timer" in said
+        assert "--user disable --now vitrail-image-rebuild.timer" in said
 
 
 async def test_a_verb_that_runs_long_is_shown_and_cancelled(tmp_path):

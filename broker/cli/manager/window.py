@@ -219,7 +219,8 @@ class ManagerWindow:
     def _show_images(self, result: VerbResult) -> None:
         async def show() -> None:
             users = await self._read.image_users()
-            page = ImagesPage(self.window, self._verbs, result.json(), users)
+            images = result.json()
+            page = ImagesPage(self.window, self._verbs, images, users, self._toast)
             self._put("images", page.widget)
 
         self._work(show)

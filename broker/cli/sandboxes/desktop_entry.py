@@ -241,6 +241,10 @@ def brokerctl_program() -> str:
     here = Path(sys.argv[0])
     if here.name == "brokerctl" and here.is_file():
         return str(here.resolve())
+    # The manager runs a verb by its module: brokerctl is beside its interpreter.
+    here = Path(sys.executable).with_name("brokerctl")
+    if here.is_file():
+        return str(here)
     return shutil.which("brokerctl") or "brokerctl"
 
 

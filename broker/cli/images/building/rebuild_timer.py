@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
+from broker.cli.sandboxes.desktop_entry import brokerctl_program
 from broker.core.errors import SetupError, UpstreamError
 from broker.helpers.process.spawn import run_tool
 
@@ -22,14 +22,14 @@ def unit_directory(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "systemd/user"
 
 
-def write_units(directory: Path, brokerctl: Path) -> None:
+def write_units(directory: Path, brokerctl: str) -> None:
     """Write both systemd units so that they run this brokerctl."""
     directory.mkdir(parents=True, exist_ok=True)
     source = resources.files("broker") / "data/systemd/user"
     for name in (SERVICE, TIMER):
         text = (source / name).read_text()
         # '%' begins a specifier in a unit file.
-        program = shlex.quote(str(brokerctl)).replace("%", "%%")
+        program = shlex.quote(brokerctl).replace("%", "%%")
         text = text.replace("ExecStart=brokerctl ", f"ExecStart={program} ")
         (directory / name).write_text(text)
 
@@ -49,7 +49,7 @@ async def switch_timer(state: str) -> str:
     directory = unit_directory(os.environ)
     await _systemctl("show", "--property=Version")  # before anything is written
     if state == "on":
-        write_units(directory, Path(sys.argv[0]).resolve())
+        write_units(directory, brokerctl_program())
         await _systemctl("daemon-reload")
         await _systemctl("enable", "--now", TIMER)
         return f"{TIMER} is enabled: it rebuilds all images every week"

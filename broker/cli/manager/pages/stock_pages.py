@@ -8,7 +8,7 @@ from typing import Any
 
 from broker.cli.manager.details import HomeFacts
 from broker.cli.manager.pages.home_groups import home_rows
-from broker.cli.manager.sandbox_actions import SandboxActions
+from broker.cli.manager.sandbox_actions import SandboxActions, Toast
 from broker.cli.manager.verb_runner import VerbRunner
 from broker.cli.manager.widgets import (
     action_row,
@@ -66,7 +66,10 @@ def _title(one: Mapping[str, Any]) -> str:
 
 
 class ImagesPage:
-    """The images of ``brokerctl image list --json``; ``parent`` has the dialogs."""
+    """The images of ``brokerctl image list --json``; ``parent`` has the dialogs.
+
+    ``toast`` shows what was done if the page does not show it.
+    """
 
     def __init__(
         self,
@@ -74,9 +77,11 @@ class ImagesPage:
         verbs: VerbRunner,
         images: Sequence[Mapping[str, Any]],
         users: Mapping[str, Sequence[str]],
+        toast: Toast,
     ) -> None:
         self._parent = parent
         self._verbs = verbs
+        self._toast = toast
         all_of_them = action_row(
             tr("All images"),
             tr("Build every image again from the current packages; minutes for each."),
@@ -143,7 +148,14 @@ class ImagesPage:
         )
 
     def _timer(self, state: str) -> None:
-        self._verbs.run("image", "timer", state)
+        text = (
+            tr("The weekly rebuild is on")
+            if state == "on"
+            else tr("The weekly rebuild is off")
+        )
+        self._verbs.run(
+            *("image", "timer", state), done=lambda _result: self._toast(text, None)
+        )
 
     def _roll_back(self, name: str) -> None:
         ask(
@@ -155,7 +167,12 @@ class ImagesPage:
                 name=name,
             ),
             tr("Roll back"),
-            lambda: self._verbs.run("image", "rollback", name),
+            lambda: self._verbs.run(
+                *("image", "rollback", name),
+                done=lambda _result: self._toast(
+                    tr("The former version of {name} is used", name=name), None
+                ),
+            ),
         )
 
     def _remove(self, name: str, users: Sequence[str]) -> None:
