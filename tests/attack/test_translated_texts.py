@@ -33,6 +33,7 @@ from policy.rules.engine import PolicyCall
 from tests.kit.prompting import MANY, question
 
 ISOLATE, END = "\u2068", "\u2069"
+LEFT, RIGHT = "\u200e", "\u200f"
 LANGUAGES = sorted(path.stem for domain, path in catalogues() if domain == "dialog")
 REORDER = "\u202eevil\u2069\u2066"
 
@@ -78,7 +79,21 @@ def test_parts_that_are_joined_are_isolated_from_each_other(speak):
     speak("ar")
     text = shown(joined(" · ", ("work", "", REORDER)))
     work, evil = f"{ISOLATE}work{END}", f"{ISOLATE}\\u202eevil\\u2069\\u2066{END}"
-    assert text == f"{work} · {evil}"
+    assert text == f"{RIGHT}{work} · {evil}"
+
+
+@pytest.mark.parametrize(("language", "mark"), [("ar", RIGHT), ("de", LEFT)])
+def test_no_name_at_the_beginning_of_a_sentence_turns_it_around(speak, language, mark):
+    """Pango takes the direction of a line from its first letter, in an isolate, too."""
+    speak(language)
+    name = "work" if language == "ar" else "\u05d0\u05d1"
+    for text in (
+        tr("{name} wants {request}", name=name, request="x\ny"),
+        joined(" · ", (name, "stopped")),
+        joined("\n", (name, "stopped", name)),
+    ):
+        assert all(line.startswith(mark) for line in shown(text).split("\n"))
+    assert mark not in shown(name)
 
 
 def test_what_gtk_gets_is_a_plain_string():

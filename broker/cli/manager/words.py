@@ -62,12 +62,12 @@ class ManagerText(str):
 
 def tr(message: str, /, **values: object) -> ManagerText:
     """Return a message in the user's language, with values for its ``{name}``."""
-    return ManagerText(catalogue.text(message, **_isolated(values)))
+    return _directed(catalogue.text(message, **_isolated(values)))
 
 
 def trn(one: str, many: str, number: int, /, **values: object) -> ManagerText:
     """Return the form of a message for a number, which is its ``{number}``."""
-    return ManagerText(catalogue.plural(one, many, number, **_isolated(values)))
+    return _directed(catalogue.plural(one, many, number, **_isolated(values)))
 
 
 def known(word: str) -> str:
@@ -82,7 +82,7 @@ def begun(text: str) -> str:
 
 def joined(between: str, parts: Iterable[str]) -> ManagerText:
     """Return those parts that are not empty in one text."""
-    return ManagerText(between.join(isolated(part) for part in parts if part))
+    return _directed(between.join(isolated(part) for part in parts if part))
 
 
 def shown(text: str) -> str:

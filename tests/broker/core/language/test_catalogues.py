@@ -177,6 +177,11 @@ def test_the_compiled_catalogue_of_an_installation_is_read_alone(tmp_path, monke
     assert Catalogue("manager", ["de"]).text("Start") == "Starten"
 
 
+def test_the_managers_catalogues_are_in_its_package():
+    assert part_of_file("broker/data/locale/manager/de.mo") == "manager"
+    assert part_of_file("broker/data/locale/dialog/de.mo") is None
+
+
 # -- brokerctl ---------------------------------------------------------------------
 
 VERBS = sorted(path.stem for path in (FOLDER / "verbs").glob("*.po"))
