@@ -282,7 +282,7 @@ GUARDS = (
     Guard("right-to-left titles are isolated", "pass", "tests/broker/jail/wayland/test_identity.py", "right_to_left"),
     Guard("one lock at a frame", "if frame is None:", "tests/broker/jail/wayland/handlers/test_constraints.py", "frame_has_one_lock"),
     Guard("a second constraint is kept", "if surface is not None:", "tests/broker/jail/wayland/handlers/test_constraints.py", "second_constraint"),
-    Guard("a drag reports no action of another sandbox's window", "said = action", "tests/broker/jail/wayland/handlers/test_selection.py", "other_windows"),
+    Guard("a drag reports no action of another sandbox's window", "said = source.action", "tests/broker/jail/wayland/handlers/test_selection.py", "other_windows"),
     Guard("relative motion on the content only", "if True:", "tests/broker/jail/wayland/handlers/test_seat.py", "relative_motion"),
     Guard("drags with a press that lasts", "if not core.data_manager:", "tests/broker/jail/wayland/handlers/test_selection.py", "drag_needs"),
     Guard("a loop of parents", "if False:", "tests/broker/jail/wayland/scene/test_frame.py", "breaking"),

@@ -157,6 +157,9 @@ def _arrive(
         assert isinstance(offer, SelectionOffer)
         offer.source, offer.upstream, host.offer = source, host, offer
         device.offer = offer
+        source.action = (
+            0  # the last one was of another window, perhaps not of its sandbox
+        )
         cid = offer.cid
         device.untold = None
         core.down.data += data_offer(device.cid, cid)
@@ -322,6 +325,9 @@ def source_target(core: ClientState, source: DataSource, mime: bytes | None) -> 
     if accepted != source.told_target:
         source.told_target = accepted
         core.down.data += _target(source.cid, accepted)
+    # The action may have come before the window had accepted: it is not sent again.
+    if accepted is not None and source.action:
+        _tell_action(core, source)
 
 
 _target = emit.event("wl_data_source", "target")
@@ -342,10 +348,16 @@ def source_action(core: ClientState, source: DataSource, action: int) -> None:
     where a rule lets the user's own programs know of its types, it may know of them.
     """
     drag_start.heard(core)
+    source.action = action
+    _tell_action(core, source)
+
+
+def _tell_action(core: ClientState, source: DataSource) -> None:
+    """Tell a source's client the drop action as far as it may know it."""
     hand = core.sandbox.hand
     outward = hand is not None and bool(hand.drags.outward(source))
     # guard: a drag reports no action of another sandbox's window
-    said = action if outward or source.accepted is not None else 0
+    said = source.action if outward or source.accepted is not None else 0
     if said != source.told_action:
         source.told_action = said
         core.down.data += _action(source.cid, said)

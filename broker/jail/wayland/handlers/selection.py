@@ -41,8 +41,8 @@ class DataSource(ProtocolObject):
     """A wl_data_source or primary source.  ``sid`` only while it is dragged."""
 
     __slots__ = (
-        *("actions", "core", "drag", "mimes", "takers", "told_action", "told_target"),
-        "used",
+        *("action", "actions", "core", "drag", "mimes", "takers", "told_action"),
+        *("told_target", "used"),
     )
 
     def __init__(self, interface: str, version: int) -> None:
@@ -52,6 +52,8 @@ class DataSource(ProtocolObject):
         self.core: ClientState | None = None
         self.used = False
         self.drag: bytes | None = None
+        self.action = 0
+        """The compositor's last word; its client may not be told yet."""
         self.told_action = 0
         self.told_target: bytes | None = None
         """The action and the type that were last reported to its client."""

@@ -639,6 +639,25 @@ def test_a_drag_tells_nothing_of_other_windows(pair):
     assert one.heard("action", source) == [[2]]
 
 
+def test_an_action_that_came_before_the_window_accepts_is_told_then(pair):
+    """The compositor answers set_actions at once, and does not repeat itself."""
+    one, two = pair
+    source = drag(one)
+    private = one.told("wl_data_source", "offer")[0][0]
+    one.says(source, "action", 2)  # of another sandbox's window
+    over(two, [private])
+    offer = two.heard("data_offer", two.devices["clipboard"])[-1][0]
+    two.send(offer, "accept", 70, b"text/uri-list")
+    one.says(source, "target", private)
+    assert one.heard("action", source) == []
+    two.send(offer, "accept", 70, None)
+    one.says(source, "action", 1)
+    assert one.heard("action", source) == []
+    two.send(offer, "accept", 70, b"text/uri-list")
+    one.says(source, "target", private)
+    assert one.heard("action", source) == [[1]]
+
+
 @pytest.mark.parametrize("end", ["release", "disconnect"])
 def test_who_is_no_longer_there_takes_no_drag(pair, end):
     """Else its source would learn of the windows of others that the drag is over."""
