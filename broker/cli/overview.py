@@ -9,7 +9,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 
-from broker.cli.texts import mark, tr
+from broker.cli.texts import tr
+from broker.core.language.catalogue import mark
 
 _HEAD = mark("""\
 Usage: brokerctl VERB [OPTIONS] [ARGUMENTS]

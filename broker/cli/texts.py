@@ -28,11 +28,6 @@ def trn(one: str, many: str, number: int, /, **values: object) -> str:
     return _catalogue.plural(one, many, number, **values)
 
 
-def mark(message: str) -> str:
-    """Return a message as it is; ``docs.print_catalogues`` finds it here."""
-    return message
-
-
 def help_texts(command: click.Command) -> Iterator[str]:
     """Yield the paragraphs of a verb's help, and the help of its options."""
     yield from _paragraphs(command.help or "")

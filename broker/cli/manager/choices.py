@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from broker.cli.manager.toolkit import Gtk
-from broker.cli.manager.widgets import name_control, square
+from broker.cli.manager.widgets import drop_down, name_control, square
 from broker.cli.manager.words import joined, known
 from policy.records.patterns import PALETTE
 
@@ -60,11 +60,9 @@ def _buttons(
 def _list(
     name: str, values: Sequence[str], value: str, chosen: Callable[[str], None]
 ) -> Any:
-    found = Gtk.DropDown.new_from_strings([*map(known, values)])
-    found.set_valign(Gtk.Align.CENTER)
+    found = drop_down(map(known, values), name)
     present = values.index(value) if value in values else Gtk.INVALID_LIST_POSITION
     found.set_selected(present)
-    name_control(found, name)
 
     def changed(_down: Any, _what: Any) -> None:
         place = found.get_selected()

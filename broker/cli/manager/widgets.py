@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from broker.cli.manager.toolkit import Adw, Gdk, GLib, Gtk
@@ -58,6 +58,14 @@ def _name_choice(choice: Page, text: str) -> None:
     choice.get_first_child().update_property(
         [Gtk.AccessibleProperty.LABEL], [str(joined(": ", words))]
     )
+
+
+def drop_down(titles: Iterable[str], name: str) -> Page:
+    """Return a choice of one of some titles, in the middle of its row's height."""
+    found = Gtk.DropDown.new_from_strings([str(title) for title in titles])
+    found.set_valign(Gtk.Align.CENTER)
+    name_control(found, name)
+    return found
 
 
 def label(untrusted_text: str, *classes: str) -> Page:

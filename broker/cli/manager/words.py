@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from broker.core.escape import displayed
-from broker.core.language.catalogue import Catalogue, languages
+from broker.core.language.catalogue import Catalogue, languages, mark
 
 _ISOLATE, _END = "\u2068", "\u2069"
 """FIRST STRONG ISOLATE and POP DIRECTIONAL ISOLATE (UAX #9)."""
@@ -16,11 +16,6 @@ _LEFT, _RIGHT = "\u200e", "\u200f"
 """LEFT-TO-RIGHT MARK and RIGHT-TO-LEFT MARK."""
 _STRONG: Final = frozenset({"R", "AL", "AN"})
 catalogue = Catalogue("manager", languages(os.environ))
-
-
-def mark(message: str) -> str:
-    """Return a message as it is; ``docs.print_catalogues`` finds it here."""
-    return message
 
 
 _KNOWN: Final = frozenset(

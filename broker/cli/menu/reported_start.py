@@ -24,10 +24,11 @@ from broker.cli.menu.entries import IDS_PER_SANDBOX, expect_of, follow_windows
 from broker.cli.menu.in_terminal import in_terminal
 from broker.cli.notifications.notification import DesktopNotification
 from broker.cli.run.connect import ask
-from broker.cli.texts import mark, tr
+from broker.cli.texts import tr
 from broker.cli.transfer.named_path import path_of
 from broker.core.errors import SetupError, VitrailError
 from broker.core.escape import printable
+from broker.core.language.catalogue import mark
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import PIPE, spawn
 from broker.ipc.control.api import WindowsRequest

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from broker.cli.texts import mark, tr, trn
+from broker.cli.texts import tr, trn
 from broker.core.escape import printable
+from broker.core.language.catalogue import mark
 from broker.core.services import CAMERA_USE, SCREEN_USE
 from broker.helpers.prompt.phrases import request_of
 from broker.ipc.control.api import (

@@ -10,7 +10,8 @@ import re
 from functools import cache
 from typing import Final
 
-from broker.helpers.prompt.translation import mark, tr
+from broker.core.language.catalogue import mark
+from broker.helpers.prompt.translation import tr
 
 _HASHED: Final = mark("a service known only by its hash ({digest})")
 _OF: Final = mark("{request} of {target}")

@@ -26,8 +26,3 @@ def trn(one: str, many: str, number: int, /, **values: object) -> str:
 def language() -> str:
     """Return the language of the texts."""
     return _catalogue.language
-
-
-def mark(message: str) -> str:
-    """Return a message as it is; ``docs.print_catalogues`` finds it here."""
-    return message

@@ -14,10 +14,11 @@ import trio
 
 from broker.core import limits
 from broker.core.escape import escape_markup
+from broker.core.language.catalogue import mark
 from broker.core.names import LeaseId
 from broker.core.prompt_words import PROMPT_ID
 from broker.helpers.prompt.phrases import request_of
-from broker.helpers.prompt.translation import mark, tr
+from broker.helpers.prompt.translation import tr
 from broker.ipc.authority import QuestionWaits
 from broker.net.session_bus import OpenBus
 from broker.viewer.notifications.board import CRITICAL, DEFAULT, Bubble

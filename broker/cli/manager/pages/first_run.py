@@ -10,14 +10,13 @@ from typing import Any, Final
 import tomlkit
 
 from broker.cli.manager.pages.overview_pages import finding_rows
-from broker.cli.manager.toolkit import Gtk
 from broker.cli.manager.verb_runner import VerbRunner
 from broker.cli.manager.widgets import (
     action_row,
     button,
+    drop_down,
     entry_row,
     group,
-    name_control,
     page_of,
     tell,
 )
@@ -52,9 +51,13 @@ class FirstRunPage:
                 button(tr("Check"), again, about=tr("this machine")),
             )
         ]
-        self._purpose = _choice([begun(known(one)) for one in _PURPOSES], tr("Purpose"))
+        self._purpose = drop_down(
+            [begun(known(one)) for one in _PURPOSES], tr("Purpose")
+        )
         self._purpose.connect("notify::selected", lambda *_: self._chosen())
-        self._runner = _choice([tr(RUNNERS[_BOX].title), tr("Micro VM")], tr("Runs in"))
+        self._runner = drop_down(
+            [tr(RUNNERS[_BOX].title), tr("Micro VM")], tr("Runs in")
+        )
         self._help = action_row(tr("What is it for?"), "", self._purpose)
         self._program, program = entry_row(
             tr("Program"),
@@ -145,10 +148,3 @@ def missing_program(line: str) -> str:
             program=words[0],
         )
     return ""
-
-
-def _choice(titles: list[str], name: str) -> Any:
-    found = Gtk.DropDown.new_from_strings([str(title) for title in titles])
-    found.set_valign(Gtk.Align.CENTER)
-    name_control(found, name)
-    return found

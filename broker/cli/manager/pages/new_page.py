@@ -7,15 +7,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from broker.cli.manager.toolkit import Gtk
 from broker.cli.manager.verb_runner import VerbRunner
 from broker.cli.manager.widgets import (
     action_row,
     ask,
     button,
+    drop_down,
     entry_row,
     group,
-    name_control,
     page_of,
 )
 from broker.cli.manager.words import begun, joined, known, tr
@@ -40,11 +39,10 @@ class NewPage:
             tr("Letters, digits and '-'; empty: its purpose."),
             tr("Name of the sandbox"),
         )
-        self._runner = Gtk.DropDown.new_from_strings(
-            [tr("Micro VM"), *(tr(one.title) for one in RUNNERS.values())]
+        self._runner = drop_down(
+            [tr("Micro VM"), *(tr(one.title) for one in RUNNERS.values())],
+            tr("What runs the sandbox"),
         )
-        self._runner.set_valign(Gtk.Align.CENTER)
-        name_control(self._runner, tr("What runs the sandbox"))
         self._what, what = entry_row(
             tr("Image or application"),
             tr(
