@@ -1,12 +1,21 @@
-"""The running sandbox that a request names."""
+"""Errors about the sandbox that a request names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.ipc.control.types.faults import NotFoundError
 from policy.suggestions import did_you_mean
+
+
+def suspended(sandbox: str) -> RefusedError:
+    """Return the error for a request to a suspended sandbox."""
+    return RefusedError(
+        f"{sandbox} is suspended",
+        hint=f"to let its programs run again, run 'brokerctl resume {sandbox}'",
+    )
 
 
 def not_running(untrusted_name: str, pairs: Iterable[tuple[str, str]]) -> NotFoundError:

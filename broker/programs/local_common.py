@@ -19,6 +19,7 @@ from broker.host_and_viewer import (
     log_client,
     measured_rows,
     open_authority,
+    sandbox_names,
     status_rows,
 )
 from broker.ipc import acceptor, host_viewer, sealed_memfd

@@ -180,11 +180,11 @@ class FolderHost:
         See ``FolderSource``.
         """
         machine = self._machine(lease)
-        if _has_places(machine):
-            await clear(machine)
         if isinstance(machine, MicroVmMachine):
+            await clear(machine)
             return await self._disks.forget(machine)
         if _has_places(machine):
+            await clear(machine)
             return False
         try:
             noted = self._notes.left(lease.sandbox, _leader(machine))

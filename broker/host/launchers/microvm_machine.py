@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import trio
 
 from broker.authority.audit.event_log import EventLog
-from broker.core.errors import RefusedError
 from broker.core.names import SandboxName, ServiceName
 from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import hybrid_doors
 from broker.host.machine_interface import MachineFacts
 from broker.host.processes.tracked import Tracked
+from broker.host_and_viewer.sandbox_names import suspended
 from broker.ipc.audit import schema
 from broker.net.listeners import Listener
 from broker.net.peers import credentials
@@ -93,10 +93,7 @@ class MicroVmMachine:
         """
         # guard: a suspended machine is asked nothing, as its monitor says nothing
         if self._suspended:
-            raise RefusedError(
-                f"{self._sandbox} is suspended",
-                hint=f"to let it run again, run 'brokerctl resume {self._sandbox}'",
-            )
+            raise suspended(self._sandbox)
         return self._vm.qmp
 
     @property

@@ -32,6 +32,7 @@ from broker.core.files.trees import remove_tree
 from broker.core.lease import Lease
 from broker.core.stderr_log import log_exception, run_isolated
 from broker.helpers.descriptor_copies import duplicates
+from broker.host_and_viewer.sandbox_names import suspended
 from broker.host_and_viewer.stream_events import StreamEvents
 from broker.ipc import agent, fdpass, transfer, worker
 from broker.ipc.audit import schema
@@ -467,10 +468,7 @@ class Guest:
             raise RefusedError("this sandbox is shutting down")
         # guard: no request waits for a suspended sandbox
         if self.suspended:
-            raise RefusedError(
-                f"{self.lease.sandbox} is suspended",
-                hint=f"to let its programs run again, run 'brokerctl resume {self.lease.sandbox}'",
-            )
+            raise suspended(self.lease.sandbox)
         if record.host.launch.kind.box:
             raise RefusedError(
                 f"{self.lease.sandbox} is a container or box without a guest agent: Vitrail "

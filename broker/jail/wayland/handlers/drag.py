@@ -157,9 +157,8 @@ def _arrive(
         assert isinstance(offer, SelectionOffer)
         offer.source, offer.upstream, host.offer = source, host, offer
         device.offer = offer
-        source.action = (
-            0  # the last one was of another window, perhaps not of its sandbox
-        )
+        # The last one was of another window, perhaps not of its sandbox.
+        source.action = 0
         cid = offer.cid
         device.untold = None
         core.down.data += data_offer(device.cid, cid)

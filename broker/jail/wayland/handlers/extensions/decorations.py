@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _DECORATION = "zxdg_toplevel_decoration_v1"
 _DECORATIONS = "zxdg_decoration_manager_v1"
 _ALREADY_CONSTRUCTED = 1
-_CLIENT_SIDE, _SERVER_SIDE = 1, 2
+_SERVER_SIDE = 2
 
 
 class Decoration(ProtocolObject):
