@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import termios
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,9 @@ import trio
 from broker.helpers import terminal_log
 from broker.helpers.process.spawn import spawn
 from tests.kit.brokerctl import home, paths_of
+from tests.kit.relay.sockets import fds
 from tests.kit.vm.tinyguest import ordinary_user
+from tests.kit.wayland.display import processes_of
 
 
 @contextmanager
@@ -45,24 +47,14 @@ async def shown_until(master, word):
     return found
 
 
-def descendants(pid):
-    """A process and all below it."""
-    yield pid
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            yield from descendants(int(child))
-
-
 def holders(pid, name):
-    """The names of a broker's processes, but of those that let nobody look; whether
-    they have a file open.
+    """The names of a broker's processes, but of those that let nobody look and those
+    that end meanwhile; whether they have a file open.
     """
-    for one in descendants(pid):
-        try:
-            fds = [os.readlink(fd) for fd in Path(f"/proc/{one}/fd").iterdir()]
-        except PermissionError:
-            continue
-        yield Path(f"/proc/{one}/comm").read_text().strip(), name in fds
+    for one in processes_of(pid):
+        with suppress(PermissionError, FileNotFoundError, ProcessLookupError):
+            holds = name in fds(one)
+            yield Path(f"/proc/{one}/comm").read_text().strip(), holds
 
 
 async def test_no_part_of_a_broker_holds_its_terminal():
@@ -77,11 +69,14 @@ async def test_no_part_of_a_broker_holds_its_terminal():
             stderr=slave,
         )
         os.close(slave)
-        await shown_until(master, b"vitrail-local: ready\n")
-        found = list(holders(child.pid, name))
-        os.kill(child.pid, signal.SIGTERM)
-        with trio.fail_after(60):
-            assert await child.wait() == 0
+        try:
+            await shown_until(master, b"vitrail-local: ready\n")
+            found = list(holders(child.pid, name))
+            os.kill(child.pid, signal.SIGTERM)
+            with trio.fail_after(60):
+                assert await child.wait() == 0
+        finally:
+            await child.kill_and_wait()
         assert [one for one, holds in found if holds] == ["vitrail-termina"]
         assert len(found) > 4
         assert not paths_of(env).control.exists()

@@ -130,8 +130,9 @@ async def test_a_half_close_before_the_first_bytes_are_whole():
         assert (
             refused["reason"] == "the connection ended after 15 of the first 16 bytes"
         )
-        assert len(w.events("stream.closed", sandbox="box")) == 1
+        await w.wait_event("stream.closed", sandbox="box")
         await settled(w, before)
+        assert len(w.events("stream.closed", sandbox="box")) == 1
 
 
 async def test_a_reset_is_no_end():

@@ -134,7 +134,10 @@ async def test_a_real_worker_stands_behind_these_walls():
             # reports: a pipe carries no descriptors, and it has the writing end.
             pipes = []
             for fd in Path(f"/proc/{worker.inner_pid}/fd").iterdir():
-                target = os.readlink(fd)
+                try:
+                    target = os.readlink(fd)
+                except FileNotFoundError:
+                    continue  # it was closed meanwhile
                 if target.startswith("pipe:"):
                     pipes.append(_access(worker.inner_pid, fd.name))
                     continue

@@ -12,7 +12,9 @@ import re
 import shutil
 import signal
 import struct
+from collections.abc import Iterator
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 import pytest
 import trio
@@ -85,39 +87,77 @@ async def test_the_flush_precedes_the_streams_first_byte(tmp_path) -> None:
     traced = {"extra": {TRACE: str(trace)}, "program": "tests.kit.traced_broker"}
     async with machine(**traced) as (w, base):
         await lease(w, base)
-        assert await talk(base), "worker and waypipe client are there"
-        await eventually(lambda: _closed(w, 1))
+        # Worker and waypipe client are there, which takes long where all are traced.
+        await eventually(lambda: talk(base))
+        newest = max(e["stream"] for e in w.events("stream.opened", sandbox="box"))
+        await eventually(lambda: _closed(w, newest))
         before = len(trace.read_text().splitlines())
         assert await talk(base)
-        await eventually(lambda: _closed(w, 2))
+        await eventually(lambda: _closed(w, newest + 1))
         authority = await w.pid_of("authority")
-        threads = "|".join(os.listdir(f"/proc/{authority}/task"))
-        lines = trace.read_text().splitlines()[before:]
+        threads = set(os.listdir(f"/proc/{authority}/task"))
+        calls = list(completed(trace.read_text().splitlines()[before:]))
 
-    head = "".join(f"\\x{byte:02x}" for byte in HEADER)
-    # Of an undumpable process nobody reads a descriptor's name.  Its log is what SQLite
-    # flushes with fdatasync(2).
-    flush = re.compile(rf"^(?:{threads}) +fdatasync\(\d+")
+    head = re.escape("".join(f"\\x{byte:02x}" for byte in HEADER))
 
-    def first(pattern: str, after: int) -> int:
-        for number, line in enumerate(lines[after:], start=after):
-            if re.search(pattern, line) and "resumed" not in line:
-                return number
-        raise AssertionError(f"no {pattern} after line {after}")
+    def first(pattern: str, after: int) -> Call:
+        for call in calls:
+            if call.start >= after and re.match(pattern, call.text):
+                return call
+        raise AssertionError(f"no {pattern} after line {after} of {calls}")
+
+    def flushed(after: Call, before: Call) -> bool:
+        # Of an undumpable process nobody reads a descriptor's name.  Its log is what
+        # SQLite flushes with fdatasync(2).
+        return any(
+            call.thread in threads
+            and call.text.startswith("fdatasync(")
+            and after.start < call.start <= call.end < before.start
+            for call in calls
+        )
 
     accepted = first(r"accept4\(.*AF_UNIX", 0)
-    taken = first(r"(?:recv\w*|read)\(.*" + re.escape(head), accepted)
-    given = first(r"(?:send\w*|write)\(.*" + re.escape(head), taken)
-    assert [n for n in range(accepted, taken) if flush.search(lines[n])], (
+    taken = first(r"(?:recv\w*|read)\(.*" + head, accepted.end)
+    given = first(r"(?:send\w*|write)\(.*" + head, taken.end)
+    assert flushed(accepted, taken), (
         "the decision's flush, before a byte of the stream is read"
     )
-    assert [n for n in range(taken, given) if flush.search(lines[n])], (
+    assert flushed(taken, given), (
         "the opening's flush, before a byte of it is passed on"
     )
 
 
-async def _closed(w, count: int) -> bool:
-    return len(w.events("stream.closed", sandbox="box")) >= count
+class Call(NamedTuple):
+    """One system call of a trace: its thread, and the lines of its entry and its end."""
+
+    thread: str
+    start: int
+    end: int
+    text: str
+
+
+def completed(lines: list[str]) -> Iterator[Call]:
+    """The calls of a trace; one during which another thread ran stands on two lines.
+
+    strace(1), "-f": "<unfinished ...>" and "<... NAME resumed>".
+    """
+    unfinished: dict[str, tuple[int, str]] = {}
+    for number, line in enumerate(lines):
+        thread, _, text = line.partition(" ")
+        text = text.strip()
+        if text.endswith("<unfinished ...>"):
+            unfinished[thread] = number, text.removesuffix("<unfinished ...>")
+        elif text.startswith("<... ") and thread in unfinished:
+            start, entry = unfinished.pop(thread)
+            yield Call(thread, start, number, entry + text.partition("resumed>")[2])
+        else:
+            yield Call(thread, number, number, text)
+
+
+async def _closed(w, least: int) -> bool:
+    """Whether a stream of this number, or a later one, has been closed."""
+    ends = w.events("stream.closed", sandbox="box")
+    return any(end["stream"] >= least for end in ends)
 
 
 @pytest.mark.parametrize(

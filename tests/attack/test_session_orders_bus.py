@@ -32,6 +32,7 @@ from broker.viewer.orders.filtered_bus import FilteredBus
 from tests.integration.test_notification_server import bus
 from tests.kit.eventually import eventually
 from tests.kit.needs import requires
+from tests.kit.relay.sockets import fds
 from tests.kit.session import starter_of_orders
 
 pytestmark = requires("dbus-daemon", "xdg-dbus-proxy")
@@ -404,7 +405,7 @@ async def test_a_proxy_has_one_connection_and_nothing_of_the_broker(monkeypatch)
                 assert proc.joinpath("environ").read_bytes() == b""
                 # Standard files, a pipe to the viewer, its event files, and three sockets:
                 # one that listens, one to each side.
-                links = [os.readlink(one) for one in (proc / "fd").iterdir()]
+                links = fds(pid)
                 sockets = [link for link in links if link.startswith("socket:")]
                 assert len(sockets) == 3, links
                 assert len(links) <= 10, links

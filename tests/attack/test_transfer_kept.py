@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests.integration.test_opening import run_cli, sandboxes
+from tests.kit.eventually import eventually
 from tests.kit.needs import requires
 from tests.kit.shims import files_program
 
@@ -71,6 +72,7 @@ async def test_a_full_disk_of_the_target_is_reported_to_the_sender(options):
             assert (code, "personal has no disk space" in said) == (1, True), said
         code, said = await run_cli(w, "cp", f"{mine}", "personal:")
         assert (code, "personal has no disk space" in said) == (1, True), said
+        await eventually(lambda: len(w.events("transfer.end")) == 3)
         assert not w.events("transfer.end", outcome="done")
         assert len(w.events("transfer.end", outcome="failed")) == 3
 

@@ -237,7 +237,9 @@ async def test_windows_that_come_and_go_read_few_keys_of_the_honest_window():
             opened = p.hostile.show(60, 40, 0xFF00FFFF)
             since = len(p.hostile.events)
             p.keys.type("a")
-            p.eventually(lambda at=since: bool(p.hostile.keys(at)), p.hostile)
+            p.eventually(
+                lambda at=since: bool(p.hostile.keys(at)), p.hostile, seconds=5
+            )
             for thing in reversed(opened):
                 p.hostile.send(thing, "destroy")
             p.hostile.roundtrip()

@@ -19,11 +19,13 @@ from tests.kit.wayland.talk import Talk
 
 HOSTILE = 8
 CLEAR = 0x01000000
-SOON_SECONDS = 1.0
-"""In which a busy machine answers a client that asks for nothing else."""
+SOON_SECONDS = 0.3
+"""Of the filter's processor time, until it answers a client that asks for nothing else."""
+DEAR_MICROSECONDS = 500
+"""Less is not among those that are printed."""
 
 
-def _asks(it: Stand, stop: threading.Event) -> None:
+def _asks(it: Stand, begun: threading.Semaphore, stop: threading.Event) -> None:
     """Names a region of thousands of rectangles, again and again."""
     with Window(it.path).start() as c:
         surface = c.surface()
@@ -33,33 +35,39 @@ def _asks(it: Stand, stop: threading.Event) -> None:
         c.roundtrip()
         many = emit.set_input_region(surface, region) * 1365
         c.sock.settimeout(0.5)
-        view = memoryview(many)
+        view, told = memoryview(many), False
         while not stop.is_set():
             try:
                 view = view[c.sock.send(view) :] or memoryview(many)
             except TimeoutError:
                 continue
+            if not told:
+                begun.release()
+                told = True
 
 
 async def test_large_regions_hold_up_no_other_client_of_their_sandbox():
     """One batch of such requests took two seconds, and each client had one."""
     async with stand() as it:
-        stop = threading.Event()
+        begun, stop = threading.Semaphore(0), threading.Event()
+        # Whatever else the machine does; the filter is this thread.
+        clock = time.pthread_getcpuclockid(threading.get_ident())
 
         def answers() -> list[float]:
             took = []
             with Window(it.path).start() as c:
+                for _ in range(HOSTILE):
+                    begun.acquire()
                 for _ in range(20):
-                    began = time.monotonic()
+                    began = time.clock_gettime(clock)
                     c.roundtrip()
-                    took.append(time.monotonic() - began)
+                    took.append(time.clock_gettime(clock) - began)
             return took
 
         with trio.fail_after(240):
             async with trio.open_nursery() as nursery:
                 for _ in range(HOSTILE):
-                    nursery.start_soon(trio.to_thread.run_sync, _asks, it, stop)
-                await trio.sleep(0.5)  # they have begun
+                    nursery.start_soon(trio.to_thread.run_sync, _asks, it, begun, stop)
                 try:
                     took = await trio.to_thread.run_sync(answers)
                 finally:
@@ -132,8 +140,6 @@ def _argument(talk: Talk, argument: Any, newest: int) -> Any:
 def _cost(talk: Talk, interface: str, message: Any, newest: int) -> float | None:
     """Microseconds of the filter for one such request of its first or last object."""
     objects = [i for i, k in talk.kinds.items() if k == interface]
-    if not objects:
-        return None
     fds = [talk.machine.fd() for a in message.args if a.kind == "h"]
     values = [_argument(talk, a, newest) for a in message.args if a.kind != "h"]
     data = emit.packer(message)(objects[newest], *values)
@@ -167,16 +173,18 @@ def test_each_request_is_played_where_its_client_holds_much():
     """Prints times, the longest first: look here for the next short request that is dear."""
     costs = []
     with _loaded() as talk:
-        for interface in signatures.INTERFACES:
+        for interface in set(signatures.INTERFACES) & set(talk.kinds.values()):
             for message in signatures.requests_of(interface):
                 for newest in (0, -1):
+                    what = talk, interface, message, newest
+                    cost = _in_a_copy(*what)
+                    if cost is None:
+                        continue
                     # Of a copy some is the first write to each page.
-                    tries = [
-                        _in_a_copy(talk, interface, message, newest) for _ in range(3)
-                    ]
-                    if found := [cost for cost in tries if cost is not None]:
-                        name = f"{interface}.{message.name}"
-                        costs.append((min(found), name, newest))
+                    again = 2 if cost > DEAR_MICROSECONDS else 0
+                    tries = [cost, *(_in_a_copy(*what) or cost for _ in range(again))]
+                    name = f"{interface}.{message.name}"
+                    costs.append((min(tries), name, newest))
     costs.sort(reverse=True)
     for cost, name, newest in costs[:40]:
         print(f"{cost:10.0f} us  {name} of the {'last' if newest else 'first'}")

@@ -18,6 +18,7 @@ from broker.helpers.process.spawn import DEVNULL
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
 from tests.kit.needs import PID_NAMESPACES
+from tests.kit.relay.sockets import fds
 from tests.kit.wayland.compositor import wait_frames, wait_window
 from tests.kit.world import world
 
@@ -101,8 +102,7 @@ async def test_a_program_that_fails_without_a_compositor_is_explained():
 
 def polls_events(pid) -> bool:
     """Whether a process has an epoll descriptor, as an event loop has."""
-    found = [os.readlink(one) for one in Path(f"/proc/{pid}/fd").iterdir()]
-    return "anon_inode:[eventpoll]" in found
+    return "anon_inode:[eventpoll]" in fds(pid)
 
 
 _PROBE = r"""

@@ -16,7 +16,7 @@ import trio
 from broker.cli.headless_sway import open_headless_sway
 from tests.kit.container import container
 from tests.kit.eventually import eventually
-from tests.kit.wayland.compositor import wait_window, windows
+from tests.kit.wayland.compositor import steady, wait_window, windows
 from tests.kit.world import descriptors, record, world
 
 
@@ -49,7 +49,7 @@ async def no_window(w, title, deadline=60):
 )
 async def test_a_sandbox_s_process_takes_its_own_windows_only(role, event):
     async with world(image=False) as w, container(w, "blue"):
-        before = descriptors(await w.broker_pid())
+        before = await held(w)
         async with container(w, "red"):
             os.kill(await w.pid_of(role, "red"), signal.SIGKILL)
             await no_window(w, "[red] red")
@@ -77,7 +77,7 @@ async def test_a_sandbox_s_process_takes_its_own_windows_only(role, event):
 )
 async def test_a_machine_s_process_takes_its_own_windows_only(role, event):
     async with world() as w, container(w, "blue"):
-        before = descriptors(await w.broker_pid())
+        before = await held(w)
         red = await w.window("app", "red")
         os.kill(await w.pid_of(role, red), signal.SIGKILL)
         await no_window(w, f"[{red}] red")
@@ -92,6 +92,16 @@ async def test_a_machine_s_process_takes_its_own_windows_only(role, event):
         again = await w.window("app", "again")
         assert again != red
         assert {f"[{again}] again", "[blue] blue"} <= await titles(w)
+
+
+async def held(w):
+    """The broker's descriptors once it has done what follows a start, too."""
+    pid = await w.broker_pid()
+
+    async def now():
+        return descriptors(pid)
+
+    return await steady(now)
 
 
 async def settled(w, before):

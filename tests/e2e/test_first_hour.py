@@ -59,8 +59,8 @@ async def a_shell(w, env, stack, person):
     (sandbox,) = (await w.status()).sandboxes
     done = await brokerctl("exec", "app", "--", "echo", "second", env=env, deadline=90)
     assert (done.code, done.out) == (0, "second\n")
-    person.type("sleep 1000\n")
-    await trio.sleep(0.5)
+    person.type("echo sle''eps; sleep 1000\n")
+    await person.shows("sleeps")
     person.type("\x03")
     person.type("echo after $?\n")
     await person.shows("after 130")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import pytest
@@ -52,9 +51,9 @@ async def test_a_kernel_that_is_none_is_not(tools, tmp_path):
 async def test_this_machines_choice_has_a_reason_and_is_kept(tools, tmp_path):
     first = await choose_accel(**ask(tools), cache=tmp_path, environ={})
     assert first.reason
-    started = time.monotonic()
-    assert await choose_accel(**ask(tools), cache=tmp_path, environ={}) == first
-    assert time.monotonic() - started < 0.5
+    # Without a VMM nothing can be probed again.
+    again = ask(tools) | {"qemu": tmp_path / "none"}
+    assert await choose_accel(**again, cache=tmp_path, environ={}) == first
 
 
 @pytest.fixture

@@ -126,8 +126,10 @@ async def test_a_script_with_our_arguments_keeps_its_home():
         assert (await brokerctl("exec", "fox", "--", *kept, env=w.environ)).code == 0
         off = ["exec", "fox", "--", "python3", "-c", "print('alive')"]
         assert "alive" in (await brokerctl(*off, env=w.environ)).out
-        for pid in machines(w):
-            if Path(f"/proc/{pid}/comm").read_text().startswith("qemu"):
+        # All names first: what serves QEMU ends with it.
+        names = {p: Path(f"/proc/{p}/comm").read_text() for p in machines(w)}
+        for pid, name in names.items():
+            if name.startswith("qemu"):
                 os.kill(pid, signal.SIGTERM)
         await ended(w)
 

@@ -22,9 +22,13 @@ from tests.kit.eventually import eventually
 
 
 @asynccontextmanager
-async def started(module="broker.programs.local"):
-    """A broker; yields its paths, its process, and the pid of its authority."""
+async def started(module="broker.programs.local", **more):
+    """A broker; yields its paths, its process, and the pid of its authority.
+
+    ``more``: of its environment.
+    """
     with home() as env:
+        env.update(more)
         paths = paths_of(env)
         assert await ensure_broker(paths, environ=env, module=module)
         async with open_client(paths.control) as client:
@@ -91,12 +95,16 @@ async def test_a_broker_whose_authority_hangs_can_be_ended():
 
 
 async def test_a_broker_that_is_stopped_for_a_while_goes_on():
-    """As by a debugger, or Ctrl-Z: none of them has run, so none is late."""
-    async with started("tests.kit.impatient_broker") as (paths, broker, authority):
+    """As by a debugger, or Ctrl-Z: none of them has run, so none is late.
+
+    Then each has all but one of its seconds again, which a busy machine needs.
+    """
+    impatient = started("tests.kit.impatient_broker", TEST_SILENT_SECONDS="5")
+    async with impatient as (paths, broker, authority):
         all_three = (authority, broker, await host_of(paths))
         for pid in all_three:
             os.kill(pid, signal.SIGSTOP)
-        await trio.sleep(3.0)  # longer than one of them may be silent
+        await trio.sleep(6.0)  # longer than one of them may be silent
         for pid in all_three:
             os.kill(pid, signal.SIGCONT)
         async with open_client(paths.control) as client:

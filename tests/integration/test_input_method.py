@@ -34,6 +34,7 @@ gi.require_version("Gtk", "4.0")
 from gi.repository import Gtk
 def start(app):
     window = Gtk.ApplicationWindow(application=app, title="entry")
+    Gtk.Settings.get_default().props.gtk_cursor_blink = False
     entry = Gtk.Entry()
     entry.connect("changed", lambda e: open(sys.argv[1], "w").write(e.get_text()))
     window.set_child(entry)
@@ -163,8 +164,9 @@ async def test_the_clipboards_chords_pass_pinyin(tmp_path):
                 await eventually(lambda before=before: len(it.records) > before)
 
 
+# A caret that blinks would keep the picture from standing still.
 PAGE = """data:text/html,<title>page</title><textarea autofocus rows=4 cols=40
-oninput="document.title=this.value"></textarea>"""
+style="caret-color:transparent" oninput="document.title=this.value"></textarea>"""
 
 
 async def test_chinese_is_typed_into_chromium(tmp_path):

@@ -13,6 +13,7 @@ from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
 from tests.kit.needs import requires
 from tests.kit.plain_guests import plain
+from tests.kit.wayland.compositor import steady
 from tests.kit.world import descriptors, record, world
 
 pytestmark = requires("waypipe")
@@ -128,11 +129,16 @@ async def test_what_no_rule_permits_leaves_nothing():
         code, said = await work.command("vitrail-open", "a.pdf")
         assert (code, "program" in said) == (1, True), said
         # A record of work's own class that cannot be started: no descriptor stays.
-        before = descriptors(await w.broker_pid())
+        pid = await w.broker_pid()
+
+        async def pipes():
+            return descriptors(pid)["pipe"]
+
+        before = await steady(pipes)
         for _ in range(5):
             code, said = await work.command("vitrail-copy", "/etc/hostname", "absent")
             assert (code, "denied" in said) == (1, False), said
-        assert descriptors(await w.broker_pid())["pipe"] == before["pipe"]
+        assert await steady(pipes) == before
         assert not (personal.home / "Incoming").exists()
         assert not list(Path(w.environ["HOME"]).iterdir())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -228,13 +229,15 @@ async def test_silence_instead_of_a_microphone_comes_at_the_right_pace(kind):
                     return path.stat().st_size >= size + 192000
 
                 await eventually(a_second)
-                seconds = trio.current_time() - since
+                bytes_now, seconds = path.stat().st_size, trio.current_time() - since
                 assert "Source Output" not in await server.pactl(
                     "list", "source-outputs"
                 )
         data = path.read_bytes()
         assert set(data) == {0}
-        assert 0.8 < seconds < 1.6, seconds
+        # By what has come, not by when this test looked: it may look late.
+        pace = (bytes_now - size) / seconds / 192000
+        assert 0.5 < pace < 1.25, pace
 
 
 @pytest.mark.long
@@ -310,7 +313,15 @@ async def test_without_a_server_it_says_so(tmp_path):
 async def test_no_process_of_the_filter_connects_to_the_server_for_its_worker():
     """Each connection of a worker is given to it, for one of a program."""
     async with sound_server("pulseaudio") as server, proxy(server) as filtered:
-        children = descendants(filtered.child.pid)
-        words = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children]
-        assert any(b"/no-compositor" in line for line in words)
-        assert not any(str(server.socket).encode() in line for line in words)
+
+        async def none_but_a_worker():
+            words = []
+            for pid in descendants(filtered.child.pid):
+                with suppress(OSError):  # it has ended meanwhile
+                    words.append(Path(f"/proc/{pid}/cmdline").read_bytes())
+            return any(b"/no-compositor" in line for line in words) and not any(
+                str(server.socket).encode() in line for line in words
+            )
+
+        # A process has its parent's words between fork(2) and execve(2).
+        await eventually(none_but_a_worker)

@@ -90,13 +90,13 @@ async def test_the_fork_server_of_helpers_is_reaped_and_its_death_recorded(tmp_p
 
 async def test_a_pump_that_hangs_holds_up_no_status(tmp_path, monkeypatch):
     """Neither one that is asked for, nor those after it."""
-    monkeypatch.setattr(relay_limits, "RELAY_ANSWER_SECONDS", 0.2)
     async with journal(tmp_path) as log, trio.open_nursery() as nursery:
         keeper = PumpSupervisor(None, log, start_server)
         await nursery.start(keeper.run)
         pid = keeper.statistics().pid
         os.kill(pid, signal.SIGSTOP)
-        with trio.fail_after(30):
+        with monkeypatch.context() as patch, trio.fail_after(30):
+            patch.setattr(relay_limits, "RELAY_ANSWER_SECONDS", 0.2)
             assert await keeper.streams() == []
             assert await keeper.streams() == []
         os.kill(pid, signal.SIGCONT)

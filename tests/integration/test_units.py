@@ -25,6 +25,7 @@ from broker.net.listeners import has_listener
 from tests.kit import hooks
 from tests.kit.brokerctl import home, paths_of
 from tests.kit.eventually import eventually
+from tests.kit.relay.sockets import fds
 from tests.kit.vm.tinyguest import ordinary_user
 
 UNITS = Path(str(resources.files("broker") / "data/systemd"))
@@ -125,8 +126,7 @@ async def test_the_first_question_starts_the_broker():
                 status = await one.call(STATUS, Nothing())
             assert status.pid == child.pid, "exec'd in place: the same process"
             pump = next(p.pid for p in status.processes if p.role == "pump")
-            kept = {os.readlink(fd) for fd in Path(f"/proc/{pump}/fd").iterdir()}
-            assert f"socket:[{_inode(paths.control)}]" not in kept
+            assert f"socket:[{_inode(paths.control)}]" not in fds(pump)
         # The manager's socket is the manager's to remove.
         assert paths.control.stat().st_ino == inode
 
@@ -229,8 +229,7 @@ def datagram_sockets(pid):
     """The UNIX sockets of datagrams that a process has open, by their inodes."""
     rows = [row.split() for row in Path("/proc/net/unix").read_text().splitlines()[1:]]
     there = {row[6] for row in rows if row[4] == "0002"}
-    names = [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()]
-    return there & {name.removeprefix("socket:[").rstrip("]") for name in names}
+    return there & {name.removeprefix("socket:[").rstrip("]") for name in fds(pid)}
 
 
 async def test_readiness_is_told_when_it_is_true_and_the_end_when_it_begins():

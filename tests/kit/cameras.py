@@ -30,7 +30,7 @@ if pattern == "none":  # it is offered, and has no picture
 made = subprocess.Popen(["gst-launch-1.0", "-q", *words], stdout=subprocess.PIPE)
 node, number = VideoNode(properties, width, height, 30), 0
 while picture := made.stdout.read(width * height * 3 // 2):
-    if pattern == "black":  # the brightness counts
+    if pattern == "black" and node.wanted:  # the brightness counts those of a program
         number += 1
         picture = bytes([min(16 + number, 235)]) * len(picture)
         print(number, flush=True)

@@ -139,7 +139,7 @@ PROGRAMS = (
     Program("tput", "ncurses-bin", "knows terminals", "TERM=xterm-256color tput colors", "256"),
     Program("mktemp", "coreutils", "temporary files and a FIFO", "d=$(mktemp -d); mkfifo $d/f; (echo through > $d/f &) ; cat $d/f", "through"),
     Program("flock", "util-linux", "locks", "flock l echo locked", "locked"),
-    Program("ps", "procps", "lists its own processes", "sleep 3 & ps -e | grep -c sleep", "[1-9]"),
+    Program("ps", "procps", "lists its own processes", "ps -e | grep -c ' ps$'", "[1-9]"),
     Program("nproc", "coreutils", "processors and memory", "nproc; free -m | grep Mem", "[0-9]+\\s+Mem"),
     Program("dbus-send", "dbus-bin dbus-daemon", "its session bus answers", "dbus-send --session --print-reply --dest=org.freedesktop.DBus / org.freedesktop.DBus.ListNames", "org.freedesktop.DBus", of_record="a box without a record has no session bus", but=_NO_BUS),
     Program("gdbus", "libglib2.0-bin", "its session bus answers", "gdbus call --session -d org.freedesktop.DBus -o / -m org.freedesktop.DBus.GetId", "\\('[0-9a-f]{32}'", of_record="a box without a record has no session bus", but=_NO_BUS),

@@ -216,7 +216,25 @@ def test_a_shared_screen_is_not_taken_for_a_camera():
     assert cameras_in(json.dumps([FACTORY, screen]).encode()) == []
 
 
-@pytest.mark.parametrize("dump", [b"", b"{}", b'[{"id":"x"}]', b"\xff", b"[" * 9999])
+def printed(*lists):
+    """What pw-dump prints: a list for each round, indented."""
+    return b"".join(json.dumps(one, indent=2).encode() + b"\n" for one in lists)
+
+
+def test_an_object_that_goes_while_pw_dump_lists_is_a_list_of_its_own():
+    video = {"media_class": "Video/Source", "media_role": "Camera"}
+    webcam = node(31, **video, object_serial=40)
+    webcam["info"]["props"]["node.description"] = "a\n]\n"
+    dump = printed([{"id": 38, "info": None}], [FACTORY, webcam])
+    assert [one.serial for one in cameras_in(dump)] == [40]
+    # The last list counts: the camera itself has gone.
+    dump = printed([FACTORY, webcam], [{"id": 31, "info": None}])
+    assert cameras_in(dump) == []
+
+
+@pytest.mark.parametrize(
+    "dump", [b"", b"{}", b"[]\n[", b"[]\n[]\n{}", b'[{"id":"x"}]', b"\xff", b"[" * 9999]
+)
 def test_a_list_of_another_form_is_an_error(dump):
     with pytest.raises(UpstreamError):
         cameras_in(dump)

@@ -27,11 +27,10 @@ SHOWN = (*_BOX, "shown", "true")
 NEIGHBOUR = (*_BOX, "neighbour", "sleep", "1000")
 SUPERVISORS = frozenset(
     {
-        *("vitrail-author", "vitrail-pump", "vitrail-forks", "vitrail-helpers"),
-        "vitrail-host",
+        *("broker", "authority", "host", "pump", "fork server", "helper fork server"),
     }
 )
-"""Processes that all sandboxes need, by their names; and the broker's first one."""
+"""Roles of the processes that all sandboxes need."""
 _DEADLINE = 20
 
 
@@ -43,7 +42,8 @@ class FirstLight:
     plan: FaultPlan
     environ: dict[str, str]
     neighbour: Child
-    processes: dict[int, str]
+    supervisors: dict[str, tuple[int, int]]
+    """Their roles, with pid and moment of their start."""
 
     async def problems(self, fault: Fault) -> list[str]:
         """Start a box while the fault comes; return what ended and should not have."""
@@ -54,9 +54,9 @@ class FirstLight:
         again = await self._run()
         if again is None or again.code != 0:
             found.append(f"the next start fails: {again}")
-        now = supervisors(self.world)
-        if gone := {p: name for p, name in self.processes.items() if p not in now}:
-            found.append(f"ended: {gone}")
+        for role, (pid, started) in self.supervisors.items():
+            if _started(pid) != started:
+                found.append(f"ended: {role}, pid {pid}")
         try:
             await eventually(lambda: len(self._directories()) < 2)
         except NeverError:
@@ -79,15 +79,25 @@ class FirstLight:
         return None
 
 
-def supervisors(w: World) -> dict[int, str]:
-    """Pids and names of the processes that all sandboxes need."""
-    found = {}
-    for pid, words in w.processes().items():
-        with suppress(OSError):
-            name = Path(f"/proc/{pid}/comm").read_text().strip()
-            if name in SUPERVISORS or (w.program in words and name == "python"):
-                found[pid] = name
+async def supervisors(w: World) -> dict[str, tuple[int, int]]:
+    """Return pid and start of the processes that all sandboxes need, by their roles.
+
+    As the broker says them: a process that one of them has just forked has its name.
+    """
+    running = (await w.status()).processes
+    found = {p.role: (p.pid, _started(p.pid)) for p in running if p.role in SUPERVISORS}
+    assert found.keys() == SUPERVISORS, found
     return found
+
+
+def _started(pid: int) -> int:
+    """Return when a process started, in ticks since the boot; 0 if it has ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return 0
+    state, *fields = stat.rpartition(") ")[2].split()
+    return 0 if state == "Z" else int(fields[18])
 
 
 @asynccontextmanager
@@ -106,7 +116,7 @@ async def first_light() -> AsyncIterator[FirstLight]:
                 for _ in range(2):
                     answer = await brokerctl(*SHOWN, env=environ)
                     assert answer.code == 0, answer
-                yield FirstLight(w, plan, environ, neighbour, supervisors(w))
+                yield FirstLight(w, plan, environ, neighbour, await supervisors(w))
 
 
 async def all_faults() -> list[Fault]:

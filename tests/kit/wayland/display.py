@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,8 +100,9 @@ def processes_of(pid: int) -> set[int]:
     """This process and all below it, as /proc tells."""
     found = {pid}
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in task.read_text().split():
-            found |= processes_of(int(child))
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            for child in task.read_text().split():
+                found |= processes_of(int(child))
     return found
 
 

@@ -122,8 +122,18 @@ class People:
         return int(x), int(y)
 
     def drag_away(self, party: Party) -> None:
-        """Drag a filtered window by its frame into the upper left corner."""
-        x, y = self.place(party, (0.5, 0.0))
+        """Drag a filtered window by its frame into the upper left corner.
+
+        A person who was too quick for the compositor does it again: the button may be
+        up before the frame's request to move the window has arrived.
+        """
+        end = time.monotonic() + 30
+        before = self.place(party, (0.5, 0.0))
+        while self.place(party, (0.5, 0.0)) == before:
+            assert time.monotonic() < end, "the window stays where it is"
+            self._drag(party, *before)
+
+    def _drag(self, party: Party, x: int, y: int) -> None:
         self.mouse.move(x - 2, y - 2)
         self.mouse.move(x, y - 2)
         self.mouse.button(True)
@@ -145,9 +155,11 @@ class People:
         self.mouse.button(True)
         self.mouse.button(False)
 
-    def eventually(self, true: Callable[[], bool], *parties: Party) -> bool:
-        """Whether it becomes true within some seconds."""
-        end = time.monotonic() + 5
+    def eventually(
+        self, true: Callable[[], bool], *parties: Party, seconds: float = 30
+    ) -> bool:
+        """Whether it becomes true within so many seconds."""
+        end = time.monotonic() + seconds
         while not true() and time.monotonic() < end:
             for party in parties or (self.honest, self.hostile):
                 party.roundtrip()
@@ -155,14 +167,22 @@ class People:
         return true()
 
     def focus(self, party: Party) -> None:
-        """Click into a window until it has the keyboard."""
+        """Click into a window until it has the keyboard.
+
+        A person clicks again where they see it then: a nested compositor may show it
+        elsewhere a moment after it stood still, and the click does not reach it.
+        """
         since = len(party.events)
-        self.click_in(party)
 
         def clicked() -> bool:
             return party.focused() and bool(party.heard("button", since))
 
-        assert self.eventually(clicked, party), "it gets no keyboard"
+        end = time.monotonic() + 30
+        while True:
+            self.click_in(party)
+            if self.eventually(clicked, party, seconds=5):
+                return
+            assert time.monotonic() < end, "it gets no keyboard"
 
     def type(self, text: str) -> None:
         """Type, and let all clients hear of it."""

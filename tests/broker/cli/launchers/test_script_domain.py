@@ -14,6 +14,7 @@ from broker.cli.launchers.scripts.script_arguments import ScriptMachine
 from broker.cli.launchers.scripts.script_domain import domain_of
 from broker.core.errors import RefusedError
 from broker.host.launchers.libvirt.domain import VsockWay
+from broker.host.launchers.libvirt.folder_places import FolderPlace
 from broker.host.launchers.libvirt.throwaway import Throwaway
 from broker.host.vmm.image_boot import ImageBoot
 from broker.host.vmm.qemu_arguments import Accel, HomeDisk
@@ -39,6 +40,17 @@ def test_a_domain_has_image_console_and_vsock():
     assert [one.get("type") for one in root.findall("devices/serial")] == ["pty"]
     assert root.find("devices/vsock/cid").get("address") == "42"
     assert root.find("memoryBacking/hugepages/page").get("size") == "2"
+
+
+def test_a_domain_has_a_device_for_each_folder():
+    places = [FolderPlace(f"vitrail-{n}", Path(f"/run/f/{n}")) for n in (0, 1)]
+    text = domain_of(ScriptMachine("fox", 512), spec(), VsockWay(ODD), places)
+    root = ET.fromstring(text)
+    assert [one.get("socket") for one in root.findall("devices/filesystem/source")] == [
+        "/run/f/0",
+        "/run/f/1",
+    ]
+    assert root.find("memoryBacking/access").get("mode") == "shared"
 
 
 def test_no_text_leaves_its_place_in_a_domain():
@@ -73,9 +85,9 @@ def test_what_no_domain_can_have_is_refused(more, lacks):
 def test_libvirt_s_parser_takes_it(way, tmp_path):
     file = tmp_path / "fox.xml"
     made = ScriptMachine("fox", 512, huge_pages=True, cid=42)
-    file.write_text(
-        domain_of(made, spec(), way).replace('type="qemu"', 'type="test"', 1)
-    )
+    places = [FolderPlace("vitrail-0", ODD)]
+    text = domain_of(made, spec(), way, places)
+    file.write_text(text.replace('type="qemu"', 'type="test"', 1))
     words = f"define --validate {file}; dumpxml fox"
     done = subprocess.run(
         ["virsh", "--quiet", "--connect", "test:///default", words],
