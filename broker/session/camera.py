@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,11 @@ from broker.session.tools import tool_output
 
 _DUMP_BYTES = 16 << 20
 _DUMP_SECONDS = 10.0
+_DIGITS = 20
+"""Of 64 bits."""
 _NODE = "PipeWire:Interface:Node"
+# It indents what is in a list, and escapes what is in a text.
+_NEXT_LIST = re.compile(rb"(?<=\n\]\n)(?=\[)")
 
 
 @dataclass(frozen=True)
@@ -62,16 +67,20 @@ def find_camera(serial: int | None = None) -> Camera:
 
 
 def cameras_in(dump: bytes) -> list[Camera]:
-    """Parse the cameras in a list of all objects, the preferred one first.
+    """Parse the cameras in the lists of ``pw-dump``, the preferred one first.
 
+    It prints a further list, with ``"info": null``, for an object that goes meanwhile.
     Raises UpstreamError.
     """
+    lists = _NEXT_LIST.split(dump)
     try:
-        objects = msgspec.json.decode(dump, type=list[_Object])
+        decoded = [msgspec.json.decode(one, type=list[_Object]) for one in lists]
     except UNREADABLE as error:
         raise UpstreamError(f"pw-dump printed invalid data: {error}") from error
+    # The last word about each counts.
+    objects = {node.id: node for one in decoded for node in one}
     cameras, factory = [], -1
-    for node in objects:
+    for node in objects.values():
         # The object of the server that makes nodes of clients
         if node.text("factory.name") == "client-node":
             factory = node.id
@@ -98,6 +107,10 @@ def cameras_in(dump: bytes) -> list[Camera]:
 
 def _number(node: _Object, name: str) -> int:
     text = node.text(name)
+    # int(3) raises ValueError for thousands of digits.
+    # guard: a number of a node hides no camera
+    if len(text) > _DIGITS:
+        return 0
     return int(text) if text.isdecimal() else 0
 
 

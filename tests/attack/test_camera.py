@@ -30,7 +30,8 @@ from shims.files.bus_messages import INTERFACE, MEMBER, SENDER, BusMessage
 from shims.files.bus_service import CallError
 from shims.files.connection import BrokerConnection
 from shims.files.protocol import frame
-from tests.kit.cameras import camera, node, own_pipewire
+from tests.kit.cameras import camera, node, own_pipewire, stands_still
+from tests.kit.eventually import eventually
 from tests.kit.needs import requires
 from tests.kit.session import permit_of, starter_of_orders
 
@@ -170,9 +171,7 @@ async def test_nothing_is_left_of_a_camera_that_was_closed(monkeypatch):
         with kept:
             rest = await received(kept, 1 << 30)
         assert len(rest) < 4 * BYTES  # what was in the socket, and its end
-        with trio.fail_after(30):
-            while (await node(env, "webcam"))["state"] == "running":
-                await trio.lowlevel.checkpoint()
+        await eventually(lambda: stands_still(env, "webcam"))
 
 
 def access(member, sender=":1.5", signature="a{sv}"):

@@ -28,7 +28,7 @@ from broker.ipc.session.media_orders import (
 )
 from tests.attack.test_camera import real
 from tests.attack.test_given_up_jails import ended
-from tests.kit.cameras import camera, node, own_pipewire
+from tests.kit.cameras import camera, node, own_pipewire, stands_still
 from tests.kit.eventually import eventually
 from tests.kit.session import starter_of_orders
 
@@ -140,7 +140,7 @@ async def test_a_camera_ends_with_its_permit(monkeypatch):
                 assert not begun.process.has_ended()
                 with socket.socket(fileno=fd), trio.fail_after(30):
                     await begun.process.wait()
-            assert (await node(env, "webcam"))["state"] != "running"
+            await eventually(lambda: stands_still(env, "webcam"))
 
 
 KEY = """

@@ -19,7 +19,7 @@ from broker.host.images.store import DEFAULT_PACKAGES, ImageSpec
 from tests.integration.test_printing import answered, dark, printed
 from tests.integration.test_sanitize import PDF
 from tests.kit.brokerctl import brokerctl
-from tests.kit.cameras import CLIENT, camera, node, pipewire
+from tests.kit.cameras import CLIENT, camera, pipewire, stands_still
 from tests.kit.cups import printers
 from tests.kit.eventually import eventually
 from tests.kit.notified import notification_server
@@ -150,7 +150,7 @@ async def test_a_program_of_a_machine_sees_the_camera_until_its_rule_goes():
             await screen.one_with(f"{sandbox} uses your camera")
             (w.paths.config[0] / "policy.d" / "30-mine.policy").write_text("")
             await w.wait_event("camera.off", sandbox=sandbox)
-            assert (await node(screen.env, "webcam"))["state"] != "running"
+            await eventually(lambda: stands_still(screen.env, "webcam"))
 
             async def black():
                 image = await shown_in(w, rect)

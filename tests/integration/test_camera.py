@@ -14,7 +14,7 @@ from PIL import Image
 from broker.helpers.process.spawn import PIPE
 from tests.integration.test_printing import answered
 from tests.kit.brokerctl import brokerctl
-from tests.kit.cameras import camera, node, pipewire, portal_client
+from tests.kit.cameras import camera, node, pipewire, portal_client, stands_still
 from tests.kit.eventually import eventually
 from tests.kit.guest_notifications import bus_of, notifying
 from tests.kit.needs import requires
@@ -67,8 +67,7 @@ async def test_a_program_of_the_portal_sees_the_camera_until_it_is_taken_back(tm
             words = ("device", "detach", "camera:work")
             assert (await brokerctl(*words, env=w.environ)).code == 0
             assert len(w.events("camera.off", sandbox="work")) == 1
-            webcam = await node(screen.env, "webcam")
-            assert webcam["state"] != "running"
+            await eventually(lambda: stands_still(screen.env, "webcam"))
             await eventually(lambda: (p := picture_in(tmp_path)) and not is_coloured(p))
         finally:
             await client.stop()
@@ -96,7 +95,7 @@ async def test_the_camera_ends_with_the_rule_and_in_a_lockdown(end):
             else:
                 assert (await brokerctl("lockdown", env=w.environ)).code == 0
             await w.wait_event("camera.off", sandbox="work")
-            assert not await runs()
+            await eventually(lambda: stands_still(screen.env, "webcam"))
         finally:
             await client.stop()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.core.errors import UpstreamError
 from broker.helpers.process.spawn import DEVNULL, PIPE, run_tool, spawn
 from tests.kit.eventually import eventually
 from tests.kit.listening import takes_connections
@@ -77,15 +78,16 @@ def _env(env):
 async def nodes(env):
     """Return the properties of all nodes, and their states."""
     try:
-        dump = json.loads(
-            await run_tool(["pw-dump"], env=_env(env), output_limit=1 << 24)
-        )
-    except Exception:
-        return []
+        dump = await run_tool(["pw-dump"], env=_env(env), output_limit=1 << 24)
+    except UpstreamError:
+        return []  # no server, or not yet
+    # An object that goes meanwhile is a list of its own.
+    lists = dump.decode().replace("\n]\n[", "\n]\0[").split("\0")
+    objects = {one["id"]: one for part in lists for one in json.loads(part)}
     return [
-        {**one["info"]["props"], "state": one["info"]["state"], "id": one["id"]}
-        for one in dump
-        if one["type"] == "PipeWire:Interface:Node" and "info" in one
+        {**one["info"]["props"], "state": one["info"]["state"], "id": number}
+        for number, one in objects.items()
+        if one.get("type") == "PipeWire:Interface:Node" and one.get("info")
     ]
 
 
@@ -93,6 +95,12 @@ async def node(env, name):
     """Return the node of a name, or None."""
     found = [one for one in await nodes(env) if one.get("node.name") == name]
     return found[0] if found else None
+
+
+async def stands_still(env, name):
+    """Whether nobody takes pictures of a node: PipeWire sees it after a process's end."""
+    found = await node(env, name)
+    return found is not None and found["state"] != "running"
 
 
 @asynccontextmanager

@@ -232,6 +232,16 @@ def test_an_object_that_goes_while_pw_dump_lists_is_a_list_of_its_own():
     assert cameras_in(dump) == []
 
 
+@pytest.mark.parametrize("name", ["object_serial", "priority_session"])
+def test_a_number_of_any_length_hides_no_camera(name):
+    """Any program of the session chooses the properties of its node."""
+    video = {"media_class": "Video/Source", "media_role": "Camera"}
+    webcam = node(31, **video, object_serial=40, priority_session=9)
+    long = {"object_serial": 41, name: "9" * 5000}
+    dump = printed([FACTORY, node(32, **video, **long), webcam])
+    assert [one.shown[1] for one in cameras_in(dump)] == [31, 32]
+
+
 @pytest.mark.parametrize(
     "dump", [b"", b"{}", b"[]\n[", b"[]\n[]\n{}", b'[{"id":"x"}]', b"\xff", b"[" * 9999]
 )
