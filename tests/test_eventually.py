@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from broker.helpers.process.spawn import spawn
+from tests.kit.brokerctl import home, running
 from tests.kit.eventually import NeverError, eventually, ready
 
 
@@ -57,3 +58,16 @@ async def test_ready_fails_at_once_with_the_words_of_a_server_that_ended(tmp_pat
     with pytest.raises(AssertionError, match="sh has ended: no such option"):
         await ready(child, lambda: False, output=output)
     await child.wait()
+
+
+async def test_an_error_beside_brokerctl_has_what_that_wrote():
+    async def never(env):
+        async with running("no-such-verb", env=env) as child:
+            await child.wait()
+            await eventually(lambda: 0, deadline=0.1)
+
+    with home() as env, pytest.raises(NeverError) as why:
+        await never(env)
+    (note,) = why.value.__notes__
+    assert note.startswith("brokerctl no-such-verb: has ended\n")
+    assert "'no-such-verb'" in note

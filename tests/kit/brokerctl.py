@@ -8,12 +8,13 @@ import os
 import sys
 import tempfile
 import unicodedata
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import (
     asynccontextmanager,
     contextmanager,
     redirect_stderr,
     redirect_stdout,
+    suppress,
 )
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ import trio
 
 from broker.cli.app import main
 from broker.core.paths import Paths, find_paths
-from broker.helpers.process.spawn import DEVNULL, PIPE, Child, spawn
+from broker.helpers.process.spawn import DEVNULL, PIPE, Child, has_ended, spawn
 
 # A shell that starts the tests in the background has SIGINT ignored in them, and
 # Python then leaves it so; the tests are about a person's Ctrl-C.
@@ -31,6 +32,8 @@ _START = (
     "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
     "from broker.cli.app import main; sys.exit(main())"
 )
+
+_NOTED_BYTES = 1 << 14
 
 OUR_PYTHON = {
     "PYTHONPATH": str(Path(__file__).parents[2]),
@@ -137,17 +140,36 @@ def harmless(text: str) -> bool:
 async def running(
     *words: str, env: Mapping[str, str], stdin: int | None = None
 ) -> AsyncIterator[Child]:
-    """Run it beside the test; killed at the end if it still runs."""
+    """Run it beside the test; killed at the end if it still runs.
+
+    An error of the block has a note of what it wrote, and whether it had ended.
+    """
     argv = [sys.executable, "-c", _START, *words]
     given = DEVNULL if stdin is None else stdin
     child = spawn(argv, env=env, stdin=given, stdout=PIPE, stderr=PIPE)
     try:
         yield child
+    except Exception as error:
+        error.add_note(_wrote(child, words))
+        raise
     finally:
         await child.kill_and_wait()
         for pipe in (child.popen.stdout, child.popen.stderr):
             if pipe is not None:
                 pipe.close()
+
+
+def _wrote(child: Child, words: Sequence[str]) -> str:
+    """Say for an error how far the child is, and what of its output was not read."""
+    ended = child.pidfd < 0 or has_ended(child.pidfd)
+    lines = [f"brokerctl {' '.join(words)}: {'has ended' if ended else 'still runs'}"]
+    for pipe in (child.popen.stdout, child.popen.stderr):
+        if pipe is None or pipe.closed:
+            continue
+        os.set_blocking(pipe.fileno(), False)
+        with suppress(BlockingIOError):
+            lines.append(os.read(pipe.fileno(), _NOTED_BYTES).decode(errors="replace"))
+    return "\n".join(lines)
 
 
 async def _drain(pipe, into: bytearray) -> None:

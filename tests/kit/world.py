@@ -45,6 +45,7 @@ network = "{network}"
 command = ["foot"]
 {launch}
 """
+_NOTED_EVENTS = 12
 WORDS = (
     *("qemu-system", "vhost-device-vsock", "waypipe", "bwrap", "passt"),
     *(
@@ -258,12 +259,20 @@ class World:
         return event
 
     async def wait_event(self, kind, deadline=60, **wanted):
-        """Wait for an event of this kind with these fields; returns the newest."""
+        """Wait for an event of this kind with these fields; returns the newest.
+
+        If it does not come the error has a note of what came last.
+        """
 
         async def look():
             return self.events(kind, **wanted)
 
-        return (await eventually(look, deadline=deadline))[-1]
+        try:
+            return (await eventually(look, deadline=deadline))[-1]
+        except NeverError as error:
+            came = [str(event) for event in self.events()[-_NOTED_EVENTS:]]
+            error.add_note("\n".join((f"no {kind} {wanted}; the last events:", *came)))
+            raise
 
     def processes(self):
         """Pid and command line of this world's processes."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import trio
 
-from broker.helpers.process.spawn import run_tool
+from broker.helpers.process.spawn import Child, run_tool
 from tests.kit.brokerctl import Answer, brokerctl, running
 from tests.kit.changing_machine import SMALL_DISK
 from tests.kit.clipboard.person import Person
@@ -123,6 +123,7 @@ class Life:
     number: int = 0
     person: Person | None = None
     resident: Any = field(default=None, repr=False)
+    shows_resident: Child | None = None
 
     def new(self, word: str) -> str:
         """A text that was not there before."""
@@ -152,7 +153,7 @@ class Life:
         """Start a window and a keyboard that stay until their compositor ends."""
         self.person = Person(self.w)
         self.resident = running(*RESIDENT, env=self.w.environ)
-        await self.resident.__aenter__()
+        self.shows_resident = await self.resident.__aenter__()
         await self.person.awake()
         await self.still_there()
 
@@ -186,7 +187,8 @@ class Life:
 
     async def still_there(self) -> None:
         """The broker, the guest and the window are those of the beginning."""
-        await wait_window(self.w.comp, title="] resident")
+        title, child = "] resident", self.shows_resident
+        await wait_window(self.w.comp, title=title, of=child)
         assert await self.w.broker_pid() == self.pid
         code, said = await self.far.script("echo alive")
         assert (code, said) == (0, "alive\n")

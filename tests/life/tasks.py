@@ -6,6 +6,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import trio
@@ -48,10 +49,18 @@ async def asks(life):
 
 async def a_window(life):
     title = life.new("window")
-    words = ("run", "-q", "--bwrap", "--", "foot", "-T", title, "sleep", "1000")
-    async with running(*words, env=life.w.environ):
-        await wait_window(life.w.comp, title=f"] {title}")
+    async with shown(life, title, "--bwrap"):
+        pass
     await no_window(life, title)
+
+
+@asynccontextmanager
+async def shown(life, title, sandbox):
+    """Run a program whose window has this title; yields brokerctl once it is there."""
+    words = ("run", "-q", sandbox, "--", "foot", "-T", title, "sleep", "1000")
+    async with running(*words, env=life.w.environ) as child:
+        await wait_window(life.w.comp, title=f"] {title}", of=child)
+        yield child
 
 
 async def no_window(life, title):
@@ -70,9 +79,7 @@ async def a_disposable(life):
 
 async def an_interrupted_run(life):
     title = life.new("interrupted")
-    words = ("run", "-q", "notes", "--", "foot", "-T", title, "sleep", "1000")
-    async with running(*words, env=life.w.environ) as child:
-        await wait_window(life.w.comp, title=f"] {title}")
+    async with shown(life, title, "notes") as child:
         os.kill(child.pid, signal.SIGINT)
         with trio.fail_after(60):
             assert await child.wait() == 130
@@ -81,9 +88,7 @@ async def an_interrupted_run(life):
 
 async def a_stop(life):
     title = life.new("stopped")
-    words = ("run", "-q", "chat", "--", "foot", "-T", title, "sleep", "1000")
-    async with running(*words, env=life.w.environ) as child:
-        await wait_window(life.w.comp, title=f"] {title}")
+    async with shown(life, title, "chat") as child:
         await life.ctl("stop", "chat")
         with trio.fail_after(60):
             await child.wait()

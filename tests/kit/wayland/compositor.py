@@ -19,7 +19,8 @@ import trio
 from PIL import Image
 
 from broker.cli.headless_sway import HeadlessCompositor, open_headless_sway
-from tests.kit.eventually import NeverError, eventually
+from broker.helpers.process.spawn import Child
+from tests.kit.eventually import NeverError, eventually, ready
 from tests.kit.vm.tinyguest import ordinary_user
 
 
@@ -78,15 +79,25 @@ async def steady(look: Callable[[], Awaitable[Any]], *, times: int = 4) -> Any:
 
 
 async def wait_window(
-    comp: HeadlessCompositor, *, title: str = "", count: int = 1, deadline: float = 60
+    comp: HeadlessCompositor,
+    *,
+    title: str = "",
+    count: int = 1,
+    deadline: float = 60,
+    of: Child | None = None,
 ) -> list[dict]:
-    """Wait for ``count`` windows whose title has ``title`` in it."""
+    """Wait for ``count`` windows whose title has ``title`` in it.
+
+    ``of``: the process that shows them; fails as soon as it ends.
+    """
 
     async def look() -> list[dict]:
         found = windows(await comp.tree())
         found = [node for node in found if title in (node.get("name") or "")]
         return found if len(found) >= count else []
 
+    if of is not None:
+        return await ready(of, look, deadline=deadline)
     return await eventually(look, deadline=deadline)
 
 
