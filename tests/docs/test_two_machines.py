@@ -232,6 +232,25 @@ def test_the_viewers_machine_survives_a_reboot() -> None:
     assert script.splitlines()[0].removeprefix("# ~/") in unit
 
 
+@pytest.mark.parametrize("brokerctl", ["exit 1", "echo false"])
+def test_the_viewers_script_ends_without_its_vsock(
+    brokerctl: str, tmp_path: Path
+) -> None:
+    """A user manager's PATH need not have brokerctl: the unit's state says so then."""
+    (script,) = (b.text for b in blocks(SOCAT) if "qemu-system" in b.text)
+    program = tmp_path / "brokerctl"
+    program.write_text(f"#!/bin/sh\n{brokerctl}\n")
+    program.chmod(0o755)
+    done = subprocess.run(
+        ["sh", "-c", script.replace("/run/user/1000", str(tmp_path))],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+
+
 def test_each_prompt_is_of_one_of_the_machines() -> None:
     typed = [one for block in blocks(TWO) for one in block.typed]
     assert {one.machine for one in typed} == {"viewer", "host"}

@@ -57,6 +57,12 @@ _PR_CAPBSET_DROP = 24
 _PR_SET_CHILD_SUBREAPER, _PR_CAP_AMBIENT = 36, 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITY_VERSION_3 = 0x20080522
+_HOST_NAME = "host name"
+# Namespaces were made; what takes away this call alone is the filter of a container.
+_CONTAINER_HINT = (
+    "in a container, allow sethostname(2) in its seccomp filter: see 'In a rootless "
+    "container' in two-machines.md"
+)
 
 
 @dataclass(frozen=True)
@@ -155,7 +161,7 @@ def _judge(reports: list[_Report]) -> Jailed:
         os.waitpid(pid, 0)
     raise SetupError(
         f"cannot create a worker's jail: {failed or 'its process ended during setup'}",
-        hint=USERNS_HINT,
+        hint=_CONTAINER_HINT if failed.startswith(_HOST_NAME) else USERNS_HINT,
     )
 
 
@@ -265,7 +271,7 @@ def limit_resources() -> None:
 def _empty_root() -> None:
     """Make an empty, read-only tmpfs the root and let go of the old one."""
     name = b"worker"
-    check(_libc.sethostname(name, len(name)), "host name")
+    check(_libc.sethostname(name, len(name)), _HOST_NAME)
     mount(None, "/", None, MS_REC | MS_PRIVATE)
     # Any directory that is everywhere; only this mount namespace sees it.
     place = "/tmp"  # noqa: S108

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from broker.core.errors import SetupError
 from broker.helpers.worker_jail import entering
 
 
@@ -26,3 +27,16 @@ def test_a_start_that_fails_leaves_no_descriptor(monkeypatch, step):
         entering.fork_jailed(lambda _jail: None, ())
     monkeypatch.undo()
     assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize(
+    ("failed", "hint"),
+    [
+        ("host name: Operation not permitted", "sethostname"),
+        ("new namespaces: Operation not permitted", "unprivileged user namespaces"),
+    ],
+)
+def test_what_a_container_s_filter_took_away_is_named(failed, hint):
+    with pytest.raises(SetupError) as refused:
+        entering._judge([entering._Report(failed=failed)])
+    assert hint in refused.value.hint

@@ -31,12 +31,25 @@ from broker.host.images.initramfs import ArchiveEntry, write_cpio
 from broker.host.images.store import DEFAULT_PACKAGES, Image, ImageSpec
 from broker.host.vmm.accel import choose_accel
 from broker.host.vmm.hosttools import fetch_vhost_device_vsock
-from broker.host.vmm.qemu_arguments import MACHINES, Accel, base_args
+from broker.host.vmm.qemu_arguments import (
+    MACHINES,
+    Accel,
+    MachineType,
+    base_args,
+)
 from broker.host.vmm.vsock_backend import hybrid_environment
 from tests.kit.wayland.compositor import short_directory
 
 HOST, VIEWER, APP = 10, 11, 20
 PIECES = 3732
+_TO_THE_HOST = [
+    "vitrail.name=app",
+    f"VITRAIL_AGENT=vsock:{HOST}:6500",
+    f"VITRAIL_DISPLAY=vsock:{HOST}:6501",
+    f"VITRAIL_PIECES={PIECES}",
+]
+KEPT = "kept"
+"""The name of the disk that a machine writes to."""
 PACKAGES = (
     *DEFAULT_PACKAGES,
     *("sway", "grim", "wtype", "bubblewrap", "libseccomp2", "iproute2", "procps"),
@@ -60,12 +73,15 @@ class Guest:
     """MiB; 0: enough for a broker and a compositor."""
     devices: tuple[str, ...] = ()
     """More words for QEMU."""
+    kept: bool = False
+    """It keeps what it writes, for another boot."""
     initrd: bytes = b""
     """An archive that is put after the initramfs."""
     shell: trio.SocketStream | None = None
     console: Path | None = None
     child: Child | None = None
     _rest: bytes = b""
+    _number: int = 0
 
     async def run(self, command, *, user="vit", env=None, deadline=300):
         """Run a shell command; returns its output, fails with it on a bad exit."""
@@ -74,16 +90,29 @@ class Guest:
         return output
 
     async def try_run(self, command, user="vit", env=None, deadline=300):
-        order = {"command": command, "user": user, "env": env or {}}
+        self._number += 1
+        order = {"number": self._number, "command": command}
+        order |= {"user": user, "env": env or {}}
         await self.shell.send_all(json.dumps(order).encode() + b"\n")
         with trio.fail_after(deadline):
-            while b"\n" not in self._rest:
-                more = await self.shell.receive_some(65536)
-                assert more, f"{self.name} hung up"
-                self._rest += more
-        line, _, self._rest = self._rest.partition(b"\n")
-        answer = json.loads(line)
+            answer = await self._answer()
+            while answer["number"] != order["number"]:
+                # Of a command that was given up.
+                answer = await self._answer()
         return answer["code"], base64.b64decode(answer["output"]).decode()
+
+    async def _answer(self):
+        while b"\n" not in self._rest:
+            more = await self.shell.receive_some(65536)
+            assert more, f"{self.name} hung up"
+            self._rest += more
+        line, _, self._rest = self._rest.partition(b"\n")
+        return json.loads(line)
+
+    def begin(self, shell):
+        """Its commands go to this shell from now on."""
+        self.shell = shell
+        self._rest = b""
 
     async def write(self, path, text, user="vit"):
         """Put a file there."""
@@ -166,8 +195,11 @@ WantedBy=multi-user.target
 """
 
 
-def shell_init(*, systemd: bool = False) -> bytes:
-    """An archive whose /init gives the machine to ``vmshell`` or systemd instead."""
+def shell_init(*, systemd: bool = False, kept: bool = False) -> bytes:
+    """An archive whose /init gives the machine to ``vmshell`` or systemd instead.
+
+    ``kept``: what it writes goes to its third disk.
+    """
     text = (resources.files("broker") / "data/image/init").read_text()
     head, mark, _ = text.partition("# Imported, not run as a script")
     assert mark
@@ -175,6 +207,16 @@ def shell_init(*, systemd: bool = False) -> bytes:
         "until [ -b /root/dev/vdb ]; do $busybox usleep 50000; done\n"
         "$busybox mount -t ext4 -o ro /root/dev/vdb /root/srv || die 'no project disk'\n"
     )
+    if kept:
+        memory = "$busybox mount -t tmpfs -o mode=0755 layer /layer ||"
+        assert memory in head
+        disk = "$busybox mount -t ext4 /dev/vdc /layer ||"
+        head = head.replace(memory, disk).replace("mkdir /layer", "mkdir -p /layer")
+        # Before the first unit, which may be a broker's.
+        tail += (
+            "site=/root/usr/local/lib/python3.11/dist-packages\n"
+            "$busybox mkdir -p $site\n$busybox mount -o bind /root/srv/site $site\n"
+        )
     if systemd:
         units = "/root/etc/systemd/system"
         unit = f"{units}/vmshell.service"
@@ -183,7 +225,7 @@ def shell_init(*, systemd: bool = False) -> bytes:
             f"cat >{unit} <<'END'\n{_SHELL_UNIT}END\n"
             f"$busybox mkdir -p {wants}\n$busybox ln -sf {unit[5:]} {wants}/\n"
             # Without udev the device that it wants never comes.
-            f"$busybox ln -s /dev/null {units}/serial-getty@ttyS0.service\n"
+            f"$busybox ln -sf /dev/null {units}/serial-getty@ttyS0.service\n"
             "exec $busybox switch_root /root /lib/systemd/systemd"
             " systemd.unit=multi-user.target\n"
         ).replace("cat >", "$busybox cat >")
@@ -242,41 +284,91 @@ class Lab:
         for guest in guests:
             self.guests.append(guest)
             if guest.shelled:
-                sock = trio.socket.socket(trio.socket.AF_UNIX)
-                await sock.bind(f"{self._at(guest, 'vsock')}_7000")
-                sock.listen(2)
-                self._listeners[guest.name] = trio.SocketListener(sock)
+                await self._listen(guest, self._at(guest, "vsock"))
             path = trio.Path(self._at(guest, "sock"))
             with trio.fail_after(60):
                 while not await path.exists():
                     await trio.sleep(0.02)
+
+    async def _listen(self, guest: Guest, vsock: Path) -> None:
+        sock = trio.socket.socket(trio.socket.AF_UNIX)
+        await sock.bind(f"{vsock}_7000")
+        sock.listen(2)
+        self._listeners[guest.name] = trio.SocketListener(sock)
 
     def _at(self, guest: Guest, what: str) -> Path:
         return self.base / f"{guest.name}.{what}"
 
     async def boot(self, guest: Guest) -> None:
         """Start it, or start it again; returns when its shell is there."""
+        assert self._accel is not None
+        machine = MACHINES[self._accel]
+        words = base_args(self._qemu, self._accel, name=guest.name)
+        words += _memory_words(guest)
+        words += await self._boot_words(guest, machine)
+        words += ["-chardev", f"socket,id=vs,path={self._at(guest, 'sock')}"]
+        words += ["-device", f"vhost-user-vsock-{machine.bus},chardev=vs"]
+        guest.child = spawn([*words, *guest.devices], name=guest.name)
+        if guest.shelled:
+            await self.booted(guest)
+
+    async def booted(self, guest: Guest, deadline: float = 300) -> None:
+        """Wait for the shell of a machine that was started now."""
+        with trio.fail_after(deadline):
+            guest.begin(await self._listeners[guest.name].accept())
+
+    async def words_for_script(self, guest: Guest, vsock: Path) -> list[str]:
+        """Return what a script's q35 boots here, in QEMU's words.
+
+        ``vsock``: the UNIX socket that the script gives to its vsock.
+        """
+        self.guests.append(guest)
+        await self._listen(guest, vsock)
+        words = await self._boot_words(guest, MACHINES[Accel.TCG])
+        if self._accel is Accel.KVM:
+            return words
+        emulated = base_args(self._qemu, Accel.TCG, name=guest.name)
+        first = emulated.index("-accel")
+        return [*emulated[first : first + 4], *words]
+
+    async def _boot_words(self, guest: Guest, machine: MachineType) -> list[str]:
+        """Write its initramfs; returns QEMU's words for all that it boots."""
         initrd = self._at(guest, "initrd")
         data = self._kernel.write_initrd(self.base).read_bytes()
         data += guest.initrd
         if guest.shelled:
-            data += shell_init(systemd=guest.systemd)
+            data += shell_init(systemd=guest.systemd, kept=guest.kept)
         initrd.write_bytes(data)
         guest.console = self._at(guest, "log")
-        assert self._accel is not None
-        disks = (("root", self._image.root), ("disk", self._disk))
-        guest.child = _start(
-            self._qemu,
-            self._accel,
-            guest,
-            self._kernel.kernel,
-            initrd,
-            disks,
-            self.base,
-        )
-        if guest.shelled:
-            with trio.fail_after(300):
-                guest.shell = await self._listeners[guest.name].accept()
+        args = ["console=ttyS0", "panic=-1", "reboot=t", "quiet", *machine.kernel_args]
+        if not guest.shelled:
+            args += _TO_THE_HOST
+        words = [
+            *("-kernel", str(self._kernel.kernel), "-initrd", str(initrd)),
+            *("-append", " ".join(args)),
+            *("-serial", f"file:{guest.console}"),
+        ]
+        disks = [("root", self._image.root), ("disk", self._disk)]
+        if guest.kept:
+            disks.append((KEPT, await self._kept_disk(guest)))
+        for name, path in disks:
+            fixed = name != KEPT
+            node = {
+                "driver": "raw",
+                "node-name": name,
+                "read-only": fixed,
+                "file": {"driver": "file", "filename": str(path), "read-only": fixed},
+            }
+            words += ["-blockdev", json.dumps(node)]
+            words += ["-device", f"virtio-blk-{machine.bus},drive={name}"]
+        return words
+
+    async def _kept_disk(self, guest: Guest) -> Path:
+        """Return its disk, which is made for its first boot."""
+        disk = self._at(guest, "kept")
+        if not disk.exists():
+            await run_tool(["mke2fs", "-q", "-t", "ext4", str(disk), "1G"], deadline=60)
+        return disk
 
     async def kill(self, guest: Guest) -> None:
         """As if its power were cut."""
@@ -343,36 +435,10 @@ async def siblings(*, application=True):
         yield host, viewer, app
 
 
-def _start(qemu, accel, guest, kernel, initrd, disks, base):
-    bus = MACHINES[accel].bus
-    args = ["console=ttyS0", "panic=-1", "reboot=t", "quiet"]
-    args += MACHINES[accel].kernel_args
-    if not guest.shelled:
-        args += [
-            "vitrail.name=app",
-            f"VITRAIL_AGENT=vsock:{HOST}:6500",
-            f"VITRAIL_DISPLAY=vsock:{HOST}:6501",
-            f"VITRAIL_PIECES={PIECES}",
-        ]
+def _memory_words(guest: Guest) -> list[str]:
     memory = f"{guest.memory or (1280 if guest.shelled else 640)}M"
-    words = [
-        *base_args(qemu, accel, name=guest.name),
+    return [
         *("-m", memory),
         *("-object", f"memory-backend-memfd,id=mem,size={memory},share=on"),
         *("-machine", "memory-backend=mem"),
-        *("-kernel", str(kernel), "-initrd", str(initrd)),
-        *("-append", " ".join(args)),
-        *("-serial", f"file:{guest.console}"),
-        *("-chardev", f"socket,id=vs,path={base}/{guest.name}.sock"),
-        *("-device", f"vhost-user-vsock-{bus},chardev=vs"),
     ]
-    for name, path in disks:
-        node = {
-            "driver": "raw",
-            "node-name": name,
-            "read-only": True,
-            "file": {"driver": "file", "filename": str(path), "read-only": True},
-        }
-        words += ["-blockdev", json.dumps(node)]
-        words += ["-device", f"virtio-blk-{bus},drive={name}"]
-    return spawn([*words, *guest.devices], name=guest.name)

@@ -1,9 +1,9 @@
 """First program of a test's VM: a shell for the test, on a vsock port.
 
-Reads lines of JSON ({"command", "user"}) from CID 2, port 7000, or with the word
-``port`` from a virtio-serial port, runs each with sh and answers with a line ({"code",
-"output"}).  Nothing here is trusted by anything: it is the test's hand inside its own
-machine.
+Reads lines of JSON ({"number", "command", "user"}) from CID 2, port 7000, or with the
+word ``port`` from a virtio-serial port, runs each with sh and answers with a line
+({"number", "code", "output"}).  A command that hangs holds up no other.  Nothing here is
+trusted by anything: it is the test's hand inside its own machine.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 PORT = 7000
@@ -81,9 +82,16 @@ def run(order):
 
 
 def answer(lines, answers):
+    turn = threading.Lock()
+
+    def carry_out(order):
+        said = json.dumps({"number": order["number"], **run(order)})
+        with turn:
+            answers.write(said.encode() + b"\n")
+            answers.flush()
+
     for line in lines:
-        answers.write(json.dumps(run(json.loads(line))).encode() + b"\n")
-        answers.flush()
+        threading.Thread(target=carry_out, args=[json.loads(line)], daemon=True).start()
 
 
 def main():
