@@ -36,7 +36,7 @@ from broker.helpers.process.spawn import has_ended, wait_ended
 from broker.host.acceptor import Acceptors, RemoteListener, end_acceptor
 from broker.host.machine_interface import ConnectionKind, MachineFacts
 from broker.host.processes.tracked import Tracked
-from broker.host.vmm.arena import is_arena
+from broker.host.vmm.arena import is_arena, is_kernel_memory
 from broker.ipc.control.types.leases import LeaseRequest
 from broker.net.addresses import HybridEndpoint, UnixEndpoint
 from broker.net.listeners import Listener, open_listener
@@ -345,11 +345,18 @@ def _open_arena(pid: int, number: int) -> int:
     """Return a descriptor of an arena that a process has.  Raises RefusedError."""
     path, fd = Path(f"/proc/{pid}/fd/{number}"), -1
     try:
-        # Looked at first: to open another file may wait, or do something.
-        if stat.S_ISREG(path.stat().st_mode):
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-            if is_arena(fd):
-                return fd
+        # To look at a file, or to open it, may wait for who serves it (FUSE), or do
+        # something.  O_PATH does neither.
+        held = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            # guard: no file system is asked for an arena
+            if is_kernel_memory(held):
+                again = f"/proc/self/fd/{held}"
+                fd = os.open(again, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+        finally:
+            os.close(held)
+        if fd >= 0 and is_arena(fd):
+            return fd
     except OSError as error:
         raise RefusedError(f"cannot open the arena {path}: {error.strerror}") from error
     if fd >= 0:

@@ -37,3 +37,9 @@ def writable(record: Record) -> tuple[Path, ...]:
     launch = record.host.launch
     own = launch.read_write if is_held(launch) else ()
     return (*own, *record.viewer.folders.read_write)
+
+
+def root_tree(record: Record) -> Path | None:
+    """Return the directory from which a box or container has its programs, if it is its own."""
+    root: Path | None = getattr(record.host.launch, "rootfs", None)
+    return root

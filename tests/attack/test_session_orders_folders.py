@@ -47,16 +47,28 @@ tag = "data"
 source = "{home}/data.img"
 """
 
+BOX = """\
+class = "persistent"
+display = "allow"
+[launch]
+kind = "bwrap"
+rootfs = "{home}/trees/debian"
+[folders]
+read_write = ["{home}/trees"]
+"""
+
 
 @pytest.fixture
 def home(tmp_path):
     home = tmp_path / "home"
+    (home / "trees/debian/usr").mkdir(parents=True)
     for name in ("docs", "read", "written", "placed", "other/docs", ".ssh"):
         (home / name).mkdir(parents=True)
     records = home / ".config/vitrail/sandboxes.d"
     records.mkdir(parents=True)
     (records / "web.toml").write_text(RECORD.format(home=home))
     (records / "machine.toml").write_text(MACHINE.format(home=home))
+    (records / "other.toml").write_text(BOX.format(home=home))
     (home / "data.img").write_bytes(b"data")
     (home / "other.img").write_bytes(b"other")
     return home
@@ -75,8 +87,8 @@ def share(session, path, *, write=False, sandbox="web"):
 
 
 def permit(session, home, name="docs", **fields):
-    path = str(home / name)
-    return session.permit(FOLDER, argument=f"+{name}", about=path, **fields)
+    fields = {"about": str(home / name), **fields}
+    return session.permit(FOLDER, argument=f"+{name}", **fields)
 
 
 async def given(session, order, warrant):
@@ -200,6 +212,45 @@ async def test_a_folder_that_the_user_did_not_share(session, home, forge, write)
 async def test_a_folder_that_no_record_has(session, home, name, write, record):
     order = OpenFolder(b"", f"{home}/{name}", write, record=record)
     with pytest.raises(RefusedError, match=r"has no read_(only|write) folder"):
+        await session.carry_out(order)
+
+
+@pytest.mark.parametrize("name", ["trees", "trees/debian", "trees/debian/usr"])
+async def test_the_programs_of_a_box_are_not_shared_to_write(session, home, name):
+    """The sandbox would choose what the box runs, which may run already."""
+    path = str(home / name)
+    order = OpenFolder(share(session, path, write=True), path, True)
+    with pytest.raises(RefusedError, match=r"'other' has its programs \(rootfs\)"):
+        await session.carry_out(order)
+    order = OpenFolder(share(session, path), path, False)
+    permitted = permit(session, home, name.rpartition("/")[2], about=path)
+    assert await given(session, order, permitted) == (Path(path), False)
+
+
+@pytest.mark.parametrize("name", ["links", "links/more"])
+async def test_a_link_to_the_programs_of_a_box_is_not_shared_to_write(
+    session, home, name
+):
+    """The sandbox would have it lead to a tree of its own, also once it has ended."""
+    (home / "links/more").mkdir(parents=True)
+    (home / "links/more/current").symlink_to("../../trees/debian")
+    (home / "links/current").symlink_to("more/current")
+    text = BOX.format(home=home).partition("[folders]")[0]
+    record = home / ".config/vitrail/sandboxes.d/other.toml"
+    record.write_text(text.replace("trees/debian", "links/current"))
+    path = str(home / name)
+    order = OpenFolder(share(session, path, write=True), path, True)
+    with pytest.raises(RefusedError, match=r"'other' has its programs \(rootfs\)"):
+        await session.carry_out(order)
+    path = str(home / "written")
+    order = OpenFolder(share(session, path, write=True), path, True)
+    permitted = permit(session, home, "written", about=path, write=True)
+    assert await given(session, order, permitted) == (Path(path), True)
+
+
+async def test_a_record_does_not_write_to_the_programs_of_a_box(session, home):
+    order = OpenFolder(b"", f"{home}/trees", True, record="other")
+    with pytest.raises(RefusedError, match="has its programs"):
         await session.carry_out(order)
 
 

@@ -47,6 +47,20 @@ def refuse_links(path: Path, writable: Iterable[Path]) -> Path:
     return found
 
 
+def is_chosen_in(path: Path, place: Path) -> bool:
+    """Return whether who may write to a directory may choose what is at a path.
+
+    It is in that directory, contains it, or leads through a link in it.
+    Raises RefusedError where it leads through too many links.
+    """
+    found, links = _walked(path, [place])
+    place = Path(os.path.realpath(place))
+    # guard: who may change a link has what it leads to
+    if links:
+        return True
+    return found.is_relative_to(place) or place.is_relative_to(found)
+
+
 def _refuse(path: Path, link: Path, found: Path) -> None:
     raise RefusedError(
         f"cannot follow {printable(str(path), 200)}: {printable(str(link), 200)} is a link that a sandbox may have created",

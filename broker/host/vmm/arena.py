@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from pathlib import Path
 
 ARENA_BYTES = 128 << 20
 """Memory is behind what was written only; a window that is drawn takes a few MiB.  The
@@ -30,6 +31,25 @@ def make_arena(size: int) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def is_kernel_memory(fd: int) -> bool:
+    """Return whether a file, which may be open by O_PATH alone, is of memfd_create(2).
+
+    Those are on a mount of the kernel's that no process can reach.  Its number is in
+    proc_pid_fdinfo(5), for which no file system is asked.
+    """
+    ours = os.memfd_create("vitrail-compared", os.MFD_CLOEXEC)
+    try:
+        return _mount_of(fd) == _mount_of(ours)
+    finally:
+        os.close(ours)
+
+
+def _mount_of(fd: int) -> str:
+    """Return the line with the number of a file's mount."""
+    lines = Path(f"/proc/self/fdinfo/{fd}").read_text(encoding="ascii").splitlines()
+    return next(line for line in lines if line.startswith("mnt_id:"))
 
 
 def is_arena(fd: int) -> bool:

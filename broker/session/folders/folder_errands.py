@@ -15,6 +15,7 @@ import msgspec
 from broker.core.errors import PeerError, RefusedError
 from broker.core.escape import printable
 from broker.core.files.opened_folder import OpenedFolder, folder_argument, folder_object
+from broker.core.files.planted_links import is_chosen_in
 from broker.core.names import sandboxes_named
 from broker.core.paths import Paths, find_paths
 from broker.core.services import BLOCK, FOLDER
@@ -32,7 +33,7 @@ from broker.session.settings_files import settings_problems
 from policy.records.loader import load_records, search_path, with_last_good
 from policy.records.model import RecordSet
 from policy.records.mounts.user_files import Folders
-from policy.records.places import writable
+from policy.records.places import root_tree, writable
 
 
 def carry_out_folder(errand: Errand, order: m.FolderOrder) -> None:
@@ -127,11 +128,31 @@ def _opened(
         folder = opened(home, private, linked)
     else:
         folder = open_folder(order.path, home, private, linked)
-        folder.at = _place(order, records)
     try:
+        if not order.tag:
+            folder.at = _place(order, records)
+        if order.write:
+            _refuse_programs(folder.path, records)
         yield folder, name
     finally:
         folder.close()
+
+
+def _refuse_programs(path: Path, records: RecordSet) -> None:
+    """Refuse to have a sandbox write to the programs of a box.  Raises RefusedError.
+
+    Also if no box runs: its next start would be refused, as long as the folder is shared.
+    """
+    for record in records.records.values():
+        tree = root_tree(record)
+        # guard: no folder that a sandbox writes to has the programs of a box
+        if tree is not None and is_chosen_in(tree, path):
+            raise RefusedError(
+                f"cannot share {printable(str(path), 200)} to write: the record '{record.name}' "
+                f"has its programs (rootfs) in {printable(str(tree), 200)}",
+                hint="share it without --write, or change 'rootfs' in [launch] of "
+                f"{record.name}.toml",
+            )
 
 
 def _of_call(errand: Errand, order: m.OpenFolder) -> str:

@@ -25,6 +25,7 @@ from broker.host.vmm.arena import ARENA_BYTES, make_arena
 from broker.ipc.control.types.leases import HeldDescriptor, LeaseRequest
 from broker.net.peers import credentials
 from broker.net.peers.identity import ContainerClaim, HybridClaim, VsockClaim
+from tests.kit.vm.silent_fuse import ANSWERED, NO_MOUNT, ask_about_silent_file
 
 
 @pytest.fixture
@@ -368,6 +369,20 @@ async def test_an_arena_is_memory_that_keeps_its_size(private, sleeper, tmp_path
     for fd in (loose, small, good, *others, read, write):
         os.close(fd)
     assert open_files() == before
+
+
+@pytest.mark.machine
+def test_no_file_system_is_waited_for():
+    """A process of the user's may hold a file whose server never answers."""
+    answer = ask_about_silent_file(lend)
+    if answer == NO_MOUNT:
+        pytest.skip("no FUSE mount here, not even in a user namespace")
+    assert answer == ANSWERED
+
+
+def lend(fd):
+    with pytest.raises(RefusedError, match="is not an arena"):
+        take(cid=42, leader=os.getpid(), arena=arena_of(fd))
 
 
 async def test_the_servers_of_folders_are_held_and_connect_as_nobody(private, sleeper):

@@ -43,6 +43,7 @@ GUARDS = (
     Guard("a lost GPU is waited for no more", "if False:", "tests/attack/test_guest_gpu_buffers.py", "for_good"),
     Guard("machines started for sandboxes have a number", "if False:", "tests/attack/test_started_machines.py", "number"),
     Guard("no machine writes to the image that others map", "", "tests/attack/test_shared_image.py", "writes_to_a_shared_image"),
+    Guard("no file system is asked for an arena", "if stat.S_ISREG(os.fstat(held).st_mode):", "tests/broker/host/test_foreign_machine.py", "waited_for"),
     Guard("a lease lends no other file as its arena", "return os.open(path, os.O_RDONLY)", "tests/broker/host/test_foreign_machine.py", "keeps_its_size"),
     Guard("a machine that is to end runs until then", "if False:", "tests/broker/host/test_role.py", "asked_for_meanwhile"),
     Guard("a suspended sandbox sees nothing", "pass", "tests/broker/viewer/sandboxes/test_suspending.py", "no_microphone"),

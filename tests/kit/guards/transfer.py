@@ -171,6 +171,8 @@ GUARDS = (
     Guard("a file comes back from where the rules lead", "if False:", "tests/broker/viewer/transfer/test_person_edit.py", "where_the_rules"),
     Guard("only a rule makes a folder writable", "if False:", "tests/broker/viewer/folders/test_desk.py", "without_write"),
     Guard("a folder is mounted by the permit for it", "", "tests/attack/test_session_orders_folders.py", "permit_for_something_else", 2),
+    Guard("who may change a link has what it leads to", "pass", "tests/attack/test_session_orders_folders.py", "a_link_to_the_programs"),
+    Guard("no folder that a sandbox writes to has the programs of a box", "if False:", "tests/attack/test_session_orders_folders.py", "programs_of_a_box"),
     Guard("a folder that is permitted to read is not written to", "if False:", "tests/attack/test_session_orders_folders.py", "permit_for_something_else"),
     Guard("a folder goes to the sandbox that the user or a record names", "if False:", "tests/attack/test_session_orders_folders.py", "permit_for_something_else"),
     Guard("a folder is the one that the user named", "if False:", "tests/attack/test_session_orders_folders.py", "user_did_not_share"),
