@@ -569,7 +569,8 @@ class ViewerRole:
             await self.power_off(guest.lease.id, reason="its last program has ended")
         except VitrailError as error:
             # The host cannot be asked now.  In the next epoch its agent says
-            # hello without programs, and we come here again.
+            # hello without programs, and we come here again: of a machine that others
+            # started, 'LeasePrograms' notes that it had one.
             await self._log.note(
                 schema.SandboxFailed(
                     **event_log.of(guest.lease), step="power off", reason=str(error)

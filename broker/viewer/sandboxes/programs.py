@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -41,6 +43,8 @@ class Streams:
 
 
 NO_STREAMS = Streams()
+FILES_PROGRAM = "vitrail-files"
+"""The agent's program that copies and opens files, and serves calls."""
 
 
 def run_message(
@@ -137,9 +141,27 @@ async def wait_unless_ended(program: LeaseProgram, event: trio.Event) -> None:
 KEPT_LOGS = 32
 """Newest programs of a sandbox whose output is kept beside those that run."""
 
+_ASKED = "lease-with-programs"
+"""A file with the id of the sandbox's last lease in which the user had a program run."""
+_ID_BYTES = 64
 _LARGEST_CLAIM = 0x7FFFFFFF
 """Beyond it no number of a log is counted on from: a guest may have claimed
 it, and the agent's protocol ends at 0xFFFFFFFF."""
+
+
+def _opened(flags: int, path: str, _flags: int) -> int:
+    """Open a file that a viewer that was taken over may have made, without a wait."""
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+
+
+def _noted(path: Path) -> bytes:
+    """Return the id of a lease in a file; empty: there is none."""
+    with (
+        contextlib.suppress(OSError),
+        open(path, "rb", opener=partial(_opened, os.O_RDONLY)) as file,
+    ):
+        return file.read(_ID_BYTES)
+    return b""
 
 
 def _numbers(logs: Path) -> list[int]:
@@ -164,17 +186,22 @@ def _failed(program: LeaseProgram, code: int) -> None:
 class LeasePrograms:
     """All programs of a lease; fed with the agent's claims."""
 
-    def __init__(self, logs: Path) -> None:
+    def __init__(self, logs: Path, lease: str = "") -> None:
         """Set up the programs of one lease; ``logs`` is where their output is kept.
 
-        Numbers continue from the newest log there: a guest that outlived its
-        broker may still report the end of a program of before.
+        ``lease``: its id.  Numbers continue from the newest log there: a guest that
+        outlived its broker may still report the end of a program of before.
         """
         self._logs = logs
         known = (number for number in _numbers(logs) if number <= _LARGEST_CLAIM)
         self._first = self._next = max(known, default=0)
         self._live: dict[int, LeaseProgram] = {}
         self._adopted = False
+        self._lease = lease.encode()
+        # The lease of a machine that others started outlives a link, and a viewer.
+        # guard: a machine ends with its program although the link was lost
+        self.asked = bool(lease) and _noted(logs / _ASKED) == self._lease
+        """Whether the user had a program run, which is more than to copy or open a file."""
         self.asking = 0
         """Questions to the user that a window waits for."""
         self.refusal_listeners: list[Callable[[str, str], None]] = []
@@ -206,6 +233,8 @@ class LeasePrograms:
             self._new_log(self._next),
         )
         self._live[program.number] = program
+        if name != FILES_PROGRAM:
+            self._note_asked()
         return program
 
     # Program numbers are never reused. A guest that outlives its broker reports the
@@ -231,6 +260,18 @@ class LeasePrograms:
                 number, "(of before)", way, display=False, log=self._new_log(number)
             )
             self._live[number] = program
+            self._note_asked()
+
+    def _note_asked(self) -> None:
+        """Note that a program runs, also for the next viewer of this lease."""
+        if self._lease and not self.asked:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+            with (
+                contextlib.suppress(OSError),  # no room: the next one will not know
+                open(self._logs / _ASKED, "wb", opener=partial(_opened, flags)) as file,
+            ):
+                file.write(self._lease)
+        self.asked = True
 
     def agent_up(self) -> None:
         """The guest's agent sent its hello: all that wait for it resume."""

@@ -28,7 +28,11 @@ from broker.viewer.exchange.guest_connection import Delivery
 from broker.viewer.exchange.pipes import PipeEnd
 from broker.viewer.exchange.returns import Return
 from broker.viewer.sandboxes.launch_steps import Step
-from broker.viewer.sandboxes.programs import LeaseProgram, wait_unless_ended
+from broker.viewer.sandboxes.programs import (
+    FILES_PROGRAM,
+    LeaseProgram,
+    wait_unless_ended,
+)
 from broker.viewer.transfer.keeping import keeping
 from broker.viewer.transfer.origins import Origins
 from broker.viewer.transfer.own import Own
@@ -42,7 +46,6 @@ if TYPE_CHECKING:
 
 Wait = Callable[[str], Awaitable[None]]
 _DISPOSABLE = "@dispvm:"
-_TOOL = "vitrail-files"
 _BEFORE = frozenset({Step.MACHINE, Step.AGENT, Step.PROGRAM})
 _UNSEEN = _BEFORE | {Step.STREAM}
 _SHOW_SECONDS = 30.0
@@ -105,7 +108,7 @@ class Targets:
             await self._own.open_url(url, warrant, called=source is None)
             return target
         async with self.guest(target, wait, source, autostart=autostart) as it:
-            words = [_TOOL, "open-here", url.canonical, *_command(it)]
+            words = [FILES_PROGRAM, "open-here", url.canonical, *_command(it)]
             program = await it.start_program(words, {}, display=True)
             self._tell_failure(it, program, source)
             await _started(it, program)
@@ -169,7 +172,7 @@ class Targets:
                 stack.enter_context(guest.transfers.returns.one(way.token, way))
             token = secrets.token_hex(16)
             with guest.transfers.deliveries.one(token, delivery):
-                words = [_TOOL, "receive", token]
+                words = [FILES_PROGRAM, "receive", token]
                 if delivery.open:
                     words += _command(guest)
                 program = await guest.start_program(words, {}, display=delivery.open)

@@ -21,7 +21,7 @@ from broker.core.paths import find_paths
 from broker.core.services import AGENT, AUDIO, DISPLAY
 from broker.helpers.process.spawn import DEVNULL, spawn
 from broker.host.role import HostRole
-from broker.ipc import worker
+from broker.ipc import agent, worker
 from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import open_log
 from broker.ipc.authority import QuestionWaits
@@ -765,6 +765,43 @@ async def test_a_host_that_cannot_be_asked_is_an_event():
                 await trio.testing.wait_all_tasks_blocked(0.01)
         assert found[0]["reason"] == "the host cannot be reached"
         await s.role.lease_ended(LEASE.id, "over")
+        conn.close()
+
+
+async def test_a_scripts_disposable_machine_ends_when_its_host_can_be_asked_again():
+    """Its program ended while the host could not be asked, or before a viewer's restart.
+
+    Nothing else tells the new epoch, or the new viewer, that it had one.
+    """
+    text = 'class = "disposable"\ndisplay = "allow"\n[launch]\nkind = "external"\n[peer]\nhybrid_directory = "/run/a"\n'
+    async with viewer() as s, trio.open_nursery() as streams:
+        s.write("a", text)
+        s.host.unreachable = True
+        for ends in (False, True, True):
+            s.host.asked = trio.Event()
+            await s.role.lease_begun(LEASE)
+            conn = await s.offer(streams)
+            other = s.workers.opened[-1]
+            await other.say.send(hello())
+            if not ends:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                assert not s.host.asked.is_set(), "no program has run"
+                mine = s.role.guest(LEASE.id)
+                program = await mine.start_program(["a"], {}, display=False)
+                gone = agent.AgentExited(program.number, 0)
+                await other.say.send(worker.FromAgent(1, gone))
+            with trio.fail_after(30):
+                await s.host.asked.wait()
+            await s.role.lease_ended(LEASE.id, "the link was lost")
+            conn.close()
+        # Another machine of this name has had none.
+        fresh = Lease(LeaseId("f" * 16), LEASE.sandbox, LEASE.record, 2)
+        await s.role.lease_begun(fresh)
+        conn = await s.offer(streams, lease=fresh)
+        await s.workers.opened[-1].say.send(hello())
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert not s.role.guest(fresh.id).idle.is_set()
+        await s.role.lease_ended(fresh.id, "over")
         conn.close()
 
 

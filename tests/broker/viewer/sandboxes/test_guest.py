@@ -478,3 +478,40 @@ async def test_a_machine_of_another_program_without_an_agent_says_so(
                 assert mine.state == "running"
                 await other.say.send(worker.AgentClosed(1, "it left"))
         assert mine.without_agent == ""  # it has one, which is away
+
+
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [(EXTERNAL + 'hybrid = "/run/a/vm.vsock"\n', False), (record("persistent"), True)],
+)
+async def test_a_machine_of_another_program_waits_for_its_first_program(
+    tmp_path, text, ends
+):
+    """Its agent says hello before anything is run: it was not started for a program."""
+    async with (
+        guest(tmp_path, text=text) as (mine, workers, _),
+        trio.open_nursery() as streams,
+    ):
+        with await open_agent(mine, streams):
+            (other,) = workers.opened
+            greeting = agent.AgentHello(agent.VERSION, "unknown", "6.1")
+            await other.say.send(worker.FromAgent(1, greeting))
+            await wait_all_tasks_blocked()
+            assert mine.idle.is_set() == ends
+            # A file is copied to it, which is no program of the user's.
+            program = await mine.start_program(["vitrail-files"], {}, display=False)
+            gone = agent.AgentExited(program.number, 0)
+            await other.say.send(worker.FromAgent(1, gone))
+            changed = mine.agent_changed
+            await other.say.send(worker.FromAgent(1, greeting))
+            await changed.wait()
+            await wait_all_tasks_blocked()
+            assert mine.idle.is_set() == ends
+            program = await mine.start_program(["a"], {}, display=False)
+            await wait_all_tasks_blocked()
+            assert not mine.idle.is_set()
+            gone = agent.AgentExited(program.number, 0)
+            await other.say.send(worker.FromAgent(1, gone))
+            with trio.fail_after(60):
+                await mine.idle.wait()
+            await other.say.send(worker.AgentClosed(1, "it left"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,34 @@ async def test_old_logs_are_removed_without_a_look_at_the_directory_for_each(
     expected = {f"program-{n}.log{end}" for n in kept for end in ("", ".1")}
     assert set(names(tmp_path)) == expected | {new.log.path.name}
     programs.end_all("over")
+
+
+@pytest.mark.parametrize("left", ["nothing", "directory", "link", "fifo", "long"])
+async def test_what_is_left_in_place_of_a_leases_note_is_not_waited_for(tmp_path, left):
+    """A viewer that was taken over writes among the logs; the next one reads there."""
+    note, other = tmp_path / module._ASKED, tmp_path / "other"
+    match left:
+        case "directory":
+            note.mkdir()
+        case "link":
+            other.write_bytes(b"mine")
+            note.symlink_to(other)
+        case "fifo":
+            os.mkfifo(note)
+        case "long":
+            note.write_bytes(b"mine" * 1000)
+    programs = LeasePrograms(tmp_path, "mine")
+    assert not programs.asked
+    programs.new("vitrail-files", display=False, limit=64)
+    assert not programs.asked
+    programs.new("foot", display=True, limit=64)
+    assert programs.asked
+    if left == "link":
+        assert other.read_bytes() == b"mine"
+    programs.end_all("the broker ends")
+    known = LeasePrograms(tmp_path, "mine").asked
+    assert known == (left in {"nothing", "long"})
+    assert not LeasePrograms(tmp_path, "other").asked
 
 
 # -- numbers ---------------------------------------------------------------------
