@@ -60,6 +60,8 @@ def free_cap(role: SurfaceRole | None) -> int:
 
 COMPOSITOR_VERSION = 4
 """Least version of the compositor's wl_compositor: for damage_buffer."""
+BOUNDS_VERSION = 4
+"""The version of xdg_wm_base that has xdg_toplevel.configure_bounds."""
 _FAR = limits.WAYLAND_COORDINATE
 _DAMAGES = frozenset({"damage", "buffer_damage"})
 EVERYWHERE: Final = (-_FAR, -_FAR, 2 * _FAR, 2 * _FAR)
@@ -385,7 +387,9 @@ class Toplevel(ProtocolObject):
     asked, while it was shown, to draw that itself (``decorations.py``).  ``untold``: names (``window_state.rename``)
     of which the compositor has an earlier one, because they changed too often.  ``due``:
     when it is late to become smaller, ``cap``: the content size that it was cropped to
-    then (``resize_timeout.py``).  ``held``: the serial of a configure event that waits
+    then (``resize_timeout.py``).  ``bounds``: the size that the compositor has room for,
+    0 where it says none, which counts until the program has answered a configure of the
+    window that is shown (``placed``).  ``held``: the serial of a configure event that waits
     for the pace of windows, ``granted``: when its turn came.  ``chosen`` by the user, ``since``: when it got the
     keyboard (``choice.py``).  ``icon`` is its picture (``scene/icon.py``), or empty.
 
@@ -400,9 +404,9 @@ class Toplevel(ProtocolObject):
     """
 
     __slots__ = (
-        "again", "app_id", "asked", "awaited", "cap", "chosen", "configured", "decoration", "drawn", "due",
+        "again", "app_id", "asked", "awaited", "bounds", "cap", "chosen", "configured", "decoration", "drawn", "due",
         "fake_fullscreen", "fence", "former", "full", "granted", "heard", "held", "icon", "imposed", "max_size", "maximized",
-        "min_size", "offered", "own_title", "parent", "postponed", "restless", "restore", "seen", "since", "states",
+        "min_size", "offered", "own_title", "parent", "placed", "postponed", "restless", "restore", "seen", "since", "states",
         "title", "titled", "told_edges", "told_maximized", "unanswered", "untold", "whole", "xdg",
     )  # fmt: skip
 
@@ -421,7 +425,8 @@ class Toplevel(ProtocolObject):
         self.told_edges: dict[int, Edges] = {}
         self.told_maximized: dict[int, tuple[int, int]] = {}
         self.due: float | None = None
-        self.cap = (0, 0)
+        self.cap = self.bounds = (0, 0)
+        self.placed = False
         self.chosen = False
         self.held = 0
         self.awaited: ProtocolObject | None = None

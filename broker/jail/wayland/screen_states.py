@@ -33,6 +33,7 @@ from broker.jail.wayland.scene.frame import NO_EDGES
 if TYPE_CHECKING:
     from broker.jail.wayland.state import ClientState
 
+_TILED_VERSION = 2
 _NO_FENCE, _FENCE, _FENCE_AND_ONE_MORE = range(3)
 """``Toplevel.fence``: one callback at a time, whatever the number of requests."""
 
@@ -215,7 +216,8 @@ def tell(core: ClientState, toplevel: Toplevel) -> None:
         faked=toplevel.fake_fullscreen,
         maximized=toplevel.restore,
         # Toolkits drop shadows, which would be cropped anyway.
-        tiled=toplevel.version >= 2 and not fills_screen(core, toplevel),
+        tiled=not fills_screen(core, toplevel),
+        knows_tiles=toplevel.version >= _TILED_VERSION,
     )
     core.down.data += emit.toplevel_configure(toplevel.cid, *toplevel.configured, body)
 
@@ -256,7 +258,12 @@ def _states(array: bytes) -> frozenset[int]:
 
 @lru_cache(256)
 def _told_states(
-    known: frozenset[int], *, faked: bool, maximized: bool, tiled: bool
+    known: frozenset[int],
+    *,
+    faked: bool,
+    maximized: bool,
+    tiled: bool,
+    knows_tiles: bool,
 ) -> bytes:
     """Encode the array of states that the client receives."""
     told = set(known)
@@ -266,4 +273,10 @@ def _told_states(
             told.discard(MAXIMIZED)
     if tiled:
         told.update(TILED)
+    if not knows_tiles:
+        # As sway does: its size is exact, so no toolkit rounds it to rows of text.
+        if known.issuperset(TILED) and not faked:
+            told.add(MAXIMIZED)
+        # guard: no states that a program's version lacks
+        told.difference_update(TILED)
     return struct.pack(f"={len(told)}I", *sorted(told))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from broker.core.streams.wayland_verdicts import GLOBALS, advertised_version
 from broker.jail.wayland.handlers import attention
 from broker.jail.wayland.input_model import BoundGlobal
-from broker.jail.wayland.model import COMPOSITOR_VERSION
+from broker.jail.wayland.model import BOUNDS_VERSION, COMPOSITOR_VERSION
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.dispatch import LOCAL, Classes, Rules
 from broker.jail.wayland.protocol.ids import ObjectTable
@@ -216,6 +216,10 @@ def bind(
         # (damage_buffer), which has no event more.
         if entry.interface == "wl_compositor":
             version = max(version, COMPOSITOR_VERSION)
+        # GTK 3 binds version 1; the frame needs the events of 4 (configure_bounds).
+        # Of what it adds the client receives nothing: states and bounds are removed.
+        if entry.interface == "xdg_wm_base":
+            version = max(version, min(BOUNDS_VERSION, entry.version))
         core.up.data += emit.bind(
             core.registry, entry.host_name, untrusted_interface, version, obj.sid
         )

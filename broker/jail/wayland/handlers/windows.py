@@ -18,6 +18,7 @@ from broker.jail.wayland.buffer_model import Buffer
 from broker.jail.wayland.configure_requests import configuring, passing
 from broker.jail.wayland.handlers.extensions.decorations import end_decoration
 from broker.jail.wayland.model import (
+    BOUNDS_VERSION,
     FULLSCREEN,
     Popup,
     Surface,
@@ -507,10 +508,14 @@ def configure_toplevel(
 
 
 def configure_bounds(core: ClientState, toplevel: Toplevel, w: int, h: int) -> None:
-    edges, shrink = core.edges_for(toplevel), screen_change.shrink
-    core.down.data += _configure_bounds(
-        toplevel.cid, shrink(w, edges.wide), shrink(h, edges.high)
-    )
+    """Take the size that the compositor has room for, and pass it on without the frame."""
+    toplevel.bounds = max(0, w), max(0, h)
+    # guard: no event that a program's version lacks
+    if toplevel.version >= BOUNDS_VERSION:
+        edges, shrink = core.edges_for(toplevel), screen_change.shrink
+        core.down.data += _configure_bounds(
+            toplevel.cid, shrink(w, edges.wide), shrink(h, edges.high)
+        )
 
 
 _configure_bounds = emit.event("xdg_toplevel", "configure_bounds")

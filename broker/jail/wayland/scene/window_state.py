@@ -39,7 +39,7 @@ def content_rect(core: ClientState, xdg: XdgSurface) -> Rect:
         return Rect(rect.x, rect.y, *_popup_size(core, xdg, xdg.role, rect))
     if isinstance(xdg.role, Toplevel):
         edges = xdg.frame.edges if xdg.frame is not None else core.edges
-        wide, high = core.screen()
+        wide, high = _space(core, xdg.role)
         # guard: no window larger than the screen
         most_w = max(wide - edges.wide, xdg.role.imposed[0])
         most_h = max(high - edges.high, xdg.role.imposed[1])
@@ -53,6 +53,21 @@ def content_rect(core: ClientState, xdg: XdgSurface) -> Rect:
     return Rect(
         rect.x, rect.y, max(1, min(rect.w, most_w)), max(1, min(rect.h, most_h))
     )
+
+
+def _space(core: ClientState, role: Toplevel) -> tuple[int, int]:
+    """Return the size that a window may have, with its frame, by its own choice."""
+    wide, high = core.screen()
+    if not role.placed:
+        # KWin centres a window that comes.  If it is higher than the space beside the
+        # panel, its upper edge with the name is outside the screen.  Once it is placed,
+        # it grows to the right and downwards.
+        # guard: a window comes no larger than its bounds
+        wide, high = (
+            min(wide, role.bounds[0] or wide),
+            min(high, role.bounds[1] or high),
+        )
+    return wide, high
 
 
 def _popup_size(
@@ -89,6 +104,7 @@ def asked(core: ClientState, xdg: XdgSurface, role: Toplevel) -> None:
 
 def answered(core: ClientState, xdg: XdgSurface, role: Toplevel) -> None:
     """Stop the timer of a window whose commit acknowledges the last configure."""
+    role.placed = role.placed or xdg.mapped
     # guard: lateness is not put off
     if not xdg.serials:
         role.due, role.cap = None, (0, 0)
@@ -353,6 +369,7 @@ def unmap(core: ClientState, xdg: XdgSurface) -> None:
         xdg.role.told_edges.clear()
         xdg.role.told_maximized.clear()
         xdg.role.due, xdg.role.cap = None, (0, 0)
+        xdg.role.placed = False
         xdg.role.held, xdg.role.granted = 0, None
         # What it was drawn for before says nothing of its next picture.
         xdg.role.awaited = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -991,6 +993,70 @@ def test_no_window_is_larger_than_the_screen(talk):
     talk.send(surface, "commit")
     assert talk.server_side(xdg).state["geometry"] == (0, 0, 1280, 800)
     assert guest_rects(talk) == [((4, 4, 1272, 792), (4, 4, 1272, 792))]
+
+
+@pytest.mark.parametrize("version", [1, 4])
+def test_a_window_comes_no_larger_than_the_space_beside_the_panel(version):
+    """KWin centres a window, so that the name of a higher one is above the screen."""
+    with Talk() as it:
+        it.start(shell=version)
+        surface = it.surface()
+        xdg, top = it.toplevel(surface)
+        shown, window = it.server_side(xdg), it.server_side(top)
+        it.model.tell(window, "configure_bounds", 1280, 756)
+        it.send(surface, "commit")
+        it.configured(xdg)
+        assert [b[-2] for b in it.told("wl_registry", "bind")].count(4)
+        told = [[1272, 748]] if version >= 4 else []
+        assert it.heard("configure_bounds", top) == told
+
+        def draw() -> tuple[int, int, int, int]:
+            it.paint(surface, 1000, 900, 0)
+            it.send(surface, "commit")
+            return shown.state["geometry"]
+
+        assert draw() == (0, 0, 1008, 756)
+        assert draw() == (0, 0, 1008, 756), "the program has not answered"
+        serial = it.model.configure(shown, 1008, 756)
+        it.pump()
+        it.send(xdg, "ack_configure", serial)
+        assert draw() == (0, 0, 1008, 800), "the program wants more, and is placed"
+        it.send(surface, "attach", 0, 0, 0)
+        it.send(surface, "commit")
+        it.send(surface, "commit")
+        it.send(xdg, "ack_configure", it.heard("configure", xdg)[-1][0])
+        assert draw() == (0, 0, 1008, 756), "it comes again"
+
+
+def test_the_compositor_may_make_a_window_larger_than_its_bounds():
+    with Talk() as it:
+        it.start()
+        surface = it.surface()
+        xdg, top = it.toplevel(surface)
+        it.model.tell(it.server_side(top), "configure_bounds", 1280, 756)
+        it.send(surface, "commit")
+        serial = it.model.configure(it.server_side(xdg), 1280, 800, (MAXIMIZED,))
+        it.pump()
+        it.send(xdg, "ack_configure", serial)
+        it.paint(surface, 1272, 792, 0)
+        it.send(surface, "commit")
+        assert it.server_side(xdg).state["geometry"] == (0, 0, 1280, 800)
+
+
+def test_an_old_program_is_told_no_states_that_it_does_not_know():
+    """Its window is bound at a newer version at the compositor."""
+    with Talk() as it:
+        it.start(shell=1)
+        _, xdg, top = it.show(200, 100, 0)
+        it.model.configure(it.server_side(xdg), 640, 700, (ACTIVATED, 5, 6, 7, 8))
+        it.pump()
+        width, height, states = it.heard("configure", top)[-1]
+        assert (width, height) == (632, 692)
+        # Of its exact size, which sway tells such a program in the same way.
+        assert states == struct.pack("=2I", MAXIMIZED, ACTIVATED)
+        it.model.configure(it.server_side(xdg), 640, 700, (ACTIVATED, 5, 6))
+        it.pump()
+        assert it.heard("configure", top)[-1][2] == struct.pack("=I", ACTIVATED)
 
 
 def test_the_compositor_may_make_a_window_larger_than_a_screen(talk):
