@@ -261,11 +261,13 @@ class Service:
             client.sock.close()
 
     async def _push(self, client: _Client) -> None:
-        while True:
-            await client.stale.wait()
-            client.stale = trio.Event()
-            await self._send(client, messages.Changed())
-            await trio.sleep(0.05)  # a burst is one message
+        """Tell a broker of changes until it has gone, which ``_watch_end`` notices."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            while True:
+                await client.stale.wait()
+                client.stale = trio.Event()
+                await self._send(client, messages.Changed())
+                await trio.sleep(0.05)  # a burst is one message
 
     async def _requests(self, client: _Client) -> None:
         """Read and answer a broker's requests, one after the other, until it closes."""

@@ -1,8 +1,8 @@
 """A machine is killed and another takes its place: it gets nothing of the first.
 
 Invariant 1.  The second one has the first one's name, directory and socket
-path, which is all that an identity is with hybrid vsock; and in the second
-test its CID too, which is all that an identity is with the kernel's.
+path, which is all that an identity is with hybrid vsock; and its CID too, which
+is all that an identity is with the kernel's.
 """
 
 from __future__ import annotations
@@ -10,59 +10,63 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.kit.eventually import eventually
+from tests.kit.shared import Shared
 from tests.kit.vm.fixed_cid import CID
 from tests.kit.wayland.compositor import wait_window, windows
 from tests.kit.world import record, world
 
+reused = Shared(
+    partial(world, {"work": record("persistent")}, program="tests.kit.vm.fixed_cid")
+)
+"""Each test begins with the machine that the one before it leaves, if there was one."""
 FLOOD = "while :; do echo $RANDOM; done"
 
 
 @pytest.mark.slow
-async def test_the_next_machine_at_the_same_path_gets_nothing_of_the_killed_one():
-    async with world({"work": record("persistent")}) as w:
-        await w.run("work", "foot", "-T", "of-the-first", "sh", "-c", FLOOD)
-        await wait_window(w.comp, title="of-the-first")
-        (first,) = (await w.status()).leases
-        before = {s.stream for s in (await w.status()).streams}
-        # Both are known first: the broker ends one soon after the other's death.
-        roles = ("QEMU", "vhost-device-vsock")
-        for pid in [await w.pid_of(role, "work") for role in roles]:
-            os.kill(pid, signal.SIGKILL)
-        ended = await w.wait_event("lease.end", lease=first.id)
-        closed = w.events("stream.closed", lease=first.id)
-        assert {e["stream"] for e in closed} >= before, "every stream was cut"
-        assert all(e["sequence"] < ended["sequence"] for e in closed)
+@reused.test
+async def test_the_next_machine_at_the_same_path_gets_nothing_of_the_killed_one(w):
+    await w.run("work", "foot", "-T", "of-the-first", "sh", "-c", FLOOD)
+    await wait_window(w.comp, title="of-the-first")
+    (first,) = (await w.status()).leases
+    before = {s.stream for s in (await w.status()).streams}
+    # Both are known first: the broker ends one soon after the other's death.
+    roles = ("QEMU", "vhost-device-vsock")
+    for pid in [await w.pid_of(role, "work") for role in roles]:
+        os.kill(pid, signal.SIGKILL)
+    ended = await w.wait_event("lease.end", lease=first.id)
+    closed = w.events("stream.closed", lease=first.id)
+    assert {e["stream"] for e in closed} >= before, "every stream was cut"
+    assert all(e["sequence"] < ended["sequence"] for e in closed)
 
-        await w.run("work", "sleep", "1000", window=False)
-        status = await w.status()
-        (second,) = status.leases
-        assert second.peer == first.peer, "the same path, or this proves nothing"
-        assert (second.id, second.generation) != (first.id, first.generation)
-        assert second.generation == first.generation + 1
-        assert {s.lease for s in status.streams} == {second.id}
-        assert not {s.stream for s in status.streams} & before
-        (sandbox,) = status.sandboxes
-        assert [p.name for p in sandbox.programs] == ["sleep"]
+    await w.run("work", "sleep", "1000", window=False)
+    status = await w.status()
+    (second,) = status.leases
+    assert second.peer == first.peer, "the same path, or this proves nothing"
+    assert (second.id, second.generation) != (first.id, first.generation)
+    assert second.generation == first.generation + 1
+    assert {s.lease for s in status.streams} == {second.id}
+    assert not {s.stream for s in status.streams} & before
+    (sandbox,) = status.sandboxes
+    assert [p.name for p in sandbox.programs] == ["sleep"]
 
-        async def no_window():
-            return not windows(await w.comp.tree())
+    async def no_window():
+        return not windows(await w.comp.tree())
 
-        assert await eventually(no_window), "no window of the first one is left"
-        begun = w.events("lease.begin", lease=second.id)
-        assert begun[0]["sequence"] > ended["sequence"]
+    assert await eventually(no_window), "no window of the first one is left"
+    begun = w.events("lease.begin", lease=second.id)
+    assert begun[0]["sequence"] > ended["sequence"]
 
 
-async def test_the_next_machine_with_the_same_cid_and_path_gets_nothing():
+@reused.test
+async def test_the_next_machine_with_the_same_cid_and_path_gets_nothing(w):
     """kill -9 of QEMU alone, in mid-stream; the broker does the rest."""
-    async with (
-        world({"work": record("persistent")}, program="tests.kit.vm.fixed_cid") as w,
-        AsyncExitStack() as stack,
-    ):
+    async with AsyncExitStack() as stack:
         await w.run("work", "foot", "-T", "of-the-first", "sh", "-c", FLOOD)
         await wait_window(w.comp, title="of-the-first")
 
@@ -90,7 +94,7 @@ async def test_the_next_machine_with_the_same_cid_and_path_gets_nothing():
         assert second.peer == first.peer == f"hybrid:{uds}"
         assert before.sandboxes[0].cid == after.sandboxes[0].cid == CID
         assert second.id != first.id
-        assert (first.generation, second.generation) == (1, 2)
+        assert second.generation == first.generation + 1
         (stream,) = after.streams
         assert (stream.lease, stream.service) == (second.id, "vitrail.Agent")
         assert stream.stream > max(s.stream for s in before.streams)
@@ -101,7 +105,7 @@ async def test_the_next_machine_with_the_same_cid_and_path_gets_nothing():
         assert windows(await w.comp.tree()) == []
         opened = w.events("stream.opened", lease=second.id)
         assert {e["service"] for e in opened} == {"vitrail.Agent"}
-        assert {e["generation"] for e in opened} == {2}
+        assert {e["generation"] for e in opened} == {second.generation}
 
 
 def inodes(table, path=""):

@@ -12,6 +12,8 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import trio
@@ -24,7 +26,7 @@ from tests.kit.vm.siege import calm, census, end_of_log, settled, siege
 from tests.kit.wayland.compositor import wait_window
 from tests.kit.world import record, world
 
-besieged = Shared(siege)
+besieged = Shared(partial(siege, hidden=record(display="none", colour="blue")))
 """Two machines for all tests: each counts what there is before it and after it."""
 
 # As a waypipe server would say it: the header, then get_registry.
@@ -65,39 +67,49 @@ async def test_a_process_that_is_not_the_machine_is_turned_away(s):
 
 
 @pytest.mark.slow
-async def test_a_service_that_it_may_not_have():
+@besieged.test
+async def test_a_service_that_it_may_not_have(s):
+    """A third machine is the hostile one."""
     # The first port between those of services, and others that no sandbox is given.
     free = next(port for port in range(min(SERVICES), 1 << 16) if port not in SERVICES)
-    async with siege(display="none") as s:
-        async with s.unharmed():
-            said = await s.attack(
-                f"PORTS = ({free}, {LINK_PORT}, 1, 0xFFFFFFFE)"
-                """
+    last, _ = await s.world.run("hidden", "sleep", "100000", window=False)
+    s = replace(s, hostile=last.started.sandbox)
+    await s.attack("pass")
+    async with s.unharmed():
+        said = await s.attack(
+            f"PORTS = ({free}, {LINK_PORT}, 1, 0xFFFFFFFE)"
+            """
+from concurrent.futures import ThreadPoolExecutor
 sock = connected(DISPLAY)
 try:
     sock.send(HEADER)
 except OSError:
     pass
 print(end_of(sock))
-for port in PORTS:
+def tried(port):
     try:
         connected((2, port), 10)
-        print("connected", port)
+        return f"connected {port}"
     except OSError as error:
-        print(errno.errorcode[error.errno])
+        return errno.errorcode[error.errno]
+# Beside each other: some are not answered at all.
+with ThreadPoolExecutor(len(PORTS)) as pool:
+    print(*pool.map(tried, PORTS), sep="\\n")
 """
-            )
-            shown, *others = said.split("\n")
-            assert shown in {"end", "ECONNRESET"}
-            # vhost-device-vsock says nothing at all about a port without a door.
-            assert set(others) <= {"ECONNRESET", "ETIMEDOUT"}, "no other port answers"
-            asked = s.world.events("decision", sandbox=s.hostile, verdict="deny")
-            assert [e["service"] for e in asked] == ["vitrail.Display"]
-            assert asked[0]["rule"].endswith("hostile.toml:2:1")
-            refused = s.refusals("denied", service="vitrail.Display")
-            assert refused[0]["stream"] == asked[0]["stream"]
-        opened = s.world.events("stream.opened", sandbox=s.hostile)
-        assert {e["service"] for e in opened} == {"vitrail.Agent"}
+        )
+        shown, *others = said.split("\n")
+        assert shown in {"end", "ECONNRESET"}
+        # vhost-device-vsock says nothing at all about a port without a door.
+        assert len(others) == 4
+        assert set(others) <= {"ECONNRESET", "ETIMEDOUT"}, "no other port answers"
+        asked = s.world.events("decision", sandbox=s.hostile, verdict="deny")
+        assert [e["service"] for e in asked] == ["vitrail.Display"]
+        assert asked[0]["rule"].endswith("hidden.toml:2:1")
+        refused = s.refusals("denied", service="vitrail.Display")
+        assert refused[0]["stream"] == asked[0]["stream"]
+    opened = s.world.events("stream.opened", sandbox=s.hostile)
+    assert {e["service"] for e in opened} == {"vitrail.Agent"}
+    await s.world.stop(s.hostile)
 
 
 @pytest.mark.slow

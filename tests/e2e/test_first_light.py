@@ -68,9 +68,15 @@ async def test_a_window_of_a_micro_vm_typed_into_and_gone_with_its_program():
         assert (one.name, one.record, one.state) == (sandbox, "app", "running")
         assert [p.name for p in one.programs] == ["foot"]
 
+        # A second run in it is a second program.
+        second, items = await w.run(sandbox, "sh", "-c", "exit 3", window=False)
+        assert (second.started.sandbox, second.started.program) == (sandbox, 2)
+        assert "boot the guest" not in [i.progress.step for i in items]
+        await w.wait_event("program.exited", sandbox=sandbox, code=3)
+        assert len((await w.status()).sandboxes) == 1
+
         await w.comp.type_text(" exit 7\n")
-        exited = await w.wait_event("program.exited", sandbox=sandbox)
-        assert exited["code"] == 7
+        await w.wait_event("program.exited", sandbox=sandbox, code=7)
         ended = await w.wait_event("lease.end", sandbox=sandbox)
         spoken = await w.wait_event("stream.closed", service="vitrail.Agent")
         assert spoken["bytes_from_sandbox"] > 50, "the worker's count"
@@ -115,15 +121,21 @@ async def test_two_machines_each_with_a_way_of_its_own():
         assert held <= keepers | parsers, "only workers are connected to the compositor"
         assert len(parsers) == 2
 
-        # One ends, the other stays.
+        # One ends, the others stay.
+        third = await w.window("red", "third")
         await w.stop(red)
 
-        async def one_left():
+        async def others_left():
             # The compositor may not have read yet that the worker has gone.
-            shown = [n["name"] for n in windows(await w.comp.tree())]
-            return shown == [f"[{blue}] blue"]
+            shown = {n["name"] for n in windows(await w.comp.tree())}
+            return shown == {f"[{blue}] blue", f"[{third}] third"}
 
-        await eventually(one_left)
+        await eventually(others_left)
+        # Nothing is left of a broker that ends with machines running.
+        assert "control" in os.listdir(w.paths.runtime)
+        await w.shutdown()  # world() looks for remaining files and processes
+        assert len(w.events("lease.end")) == 3
+        assert await w.wait_event("broker.stop")
 
 
 def compositor_peers(comp):
@@ -147,56 +159,30 @@ def compositor_peers(comp):
 
 
 @pytest.mark.slow
-async def test_a_second_run_in_a_running_sandbox_is_a_second_program():
-    async with world() as w:
-        sandbox = await w.window("app", "first")
-        last, items = await w.run(sandbox, "foot", "-T", "second", "sleep", "1000")
-        assert last.started.sandbox == sandbox
-        assert last.started.program == 2
-        assert "boot the guest" not in [i.progress.step for i in items]
-        await wait_window(w.comp, title="second")
-        assert len((await w.status()).sandboxes) == 1
-
-
-@pytest.mark.slow
-async def test_output_and_code_of_a_program_without_a_window():
-    async with world() as w:
-        code, said = await w.output("app", "sh", "-c", "echo out; echo err >&2; exit 5")
-        assert code == 5
-        assert sorted(said.split()) == [b"err", b"out"]
-        assert (await w.status()).sandboxes == [], "gone before the answer"
-        sandbox = (await w.wait_event("program.exited", code=5))["sandbox"]
-        log = w.paths.logs(sandbox) / "program-1.log"
-        assert sorted(log.read_bytes().split()) == [b"err", b"out"]
-
-
-@pytest.mark.slow
 async def test_a_persistent_sandbox_keeps_its_name_and_runs_once():
+    """Another run is one more program of it: by its record's name, and by its own."""
     async with world({"work": record("persistent")}) as w:
         first, _ = await w.run("work", "sleep", "1000", window=False)
-        second, _ = await w.run("work", "sleep", "1000", window=False)
-        assert first.started.sandbox == second.started.sandbox == "work"
-        assert (first.started.program, second.started.program) == (1, 2)
+        last, items = await w.run("work", "foot", "-T", "second", "sleep", "1000")
+        assert first.started.sandbox == last.started.sandbox == "work"
+        assert (first.started.program, last.started.program) == (1, 2)
+        assert "boot the guest" not in [i.progress.step for i in items]
+        await wait_window(w.comp, title="second")
         assert [s.name for s in (await w.status()).sandboxes] == ["work"]
 
 
 @pytest.mark.slow
-async def test_a_guest_without_a_network_has_only_its_loopback():
+async def test_output_and_code_of_a_program_without_a_window():
+    """And a guest without a network has only its loopback."""
     async with world() as w:
-        code, said = await w.output("app", "sh", "-c", "ls /sys/class/net")
-        assert (code, said.split()) == (0, [b"lo"])
-
-
-@pytest.mark.slow
-async def test_nothing_is_left_of_a_broker_that_ends_with_machines_running():
-    async with world() as w:
-        await w.window("app", "one")
-        await w.window("app", "two")
-        before = os.listdir(w.paths.runtime)
-        assert "control" in before
-        await w.shutdown()  # world() looks for remaining files and processes
-        assert len(w.events("lease.end")) == 2
-        assert await w.wait_event("broker.stop")
+        script = "ls /sys/class/net; echo err >&2; exit 5"
+        code, said = await w.output("app", "sh", "-c", script)
+        assert code == 5
+        assert sorted(said.split()) == [b"err", b"lo"]
+        assert (await w.status()).sandboxes == [], "gone before the answer"
+        sandbox = (await w.wait_event("program.exited", code=5))["sandbox"]
+        log = w.paths.logs(sandbox) / "program-1.log"
+        assert sorted(log.read_bytes().split()) == [b"err", b"lo"]
 
 
 @pytest.mark.slow

@@ -66,8 +66,11 @@ print("zombies", zombies())
 
 @pytest.mark.slow
 async def test_a_machine_is_complete_and_switches_off():
-    async with booted() as (vm, broker):
+    """With a user network, which gives an address and a name server."""
+    async with booted(network=Network.USER) as (vm, broker):
         await broker.accept()
+        hop = await broker.wait_hop("network", ok=True)
+        assert hop.detail == ""
         await broker.run("sh", "-c", LOOK)
         await broker.receive(agent.AgentStarted)
         said, code = await broker.ended(1)
@@ -83,6 +86,13 @@ async def test_a_machine_is_complete_and_switches_off():
             "zombies 0",
         ]
         assert code == 0
+        script = "grep -c nameserver /etc/resolv.conf; cut -f2,3 /proc/net/route"
+        await broker.run("sh", "-c", script, program=2)
+        await broker.receive(agent.AgentStarted)
+        said, _code = await broker.ended(2)
+        lines = said.decode().splitlines()
+        assert int(lines[0]) >= 1
+        assert any(line.startswith("00000000") for line in lines[2:]), "default route"
         await broker.send(agent.AgentPowerOff())
         assert (await vm.wait()).kind is EndKind.GUEST
 
@@ -99,18 +109,3 @@ async def test_a_disposable_machine_without_broker_and_program_switches_off():
         # The program is left to end first, though the broker is away for longer.
         assert (await vm.wait()).kind is EndKind.GUEST
         assert trio.current_time() - began > 3
-
-
-@pytest.mark.slow
-async def test_a_user_network_gives_an_address_and_a_name_server():
-    async with booted(network=Network.USER) as (_vm, broker):
-        await broker.accept()
-        hop = await broker.wait_hop("network", ok=True)
-        assert hop.detail == ""
-        script = "grep -c nameserver /etc/resolv.conf; cut -f2,3 /proc/net/route"
-        await broker.run("sh", "-c", script)
-        await broker.receive(agent.AgentStarted)
-        said, _code = await broker.ended(1)
-        lines = said.decode().splitlines()
-        assert int(lines[0]) >= 1
-        assert any(line.startswith("00000000") for line in lines[2:]), "default route"

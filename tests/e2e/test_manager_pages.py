@@ -324,7 +324,7 @@ async def test_hostile_texts_are_text_on_each_page(tmp_path):
                 ("New…", "What is it for?"),
                 ("Set-up", "Warnings of the broker"),
             ):
-                seen = await person(env, ("press", page), ("sees", ready))
+                seen = await person(env, ("press", page), ("sees", ready), names=True)
                 if page not in {"Policy", "Images", "Backups", "New…"}:
                     assert any(SEEN in name for _, name in seen), (page, seen)
                 check(page, seen)

@@ -126,7 +126,8 @@ async def fill_and_empty(conn):
     block = bytes(range(256)) * 256
     sent = 0
     while True:
-        with trio.move_on_after(2) as patience:
+        # Longer at first: the guest may not have read yet.
+        with trio.move_on_after(1 if sent > 2 * 64 << 10 else 10) as patience:
             sent += await conn.send(block[sent % len(block) :])
         if patience.cancelled_caught:
             break

@@ -80,7 +80,9 @@ async def test_the_managers_buttons_suspend_and_resume(tmp_path):
             await w.comp.type_text(" ")
             await person(env, ("focused", "Resume app"), ("misses", "Suspend app"))
             assert await state_of(w, "app") == "suspended"
-            seen = await person(env, ("sees", "suspended"), ("press", "Sandboxes"))
+            seen = await person(
+                env, ("sees", "suspended"), ("press", "Sandboxes"), names=True
+            )
             assert ["push button", "Suspend app"] not in seen
             await person(env, ("sees", "suspended"), ("sees", "Stop app"))
             bus = {"DBUS_SESSION_BUS_ADDRESS": env["DBUS_SESSION_BUS_ADDRESS"]}

@@ -6,6 +6,7 @@ import os
 import secrets
 import signal
 import socket
+from functools import partial
 
 import pytest
 import trio
@@ -16,10 +17,13 @@ from broker.net.link_service.key_store import LinkStore
 from tests.kit.eventually import NeverError, eventually
 from tests.kit.link.host import link_host
 from tests.kit.link.two_brokers import pair, two
+from tests.kit.shared import Shared
 from tests.kit.wayland.compositor import steady, windows
 from tests.kit.world import descriptors, record
 
-PERSISTENT = {"work": record("persistent")}
+RECORDS = {"work": record("persistent"), "app": record()}
+between_two = Shared(partial(two, RECORDS))
+"""Two brokers and a machine: each test ends with a link that is up."""
 
 
 async def no_window(t):
@@ -29,60 +33,72 @@ async def no_window(t):
     assert await eventually(gone)
 
 
-@pytest.mark.slow
-async def test_a_viewer_that_is_killed_comes_back_to_its_machines():
-    async with two(PERSISTENT) as t:
-        assert await t.viewer.window("work", "before") == "work"
-        (lease,) = (await t.host.status()).leases
-        machine = await t.host.pid_of("QEMU")
-        await t.viewer.kill()
-        await no_window(t)
-        await t.host.wait_event("link.down")
+async def one_more(side, kind, before):
+    """Wait for the event after those that were there; returns it."""
 
-        async def cut():
-            return not (await t.host.status()).streams
+    async def came():
+        return side.events(kind)[before:]
 
-        assert await eventually(cut), "the host cut what belonged to the old epoch"
+    (event,) = await eventually(came)
+    return event
 
-        await t.viewer.start()
-        await t.up()
 
-        async def known():
-            found = (await t.viewer.status()).sandboxes
-            return found and found[0].state == "running"
+async def known(t):
+    """Wait until the machine's agent has said hello to the viewer (again)."""
 
-        assert await eventually(known, deadline=100), "its agent says hello again"
-        assert (await t.viewer.status()).leases[0].id == lease.id
-        assert await t.host.pid_of("QEMU") == machine, "the machine lived on"
-        assert await t.viewer.window("work", "after") == "work"
-        assert len(t.host.events("link.up")) == 2
+    async def look():
+        found = (await t.viewer.status()).sandboxes
+        return found and found[0].state == "running"
+
+    await eventually(look, deadline=100)
 
 
 @pytest.mark.slow
-async def test_a_host_that_is_killed_comes_back_with_its_machines():
-    async with two(PERSISTENT) as t:
-        await t.viewer.window("work", "before")
-        (old,) = (await t.host.status()).leases
-        machine = await t.host.pid_of("QEMU")
-        await t.host.kill()
-        await no_window(t)
-        down = await t.viewer.wait_event("link.down")
-        assert "without Bye" in down["reason"] or "failed" in down["reason"]
-        viewer = await t.viewer.status()
-        assert (viewer.sandboxes, viewer.leases, viewer.streams) == ([], [], [])
+@between_two.test
+async def test_a_viewer_that_is_killed_comes_back_to_its_machines(t):
+    assert await t.viewer.window("work", "before") == "work"
+    (lease,) = (await t.host.status()).leases
+    machine = await t.host.pid_of("QEMU")
+    downs, ups = (len(t.host.events(f"link.{now}")) for now in ("down", "up"))
+    await t.viewer.kill()
+    await no_window(t)
+    await one_more(t.host, "link.down", downs)
 
-        await t.host.start()
-        await t.up()
-        assert await t.host.pid_of("QEMU") == machine
+    async def cut():
+        return not (await t.host.status()).streams
 
-        async def known():
-            found = (await t.viewer.status()).sandboxes
-            return found and found[0].state == "running"
+    assert await eventually(cut), "the host cut what belonged to the old epoch"
 
-        assert await eventually(known, deadline=100)
-        (new,) = (await t.viewer.status()).leases
-        assert new.id != old.id, "a lease is its broker's; the machine got another"
-        await t.viewer.window("work", "after")
+    await t.viewer.start()
+    await t.up()
+    await known(t)
+    assert (await t.viewer.status()).leases[0].id == lease.id
+    assert await t.host.pid_of("QEMU") == machine, "the machine lived on"
+    assert await t.viewer.window("work", "after") == "work"
+    assert len(t.host.events("link.up")) == ups + 1
+
+
+@pytest.mark.slow
+@between_two.test
+async def test_a_host_that_is_killed_comes_back_with_its_machines(t):
+    await t.viewer.window("work", "before")
+    (old,) = (await t.host.status()).leases
+    machine = await t.host.pid_of("QEMU")
+    downs = len(t.viewer.events("link.down"))
+    await t.host.kill()
+    await no_window(t)
+    down = await one_more(t.viewer, "link.down", downs)
+    assert "without Bye" in down["reason"] or "failed" in down["reason"]
+    viewer = await t.viewer.status()
+    assert (viewer.sandboxes, viewer.leases, viewer.streams) == ([], [], [])
+
+    await t.host.start()
+    await t.up()
+    assert await t.host.pid_of("QEMU") == machine
+    await known(t)
+    (new,) = (await t.viewer.status()).leases
+    assert new.id != old.id, "a lease is its broker's; the machine got another"
+    await t.viewer.window("work", "after")
 
 
 async def test_an_orderly_end_is_a_goodbye_and_the_link_comes_back():
@@ -212,15 +228,15 @@ async def test_reconnecting_leaves_nothing():
 
 
 @pytest.mark.slow
-async def test_a_hosts_pump_that_is_killed_leaves_no_program_waiting():
+@between_two.test
+async def test_a_hosts_pump_that_is_killed_leaves_no_program_waiting(t):
     """Its streams had bytes under way; no program inside hears of their ends."""
-    async with two({"app": record()}) as t:
-        flood = "while :; do echo $RANDOM; done"
-        last, _ = await t.viewer.run("app", "foot", "-T", "flood", "sh", "-c", flood)
-        sandbox = last.started.sandbox
-        os.kill(await t.host.pid_of("pump"), signal.SIGKILL)
-        await no_window(t)
-        # The program ends, and with it its disposable machine.
-        await t.viewer.wait_event("program.exited", deadline=60, sandbox=sandbox)
-        await t.host.wait_event("lease.end", deadline=60, sandbox=sandbox)
-        assert await t.viewer.window("app", "after")
+    flood = "while :; do echo $RANDOM; done"
+    last, _ = await t.viewer.run("app", "foot", "-T", "flood", "sh", "-c", flood)
+    sandbox = last.started.sandbox
+    os.kill(await t.host.pid_of("pump"), signal.SIGKILL)
+    await no_window(t)
+    # The program ends, and with it its disposable machine.
+    await t.viewer.wait_event("program.exited", deadline=60, sandbox=sandbox)
+    await t.host.wait_event("lease.end", deadline=60, sandbox=sandbox)
+    assert await t.viewer.window("app", "after")

@@ -19,7 +19,7 @@ from broker.core.errors import PeerError, RefusedError, SetupError, UpstreamErro
 from broker.host.devices import devices_client as device_client
 from broker.ipc.devices import messages, socket_path
 from broker.root import monitor, receiver, usbip
-from broker.root.devices_service import Service
+from broker.root.devices_service import Service, _Client
 from broker.root.listener import listen
 from broker.root.records import load_records
 from broker.root.usbip import VhciValues
@@ -155,6 +155,18 @@ async def test_device_is_listed_handed_over_and_taken_back(monkeypatch):
         (item,) = (await client.devices()).devices
         assert (item.state, item.lease) == ("plugged", "")
         assert client.ended_ones == []
+
+
+async def test_a_broker_that_has_gone_is_told_of_no_change(monkeypatch):
+    """That it has gone is noticed a moment later; the service may end just then."""
+    async with service(monkeypatch) as place:
+        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with here, here.dup() as channel:
+            there.close()
+            client = _Client(here, channel)
+            client.stale.set()
+            with trio.fail_after(60):
+                await place.service._push(client)
 
 
 async def test_records_refuse_other_sandboxes(monkeypatch):

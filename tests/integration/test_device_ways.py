@@ -11,7 +11,7 @@ import os
 import shutil
 import socket
 import stat
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -30,11 +30,13 @@ from tests.integration.test_device_service import service
 from tests.integration.test_usb_qemu import machine
 from tests.kit.eventually import eventually
 from tests.kit.listening import takes_connections
+from tests.kit.shared import Shared
 from tests.kit.vm.monitors.installed import widen_jail
 from tests.kit.wayland.compositor import short_directory
 
 LEASE = Lease(LeaseId("0123456789abcdef"), SandboxName("work"), SandboxName("work"), 1)
 _URI = "qemu:///session"
+_OF_LIBVIRT = ("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME")
 _DOMAIN = """\
 <domain type='qemu'><name>vt</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>
 <os><type arch='x86_64' machine='q35'>hvm</type></os>
@@ -47,22 +49,21 @@ _KEYBOARD = """\
 
 
 @asynccontextmanager
-async def domain(monkeypatch):
+async def domain():
     """Our libvirt with a running domain; gives a function that runs virsh."""
     if shutil.which("libvirtd") is None or shutil.which("virsh") is None:
         pytest.skip("libvirt is not installed (libvirt-daemon-driver-qemu)")
     with short_directory() as place:
-        for name in ("RUNTIME_DIR", "CONFIG_HOME", "CACHE_HOME", "DATA_HOME"):
-            monkeypatch.setenv(f"XDG_{name}", str(place))
+        env = {**os.environ, **dict.fromkeys(_OF_LIBVIRT, str(place))}
         (place / "domain.xml").write_text(_DOMAIN)
         (place / "keyboard.xml").write_text(_KEYBOARD)
         log = os.open(place / "libvirtd.log", os.O_WRONLY | os.O_CREAT)
-        daemon = spawn(["libvirtd"], env=dict(os.environ), stdout=log, stderr=log)
+        daemon = spawn(["libvirtd"], env=env, stdout=log, stderr=log)
         os.close(log)
 
         async def virsh(*words):
             argv = ["virsh", "--quiet", "--connect", _URI, *words]
-            return (await run_tool(argv, env=dict(os.environ))).decode()
+            return (await run_tool(argv, env=env)).decode()
 
         try:
             libvirt = place / "libvirt/libvirt-sock"
@@ -77,10 +78,22 @@ async def domain(monkeypatch):
             await daemon.kill_and_wait()
 
 
-async def test_libvirt_that_has_no_such_device_is_reported_and_nothing_stays(
-    monkeypatch,
-):
-    async with domain(monkeypatch) as (virsh, _):
+shared_domain = Shared(domain)
+
+
+@contextmanager
+def its_user(place):
+    """Have our programs, which the stage does not start, find the libvirt in ``place``."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in _OF_LIBVIRT:
+            patch.setenv(name, str(place))
+        yield
+
+
+@shared_domain.test
+async def test_libvirt_that_has_no_such_device_is_reported_and_nothing_stays(running):
+    virsh, place = running
+    with its_user(place):
         device = LibvirtDevice(_URI, "vt", "dev-1")
         with pytest.raises(UpstreamError, match=r"usb|USB") as caught:
             await device.attach(1, 99)
@@ -88,8 +101,10 @@ async def test_libvirt_that_has_no_such_device_is_reported_and_nothing_stays(
         assert "hostdev" not in await virsh("dumpxml", "vt")
 
 
-async def test_libvirt_pulls_a_device_out_by_our_alias(monkeypatch):
-    async with domain(monkeypatch) as (virsh, place):
+@shared_domain.test
+async def test_libvirt_pulls_a_device_out_by_our_alias(running):
+    virsh, place = running
+    with its_user(place):
         device = LibvirtDevice(_URI, "vt", "dev-1")
         assert not await device.present()
         await virsh("attach-device", "vt", str(place / "keyboard.xml"), "--live")
@@ -99,8 +114,10 @@ async def test_libvirt_pulls_a_device_out_by_our_alias(monkeypatch):
         await device.detach()
 
 
-async def test_domain_that_does_not_run_has_nothing(monkeypatch):
-    async with domain(monkeypatch):
+@shared_domain.test
+async def test_domain_that_does_not_run_has_nothing(running):
+    _virsh, place = running
+    with its_user(place):
         assert not await LibvirtDevice(_URI, "other", "dev-1").present()
 
 

@@ -16,6 +16,7 @@ import pytest
 import trio
 
 from broker.core import limits
+from broker.core.framing import encode_frame
 from broker.helpers.process.spawn import has_ended, spawn
 from broker.ipc import agent
 from tests.kit.changing_machine import NEEDS
@@ -246,9 +247,9 @@ async def test_grandchild_that_keeps_the_output_does_not_hold_back_the_end(tmp_p
         os.kill(int(said), signal.SIGKILL)  # it lived on
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
+BAD = [
+    encode_frame(body, limits.AGENT_FRAME_BYTES)
+    for body in (
         b"{}",
         b"[]",
         b"\xff",
@@ -261,26 +262,28 @@ async def test_grandchild_that_keeps_the_output_does_not_hold_back_the_end(tmp_p
         b'{"type":"run","program":1,"argv":["a"],"more":1}',
         b'{"type":"signal","program":1}',
         b"[" * 60000,
-    ],
-)
-async def test_bad_message_ends_the_connection_only(tmp_path, body):
-    async with guest(tmp_path) as (broker, child):
-        await broker.accept()
-        await broker.send_raw(body)
-        while await broker.next() is not None:
-            pass
-        await broker.accept()
-        assert not has_ended(child.pidfd)
+    )
+]
+BAD.append((limits.AGENT_FRAME_BYTES + 1).to_bytes(4, "little"))
 
 
-async def test_frame_too_long_ends_the_connection(tmp_path):
-    async with guest(tmp_path) as (broker, _child):
-        await broker.accept()
-        size = limits.AGENT_FRAME_BYTES + 1
-        await broker._stream.send_all(size.to_bytes(4, "little"))
-        while await broker.next() is not None:
-            pass
-        await broker.accept()
+async def test_bad_message_ends_the_connection_only(tmp_path):
+    """Each at an agent of its own, at the same time: it connects again after a second."""
+
+    async def told(number, frame):
+        place = tmp_path / str(number)
+        place.mkdir()
+        async with guest(place) as (broker, child):
+            await broker.accept()
+            await broker._stream.send_all(frame)
+            while await broker.next() is not None:
+                pass
+            await broker.accept()
+            assert not has_ended(child.pidfd), frame
+
+    async with trio.open_nursery() as nursery:
+        for number, frame in enumerate(BAD):
+            nursery.start_soon(told, number, frame)
 
 
 async def test_longest_frame_is_taken(tmp_path):

@@ -49,7 +49,7 @@ async def test_half_close_waits_for_a_late_answer(relay: Relay, side, nursery):
 
     async def serve() -> None:
         assert await read_all(answering) == b"question"
-        await trio.sleep(1.5)  # longer than socat's -t
+        await trio.sleep(0.6)  # longer than socat's -t
         await answering.send_all(answer)
         await answering.send_eof()
 
@@ -249,7 +249,7 @@ async def test_nothing_leaks(relay: Relay, handle, nursery):
         await line.end()
 
     async def cut(line) -> None:
-        await fill(line.client)
+        await fill(line.client, 0.05)  # bytes under way, all that fit or not
         line.scope.cancel()
         await line.ended.wait()
 

@@ -46,6 +46,15 @@ def names():
         except gi.repository.GLib.Error:
             pass  # it has gone meanwhile
     return made
+def sees(word):
+    # Each question to the program is a message: names alone, and no more than needed.
+    for node in nodes():
+        try:
+            if word in (node.get_name() or "") and showing(node):
+                return True
+        except gi.repository.GLib.Error:
+            pass  # it has gone meanwhile
+    return False
 ROLES = ("push button", "toggle button", "check box")
 def press(name):
     # A dialog has its buttons twice, for two widths; the hidden one does nothing.
@@ -89,8 +98,7 @@ for step, word in json.loads(sys.argv[1]):
             return enter(*word.split("=", 1))
         if step == "focused":
             return focused(word)
-        found = any(word in name for _, name in names())
-        return found if step == "sees" else not found
+        return sees(word) if step == "sees" else not sees(word)
     while not done():
         if time.monotonic() > until:
             d = Atspi.get_desktop(0)
@@ -98,7 +106,7 @@ for step, word in json.loads(sys.argv[1]):
             print(json.dumps({"failed": [step, word], "programs": programs, "names": names()}))
             sys.exit(0)
         time.sleep(0.2)
-print(json.dumps({"failed": None, "names": names()}))
+print(json.dumps({"failed": None, "names": names() if "names" in sys.argv[3:] else []}))
 """
 """GTK 4.8 sets the state *showing* for windows alone.  Steps: ``sees TEXT`` and
 ``misses TEXT`` in any shown name, ``press NAME``, ``enter NAME=TEXT`` into an
@@ -121,13 +129,14 @@ async def manager(env, log, *words):
             await child.stop()
 
 
-async def person(env, *steps, patience=60.0):
-    """Do these steps; returns role and name of all that is shown then.
+async def person(env, *steps, patience=60.0, names=False):
+    """Do these steps; with ``names``, returns role and name of all that is shown then.
 
     ``patience``: the seconds after which a step has failed.  Raises AssertionError with
     what is shown then.
     """
     words = ["/usr/bin/python3", "-c", PERSON, json.dumps(steps), str(patience)]
+    words += ["names"] if names else []
     said = json.loads(
         await run_tool(words, env=env, deadline=patience * len(steps) + 60)
     )

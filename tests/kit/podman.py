@@ -51,7 +51,7 @@ async def podman_settings(**engine):
             words = ("unshare", "--user", "--map-auto", "--map-root-user", "rm", "-rf")
             until = time.monotonic() + 60
             while True:
-                _end_those_of(base)
+                end_those_of(base)
                 # Tens of thousands of files, on a disk that other tests use, too.
                 done = subprocess.run(
                     [*words, base / "store", base / "run"],
@@ -65,10 +65,10 @@ async def podman_settings(**engine):
                 assert time.monotonic() < until, done.stderr
                 time.sleep(0.2)
             stop_waiting(everything)
-            _end_those_of(base)
+            end_those_of(base)
 
 
-def _end_those_of(base: Path) -> None:
+def end_those_of(base: Path) -> None:
     """End what Podman left for its next command in runtime directories of worlds.
 
     It keeps their user namespace, and 'podman system migrate' ends only that of the

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -17,7 +18,10 @@ from broker.core.paths import find_paths
 from broker.helpers.process.spawn import DEVNULL, spawn
 from tests.kit.eventually import eventually
 from tests.kit.listening import takes_connections
+from tests.kit.podman import end_those_of
+from tests.kit.podman_store import CONF, STORAGE, stop_waiting
 from tests.kit.podman_store import run as podman
+from tests.kit.wayland.compositor import short_directory
 
 IMAGE = "localhost/vitrail-box:12"
 PACKAGES = (
@@ -51,20 +55,71 @@ async def box_programs(w):
     bus = spawn(["dbus-daemon", *words], stdout=DEVNULL, stderr=DEVNULL)
     try:
         await eventually(lambda: takes_connections(w.base / "bus"))
-        podman(
-            w.environ,
-            *("import", "-c", "LABEL=com.github.containers.toolbox=true"),
-            *("-c", "CMD /bin/bash", str(_tarball()), IMAGE),
-            seconds=600,
-        )
+        with Path(w.environ["CONTAINERS_STORAGE_CONF"]).open("a") as storage:
+            storage.write(
+                f'[storage.options]\nadditionalimagestores = ["{_store()}"]\n'
+            )
         yield
     finally:
         bus.kill()
         await bus.wait()
 
 
+def _store() -> Path:
+    """A store of Podman's that has the image for boxes; made once and kept.
+
+    Podman only reads it.  To unpack the image into the store of each test, to give its
+    files to the box's user, and to remove both takes half a minute of a processor.
+    """
+    made = find_paths().cache / "test-box-12.store"
+    made.parent.mkdir(parents=True, exist_ok=True)
+    with made.with_suffix(".lock").open("a") as lock, short_directory() as runtime:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if made.exists():
+            return made
+        base = made.with_suffix(".fresh")
+        env = _settings(base, runtime)
+        try:
+            if (base / "store").exists():  # of a process that was killed
+                clear = 'umount --lazy "$1/overlay"; rm -rf "$1"'
+                words = ("unshare", "sh", "-c", clear, "sh", str(base / "store"))
+                podman(env, *words, seconds=600)
+            podman(
+                env,
+                *("import", "-c", "LABEL=com.github.containers.toolbox=true"),
+                *("-c", "CMD /bin/bash", str(_tarball()), IMAGE),
+                seconds=600,
+            )
+            # Both programs create boxes so: it makes the layer with the user's files.
+            mapped = ("create", "--userns=keep-id", "--network=none")
+            podman(env, *mapped, IMAGE, "true", seconds=600)
+            podman(env, "rm", "-af", "-t", "0")
+        finally:
+            stop_waiting(env)
+            end_those_of(base)
+        (base / "store").replace(made)
+        shutil.rmtree(base)
+    return made
+
+
+def _settings(base: Path, runtime: Path) -> dict[str, str]:
+    """An environment in which Podman has its store in ``base``."""
+    base.mkdir(exist_ok=True)
+    conf, storage = base / "containers.conf", base / "storage.conf"
+    conf.write_text(CONF.format(runtime="runc" if shutil.which("runc") else "crun"))
+    storage.write_text(
+        STORAGE.format(base=base) + f'rootless_storage_path = "{base}/store"\n'
+    )
+    return {
+        **os.environ,
+        "CONTAINERS_CONF": str(conf),
+        "CONTAINERS_STORAGE_CONF": str(storage),
+        "XDG_RUNTIME_DIR": str(runtime),
+    }
+
+
 def _tarball() -> Path:
-    """Debian's packages for a box; made once and kept."""
+    """Debian's packages for a box; made once and kept, under the lock of its store."""
     made = find_paths().cache / "test-box-12.tar"
     if not made.exists():
         made.parent.mkdir(parents=True, exist_ok=True)
@@ -80,4 +135,4 @@ def _tarball() -> Path:
 
 
 if __name__ == "__main__":
-    _tarball()
+    _store()

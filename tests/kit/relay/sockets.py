@@ -131,14 +131,14 @@ def pattern(size: int) -> bytes:
     return (bytes(range(251)) * (size // 251 + 1))[:size]
 
 
-async def fill(sending: trio.SocketStream) -> int:
-    """Send the pattern until nothing more goes in; returns how much did."""
+async def fill(sending: trio.SocketStream, patience: float = 0.3) -> int:
+    """Send the pattern until nothing more goes in for so long; returns how much did."""
     block = pattern(251 * 260)
     sent = 0
     while True:
-        with trio.move_on_after(0.3) as patience:
+        with trio.move_on_after(patience) as waited:
             await trio.lowlevel.wait_writable(sending.socket)
-        if patience.cancelled_caught:
+        if waited.cancelled_caught:
             return sent
         sent += await sending.socket.send(block[sent % 251 :])
 

@@ -221,7 +221,8 @@ def strangers(
     found = [f for f in found if min(f.w, f.h) > 64]
     was = np.asarray(empty.convert("RGB"))
     now = np.asarray(image.convert("RGB"))
-    changed = (was != now).any(axis=2)
+    red, green, blue = (was[..., n] != now[..., n] for n in range(3))
+    changed = red | green | blue
     changed[:panel, :] = False
     for x, y in spots:
         changed[max(0, y - 64) : y + 64, max(0, x - 64) : x + 64] = False

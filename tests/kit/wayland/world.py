@@ -157,10 +157,11 @@ async def started(comp, inner, *, panel: int = 0, rules=None):
             await trio.to_thread.run_sync(Pointer, comp.display, screen) as mouse,
             await trio.to_thread.run_sync(Keyboard, comp.display) as keys,
         ):
-            # A nested compositor draws a pointer until one comes by.
-            for at in ((640, 400), _REST, _CORNER):
+            # A nested compositor draws a pointer until one comes by, and draws late.
+            for at in ((640, 400), _REST):
                 await trio.to_thread.run_sync(mouse.move, *at)
-                await steady(comp)
+                await unchanged(comp, 0.5 if inner is not None else 0.1)
+            await trio.to_thread.run_sync(mouse.move, *_CORNER)
             yield FilteredDesktop(it, mouse, keys, await steady(comp), panel=panel)
 
 
