@@ -13,14 +13,15 @@ from __future__ import annotations
 import ast
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import click
 
-from broker.cli.overview import FIRST
-from broker.cli.texts import help_texts
-from broker.cli.verbs import app
+from broker.cli.verbs import GROUPS, VERBS, app
+from broker.cli.wording.help_texts import help_texts
+from broker.cli.wording.known_words import CLICKS_WORDS, SHARED_WORDS
 from broker.core.language.catalogue import FOLDER
 from broker.core.language.po_file import PoEntry, parse
 
@@ -35,26 +36,26 @@ DOMAINS = {
         "broker/cli/sandboxes/presets.py",
         "broker/cli/sandboxes/settings.py",
     ),
-    "verbs": (
-        "broker/cli/overview.py",
-        "broker/cli/sandboxes/listing.py",
-        "broker/cli/menu/reported_start.py",
-        "broker/cli/tray/menu_rows.py",
-    ),
+    "verbs": ("broker/cli/**/*.py",),
 }
-"""The sources of each domain; ``verbs`` has the help of the first verbs, too"""
+"""The sources of each domain; ``verbs`` has those outside of the manager, and the help of
+each verb."""
 FUNCTIONS = {
     "tr": (0,),
     "trn": (0, 1),
     "mark": (0,),
-    # Tables that a page shows.
+    "_counted": (0, 1),
+}
+"""By the name of a function: its arguments with a message, or with its two forms."""
+TABLES = {
+    # Tables of brokerctl that a page of the manager shows.
     "Preset": (0,),
     "PresetRunner": (0,),
     "Setting": (1,),
     "_choice": (1,),
     "_switch": (1,),
 }
-"""By the name of a function: its arguments with a message, or with its two forms."""
+"""The same; these messages are the manager's alone."""
 HEADER = (
     "Project-Id-Version: vitrail\n"
     "Language: {language}\n"
@@ -63,37 +64,77 @@ HEADER = (
     "Content-Transfer-Encoding: 8bit\n"
     "Plural-Forms: {plurals}\n"
 )
+_PLACES = 4
+"""Of a message in a comment; the help of an option may stand in forty verbs."""
 _TWO = "nplurals=2; plural=(n != 1);"
 
 Message = tuple[str, str]
 """A message and its plural; empty: it has none."""
 
 
+@cache
 def messages(domain: str) -> dict[Message, list[str]]:
     """Return the messages of a domain in the order of the sources, each with its files."""
     found: dict[Message, list[str]] = {}
-    for pattern in DOMAINS[domain]:
-        for path in sorted(ROOT.glob(pattern)):
-            name = str(path.relative_to(ROOT))
-            for message in _calls(ast.parse(path.read_text(encoding="utf-8"))):
-                files = found.setdefault(message, [])
-                if name not in files:
-                    files.append(name)
-    for verb in FIRST if domain == "verbs" else ():
-        command = app.get_command(click.Context(app), verb)
-        assert command is not None
-        for text in help_texts(command):
-            files = found.setdefault((text, ""), [])
-            if f"brokerctl {verb}" not in files:
-                files.append(f"brokerctl {verb}")
+    for path in _sources(domain):
+        name = str(path.relative_to(ROOT))
+        shared = domain == "manager" and "manager" not in path.parts
+        functions = TABLES if shared else FUNCTIONS
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for message in _calls(tree, functions):
+            files = found.setdefault(message, [])
+            if name not in files:
+                files.append(name)
+    for text, place in _help() if domain == "verbs" else ():
+        files = found.setdefault((text, ""), [])
+        if place not in files:
+            files.append(place)
     return found
 
 
-def _calls(tree: ast.AST) -> Iterator[Message]:
+def _sources(domain: str) -> list[Path]:
+    found = {path for pattern in DOMAINS[domain] for path in ROOT.glob(pattern)}
+    if domain == "verbs":
+        found -= {*ROOT.glob("broker/cli/manager/**/*.py")}
+    return sorted(found)
+
+
+def _help() -> Iterator[tuple[str, str]]:
+    """Yield the texts of brokerctl's help, and where a user reads each."""
+    for group, verbs in GROUPS.items():
+        yield group, "brokerctl help all"
+        for _, words in verbs.values():
+            yield words, "brokerctl help all"
+    for words in (*CLICKS_WORDS, *SHARED_WORDS):
+        yield words, "broker/cli/wording/known_words.py"
+    for verb in (*VERBS, "help"):
+        yield from _help_of(app, click.Context(app, info_name="brokerctl"), verb)
+
+
+def _help_of(
+    group: click.Group, context: click.Context, verb: str
+) -> Iterator[tuple[str, str]]:
+    command = group.get_command(context, verb)
+    assert command is not None
+    inner = click.Context(command, info_name=verb, parent=context)
+    for text in help_texts(command):
+        yield text, " ".join(inner.command_path.split()[:2])
+    if isinstance(command, click.Group):
+        for name in command.list_commands(inner):
+            yield from _help_of(command, inner, name)
+
+
+def _calls(
+    tree: ast.AST, functions: Mapping[str, tuple[int, ...]]
+) -> Iterator[Message]:
     for node in ast.walk(tree):
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+        if not isinstance(node, ast.Call):
             continue
-        places = FUNCTIONS.get(node.func.id, ())
+        if isinstance(node.func, ast.Attribute) and node.func.attr == "count":
+            yield from _counted(node)
+        if not isinstance(node.func, ast.Name):
+            continue
+        places = functions.get(node.func.id, ())
         values = [node.args[n] for n in places if n < len(node.args)]
         texts = [
             one.value
@@ -102,6 +143,13 @@ def _calls(tree: ast.AST) -> Iterator[Message]:
         ]
         if texts and len(texts) == len(places) and texts[0]:
             yield texts[0], texts[1] if len(texts) == 2 else ""
+
+
+def _counted(call: ast.Call) -> Iterator[Message]:
+    """Yield the two forms of ``render.count(number, noun, plural)``."""
+    nouns = [one.value for one in call.args[1:] if isinstance(one, ast.Constant)]
+    if nouns and ast.unparse(call.func) == "render.count":
+        yield f"{{number}} {nouns[0]}", f"{{number}} {[*nouns, f'{nouns[0]}s'][1]}"
 
 
 def text_of(domain: str, old: str) -> str:
@@ -120,7 +168,8 @@ def text_of(domain: str, old: str) -> str:
 
 
 def _entry(entry: PoEntry, files: list[str]) -> str:
-    lines = [f"#: {', '.join(files)}"] if files else []
+    places = ", ".join([*files[:_PLACES], *(["…"] if files[_PLACES:] else [])])
+    lines = [f"#: {places}"] if files else []
     lines += _field("msgid", entry.message)
     if entry.plural:
         lines += _field("msgid_plural", entry.plural)

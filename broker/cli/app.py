@@ -11,6 +11,7 @@ import os
 import sys
 
 from broker.cli.interrupts import INTERRUPTED, is_interrupt, received
+from broker.cli.texts import tr
 from broker.helpers.process.core_files import forbid_core_files
 
 _QUIET = {"-q", "--quiet"}
@@ -37,7 +38,7 @@ def main() -> None:
         if code == INTERRUPTED:
             from broker.cli import render
 
-            render.note("brokerctl: interrupted")
+            render.note(tr("brokerctl: interrupted"))
             code = interrupts.exit_code
     if code:
         sys.exit(code)

@@ -51,12 +51,12 @@ def first_verbs() -> str:
 def overview(groups: Mapping[str, Mapping[str, tuple[str, str]]], width: int) -> str:
     """Return the text, no line longer than ``width`` columns."""
     longest = max(len(verb) for verbs in groups.values() for verb in verbs)
-    lines = [_HEAD]
+    lines = [tr(_HEAD)]
     for group, verbs in groups.items():
-        lines.append(f"{group}:")
+        lines.append(f"{tr(group)}:")
         for verb, (_, words) in verbs.items():
-            first, *rest = textwrap.wrap(words, max(20, width - longest - 4))
+            first, *rest = textwrap.wrap(tr(words), max(20, width - longest - 4))
             lines.append(f"  {verb:<{longest}}  {first}")
             lines += [f"{'':<{longest + 4}}{line}" for line in rest]
         lines.append("")
-    return "\n".join(lines).rstrip("\n") + "\n" + _FOOT
+    return "\n".join(lines).rstrip("\n") + "\n" + tr(_FOOT)

@@ -10,7 +10,9 @@ import rich_click as click
 from broker.cli import render
 from broker.cli.audit.events import shown_target
 from broker.cli.run.connect import ask
+from broker.cli.texts import tr
 from broker.core.escape import printable
+from broker.helpers.prompt.phrases import request_of
 from broker.ipc.control.api import Nothing, PendingQuestion
 from broker.ipc.control.methods import PENDING
 
@@ -28,20 +30,32 @@ def command(*, as_json: bool) -> None:
     for question in [] if as_json else found.questions:
         sys.stdout.write("".join(f"{line}\n" for line in lines(question)))
     if not found.questions:
-        render.note("no question is pending")
+        render.note(tr("no question is pending"))
 
 
 def lines(question: PendingQuestion) -> list[str]:
     """Return a question as lines of text; a sandbox's text is escaped again."""
-    shown = ", on the screen" if question.shown else ""
-    out = [
-        (
-            f"{question.id}: {question.sandbox} ({printable(question.label)}) wants "
-            f"{question.words} [{question.left:.0f} s left{shown}]"
+    values = {
+        "question": question.id,
+        "sandbox": question.sandbox,
+        "label": printable(question.label),
+        "request": request_of(question.words),
+        "seconds": f"{question.left:.0f}",
+    }
+    if question.shown:
+        head = tr(
+            "{question}: {sandbox} ({label}) wants {request} [{seconds} s left, on the "
+            "screen]",
+            **values,
         )
-    ]
+    else:
+        head = tr(
+            "{question}: {sandbox} ({label}) wants {request} [{seconds} s left]",
+            **values,
+        )
+    out = [head]
     if question.argument:
-        out.append(f"   argument: {question.argument}")
+        out.append("   " + tr("argument: {argument}", argument=question.argument))
     out += [f"   {detail}" for detail in question.details]
     targets = [
         f"[{shown_target(one)}]"
@@ -49,9 +63,10 @@ def lines(question: PendingQuestion) -> list[str]:
         else shown_target(one)
         for one in question.targets
     ]
-    out.append(f"   targets: {', '.join(targets)}")
+    out.append("   " + tr("targets: {targets}", targets=", ".join(targets)))
     if len(question.keeps) > 1:
         what = f" ({question.remembers})" if question.remembers else ""
-        out.append(f"   durations: {', '.join(question.keeps)}{what}")
-    out.append(f"   asked by {question.rule}")
+        keeps = ", ".join(question.keeps)
+        out.append("   " + tr("durations: {keeps}", keeps=keeps) + what)
+    out.append("   " + tr("asked by {rule}", rule=question.rule))
     return [printable(line, 1000) for line in out]

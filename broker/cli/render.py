@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from broker.cli.texts import tr, trn
+from broker.cli.wording.known_words import known_words
 from broker.core.errors import VitrailError
 from broker.core.escape import displayed
 
@@ -32,11 +34,11 @@ def error(problem: VitrailError) -> None:
 
     console = Console(stderr=True, highlight=False)
     # Not wrapped: the user's terminal does that, and a log is better searched.
-    head = Text("error: ", style="bold red") + Text(displayed(str(problem)))
-    console.print(head, soft_wrap=True)
+    told = displayed(known_words(str(problem)))
+    console.print(Text(tr("error: "), style="bold red") + Text(told), soft_wrap=True)
     if problem.hint:
-        hint = Text("  hint: ", style="bold") + Text(displayed(problem.hint))
-        console.print(hint, soft_wrap=True)
+        told = displayed(known_words(problem.hint))
+        console.print(Text(tr("  hint: "), style="bold") + Text(told), soft_wrap=True)
 
 
 def note(text: str) -> None:
@@ -144,7 +146,7 @@ def size(number: int) -> str:
 
 def count(number: int, noun: str, plural: str = "") -> str:
     """A number of things: ``1 rule``, ``2 rules``; ``plural`` if it is not with s."""
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+    return trn(f"{{number}} {noun}", f"{{number}} {plural or noun + 's'}", number)
 
 
 def seconds(value: float) -> str:

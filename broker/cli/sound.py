@@ -23,6 +23,7 @@ from broker.cli.policy.records import read_records
 from broker.cli.proxy.sound_server import connect_server, server_path
 from broker.cli.run.connect import offline_paths
 from broker.cli.sandboxes.ended_disposables import is_disposable_of
+from broker.cli.texts import tr
 from broker.cli.tray.ask_mixer import ask_desk
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
@@ -71,7 +72,7 @@ def sound_server() -> Iterator[pulsectl.Pulse]:
         import pulsectl
     except OSError as error:
         raise SetupError(
-            f"cannot load libpulse: {error}",
+            tr("cannot load libpulse: {error}", error=error),
             hint="sudo apt install libpulse0",
         ) from error
     path = server_path(None)
@@ -82,8 +83,15 @@ def sound_server() -> Iterator[pulsectl.Pulse]:
             yield pulse
     except pulsectl.PulseError as error:
         raise UpstreamError(
-            f"the sound server at {path} refused a request: {error}",
-            hint="to see its log, run 'journalctl --user -u pipewire-pulse -u pulseaudio'",
+            tr(
+                "the sound server at {path} refused a request: {error}",
+                path=path,
+                error=error,
+            ),
+            hint=tr(
+                "to see its log, run 'journalctl --user -u pipewire-pulse -u "
+                "pulseaudio'"
+            ),
         ) from error
 
 
@@ -162,20 +170,20 @@ def _show(desks: dict[str, SoundStatus], streams: list[_Stream], *, json: bool) 
         own = [one for one in streams if one.sandbox == name]
         volume = "?" if desk is None else _percent(desk.volume)
         if desk is not None and desk.muted:
-            volume += ", muted"
+            volume += ", " + tr("muted")
         playing = _playing(own)
         if desk is not None and desk.idle:
-            playing += f" ({desk.idle} idle)"
+            playing += " " + tr("({number} idle)", number=desk.idle)
         rows.append((name, volume, playing, _microphone(desk)))
-    render.table(("SANDBOX", "VOLUME", "STREAMS", "MICROPHONE"), rows)
+    render.table(tr("SANDBOX,VOLUME,STREAMS,MICROPHONE").split(","), rows)
 
 
 def _playing(own: list[_Stream]) -> str:
     """Describe a sandbox's playing streams."""
     return ", ".join(
         f"{one.name} {_percent(one.volume)}"
-        + (" muted" if one.muted else "")
-        + (" paused" if one.corked else "")
+        + (f" {tr('muted')}" if one.muted else "")
+        + (f" {tr('paused')}" if one.corked else "")
         for one in own
         if not one.recording
     )
@@ -186,9 +194,9 @@ def _microphone(desk: SoundStatus | None) -> str:
     if desk is None:
         return "?"
     words = [desk.rule]
-    words += [f"requested by {desk.application}"] if desk.wanted else []
-    words += ["allowed"] if desk.allowed and desk.rule != "allow" else []
-    words += [f"ACTIVE: {desk.source}"] if desk.active else []
+    words += [tr("requested by {name}", name=desk.application)] if desk.wanted else []
+    words += [tr("allowed")] if desk.allowed and desk.rule != "allow" else []
+    words += [tr("ACTIVE: {source}", source=desk.source)] if desk.active else []
     words += [desk.missing] if desk.missing else []
     return ", ".join(words)
 
@@ -205,16 +213,23 @@ def _desks_of(name: SandboxName) -> list[SandboxName]:
     named = [SandboxName(desk) for desk in found if is_disposable_of(desk, name)]
     if len(named) > 1:
         render.note(
-            f"record {name} has {len(named)} sandboxes with sound: {', '.join(named)}"
+            tr(
+                "record {name} has {number} sandboxes with sound: {named}",
+                name=name,
+                number=len(named),
+                named=", ".join(named),
+            )
         )
     if not named:
         records = read_records(offline_paths())
         known = {*records.records, *records.broken}
         if name not in known and not any(is_disposable_of(name, one) for one in known):
             raise RefusedError(
-                f"no record and no sandbox with sound is named '{name}'",
-                hint="to list the sandboxes with sound, run 'brokerctl audio list'; to list the "
-                "records, run 'brokerctl list'",
+                tr("no record and no sandbox with sound is named '{name}'", name=name),
+                hint=tr(
+                    "to list the sandboxes with sound, run 'brokerctl audio list'; to "
+                    "list the records, run 'brokerctl list'"
+                ),
             )
     return named or [name]
 
@@ -240,8 +255,12 @@ def _set_one(name: SandboxName, ask: MixerRequest) -> None:
         save_level(levels_folder(), name, level)
         words = _loudness(level.volume, muted=level.muted)
         render.note(
-            f"'{name}' has no sound connection; the next sandbox of this name starts with: "
-            f"{words}"
+            tr(
+                "'{name}' has no sound connection; the next sandbox of this name "
+                "starts with: {words}",
+                name=name,
+                words=words,
+            )
         )
         return
     words = _loudness(status.volume, muted=status.muted)
@@ -299,9 +318,14 @@ def _set_microphone(name: SandboxName, answer: str) -> None:
         status = ask_desk(path, MixerRequest(microphone=answer == "allow"))
     except FileNotFoundError:
         raise RefusedError(
-            f"cannot set the microphone access of '{name}': no sandbox of this name has a "
-            "sound connection",
-            hint="to list the sandboxes with sound, run 'brokerctl audio list'",
+            tr(
+                "cannot set the microphone access of '{name}': no sandbox of this "
+                "name has a sound connection",
+                name=name,
+            ),
+            hint=tr("to list the sandboxes with sound, run 'brokerctl audio list'"),
         ) from None
-    words = "may use" if status.allowed else "may not use"
-    render.note(f"{status.sandbox} {words} the microphone")
+    words = tr("may use") if status.allowed else tr("may not use")
+    render.note(
+        tr("{sandbox} {words} the microphone", sandbox=status.sandbox, words=words)
+    )

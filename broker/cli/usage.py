@@ -9,6 +9,8 @@ from types import MappingProxyType
 import click
 
 from broker.cli import render
+from broker.cli.texts import tr
+from broker.cli.wording.known_words import known_words
 from broker.core.escape import printable
 
 MEANT: Mapping[str, str] = MappingProxyType(
@@ -74,7 +76,7 @@ _MEANT_IN: Mapping[str, str] = MappingProxyType(
 
 
 class UnknownVerbError(click.UsageError):
-    """No such verb in a group; ``hint`` names the verb that was probably meant."""
+    """No such verb in a group; ``meant`` is what probably was."""
 
     def __init__(self, context: click.Context, word: str, verbs: Iterable[str]) -> None:
         import difflib  # late: every verb loads this module
@@ -87,7 +89,7 @@ class UnknownVerbError(click.UsageError):
         meant = meant or (near[0] if near else "")
         super().__init__(f"No such command '{printable(word, 60)}'", ctx=context)
         whole = meant if meant.startswith("brokerctl ") else f"{path} {meant}"
-        self.hint = f"did you mean '{whole}'? " if meant else ""
+        self.meant = whole if meant else ""
 
 
 def refuse_unknown_verb(
@@ -107,7 +109,7 @@ def report_usage(error: click.ClickException) -> None:
         sys.stderr.write(f"{error.format_message().rstrip()}\n")
         return
     message = " ".join(error.format_message().split())
-    render.note(f"error: {printable(message, 1000)}")
+    render.note(tr("error: ") + printable(known_words(message), 1000))
     context = error.ctx if isinstance(error, click.UsageError) else None
     if context is None:
         return
@@ -115,8 +117,12 @@ def report_usage(error: click.ClickException) -> None:
     if isinstance(error, UnknownVerbError):
         # The first page has the ten verbs of a beginning alone.
         words = "brokerctl help all" if path == "brokerctl" else f"{path} --help"
-        render.note(f"  hint: {error.hint}to list the commands, run '{words}'")
+        hint = tr("to list the commands, run '{words}'", words=words)
+        meant = tr("did you mean '{words}'?", words=error.meant) if error.meant else ""
+        render.note(tr("  hint: ") + " ".join(filter(None, (meant, hint))))
         return
     pieces = " ".join(context.command.collect_usage_pieces(context))
-    render.note(f"  usage: {path} {printable(pieces, 1000)}")
-    render.note(f"  hint: for details, run '{path} --help'")
+    usage = f"{path} {printable(pieces, 1000)}"
+    render.note(tr("  usage: ") + usage)
+    hint = tr("for details, run '{words}'", words=f"{path} --help")
+    render.note(tr("  hint: ") + hint)

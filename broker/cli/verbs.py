@@ -20,9 +20,10 @@ from typing_extensions import override
 from broker import __version__
 from broker.cli import render
 from broker.cli.interrupts import INTERRUPTED, reader_may_leave
-from broker.cli.overview import FIRST, first_verbs, overview
-from broker.cli.texts import translate_help
+from broker.cli.overview import first_verbs, overview
+from broker.cli.texts import tr
 from broker.cli.usage import refuse_unknown_verb, report_usage
+from broker.cli.wording.help_texts import translate_help, translate_panels
 from broker.core.errors import (
     IntegrityError,
     InternalError,
@@ -166,6 +167,7 @@ class _Verbs(click.Group):
     @override
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name == "help":
+            translate_help(_help, ctx)
             return _help
         module = VERBS.get(cmd_name)
         if module is None:
@@ -178,9 +180,9 @@ class _Verbs(click.Group):
             from broker.cli.late_group import unavailable
 
             return unavailable(cmd_name, error)
+        translate_panels()
         command: click.Command = loaded.command
-        if cmd_name in FIRST:
-            translate_help(command)
+        translate_help(command, ctx)
         return command
 
     @override
@@ -234,7 +236,7 @@ def _hint_of(error: VitrailError) -> str:
 
         named = silent_broker(find_paths())
         if named and isinstance(error, BrokerMissingError):
-            return f"one runs that has lost its socket: {named}"
+            return tr("one runs that has lost its socket: {named}", named=named)
         return "; ".join(filter(None, (error.hint, named)))
     if error.hint:
         return error.hint
@@ -242,7 +244,9 @@ def _hint_of(error: VitrailError) -> str:
         return _ALLOW
     cause = error.__cause__
     if isinstance(cause, OSError) and cause.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return "free some space on that disk; 'brokerctl df' shows what sandboxes use"
+        return tr(
+            "free some space on that disk; 'brokerctl df' shows what sandboxes use"
+        )
     found = path_error(cause) if isinstance(cause, OSError) else None
     if found is None:
         return ""
@@ -278,7 +282,14 @@ def report(error: Exception) -> int:
             return 141
         case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EIO | errno.EBADF):
             where, hint = _not_written(error)
-            found = UpstreamError(f"cannot write {where}: {error.strerror}", hint=hint)
+            found = UpstreamError(
+                tr(
+                    "cannot write {where}: {strerror}",
+                    where=where,
+                    strerror=error.strerror,
+                ),
+                hint=hint,
+            )
             render.error(found)
             # What is buffered would fail again, with a traceback, when Python ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -327,7 +338,10 @@ def _places() -> list[Path]:
 
 def _defect(error: Exception) -> InternalError:
     """Return the error for users of a mistake in the program."""
-    hint = "this is a defect of Vitrail: to report it, add the output of the same command with VITRAIL_DEBUG=1"
+    hint = tr(
+        "this is a defect of Vitrail: to report it, add the output of the "
+        "same command with VITRAIL_DEBUG=1"
+    )
     if isinstance(error, InternalError):
         error.hint = error.hint or hint
         return error
@@ -345,8 +359,8 @@ def _with_path(error: Exception) -> Exception:
             return found
         case FileNotFoundError(filename=None) if _directory_is_gone():
             return SetupError(
-                "the current directory does not exist any more",
-                hint="change to a directory that exists: 'cd'",
+                tr("the current directory does not exist any more"),
+                hint=tr("change to a directory that exists: 'cd'"),
             )
     return error
 

@@ -18,6 +18,22 @@ def suspended(sandbox: str) -> RefusedError:
     )
 
 
+def agentless(sandbox: str, kept: str) -> RefusedError:
+    """Return the error for a request to a container or box that has no guest agent.
+
+    ``kept``: the record whose home it uses; empty: it keeps none.
+    """
+    hint = "to copy a file out, run 'vitrail-copy FILE @adminvm' in it; to start a program, run 'brokerctl run' again"
+    if kept:
+        # Its home is in use until it has stopped.
+        hint = f"to copy a file out, run 'vitrail-copy FILE @adminvm' in it; to start a program, run 'brokerctl stop {sandbox}' first, and then 'brokerctl run {kept} -- PROGRAM'"
+    return RefusedError(
+        f"{sandbox} is a container or box without a guest agent: Vitrail cannot start a "
+        "program or store a file in it",
+        hint=hint,
+    )
+
+
 def not_running(untrusted_name: str, pairs: Iterable[tuple[str, str]]) -> NotFoundError:
     """Return the error for a name that no running (sandbox, record) has."""
     near = did_you_mean(untrusted_name, [name for pair in pairs for name in pair])

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from broker.cli import render
 from broker.cli.images.steps import BuildSteps
-from broker.cli.sandboxes import state
+from broker.cli.sandboxes import consent
 from broker.cli.transfer import open_in
 
 DRIVES = "\x1b]0;owned\x07"
@@ -56,8 +56,8 @@ def test_cell_of_a_table_is_no_row_of_its_own(capsys):
 
 def test_progress_of_an_import_drives_no_terminal(monkeypatch):
     terminal = _Terminal()
-    monkeypatch.setattr(state, "Console", terminal)
-    with state._bar(f"read {DRIVES}{MARKUP}") as bar:
+    monkeypatch.setattr(consent, "Console", terminal)
+    with consent.progress_bar(f"read {DRIVES}{MARKUP}") as bar:
         bar(1, 2)
     _must_be_tame(terminal.text)
 

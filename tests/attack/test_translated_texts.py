@@ -43,11 +43,12 @@ def speak(monkeypatch):
     """Have the dialog and the manager speak a language."""
 
     def choose(language):
-        monkeypatch.setattr(translation, "_catalogue", Catalogue("dialog", [language]))
+        translation.catalogue.choose([language])
         manager = Catalogue("manager", [language])
         monkeypatch.setattr(manager_words, "catalogue", manager)
 
-    return choose
+    yield choose
+    translation.catalogue.choose([])
 
 
 # -- the manager ------------------------------------------------------------------

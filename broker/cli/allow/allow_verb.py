@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from broker.cli import render
+from broker.cli.texts import tr
 
 if TYPE_CHECKING:
     from broker.cli.allow.offer import RuleOffer
@@ -60,14 +61,14 @@ def command(
     if event is None:
         found = last_refusals(1)
         if not found:
-            render.note("the audit log does not contain a refusal by a rule")
+            render.note(tr("the audit log does not contain a refusal by a rule"))
             sys.exit(1)
         event = found[0].sequence
     offer = offer_for(event)
     _show(offer, as_json=as_json)
     choice = how or _asked()
     if choice == "no":
-        render.note("nothing was written")
+        render.note(tr("nothing was written"))
         sys.exit(1)
     _write(offer, choice)
 
@@ -89,15 +90,21 @@ def _show(offer: RuleOffer, *, as_json: bool) -> None:
             }
         )
         return
-    render.note(f"event {offer.sequence} was refused: {offer.what}")
+    render.note(
+        tr(
+            "event {sequence} was refused: {what}",
+            sequence=offer.sequence,
+            what=offer.what,
+        )
+    )
     rule = f" [{offer.rule}]" if offer.rule else ""
     render.note(printable(f"  reason: {offer.reason}{rule}", 500))
-    render.note(f"this line would allow the call:\n    {offer.line}")
-    render.note(f"  in {offer.file}")
+    render.note(tr("this line would allow the call:\n    {line}", line=offer.line))
+    render.note(tr("  in {file}", file=offer.file))
     if not offer.others:
-        render.note("the line does not change decisions about other sandboxes")
+        render.note(tr("the line does not change decisions about other sandboxes"))
     else:
-        render.note("the line also changes decisions about other sandboxes:")
+        render.note(tr("the line also changes decisions about other sandboxes:"))
     for change in offer.others[:20]:
         print_change(change)
 
@@ -105,10 +112,10 @@ def _show(offer: RuleOffer, *, as_json: bool) -> None:
 def _asked() -> str:
     """Return the user's choice; no at the end of the input."""
     if not sys.stdin.isatty():
-        render.note("to choose, pass --once, --always or --ask")
+        render.note(tr("to choose, pass --once, --always or --ask"))
         return "no"
     while True:
-        render.note("allow [o]nce, [a]lways, as[k] each time, or [n]o? (n)")
+        render.note(tr("allow [o]nce, [a]lways, as[k] each time, or [n]o? (n)"))
         line = sys.stdin.readline()
         word = line.strip().lower()[:1] or "n"
         if word in _HOW:
@@ -123,11 +130,14 @@ def _write(offer: RuleOffer, choice: str) -> None:
     if choice == "once":
         once(offer)
         render.note(
-            f"one call is allowed within {ONCE_SECONDS} s; repeat the action now"
+            tr(
+                "one call is allowed within {once_seconds} s; repeat the action now",
+                once_seconds=ONCE_SECONDS,
+            )
         )
         return
     line = offer.asking if choice == "ask" else offer.line
-    render.note(f"wrote {always(offer, line)}: {line}")
+    render.note(tr("wrote {offer}: {line}", offer=always(offer, line), line=line))
 
 
 def _list(*, as_json: bool) -> None:
@@ -139,4 +149,6 @@ def _list(*, as_json: bool) -> None:
         render.json_line([{"event": r.sequence, "what": r.what} for r in rows])
         return
     if rows:
-        render.table(("EVENT", "REFUSED"), [(str(r.sequence), r.what) for r in rows])
+        render.table(
+            tr("EVENT,REFUSED").split(","), [(str(r.sequence), r.what) for r in rows]
+        )

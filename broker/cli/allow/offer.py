@@ -18,6 +18,7 @@ from broker.cli.policy.install import Sets, sets_with
 from broker.cli.policy.recorded_decisions import event
 from broker.cli.run.connect import offline_paths
 from broker.cli.sandboxes.settings import change_for
+from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.paths import find_paths
@@ -107,8 +108,14 @@ class RuleOffer:
             return tuple(diff(old.rules, new.rules, world_of(new.records)))
         except TooManyError as error:
             raise RefusedError(
-                f"cannot compare the decisions with and without the line: {error}",
-                hint=f"to add the line yourself, run 'brokerctl policy edit {self.file.name}'",
+                tr(
+                    "cannot compare the decisions with and without the line: {error}",
+                    error=error,
+                ),
+                hint=tr(
+                    "to add the line yourself, run 'brokerctl policy edit {name}'",
+                    name=self.file.name,
+                ),
             ) from error
 
     @property
@@ -136,8 +143,11 @@ def offer_for(number: int) -> RuleOffer:
     _refuse_other_gates(then, verdict, known.world)
     if found.flip is None:
         raise RefusedError(
-            f"no single rule would allow the call of event {number}",
-            hint=f"to see why, run 'brokerctl policy explain --event {number}'",
+            tr("no single rule would allow the call of event {number}", number=number),
+            hint=tr(
+                "to see why, run 'brokerctl policy explain --event {number}'",
+                number=number,
+            ),
         )
     offer = RuleOffer(
         number,
@@ -156,16 +166,24 @@ def _refuse_other_gates(then: Recorded, verdict: Verdict, world: World) -> None:
     """Raise RefusedError if rules now allow the call, or if no rule can."""
     if verdict.refused_by_record:
         raise RefusedError(
-            f"the record of '{then.call.source}' denies this call; no rule can allow it",
+            tr(
+                "the record of '{source}' denies this call; no rule can allow it",
+                source=then.call.source,
+            ),
             where=verdict.where,
-            hint=f"to change the record, run '{change_for(then.call.service, then.call.source, world)}'",
+            hint=tr(
+                "to change the record, run '{service}'",
+                service=change_for(then.call.service, then.call.source, world),
+            ),
         )
     if verdict.answer.verdict != "deny":
         raise RefusedError(
-            "no rule was added: the rules already decide "
-            f"'{verdict.answer.verdict}' for this call",
+            tr(
+                "no rule was added: the rules already decide '{verdict}' for this call",
+                verdict=verdict.answer.verdict,
+            ),
             where=verdict.where,
-            hint="repeat the action",
+            hint=tr("repeat the action"),
         )
 
 
@@ -174,18 +192,27 @@ def _try(offer: RuleOffer) -> None:
     made = _with(offer, offer.line)
     if made.rules.problems:
         raise RefusedError(
-            "no rule was added, because the rules have an error: "
-            f"{made.rules.problems[0].first_line()}",
-            hint="to list the errors in the rules, run 'brokerctl policy check'",
+            tr(
+                "no rule was added, because the rules have an error: {problems}",
+                problems=made.rules.problems[0].first_line(),
+            ),
+            hint=tr("to list the errors in the rules, run 'brokerctl policy check'"),
         )
     answer = Engine(made.rules).answer(offer.call, offer.world)
     # guard: a line is offered only if it has an effect where it is written
     if answer.verdict == "deny":
         raise RefusedError(
-            "no rule was added: a line in "
-            f"{offer.file.name} would have no effect, because {answer.where} precedes it",
-            hint="to see why the call is still denied, run 'brokerctl policy explain "
-            f"--event {offer.sequence}'",
+            tr(
+                "no rule was added: a line in {name} would have no effect, "
+                "because {where} precedes it",
+                name=offer.file.name,
+                where=answer.where,
+            ),
+            hint=tr(
+                "to see why the call is still denied, run 'brokerctl policy "
+                "explain --event {sequence}'",
+                sequence=offer.sequence,
+            ),
         )
 
 
@@ -209,7 +236,7 @@ def _read(file: Path) -> bytes:
     content = read_file(file, check_owner=False, most=limits.RULE_FILE_BYTES)
     if isinstance(content, Problem):
         raise RefusedError(
-            content.first_line(), hint="correct the file and run the command again"
+            content.first_line(), hint=tr("correct the file and run the command again")
         )
     if content and not content.endswith(b"\n"):
         content += b"\n"

@@ -20,7 +20,9 @@ from broker.cli.audit.events import shown_target
 from broker.cli.audit.query.times import rfc3339
 from broker.cli.audit.source import open_source
 from broker.cli.interrupts import reader_may_leave
+from broker.cli.texts import tr
 from broker.core.escape import printable
+from broker.core.language.catalogue import mark
 from broker.ipc.audit.filters import Found
 
 _KINDS = (
@@ -32,9 +34,8 @@ _KINDS = (
     "transfer.begin",
     "transfer.end",
 )
-_COLUMNS = (
-    *("WHEN", "SANDBOX", "RECORD", "SERVICE", "TO", "OBJECT", "OUT", "IN", "TOOK"),
-    *("ENDED", "WHY", "EVENT"),
+_COLUMNS = mark(
+    "WHEN,SANDBOX,RECORD,SERVICE,TO,OBJECT,OUT,IN,TOOK,ENDED,WHY,EVENT",
 )
 
 
@@ -109,9 +110,11 @@ def command(*, asked: EventOptions, reverse: bool, utc: bool, as_json: bool) -> 
             for connection, _ in rows:
                 render.json_line(connection.as_json())
         elif rows:
-            render.table(_COLUMNS, [row for _, row in rows])
+            render.table(tr(_COLUMNS).split(","), [row for _, row in rows])
     if not rows:
-        render.note("no connections match" if asked.anything else "no connections")
+        render.note(
+            tr("no connections match") if asked.anything else tr("no connections")
+        )
         sys.exit(1)
 
 

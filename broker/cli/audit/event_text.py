@@ -16,6 +16,7 @@ from typing_extensions import override
 from broker.cli.audit.query.times import parse_time
 from broker.cli.completion import kinds, logged_sandboxes, services
 from broker.cli.late_group import LateGroup
+from broker.cli.texts import tr
 from broker.core.errors import SetupError
 from broker.ipc.audit import schema
 from broker.ipc.audit.filters import Filters
@@ -161,9 +162,11 @@ def _asked(
     fleet = is_fleet(store)
     for option, values in (("--machine", machines), ("--owner", owners)):
         if values and not fleet:
-            raise click.UsageError(f"{option} requires --store postgresql://…")
+            raise click.UsageError(
+                tr("{option} requires --store postgresql://…", option=option)
+            )
     if fleet and boot not in {"", "all"} and len(boot) < 32:
-        raise click.UsageError("with --store, --boot accepts only a boot ID")
+        raise click.UsageError(tr("with --store, --boot accepts only a boot ID"))
     filters = Filters(
         since_ns=_time("--since", since) if since else None,
         until_ns=_time("--until", until) if until else None,
@@ -207,7 +210,11 @@ def _pattern(text: str) -> re.Pattern[str]:
         return re.compile(text, 0 if any(map(str.isupper, text)) else re.IGNORECASE)
     except re.error as error:
         raise click.UsageError(
-            f"--grep: '{text}' is not a regular expression: {error}"
+            tr(
+                "--grep: '{text}' is not a regular expression: {error}",
+                text=text,
+                error=error,
+            )
         ) from error
 
 

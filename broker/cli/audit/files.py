@@ -8,6 +8,7 @@ from pathlib import Path
 
 import rich_click as click
 
+from broker.cli.texts import tr
 from broker.core.errors import UpstreamError
 from broker.core.escape import displayed
 from broker.core.files.replace_file import whole_file
@@ -35,8 +36,12 @@ def write_out(path: Path, texts: Iterable[str], *, force: bool) -> None:
     except FileExistsError as error:
         raise _there(path) from error
     except OSError as error:
-        raise UpstreamError(f"cannot write {path}: {error.strerror}") from error
+        raise UpstreamError(
+            tr("cannot write {path}: {strerror}", path=path, strerror=error.strerror)
+        ) from error
 
 
 def _there(path: Path) -> click.UsageError:
-    return click.UsageError(f"{path} already exists; to replace it, pass --force")
+    return click.UsageError(
+        tr("{path} already exists; to replace it, pass --force", path=path)
+    )

@@ -13,6 +13,7 @@ from broker.cli.audit.query.times import rfc3339
 from broker.cli.audit.source import open_source
 from broker.cli.audit.verbs import tell_unknown
 from broker.cli.interrupts import reader_may_leave
+from broker.cli.texts import tr
 from broker.core.escape import printable
 from broker.ipc.audit.counts import Counts
 
@@ -46,7 +47,7 @@ def command(*, asked: EventOptions, top: int, as_json: bool) -> None:
     Exit code: as for 'brokerctl audit'.
     """
     if asked.grep is not None:
-        raise click.UsageError("--grep cannot be used to count events")
+        raise click.UsageError(tr("--grep cannot be used to count events"))
     with reader_may_leave(), open_source(asked) as source:
         filters = source.filters(asked)
         counts = Counts(0) if filters is None else source.counts(filters, top)
@@ -87,13 +88,20 @@ def _object(counts: Counts) -> dict[str, object]:
 def _show(counts: Counts) -> None:
     """Print the counts."""
     if not counts.events:
-        render.note("no events match")
+        render.note(tr("no events match"))
         return
     first, last = (_day(ns) for ns in (counts.first_ns, counts.last_ns))
     events = render.count(counts.events, "event")
-    sys.stdout.write(f"{events}, {first} to {last}\n")
+    sys.stdout.write(
+        tr("{events}, {first} to {last}\n", events=events, first=first, last=last)
+    )
     if counts.refusals:
-        sys.stdout.write(f"connections and requests refused: {counts.refusals}\n")
+        sys.stdout.write(
+            tr(
+                "connections and requests refused: {refusals}\n",
+                refusals=counts.refusals,
+            )
+        )
     for name, title in _TITLES:
         pairs = counts.by.get(name, [])
         if pairs:
@@ -114,7 +122,7 @@ def _traffic(counts: Counts) -> None:
     sys.stdout.flush()
     denied = dict(counts.denied)
     render.table(
-        ("SANDBOX", "STREAMS", "OUT", "IN", "OPEN", "DENIED"),
+        tr("SANDBOX,STREAMS,OUT,IN,OPEN,DENIED").split(","),
         [
             (
                 printable(one.sandbox, 60) or "-",

@@ -17,6 +17,8 @@ from broker.cli import render
 from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
 from broker.cli.images.building import build_room
 from broker.cli.images.installed import list_images
+from broker.cli.texts import tr
+from broker.cli.wording.known_words import known_words
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import find_paths
@@ -51,11 +53,13 @@ async def check_user(context: Context) -> Sequence[Finding]:
         return [
             warn(
                 "user",
-                "this user is root; brokers and compositors run as an ordinary user",
-                "run 'brokerctl doctor' as the user of the desktop session",
+                tr(
+                    "this user is root; brokers and compositors run as an ordinary user"
+                ),
+                tr("run 'brokerctl doctor' as the user of the desktop session"),
             )
         ]
-    return [ok("user", f"{user} is an ordinary user")]
+    return [ok("user", tr("{user} is an ordinary user", user=user))]
 
 
 async def check_runtime(context: Context) -> Sequence[Finding]:
@@ -66,14 +70,20 @@ async def check_runtime(context: Context) -> Sequence[Finding]:
     try:
         info = run.stat()
     except FileNotFoundError:
-        return [fail("runtime directory", f"{run} does not exist", mend)]
+        return [fail("runtime directory", tr("{run} does not exist", run=run), mend)]
     if info.st_uid != os.geteuid():
-        mend = "log in as this user, without su or sudo, which keep XDG_RUNTIME_DIR"
-        return [fail("runtime directory", f"{run} belongs to another user", mend)]
+        mend = tr("log in as this user, without su or sudo, which keep XDG_RUNTIME_DIR")
+        return [
+            fail(
+                "runtime directory", tr("{run} belongs to another user", run=run), mend
+            )
+        ]
     if stat.S_IMODE(info.st_mode) & 0o077:
         return [
             fail(
-                "runtime directory", f"other users can access {run}", f"chmod 700 {run}"
+                "runtime directory",
+                tr("other users can access {run}", run=run),
+                f"chmod 700 {run}",
             )
         ]
     return [ok("runtime directory", str(run))]
@@ -86,15 +96,20 @@ async def check_kernel(context: Context) -> Sequence[Finding]:
     lacks = []
     if not _has_peerpidfd():
         lacks.append(
-            "SO_PEERPIDFD (Linux 6.5), so peers are identified by the private directory "
-            "of their socket and the PID of a process that still runs"
+            tr(
+                "SO_PEERPIDFD (Linux 6.5), so peers are identified by the private "
+                "directory of their socket and the PID of a process that still "
+                "runs"
+            )
         )
     pidfd = os.pidfd_open(os.getpid())
     try:
         if not credentials.pid_namespaces(pidfd):
             lacks.append(
-                "PID namespaces of a pidfd (Linux 6.11), so containers of other launchers "
-                "are refused"
+                tr(
+                    "PID namespaces of a pidfd (Linux 6.11), so containers of other "
+                    "launchers are refused"
+                )
             )
     finally:
         os.close(pidfd)
@@ -103,10 +118,15 @@ async def check_kernel(context: Context) -> Sequence[Finding]:
             warn(
                 "kernel",
                 f"{release} lacks {'; and '.join(lacks)}",
-                "boot Linux 6.11 or later (on Debian 12: from backports)",
+                tr("boot Linux 6.11 or later (on Debian 12: from backports)"),
             )
         ]
-    return [ok("kernel", f"{release}: peers are identified by their pidfd")]
+    return [
+        ok(
+            "kernel",
+            tr("{release}: peers are identified by their pidfd", release=release),
+        )
+    ]
 
 
 def _has_peerpidfd() -> bool:
@@ -127,11 +147,14 @@ async def check_namespaces(context: Context) -> Sequence[Finding]:
     try:
         await run_tool([*argv, "--ipc", "--uts", "--cgroup", "--fork", "true"])
     except UpstreamError as error:
-        text = (
-            f"user namespaces do not work, so jails cannot be created: {error.message}"
+        text = tr(
+            "user namespaces do not work, so jails cannot be created: {message}",
+            message=error.message,
         )
         return [fail("namespaces", text, _NAMESPACES_MEND)]
-    return [ok("namespaces", "user, mount, pid, net, ipc, uts and cgroup: all work")]
+    return [
+        ok("namespaces", tr("user, mount, pid, net, ipc, uts and cgroup: all work"))
+    ]
 
 
 async def check_audit_queue(context: Context) -> Sequence[Finding]:
@@ -145,11 +168,13 @@ async def check_audit_queue(context: Context) -> Sequence[Finding]:
     except OSError:
         return []  # a kernel without the file records nothing, or is not asked
     if "log" not in logged:
-        return [ok("audit queue", "programs cannot fill the kernel's audit queue")]
+        return [ok("audit queue", tr("programs cannot fill the kernel's audit queue"))]
     others = " ".join(action for action in logged if action != "log")
-    text = (
-        "every program, also in a box, can fill the kernel's audit queue; to prevent this, run "
-        f"'sudo sysctl kernel.seccomp.actions_logged=\"{others}\"'"
+    text = tr(
+        "every program, also in a box, can fill the kernel's audit queue; "
+        "to prevent this, run 'sudo sysctl "
+        'kernel.seccomp.actions_logged="{others}"\'',
+        others=others,
     )
     return [ok("audit queue", text)]
 
@@ -161,15 +186,24 @@ async def check_landlock(context: Context) -> Sequence[Finding]:
         return [
             ok(
                 "landlock",
-                f"version {version}: the authority and the viewer can open only their own files",
+                tr(
+                    "version {version}: the authority and the viewer can open only "
+                    "their own files",
+                    version=version,
+                ),
             )
         ]
-    text = "the kernel has no Landlock: a compromised authority or viewer could open your files"
+    text = tr(
+        "the kernel has no Landlock: a compromised authority or viewer "
+        "could open your files"
+    )
     return [
         warn(
             "landlock",
             text,
-            "boot Linux 5.13 or later, with 'landlock' in the kernel parameter lsm=",
+            tr(
+                "boot Linux 5.13 or later, with 'landlock' in the kernel parameter lsm="
+            ),
         )
     ]
 
@@ -179,7 +213,7 @@ async def check_bubblewrap(context: Context) -> Sequence[Finding]:
     del context
     mend = "sudo apt install bubblewrap"
     if shutil.which("bwrap") is None:
-        return [fail("bubblewrap", "bwrap is not installed", mend)]
+        return [fail("bubblewrap", tr("bwrap is not installed"), mend)]
     version = (await run_tool(["bwrap", "--version"])).decode(errors="replace").strip()
     try:
         argv = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"]
@@ -188,13 +222,18 @@ async def check_bubblewrap(context: Context) -> Sequence[Finding]:
         return [fail("bubblewrap", error.message, _NAMESPACES_MEND)]
     with ExitStack() as stack:
         own = subordinate_namespace(stack, (os.getuid(), os.getgid()))
-    ids = "boxes that do not access your files have their own user ID"
+    ids = tr("boxes that do not access your files have their own user ID")
     if own is None:
-        ids = "boxes have your user ID; a separate one needs newuidmap (package uidmap), your "
-        ids += (
-            "own range in /etc/subuid and /etc/subgid, and a bwrap that is not setuid"
+        ids = tr(
+            "boxes have your user ID; a separate one needs newuidmap (package uidmap), "
+            "your own range in /etc/subuid and /etc/subgid, and a bwrap that is not setuid"
         )
-    return [ok("bubblewrap", f"{version} can create a jail; {ids}")]
+    return [
+        ok(
+            "bubblewrap",
+            tr("{version} can create a jail; {ids}", version=version, ids=ids),
+        )
+    ]
 
 
 async def check_qemu(context: Context) -> Sequence[Finding]:
@@ -204,7 +243,7 @@ async def check_qemu(context: Context) -> Sequence[Finding]:
     if shutil.which(name) is None:
         package = "x86" if os.uname().machine == "x86_64" else "arm"
         mend = f"sudo apt install qemu-system-{package}"
-        return [fail("QEMU", f"{name} is not installed", mend)]
+        return [fail("QEMU", tr("{name} is not installed", name=name), mend)]
     said = await run_tool([name, "--version"])
     return [ok("QEMU", said.decode(errors="replace").splitlines()[0])]
 
@@ -221,8 +260,9 @@ async def check_kvm(context: Context) -> Sequence[Finding]:
         missing = accel.permission()
         if missing is not None:
             return [_emulated(missing)]
-        text = (
-            f"{accel.DEVICE} can be opened; the first run tests whether a guest boots"
+        text = tr(
+            "{device} can be opened; the first run tests whether a guest boots",
+            device=accel.DEVICE,
         )
         return [ok("KVM", text)]
     choice = await accel.choose_accel(
@@ -238,29 +278,51 @@ async def check_kvm(context: Context) -> Sequence[Finding]:
 
 
 def _emulated(choice: accel.AcceleratorChoice) -> Finding:
-    text = f"{choice.reason}: machines are emulated, which is slower"
-    return warn("KVM", text, choice.hint)
+    text = tr(
+        "{reason}: machines are emulated, which is slower",
+        reason=known_words(choice.reason),
+    )
+    return warn("KVM", text, known_words(choice.hint))
 
 
 async def check_vsock(context: Context) -> Sequence[Finding]:
     """Check the vsock device, or the program that replaces it."""
     device = hosttools.KERNEL_DEVICE
     if hosttools.kernel_vsock_usable():
-        return [ok("vsock", f"{device} can be used")]
-    why = "cannot be opened by this user" if device.exists() else "does not exist"
+        return [ok("vsock", tr("{device} can be used", device=device))]
+    why = (
+        tr("cannot be opened by this user") if device.exists() else tr("does not exist")
+    )
     tool = hosttools.find_vhost_device_vsock(context.paths)
     mend = "sudo modprobe vhost_vsock" if not device.exists() else ""
     mend = mend or f"sudo setfacl -m u:$USER:rw {device}"
     if tool is None:
-        text = f"{device} {why}; the first run, or 'brokerctl link vsock', downloads {hosttools.VHOST_DEVICE_VSOCK}"
+        text = tr(
+            "{device} {why}; the first run, or 'brokerctl link vsock', "
+            "downloads {vhost_device_vsock}",
+            device=device,
+            why=why,
+            vhost_device_vsock=hosttools.VHOST_DEVICE_VSOCK,
+        )
         return [warn("vsock", text, mend)]
     said = await run_tool([tool, "--version"])
     version = said.decode(errors="replace").strip()
-    text = f"{device} {why}; {version} ({tool}) is used instead"
+    text = tr(
+        "{device} {why}; {version} ({tool}) is used instead",
+        device=device,
+        why=why,
+        version=version,
+        tool=tool,
+    )
     if not hybrid_environment():
-        text += ", but blocks if a stream is full in both directions: the module that prevents this was not built"
+        text += tr(
+            "; it blocks if a stream is full in both directions: the module that "
+            "prevents this was not built"
+        )
         return [
-            warn("vsock", text, "install gcc and python3-dev, then reinstall Vitrail")
+            warn(
+                "vsock", text, tr("install gcc and python3-dev, then reinstall Vitrail")
+            )
         ]
     return [ok("vsock", text)]
 
@@ -268,18 +330,26 @@ async def check_vsock(context: Context) -> Sequence[Finding]:
 async def check_ports(context: Context) -> Sequence[Finding]:
     """Check that the AF_VSOCK ports are free, or used by this user's broker."""
     if not hosttools.kernel_vsock_usable():
-        return [ok("ports", "not used: every sandbox has its own sockets")]
+        return [ok("ports", tr("not used: every sandbox has its own sockets"))]
     taken = [
         f"{port} ({service})"
         for service, port in PORTS.items()
         if not await _port_is_free(port)
     ]
     if not taken:
-        return [ok("ports", f"vsock {', '.join(map(str, PORTS.values()))}: free")]
-    text = f"vsock ports in use: {', '.join(taken)}"
+        return [
+            ok(
+                "ports",
+                tr("vsock {str}: free", str=", ".join(map(str, PORTS.values()))),
+            )
+        ]
+    text = tr("vsock ports in use: {taken}", taken=", ".join(taken))
     if await _broker_runs(context):
-        return [ok("ports", f"{text}, by this user's broker")]
-    mend = "to find the program, run 'sudo ss --vsock --listening --processes'; then end it"
+        return [ok("ports", tr("{text}, by this user's broker", text=text))]
+    mend = tr(
+        "to find the program, run 'sudo ss --vsock --listening "
+        "--processes'; then end it"
+    )
     return [fail("ports", text, mend)]
 
 
@@ -307,7 +377,9 @@ async def check_network(context: Context) -> Sequence[Finding]:
     del context
     passt = shutil.which("passt")
     if passt is None:
-        text = 'passt is not installed: sandboxes with network = "user" cannot start'
+        text = tr(
+            'passt is not installed: sandboxes with network = "user" cannot start'
+        )
         return [warn("network", text, "sudo apt install passt")]
     said = (await run_tool([passt, "--version"])).decode(errors="replace")
     return [ok("network", passt_words(said))]
@@ -317,11 +389,12 @@ def passt_words(version: str) -> str:
     """Return the text of the finding about passt, from its ``--version``."""
     found = re.search(r"\b20\d\d_\d\d_\d\d\b", version.partition("\n")[0])
     if found is None or found[0] < _PASST_KEEPS_STEP:
-        return (
-            "passt is installed, but is older than August 2024 or of unknown version, and "
-            "might misinterpret a frame boundary; only Vitrail's own filter prevents this"
+        return tr(
+            "passt is installed, but is older than August 2024 or of unknown "
+            "version, and might misinterpret a frame boundary; only Vitrail's "
+            "own filter prevents this"
         )
-    return "passt is installed"
+    return tr("passt is installed")
 
 
 async def check_image_tools(context: Context) -> Sequence[Finding]:
@@ -331,7 +404,7 @@ async def check_image_tools(context: Context) -> Sequence[Finding]:
     except VitrailError as error:
         judge = warn if list_images(context.paths) else fail
         return [judge("image tools", str(error), error.hint)]
-    return [ok("image tools", "mmdebstrap and its dependencies are installed")]
+    return [ok("image tools", tr("mmdebstrap and its dependencies are installed"))]
 
 
 async def check_images(context: Context) -> Sequence[Finding]:
@@ -340,18 +413,25 @@ async def check_images(context: Context) -> Sequence[Finding]:
     if not images:
         mend = f"brokerctl image build {DEFAULT_NAME}"
         return [
-            warn("images", "there are no images yet; the first run builds one", mend)
+            warn(
+                "images", tr("there are no images yet; the first run builds one"), mend
+            )
         ]
     found: list[Finding] = []
     for image in images:
         age = image.age()
-        text = f"{image.name}: {image.suite}, {age / 86400:.0f} days old"
+        text = tr(
+            "{name}: {suite}, {age} days old",
+            name=image.name,
+            suite=image.suite,
+            age=f"{age / 86400:.0f}",
+        )
         text += f", waypipe {image.waypipe}"
         if age > _OLD_IMAGE_SECONDS:
             mend = "brokerctl image rebuild (builds every image again)"
             if image.manifest.source and image.name != HOST_IMAGE:
                 mend = f"brokerctl image import ARCHIVE {image.name}"
-            text += "; it lacks newer versions of its packages"
+            text += tr("; it lacks newer versions of its packages")
             found.append(warn("images", text, mend))
         else:
             found.append(ok("images", text))
@@ -362,18 +442,25 @@ async def check_disk(context: Context) -> Sequence[Finding]:
     """Check the free space for the audit log and for an image."""
     findings: list[Finding] = []
     needs = (
-        ("the audit log", context.paths.state, _STATE_FREE_BYTES, fail),
-        ("an image", context.paths.cache, limits.IMAGE_FREE_BYTES, warn),
+        (tr("the audit log"), context.paths.state, _STATE_FREE_BYTES, fail),
+        (tr("an image"), context.paths.cache, limits.IMAGE_FREE_BYTES, warn),
     )
     for what, path, need, judge in needs:
         there = _existing(path)
         usage = await in_thread(shutil.disk_usage, there)
-        text = f"{render.size(usage.free)} free for {what} ({there})"
+        text = tr(
+            "{size} free for {what} ({there})",
+            size=render.size(usage.free),
+            what=what,
+            there=there,
+        )
         if not os.access(there, os.W_OK):
-            mend = f"to see its owner and mode, run 'ls -ld {there}'"
-            findings.append(fail("disk", f"this user cannot write to {there}", mend))
+            mend = tr("to see its owner and mode, run 'ls -ld {there}'", there=there)
+            findings.append(
+                fail("disk", tr("this user cannot write to {there}", there=there), mend)
+            )
         elif usage.free < need:
-            mend = f"free some space: {render.size(need)} are needed"
+            mend = tr("free some space: {size} are needed", size=render.size(need))
             findings.append(judge("disk", text, mend))
         else:
             findings.append(ok("disk", text))

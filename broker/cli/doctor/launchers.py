@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
 from broker.cli.launchers.table import launcher_of
 from broker.cli.render import cause
+from broker.cli.texts import tr
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.files.path_errors import path_error
 from broker.core.parts.absent import AbsentPartError, require
@@ -43,10 +44,14 @@ async def check_launchers(context: Context) -> Sequence[Finding]:
             found += await launcher_of(kind).check(context, by_kind[kind.name])
         except (VitrailError, OSError) as error:
             reason = (isinstance(error, OSError) and path_error(error)) or cause(error)
-            text = f'the check of kind "{kind.name}" failed: {reason}'
+            text = tr(
+                'the check of kind "{name}" failed: {reason}',
+                name=kind.name,
+                reason=reason,
+            )
             found.append(fail("launchers", text))
     return found or [
-        ok("launchers", "no program or kernel feature that records need is missing")
+        ok("launchers", tr("no program or kernel feature that records need is missing"))
     ]
 
 
@@ -56,10 +61,12 @@ def _without_parts(
     """Return warnings of packages that records need, and the kinds that can start."""
     found: list[Finding] = []
     if any(record.viewer.window.x11 for record in records):
-        found += _without_part("x11", "records allow X11 programs: x11 = true")
+        found += _without_part("x11", tr("records allow X11 programs: x11 = true"))
     able = []
     for kind in kinds:
-        problems = _without_part(kind.part, f'records need kind = "{kind.name}", which')
+        problems = _without_part(
+            kind.part, tr('records need kind = "{name}", which', name=kind.name)
+        )
         found += problems
         able += [] if problems else [kind]
     return found, able
@@ -78,8 +85,8 @@ def _without_part(part: str, what: str) -> list[Finding]:
 def _missing(context: Context, kinds: Sequence[LaunchKind]) -> Iterator[Finding]:
     """Yield findings about missing programs and kernel features."""
     if any(kind.holds for kind in kinds) and not can_ask_pid_namespaces():
-        text = "this kernel cannot identify a container's pid namespace"
-        yield warn("launchers", text, "boot Linux 6.11 or later")
+        text = tr("this kernel cannot identify a container's pid namespace")
+        yield warn("launchers", text, tr("boot Linux 6.11 or later"))
     path = context.environ.get("PATH", os.defpath)
     for kind in kinds:
         for program, package in launcher_of(kind).programs:
@@ -89,7 +96,11 @@ def _missing(context: Context, kinds: Sequence[LaunchKind]) -> Iterator[Finding]
 
 
 def _lacks(kind: LaunchKind, program: str, mend: str) -> Finding:
-    text = f'records of kind "{kind.name}" need {program}, which is not installed'
+    text = tr(
+        'records of kind "{name}" need {program}, which is not installed',
+        name=kind.name,
+        program=program,
+    )
     return warn("launchers", text, mend)
 
 
@@ -102,7 +113,7 @@ def _without_x11(context: Context, records: Sequence[Record]) -> list[Finding]:
     )
     if not wanting or shutil.which("Xwayland", path=path) is not None:
         return []
-    text = "records of boxes allow X11 programs, but Xwayland is not installed"
+    text = tr("records of boxes allow X11 programs, but Xwayland is not installed")
     return [warn("launchers", text, "sudo apt install xwayland")]
 
 
@@ -113,13 +124,20 @@ def _monitors(context: Context, kinds: Sequence[LaunchKind]) -> Iterator[Finding
     path = context.environ.get("PATH", os.defpath)
     for kind, name in zip(monitors, names, strict=True):
         if shutil.which(kind.name, path=path) is None:
-            yield _lacks(kind, kind.name, "see docs/launchers/vmm.md")
-        text = f"the kind {name} is experimental: it was tested only with a "
-        text += "substitute for the VMM"
-        yield warn("launchers", text, 'use kind = "microvm", which runs QEMU')
+            yield _lacks(kind, kind.name, tr("see docs/launchers/vmm.md"))
+        text = tr(
+            "the kind {name} is experimental: it was tested only with a substitute "
+            "for the VMM",
+            name=name,
+        )
+        yield warn("launchers", text, tr('use kind = "microvm", which runs QEMU'))
     missing = accel.permission() if names else None
     if missing is not None:
-        text = f"records of kind {' and '.join(names)} need KVM: {missing.reason}"
+        text = tr(
+            "records of kind {names} need KVM: {reason}",
+            names=", ".join(names),
+            reason=missing.reason,
+        )
         yield warn("launchers", text, missing.hint)
 
 
@@ -129,10 +147,17 @@ def _without_gpu(records: Sequence[Record]) -> list[Finding]:
     nodes = render_nodes()
     if not names or any(os.access(node, os.R_OK | os.W_OK) for node in nodes):
         return []
-    text = f"{', '.join(sorted(names))}: gpu is set, but /dev/dri does not contain a render node"
-    hint = "install a GPU driver; without it, programs draw with the CPU"
+    text = tr(
+        "{names}: gpu is set, but /dev/dri does not contain a render node",
+        names=", ".join(sorted(names)),
+    )
+    hint = tr("install a GPU driver; without it, programs draw with the CPU")
     if nodes:
-        text = f"{', '.join(sorted(names))}: gpu is set, but this user cannot open {nodes[0]}"
+        text = tr(
+            "{names}: gpu is set, but this user cannot open {nodes}",
+            names=", ".join(sorted(names)),
+            nodes=nodes[0],
+        )
         hint = joining(nodes[0])
     return [warn("launchers", text, hint)]
 
@@ -146,12 +171,14 @@ async def _without_network(
         for record in records
     ):
         return []
-    text = 'boxes and containers with network = "user" cannot start: '
+    text = tr('boxes and containers with network = "user" cannot start: ')
     # ip(8) is where administrators have their programs, on some systems only there.
     path = f"{context.environ.get('PATH', '')}:/usr/sbin:/sbin"
     found = [
         warn(
-            "launchers", f"{text}{name} is not installed", f"sudo apt install {package}"
+            "launchers",
+            tr("{text}{name} is not installed", text=text, name=name),
+            f"sudo apt install {package}",
         )
         for name, package in (("ip", "iproute2"), ("passt", "passt"))
         if shutil.which(name, path=path) is None
@@ -161,7 +188,9 @@ async def _without_network(
         try:
             await run_tool(["unshare", "-Urn", ip, "link", "add", "type", "veth"])
         except (UpstreamError, SetupError, OSError) as error:
-            why = f"{text}a veth pair cannot be created ({error})"
+            why = tr(
+                "{text}a veth pair cannot be created ({error})", text=text, error=error
+            )
             found.append(warn("launchers", why, "sudo modprobe veth"))
     return found
 
@@ -171,6 +200,9 @@ def _labels(records: Sequence[Record]) -> list[Finding]:
     names = [r.name for r in records if not r.host.launch.kind.boundary]
     if not names:
         return []
-    text = f"{', '.join(sorted(names))}: these boxes are labels, not boundaries: programs in these "
-    text += "boxes can access your files and sockets"
-    return [warn("launchers", text, "see docs/launchers/boxes.md")]
+    text = tr(
+        "{names}: these boxes are labels, not boundaries: programs in these boxes "
+        "can access your files and sockets",
+        names=", ".join(sorted(names)),
+    )
+    return [warn("launchers", text, tr("see docs/launchers/boxes.md"))]

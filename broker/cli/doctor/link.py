@@ -11,6 +11,7 @@ import trio
 from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
 from broker.cli.link.pairing.role import role_here
 from broker.cli.run.connect import how_to_start
+from broker.cli.texts import tr
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.ipc.control import client
@@ -29,7 +30,7 @@ async def check_link(context: Context) -> Sequence[Finding]:
     """Check pairing and settings of the link, and whether it is up."""
     role = role_here(context.paths)
     if role is None:
-        return [ok("link", "not used: this machine is host and viewer in one")]
+        return [ok("link", tr("not used: this machine is host and viewer in one"))]
     config = load_link_config(context.paths, role)
     name = role.name.lower()
     store = LinkStore(context.paths)
@@ -37,11 +38,21 @@ async def check_link(context: Context) -> Sequence[Finding]:
     known = store.peers().all if store.peers_file.exists() else ()
     peers = [peer for peer in known if peer.role is role.other]
     if not peers:
-        text = f"this {name} is not paired with a {role.other.name.lower()}"
+        text = tr(
+            "this {name} is not paired with a {name2}",
+            name=name,
+            name2=role.other.name.lower(),
+        )
         mend = f"brokerctl pair NAME --as {name}, on both machines, first on the viewer"
         return [fail("link", text, mend)]
-    text = f"{name}, paired with {', '.join(peer.name for peer in peers)}"
-    found = [ok("link", f"{text}, at {config.endpoint}")]
+    text = tr(
+        "{name}, paired with {peers}",
+        name=name,
+        peers=", ".join(peer.name for peer in peers),
+    )
+    found = [
+        ok("link", tr("{text}, at {endpoint}", text=text, endpoint=config.endpoint))
+    ]
     if isinstance(config.endpoint, VsockEndpoint):
         found += _vsock(role)
     return [*found, await _state(context)]
@@ -55,9 +66,15 @@ def _vsock(role: Role) -> Sequence[Finding]:
     module = "vhost_vsock" if role is Role.HOST else "vmw_vsock_virtio_transport"
     if _DEVICE.exists():
         mend = f"sudo setfacl -m u:$USER:r {_DEVICE}"
-        return [fail("link", f"{_DEVICE} cannot be opened by this user", mend)]
+        return [
+            fail(
+                "link",
+                tr("{device} cannot be opened by this user", device=_DEVICE),
+                mend,
+            )
+        ]
     mend = f"sudo modprobe {module}; a virtual machine needs a vsock device of its VMM, too"
-    return [fail("link", f"{_DEVICE} does not exist", mend)]
+    return [fail("link", tr("{device} does not exist", device=_DEVICE), mend)]
 
 
 async def _state(context: Context) -> Finding:
@@ -68,19 +85,36 @@ async def _state(context: Context) -> Finding:
             async with client.open_client(context.paths.control) as connection:
                 status = (await connection.call(STATUS, Nothing())).link
     except SetupError:
-        return warn("link", "no broker is running, so the link is down", start)
+        return warn("link", tr("no broker is running, so the link is down"), start)
     except (UpstreamError, RefusedError, trio.TooSlowError):
-        return warn("link", "unknown, because the broker does not answer")
+        return warn("link", tr("unknown, because the broker does not answer"))
     if status is None:
-        text = "the broker that runs serves one machine alone, without a link"
-        return fail("link", text, f"stop it ('brokerctl stop --broker'), then {start}")
+        text = tr("the broker that runs serves one machine alone, without a link")
+        return fail(
+            "link",
+            text,
+            tr("stop it ('brokerctl stop --broker'), then {start}", start=start),
+        )
     if status.state != "up":
         why = status.problem or "the other broker has not connected"
-        mend = f"run 'brokerctl doctor' on the {Role[status.role.upper()].other.name.lower()}, too"
+        mend = tr(
+            "run 'brokerctl doctor' on the {name}, too",
+            name=Role[status.role.upper()].other.name.lower(),
+        )
         return fail("link", f"{status.state}: {printable(why)}", mend)
     if status.problem:
-        return warn("link", f"up, but {printable(status.problem)}")
+        return warn("link", tr("up, but {problem}", problem=printable(status.problem)))
     if status.other is None:
-        return warn("link", f"up, but {printable(status.name)} does not answer now")
+        return warn(
+            "link",
+            tr("up, but {name} does not answer now", name=printable(status.name)),
+        )
     program = printable(status.other.program)
-    return ok("link", f"up, to {printable(status.name)}, which runs {program}")
+    return ok(
+        "link",
+        tr(
+            "up, to {name}, which runs {program}",
+            name=printable(status.name),
+            program=program,
+        ),
+    )

@@ -22,6 +22,7 @@ from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
 from broker.cli.proxy.sound_server import connect_server
 from broker.cli.run.connect import how_to_start
 from broker.cli.run.force import silent_broker
+from broker.cli.texts import tr
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.paths import find_paths
@@ -73,20 +74,28 @@ async def check_compositor(context: Context) -> Sequence[Finding]:
     if path is None:
         display = context.environ.get("WAYLAND_DISPLAY", "")
         text = (
-            f"no compositor answers at {display}"
+            tr("no compositor answers at {display}", display=display)
             if display
-            else "no compositor is running"
+            else tr("no compositor is running")
         )
-        mend = "log in to a Wayland session, or set WAYLAND_DISPLAY to its socket; "
-        mend += "to start a headless compositor, run 'brokerctl demo'"
+        mend = tr(
+            "log in to a Wayland session, or set WAYLAND_DISPLAY to its socket; to "
+            "start a headless compositor, run 'brokerctl demo'"
+        )
         return [warn("compositor", printable(text), mend)]
     with trio.move_on_after(_COMPOSITOR_SECONDS):
         # libwayland waits inside; a compositor that hangs must not hang us.
         globals_ = await in_thread(list_globals, path, abandon_on_cancel=True)
         return judge_globals(path, globals_)
-    text = f"{path} accepts connections but did not answer in {_COMPOSITOR_SECONDS:g} s"
+    text = tr(
+        "{path} accepts connections but did not answer in {compositor_seconds} s",
+        path=path,
+        compositor_seconds=f"{_COMPOSITOR_SECONDS:g}",
+    )
     return [
-        fail("compositor", text, "check whether the compositor is stopped or blocked")
+        fail(
+            "compositor", text, tr("check whether the compositor is stopped or blocked")
+        )
     ]
 
 
@@ -111,8 +120,12 @@ def list_globals(path: Path) -> dict[str, int]:
         registry.dispatcher["global"] = announce
         if display.roundtrip() < 0:
             raise SetupError(
-                f"the compositor at {path} closed the connection before it listed its globals",
-                hint="read the log of the compositor, or use another one",
+                tr(
+                    "the compositor at {path} closed the connection before it listed "
+                    "its globals",
+                    path=path,
+                ),
+                hint=tr("read the log of the compositor, or use another one"),
             )
     finally:
         display.disconnect()
@@ -126,13 +139,28 @@ def judge_globals(path: Path, found: Mapping[str, int]) -> list[Finding]:
         if found.get(name, 0) < version
     ]  # fmt: skip
     if missing:
-        text = f"{path} lacks required globals: {', '.join(missing)}"
-        return [fail("compositor", text, "use a newer compositor, or another one")]
+        text = tr(
+            "{path} lacks required globals: {missing}",
+            path=path,
+            missing=", ".join(missing),
+        )
+        return [fail("compositor", text, tr("use a newer compositor, or another one"))]
     findings = [
-        ok("compositor", f"{path}: {len(found)} globals, including all required ones")
+        ok(
+            "compositor",
+            tr(
+                "{path}: {number} globals, including all required ones",
+                path=path,
+                number=len(found),
+            ),
+        )
     ]
     findings += [
-        warn("compositor", f"{name} is missing: {without}", "use a newer compositor")
+        warn(
+            "compositor",
+            tr("{name} is missing: {without}", name=name, without=without),
+            tr("use a newer compositor"),
+        )
         for name, without in WANTED.items()
         if name not in found
     ]
@@ -146,13 +174,19 @@ async def check_sound(context: Context) -> Sequence[Finding]:
         path = find_sound(context.environ)
         (await connect_server(path)).close()
     except (SetupError, UpstreamError) as error:
-        text = f"{error.message}: sandboxes have no sound"
-        mend = "start pipewire-pulse or pulseaudio, or set PULSE_SERVER to its socket"
+        text = tr("{message}: sandboxes have no sound", message=error.message)
+        mend = tr(
+            "start pipewire-pulse or pulseaudio, or set PULSE_SERVER to its socket"
+        )
         return [warn(name, printable(text), mend)]
     with trio.move_on_after(_SOUND_SECONDS):
         # libpulse waits inside, as libwayland does.
         return [await in_thread(_ask_sound, path, abandon_on_cancel=True)]
-    text = f"{path} accepts connections but did not answer in {_SOUND_SECONDS:g} s"
+    text = tr(
+        "{path} accepts connections but did not answer in {sound_seconds} s",
+        path=path,
+        sound_seconds=f"{_SOUND_SECONDS:g}",
+    )
     return [
         fail(
             name,
@@ -168,18 +202,26 @@ def _ask_sound(path: Path) -> Finding:
         # Late: it loads libpulse, which is needed for this alone.
         import pulsectl
     except OSError:
-        text = "libpulse is not installed: 'brokerctl audio' cannot show levels"
+        text = tr("libpulse is not installed: 'brokerctl audio' cannot show levels")
         return warn("sound", text, "sudo apt install libpulse0")
     try:
         with pulsectl.Pulse("brokerctl-doctor", server=f"unix:{path}") as pulse:
             told, outputs = pulse.server_info(), len(pulse.sink_list())
     except pulsectl.PulseError as error:
-        text = f"the sound server at {path} refused a request: {error}"
-        mend = "to see its log, run 'journalctl --user -u pipewire-pulse -u pulseaudio'"
+        text = tr(
+            "the sound server at {path} refused a request: {error}",
+            path=path,
+            error=error,
+        )
+        mend = tr(
+            "to see its log, run 'journalctl --user -u pipewire-pulse -u pulseaudio'"
+        )
         return fail("sound", printable(text), mend)
     text = f"{path}: {told.server_name}, {render.count(outputs, 'output')}"
     if not outputs:
-        return warn("sound", printable(text), "to list sound cards, run 'wpctl status'")
+        return warn(
+            "sound", printable(text), tr("to list sound cards, run 'wpctl status'")
+        )
     return ok("sound", printable(text))
 
 
@@ -196,10 +238,12 @@ async def check_policy(context: Context) -> Sequence[Finding]:
         first = problems[0]
         text = f"{printable(str(first.where))}: {printable(first.message)}"
         if len(problems) > 1:
-            text += f" (the first of {len(problems)} problems)"
+            text += " " + tr("(the first of {number} problems)", number=len(problems))
         return [fail("policy", text, "brokerctl policy check")]
     if not found.records:
-        text = f"there are no records (searched in {', '.join(map(str, folders))})"
+        text = tr(
+            "there are no records (searched in {str})", str=", ".join(map(str, folders))
+        )
         return [warn("policy", text, "brokerctl new demo --from demo")]
     names = ", ".join(sorted(found.records))
     records = render.count(len(found.records), "record")
@@ -215,17 +259,28 @@ async def check_questions(context: Context) -> Sequence[Finding]:
     except SetupError as error:
         missing.append(fail("questions", error.message, error.hint))
     if shutil.which("notify-send", path=context.environ.get("PATH")) is None:
-        text = "notify-send is not installed: warnings appear only in 'brokerctl status' and the log"
+        text = tr(
+            "notify-send is not installed: warnings appear only in 'brokerctl "
+            "status' and the log"
+        )
         missing.append(warn("questions", text, "sudo apt install libnotify-bin"))
     if shutil.which("xdg-dbus-proxy", path=context.environ.get("PATH")) is None:
-        text = "xdg-dbus-proxy is not installed: sandboxes have no notifications, no icons and no screen sharing, and no icon shows an open microphone"
+        text = tr(
+            "xdg-dbus-proxy is not installed: sandboxes have no "
+            "notifications, no icons and no screen sharing, and no icon shows "
+            "an open microphone"
+        )
         missing.append(warn("questions", text, "sudo apt install xdg-dbus-proxy"))
     bus = _session_bus(context.environ)
     if bus is not None and not accepts(bus):
-        text = f"no session bus answers at {printable(str(bus), 200)}: nothing notifies you, and dialogs alone ask"
-        mend = "log in to a desktop, or run the session in 'dbus-run-session'"
+        text = tr(
+            "no session bus answers at {bus}: nothing notifies you, and "
+            "dialogs alone ask",
+            bus=printable(str(bus), 200),
+        )
+        mend = tr("log in to a desktop, or run the session in 'dbus-run-session'")
         missing.append(warn("questions", text, mend))
-    return missing or [ok("questions", "dialogs and notifications can be shown")]
+    return missing or [ok("questions", tr("dialogs and notifications can be shown"))]
 
 
 def _session_bus(environ: Mapping[str, str]) -> Path | None:
@@ -245,18 +300,18 @@ async def check_broker(context: Context) -> Sequence[Finding]:
     try:
         find_paths(context.environ)
     except SetupError:
-        text = "unknown: without a runtime directory, no broker can be found"
+        text = tr("unknown: without a runtime directory, no broker can be found")
         return [warn("broker", text)]
     path = context.paths.control
     served = path.exists() and has_listener(path)
     if not served and (named := silent_broker(context.paths)):
-        text = f"a broker runs, and nothing answers at {path}"
+        text = tr("a broker runs, and nothing answers at {path}", path=path)
         return [fail("broker", text, named)]
     if not path.exists():
         return [
             ok(
                 "broker",
-                f"no broker is running; {how_to_start(context.paths)}",
+                tr("no broker is running; {paths}", paths=how_to_start(context.paths)),
             )
         ]
     try:
@@ -266,15 +321,28 @@ async def check_broker(context: Context) -> Sequence[Finding]:
     except SetupError as error:
         if not isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError):
             return [warn("broker", error.message, error.hint)]
-        text = "no broker is running; the next start of a broker removes "
-        return [ok("broker", f"{text}{path}, which a killed broker left")]
+        text = tr(
+            "no broker is running; the next start of a broker removes {path}, which a "
+            "killed broker left",
+            path=path,
+        )
+        return [ok("broker", text)]
     except (UpstreamError, RefusedError) as error:
         mend = error.hint if isinstance(error, RefusedError) else ""
         return [fail("broker", error.message, mend or silent_broker(context.paths))]
     except trio.TooSlowError:
-        text = f"the broker at {path} did not answer within {_BROKER_SECONDS:g} s"
+        text = tr(
+            "the broker at {path} did not answer within {broker_seconds} s",
+            path=path,
+            broker_seconds=f"{_BROKER_SECONDS:g}",
+        )
         return [fail("broker", text, silent_broker(context.paths))]
-    text = f"version {version.version} ({version.role}) is running, pid {version.pid}"
+    text = tr(
+        "version {version} ({role}) is running, pid {pid}",
+        version=version.version,
+        role=version.role,
+        pid=version.pid,
+    )
     return [ok("broker", printable(text))]
 
 
@@ -283,14 +351,24 @@ async def check_audit(context: Context) -> Sequence[Finding]:
     path = context.paths.audit
     if not path.exists():
         return [
-            ok("audit", "there is no log yet; the first start of a broker creates it")
+            ok(
+                "audit",
+                tr("there is no log yet; the first start of a broker creates it"),
+            )
         ]
     with open_log(path) as log:
         state = await in_thread(log.check)
     if state != "ok":
-        mend = "to begin a new log, move audit.sqlite and audit.key in "
-        mend += f"{path.parent} to another place, then start the broker"
-        return [fail("audit", f"{path} is damaged: {state}", mend)]
+        mend = tr(
+            "to begin a new log, move audit.sqlite and audit.key in {parent} to another "
+            "place, then start the broker",
+            parent=path.parent,
+        )
+        return [
+            fail(
+                "audit", tr("{path} is damaged: {state}", path=path, state=state), mend
+            )
+        ]
     keys = KeyFile(path).any()
     with open_sealed(path) as db:
         report = verify_end(db, keys)
@@ -298,12 +376,32 @@ async def check_audit(context: Context) -> Sequence[Finding]:
             report = await in_thread(partial(verify, db, keys=keys))
     if not report.good:
         first = report.problems[0]
-        what = f"event {first.first}: {first.what}" if first.first else first.what
-        mend = "to see details, run 'brokerctl audit verify'; to begin a new log, move "
-        mend += f"audit.sqlite and audit.key in {path.parent} to another place"
-        return [fail("audit", f"{path} does not match its signatures: {what}", mend)]
-    how = "each verified" if each else "signed to the end"
-    text = f"{report.size} events in {path}, {how}"
-    if not each:
-        text += "; to check each one, run 'brokerctl audit verify'"
+        what = (
+            tr("event {first}: {what}", first=first.first, what=first.what)
+            if first.first
+            else first.what
+        )
+        mend = tr(
+            "to see details, run 'brokerctl audit verify'; to begin a new log, move "
+            "audit.sqlite and audit.key in {parent} to another place",
+            parent=path.parent,
+        )
+        return [
+            fail(
+                "audit",
+                tr(
+                    "{path} does not match its signatures: {what}", path=path, what=what
+                ),
+                mend,
+            )
+        ]
+    if each:
+        text = tr("{size} events in {path}, each verified", size=report.size, path=path)
+    else:
+        text = tr(
+            "{size} events in {path}, signed to the end; to check each one, run "
+            "'brokerctl audit verify'",
+            size=report.size,
+            path=path,
+        )
     return [ok("audit", text)]

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.cli.texts import tr
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.names import SandboxName, take_sandbox_name
 from broker.host.homes.sparse import Progress, copy_sparse, no_progress
@@ -107,8 +108,12 @@ class HomeCopies(HomeStore):
                 rename_at(prepared, target, RENAME_NOREPLACE)
             except FileExistsError as error:
                 raise RefusedError(
-                    f"a snapshot '{label}' of '{name}' already exists",
-                    hint="choose another label",
+                    tr(
+                        "a snapshot '{label}' of '{name}' already exists",
+                        label=label,
+                        name=name,
+                    ),
+                    hint=tr("choose another label"),
                 ) from error
             flush(target.parent)
             flush(self.root)
@@ -133,8 +138,8 @@ class HomeCopies(HomeStore):
             if found.name == label:
                 return found
         raise SetupError(
-            f"'{name}' has no snapshot '{label}'",
-            hint="to list the snapshots, run 'brokerctl sandbox list'",
+            tr("'{name}' has no snapshot '{label}'", name=name, label=label),
+            hint=tr("to list the snapshots, run 'brokerctl sandbox list'"),
         )
 
     def _discard(self, path: Path) -> None:
@@ -170,7 +175,10 @@ def copy_state(source: Path, target: Path, progress: Progress = no_progress) -> 
         )
     except RecursionError as error:
         raise UpstreamError(
-            f"cannot copy {source / TREE}: its directories are nested too deeply"
+            tr(
+                "cannot copy {source}: its directories are nested too deeply",
+                source=source / TREE,
+            )
         ) from (error)
     progress(1, 1)
 

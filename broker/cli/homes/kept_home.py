@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.names import SandboxName
 from broker.core.paths import Paths
@@ -43,7 +44,11 @@ def kept_home(
         held = store.lock(name)
     except RefusedError as error:
         raise RefusedError(
-            f"{error.message}: a box or container of a persistent record runs once at a time, and no second program in it",
+            tr(
+                "{message}: a box or container of a persistent record runs once "
+                "at a time, and no second program in it",
+                message=error.message,
+            ),
             hint=error.hint,
         ) from error
     try:

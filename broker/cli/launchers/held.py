@@ -20,6 +20,7 @@ from broker.cli.link.pairing.role import role_here
 from broker.cli.run.connect import open_client
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker, refuse_root
+from broker.cli.texts import tr
 from broker.cli.transfer.named_files import writable_places
 from broker.core.errors import SetupError, VitrailError
 from broker.core.files.planted_links import refuse_links
@@ -119,7 +120,12 @@ def exit_code(name: str, code: int, *, as_json: bool) -> int:
     elif code - 128 in _CRASHES:
         number = signal.Signals(code - 128)
         render.note(
-            f"the program in {name} crashed: {signal.strsignal(number)} ({number.name})"
+            tr(
+                "the program in {name} crashed: {number} ({name2})",
+                name=name,
+                number=signal.strsignal(number),
+                name2=number.name,
+            )
         )
     return code
 
@@ -141,8 +147,13 @@ def local_paths() -> Paths:
     paths = find_paths()
     if role_here(paths) is not None:
         raise SetupError(
-            "cannot run a box or container: this machine is paired with another one",
-            hint="to run a sandbox of the host, run 'brokerctl run SANDBOX' on the viewer",
+            tr(
+                "cannot run a box or container: this machine is paired with another one"
+            ),
+            hint=tr(
+                "to run a sandbox of the host, run 'brokerctl run SANDBOX' on the "
+                "viewer"
+            ),
         )
     return paths
 

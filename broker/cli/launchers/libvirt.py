@@ -18,6 +18,7 @@ from broker.cli.launchers.adoption.domains import (
 from broker.cli.launchers.setup import Setup, SetupWords, hook_written, sudo_caller
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import offline_paths
+from broker.cli.texts import tr
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
 from broker.core.paths import Paths
@@ -46,12 +47,16 @@ def _install_libvirt(words: SetupWords) -> None:
         return
     if uid is None:
         render.note(
-            "domains of qemu:///system do not report to a broker; to specify the user "
-            "whose broker they report to, pass --uid NUMBER"
+            tr(
+                "domains of qemu:///system do not report to a broker; to specify "
+                "the user whose broker they report to, pass --uid NUMBER"
+            )
         )
     render.note(
-        "now run 'sudo systemctl restart libvirtd' (or virtqemud); the libvirtd of a "
-        "session exits when it is idle"
+        tr(
+            "now run 'sudo systemctl restart libvirtd' (or virtqemud); the "
+            "libvirtd of a session exits when it is idle"
+        )
     )
 
 
@@ -64,12 +69,18 @@ def _remove_libvirt(_app: str) -> None:
             continue
         except OSError as error:
             raise SetupError(
-                f"cannot remove {path}: {error.strerror}",
-                hint="run 'sudo brokerctl launcher remove libvirt'"
-                if os.geteuid() != 0
-                else "",
+                tr(
+                    "cannot remove {path}: {strerror}",
+                    path=path,
+                    strerror=error.strerror,
+                ),
+                hint=(
+                    tr("run 'sudo brokerctl launcher remove libvirt'")
+                    if os.geteuid() != 0
+                    else ""
+                ),
             ) from error
-        render.note(f"removed {path}")
+        render.note(tr("removed {path}", path=path))
 
 
 @click.command()
@@ -98,17 +109,31 @@ def prepare(domain: str, *, connect: str, yes: bool, dry_run: bool) -> None:
         record = record_of(paths, domain, old)
         if record is None:
             raise RefusedError(
-                f"no record names domain '{printable(domain, NAME_CHARS)}'",
-                hint=f"to write one and prepare the domain, run 'brokerctl adopt \"{domain}\"'",
+                tr(
+                    "no record names domain '{domain}'",
+                    domain=printable(domain, NAME_CHARS),
+                ),
+                hint=tr(
+                    "to write one and prepare the domain, run 'brokerctl adopt "
+                    '"{domain}"\'',
+                    domain=domain,
+                ),
             )
         new = with_vsock(old, vsock_way(paths, record, connect))
     except DomainError as error:
         raise RefusedError(
-            f"cannot prepare domain '{printable(domain, NAME_CHARS)}': {error}"
+            tr(
+                "cannot prepare domain '{domain}': {error}",
+                domain=printable(domain, NAME_CHARS),
+                error=error,
+            )
         ) from error
     if new is None:
         render.note(
-            f"domain '{printable(domain, NAME_CHARS)}' already has this vsock; nothing was changed"
+            tr(
+                "domain '{domain}' already has this vsock; nothing was changed",
+                domain=printable(domain, NAME_CHARS),
+            )
         )
         return
     show_change(old, new)
@@ -116,7 +141,10 @@ def prepare(domain: str, *, connect: str, yes: bool, dry_run: bool) -> None:
         return
     define(connect, new)
     render.note(
-        f"defined domain '{printable(domain, NAME_CHARS)}'; the vsock takes effect at its next start"
+        tr(
+            "defined domain '{domain}'; the vsock takes effect at its next start",
+            domain=printable(domain, NAME_CHARS),
+        )
     )
 
 

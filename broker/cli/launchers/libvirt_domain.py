@@ -23,6 +23,7 @@ from broker.cli import render
 from broker.cli.launchers.interface import Launcher
 from broker.cli.run.connect import open_client
 from broker.cli.run.progress import Steps
+from broker.cli.texts import tr
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths
 from broker.helpers.process.identity import open_pidfd
@@ -168,7 +169,9 @@ def require_program(name: str, package: str) -> Path:
     """Return where a program is.  Raises SetupError."""
     found = shutil.which(name)
     if found is None:
-        raise SetupError(f"{name} is not installed", hint=f"sudo apt install {package}")
+        raise SetupError(
+            tr("{name} is not installed", name=name), hint=f"sudo apt install {package}"
+        )
     return Path(found)
 
 
@@ -219,15 +222,23 @@ async def _start(paths: Paths, made: Made, virsh: Child) -> None:
                 raise UpstreamError(
                     f"virsh exited before the domain {made.domain} was started: "
                     f"{stderr_so_far(virsh, MESSAGE_CHARS) or 'no output'}",
-                    hint="to see QEMU's output, read ~/.cache/libvirt/qemu/log/"
-                    f"{made.domain}.log",
+                    hint=tr(
+                        "to see QEMU's output, read ~/.cache/libvirt/qemu/log/{domain}.log",
+                        domain=made.domain,
+                    ),
                 )
             await trio.sleep(_LOOK_SECONDS)
     if waited.cancelled_caught:
         raise UpstreamError(
-            f"libvirt did not start the domain {made.domain} within "
-            f"{_START_SECONDS:.0f} s",
-            hint=f"to see QEMU's output, read ~/.cache/libvirt/qemu/log/{made.domain}.log",
+            tr(
+                "libvirt did not start the domain {domain} within {start_seconds} s",
+                domain=made.domain,
+                start_seconds=f"{_START_SECONDS:.0f}",
+            ),
+            hint=tr(
+                "to see QEMU's output, read ~/.cache/libvirt/qemu/log/{domain}.log",
+                domain=made.domain,
+            ),
         )
     pid = _pid(made)
     made.pidfd = open_pidfd(pid)
@@ -251,7 +262,11 @@ def _pid(made: Made) -> int:
         return int(path.read_text("ascii"))
     except (OSError, ValueError) as error:
         raise UpstreamError(
-            f"cannot read QEMU's pid in {path}: {render.cause(error)}"
+            tr(
+                "cannot read QEMU's pid in {path}: {cause}",
+                path=path,
+                cause=render.cause(error),
+            )
         ) from error
 
 
@@ -263,7 +278,12 @@ async def _cid(made: Made) -> int | None:
     found = root.find("devices/vsock/cid")
     text = "" if found is None else found.get("address", "")
     if not text.isdecimal():
-        raise UpstreamError(f"libvirt did not assign a CID to the domain {made.domain}")
+        raise UpstreamError(
+            tr(
+                "libvirt did not assign a CID to the domain {domain}",
+                domain=made.domain,
+            )
+        )
     return int(text)
 
 

@@ -26,6 +26,7 @@ from broker.cli.launchers.held import (
 from broker.cli.launchers.interface import Launcher
 from broker.cli.run.progress import Steps
 from broker.cli.run.terminal import has_input
+from broker.cli.texts import tr
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.parts.absent import needed
 from broker.core.paths import Paths
@@ -199,16 +200,24 @@ def _described(run: HeldRun, launch: Podman) -> Container:
     record = run.record
     if launch.image is None and launch.rootfs is None:
         raise SetupError(
-            f"record '{record.name}' has neither container_image nor rootfs",
+            tr(
+                "record '{name}' has neither container_image nor rootfs",
+                name=record.name,
+            ),
             where=record.where("launch.container_image"),
-            hint="set one of these keys, or start the container with "
-            f"'podman run --annotation io.vitrail.sandbox={record.name}'",
+            hint=tr(
+                "set one of these keys, or start the container with 'podman run "
+                "--annotation io.vitrail.sandbox={name}'",
+                name=record.name,
+            ),
         )
     limits = ContainerLimits(launch.memory_mib, launch.pids)
     if not can_limit():
         render.note(
-            "memory and processes are not limited: this user's control group does "
-            "not have the memory and pids controllers"
+            tr(
+                "memory and processes are not limited: this user's control group "
+                "does not have the memory and pids controllers"
+            )
         )
     return Container(
         record=record.name,

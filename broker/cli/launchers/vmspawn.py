@@ -28,6 +28,7 @@ from broker.cli.launchers.libvirt_domain import (
     run_directory,
 )
 from broker.cli.run.progress import Steps
+from broker.cli.texts import tr
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths
 from broker.helpers.process.spawn import Child, has_ended, send_signal
@@ -107,8 +108,14 @@ def _require_user_manager() -> None:
             else "cannot be found: XDG_RUNTIME_DIR is not set"
         )
         raise SetupError(
-            f"systemd-vmspawn needs the service manager of this user, which {why}",
-            hint="run the command in a login session, or run 'loginctl enable-linger' first",
+            tr(
+                "systemd-vmspawn needs the service manager of this user, which {why}",
+                why=why,
+            ),
+            hint=tr(
+                "run the command in a login session, or run 'loginctl "
+                "enable-linger' first"
+            ),
         )
 
 
@@ -139,8 +146,12 @@ async def _wait_held(child: Child, made: Made, directory: Path) -> int:
         if has_ended(child.pidfd):
             why = f"it exited: {stderr_so_far(child, MESSAGE_CHARS) or 'no output'}"
         raise UpstreamError(
-            f"systemd-vmspawn did not start the machine {made.domain}: {why}",
-            hint="check that 'systemd-vmspawn --version' prints 262 or later",
+            tr(
+                "systemd-vmspawn did not start the machine {domain}: {why}",
+                domain=made.domain,
+                why=why,
+            ),
+            hint=tr("check that 'systemd-vmspawn --version' prints 262 or later"),
         )
     pid, made.pidfd = found
     return pid

@@ -15,6 +15,7 @@ import trio
 from broker.cli import render
 from broker.cli.run.connect import open_client
 from broker.cli.run.start import ensure_broker
+from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.paths import find_paths
@@ -43,19 +44,26 @@ def command(*, yes: bool, as_json: bool) -> None:
             "these windows will be closed:\n" + "\n".join(f"  {one}" for one in ending)
         )
     if ending and not yes:
-        click.confirm("restart the broker?", abort=True, err=True)
+        click.confirm(tr("restart the broker?"), abort=True, err=True)
     kept, ends = trio.run(_restart, pid)
     if as_json:
         render.json_line({"windows": ending, "kept": kept, "ends": ends})
         return
-    render.note("restarted the broker")
+    render.note(tr("restarted the broker"))
     for name in kept:
         render.note(
-            f"{printable(name)} is still running; to open its windows again, run 'brokerctl run'"
+            tr(
+                "{name} is still running; to open its windows again, run "
+                "'brokerctl run'",
+                name=printable(name),
+            )
         )
     for name in ends:
         render.note(
-            f"{printable(name)} was not restored; it ends when its program exits"
+            tr(
+                "{name} was not restored; it ends when its program exits",
+                name=printable(name),
+            )
         )
 
 
@@ -65,10 +73,16 @@ async def _look() -> tuple[int, list[str]]:
         version = await client.call(GET_VERSION, Nothing())
         if version.role != "local":
             raise RefusedError(
-                f"cannot restart the broker: this machine is the {version.role} of two machines "
-                "that share their sandboxes",
-                hint="to see what would end, run 'brokerctl status'; then restart the unit "
-                f"vitrail-{version.role} with systemctl",
+                tr(
+                    "cannot restart the broker: this machine is the {role} of two "
+                    "machines that share their sandboxes",
+                    role=version.role,
+                ),
+                hint=tr(
+                    "to see what would end, run 'brokerctl status'; then restart the "
+                    "unit vitrail-{role} with systemctl",
+                    role=version.role,
+                ),
             )
         answer = await client.call(WINDOWS, WindowsRequest())
     shown = [f"[{one.sandbox}] {one.title}" for one in answer.windows]
@@ -86,8 +100,11 @@ async def _restart(pid: int) -> tuple[list[str], list[str]]:
             version = await client.call(GET_VERSION, Nothing())
             if version.pid != pid:
                 raise RefusedError(
-                    "the broker was not restarted: another broker was started in the meantime",
-                    hint="run the command again",
+                    tr(
+                        "the broker was not restarted: another broker was started in the "
+                        "meantime"
+                    ),
+                    hint=tr("run the command again"),
                 )
             before = await _sandboxes(client)
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)

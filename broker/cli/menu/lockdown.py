@@ -11,6 +11,7 @@ from broker.authority.lockdown import keep_lockdown, kept_lockdown, lockdown_fil
 from broker.cli import render
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import ask, ask_status, broker_runs
+from broker.cli.texts import tr
 from broker.core.errors import SetupError
 from broker.core.paths import Paths, find_paths
 from broker.ipc.control.api import LockdownAnswer, LockdownRequest
@@ -35,7 +36,9 @@ def command(*, networks: bool, lift: bool, show: bool, as_json: bool) -> None:
     Exit code: 0 done; with --show, 0 a lockdown is in force, 1 none is; 2 usage error.
     """
     if lift + show > 1 or (networks and (lift or show)):
-        raise click.UsageError("--networks, --lift and --show cannot be used together")
+        raise click.UsageError(
+            tr("--networks, --lift and --show cannot be used together")
+        )
     # Without a runtime directory a running broker would not be found, and would continue.
     paths = find_paths()
     begin = None if show else not lift
@@ -72,7 +75,10 @@ def _without_broker(
             path.unlink(missing_ok=True)
     except OSError as error:
         raise SetupError(
-            f"cannot change the lockdown of the next broker: {error.strerror}",
+            tr(
+                "cannot change the lockdown of the next broker: {strerror}",
+                strerror=error.strerror,
+            ),
             where=str(path),
         ) from error
     now = kept_lockdown(path)

@@ -11,6 +11,7 @@ import trio
 from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.sandboxes.desktop_entry import icon_of
+from broker.cli.texts import tr
 from broker.core.escape import printable
 
 _TERMINAL = ("foot",)
@@ -117,9 +118,9 @@ def refresh(*, as_json: bool) -> None:
         )
         return
     for path in written:
-        render.note(f"wrote {path}")
+        render.note(tr("wrote {path}", path=path))
     for path in removed:
-        render.note(f"removed {path}")
+        render.note(tr("removed {path}", path=path))
 
 
 def _each(verb: str, objects: tuple[str, ...]) -> None:

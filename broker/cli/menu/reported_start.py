@@ -448,12 +448,15 @@ def _error_of(lines: Sequence[str]) -> tuple[str, str]:
     """Return message and hint of the error that the verb reported."""
     error = hint = ""
     for line in lines:
-        if line.startswith("error: "):
-            error, hint = line.removeprefix("error: "), ""
-        elif line.startswith("  hint: "):
-            hint = line.removeprefix("  hint: ")
-        elif line.startswith("Error: "):
-            error = line.removeprefix("Error: ")
+        if found := _after(line, "error: ", tr("error: "), "Error: "):
+            error, hint = found, ""
+        elif found := _after(line, "  hint: ", tr("  hint: ")):
+            hint = found
     if not error and lines:
         error = " ".join(line.strip() for line in lines if line.strip())
     return error, hint
+
+
+def _after(line: str, *heads: str) -> str:
+    """Return what follows one of the heads; empty: the line begins with none."""
+    return next((line.removeprefix(one) for one in heads if line.startswith(one)), "")

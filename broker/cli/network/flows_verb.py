@@ -11,6 +11,7 @@ from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import ask, ask_status, offline_paths
+from broker.cli.texts import tr
 from broker.core.escape import printable
 from broker.ipc.control.api import NetworkRequest
 from broker.ipc.control.methods import NETWORK
@@ -39,14 +40,18 @@ def command(sandbox: str | None, *, as_json: bool) -> None:
         render.note(_none_of(sandbox))
     if answer.omitted:
         render.note(
-            f"{answer.omitted} more flows; to list those of one sandbox, run 'brokerctl network SANDBOX'"
+            tr(
+                "{omitted} more flows; to list those of one sandbox, run "
+                "'brokerctl network SANDBOX'",
+                omitted=answer.omitted,
+            )
         )
 
 
 def _none_of(sandbox: str | None) -> str:
     """Return why no flow is listed: only those of networks by rule are seen."""
     if sandbox is None:
-        return 'no flows of sandboxes with network = "rules" are open'
+        return tr('no flows of sandboxes with network = "rules" are open')
     known = read_records(offline_paths()).records
     name = next(
         (s.record for s in ask_status().sandboxes if s.name == sandbox), sandbox
@@ -54,8 +59,10 @@ def _none_of(sandbox: str | None) -> str:
     record = known.get(name)
     network = "none" if record is None else record.values.get("launch.network", "none")
     if network == "rules":
-        return f"no flows of '{printable(sandbox, 60)}' are open"
-    return (
-        f"'{printable(sandbox, 60)}' has network = \"{network}\": only flows of sandboxes "
-        'with network = "rules" are seen by Vitrail and listed'
+        return tr("no flows of '{sandbox}' are open", sandbox=printable(sandbox, 60))
+    return tr(
+        "'{sandbox}' has network = \"{network}\": only flows of sandboxes "
+        'with network = "rules" are seen by Vitrail and listed',
+        sandbox=printable(sandbox, 60),
+        network=network,
     )

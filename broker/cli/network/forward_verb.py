@@ -15,6 +15,7 @@ import trio
 from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.run.connect import open_client
+from broker.cli.texts import tr
 from broker.core.errors import UpstreamError, sole
 from broker.core.escape import printable
 from broker.ipc.control.api import ForwardItem, ForwardRequest
@@ -43,12 +44,16 @@ def command(sandbox: str, ports: str, *, stdio: bool, as_json: bool) -> None:
     """
     found = _PORTS.fullmatch(ports)
     if found is None:
-        raise click.UsageError(f"'{ports}' is not PORT or PORT:SANDBOX-PORT")
+        raise click.UsageError(
+            tr("'{ports}' is not PORT or PORT:SANDBOX-PORT", ports=ports)
+        )
     local, port = int(found[1]), int(found[2] or found[1])
     if not 0 < port <= 65535 or local > 65535:
-        raise click.UsageError(f"'{ports}': a port must be between 1 and 65535")
+        raise click.UsageError(
+            tr("'{ports}': a port must be between 1 and 65535", ports=ports)
+        )
     if stdio and (found[2] or as_json):
-        raise click.UsageError("with --stdio, specify only the sandbox's port")
+        raise click.UsageError(tr("with --stdio, specify only the sandbox's port"))
     request = ForwardRequest(sandbox=sandbox, port=port, local=0 if stdio else local)
     if stdio:
         trio.run(_stdio, request)
@@ -66,19 +71,31 @@ async def _forward(request: ForwardRequest, as_json: bool) -> None:  # noqa: FBT
         if as_json:
             render.json_line(msgspec.to_builtins(item))
         elif item.failed:
-            render.note(f"a connection failed: {printable(item.failed)}")
+            render.note(
+                tr("a connection failed: {failed}", failed=printable(item.failed))
+            )
         else:
             name = printable(item.sandbox)
             render.note(
-                f"forwarding 127.0.0.1:{item.local} to port {request.port} of {name}"
+                tr(
+                    "forwarding 127.0.0.1:{local} to port {port} of {name}",
+                    local=item.local,
+                    port=request.port,
+                    name=name,
+                )
             )
 
     async with open_client() as client:
         await client.call(FORWARD, request, show)
     if not began:
         raise UpstreamError(
-            f"the broker did not forward a port to {printable(request.sandbox)}",
-            hint="check that brokerctl and the running broker have the same version",
+            tr(
+                "the broker did not forward a port to {sandbox}",
+                sandbox=printable(request.sandbox),
+            ),
+            hint=tr(
+                "check that brokerctl and the running broker have the same version"
+            ),
         )
 
 
@@ -90,8 +107,12 @@ async def _stdio(request: ForwardRequest) -> None:
             async def take(item: ForwardItem) -> None:
                 if item.local is None:
                     raise UpstreamError(
-                        f"cannot connect to port {request.port} of {request.sandbox}: "
-                        f"{printable(item.failed or '')}"
+                        tr(
+                            "cannot connect to port {port} of {sandbox}: {failed}",
+                            port=request.port,
+                            sandbox=request.sandbox,
+                            failed=printable(item.failed or ""),
+                        )
                     )
                 nursery.start_soon(_copied, item.local, nursery.cancel_scope)
 

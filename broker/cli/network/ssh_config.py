@@ -10,6 +10,7 @@ from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import offline_paths
+from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from policy.records.model import Record
@@ -43,27 +44,39 @@ def command(names: tuple[str, ...], *, user: str, port: int) -> None:
     for name in names:
         if name not in records:
             raise RefusedError(
-                f"no record is named '{printable(name, 64)}'",
-                hint="to list the records, run 'brokerctl list'",
+                tr("no record is named '{name}'", name=printable(name, 64)),
+                hint=tr("to list the records, run 'brokerctl list'"),
             )
         if name not in known:
             raise RefusedError(
-                f"cannot forward ports of '{name}': its kind, "
-                f"{records[name].host.launch.kind.name}, does not support this",
+                tr(
+                    "cannot forward ports of '{name}': its kind, {name2}, does not "
+                    "support this",
+                    name=name,
+                    name2=records[name].host.launch.kind.name,
+                ),
                 where=records[name].where("launch.kind"),
-                hint="to list the sandboxes whose ports can be forwarded, run 'brokerctl "
-                "ssh-config'",
+                hint=tr(
+                    "to list the sandboxes whose ports can be forwarded, run "
+                    "'brokerctl ssh-config'"
+                ),
             )
     chosen = sorted(names or known)
     sys.stdout.write("".join(_host(name, user, port) for name in chosen))
     if not chosen:
-        render.note("no record describes a sandbox whose ports can be forwarded")
+        render.note(tr("no record describes a sandbox whose ports can be forwarded"))
     elif sys.stdout.isatty():
         render.note(
-            "to write these lines to a file: brokerctl ssh-config > ~/.ssh/vitrail.conf"
+            tr(
+                "to write these lines to a file: brokerctl ssh-config > "
+                "~/.ssh/vitrail.conf"
+            )
         )
         render.note(
-            "then add to the beginning of ~/.ssh/config: Include ~/.ssh/vitrail.conf"
+            tr(
+                "then add to the beginning of ~/.ssh/config: Include "
+                "~/.ssh/vitrail.conf"
+            )
         )
 
 

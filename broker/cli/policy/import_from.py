@@ -17,6 +17,7 @@ from broker.cli import render
 from broker.cli.launchers.flatpak import take_app
 from broker.cli.policy.load import JSON
 from broker.cli.policy.records import print_problems
+from broker.cli.texts import tr
 from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
@@ -66,9 +67,14 @@ def qubes(directory: Path, to: Path, *, as_json: bool) -> None:
     store = _first(directory, _STORES)
     if not rules and store is None:
         raise RefusedError(
-            f"{directory} contains neither rules (*.policy) nor qubes.xml",
-            hint="copy /etc/qubes/policy.d and /var/lib/qubes/qubes.xml from dom0 "
-            "into one directory, then specify that directory",
+            tr(
+                "{directory} contains neither rules (*.policy) nor qubes.xml",
+                directory=directory,
+            ),
+            hint=tr(
+                "copy /etc/qubes/policy.d and /var/lib/qubes/qubes.xml from dom0 "
+                "into one directory, then specify that directory"
+            ),
         )
     system = None if store is None else _system(store)
     write_import(import_qubes(rules, system), to, as_json=as_json)
@@ -85,14 +91,23 @@ def flatpak(app: str, to: Path, *, as_json: bool) -> None:
     permission is reported.  The file is written to --to, and is not in force.
     """
     if shutil.which("flatpak") is None:
-        raise SetupError("flatpak is not installed", hint="sudo apt install flatpak")
+        raise SetupError(
+            tr("flatpak is not installed"), hint="sudo apt install flatpak"
+        )
     words = ["flatpak", "info", "--show-permissions", take_app(app)]
     try:
         text = trio.run(partial(run_tool, words)).decode("utf-8", "replace")
     except UpstreamError as error:
         raise RefusedError(
-            f"cannot read the permissions of the Flatpak application {app}: {error}",
-            hint="to list the installed applications, run 'flatpak list --app --columns=application'",
+            tr(
+                "cannot read the permissions of the Flatpak application {app}: {error}",
+                app=app,
+                error=error,
+            ),
+            hint=tr(
+                "to list the installed applications, run 'flatpak list --app "
+                "--columns=application'"
+            ),
         ) from error
     try:
         imported = import_flatpak(app, text, Path.home())
@@ -111,7 +126,8 @@ def write_import(imported: Imported, to: Path, *, as_json: bool) -> None:
         to.mkdir(mode=0o700)
     except FileExistsError as error:
         raise RefusedError(
-            f"{to} already exists", hint="specify a new directory with --to"
+            tr("{to} already exists", to=to),
+            hint=tr("specify a new directory with --to"),
         ) from error
     for name, text in imported.files.items():
         path = to / name
@@ -142,15 +158,23 @@ def _print(
     for name in imported.files:
         counts[name.partition("/")[0]] += 1
     render.note(
-        f"wrote {render.count(counts['policy.d'], 'file')} of rules and "
-        f"{render.count(counts['sandboxes.d'], 'record')} to {to}; "
-        f"lines with a different meaning in Vitrail: {len(notes)}"
+        tr(
+            "wrote {count} of rules and {count2} to {to}; lines with a "
+            "different meaning in Vitrail: {number}",
+            count=render.count(counts["policy.d"], "file"),
+            count2=render.count(counts["sandboxes.d"], "record"),
+            to=to,
+            number=len(notes),
+        )
     )
     render.note(
-        f"errors to correct: {len(problems)}"
+        tr("errors to correct: {number}", number=len(problems))
         if problems
-        else "these files are not in force yet; to apply them, check them, then run: "
-        f"cp -r {to}/. ~/.config/vitrail/"
+        else tr(
+            "these files are not in force yet; to apply them, check them, "
+            "then run: cp -r {to}/. ~/.config/vitrail/",
+            to=to,
+        )
     )
 
 
@@ -204,7 +228,11 @@ def _files(folder: Path) -> Iterator[Path]:
                 count += 1
                 if count > tool_limits.IMPORT_FILES:
                     raise RefusedError(
-                        f"cannot import {folder}: more than {tool_limits.IMPORT_FILES} files"
+                        tr(
+                            "cannot import {folder}: more than {import_files} files",
+                            folder=folder,
+                            import_files=tool_limits.IMPORT_FILES,
+                        )
                     )
                 yield path
 
@@ -214,10 +242,14 @@ def _read(path: Path) -> bytes:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with os.fdopen(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise RefusedError(f"{path} is not a regular file")
+            raise RefusedError(tr("{path} is not a regular file", path=path))
         data = file.read(tool_limits.IMPORT_BYTES + 1)
     if len(data) > tool_limits.IMPORT_BYTES:
         raise RefusedError(
-            f"cannot import {path}: more than {tool_limits.IMPORT_BYTES} bytes"
+            tr(
+                "cannot import {path}: more than {import_bytes} bytes",
+                path=path,
+                import_bytes=tool_limits.IMPORT_BYTES,
+            )
         )
     return data

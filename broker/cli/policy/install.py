@@ -10,6 +10,7 @@ from pathlib import Path
 from broker.cli import render
 from broker.cli.policy.load import record_directories, rule_directories
 from broker.cli.policy.show import print_change
+from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.files.replace_file import replace_file
@@ -65,21 +66,23 @@ def show_changes(old: Sets, new: Sets) -> int:
     for line in found:
         render.note(printable(line, 500))
     if old.rules.problems or new.rules.problems:
-        render.note("the rules have errors, so their decisions are not compared")
+        render.note(tr("the rules have errors, so their decisions are not compared"))
         return len(found)
     changes: list[Change] = []
     try:
         changes = diff(old.rules, new.rules, world_of(new.records))
     except TooManyError as error:
-        render.note(f"decisions were not compared: {error}")
+        render.note(tr("decisions were not compared: {error}", error=error))
         return len(found)
     for change in changes[:_SHOWN]:
         print_change(change)
     if len(changes) > _SHOWN:
-        render.note(f"and {len(changes) - _SHOWN} more")
+        render.note(tr("and {number} more", number=len(changes) - _SHOWN))
     count = render.count(len(changes), "kind")
     render.note(
-        f"decisions about {count} of calls change" if changes else "no decisions change"
+        tr("decisions about {count} of calls change", count=count)
+        if changes
+        else tr("no decisions change")
     )
     return len(found) + len(changes)
 
@@ -126,8 +129,8 @@ def put(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         replace_file(path, content, mode=mode)
     except OSError as error:
         raise RefusedError(
-            f"cannot write {path}: {error.strerror}",
-            hint=f"check the permissions of {path.parent}",
+            tr("cannot write {path}: {strerror}", path=path, strerror=error.strerror),
+            hint=tr("check the permissions of {parent}", parent=path.parent),
         ) from error
 
 
@@ -144,6 +147,14 @@ def open_lock(path: Path, *, doing: str) -> int:
         )
     except OSError as error:
         raise RefusedError(
-            f"cannot {doing} in {path.parent}: {error.strerror}",
-            hint="run the command as the owner of this directory, or use another directory",
+            tr(
+                "cannot {doing} in {parent}: {strerror}",
+                doing=doing,
+                parent=path.parent,
+                strerror=error.strerror,
+            ),
+            hint=tr(
+                "run the command as the owner of this directory, or use another "
+                "directory"
+            ),
         ) from error

@@ -11,6 +11,7 @@ import rich_click as click
 from broker.cli.audit.query.times import parse_time
 from broker.cli.policy.load import Situation, records_beside
 from broker.cli.run.connect import offline_paths
+from broker.cli.texts import tr
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
 from broker.ipc.audit.filters import Filters, Found
@@ -61,8 +62,8 @@ def event(number: int, *, limits_of: str = "") -> tuple[Recorded, Situation]:
         found = next(log.find(Filters(), after=number - 1, last=None), None)
         if found is None or found.sequence != number:
             raise RefusedError(
-                f"the log does not contain event {number}",
-                hint="to list the events, run 'brokerctl audit -n all'",
+                tr("the log does not contain event {number}", number=number),
+                hint=tr("to list the events, run 'brokerctl audit -n all'"),
             )
         fields = found.fields()
         try:
@@ -75,5 +76,6 @@ def event(number: int, *, limits_of: str = "") -> tuple[Recorded, Situation]:
             if isinstance(error, NoRuleError) and said:
                 words += printable(f" ({', '.join(said)})", 600)
             raise RefusedError(
-                words, hint="to see the recorded event, run 'brokerctl audit -n all'"
+                words,
+                hint=tr("to see the recorded event, run 'brokerctl audit -n all'"),
             ) from error

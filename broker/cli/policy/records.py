@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeGuard
 
+from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.paths import Paths
@@ -65,9 +66,9 @@ def tell_problems(problems: Sequence[Problem]) -> None:
     from broker.cli import render  # late, as below
 
     for problem in problems:
-        render.note(f"error: {problem.first_line()}")
+        render.note(tr("error: {problem}", problem=problem.first_line()))
     if problems:
-        render.note("  hint: to see the lines, run 'brokerctl policy check'")
+        render.note(tr("  hint: to see the lines, run 'brokerctl policy check'"))
 
 
 def print_problems(problems: Iterable[Problem], *, stderr: bool = False) -> None:
@@ -98,9 +99,14 @@ def refuse_broken(found: RecordSet, problem: Problem, *, stderr: bool) -> NoRetu
     print_problems(of_file or [problem], stderr=stderr)
     name = Path(problem.file).stem
     raise RefusedError(
-        f"the record '{printable(name, 60)}' has an error, so it denies everything",
+        tr(
+            "the record '{name}' has an error, so it denies everything",
+            name=printable(name, 60),
+        ),
         where=problem.where,
-        hint="correct the record; to list every error, run 'brokerctl policy check'",
+        hint=tr(
+            "correct the record; to list every error, run 'brokerctl policy check'"
+        ),
     )
 
 
@@ -122,9 +128,10 @@ def hint_for_unknown(name: str, known: Iterable[str], paths: Paths) -> str:
     known = sorted(known)
     place = paths.config[0] / FOLDER / f"{name}.toml"
     if "/" not in name and place.with_name(f"{place.name}{IMPORTED}").is_file():
-        return (
-            "the record of its backup was not used; if you wrote the backup, run: "
-            f"{take_imported(place)}"
+        return tr(
+            "the record of its backup was not used; if you wrote the backup, "
+            "run: {place}",
+            place=take_imported(place),
         )
     examples = sorted(path.stem for path in EXAMPLES.glob("*.toml"))
     if name not in examples:
@@ -140,8 +147,16 @@ def hint_for_unknown(name: str, known: Iterable[str], paths: Paths) -> str:
     shown = printable(name, 31)
     if example:
         made = f"brokerctl new {shown} --from {example}"
-        return f"to create a sandbox from the example '{example}', run: {made}"
-    return f"{there}to create a record, run: brokerctl new {shown}"
+        return tr(
+            "to create a sandbox from the example '{example}', run: {made}",
+            example=example,
+            made=made,
+        )
+    return tr(
+        "{there}to create a record, run: brokerctl new {shown}",
+        there=there,
+        shown=shown,
+    )
 
 
 def with_check(one: LintFinding) -> Problem:

@@ -17,6 +17,7 @@ from broker.cli.policy.recorded_decisions import Find, parsed_time, situation_th
 from broker.cli.policy.records import end_by_problems
 from broker.cli.policy.tools import one_set
 from broker.cli.run.connect import offline_paths
+from broker.cli.texts import tr
 from broker.cli.transfer.named_path import NamedPath
 from broker.core.escape import printable
 from broker.core.parts.absent import needed
@@ -71,7 +72,7 @@ def simulate(
     times = (parsed_time(since), None if until is None else parsed_time(until))
     policy = (new,) if new.is_dir() else ()
     if machines and not store:
-        raise click.UsageError("--machine requires --store")
+        raise click.UsageError(tr("--machine requires --store"))
     if store:
         found = _of_fleet(store, machines, rules, policy, times)
     else:
@@ -158,11 +159,17 @@ def _print(found: Simulation) -> None:
             (str(count), *(printable(cell, 200) for cell in cells), str(number))
         )
     if rows:
-        render.table(
-            ("TIMES", "FROM", "SERVICE", "TO", "DECISION", "RULE", "EVENT"), rows
-        )
+        render.table(tr("TIMES,FROM,SERVICE,TO,DECISION,RULE,EVENT").split(","), rows)
     asked = found.same + found.changed
-    out.print(Text(f"{found.changed} of {asked} decisions would change"))
+    out.print(
+        Text(
+            tr(
+                "{changed} of {asked} decisions would change",
+                changed=found.changed,
+                asked=asked,
+            )
+        )
+    )
     for what, counted in (
         ("not replayable", found.skipped),
         ("not decided by rules", found.others),

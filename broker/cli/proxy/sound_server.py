@@ -6,6 +6,7 @@ import os
 import socket
 from pathlib import Path
 
+from broker.cli.texts import tr
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.net.addresses import UnixEndpoint
@@ -23,10 +24,18 @@ async def connect_server(path: Path) -> socket.socket:
         cause = error.__cause__
         why = cause.strerror if isinstance(cause, OSError) else error.message
         raise UpstreamError(
-            f"no sound server has a socket at {path}"
-            if isinstance(cause, FileNotFoundError)
-            else f"the sound server at {path} does not answer: {why}",
-            hint="start pipewire-pulse or pulseaudio, or set PULSE_SERVER to its socket",
+            (
+                tr("no sound server has a socket at {path}", path=path)
+                if isinstance(cause, FileNotFoundError)
+                else tr(
+                    "the sound server at {path} does not answer: {why}",
+                    path=path,
+                    why=why,
+                )
+            ),
+            hint=tr(
+                "start pipewire-pulse or pulseaudio, or set PULSE_SERVER to its socket"
+            ),
         ) from error
 
 
@@ -43,8 +52,14 @@ def server_path(name: str | None) -> Path:
         if first.startswith("/"):
             return Path(first)
         raise SetupError(
-            f"the sound server '{name}' is not the absolute path of a UNIX socket",
-            hint="set PULSE_SERVER=unix:/PATH, or unset it to use the session's sound server",
+            tr(
+                "the sound server '{name}' is not the absolute path of a UNIX socket",
+                name=name,
+            ),
+            hint=tr(
+                "set PULSE_SERVER=unix:/PATH, or unset it to use the session's "
+                "sound server"
+            ),
         )
     for variable, below in (
         ("PULSE_RUNTIME_PATH", "native"),
@@ -53,6 +68,8 @@ def server_path(name: str | None) -> Path:
         if env.get(variable, "").startswith("/"):
             return Path(env[variable]) / below
     raise SetupError(
-        "XDG_RUNTIME_DIR is not set, so the sound server's socket cannot be found",
-        hint="run the command inside the desktop session, or set PULSE_SERVER=unix:/PATH",
+        tr("XDG_RUNTIME_DIR is not set, so the sound server's socket cannot be found"),
+        hint=tr(
+            "run the command inside the desktop session, or set PULSE_SERVER=unix:/PATH"
+        ),
     )

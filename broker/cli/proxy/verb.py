@@ -19,6 +19,7 @@ import trio
 
 from broker.cli import render
 from broker.cli.proxy import pulse, wayland
+from broker.cli.texts import tr
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.escape import displayed
 from broker.core.limits import relay as relay_limits
@@ -195,8 +196,8 @@ async def serve(order: ProxyOrder, handle: PumpHandle) -> None:
 async def _fail_with(pump: Pump) -> None:
     await pump.wait_died()
     raise UpstreamError(
-        "the relay's process exited, so all connections were closed",
-        hint="start 'brokerctl proxy relay' again",
+        tr("the relay's process exited, so all connections were closed"),
+        hint=tr("start 'brokerctl proxy relay' again"),
     )
 
 

@@ -17,14 +17,17 @@ from typing import Any
 from broker import __version__
 from broker.cli import render
 from broker.cli.quick.calls import open_calls
+from broker.cli.texts import tr
 from broker.core.errors import VitrailError
 from broker.core.escape import printable
+from broker.core.language.catalogue import mark
 from broker.core.paths import find_paths
 from broker.ipc.control.blocking_connection import BrokerSilentError
 
 _FIRST_PROCESS = "bwrap"
 """The name of a box's first process, bubblewrap's."""
-COLUMNS = ("NAME", "LABEL", "PROGRAM", "UP", "MEMORY", "WINDOWS")
+COLUMNS = mark("NAME,LABEL,PROGRAM,UP,MEMORY,WINDOWS")
+"""With commas between them."""
 
 _Object = Mapping[str, Any]
 """A JSON object, of the type that ``control.api.status`` describes."""
@@ -55,13 +58,16 @@ def summary(status: _Object, now: float) -> str:
     """Return the short form of a ``Status``.  ``now`` in seconds since 1970."""
     lines = [*_problems(status)]
     if not status["sandboxes"]:
-        return "\n".join([*lines, "no sandboxes are running"]) + "\n"
+        return "\n".join([*lines, tr("no sandboxes are running")]) + "\n"
     memory = memory_of((p["sandbox"], p["memory"]) for p in status["processes"])
     here = status["link"] is None
     rows = [
         _row(s, memory.get(s["name"], 0), now, here=here) for s in status["sandboxes"]
     ]
-    return "".join(f"{line}\n" for line in [*lines, *_aligned([COLUMNS, *rows])])
+    return "".join(
+        f"{line}\n"
+        for line in [*lines, *_aligned([tuple(tr(COLUMNS).split(",")), *rows])]
+    )
 
 
 def memory_of(processes: Iterable[tuple[str, int | None]]) -> dict[str, int]:
@@ -86,31 +92,39 @@ def _problems(status: _Object) -> Iterator[str]:
     for sandbox in status["sandboxes"]:
         limits = sandbox["limits"]
         if any(one["what"] == "inhibitors" and one["now"] for one in limits):
-            yield f"{printable(sandbox['name'], 60)} keeps the screen on"
+            name = printable(sandbox["name"], 60)
+            yield tr("{name} keeps the screen on", name=name)
     if status["version"] != __version__:
-        yield (
-            f"warning: the running broker has version {printable(status['version'], 40)}, "
-            f"but brokerctl has version {__version__}; to stop the old broker and its sandboxes, "
-            "run 'brokerctl stop --broker'"
+        yield tr(
+            "warning: the running broker has version {version}, but brokerctl has "
+            "version {own}; to stop the old broker and its sandboxes, run "
+            "'brokerctl stop --broker'",
+            version=printable(status["version"], 40),
+            own=__version__,
         )
     policy, link = status["policy"], status["link"]
     if not policy["digest"] or policy["denies_all"]:
-        yield "no policy is in force, so everything is denied"
+        yield tr("no policy is in force, so everything is denied")
     for problem in policy["problems"]:
-        yield f"policy: {printable(problem)}"
+        yield tr("policy: {problem}", problem=printable(problem))
     for warning in status["warnings"]:
-        yield f"warning: {printable(warning)}"
+        yield tr("warning: {warning}", warning=printable(warning))
     if link is not None:
         yield link_line(link)
         for warning in (link["other"] or {}).get("warnings", ()):
-            yield f"warning from the other machine: {printable(warning)}"
+            yield tr(
+                "warning from the other machine: {warning}", warning=printable(warning)
+            )
 
 
 def link_line(link: _Object) -> str:
     """The state of the link, and why none exists."""
-    with_whom = f" with '{printable(link['name'], 60)}'" if link["name"] else ""
-    why = f": {printable(link['problem'], 300)}" if link["problem"] else ""
-    return f"link: {printable(link['state'])}{with_whom}{why}"
+    state = printable(link["state"])
+    text = tr("link: {state}", state=state)
+    if link["name"]:
+        name = printable(link["name"], 60)
+        text = tr("link: {state} with '{name}'", state=state, name=name)
+    return text + (f": {printable(link['problem'], 300)}" if link["problem"] else "")
 
 
 def _row(sandbox: _Object, memory: int, now: float, *, here: bool) -> tuple[str, ...]:
@@ -157,7 +171,7 @@ def _read(path: str) -> str:
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> Iterator[str]:
-    widths = [max(len(row[n]) for row in rows) for n in range(len(COLUMNS))]
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
     for row in rows:
         cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
         yield "  ".join(cells).rstrip()

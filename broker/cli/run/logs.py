@@ -21,6 +21,7 @@ from broker.cli.completion import logged_sandboxes
 from broker.cli.interrupts import reader_may_leave
 from broker.cli.run.connect import offline_paths, systemd_runs
 from broker.cli.sandboxes.ended_disposables import is_disposable_of
+from broker.cli.texts import tr
 from broker.core import limits
 from broker.core.errors import SetupError
 from broker.core.escape import printable
@@ -55,16 +56,16 @@ def command(
     Exit code: 0 done, 1 there is no such log.
     """
     if console and program is not None:
-        raise click.UsageError("--console and --program cannot be used together")
+        raise click.UsageError(tr("--console and --program cannot be used together"))
     if raw and sys.stdout.isatty():
         raise click.UsageError(
-            "--raw output can control the terminal; redirect it to a file"
+            tr("--raw output can control the terminal; redirect it to a file")
         )
     folder = _folder(offline_paths(), take_sandbox_name(sandbox))
     sandbox = folder.name
     name = _choose(folder, sandbox, console=console, program=program)
     path = folder / name
-    render.note(f"{name} of {sandbox}:")
+    render.note(tr("{name} of {sandbox}:", name=name, sandbox=sandbox))
     show = _write if raw else _Lines().write
     with reader_may_leave():
         older = path.with_name(f"{name}.1")
@@ -84,7 +85,12 @@ def _folder(paths: Paths, name: SandboxName) -> Path:
         return folder
     if len(found) > 1:
         render.note(
-            f"{name} has logs of {len(found)} sandboxes; these are the logs of the newest one"
+            tr(
+                "{name} has logs of {number} sandboxes; these are the logs of the "
+                "newest one",
+                name=name,
+                number=len(found),
+            )
         )
     return max(found, key=lambda path: path.stat().st_mtime)
 
@@ -101,12 +107,16 @@ def _choose(folder: Path, sandbox: str, *, console: bool, program: int | None) -
         return wanted
     if not found:
         raise SetupError(
-            f"there are no logs of '{sandbox}'", hint=_without_logs(folder, sandbox)
+            tr("there are no logs of '{sandbox}'", sandbox=sandbox),
+            hint=_without_logs(folder, sandbox),
         )
     raise SetupError(
-        f"{sandbox} has no log {wanted}",
-        hint=f"select a log with --program N or --console; {folder} contains "
-        f"{', '.join(sorted(found))}",
+        tr("{sandbox} has no log {wanted}", sandbox=sandbox, wanted=wanted),
+        hint=tr(
+            "select a log with --program N or --console; {folder} contains {found}",
+            folder=folder,
+            found=", ".join(sorted(found)),
+        ),
     )
 
 
@@ -120,7 +130,11 @@ def _without_logs(folder: Path, sandbox: str) -> str:
         terminal = "read the output on the terminal of 'brokerctl run'"
         if not systemd_runs():
             return terminal
-        return f"{terminal}, or run 'journalctl --user -u vitrail-run@{sandbox}'"
+        return tr(
+            "{terminal}, or run 'journalctl --user -u vitrail-run@{sandbox}'",
+            terminal=terminal,
+            sandbox=sandbox,
+        )
     names = folder.parent.iterdir() if folder.parent.is_dir() else ()
     return (
         did_you_mean(sandbox, [path.name for path in names])

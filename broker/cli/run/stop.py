@@ -10,6 +10,7 @@ from broker.cli.completion import sandboxes
 from broker.cli.run.connect import open_client
 from broker.cli.run.force import force_end
 from broker.cli.run.start import end_broker
+from broker.cli.texts import tr
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.names import sandboxes_named
@@ -67,10 +68,13 @@ def command(
     Exit code: 0 done, 1 no broker is running or a sandbox does not exist, 2 usage error.
     """
     if force and not broker:
-        raise click.UsageError("--force ends a broker: specify --broker with it")
+        raise click.UsageError(tr("--force ends a broker: specify --broker with it"))
     if sum([bool(sandbox), everything, broker]) != 1:
         raise click.UsageError(
-            "specify one of: sandboxes, --all (every sandbox), --broker (the broker too)"
+            tr(
+                "specify one of: sandboxes, --all (every sandbox), --broker (the "
+                "broker too)"
+            )
         )
     if force:
         _force(as_json=as_json)
@@ -80,16 +84,19 @@ def command(
         render.json_line({"stopped": stopped, "broker": broker})
         return
     for name in stopped:
-        render.note(f"stopped {printable(name)}")
+        render.note(tr("stopped {name}", name=printable(name)))
     if broker:
-        render.note("stopped the broker")
+        render.note(tr("stopped the broker"))
         for unit in trio.run(_listening_units):
             render.note(
-                f"{unit} starts a broker at the next connection; to prevent that, run "
-                f"'systemctl --user stop {unit}'"
+                tr(
+                    "{unit} starts a broker at the next connection; to prevent that, "
+                    "run 'systemctl --user stop {unit}'",
+                    unit=unit,
+                )
             )
     elif not stopped:
-        render.note("no sandbox was running")
+        render.note(tr("no sandbox was running"))
 
 
 async def _listening_units() -> list[str]:
@@ -111,15 +118,20 @@ def _force(*, as_json: bool) -> None:
         render.json_line({"broker": True, "pid": ended.pid, "killed": ended.killed})
     elif ended.killed:
         render.note(
-            f"killed the broker (process {ended.pid}), which did not end when it was "
-            "asked to"
+            tr(
+                "killed the broker (process {pid}), which did not end when it was "
+                "asked to",
+                pid=ended.pid,
+            )
         )
         # Late: most brokers end when they are asked to.
         from broker.cli.run.living import living_words
 
         render.note(living_words(find_paths()) or "no sandbox is running")
     else:
-        render.note(f"stopped the broker (process {ended.pid}) and its sandboxes")
+        render.note(
+            tr("stopped the broker (process {pid}) and its sandboxes", pid=ended.pid)
+        )
 
 
 async def _stop(
@@ -137,7 +149,10 @@ async def _stop(
             # shows them again.
             names = ()
             render.note(
-                "the host's sandboxes keep running; to stop them, run 'brokerctl stop --all'"
+                tr(
+                    "the host's sandboxes keep running; to stop them, run 'brokerctl "
+                    "stop --all'"
+                )
             )
         for name in names:
             if name is not None:
@@ -156,5 +171,10 @@ async def _announce(client: Client, name: str) -> None:
     if len(named) > 1:
         names = ", ".join(printable(sandbox) for sandbox in named)
         render.note(
-            f"stopping {len(named)} sandboxes of {printable(name, 60)}: {names}"
+            tr(
+                "stopping {number} sandboxes of {name}: {names}",
+                number=len(named),
+                name=printable(name, 60),
+                names=names,
+            )
         )

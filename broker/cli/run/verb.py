@@ -13,6 +13,7 @@ from broker.cli.run.options import (
     options_of_changes,
     options_of_streams,
 )
+from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.launch_changes import LaunchChanges
@@ -88,7 +89,7 @@ def command(
     written if it does not exist.
     """
     if root and (bwrap or flatpak is not None):
-        raise click.UsageError("--root cannot be used with --bwrap or --flatpak")
+        raise click.UsageError(tr("--root cannot be used with --bwrap or --flatpak"))
     changed = bool(changes)
     # Late: the help of this verb needs none of it.
     from broker.cli.run import request
@@ -97,7 +98,9 @@ def command(
     if flatpak is not None:
         if bwrap or detach or changed:
             others = "--bwrap, --detach, --memory, --cpus, --network and --image"
-            raise click.UsageError(f"{others} cannot be used with --flatpak")
+            raise click.UsageError(
+                tr("{others} cannot be used with --flatpak", others=others)
+            )
         request.run_flatpak(flatpak, [*filter(None, [sandbox]), *command_words], words)
     if x11 and not bwrap:
         raise click.UsageError(_X11_ELSEWHERE)
@@ -112,9 +115,16 @@ def command(
     argv = command_after_dashes(command_words)
     if argv and _ADDRESS.match(argv[0]):
         raise RefusedError(
-            f"{printable(argv[0], 200)} is an address, and 'run' takes a program",
-            hint=f"to open it there, run 'brokerctl open --in {sandbox} ADDRESS'; to start its "
-            f"program with it, run 'brokerctl run {sandbox} -- PROGRAM ADDRESS'",
+            tr(
+                "{argv} is an address, and 'run' takes a program",
+                argv=printable(argv[0], 200),
+            ),
+            hint=tr(
+                "to open it there, run 'brokerctl open --in {sandbox} ADDRESS'; "
+                "to start its program with it, run 'brokerctl run {sandbox} -- "
+                "PROGRAM ADDRESS'",
+                sandbox=sandbox,
+            ),
         )
     held = request.held_record(sandbox)
     if held is not None:
@@ -139,6 +149,6 @@ def _missing(option: str) -> click.UsageError:
     """Return the error of a call without arguments; ``option`` needs no record."""
     if option:
         return click.UsageError(
-            f"COMMAND is missing: brokerctl run {option} -- COMMAND…"
+            tr("COMMAND is missing: brokerctl run {option} -- COMMAND…", option=option)
         )
     return click.UsageError("Missing argument 'SANDBOX'.")

@@ -11,6 +11,7 @@ from broker.cli.images.installed import remove_image
 from broker.cli.policy.records import IMPORTED
 from broker.cli.sandboxes.ended_disposables import is_disposable_of
 from broker.cli.sandboxes.presets import is_unchanged, rules_file
+from broker.cli.texts import tr
 from broker.core.files.trees import disk_usage, remove_tree
 from broker.core.paths import Paths
 from policy.records.folder import FOLDER
@@ -38,15 +39,21 @@ class Leftovers:
         """Return the other files to remove, with sizes, as the end of a question."""
         parts: list[str] = []
         if self.logs:
-            parts.append(f"its logs ({render.size(sum(map(disk_usage, self.logs)))})")
+            logs = render.size(sum(map(disk_usage, self.logs)))
+            parts.append(tr("its logs ({size})", size=logs))
         if self.parent is not None:
-            parts.append(f"its parent machine ({render.size(disk_usage(self.parent))})")
+            parts.append(
+                tr(
+                    "its parent machine ({size})",
+                    size=render.size(disk_usage(self.parent)),
+                )
+            )
         if self.image:
-            parts.append(f"the image '{self.image}'")
+            parts.append(tr("the image '{name}'", name=self.image))
         if self.imported is not None:
             parts.append(str(self.imported))
         if self.rules is not None:
-            parts.append(f"its rules {self.rules}")
+            parts.append(tr("its rules {rules}", rules=self.rules))
         return "".join(f", {part}" for part in parts)
 
     def remove(self, paths: Paths) -> list[str]:
@@ -71,7 +78,12 @@ class Leftovers:
     def tell_kept(self) -> None:
         """Name the file of rules that stays."""
         if self.edited is not None:
-            render.note(f"kept {self.edited}, which was edited: remove it yourself")
+            render.note(
+                tr(
+                    "kept {edited}, which was edited: remove it yourself",
+                    edited=self.edited,
+                )
+            )
 
 
 def find_leftovers(

@@ -33,6 +33,7 @@ from broker.cli.sandboxes.presets import (
     rules_text,
 )
 from broker.cli.sandboxes.settings import Value, with_value
+from broker.cli.texts import tr
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
 from broker.core.files.replace_file import whole_file
@@ -217,15 +218,24 @@ def command(
         render.json_line({"name": sandbox, "files": [str(file) for file in files]})
         return
     what = record.host.sandbox_class
-    render.note(f"created from '{base}', {what}: {_CLASSES[what]}")
+    render.note(
+        tr(
+            "created from '{base}', {what}: {classes}",
+            base=base,
+            what=what,
+            classes=_CLASSES[what],
+        )
+    )
     for file in files:
-        render.note(f"wrote {file}")
+        render.note(tr("wrote {file}", file=file))
     for text in alike(record, others):
         render.note(text)
     _tell_missing(record, runner)
     if build:
         _build(paths, record)
-    render.note(f"to start the sandbox, run: brokerctl run {sandbox}")
+    render.note(
+        tr("to start the sandbox, run: brokerctl run {sandbox}", sandbox=sandbox)
+    )
     offer_starter(paths)
 
 
@@ -233,11 +243,13 @@ def _refuse_mixed(example: str | None, preset: str | None, runner: str | None) -
     """Raise RefusedError for options that do not go together."""
     if preset is not None and example is not None:
         raise RefusedError(
-            "--for and --from are two beginnings of one record", hint="use one of them"
+            tr("--for and --from are two beginnings of one record"),
+            hint=tr("use one of them"),
         )
     if runner is not None and preset is None:
         raise RefusedError(
-            "--in belongs to --for", hint="add --for with what the sandbox is for"
+            tr("--in belongs to --for"),
+            hint=tr("add --for with what the sandbox is for"),
         )
 
 
@@ -247,8 +259,13 @@ def _tell_missing(record: Record, runner: str | None) -> None:
     program = str(command[0]) if isinstance(command, (list, tuple)) and command else ""
     if runner == "box" and program and shutil.which(program) is None:
         render.note(
-            f"{printable(program, 60)} is not installed on this machine, whose programs a box has; "
-            f"install it, or name another one: brokerctl set {record.name} command PROGRAM"
+            tr(
+                "{program} is not installed on this machine, whose programs a box "
+                "has; install it, or name another one: brokerctl set {name} "
+                "command PROGRAM",
+                program=printable(program, 60),
+                name=record.name,
+            )
         )
 
 
@@ -256,10 +273,12 @@ def _asked_for(name: str) -> str | None:
     """Ask what a sandbox is for, at a terminal; None: as without a purpose."""
     if (EXAMPLES / f"{name}.toml").is_file() or not sys.stdin.isatty():
         return None
-    render.note(f"what is '{name}' for?")
+    render.note(tr("what is '{name}' for?", name=name))
     for word, preset in PRESETS.items():
         render.note(f"  {word:12} {preset.help}")
-    render.note(f"a word of these, or nothing for a copy of '{_DEFAULT}':")
+    render.note(
+        tr("a word of these, or nothing for a copy of '{default}':", default=_DEFAULT)
+    )
     while line := sys.stdin.readline().strip().lower():
         if line in PRESETS:
             return line
@@ -276,14 +295,14 @@ def _with_rules(
     if not kept:
         return []
     if target.exists():
-        render.note(f"{target} exists already and stays as it is")
+        render.note(tr("{target} exists already and stays as it is", target=target))
         return []
     if not quiet:
-        render.note(f"rules of '{record.name}':")
+        render.note(tr("rules of '{name}':", name=record.name))
         for line in kept:
             render.note(f"  {line}")
         if sys.stdin.isatty() and not click.confirm(
-            "write them?", default=True, err=True
+            tr("write them?"), default=True, err=True
         ):
             return []
     put(target, rules_text(kept, RULES_HEAD))
@@ -297,8 +316,11 @@ def usable_rules(paths: Paths, name: str, preset: Preset, *, quiet: bool) -> lis
     kept = [line for line in lines if _targets(line) <= known.keys()]
     if len(kept) < len(lines) and not quiet:
         render.note(
-            "links and files of it cannot be opened elsewhere yet; first run "
-            f"'brokerctl policy starter', then 'brokerctl allow' for '{name}'"
+            tr(
+                "links and files of it cannot be opened elsewhere yet; first run "
+                "'brokerctl policy starter', then 'brokerctl allow' for '{name}'",
+                name=name,
+            )
         )
     return kept
 
@@ -350,12 +372,12 @@ def _example_text(name: str, config: tuple[Path, ...]) -> str:
                 return path.read_text(encoding="utf-8")
             except UnicodeDecodeError as error:
                 raise RefusedError(
-                    f"{path} is not UTF-8 text",
-                    hint="correct the file, or name an example with --from",
+                    tr("{path} is not UTF-8 text", path=path),
+                    hint=tr("correct the file, or name an example with --from"),
                 ) from error
     known = sorted(path.stem for path in EXAMPLES.glob("*.toml"))
     raise SetupError(
-        f"no example and no record is named '{printable(name, 60)}'",
+        tr("no example and no record is named '{name}'", name=printable(name, 60)),
         hint=did_you_mean(name, known)
         or f"use one of the examples: {', '.join(known)}",
     )
@@ -399,8 +421,10 @@ def checked_record(target: Path, text: str) -> Record:
     if record is None or problems:
         print_problems(problems, stderr=True)
         raise RefusedError(
-            "the record would not be valid, so nothing was written",
-            hint="to see all keys and values, run 'brokerctl policy schema --markdown'",
+            tr("the record would not be valid, so nothing was written"),
+            hint=tr(
+                "to see all keys and values, run 'brokerctl policy schema --markdown'"
+            ),
         )
     return record
 
@@ -414,6 +438,14 @@ def write_record(target: Path, text: str) -> None:
             file.write(text.encode())
     except FileExistsError as error:
         raise RefusedError(
-            f"a record named '{target.stem}' already exists: {target}",
-            hint=f"to change a setting, run 'brokerctl set {target.stem}'; to change the whole record, 'brokerctl policy edit {target.stem}'",
+            tr(
+                "a record named '{stem}' already exists: {target}",
+                stem=target.stem,
+                target=target,
+            ),
+            hint=tr(
+                "to change a setting, run 'brokerctl set {stem}'; to change the "
+                "whole record, 'brokerctl policy edit {stem}'",
+                stem=target.stem,
+            ),
         ) from error

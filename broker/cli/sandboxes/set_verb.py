@@ -31,6 +31,7 @@ from broker.cli.sandboxes.settings import (
     setting_of,
     words_of,
 )
+from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from policy.records.field_types import Field
@@ -73,13 +74,17 @@ def record_named(name: str) -> Record:
         return record
     if name in records.broken:
         raise RefusedError(
-            f"the record '{printable(name, 60)}' has an error",
-            hint=f"to see it, run 'brokerctl policy check'; to correct it, run 'brokerctl policy edit {name}.toml'",
+            tr("the record '{name}' has an error", name=printable(name, 60)),
+            hint=tr(
+                "to see it, run 'brokerctl policy check'; to correct it, run "
+                "'brokerctl policy edit {name}.toml'",
+                name=name,
+            ),
         )
     raise RefusedError(
-        f"no record is named '{printable(name, 60)}'",
+        tr("no record is named '{name}'", name=printable(name, 60)),
         hint=did_you_mean(name, records.records)
-        or "to see all records, run 'brokerctl list'",
+        or tr("to list the records, run 'brokerctl list'"),
     )
 
 
@@ -118,13 +123,20 @@ def command(
     would have an error.
     """
     if setting is None:
-        raise click.UsageError(f"SETTING is missing: one of {', '.join(SETTINGS)}")
+        raise click.UsageError(
+            tr("SETTING is missing: one of {settings}", settings=", ".join(SETTINGS))
+        )
     chosen = setting_of(setting)  # before anything is read
     if not values:
         words = " or ".join(words_of(chosen)) or chosen.help or "a value"
         raise click.UsageError(
-            f"the value is missing: '{setting}' takes {words}; to see the present one, run "
-            f"'brokerctl get {sandbox} {setting}'"
+            tr(
+                "the value is missing: '{setting}' takes {words}; to see the "
+                "present one, run 'brokerctl get {sandbox} {setting}'",
+                setting=setting,
+                words=words,
+                sandbox=sandbox,
+            )
         )
     record = record_named(sandbox)
     refuse_other_kinds(setting, chosen, record)
@@ -134,8 +146,11 @@ def command(
         (folder / FOLDER / f"{sandbox}.toml").exists() for folder in paths.config
     ):
         raise RefusedError(
-            f"the record '{sandbox}' is not yours to change: it ends with its run",
-            hint="for a sandbox that stays, run 'brokerctl new NAME'",
+            tr(
+                "the record '{sandbox}' is not yours to change: it ends with its run",
+                sandbox=sandbox,
+            ),
+            hint=tr("for a sandbox that stays, run 'brokerctl new NAME'"),
         )
     with one_at_a_time(base):
         file = base / FOLDER / f"{sandbox}.toml"
@@ -145,7 +160,12 @@ def command(
         text = beginning(job, FOLDER).decode()
         new = changed(text, record, setting, values).encode()
         if new == job.old:
-            render.note(f"{setting} has this value already; nothing was changed")
+            render.note(
+                tr(
+                    "{setting} has this value already; nothing was changed",
+                    setting=setting,
+                )
+            )
             _say(file, changed=False, as_json=as_json)
             return
         _checked(job, new, yes=yes or check)
@@ -158,14 +178,21 @@ def command(
         else:
             put(file, new)
             render.note(
-                f"changed {file}; a sandbox that runs takes its rules and colour at once, "
-                "memory, network and programs when it starts again"
+                tr(
+                    "changed {file}; a sandbox that runs takes its rules and colour "
+                    "at once, memory, network and programs when it starts again",
+                    file=file,
+                )
             )
             if record_named(sandbox).values.get("launch.packages") != record.values.get(
                 "launch.packages"
             ):
                 render.note(
-                    f"the next 'brokerctl run {sandbox}' builds an image with these packages"
+                    tr(
+                        "the next 'brokerctl run {sandbox}' builds an image with these "
+                        "packages",
+                        sandbox=sandbox,
+                    )
                 )
             follow_record(job)
         _say(file, changed=True, as_json=as_json)
@@ -178,7 +205,13 @@ def refuse_other_kinds(name: str, setting: Setting, record: Record) -> None:
     kind = record.host.launch.kind.name
     if field is not None and not field.belongs_to(kind):
         raise RefusedError(
-            f"'{record.name}' cannot have the setting '{name}': its launch.kind is '{kind}'",
+            tr(
+                "'{name}' cannot have the setting '{name2}': its launch.kind is "
+                "'{kind}'",
+                name=record.name,
+                name2=name,
+                kind=kind,
+            ),
             hint=_hint_of_kind(name, record, field),
         )
 
@@ -186,10 +219,14 @@ def refuse_other_kinds(name: str, setting: Setting, record: Record) -> None:
 def _hint_of_kind(name: str, record: Record, field: Field) -> str:
     """Return which kinds have a setting, and what such a record has instead."""
     kinds = ", ".join(one for one in KINDS if field.belongs_to(one))
-    hint = f"kinds with this setting: {kinds}"
+    hint = tr("kinds with this setting: {kinds}", kinds=kinds)
     if name == "memory":
         hint += "; programs of a box use this machine's memory without a limit of their own, and are ended first when it ends"
-    return f"{hint}; to see what '{record.name}' has, run 'brokerctl get {record.name}'"
+    return tr(
+        "{hint}; to see what '{name}' has, run 'brokerctl get {name}'",
+        hint=hint,
+        name=record.name,
+    )
 
 
 def _checked(job: Edit, new: bytes, *, yes: bool) -> None:
@@ -198,16 +235,16 @@ def _checked(job: Edit, new: bytes, *, yes: bool) -> None:
     problems = new_problems(old, would)
     if problems:
         print_problems(problems, stderr=True)
-        render.note("the record would have an error; nothing was changed")
+        render.note(tr("the record would have an error; nothing was changed"))
         sys.exit(_BROKEN)
     show_lines(job, new)
     show_changes(old, would)
     if yes or not sys.stdin.isatty():
         return
-    render.note("change it? (y/N)")
+    render.note(tr("change it? (y/N)"))
     line = LINES.next()
     if line is None or line.lower()[:1] != "y":
-        render.note("nothing was changed")
+        render.note(tr("nothing was changed"))
         sys.exit(1)
 
 

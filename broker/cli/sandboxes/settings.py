@@ -12,6 +12,7 @@ from tomlkit.exceptions import ParseError
 from tomlkit.items import Array
 from tomlkit.toml_document import TOMLDocument
 
+from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from policy.destinations import NETWORK
@@ -107,7 +108,7 @@ def setting_of(name: str) -> Setting:
     if "." in name:
         return Setting(name, "")
     raise RefusedError(
-        f"'{printable(name, 60)}' is not a setting",
+        tr("'{name}' is not a setting", name=printable(name, 60)),
         hint=did_you_mean(name, SETTINGS)
         or f"use one of {', '.join(SETTINGS)}, or a whole key such as launch.open_files",
     )
@@ -142,11 +143,21 @@ def _parsed(
     if setting.several:
         return _several(given, now)
     if len(given) != 1:
-        raise RefusedError(f"'{printable(name, 60)}' takes one value, not {len(given)}")
+        raise RefusedError(
+            tr(
+                "'{name}' takes one value, not {number}",
+                name=printable(name, 60),
+                number=len(given),
+            )
+        )
     if setting.words:
         if given[0] not in setting.words:
             raise RefusedError(
-                f"'{printable(given[0], 60)}' is not a value of '{printable(name, 60)}'",
+                tr(
+                    "'{given}' is not a value of '{name}'",
+                    given=printable(given[0], 60),
+                    name=printable(name, 60),
+                ),
                 hint=did_you_mean(given[0], setting.words)
                 or f"use one of {', '.join(setting.words)}",
             )
@@ -192,8 +203,8 @@ def with_value(text: str, path: str, value: Value) -> str:
         document = tomlkit.parse(text)
     except ParseError as error:
         raise RefusedError(
-            f"the record is not valid TOML: {error}",
-            hint="to correct it, run 'brokerctl policy edit NAME.toml'",
+            tr("the record is not valid TOML: {error}", error=error),
+            hint=tr("to correct it, run 'brokerctl policy edit NAME.toml'"),
         ) from error
     *tables, key = path.split(".")
     place = _table(document, tables)

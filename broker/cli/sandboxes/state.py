@@ -7,18 +7,13 @@ and none can be in the way.
 from __future__ import annotations
 
 import re
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import rich_click as click
 import trio
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from broker.cli import render
 from broker.cli.completion import sandboxes
@@ -35,15 +30,23 @@ from broker.cli.homes.unlock import lock, unlock
 from broker.cli.late_group import LateGroup
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import ask_status, broker_runs, offline_paths
+from broker.cli.sandboxes.consent import (
+    Consent,
+    confirm,
+    count_passed,
+    print_result,
+    progress_bar,
+    report_home,
+)
 from broker.cli.sandboxes.desktop_entry import remove_entry
 from broker.cli.sandboxes.leftovers import (
     Leftovers,
     find_leftovers,
     imported_record,
 )
+from broker.cli.texts import tr
 from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import RefusedError, SetupError
-from broker.core.escape import displayed
 from broker.core.names import SandboxName, take_new_name, take_sandbox_name
 from broker.core.paths import find_paths
 from broker.host.homes.disk import make_disk
@@ -84,59 +87,6 @@ def _store() -> HomeCopies:
     return store
 
 
-@contextmanager
-def _bar(text: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how much is done, on a terminal."""
-    description = TextColumn("{task.description}", markup=False)
-    columns = (description, BarColumn(), DownloadColumn())
-    console = Console(stderr=True)
-    # Elsewhere than on a terminal the bar would leave an empty line.
-    shown = console.is_terminal
-    with Progress(
-        *columns, console=console, transient=True, disable=not shown
-    ) as progress:
-        # guard: the name of a backup drives no terminal
-        text = displayed(text)
-        task = progress.add_task(text, total=None)
-
-        def update(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total or None)
-
-        yield update
-
-
-@dataclass(frozen=True)
-class _Consent:
-    """How a user agrees to a loss: by ``--yes``, or when asked; ``--check`` only looks."""
-
-    yes: bool
-    check: bool
-    as_json: bool
-
-    def ask(self, question: str, lost: str) -> None:
-        """Ask for confirmation; with ``--check`` print the loss, and end the verb.
-
-        Raises RefusedError without a confirmation.
-        """
-        if self.check:
-            _done(f"would be lost: {lost}", {"lost": lost}, as_json=self.as_json)
-            sys.exit(0)
-        _ask(question, yes=self.yes)
-
-
-def _ask(question: str, *, yes: bool) -> None:
-    """Ask for confirmation unless ``yes``.  Raises RefusedError without it."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise RefusedError(
-            f"cannot ask for confirmation: standard input is not a terminal: "
-            f"{question}",
-            hint="pass --yes to confirm",
-        )
-    click.confirm(question, abort=True, err=True)
-
-
 # -- looking -------------------------------------------------------------------------
 
 
@@ -151,12 +101,14 @@ def list_homes(*, as_json: bool) -> None:
         return
     if not rows:
         render.note(
-            "no sandbox has a home; "
-            "the first run of a sandbox of class 'persistent' creates one"
+            tr(
+                "no sandbox has a home; the first run of a sandbox of class "
+                "'persistent' creates one"
+            )
         )
         return
     render.table(
-        ("NAME", "SIZE", "ON DISK", "SNAPSHOTS", "STATE"),
+        tr("NAME,SIZE,ON DISK,SNAPSHOTS,STATE").split(","),
         [
             (
                 str(row["name"]),
@@ -187,7 +139,7 @@ def _facts(store: HomeCopies, home: Home) -> dict[str, object]:
 
 def _state(row: dict[str, object]) -> str:
     if row["in_use"]:
-        return "in use"
+        return tr("in use")
     return "stopped" if row["record"] else "no record"
 
 
@@ -206,10 +158,10 @@ def clone(name: str, new: str, *, as_json: bool) -> None:
     source, target = take_sandbox_name(name), take_new_name(new)
     store = _store()
     text = _renamed(source, target)
-    with store.lock(source), store.lock(target), _bar(f"copy {source}") as bar:
+    with store.lock(source), store.lock(target), progress_bar(f"copy {source}") as bar:
         home = store.clone(source, target, bar)
         files = write_record(target, text)
-    _report(home, files, as_json=as_json)
+    report_home(home, files, as_json=as_json)
 
 
 @command.command()
@@ -233,8 +185,13 @@ def rename(name: str, new: str, *, as_json: bool) -> None:
     ]
     if heirs:
         raise RefusedError(
-            f"cannot rename '{source}': other records inherit from it",
-            hint=f"first change 'inherits' in these records: {', '.join(heirs)}",
+            tr(
+                "cannot rename '{source}': other records inherit from it", source=source
+            ),
+            hint=tr(
+                "first change 'inherits' in these records: {heirs}",
+                heirs=", ".join(heirs),
+            ),
         )
     with store.lock(source), store.lock(target):
         store.require(source)
@@ -243,7 +200,7 @@ def rename(name: str, new: str, *, as_json: bool) -> None:
         rename_sandbox(store, change)
     remove_entry(source)
     entry = write_record_entry(target, place, text)
-    _report(store.require(target), [place, *entry], as_json=as_json)
+    report_home(store.require(target), [place, *entry], as_json=as_json)
 
 
 def _renamed(name: SandboxName, new: SandboxName) -> str:
@@ -254,48 +211,29 @@ def _renamed(name: SandboxName, new: SandboxName) -> str:
     found = read_records(offline_paths()).records
     if name not in found:
         raise SetupError(
-            f"no record is named '{name}'",
-            hint="to list the records, run 'brokerctl list'",
+            tr("no record is named '{name}'", name=name),
+            hint=tr("to list the records, run 'brokerctl list'"),
         )
     if new in found or record_place(new).exists():
         raise RefusedError(
-            f"a record named '{new}' already exists", hint="choose another name"
+            tr("a record named '{new}' already exists", new=new),
+            hint=tr("choose another name"),
         )
     text = found[name].source.read_text(encoding="utf-8")
     text = re.sub(rf'(?m)^name = "{re.escape(name)}"', f'name = "{new}"', text)
     record, problems = parse_record(new, record_place(new), text.encode())
     if record is None and not found[name].inherits:
         raise RefusedError(
-            f"the record of '{name}' cannot be used under another name: "
-            f"{problems[0].first_line()}",
-            hint=f"to change the record, run 'brokerctl policy edit {name}'",
+            tr(
+                "the record of '{name}' cannot be used under another name: {problems}",
+                name=name,
+                problems=problems[0].first_line(),
+            ),
+            hint=tr(
+                "to change the record, run 'brokerctl policy edit {name}'", name=name
+            ),
         )
     return text
-
-
-def _report(
-    home: Home,
-    files: list[Path],
-    *,
-    as_json: bool,
-    backup: Mapping[str, object] | None = None,
-) -> None:
-    """Print a new home and the files that were written."""
-    if as_json:
-        facts = {"name": home.name, "files": [str(path) for path in files]}
-        render.json_line({**facts, **({"backup": backup} if backup else {})})
-        return
-    for path in files:
-        render.note(f"wrote {path}")
-    render.note(f"created the home of '{home.name}' ({render.size(home.used())})")
-
-
-def _done(text: str, facts: Mapping[str, object], *, as_json: bool) -> None:
-    """Report the result: one object on standard output, or a line for a user."""
-    if as_json:
-        render.json_line(facts)
-    else:
-        render.note(text)
 
 
 # -- content ---------------------------------------------------------------------------
@@ -335,25 +273,34 @@ def remove(
     """
     sandbox = take_sandbox_name(name)
     store, paths = _store(), offline_paths()
-    consent = _Consent(yes, check, as_json)
+    consent = Consent(yes, check, as_json)
     record = None if keep_record else record_of(sandbox)
     left = Leftovers(imported=None if keep_record else imported_record(paths, sandbox))
     if record is not None:
         records = read_records(paths).records.values()
         left = find_leftovers(paths, sandbox, records, logs=not keep_logs, image=image)
         if image and not left.image:
-            render.note(f"kept the image: '{sandbox}' does not have its own image")
+            render.note(
+                tr(
+                    "kept the image: '{sandbox}' does not have its own image",
+                    sandbox=sandbox,
+                )
+            )
     if record is not None and store.find(sandbox) is None:
         _remove_record(record, left, consent)
         return
     with store.lock(sandbox):
         home = store.require(sandbox)
         count = len(store.snapshots(sandbox))
-        goes = f"the home of '{sandbox}' ({render.size(home.used())})"
-        goes += f", {count} snapshot{'s' * (count > 1)}" if count else ""
-        goes += f", and {record.source}" if record else ""
+        goes = tr(
+            "the home of '{sandbox}' ({size})",
+            sandbox=sandbox,
+            size=render.size(home.used()),
+        )
+        goes += f", {render.count(count, 'snapshot')}" if count else ""
+        goes += tr(", and {file}", file=record.source) if record else ""
         goes += left.describe()
-        consent.ask(f"Remove {goes}?", goes)
+        consent.ask(tr("Remove {goes}?", goes=goes), goes)
         if record is not None:
             record.source.unlink()
             remove_entry(sandbox)
@@ -361,10 +308,14 @@ def remove(
     files = [] if record is None else [str(record.source)]
     files += left.remove(paths)
     left.tell_kept()
-    _done(f"removed {goes}", {"name": sandbox, "removed": files}, as_json=as_json)
+    print_result(
+        tr("removed {goes}", goes=goes),
+        {"name": sandbox, "removed": files},
+        as_json=as_json,
+    )
 
 
-def _remove_record(record: Record, left: Leftovers, consent: _Consent) -> None:
+def _remove_record(record: Record, left: Leftovers, consent: Consent) -> None:
     """Remove a record without a home.
 
     Raises RefusedError while a sandbox of it runs.
@@ -375,18 +326,25 @@ def _remove_record(record: Record, left: Leftovers, consent: _Consent) -> None:
         running = [s.name for s in status.sandboxes if s.record == record.name]
         if running:
             raise RefusedError(
-                f"cannot remove the record '{record.name}' while its sandboxes are running: "
-                + ", ".join(running),
-                hint=f"to stop them, run 'brokerctl stop {' '.join(running)}'",
+                tr(
+                    "cannot remove the record '{name}' while its sandboxes are "
+                    "running: {running}",
+                    name=record.name,
+                    running=", ".join(running),
+                ),
+                hint=tr(
+                    "to stop them, run 'brokerctl stop {running}'",
+                    running=" ".join(running),
+                ),
             )
     goes = f"{record.source}{left.describe()}"
-    consent.ask(f"Remove {goes}?", goes)
+    consent.ask(tr("Remove {goes}?", goes=goes), goes)
     record.source.unlink()
     remove_entry(record.name)
     files = [str(record.source), *left.remove(paths)]
     left.tell_kept()
     removed = {"name": record.name, "removed": files}
-    _done(f"removed {goes}", removed, as_json=consent.as_json)
+    print_result(tr("removed {goes}", goes=goes), removed, as_json=consent.as_json)
 
 
 @command.command()
@@ -402,22 +360,45 @@ def reset(name: str, *, check: bool, yes: bool, as_json: bool) -> None:
         home = store.require(sandbox)
         if home.meta.kind != DISK:
             raise RefusedError(
-                f"cannot empty the home of '{sandbox}': it is a directory, not a disk",
-                hint="to remove the home and its snapshots, run 'brokerctl sandbox remove "
-                f"--keep-record {sandbox}'; the next start creates a new home",
+                tr(
+                    "cannot empty the home of '{sandbox}': it is a directory, not a disk",
+                    sandbox=sandbox,
+                ),
+                hint=tr(
+                    "to remove the home and its snapshots, run 'brokerctl sandbox "
+                    "remove --keep-record {sandbox}'; the next start creates a new "
+                    "home",
+                    sandbox=sandbox,
+                ),
             )
         if home.meta.encrypted:
             raise RefusedError(
-                f"cannot empty the home of '{sandbox}': a new home would not be encrypted",
-                hint="to remove the home and its snapshots, run 'brokerctl sandbox remove "
-                f"--keep-record {sandbox}'; the next start creates a new home",
+                tr(
+                    "cannot empty the home of '{sandbox}': a new home would not be "
+                    "encrypted",
+                    sandbox=sandbox,
+                ),
+                hint=tr(
+                    "to remove the home and its snapshots, run 'brokerctl sandbox "
+                    "remove --keep-record {sandbox}'; the next start creates a new "
+                    "home",
+                    sandbox=sandbox,
+                ),
             )
-        goes = f"the content of the home of '{sandbox}' ({render.size(home.used())})"
-        _Consent(yes, check, as_json).ask(f"Remove {goes}?", goes)
+        goes = tr(
+            "the content of the home of '{sandbox}' ({size})",
+            sandbox=sandbox,
+            size=render.size(home.used()),
+        )
+        Consent(yes, check, as_json).ask(tr("Remove {goes}?", goes=goes), goes)
         with store.new(DISK) as prepared:
             trio.run(make_disk, prepared / DISK, home.size())
             store.replace(prepared, sandbox)
-    _done(f"emptied the home of '{sandbox}'", {"name": sandbox}, as_json=as_json)
+    print_result(
+        tr("emptied the home of '{sandbox}'", sandbox=sandbox),
+        {"name": sandbox},
+        as_json=as_json,
+    )
 
 
 @command.command()
@@ -437,15 +418,19 @@ def snapshot(name: str, label: str | None, *, remove: bool, as_json: bool) -> No
         if remove:
             store.remove_snapshot(sandbox, chosen)
         else:
-            with _bar(f"copy {sandbox}") as bar:
+            with progress_bar(f"copy {sandbox}") as bar:
                 store.snapshot(sandbox, chosen, bar)
-    text = (
-        f"saved the home of '{sandbox}' as snapshot '{chosen}'; to restore "
-        f"it, run 'brokerctl sandbox restore {sandbox} {chosen}'"
+    text = tr(
+        "saved the home of '{sandbox}' as snapshot '{chosen}'; to restore "
+        "it, run 'brokerctl sandbox restore {sandbox} {chosen}'",
+        sandbox=sandbox,
+        chosen=chosen,
     )
     if remove:
-        text = f"removed snapshot '{chosen}' of '{sandbox}'"
-    _done(text, {"name": sandbox, "snapshot": chosen}, as_json=as_json)
+        text = tr(
+            "removed snapshot '{chosen}' of '{sandbox}'", chosen=chosen, sandbox=sandbox
+        )
+    print_result(text, {"name": sandbox, "snapshot": chosen}, as_json=as_json)
 
 
 @command.command()
@@ -461,14 +446,29 @@ def restore(name: str, label: str, *, check: bool, yes: bool, as_json: bool) -> 
     with store.lock(sandbox):
         size = render.size(store.require(sandbox).used())
         store.require_snapshot(sandbox, chosen)  # before the question
-        _Consent(yes, check, as_json).ask(
-            f"Replace the home of '{sandbox}' ({size}) with '{chosen}'?",
-            f"all changes in the home of '{sandbox}' ({size}) since snapshot '{chosen}'",
+        Consent(yes, check, as_json).ask(
+            tr(
+                "Replace the home of '{sandbox}' ({size}) with '{chosen}'?",
+                sandbox=sandbox,
+                size=size,
+                chosen=chosen,
+            ),
+            tr(
+                "all changes in the home of '{sandbox}' ({size}) since snapshot "
+                "'{chosen}'",
+                sandbox=sandbox,
+                size=size,
+                chosen=chosen,
+            ),
         )
-        with _bar(f"copy {chosen}") as bar:
+        with progress_bar(f"copy {chosen}") as bar:
             store.restore(sandbox, chosen, bar)
-    text = f"restored the home of '{sandbox}' from snapshot '{chosen}'"
-    _done(text, {"name": sandbox, "snapshot": chosen}, as_json=as_json)
+    text = tr(
+        "restored the home of '{sandbox}' from snapshot '{chosen}'",
+        sandbox=sandbox,
+        chosen=chosen,
+    )
+    print_result(text, {"name": sandbox, "snapshot": chosen}, as_json=as_json)
 
 
 # -- backups -----------------------------------------------------------------------------
@@ -506,21 +506,23 @@ def back_up(
     with (
         backups.secret_of(passphrase_file) as secret,
         store.lock(sandbox),
-        _bar(f"back up {sandbox}") as bar,
+        progress_bar(f"back up {sandbox}") as bar,
     ):
         how = backups.Lock(recipients, secret)
         home = store.require(sandbox)
         total = backups.bytes_of(home.directory)
-        count = partial(_passed, bar, total)
+        count = partial(count_passed, bar, total)
         with full_disk_reported():
             trio.run(backups.back_up, home, text, file, how, count)
     size = file.stat().st_size
-    text = f"wrote {file} ({render.size(size)}); to import it, run 'brokerctl sandbox import'"
-    _done(text, {"name": sandbox, "file": str(file), "size": size}, as_json=as_json)
-
-
-def _passed(bar: Callable[[int, int], None], total: int, done: int) -> None:
-    bar(min(done, total) if total else done, total)
+    text = tr(
+        "wrote {file} ({size}); to import it, run 'brokerctl sandbox import'",
+        file=file,
+        size=render.size(size),
+    )
+    print_result(
+        text, {"name": sandbox, "file": str(file), "size": size}, as_json=as_json
+    )
 
 
 @command.command("import")
@@ -567,16 +569,19 @@ def import_backup(
         how = backups.Lock(passphrase=secret, identity=key)
         held.enter_context(store.lock(sandbox))
         prepared = held.enter_context(store.new(DISK))
-        with _bar(f"read {file.name}") as bar:
-            count = partial(_passed, bar, size)
+        with progress_bar(f"read {file.name}") as bar:
+            count = partial(count_passed, bar, size)
             found = trio.run(backups.unpack, file, prepared, how, count)
-        render.note(f"{file} is {found.describe()}")
+        render.note(tr("{file} is {describe}", file=file, describe=found.describe()))
         # guard: another sandbox's backup is imported when the user says so
         if found.name != sandbox:
-            _ask(f"Import this backup as the home of '{sandbox}'?", yes=yes)
+            confirm(
+                tr("Import this backup as the home of '{sandbox}'?", sandbox=sandbox),
+                yes=yes,
+            )
         home = store.publish(prepared, sandbox)
     files = write_backed_up_record(
         sandbox, found.untrusted_record, trusted=trust_record, ask=not yes
     )
     told = {"name": found.name, "made": found.made, "kind": found.meta.kind}
-    _report(home, files, as_json=as_json, backup=told)
+    report_home(home, files, as_json=as_json, backup=told)

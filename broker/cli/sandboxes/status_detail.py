@@ -14,6 +14,7 @@ from rich.text import Text
 
 from broker.cli import render
 from broker.cli.run.connect import open_client
+from broker.cli.texts import tr, trn
 from broker.cli.tray.menu_rows import keeps_screen_on
 from broker.core.escape import printable
 from broker.core.names import sandboxes_named
@@ -104,8 +105,11 @@ def only(status: Status, sandbox: str) -> Status:
     if not sandboxes:
         names = ", ".join(s.name for s in status.sandboxes) or "none"
         raise NotFoundError(
-            f"no sandbox named '{printable(sandbox, 60)}' is running",
-            hint=f"use one of the running sandboxes: {names}",
+            tr(
+                "no sandbox named '{sandbox}' is running",
+                sandbox=printable(sandbox, 60),
+            ),
+            hint=tr("use one of the running sandboxes: {names}", names=names),
         )
     return msgspec.structs.replace(
         status,
@@ -154,26 +158,39 @@ def as_text(status: Status, rates: Rates, now: float) -> RenderableType:
 
 def _parts(status: Status, rates: Rates, now: float) -> Iterator[RenderableType]:
     """Yield the printed parts of a status."""
-    audit = f", {status.audit.events} events recorded" if status.audit else ""
-    yield Text(
-        f"Vitrail {status.version} ({status.role}), pid {status.pid}, "
-        f"up {render.seconds(max(0.0, now - status.since))}{audit}"
+    text = tr(
+        "Vitrail {version} ({role}), pid {pid}, up {time}",
+        version=status.version,
+        role=status.role,
+        pid=status.pid,
+        time=render.seconds(max(0.0, now - status.since)),
     )
+    if status.audit:
+        events = status.audit.events
+        text += trn(", {number} event recorded", ", {number} events recorded", events)
+    yield Text(text)
     yield from _policy(status.policy)
     if status.audit and status.audit.failures:
         yield Text(
-            f"warning: {status.audit.failures} writes to the audit log failed; actions "
-            "that had to be recorded were refused",
+            tr(
+                "warning: {failures} writes to the audit log failed; actions that "
+                "had to be recorded were refused",
+                failures=status.audit.failures,
+            ),
             style="bold red",
         )
     for warning in status.warnings:
-        yield Text(f"warning: {printable(warning)}", style="bold yellow")
+        yield Text(
+            tr("warning: {warning}", warning=printable(warning)), style="bold yellow"
+        )
     if status.link:
         yield from _link(status.link, now)
     for sandbox in filter(keeps_screen_on, status.sandboxes):
-        yield Text(f"{sandbox.name} keeps the screen on", style="bold yellow")
+        yield Text(
+            tr("{name} keeps the screen on", name=sandbox.name), style="bold yellow"
+        )
     if not status.sandboxes:
-        yield Text("no sandboxes are running")
+        yield Text(tr("no sandboxes are running"))
     for table in _tables(status, rates, now):
         yield Text("")
         yield table
@@ -183,61 +200,109 @@ def _parts(status: Status, rates: Rates, now: float) -> Iterator[RenderableType]
 
 
 def _link(link: LinkStatus, now: float) -> Iterator[Text]:
-    state = f"link: {link.state} for {_age(now - link.since)}, {link.endpoint}"
+    state = tr(
+        "link: {state} for {now}, {endpoint}",
+        state=link.state,
+        now=_age(now - link.since),
+        endpoint=link.endpoint,
+    )
     if link.state != "up":
-        yield Text(f"{state} (version {link.version})", style="bold yellow")
+        yield Text(
+            tr("{state} (version {version})", state=state, version=link.version),
+            style="bold yellow",
+        )
         if link.problem:
-            yield Text(f"link: {printable(link.problem)}", style="bold yellow")
+            yield Text(
+                tr("link: {problem}", problem=printable(link.problem)),
+                style="bold yellow",
+            )
         return
     yield Text(
-        f"{state}, {printable(link.name)}, epoch {link.epoch[:8]} (no. {link.epochs}), "
-        f"{link.leases} leases, {link.streams} streams, {link.refused} refused"
+        tr(
+            "{state}, {name}, epoch {epoch} (no. {epochs}), {leases} leases, "
+            "{streams} streams, {refused} refused",
+            state=state,
+            name=printable(link.name),
+            epoch=link.epoch[:8],
+            epochs=link.epochs,
+            leases=link.leases,
+            streams=link.streams,
+            refused=link.refused,
+        )
     )
     if link.problem:
-        yield Text(f"link: {printable(link.problem)}", style="bold yellow")
+        yield Text(
+            tr("link: {problem}", problem=printable(link.problem)), style="bold yellow"
+        )
     if link.other is None:
-        yield Text("link: the other broker does not answer", style="bold yellow")
+        yield Text(tr("link: the other broker does not answer"), style="bold yellow")
         return
     yield Text(
-        f"link: the other end runs {printable(link.other.program)}, up "
-        f"{_age(link.other.up_seconds)}, {link.other.leases} leases, "
-        f"{link.other.streams} streams, {link.other.refused} refused"
+        tr(
+            "link: the other end runs {program}, up {up_seconds}, {leases} "
+            "leases, {streams} streams, {refused} refused",
+            program=printable(link.other.program),
+            up_seconds=_age(link.other.up_seconds),
+            leases=link.other.leases,
+            streams=link.other.streams,
+            refused=link.other.refused,
+        )
     )
     for warning in link.other.warnings:
-        yield Text(f"warning from {printable(link.name)}: {printable(warning)}")
+        yield Text(
+            tr(
+                "warning from {name}: {warning}",
+                name=printable(link.name),
+                warning=printable(warning),
+            )
+        )
 
 
 def _policy(policy: PolicyStatus) -> Iterator[Text]:
     if not policy.digest or policy.denies_all:
-        yield Text("no policy is in force, so everything is denied", style="bold red")
+        yield Text(
+            tr("no policy is in force, so everything is denied"), style="bold red"
+        )
     else:
-        rules = f", {policy.rules} rules" if policy.rules else ""
-        kept = ", kept because the files have errors" if policy.kept else ""
-        yield Text(f"policy {policy.digest[:12]} is in force{rules}{kept}")
+        text = tr("policy {digest} is in force", digest=policy.digest[:12])
+        if policy.rules:
+            text += trn(", {number} rule", ", {number} rules", policy.rules)
+        if policy.kept:
+            text += tr(", kept because the files have errors")
+        yield Text(text)
     for problem in policy.problems:
-        yield Text(f"policy: {printable(problem)}", style="bold red")
+        yield Text(
+            tr("policy: {problem}", problem=printable(problem)), style="bold red"
+        )
 
 
 def _tables(status: Status, rates: Rates, now: float) -> Iterator[RenderableType]:
     if status.sandboxes:
         rows = [_sandbox(s, now) for s in status.sandboxes]
-        yield _table("SANDBOX RECORD CLASS LABEL STATE PID CID UP IMAGE PROGRAMS", rows)
+        yield _table(
+            tr("SANDBOX,RECORD,CLASS,LABEL,STATE,PID,CID,UP,IMAGE,PROGRAMS"), rows
+        )
     devices = [(s.name, device) for s in status.sandboxes for device in s.devices]
     if devices:
-        yield _table("SANDBOX DEVICE", devices)
+        yield _table(tr("SANDBOX,DEVICE"), devices)
     if traffic := [_traffic(s.name, s.network) for s in status.sandboxes if s.network]:
-        yield _table("NETWORK FLOWS OUT/S IN/S", traffic)
+        yield _table(tr("NETWORK,FLOWS,OUT/S,IN/S"), traffic)
     if status.leases:
         rows = [_lease(lease, now) for lease in status.leases]
-        yield _table("LEASE SANDBOX LAUNCH PEER PID SINCE", rows)
+        yield _table(tr("LEASE,SANDBOX,LAUNCH,PEER,PID,SINCE"), rows)
     if status.streams:
         rows = [_stream(s, rates, now) for s in status.streams]
-        yield _table("STREAM SANDBOX SERVICE OUT OUT/S IN IN/S AGE WORK MODE", rows)
+        yield _table(tr("STREAM,SANDBOX,SERVICE,OUT,OUT/S,IN,IN/S,AGE,WORK,MODE"), rows)
     if status.streams_omitted:
-        yield Text(f"and {status.streams_omitted} streams with less traffic")
+        yield Text(
+            tr(
+                "and {streams_omitted} streams with less traffic",
+                streams_omitted=status.streams_omitted,
+            )
+        )
     if len(status.sandboxes) == 1 and status.sandboxes[0].limits:
         rows = [_limit(limit) for limit in status.sandboxes[0].limits]
-        yield _table("LIMIT USED MAXIMUM REFUSED", rows)
+        yield _table(tr("LIMIT,USED,MAXIMUM,REFUSED"), rows)
     if status.processes:
         rows = [
             (
@@ -249,12 +314,12 @@ def _tables(status: Status, rates: Rates, now: float) -> Iterator[RenderableType
             )
             for p in status.processes
         ]
-        yield _table("PROCESS PID SANDBOX MEMORY JAIL", rows)
+        yield _table(tr("PROCESS,PID,SANDBOX,MEMORY,JAIL"), rows)
 
 
 def _table(columns: str, rows: Sequence[Sequence[str]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns.split():
+    for column in columns.split(","):
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*[Text(printable(cell)) for cell in row])
@@ -264,7 +329,7 @@ def _table(columns: str, rows: Sequence[Sequence[str]]) -> Table:
 def _sandbox(s: SandboxStatus, now: float) -> Sequence[str]:
     image = s.image or "-"
     if s.image_age is not None:
-        image += f" ({_age(s.image_age)} old)"
+        image += " " + tr("({age} old)", age=_age(s.image_age))
     programs = ", ".join(f"{p.program}:{p.name}" for p in s.programs) or "-"
     return (
         s.name,
@@ -303,7 +368,7 @@ def _lease(lease: LeaseStatus, now: float) -> Sequence[str]:
         lease.id,
         lease.sandbox,
         str(lease.generation),
-        lease.peer + (" (pending)" if lease.pending else ""),
+        lease.peer + (tr(" (pending)") if lease.pending else ""),
         _number(lease.pid),
         _age(now - lease.since),
     )
@@ -327,9 +392,15 @@ def _stream(s: StreamStatus, rates: Rates, now: float) -> Sequence[str]:
 
 def _pump(pump: PumpStatus) -> Text:
     return Text(
-        f"pump: pid {pump.pid}, {pump.streams} streams now, {pump.streams_total} "
-        f"in total, {render.size(pump.bytes_total)} transferred, "
-        f"{pump.pipes_pooled} pipes pooled"
+        tr(
+            "pump: pid {pid}, {streams} streams now, {streams_total} in "
+            "total, {size} transferred, {pipes_pooled} pipes pooled",
+            pid=pump.pid,
+            streams=pump.streams,
+            streams_total=pump.streams_total,
+            size=render.size(pump.bytes_total),
+            pipes_pooled=pump.pipes_pooled,
+        )
     )
 
 
@@ -340,5 +411,6 @@ def _number(value: int | None) -> str:
 def _age(seconds: float) -> str:
     seconds = max(0.0, seconds)
     if seconds >= 2 * 86400:
-        return f"{seconds / 86400:.0f} days"
+        days = round(seconds / 86400)
+        return trn("{number} day", "{number} days", days)
     return render.seconds(seconds)

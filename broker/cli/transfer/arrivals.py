@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 
@@ -50,15 +51,24 @@ class Arrivals:
             arrived = next((fresh[one] for one in fresh if _is(one, name)), None)
             if arrived is None:
                 raise RefusedError(
-                    f"no file or directory named '{printable(name, 100)}' has arrived "
-                    f"from '{source}'",
-                    hint=f"to see the files that have arrived, run 'ls {folder}'",
+                    tr(
+                        "no file or directory named '{name}' has arrived from '{source}'",
+                        name=printable(name, 100),
+                        source=source,
+                    ),
+                    hint=tr(
+                        "to see the files that have arrived, run 'ls {folder}'",
+                        folder=folder,
+                    ),
                 )
             place = target / name
             if os.path.lexists(place):
                 raise RefusedError(
-                    f"{place} already exists and was not replaced",
-                    hint=f"move the received copy, {arrived}, to another place",
+                    tr("{place} already exists and was not replaced", place=place),
+                    hint=tr(
+                        "move the received copy, {arrived}, to another place",
+                        arrived=arrived,
+                    ),
                 )
             _move(arrived, place)
             moved.append(place)
@@ -89,7 +99,14 @@ def _move(arrived: Path, place: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise RefusedError(
-                f"cannot write {place}: {error.strerror}",
-                hint=f"move the received copy, {arrived}, to another place",
+                tr(
+                    "cannot write {place}: {strerror}",
+                    place=place,
+                    strerror=error.strerror,
+                ),
+                hint=tr(
+                    "move the received copy, {arrived}, to another place",
+                    arrived=arrived,
+                ),
             ) from error
         shutil.move(arrived, place)

@@ -22,6 +22,7 @@ from broker.cli.run.connect import (
 )
 from broker.cli.run.progress import Steps
 from broker.cli.sandboxes.ended_disposables import is_disposable_of
+from broker.cli.texts import tr
 from broker.cli.transfer.arrivals import Arrivals
 from broker.cli.transfer.named_path import refuse_planted_link
 from broker.cli.transfer.open_in import send_request
@@ -57,20 +58,25 @@ def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
     found = {_sandbox_of(source) for source in sources}
     if len(found) != 1:
         raise click.UsageError(
-            "all SOURCEs must be on this machine or in the same sandbox"
+            tr("all SOURCEs must be on this machine or in the same sandbox")
         )
     (source,) = found
     here = _directory_here(target)
     where = "" if here else str(take_sandbox_name(target.removesuffix(":")))
     if source == where:
-        raise click.UsageError("SOURCE and TARGET are in the same place")
+        raise click.UsageError(tr("SOURCE and TARGET are in the same place"))
     if not source:
         if where:
             where = _receiver(where)
         paths = [_existing(path) for path in sources]
         request = OpenRequest(copy=paths, sandbox=where)
         kept = trio.run(send_request, request, Steps(quiet=quiet))
-        render.note(f"copied to ~/Incoming/desktop in {printable(kept.sandbox, 60)}")
+        render.note(
+            tr(
+                "copied to ~/Incoming/desktop in {sandbox}",
+                sandbox=printable(kept.sandbox, 60),
+            )
+        )
         return
     words = [_in_sandbox(source) for source in sources]
     argv = ["vitrail-copy", "--to", where or "@adminvm", "--", *words]
@@ -85,7 +91,7 @@ def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
     elif code == 0 and here is not None and arrivals is not None:
         names = [posixpath.basename(word.rstrip("/")) for word in words]
         for place in arrivals.move(steps.sandbox or source, names, here):
-            render.note(f"copied to {printable(str(place), 400)}")
+            render.note(tr("copied to {place}", place=printable(str(place), 400)))
     sys.exit(code)
 
 
@@ -103,10 +109,14 @@ def _receiver(name: str) -> str:
     of = name if record else _record_of_ended(name, records)
     if not of or (found in _running()):
         return found
-    what = "is not running, and a new one would end with the copy"
+    what = tr("is not running, and a new one would end with the copy")
     raise RefusedError(
         f"'{name}' {what if record else 'has ended, and all that was in it is gone'}",
-        hint=f"start it first with 'brokerctl run {of}', or use 'brokerctl open --in {of} FILE'",
+        hint=tr(
+            "start it first with 'brokerctl run {of}', or use 'brokerctl open "
+            "--in {of} FILE'",
+            of=of,
+        ),
     )
 
 
@@ -126,8 +136,11 @@ def _existing(path: str) -> str:
     full = Path(path).absolute()
     if not full.exists():
         raise RefusedError(
-            f"cannot copy {path}: the file does not exist or is not accessible",
-            hint="check the path; for a file in a sandbox, use SANDBOX:PATH",
+            tr(
+                "cannot copy {path}: the file does not exist or is not accessible",
+                path=path,
+            ),
+            hint=tr("check the path; for a file in a sandbox, use SANDBOX:PATH"),
         )
     return str(full)
 
@@ -137,7 +150,7 @@ def _in_sandbox(source: str) -> str:
     path = source.partition(":")[2]
     path = path.removeprefix("~/") or "."
     if posixpath.basename(path.rstrip("/")) in {"", ".", ".."}:
-        raise click.UsageError("PATH of SANDBOX:PATH must name a file or directory")
+        raise click.UsageError(tr("PATH of SANDBOX:PATH must name a file or directory"))
     return path
 
 
@@ -160,11 +173,13 @@ def _bad_target(target: str) -> str:
     """Return the error text for a TARGET that is not valid."""
     name, colon, path = target.partition(":")
     if colon and path and "/" not in name:
-        return (
-            f"TARGET must be '{name}:' without a path: files arrive in ~/Incoming of the "
-            "sandbox, in a directory with the name of their source"
+        return tr(
+            "TARGET must be '{name}:' without a path: files arrive in "
+            "~/Incoming of the sandbox, in a directory with the name of their "
+            "source",
+            name=name,
         )
-    return "TARGET must be 'SANDBOX:', or a directory on this machine, such as '.'"
+    return tr("TARGET must be 'SANDBOX:', or a directory on this machine, such as '.'")
 
 
 class _Steps(Steps):
@@ -203,7 +218,11 @@ def _sandbox_of(source: str) -> str:
     except RefusedError as error:
         raise RefusedError(
             error.message,
-            hint=f"{error.hint}; for a file on this machine, use './{source}'",
+            hint=tr(
+                "{hint}; for a file on this machine, use './{source}'",
+                hint=error.hint,
+                source=source,
+            ),
         ) from error
 
 

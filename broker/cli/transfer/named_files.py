@@ -15,6 +15,7 @@ from pathlib import Path
 from broker.cli.link.pairing.role import role_here
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import broker_runs, how_to_start
+from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.files.planted_links import named_path
@@ -71,12 +72,18 @@ def open_named(path: Path, places: Sequence[Path]) -> int:
         fd = open_without_links(str(found), _FILE)
     except OSError as error:
         raise RefusedError(
-            f"cannot open {printable(str(path), 200)}: {error.strerror}"
+            tr(
+                "cannot open {path}: {strerror}",
+                path=printable(str(path), 200),
+                strerror=error.strerror,
+            )
         ) from error
     # guard: a named file is a regular one
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise RefusedError(f"{printable(str(path), 200)} is not a regular file")
+        raise RefusedError(
+            tr("{path} is not a regular file", path=printable(str(path), 200))
+        )
     return fd
 
 
@@ -90,5 +97,9 @@ def open_named_directory(path: Path, places: Sequence[Path]) -> tuple[Path, int]
         return found, open_directory(str(found))
     except OSError as error:
         raise RefusedError(
-            f"cannot open {printable(str(path), 200)}: {error.strerror}"
+            tr(
+                "cannot open {path}: {strerror}",
+                path=printable(str(path), 200),
+                strerror=error.strerror,
+            )
         ) from error

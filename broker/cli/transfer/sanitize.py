@@ -15,6 +15,7 @@ from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import offline_paths
+from broker.cli.texts import tr
 from broker.cli.transfer.arrivals import INCOMING
 from broker.cli.transfer.named_files import (
     in_places,
@@ -86,8 +87,8 @@ def _require_disposable(sandbox: str) -> None:
     record = read_records(offline_paths()).records.get(sandbox)
     if record is None:
         raise RefusedError(
-            f"no record is named '{printable(sandbox, 60)}'",
-            hint="see docs/opening.md, 'Documents made harmless', for an example",
+            tr("no record is named '{sandbox}'", sandbox=printable(sandbox, 60)),
+            hint=tr("see docs/opening.md, 'Documents made harmless', for an example"),
         )
     network = getattr(record.host.launch, "network", "none")
     # guard: a document is opened where nothing stays and nothing leaves
@@ -98,9 +99,13 @@ def _require_disposable(sandbox: str) -> None:
             key, mend = "class", 'set class = "disposable"'
             why = f'has the class "{record.host.sandbox_class}", not "disposable"'
         raise RefusedError(
-            f"cannot open documents in '{sandbox}': its record {why}",
+            tr(
+                "cannot open documents in '{sandbox}': its record {why}",
+                sandbox=sandbox,
+                why=why,
+            ),
             where=record.where(key),
-            hint=f"{mend}, or use another record (--in)",
+            hint=tr("{mend}, or use another record (--in)", mend=mend),
         )
 
 
@@ -122,8 +127,11 @@ class NewDocumentFolder:
             self.path, self._fd = _incoming(sandbox, places)
         elif place is not None:
             render.note(
-                f"warning: a sandbox can write to {printable(str(place), 200)}, "
-                "and replace the new document before you open it"
+                tr(
+                    "warning: a sandbox can write to {place}, and replace the new "
+                    "document before you open it",
+                    place=printable(str(place), 200),
+                )
             )
 
     def __enter__(self) -> Self:
@@ -148,8 +156,12 @@ def _incoming(sandbox: str, places: Sequence[Path]) -> tuple[Path, int]:
     if place is not None:
         os.close(opened)
         raise RefusedError(
-            f"cannot write to {printable(str(path), 200)}: a sandbox can write to {printable(str(place), 200)}",
-            hint="specify a directory of your own with --to",
+            tr(
+                "cannot write to {path}: a sandbox can write to {place}",
+                path=printable(str(path), 200),
+                place=printable(str(place), 200),
+            ),
+            hint=tr("specify a directory of your own with --to"),
         )
     return path, opened
 
@@ -177,7 +189,7 @@ def sanitize(
         os.close(document)
     with child:
         if child.stdout is None:
-            raise UpstreamError("the sandbox has no standard output")
+            raise UpstreamError(tr("the sandbox has no standard output"))
         try:
             pages = read_pages(child.stdout)
             made = write_document(pages, file.name, result.opened)
@@ -186,8 +198,12 @@ def sanitize(
             # If it failed, it has said why, above.
             if _ended(child.pid) and child.wait():
                 raise UpstreamError(
-                    f"'{sandbox}' made no copy of {printable(file.name)}; its error is above",
-                    hint="correct this error, and run the command again",
+                    tr(
+                        "'{sandbox}' made no copy of {name}; its error is above",
+                        sandbox=sandbox,
+                        name=printable(file.name),
+                    ),
+                    hint=tr("correct this error, and run the command again"),
                 ) from None
             raise PeerError(str(error)) from error
         except PagesError as error:

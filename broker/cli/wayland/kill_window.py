@@ -7,6 +7,7 @@ import rich_click as click
 from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.run.connect import ask as ask_broker
+from broker.cli.texts import tr
 from broker.core.escape import printable
 from broker.ipc.control.api import WindowCloseRequest
 from broker.ipc.control.methods import WINDOW_CLOSE
@@ -29,5 +30,9 @@ def command(sandbox: str, window: int, *, ask: bool) -> None:
     """
     request = WindowCloseRequest(sandbox=sandbox, window=window, ask=ask)
     ask_broker(WINDOW_CLOSE, request)
-    said = "was asked to close" if ask else "was closed"
-    render.note(f"window {window} of {printable(sandbox, 60)} {said}")
+    name = printable(sandbox, 60)
+    render.note(
+        tr("window {window} of {name} was asked to close", window=window, name=name)
+        if ask
+        else tr("window {window} of {name} was closed", window=window, name=name)
+    )

@@ -5,13 +5,13 @@ For what a person reads.  Logs, JSON, error codes and rules are English in every
 
 from __future__ import annotations
 
-import gettext
-import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from broker.core.language.po_file import compiled
+if TYPE_CHECKING:
+    from gettext import GNUTranslations
 
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "locale"
 """``DOMAIN/LANGUAGE.po`` in the source, ``DOMAIN/LANGUAGE.mo`` in what is installed."""
@@ -48,14 +48,20 @@ def languages(environ: Mapping[str, str]) -> list[str]:
 class Catalogue:
     """The translations of a domain in the first of the languages that it has.
 
+    A module binds the methods as ``tr, trn = catalogue.text, catalogue.plural``.
     Raises OSError or ValueError if a catalogue is there and cannot be read.
     """
 
     def __init__(self, domain: str, wanted: list[str]) -> None:
+        self._domain = domain
+        self.choose(wanted)
+
+    def choose(self, wanted: list[str]) -> None:
+        """Use the first of the languages that the domain has, or else English."""
         self.language = "en"
-        self._found = gettext.NullTranslations()
+        self._found: GNUTranslations | None = None
         for name in wanted:
-            found = _read(FOLDER / domain / name)
+            found = _read(FOLDER / self._domain / name)
             if found is not None:
                 self.language, self._found = name, found
                 break
@@ -66,22 +72,31 @@ class Catalogue:
         return self.language.partition("_")[0] in RIGHT_TO_LEFT
 
     def text(self, message: str, /, **values: object) -> str:
-        """Return the translation of a message, with values in place of its ``{name}``."""
-        found = self._found.gettext(message)
+        """Return a message in the user's language, with values for its ``{name}``."""
+        found = self._found.gettext(message) if self._found else message
         return found.format_map(values) if values else found
 
     def plural(self, one: str, many: str, number: int, /, **values: object) -> str:
         """Return the form of a message for a number, which is its ``{number}``."""
-        found = self._found.ngettext(one, many, number)
+        found = one if number == 1 else many
+        if self._found:
+            found = self._found.ngettext(one, many, number)
         return found.format_map({"number": number, **values})
 
 
-def _read(path: Path) -> gettext.GNUTranslations | None:
+def _read(path: Path) -> GNUTranslations | None:
     """Return a catalogue; None: there is no such file."""
     binary, source = path.with_suffix(".mo"), path.with_suffix(".po")
+    if not (binary.is_file() or source.is_file()):
+        return None
+    # Late, for processes that begin often: English needs none of it.  Catalogues are
+    # read before a process is confined.
+    import gettext
+    import io
+
     if binary.is_file():
         return gettext.GNUTranslations(io.BytesIO(binary.read_bytes()))
-    if source.is_file():  # a checkout
-        text = source.read_text(encoding="utf-8")
-        return gettext.GNUTranslations(io.BytesIO(compiled(text)))
-    return None
+    from broker.core.language.po_file import compiled  # late: of a checkout alone
+
+    text = source.read_text(encoding="utf-8")
+    return gettext.GNUTranslations(io.BytesIO(compiled(text)))

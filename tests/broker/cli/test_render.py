@@ -16,3 +16,30 @@ def test_a_line_of_json_has_nothing_that_drives_a_terminal(capsys):
     assert said.endswith("\n")
     assert said[:-1].isascii()
     assert said[:-1].isprintable()
+
+
+def test_an_error_of_a_broker_is_printed_in_the_users_language(capsys, monkeypatch):
+    """A command in it stays as it is typed, and what begins the line as it is read."""
+    error = RefusedError(
+        "no sandbox '{name}%s\x1b[2J' is running",
+        hint="to list the running sandboxes, run 'brokerctl status'",
+    )
+    render.error(error)
+    english = capsys.readouterr().err
+    assert english == (
+        "error: no sandbox '{name}%s\\x1b[2J' is running\n"
+        "  hint: to list the running sandboxes, run 'brokerctl status'\n"
+    )
+    monkeypatch.setenv("LANG", "de_DE.UTF-8")
+    error = RefusedError(
+        "no sandbox 'work' is running", hint=error.hint, where="x.policy:3"
+    )
+    render.error(error)
+    assert capsys.readouterr().err == (
+        "error: x.policy:3: es läuft keine Sandbox „work“\n"
+        "  hint: um die laufenden Sandboxes zu sehen, rufen Sie 'brokerctl status' auf\n"
+    )
+    assert str(error) == "x.policy:3: no sandbox 'work' is running"
+    monkeypatch.setattr("sys.argv", ["brokerctl", "stop", "--json", "work"])
+    render.error(error)
+    assert capsys.readouterr().err.splitlines()[0] == f"error: {error}"

@@ -21,6 +21,7 @@ from typing import BinaryIO
 import msgspec
 
 from broker.cli.audit.proof.shipped import ShippedLog
+from broker.cli.texts import tr
 from broker.core.errors import IntegrityError, SetupError
 from broker.core.limits import audit as audit_limits
 from broker.ipc.audit.tree import leaf_hash
@@ -111,7 +112,11 @@ class EventArchive:
             # A line of an archive does not fill the memory.
             if len(line) > _LINE_BYTES:
                 raise SetupError(
-                    f"{where}: the line has more than {_LINE_BYTES} bytes",
+                    tr(
+                        "{where}: the line has more than {line_bytes} bytes",
+                        where=where,
+                        line_bytes=_LINE_BYTES,
+                    ),
                     hint=_FORMATS,
                 )
             if line.strip():
@@ -178,7 +183,11 @@ class EventArchive:
             # An event that comes twice is the same.
             if there != body:
                 raise IntegrityError(
-                    f"{where}: event {sequence} differs from an earlier copy"
+                    tr(
+                        "{where}: event {sequence} differs from an earlier copy",
+                        where=where,
+                        sequence=sequence,
+                    )
                 )
 
     def _note(self, log: str, machine: str, note: str) -> None:
@@ -233,13 +242,20 @@ def _read_file(archive: EventArchive, path: Path) -> None:
             archive.read(opened, str(path))
     except EOFError as error:
         raise SetupError(
-            f"cannot read {path}: its compressed data are incomplete",
-            hint="copy the file from its source again",
+            tr("cannot read {path}: its compressed data are incomplete", path=path),
+            hint=tr("copy the file from its source again"),
         ) from error
     except OSError as error:
         raise SetupError(
-            f"cannot read {path}: {error.strerror or error}",
-            hint="specify a file or directory that you can read, or '-' for standard input",
+            tr(
+                "cannot read {path}: {strerror}",
+                path=path,
+                strerror=error.strerror or error,
+            ),
+            hint=tr(
+                "specify a file or directory that you can read, or '-' for "
+                "standard input"
+            ),
         ) from error
 
 

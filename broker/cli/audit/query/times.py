@@ -17,6 +17,7 @@ from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
 from zoneinfo import ZoneInfo
 
+from broker.cli.texts import tr
 from broker.core.errors import SetupError
 from broker.core.escape import printable
 
@@ -72,7 +73,7 @@ def parse_time(text: str, now: datetime) -> int:
         found.to_bytes(8, signed=True)
     except (ValueError, OverflowError, InvalidOperation, OSError, KeyError) as error:
         raise SetupError(
-            f"{printable(text, 60)!r} is not a valid time",
+            tr("{text} is not a valid time", text=f"{printable(text, 60)!r}"),
             hint=_HINT,
         ) from error
     return found

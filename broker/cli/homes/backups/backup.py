@@ -29,6 +29,7 @@ from broker.cli.homes.backups.gpg_errors import (
     understood_environment,
 )
 from broker.cli.homes.backups.gpg_status import GpgStatus
+from broker.cli.texts import tr
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.files.replace_file import whole_file
@@ -121,22 +122,29 @@ class Lock:
         """
         if self.identity is not None and self.passphrase is not None:
             raise RefusedError(
-                "--passphrase-file and --identity cannot be used together",
-                hint="use --identity for a backup that age encrypted, and "
-                "--passphrase-file for one that gpg encrypted",
+                tr("--passphrase-file and --identity cannot be used together"),
+                hint=tr(
+                    "use --identity for a backup that age encrypted, and "
+                    "--passphrase-file for one that gpg encrypted"
+                ),
             )
         if head == _AGE_HEAD:
             if self.identity is None:
                 raise RefusedError(
-                    "cannot decrypt the backup without a key: age encrypted this backup",
-                    hint="specify the file with the key: --identity FILE",
+                    tr(
+                        "cannot decrypt the backup without a key: age encrypted this backup"
+                    ),
+                    hint=tr("specify the file with the key: --identity FILE"),
                 )
             return ["age", "--decrypt", "--identity", f"/proc/self/fd/{self.identity}"]
         # guard: with a key of age's a backup is age's
         if self.identity is not None:
             raise RefusedError(
-                "cannot decrypt the backup with --identity: age did not encrypt this backup",
-                hint="omit --identity, so that gpg decrypts the backup",
+                tr(
+                    "cannot decrypt the backup with --identity: age did not encrypt "
+                    "this backup"
+                ),
+                hint=tr("omit --identity, so that gpg decrypts the backup"),
             )
         return [*_GPG, *asking_words(), *self._passphrase(), "--decrypt"]
 
@@ -162,14 +170,26 @@ def secret_of(file: Path | None) -> Iterator[int | None]:
             secret = opened.read(_RECORD_BYTES + 1)
     except OSError as error:
         raise RefusedError(
-            f"cannot read the passphrase or key in {file}: {error.strerror}",
-            hint="specify a file that you can read",
+            tr(
+                "cannot read the passphrase or key in {file}: {strerror}",
+                file=file,
+                strerror=error.strerror,
+            ),
+            hint=tr("specify a file that you can read"),
         ) from error
     if not secret or len(secret) > _RECORD_BYTES:
-        what = "is empty" if not secret else f"exceeds {_RECORD_BYTES >> 10} KiB"
+        what = (
+            tr("is empty")
+            if not secret
+            else tr("exceeds {record_bytes} KiB", record_bytes=_RECORD_BYTES >> 10)
+        )
         raise RefusedError(
-            f"cannot use the passphrase or key in {file}: the file {what}",
-            hint="write only the passphrase or the key to the file",
+            tr(
+                "cannot use the passphrase or key in {file}: the file {what}",
+                file=file,
+                what=what,
+            ),
+            hint=tr("write only the passphrase or the key to the file"),
         )
     fd = os.memfd_create("secret", os.MFD_CLOEXEC)
     try:
@@ -208,7 +228,7 @@ async def back_up(
     """
     if target.is_dir():
         raise RefusedError(
-            f"cannot write the backup: {target} is a directory",
+            tr("cannot write the backup: {target} is a directory", target=target),
             hint=f"name a file in it, such as {target / f'{home.name}.backup'}",
         )
     directory = home.directory
@@ -227,16 +247,22 @@ async def back_up(
             await _pipeline(commands, count, lock.secrets, output=file.fileno())
     except FileExistsError as error:
         raise RefusedError(
-            f"cannot write the backup: {target} already exists",
-            hint="specify another file, or remove the existing one first",
+            tr("cannot write the backup: {target} already exists", target=target),
+            hint=tr("specify another file, or remove the existing one first"),
         ) from error
     except OSError as error:
         if error.filename != str(target):
             raise
         raise RefusedError(
-            f"cannot write the backup to {target}: {error.strerror}",
-            hint="check that its directory exists, that its disk is connected, and that "
-            "you may write there",
+            tr(
+                "cannot write the backup to {target}: {strerror}",
+                target=target,
+                strerror=error.strerror,
+            ),
+            hint=tr(
+                "check that its directory exists, that its disk is connected, and "
+                "that you may write there"
+            ),
         ) from error
     finally:
         room.unlink(missing_ok=True)
@@ -274,14 +300,18 @@ async def unpack(source: Path, prepared: Path, lock: Lock, count: Count) -> Unpa
             if status is None or not status.opens_nothing:
                 raise
             raise RefusedError(
-                f"cannot import {source}: the passphrase is wrong",
-                hint="give the passphrase of that backup with --passphrase-file FILE, or "
-                "without that option where gpg asks for it",
+                tr("cannot import {source}: the passphrase is wrong", source=source),
+                hint=tr(
+                    "give the passphrase of that backup with --passphrase-file FILE, "
+                    "or without that option where gpg asks for it"
+                ),
             ) from error
     if status is not None:
         why = status.why_not_closed(by_passphrase=lock.passphrase is not None)
         if why is not None:
-            raise RefusedError(f"cannot import {source}: {why}")
+            raise RefusedError(
+                tr("cannot import {source}: {why}", source=source, why=why)
+            )
     return _take_members(source, prepared, own)
 
 
@@ -321,8 +351,10 @@ def _check_kind(path: Path, kind: str) -> None:
     mode = path.lstat().st_mode
     # guard: an imported disk is a regular file
     if not (stat.S_ISREG(mode) if kind == DISK else stat.S_ISDIR(mode)):
-        what = "regular file" if kind == DISK else "directory"
-        raise RefusedError(f"cannot import the backup: its home is not a {what}")
+        what = tr("regular file") if kind == DISK else tr("directory")
+        raise RefusedError(
+            tr("cannot import the backup: its home is not a {what}", what=what)
+        )
 
 
 def _read_small(path: Path) -> bytes:
@@ -331,18 +363,28 @@ def _read_small(path: Path) -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:  # a link, or one without the right to read it
         raise RefusedError(
-            f"cannot import the backup: cannot read its {path.name}: {error.strerror}"
+            tr(
+                "cannot import the backup: cannot read its {name}: {strerror}",
+                name=path.name,
+                strerror=error.strerror,
+            )
         ) from error
     with os.fdopen(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise RefusedError(
-                f"cannot import the backup: its {path.name} is not a regular file"
+                tr(
+                    "cannot import the backup: its {name} is not a regular file",
+                    name=path.name,
+                )
             )
         data = file.read(_RECORD_BYTES + 1)
     if len(data) > _RECORD_BYTES:
         raise RefusedError(
-            f"cannot import the backup: its {path.name} has more than "
-            f"{_RECORD_BYTES >> 10} KiB"
+            tr(
+                "cannot import the backup: its {name} has more than {record_bytes} KiB",
+                name=path.name,
+                record_bytes=_RECORD_BYTES >> 10,
+            )
         )
     return data
 
@@ -506,6 +548,6 @@ def check_programs(lock: Lock) -> None:
     words = lock.close_words()
     if shutil.which(words[0]) is None:
         raise SetupError(
-            f"cannot encrypt the backup: {words[0]} is not installed",
+            tr("cannot encrypt the backup: {words} is not installed", words=words[0]),
             hint=f"sudo apt install {words[0]}",
         )

@@ -14,6 +14,7 @@ from broker.cli.policy.records import IMPORTED, read_records, take_imported
 from broker.cli.run.connect import offline_paths
 from broker.cli.sandboxes.desktop_entry import write_autostart, write_entry
 from broker.cli.sandboxes.presets import rules_file
+from broker.cli.texts import tr
 from broker.core.escape import displayed
 from broker.core.files.replace_file import replace_file, whole_file
 from broker.core.names import SandboxName
@@ -62,17 +63,29 @@ def write_backed_up_record(
     rules = rules_file(offline_paths(), sandbox)
     if not rules.exists():
         render.note(
-            "a backup has no rules; to have those that 'brokerctl new --for' wrote for the "
-            f"sandbox, copy {rules.name} from where it was, to {rules.parent}"
+            tr(
+                "a backup has no rules; to have those that 'brokerctl new --for' "
+                "wrote for the sandbox, copy {name} from where it was, to "
+                "{parent}",
+                name=rules.name,
+                parent=rules.parent,
+            )
         )
-    render.note(f"the backup's record:\n{displayed(untrusted_text.rstrip())}")
+    render.note(
+        tr("the backup's record:\n{rstrip}", rstrip=displayed(untrusted_text.rstrip()))
+    )
     if record is None or problems:  # such as a record that inherits from another one
         why = "; ".join(problem.first_line() for problem in problems)
         return _set_aside(path, untrusted_text, f"is not used alone ({why})")
     reaches = [] if trusted else reaching_keys(record)
     if reaches and ask and sys.stdin.isatty():
-        render.note(f"it sets {', '.join(reaches)} to more than a new record has")
-        trusted = click.confirm("Is this your record? Use it?", err=True)
+        render.note(
+            tr(
+                "it sets {reaches} to more than a new record has",
+                reaches=", ".join(reaches),
+            )
+        )
+        trusted = click.confirm(tr("Is this your record? Use it?"), err=True)
     if reaches and not trusted:
         reason = (
             f"is not used without --trust-record, because it sets {', '.join(reaches)} to "
@@ -88,7 +101,11 @@ def _set_aside(place: Path, untrusted_text: str, reason: str) -> list[Path]:
     kept.parent.mkdir(parents=True, exist_ok=True)
     replace_file(kept, untrusted_text.encode())
     render.note(
-        f"the sandbox has its home and no record: the backup's record {reason}; if you "
-        f"wrote the backup, run: {take_imported(place)}"
+        tr(
+            "the sandbox has its home and no record: the backup's record "
+            "{reason}; if you wrote the backup, run: {place}",
+            reason=reason,
+            place=take_imported(place),
+        )
     )
     return []

@@ -21,6 +21,7 @@ from pathlib import Path
 import trio
 
 from broker.cli.images import installed
+from broker.cli.texts import tr
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths
@@ -74,25 +75,34 @@ async def _check_namespaces() -> None:
     """Raise SetupError unless user namespaces with subordinate ids can be made."""
     if not which("newuidmap"):
         raise SetupError(
-            "cannot build an image without root: newuidmap is not installed",
+            tr("cannot build an image without root: newuidmap is not installed"),
             hint="sudo apt install uidmap",
         )
     try:
         await run_tool(["unshare", "--user", "--map-root-user", "true"])
     except UpstreamError as error:
         raise SetupError(
-            f"cannot build an image without root: user namespaces do not work: {error.message}",
-            hint="run 'brokerctl doctor' for the settings of the kernel",
+            tr(
+                "cannot build an image without root: user namespaces do not work: "
+                "{message}",
+                message=error.message,
+            ),
+            hint=tr("run 'brokerctl doctor' for the settings of the kernel"),
         ) from error
     try:
         await run_tool(["unshare", "--user", "--map-auto", "--map-root-user", "true"])
     except UpstreamError as error:
         raise SetupError(
-            "cannot build an image without root: subordinate user and group IDs cannot be "
-            f"mapped: {error.message}",
-            hint="if /etc/subuid has no line for this user: sudo usermod --add-subuids "
-            "1000000-1065535 --add-subgids 1000000-1065535 $USER (choose a range that no "
-            "other user has)",
+            tr(
+                "cannot build an image without root: subordinate user and group "
+                "IDs cannot be mapped: {message}",
+                message=error.message,
+            ),
+            hint=tr(
+                "if /etc/subuid has no line for this user: sudo usermod "
+                "--add-subuids 1000000-1065535 --add-subgids 1000000-1065535 "
+                "$USER (choose a range that no other user has)"
+            ),
         ) from error
 
 
@@ -106,8 +116,14 @@ def need_space(directory: Path, what: str) -> None:
     free = shutil.disk_usage(directory).free
     if free < limits.IMAGE_FREE_BYTES:
         raise SetupError(
-            f"not enough space for {what} in {directory}: {free >> 20} MiB are free, "
-            f"{limits.IMAGE_FREE_BYTES >> 20} MiB are needed",
+            tr(
+                "not enough space for {what} in {directory}: {free} MiB are free, "
+                "{image_free_bytes} MiB are needed",
+                what=what,
+                directory=directory,
+                free=free >> 20,
+                image_free_bytes=limits.IMAGE_FREE_BYTES >> 20,
+            ),
             hint="free some space, or set another directory with "
             + ("TMPDIR" if what.startswith("temp") else "XDG_CACHE_HOME"),
         )
@@ -133,9 +149,16 @@ def disk_full_explained(directory: Path) -> Iterator[None]:
             for place in (directory, scratch_base())
         )
         raise SetupError(
-            "the disk became full while the image was built: at least "
-            f"{limits.IMAGE_FREE_BYTES >> 20} MiB are needed, but {free}",
-            hint="free some space, or set other directories with XDG_CACHE_HOME and TMPDIR",
+            tr(
+                "the disk became full while the image was built: at least "
+                "{image_free_bytes} MiB are needed, but {free}",
+                image_free_bytes=limits.IMAGE_FREE_BYTES >> 20,
+                free=free,
+            ),
+            hint=tr(
+                "free some space, or set other directories with XDG_CACHE_HOME "
+                "and TMPDIR"
+            ),
         ) from error
 
 

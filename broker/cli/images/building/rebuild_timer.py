@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 
 from broker.cli.sandboxes.desktop_entry import brokerctl_program
+from broker.cli.texts import tr
 from broker.core.errors import SetupError, UpstreamError
 from broker.helpers.process.spawn import run_tool
 
@@ -68,7 +69,11 @@ async def _systemctl(*words: str) -> str:
         said = await run_tool(["systemctl", "--user", *words])
     except UpstreamError as error:
         raise SetupError(
-            f"cannot manage {TIMER} with systemd: {error.message}",
-            hint="without systemd, run 'brokerctl image rebuild' from cron",
+            tr(
+                "cannot manage {timer} with systemd: {message}",
+                timer=TIMER,
+                message=error.message,
+            ),
+            hint=tr("without systemd, run 'brokerctl image rebuild' from cron"),
         ) from error
     return said.decode(errors="replace")

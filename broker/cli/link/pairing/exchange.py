@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from broker.cli.link.pairing.protocol import Pairing
+from broker.cli.texts import tr
 from broker.core.errors import InternalError, RefusedError, UpstreamError
 from broker.core.limits import link as limits
 from broker.core.services import PAIRING_PORT
@@ -49,8 +50,14 @@ async def knock(config: LinkConfig) -> socket.socket:
         return await dial(config)
     except UpstreamError as error:
         raise UpstreamError(
-            f"cannot connect to 'brokerctl pair' on the viewer's machine: {error}",
-            hint="run 'brokerctl pair NAME --as viewer' there first, then run this command again",
+            tr(
+                "cannot connect to 'brokerctl pair' on the viewer's machine: {error}",
+                error=error,
+            ),
+            hint=tr(
+                "run 'brokerctl pair NAME --as viewer' there first, then run this "
+                "command again"
+            ),
         ) from error
 
 
@@ -100,9 +107,12 @@ async def pair(
                 await _confirm(sock, machine, ask)
         except trio.TooSlowError as error:
             raise UpstreamError(
-                f"the pairing was not confirmed on both machines within "
-                f"{limits.LINK_PAIRING_SECONDS:g} s",
-                hint="start 'brokerctl pair' on both machines again",
+                tr(
+                    "the pairing was not confirmed on both machines within "
+                    "{link_pairing_seconds} s",
+                    link_pairing_seconds=f"{limits.LINK_PAIRING_SECONDS:g}",
+                ),
+                hint=tr("start 'brokerctl pair' on both machines again"),
             ) from error
     if machine.peer_key is None:
         raise InternalError("the finished pairing has no key")
@@ -130,9 +140,11 @@ def _no_code(machine: Pairing, text: str, hint: str = "") -> UpstreamError:
     # guard: one nonce is shown in a run of pairing
     if machine.nonce_sent:
         return UpstreamError(
-            f"the pairing ended before its codes were known: {text}",
-            hint="start 'brokerctl pair' on both machines again; if it fails again, "
-            "an attacker may control the connection",
+            tr("the pairing ended before its codes were known: {text}", text=text),
+            hint=tr(
+                "start 'brokerctl pair' on both machines again; if it fails "
+                "again, an attacker may control the connection"
+            ),
         )
     return NoCodeError(text, hint=hint)
 

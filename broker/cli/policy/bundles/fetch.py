@@ -23,6 +23,7 @@ from broker.cli.policy.bundles.files import (
 )
 from broker.cli.policy.install import put
 from broker.cli.run.connect import offline_paths
+from broker.cli.texts import tr
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.escape import printable
 from policy import limits
@@ -76,7 +77,11 @@ def fetch(server: BundleServer, jitter: int) -> Fetched | None:
     if seen.answered and age > _OLD_SECONDS:
         days = int(age / 86400)
         render.note(
-            f"warning: the last answer from {printable(url, 200)} is {days} days old"
+            tr(
+                "warning: the last answer from {url} is {days} days old",
+                url=printable(url, 200),
+                days=days,
+            )
         )
     # guard: a bundle whose files are not in place is fetched again
     if not (_kept_index(base, index) if index else in_place(base)):
@@ -88,7 +93,11 @@ def fetch(server: BundleServer, jitter: int) -> Fetched | None:
         return Fetched(_kept_index(base, index), tag) if index else None
     if status != http.client.OK:
         raise UpstreamError(
-            f"cannot fetch {printable(url, 200)}: the server answered with status {status}",
+            tr(
+                "cannot fetch {url}: the server answered with status {status}",
+                url=printable(url, 200),
+                status=status,
+            ),
             hint=_hint_for(status),
         )
     # Kept by 'remember' when it is applied: a refused bundle is asked for again.
@@ -98,7 +107,7 @@ def fetch(server: BundleServer, jitter: int) -> Fetched | None:
 def _hint_for(status: int) -> str:
     """Return what to do after an HTTP status that is not OK."""
     what = "try again later" if status >= 500 else "check the address and the server"
-    return f"{what}; the last applied rules remain in force"
+    return tr("{what}; the last applied rules remain in force", what=what)
 
 
 def choose(
@@ -113,9 +122,11 @@ def choose(
         # guard: a machine that follows an index takes no bundle in its place
         if _seen(server).index:
             raise RefusedError(
-                f"refused the bundle from {printable(server.url, 200)}: the server sent an index "
-                "before",
-                hint=f"to accept the bundle, remove {_file(base)}",
+                tr(
+                    "refused the bundle from {url}: the server sent an index before",
+                    url=printable(server.url, 200),
+                ),
+                hint=tr("to accept the bundle, remove {base}", base=_file(base)),
             )
         return fetched.content, False
     try:
@@ -125,9 +136,15 @@ def choose(
         entry = index.ring(ring, time.time())
     except BundleError as error:
         raise RefusedError(
-            f"refused the index from {printable(server.url, 200)}: {printable(str(error), 300)}",
-            hint="correct --ring or the trusted keys, or ask the signer for a new index; the last "
-            "applied rules remain in force",
+            tr(
+                "refused the index from {url}: {error}",
+                url=printable(server.url, 200),
+                error=printable(str(error), 300),
+            ),
+            hint=tr(
+                "correct --ring or the trusted keys, or ask the signer for a new "
+                "index; the last applied rules remain in force"
+            ),
         ) from error
     remember(server, fetched.tag, index.name)
     state = applied_in(base, index.name)
@@ -135,20 +152,36 @@ def choose(
     # guard: a ring whose files are not in place is not up to date
     same = same and in_place(base, index.name)
     if same:
-        render.note(f"already up to date: version {entry.version} of '{index.name}'")
+        render.note(
+            tr(
+                "already up to date: version {version} of '{name}'",
+                version=entry.version,
+                name=index.name,
+            )
+        )
         return None
     # guard: a ring waits for its time
     if entry.not_before > time.time():
         begins = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(entry.not_before))
         render.note(
-            f"version {entry.version} of '{index.name}' will be applied after {begins}"
+            tr(
+                "version {version} of '{name}' will be applied after {begins}",
+                version=entry.version,
+                name=index.name,
+                begins=begins,
+            )
         )
         return None
     status, _, content = _get(urljoin(server.url, entry.file), "", server.ca)
     if status != http.client.OK:
         raise UpstreamError(
-            f"cannot fetch {printable(entry.file, 200)}, which the index at "
-            f"{printable(server.url, 200)} names: the server answered with status {status}",
+            tr(
+                "cannot fetch {file}, which the index at {url} names: the server "
+                "answered with status {status}",
+                file=printable(entry.file, 200),
+                url=printable(server.url, 200),
+                status=status,
+            ),
             hint=_hint_for(status),
         )
     back = (entry.version, entry.digest) == state.before
@@ -171,9 +204,14 @@ def _compare(
         *(index.name, entry.version, entry.digest),
     ):
         raise RefusedError(
-            f"refused {printable(entry.file, 200)}: it is not the version of '{index.name}' that "
-            f"the index at {printable(server.url, 200)} names",
-            hint="ask the signer to publish the index and its bundles again",
+            tr(
+                "refused {file}: it is not the version of '{name}' that the index "
+                "at {url} names",
+                file=printable(entry.file, 200),
+                name=index.name,
+                url=printable(server.url, 200),
+            ),
+            hint=tr("ask the signer to publish the index and its bundles again"),
         )
 
 
@@ -193,8 +231,11 @@ def _keep_index(base: Path, index: RolloutIndex, content: bytes) -> None:
     # guard: the number of an index is not a time to come
     if index.serial > time.time() + 86400:
         raise BundleError(
-            f"the number of the index, {index.serial}, is a time more than a day after this "
-            "machine's clock"
+            tr(
+                "the number of the index, {serial}, is a time more than a day "
+                "after this machine's clock",
+                serial=index.serial,
+            )
         )
     kept = _kept_index(base, index.name)
     if kept:
@@ -204,10 +245,17 @@ def _keep_index(base: Path, index: RolloutIndex, content: bytes) -> None:
             index.serial == before.serial and index != before
         ):
             raise BundleError(
-                f"its number, {index.serial}, is lower than {before.serial}, the number of the "
-                "last accepted index"
+                tr(
+                    "its number, {serial}, is lower than {serial2}, the number of the "
+                    "last accepted index",
+                    serial=index.serial,
+                    serial2=before.serial,
+                )
                 if index.serial < before.serial
-                else f"it has the number {index.serial} of the last accepted index, but differs"
+                else tr(
+                    "it has the number {serial} of the last accepted index, but differs",
+                    serial=index.serial,
+                )
             )
     put(_index_file(base, index.name), content)
 
@@ -224,8 +272,8 @@ def _kept_index(base: Path, name: str) -> bytes:
     content = content_of(file, limits.BUNDLE_BYTES, check_owner=True)
     if not content.startswith(FIRST.encode()):
         raise RefusedError(
-            f"{file} is not an index of bundles",
-            hint="remove the file, then run 'brokerctl policy bundle fetch' again",
+            tr("{file} is not an index of bundles", file=file),
+            hint=tr("remove the file, then run 'brokerctl policy bundle fetch' again"),
         )
     return content
 
@@ -236,8 +284,11 @@ def _get(url: str, tag: str, ca: str) -> tuple[int, str, bytes]:
     # guard: a bundle comes over TLS, so nobody on the way holds it back unseen
     if parts.scheme != "https" and host not in _LOOPBACK:
         raise RefusedError(
-            f"refused to fetch a bundle from {printable(url, 200)} without TLS",
-            hint="specify an address that begins with https://",
+            tr(
+                "refused to fetch a bundle from {url} without TLS",
+                url=printable(url, 200),
+            ),
+            hint=tr("specify an address that begins with https://"),
         )
     try:
         connection: http.client.HTTPConnection
@@ -261,8 +312,15 @@ def _get(url: str, tag: str, ca: str) -> tuple[int, str, bytes]:
             connection.close()
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise UpstreamError(
-            f"cannot fetch {printable(url, 200)}: {printable(str(error), 200)}",
-            hint="check the address and the network; the last applied rules remain in force",
+            tr(
+                "cannot fetch {url}: {error}",
+                url=printable(url, 200),
+                error=printable(str(error), 200),
+            ),
+            hint=tr(
+                "check the address and the network; the last applied rules remain "
+                "in force"
+            ),
         ) from error
 
 
@@ -291,8 +349,10 @@ def _seen(server: BundleServer) -> _Seen:
             take_name(seen.index)
     except (ValueError, RecursionError) as error:
         raise RefusedError(
-            f"cannot read the last answer in {file}: {error}",
-            hint="remove the file, then run 'brokerctl policy bundle fetch' again",
+            tr(
+                "cannot read the last answer in {file}: {error}", file=file, error=error
+            ),
+            hint=tr("remove the file, then run 'brokerctl policy bundle fetch' again"),
         ) from error
     return seen if seen.url == server.url else _Seen("", "", 0.0)
 

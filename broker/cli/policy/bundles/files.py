@@ -21,6 +21,7 @@ from broker.cli import render
 from broker.cli.policy.install import open_lock, put
 from broker.cli.policy.records import print_problems
 from broker.cli.run.connect import offline_paths
+from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.files.replace_file import flush_folder
@@ -58,7 +59,7 @@ def tree(base: Path) -> Iterator[tuple[str, Path]]:
         if is_policy_path(name):
             yield name, path
         else:
-            render.note(f"skipped: {printable(name, 200)}")
+            render.note(tr("skipped: {name}", name=printable(name, 200)))
 
 
 def text_of(file: Path) -> str:
@@ -68,7 +69,7 @@ def text_of(file: Path) -> str:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise RefusedError(
-            f"{file} is not UTF-8", hint="save the file as UTF-8"
+            tr("{file} is not UTF-8", file=file), hint=tr("save the file as UTF-8")
         ) from error
 
 
@@ -88,20 +89,27 @@ def private_key(file: Path) -> Ed25519PrivateKey:
     info = file.stat()
     if info.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise RefusedError(
-            f"refused to use the private key {file}: other users can access the file",
-            hint=f"run 'chmod 600 {file}'",
+            tr(
+                "refused to use the private key {file}: other users can access "
+                "the file",
+                file=file,
+            ),
+            hint=tr("run 'chmod 600 {file}'", file=file),
         )
     try:
         found = serialization.load_pem_private_key(content_of(file, 1 << 16), None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise RefusedError(
-            f"cannot read {file}: not an unencrypted private key in PEM format",
-            hint="to create a key, run 'brokerctl policy bundle key FILE'",
+            tr(
+                "cannot read {file}: not an unencrypted private key in PEM format",
+                file=file,
+            ),
+            hint=tr("to create a key, run 'brokerctl policy bundle key FILE'"),
         ) from error
     if not isinstance(found, Ed25519PrivateKey):
         raise RefusedError(
-            f"cannot use {file}: its key is not an Ed25519 key",
-            hint="to create a key, run 'brokerctl policy bundle key FILE'",
+            tr("cannot use {file}: its key is not an Ed25519 key", file=file),
+            hint=tr("to create a key, run 'brokerctl policy bundle key FILE'"),
         )
     return found
 
@@ -133,8 +141,10 @@ def _trusted(named: tuple[str, ...]) -> dict[str, Signer]:
             return {written_key(take_key(text)): given for text in named}
         except BundleError as error:
             raise RefusedError(
-                f"cannot read a key of --trust: {error}",
-                hint="specify a key that 'brokerctl policy bundle key' printed: ed25519:…",
+                tr("cannot read a key of --trust: {error}", error=error),
+                hint=tr(
+                    "specify a key that 'brokerctl policy bundle key' printed: ed25519:…"
+                ),
             ) from error
     found: dict[str, Signer] = {}
     for folder in reversed(offline_paths().config):
@@ -150,8 +160,12 @@ def _keys_in(file: Path) -> dict[str, Signer]:
         return trusted_keys(content_of(file, 1 << 20, check_owner=True).decode())
     except (BundleError, UnicodeDecodeError) as error:
         raise RefusedError(
-            f"cannot read the trusted keys in {file}: {error}",
-            hint="write each line of the file as 'NAME ed25519:… [BUNDLE…]'",
+            tr(
+                "cannot read the trusted keys in {file}: {error}",
+                file=file,
+                error=error,
+            ),
+            hint=tr("write each line of the file as 'NAME ed25519:… [BUNDLE…]'"),
         ) from error
 
 
@@ -159,18 +173,30 @@ def verified(content: bytes, where: str, trusted: dict[str, Signer]) -> Bundle:
     """Return the bundle of a file or an address, by a trusted key; raises RefusedError."""
     if not trusted:
         raise RefusedError(
-            f"cannot verify {printable(where, 200)}: this machine does not trust any key",
-            hint=f"add a line 'NAME ed25519:…' to {offline_paths().config[0] / KEYS}, "
-            "with the signer's public key",
+            tr(
+                "cannot verify {where}: this machine does not trust any key",
+                where=printable(where, 200),
+            ),
+            hint=tr(
+                "add a line 'NAME ed25519:…' to {config}, with the signer's public key",
+                config=offline_paths().config[0] / KEYS,
+            ),
         )
     try:
         return verify(content, trusted)
     except BundleError as error:
         raise RefusedError(
-            f"refused the bundle {printable(where, 200)}: {printable(str(error), 300)}",
-            hint="use a bundle from one of the trusted signers "
-            f"({', '.join(sorted({signer.name for signer in trusted.values()}))}), or add the "
-            f"signer's key, or the bundle's name after the key, to {KEYS}",
+            tr(
+                "refused the bundle {where}: {error}",
+                where=printable(where, 200),
+                error=printable(str(error), 300),
+            ),
+            hint=tr(
+                "use a bundle from one of the trusted signers ({value}), or add "
+                "the signer's key, or the bundle's name after the key, to {keys}",
+                value=", ".join(sorted({signer.name for signer in trusted.values()})),
+                keys=KEYS,
+            ),
         ) from error
 
 
@@ -211,15 +237,27 @@ def applied_in(base: Path, name: str) -> Applied:
     except (ValueError, RecursionError) as error:
         # Without it an older bundle could be applied: nothing is guessed.
         raise RefusedError(
-            f"cannot read the applied version in {file}: {error}",
-            hint="restore the file from a backup; to accept any version, also an older one, "
-            "remove the file",
+            tr(
+                "cannot read the applied version in {file}: {error}",
+                file=file,
+                error=error,
+            ),
+            hint=tr(
+                "restore the file from a backup; to accept any version, also an "
+                "older one, remove the file"
+            ),
         ) from error
     if wrong := [path for path in found.files if not is_policy_path(path)]:
         raise RefusedError(
-            f"cannot use {file}: it lists '{wrong[0][:100]}', which no bundle may write",
-            hint="restore the file from a backup; to accept any version, also an older one, "
-            "remove the file",
+            tr(
+                "cannot use {file}: it lists '{wrong}', which no bundle may write",
+                file=file,
+                wrong=wrong[0][:100],
+            ),
+            hint=tr(
+                "restore the file from a backup; to accept any version, also an "
+                "older one, remove the file"
+            ),
         )
     return found
 
@@ -286,9 +324,12 @@ def refuse_changed(
             changed.append(path)
     if changed:
         raise RefusedError(
-            "cannot apply the bundle: it would replace or remove files that were changed or "
-            f"created on this machine: {', '.join(changed)}",
-            hint="move the files to another place, or pass --replace",
+            tr(
+                "cannot apply the bundle: it would replace or remove files that "
+                "were changed or created on this machine: {changed}",
+                changed=", ".join(changed),
+            ),
+            hint=tr("move the files to another place, or pass --replace"),
         )
 
 

@@ -16,6 +16,7 @@ from broker.cli.audit.query.times import parse_time
 from broker.cli.policy.bundles.files import content_of, one_at_a_time, private_key
 from broker.cli.policy.install import put
 from broker.cli.policy.load import JSON
+from broker.cli.texts import tr
 from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
@@ -63,7 +64,9 @@ def _pairs(words: Sequence[str], option: str) -> dict[str, str]:
     for word in words:
         ring, sign, value = word.partition("=")
         if not sign or ring in found:
-            raise click.UsageError(f"{option} requires RING=VALUE, once for each ring")
+            raise click.UsageError(
+                tr("{option} requires RING=VALUE, once for each ring", option=option)
+            )
         found[ring] = value
     return found
 
@@ -125,7 +128,7 @@ def index_command(
     times = {ring: _time(text) for ring, text in _pairs(begins, "--not-before").items()}
     files = _pairs(rings, "--ring")
     if times.keys() - files.keys():
-        raise click.UsageError("--not-before must name a ring that --ring defines")
+        raise click.UsageError(tr("--not-before must name a ring that --ring defines"))
     try:
         found = {ring: _bundle_in(Path(file)) for ring, file in files.items()}
         entries = {
@@ -140,14 +143,16 @@ def index_command(
                 made = replace(made, serial=newer)
             put(output, sign_index(private_key(key_file), made))
     except (BundleError, OSError) as error:
-        raise RefusedError(f"cannot sign the index: {printable(str(error), 300)}", hint="to see the options, run 'brokerctl policy bundle index --help'") from error  # fmt: skip
+        raise RefusedError(tr("cannot sign the index: {error}", error=printable(str(error), 300)), hint=tr("to see the options, run 'brokerctl policy bundle index --help'")) from error  # fmt: skip
     _say(made, as_json=as_json)
 
 
 def _one_name(bundles: dict[str, Bundle]) -> str:
     names = sorted({one.name for one in bundles.values()})
     if len(names) != 1:
-        raise BundleError(f"the bundles have different names: {', '.join(names)}")
+        raise BundleError(
+            tr("the bundles have different names: {names}", names=", ".join(names))
+        )
     return names[0]
 
 
@@ -165,7 +170,15 @@ def _say(index: RolloutIndex, *, as_json: bool) -> None:
     for name, one in sorted(index.rings.items()):
         begins = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(one.not_before))
         later = f", from {begins} on" if one.not_before else ""
-        sys.stdout.write(f"{name}: version {one.version} of '{index.name}'{later}\n")
+        sys.stdout.write(
+            tr(
+                "{name}: version {version} of '{name2}'{later}\n",
+                name=name,
+                version=one.version,
+                name2=index.name,
+                later=later,
+            )
+        )
 
 
 # -- a canary's denials ----------------------------------------------------------------
@@ -288,14 +301,21 @@ def watch_command(
         now = time.time()
         new, old = index.ring(ring, now), index.ring(back_to, now)
     except BundleError as error:
-        raise RefusedError(f"cannot use {index_file}: {printable(str(error), 300)}", hint="to sign a new index, run 'brokerctl policy bundle index'") from error  # fmt: skip
+        raise RefusedError(tr("cannot use {index_file}: {error}", index_file=index_file, error=printable(str(error), 300)), hint=tr("to sign a new index, run 'brokerctl policy bundle index'")) from error  # fmt: skip
     # guard: a ring does not return to what another one does not have yet
     if old.not_before > now:
         raise RefusedError(
-            f"cannot watch ring '{printable(ring, 60)}': ring '{printable(back_to, 60)}', to "
-            f"which it would return, does not have version {old.version} yet",
-            hint="sign the index with the bundle that this ring has now, or specify another "
-            "--back-to",
+            tr(
+                "cannot watch ring '{ring}': ring '{back_to}', to which it would "
+                "return, does not have version {version} yet",
+                ring=printable(ring, 60),
+                back_to=printable(back_to, 60),
+                version=old.version,
+            ),
+            hint=tr(
+                "sign the index with the bundle that this ring has now, or "
+                "specify another --back-to"
+            ),
         )
     denials: list[Denials] = []
     if new.version != old.version:
@@ -320,7 +340,9 @@ def watch_command(
         f"of {render.count(len(denials), 'machine')}" + (f": {names}" if names else "")
     )
     if back:
-        render.note(f"{ring} returns to version {old.version}")
+        render.note(
+            tr("{ring} returns to version {version}", ring=ring, version=old.version)
+        )
         sys.exit(1)
 
 
@@ -331,8 +353,11 @@ def _sign_back(
         # guard: an index that was signed meanwhile is not signed over
         if _index_in(file) != index:
             raise RefusedError(
-                f"cannot sign {file}: another process has signed it in the meantime",
-                hint="run the command again",
+                tr(
+                    "cannot sign {file}: another process has signed it in the meantime",
+                    file=file,
+                ),
+                hint=tr("run the command again"),
             )
         serial = max(int(time.time()), index.serial + 1)
         made = replace(index, serial=serial, rings={**index.rings, **rings})

@@ -39,6 +39,7 @@ from broker.cli.policy.install import new_problems, put, sets_with, show_changes
 from broker.cli.policy.load import JSON
 from broker.cli.policy.records import print_problems
 from broker.cli.run.connect import offline_paths
+from broker.cli.texts import tr
 from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
@@ -101,7 +102,8 @@ def key(file: Path, *, as_json: bool) -> None:
             opened.write(content)
     except OSError as error:
         raise RefusedError(
-            f"cannot create {file}: {error.strerror}", hint="specify another file"
+            tr("cannot create {file}: {strerror}", file=file, strerror=error.strerror),
+            hint=tr("specify another file"),
         ) from error
     public = written_key(private.public_key())
     if as_json:
@@ -109,7 +111,10 @@ def key(file: Path, *, as_json: bool) -> None:
     else:
         sys.stdout.write(f"{public}\n")
     render.note(
-        f"to trust this key on a machine, add 'NAME KEY' to /etc/vitrail/{KEYS}"
+        tr(
+            "to trust this key on a machine, add 'NAME KEY' to /etc/vitrail/{keys}",
+            keys=KEYS,
+        )
     )
 
 
@@ -161,19 +166,30 @@ def sign_bundle(
     files = {path: text_of(file) for path, file in tree(directory)}
     if not files:
         raise RefusedError(
-            f"{directory} contains neither policy.d/*.policy nor sandboxes.d/*.toml",
-            hint="specify the directory that contains policy.d and sandboxes.d",
+            tr(
+                "{directory} contains neither policy.d/*.policy nor sandboxes.d/*.toml",
+                directory=directory,
+            ),
+            hint=tr("specify the directory that contains policy.d and sandboxes.d"),
         )
     try:
         made = sign(private_key(key_file), name, version, files, signers)
         public = made.split(b"\n", 2)[1].decode().removeprefix("key ")
         taken = verify(made, {public: Signer("yours", None)})
     except BundleError as error:
-        raise RefusedError(f"cannot sign the bundle: {error}", hint="to see the options, run 'brokerctl policy bundle sign --help'") from error  # fmt: skip
+        raise RefusedError(tr("cannot sign the bundle: {error}", error=error), hint=tr("to see the options, run 'brokerctl policy bundle sign --help'")) from error  # fmt: skip
     refuse_problems(taken.problems())
     put(output, made)
     number = render.count(len(files), "file")
-    render.note(f"{number}, version {version} of '{name}', in {output}")
+    render.note(
+        tr(
+            "{number}, version {version} of '{name}', in {output}",
+            number=number,
+            version=version,
+            name=name,
+            output=output,
+        )
+    )
     if as_json:
         _say(taken, key=taken.key, to=str(output), files=sorted(files))
 
@@ -207,7 +223,14 @@ def verify_bundle(file: Path, *, trust: tuple[str, ...], as_json: bool) -> None:
         )
     else:
         signer = printable(trusted[found.key].name, 100)
-        render.note(f"version {found.version} of '{found.name}', signed by {signer}")
+        render.note(
+            tr(
+                "version {version} of '{name}', signed by {signer}",
+                version=found.version,
+                name=found.name,
+                signer=signer,
+            )
+        )
         sys.stdout.write("".join(f"{path}\n" for path in sorted(found.files)))
         print_problems(problems)
     if problems:
@@ -269,8 +292,13 @@ def _apply(
             fresh = newer(found, state.version, state.digest, back_to=back_to)
         except BundleError as error:
             raise RefusedError(
-                f"cannot apply bundle '{found.name}' from {where}: {error}",
-                hint="ask the signer for a newer bundle",
+                tr(
+                    "cannot apply bundle '{name}' from {where}: {error}",
+                    name=found.name,
+                    where=where,
+                    error=error,
+                ),
+                hint=tr("ask the signer for a newer bundle"),
             ) from error
         if not overlay:
             if fresh and not dry_run:
@@ -298,7 +326,14 @@ def _report(
     found: Bundle, base: Path, files: list[str], *, as_json: bool, result: str
 ) -> None:
     """Print what happened to the bundle (stderr), and as JSON its files."""
-    render.note(f"version {found.version} of '{found.name}' {result}")
+    render.note(
+        tr(
+            "version {version} of '{name}' {result}",
+            version=found.version,
+            name=found.name,
+            result=result,
+        )
+    )
     if as_json:
         _say(found, to=str(base), files=files)
 
@@ -353,7 +388,7 @@ def fetch_bundle(
     server = BundleServer(base, url, ca or "", trust)
     fetched = fetch(server, jitter)
     if fetched is None:
-        render.note("already up to date")
+        render.note(tr("already up to date"))
         return
     chosen = choose(server, fetched, ring)
     if chosen is None:

@@ -6,17 +6,22 @@ import gettext
 import io
 import re
 import string
+from pathlib import Path
 
 import click
 import pytest
 
 from broker.cli import texts
-from broker.cli.overview import FIRST, first_verbs
-from broker.cli.verbs import app
+from broker.cli.menu.reported_start import _error_of
+from broker.cli.overview import first_verbs
+from broker.cli.verbs import app, report
+from broker.cli.wording import help_texts
+from broker.cli.wording.known_words import known_words
 from broker.core.escape import hidden
 from broker.core.language.catalogue import FOLDER, Catalogue, languages
 from broker.core.language.po_file import compiled, parse
 from broker.core.parts.table import part_of_file
+from broker.ipc.control.blocking_connection import unreachable
 from docs import print_catalogues
 
 FILES = [
@@ -188,11 +193,9 @@ VERBS = sorted(path.stem for path in (FOLDER / "verbs").glob("*.po"))
 
 
 @pytest.fixture
-def speak(monkeypatch):
-    def choose(language):
-        monkeypatch.setattr(texts, "_catalogue", Catalogue("verbs", [language]))
-
-    return choose
+def speak():
+    yield lambda language: texts.catalogue.choose([language])
+    texts.catalogue.choose([])
 
 
 @pytest.mark.parametrize("language", VERBS)
@@ -205,9 +208,16 @@ def test_the_short_help_fits_a_small_terminal(speak, language):
     assert max(map(len, lines)) <= 80
 
 
+COLUMNS = [
+    message
+    for message, _ in print_catalogues.messages("verbs")
+    if re.fullmatch(r"[A-Z0-9/ ]+(?:,[A-Z0-9/ ]+)+", message)
+]
+
+
 @pytest.mark.parametrize("language", VERBS)
-def test_the_columns_of_list_are_as_many_as_in_english(speak, language):
-    columns = "NAME,LABEL,CLASS,NETWORK,PROGRAM,RUNNING"
+@pytest.mark.parametrize("columns", COLUMNS)
+def test_a_table_has_as_many_columns_as_in_english(speak, columns, language):
     speak(language)
     found = texts.tr(columns).split(",")
     assert len(found) == len({*found}) == len(columns.split(","))
@@ -219,22 +229,93 @@ def test_the_help_of_a_verb_is_in_the_users_language(speak):
     def verb(**_values):
         pass
 
-    texts.translate_help(verb)
+    help_texts.translate_help(verb, click.Context(app))
     assert verb.help == "Do not ask for confirmation.\n\nPrint JSON."
     speak("de")
-    texts.translate_help(verb)
+    help_texts.translate_help(verb, click.Context(app))
     assert verb.help == "Nicht um Bestätigung bitten.\n\nJSON ausgeben."
     assert verb.params[0].help == "JSON ausgeben."
 
 
-@pytest.mark.parametrize("verb", FIRST)
-def test_options_and_values_stay_as_they_are_typed(speak, verb):
-    """A translated help names the same options, and the same words in capitals."""
-    command = app.get_command(click.Context(app), verb)
-    wanted = [*texts.help_texts(command)]
-    for language in VERBS:
-        speak(language)
-        for text in wanted:
-            words = set(re.findall(r"--[a-z0-9-]+|\b[A-Z]{4,}\b", text)) - {"JSON"}
-            told = texts.tr(text)
+def test_the_help_of_a_groups_verb_is_in_the_users_language(speak):
+    speak("de")
+    group = app.get_command(click.Context(app), "grants")
+    assert group.help.startswith("Berechtigungen auflisten")
+    verb = group.get_command(click.Context(group), "revoke")
+    assert verb.help.startswith("Eine Berechtigung widerrufen")
+
+
+TYPED = re.compile(r"--[a-z0-9-]+|\b[A-Z]{4,}\b|'brokerctl [a-z -]*[a-z]")
+"""Options, values in help, and commands."""
+HEADS = {"JSON", "EVENT", "LEAVES", "ACTIVE"}
+"""Column heads and states are translated."""
+
+
+@pytest.mark.parametrize("language", VERBS)
+def test_options_values_and_commands_stay_as_they_are_typed(language):
+    for one in entries(FOLDER / "verbs" / f"{language}.po")[1:]:
+        if one.message in COLUMNS or one.message.isupper():
+            continue
+        words = {word.lstrip("'") for word in TYPED.findall(one.message)} - HEADS
+        for told in one.strings:
             assert {word for word in words if word not in told} == set(), told
+
+
+def test_what_a_script_reads_is_english():
+    german = {"LANG": "de_DE.UTF-8"}
+    assert texts.wanted(["list"], german) == ["de_DE", "de"]
+    assert texts.wanted(["list", "--json"], german) == []
+    assert texts.wanted(["run", "work", "--", "x", "--json"], german) == ["de_DE", "de"]
+
+
+@pytest.mark.parametrize(
+    ("words", "german"),
+    [
+        ("stop --fooo", "Es gibt keine Option '--fooo'."),
+        ("forward", "Das Argument 'SANDBOX' fehlt."),
+        ("list a b", "Unerwartete weitere Argumente (a b)"),
+        ("stop --grace x", "Ungültiger Wert für '--grace': 'x' ist keine Zahl."),
+        ("stop --grace {x}", "Ungültiger Wert für '--grace': '{x}' ist keine Zahl."),
+        ("xyzzy", "Es gibt keinen Befehl 'xyzzy'"),
+    ],
+)
+def test_a_mistake_is_explained_in_the_users_language(speak, capsys, words, german):
+    speak("de")
+    with pytest.raises(click.ClickException) as caught:
+        app.main(words.split(), prog_name="brokerctl", standalone_mode=False)
+    assert report(caught.value) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith(f"Fehler: {german}")
+    assert lines[-1].startswith("  Hinweis: ")
+
+
+def test_another_version_of_click_may_have_other_words(speak):
+    speak("de")
+    assert known_words("Something else.") == "Something else."
+
+
+def test_an_error_of_shared_code_is_shown_in_the_users_language(speak, capsys):
+    """Its module has no catalogue, as brokers have it, too."""
+    speak("de")
+    found = unreachable(Path("/run/x/control"), FileNotFoundError(), "start it")
+    assert report(found) == 1
+    assert capsys.readouterr().err.startswith(
+        "Fehler: es läuft kein Broker (keine Antwort unter /run/x/control)\n"
+    )
+
+
+def test_a_value_in_braces_is_no_message(speak):
+    speak("de")
+    text = known_words("no broker is running (no answer at /tmp/{name}/{0})")
+    assert text == "es läuft kein Broker (keine Antwort unter /tmp/{name}/{0})"
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_the_head_of_an_error_is_understood_by_the_menu(speak, language):
+    """Of a verb in the user's language, and of one with --json, which is English."""
+    speak(language)
+    for head, hint in (
+        ("error: ", "  hint: "),
+        (texts.tr("error: "), texts.tr("  hint: ")),
+    ):
+        assert _error_of([f"{head}one", f"{hint}two"]) == ("one", "two")

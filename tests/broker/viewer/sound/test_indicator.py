@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import trio
 from jeepney import MessageType
 
+from broker.helpers.prompt import translation
 from broker.net.session_bus import own_bus
 from broker.viewer.sound.indicator import KEY_IN_USE, Indicator
 from tests.kit.eventually import eventually
@@ -106,6 +107,22 @@ async def test_request_that_has_the_security_key_is_not_shown_longer(
         told.show("work waits {for} your touch", active=False)
         await trio.sleep(0.1)
         assert desktop.shown == set()
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_listens_is_said_in_the_users_language(autojump_clock, monkeypatch):
+    """Attack: a microphone whose name is a format string."""
+    monkeypatch.setattr(translation.catalogue, "_found", None)  # as it was, at the end
+    monkeypatch.setattr(translation.catalogue, "language", "en")
+    translation.catalogue.choose(["de"])
+    desktop = Desktop()
+    told = Indicator(desktop.bus)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(told.run)
+        told.show("work", active=True, source="{name} %s <b>")
+        await trio.sleep(1)
+        assert desktop.titles == ["work nimmt Ihr Mikrofon auf"]
+        assert desktop.bodies == ["von {name} %s &lt;b&gt;"]
         nursery.cancel_scope.cancel()
 
 

@@ -1,0 +1,115 @@
+"""What the verbs of ``brokerctl sandbox`` share: consent, progress and results."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import rich_click as click
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+from broker.cli import render
+from broker.cli.texts import tr
+from broker.core.errors import RefusedError
+from broker.core.escape import displayed
+from broker.host.homes.store import Home
+
+
+@contextmanager
+def progress_bar(text: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how much is done, on a terminal."""
+    description = TextColumn("{task.description}", markup=False)
+    columns = (description, BarColumn(), DownloadColumn())
+    console = Console(stderr=True)
+    # Elsewhere than on a terminal the bar would leave an empty line.
+    shown = console.is_terminal
+    with Progress(
+        *columns, console=console, transient=True, disable=not shown
+    ) as progress:
+        # guard: the name of a backup drives no terminal
+        text = displayed(text)
+        task = progress.add_task(text, total=None)
+
+        def update(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total or None)
+
+        yield update
+
+
+@dataclass(frozen=True)
+class Consent:
+    """How a user agrees to a loss: by ``--yes``, or when asked; ``--check`` only looks."""
+
+    yes: bool
+    check: bool
+    as_json: bool
+
+    def ask(self, question: str, lost: str) -> None:
+        """Ask for confirmation; with ``--check`` print the loss, and end the verb.
+
+        Raises RefusedError without a confirmation.
+        """
+        if self.check:
+            print_result(
+                tr("would be lost: {lost}", lost=lost),
+                {"lost": lost},
+                as_json=self.as_json,
+            )
+            sys.exit(0)
+        confirm(question, yes=self.yes)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask for confirmation unless ``yes``.  Raises RefusedError without it."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise RefusedError(
+            tr(
+                "cannot ask for confirmation: standard input is not a terminal: "
+                "{question}",
+                question=question,
+            ),
+            hint=tr("pass --yes to confirm"),
+        )
+    click.confirm(question, abort=True, err=True)
+
+
+def print_result(text: str, facts: Mapping[str, object], *, as_json: bool) -> None:
+    """Report the result: one object on standard output, or a line for a user."""
+    if as_json:
+        render.json_line(facts)
+    else:
+        render.note(text)
+
+
+def count_passed(bar: Callable[[int, int], None], total: int, done: int) -> None:
+    """Show a count that may be more than was expected."""
+    bar(min(done, total) if total else done, total)
+
+
+def report_home(
+    home: Home,
+    files: list[Path],
+    *,
+    as_json: bool,
+    backup: Mapping[str, object] | None = None,
+) -> None:
+    """Print a new home and the files that were written."""
+    if as_json:
+        facts = {"name": home.name, "files": [str(path) for path in files]}
+        render.json_line({**facts, **({"backup": backup} if backup else {})})
+        return
+    for path in files:
+        render.note(tr("wrote {path}", path=path))
+    render.note(
+        tr(
+            "created the home of '{name}' ({size})",
+            name=home.name,
+            size=render.size(home.used()),
+        )
+    )
