@@ -29,13 +29,19 @@ ROOT = Path(__file__).parents[1]
 DOMAINS = {
     "dialog": (
         "broker/helpers/prompt/*.py",
-        "broker/viewer/notifications/question_notice.py",
+        "broker/viewer/notifications/*.py",
+        "broker/viewer/sound/indicator.py",
+        "broker/viewer/camera.py",
+        "broker/viewer/screens.py",
+        "broker/viewer/security_keys/shared_key.py",
+        "broker/viewer/wayland/window_rules.py",
     ),
     "manager": (
         "broker/cli/manager/**/*.py",
         "broker/cli/sandboxes/presets.py",
         "broker/cli/sandboxes/settings.py",
     ),
+    "notices": ("broker/core/language/notice_templates.py",),
     "verbs": ("broker/cli/**/*.py",),
 }
 """The sources of each domain; ``verbs`` has those outside of the manager, and the help of
@@ -45,10 +51,7 @@ FUNCTIONS = {
     "trn": (0, 1),
     "mark": (0,),
     "_counted": (0, 1),
-}
-"""By the name of a function: its arguments with a message, or with its two forms."""
-TABLES = {
-    # Tables of brokerctl that a page of the manager shows.
+    # Tables that a page shows.
     "Preset": (0,),
     "PresetRunner": (0,),
     "Setting": (1,),

@@ -1,6 +1,7 @@
 """Texts of brokerctl in the user's language.
 
 What scripts read is English: JSON, and with ``--json`` also all other texts.
+Errors of a broker: ``render.error``.
 """
 
 from __future__ import annotations

@@ -157,13 +157,19 @@ def _command(
         raise PeerError("the authority sent descriptors with a notification")
     if shutil.which(_NOTIFY) is None:
         raise SetupError(f"{_NOTIFY} (package libnotify-bin) is not installed")
+    # Late: here alone, so that the starter's siblings have no table of sentences.
+    from broker.core.language.notices import in_users_language
+
+    # The title is one line.  Escaped before: no translation has markup or a backslash.
+    text = in_users_language(f"{request.title}\n{request.body}")
+    title, _, body = text.partition("\n")
     return [
         _NOTIFY,
         "--app-name=Vitrail",
         f"--expire-time={1000 * request.seconds}",
         "--",
-        request.title,
-        request.body,
+        title,
+        body,
     ]
 
 

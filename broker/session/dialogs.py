@@ -41,6 +41,8 @@ class FileChoice:
     title: str
     ask: ChooseFiles
     """Its names have been checked here."""
+    button: str = ""
+    """In the user's language, as the title is; empty: the desktop's own word."""
 
 
 class _GivenUp(BaseException):
@@ -162,10 +164,9 @@ def _words(choice: FileChoice) -> tuple[str, Options]:
     """Return the portal's method and its options for a choice of files."""
     ask = choice.ask
     save = ask.kind == "save"
-    options: Options = {
-        "accept_label": ("s", "Save" if save else "Copy"),
-        "modal": ("b", False),
-    }
+    options: Options = {"modal": ("b", False)}
+    if choice.button:
+        options["accept_label"] = ("s", choice.button)
     if ask.names:
         # A path is an array of bytes that ends with zero.
         found = [name.encode() + b"\0" for name in ask.names]

@@ -15,6 +15,7 @@ from typing import ClassVar
 
 from typing_extensions import override
 
+from broker.core.language.catalogue import mark
 from broker.ipc.audit import schema
 from broker.ipc.session.media_orders import FindCamera, TakeCamera, decode_camera
 from broker.viewer.pipewire_video import (
@@ -36,7 +37,10 @@ class Cameras(VideoUses):
 
     noun = "the camera"
     wording = Wording(
-        "camera-web", "{} uses your camera", "from {}", "that a camera is in use"
+        "camera-web",
+        mark("{name} uses your camera"),
+        mark("from {source}"),
+        "that a camera is in use",
     )
     on: ClassVar[VideoEvent] = schema.CameraOn
     off: ClassVar[VideoEvent] = schema.CameraOff

@@ -59,6 +59,8 @@ class VideoSource:
     """Called when there is a picture."""
     renewed: Renewed | None = None
     """Of a permit that the order for pictures holds."""
+    shown: str = ""
+    """The title in the user's language; empty: it is a name."""
 
 
 @dataclass(eq=False)
@@ -179,7 +181,9 @@ class VideoUses(ABC):
         async with self.recorded(use.lease, source.facts):
             use.title = source.title
             # guard: who uses the camera is shown
-            self.indicator.show(use.lease.sandbox, active=True, source=source.title)
+            self.indicator.show(
+                use.lease.sandbox, active=True, source=source.shown or source.title
+            )
             try:
                 async with pictures(self.session, source, size) as far:
                     await carry(far)

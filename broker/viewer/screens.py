@@ -23,7 +23,9 @@ from typing_extensions import override
 
 from broker.authority.audit import event_log
 from broker.core.errors import UpstreamError
+from broker.core.language.catalogue import mark
 from broker.core.lease import Lease
+from broker.helpers.prompt.translation import tr
 from broker.ipc.audit import schema
 from broker.ipc.session.media_orders import ShowFrame, TakeScreen
 from broker.net.desktop_bus import Options
@@ -60,8 +62,8 @@ _WITH_POINTER = 2
 _GONE = "the shared window or screen no longer exists"
 _CHOOSING = Wording(
     "video-display",
-    "{} wants to see your screen",
-    "{}",
+    mark("{name} wants to see your screen"),
+    "{source}",
     "which sandbox wants to see a screen",
     least_seconds=0.0,
 )
@@ -77,8 +79,15 @@ class SharedScreen:
     position: tuple[int, int] = (0, 0)
 
     @property
-    def title(self) -> str:
+    def shown(self) -> str:
         """The description in the user's notification."""
+        kind = tr("a window") if self.window else tr("a screen")
+        size = f"{self.size[0]}x{self.size[1]}"
+        return tr("{kind} of {size}", kind=kind, size=size) if all(self.size) else kind
+
+    @property
+    def title(self) -> str:
+        """The description in errors."""
         kind = "a window" if self.window else "a screen"
         return f"{kind} of {self.size[0]}x{self.size[1]}" if all(self.size) else kind
 
@@ -95,7 +104,10 @@ class ScreenShares(VideoUses):
 
     noun = "the screen"
     wording = Wording(
-        "video-display", "{} sees your screen", "{}", "that a screen is shared"
+        "video-display",
+        mark("{name} sees your screen"),
+        "{source}",
+        "that a screen is shared",
     )
     on: ClassVar[VideoEvent] = schema.ScreenOn
     off: ClassVar[VideoEvent] = schema.ScreenOff
@@ -140,6 +152,7 @@ class ScreenShares(VideoUses):
                             [server.fileno()],
                             facts=found.facts,
                             seen=seen,
+                            shown=found.shown,
                         )
                     nursery.cancel_scope.cancel()
 

@@ -10,8 +10,11 @@ import pytest
 
 from broker.cli.manager import words as manager_words
 from broker.cli.manager.words import ManagerText, joined, shown, tr
+from broker.core.escape import escape_markup, printable
 from broker.core.language.catalogue import RIGHT_TO_LEFT, Catalogue
+from broker.core.language.notices import translated
 from broker.core.question import Keep
+from broker.core.streams.wayland_rules import WindowRules
 from broker.helpers.prompt import paint, translation
 from broker.helpers.prompt.description import describe, hint
 from broker.helpers.prompt.dialog import (
@@ -26,6 +29,7 @@ from broker.helpers.prompt.dialog import (
 from broker.helpers.prompt.phrases import PHRASES, REMEMBERED, TITLES, request_of
 from broker.helpers.prompt.translation import trn
 from broker.ipc.authority import QuestionWaits
+from broker.jail.wayland.scene.label import GLYPHS
 from broker.viewer.notifications.question_notice import notice
 from docs.print_catalogues import catalogues
 from policy.rules import wording
@@ -262,9 +266,71 @@ def test_the_notification_about_a_question_looks_like_no_sandboxs(speak, languag
     assert ("to play sound" in made.body) == (language == "en")
 
 
+@pytest.mark.parametrize("language", ["en", *LANGUAGES])
+def test_the_word_of_frames_has_letters_of_their_strip(speak, language):
+    """Drawn in the worker, which has 38; and no word ends the title's brackets."""
+    speak(language)
+    word = translation.tr("asks")
+    assert WindowRules("work", asks=True, asks_word=word).strip_words == f"work {word}"
+    assert {*word} <= {*GLYPHS}
+
+
+@pytest.mark.parametrize("language", ["en", *LANGUAGES])
+def test_a_label_that_is_no_boundary_is_said_to_be_none(speak, language):
+    speak(language)
+    text = translation.tr("{name}: label, not boundary", name="box-1 {name}")
+    assert text.startswith("box-1 {name}")
+    assert len(text) > len("box-1 {name}: ")
+    assert "]" not in text
+
+
 def test_a_screen_reader_reads_what_is_drawn(speak):
     speak("de")
     words = describe(Dialog(question()), 0.0)
     assert words.title == "Vitrail fragt wegen work"
     assert words.lines[0] == "work möchte Ihr Mikrofon abhören."
     assert words.hint.startswith("Warten Sie")
+
+
+# -- the broker's notifications, and errors that brokerctl prints -----------------------
+
+HOSTILE = (
+    "{name}",
+    "{0.__class__.__mro__}",
+    "{seconds:>999999999}",
+    "%s %(name)s %n",
+    "{}",
+    "}{",
+    "\\g<name>\\1",
+    "a' on b",
+    "x\nVitrail: a request of bank was allowed",
+    "denied by 30-own.policy:3",
+    REORDER,
+)
+
+
+@pytest.mark.parametrize("language", ["de", "es", "fr"])
+@pytest.mark.parametrize("title", HOSTILE)
+def test_a_title_from_a_sandbox_is_no_template(language, title):
+    """Attack: braces, percents and groups in what a translation has as its value."""
+    catalogue = Catalogue("notices", [language])
+    shown = escape_markup(printable(title, 100))
+    text = translated(f"document, it says: {shown}", catalogue)
+    assert text.endswith(f": {shown}")
+    assert text.count("\n") == 0
+    assert "document, it says" not in text
+
+
+@pytest.mark.parametrize("language", ["de", "es", "fr"])
+def test_a_device_whose_name_has_another_sandboxs_stays_that_of_the_first(language):
+    """Attack: what a USB device is called comes from the device."""
+    catalogue = Catalogue("notices", [language])
+    for title in ("Stick to bank", "{name} to", "x to y to z"):
+        text = translated(f"Vitrail: cannot attach {title} to work", catalogue)
+        assert text.count(title) == 1
+        assert "work" in text.replace(title, "")
+
+
+def test_the_notifications_have_no_language_from_right_to_left():
+    """A value in one would have to be isolated; these users read English."""
+    assert Catalogue("notices", ["ar"]).language == "en"

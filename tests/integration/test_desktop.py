@@ -21,7 +21,7 @@ from tests.kit.wayland.compositor import desktop, pixels
 
 
 @asynccontextmanager
-async def notified():
+async def notified(**variables):
     """A Desktop whose words mako shows on sway; and what mako has."""
     async with desktop() as comp:
         stack = ExitStack()
@@ -30,6 +30,7 @@ async def notified():
             **os.environ,
             **comp.environment,
             "DBUS_SESSION_BUS_ADDRESS": f"unix:path={bus}",
+            **variables,
         }
         address = f"--address=unix:path={bus}"
         children = [
@@ -92,6 +93,32 @@ async def test_a_warning_is_on_the_screen():
         folder = Path(os.environ.get("VITRAIL_OUT") or ".") / "prompt"
         folder.mkdir(parents=True, exist_ok=True)
         await comp.screenshot(folder / "warning.png")
+
+
+async def test_a_refusal_is_shown_in_the_users_language():
+    """Attack: a title that is a format string, markup and an escape of notify-send's."""
+    title = "{name} %s {0.__class__} <b>\\n"
+    speaks = {"LANG": "de_DE.UTF-8", "LANGUAGE": "de"}
+    async with notified(**speaks) as (comp, told, shown):
+        told.notify(
+            "Vitrail: a request of work was refused",
+            "vitrail.OpenURL: denied by /etc/vitrail/policy.d/30-own.policy:12",
+        )
+        told.notify("work prints 2 pages on A4", f"document, it says: {title}")
+        await eventually(lambda: as_many(shown, 2))
+        assert sorted(await shown()) == [
+            (
+                "Vitrail: Eine Anfrage von work wurde verweigert",
+                "vitrail.OpenURL: von 30-own.policy:12 verweigert",
+            ),
+            (
+                "work druckt 2 Seiten auf A4",
+                "Dokument, nach eigener Angabe: {name} %s {0.__class__} &lt;b&gt;\\\\n",
+            ),
+        ]
+        folder = Path(os.environ.get("VITRAIL_OUT") or ".") / "prompt"
+        folder.mkdir(parents=True, exist_ok=True)
+        await comp.screenshot(folder / "refusal-german.png")
 
 
 async def test_so_many_of_a_sandbox_and_the_persons_own_beside_them():

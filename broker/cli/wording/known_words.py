@@ -58,8 +58,15 @@ SHARED_WORDS: Final = (
 )
 
 
-def known_words(message: str) -> str:
+_DEPTH: Final = 6
+"""Of messages within messages."""
+
+
+def known_words(message: str, depth: int = _DEPTH) -> str:
     """Return a message in the user's language, with the values that it has."""
+    # guard: a message within many is shown
+    if not depth:
+        return message
     known = () if catalogue.language == "en" else (*CLICKS_WORDS, *SHARED_WORDS)
     for words in known:
         pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.+?)", re.escape(words))
@@ -67,7 +74,7 @@ def known_words(message: str) -> str:
         if found is not None:
             values = found.groupdict()
             for name in {"message", "why"} & values.keys():
-                values[name] = known_words(values[name])
+                values[name] = known_words(values[name], depth - 1)
             return tr(words, **values)
     # Late: commands in English need none of it.
     from broker.core.language.notices import in_users_language

@@ -93,9 +93,14 @@ def _read(path: Path) -> GNUTranslations | None:
     # read before a process is confined.
     import gettext
     import io
+    import struct
 
     if binary.is_file():
-        return gettext.GNUTranslations(io.BytesIO(binary.read_bytes()))
+        try:
+            return gettext.GNUTranslations(io.BytesIO(binary.read_bytes()))
+        # guard: a catalogue that was cut ends no process
+        except (struct.error, LookupError) as error:
+            raise ValueError(f"{binary} is damaged: {error}") from error
     from broker.core.language.po_file import compiled  # late: of a checkout alone
 
     text = source.read_text(encoding="utf-8")

@@ -23,6 +23,9 @@ _NAME: Final = r"@?[A-Za-z0-9][A-Za-z0-9_.-]*(?::[A-Za-z0-9_.-]+)?"
 _COUNT: Final = r"[0-9]{1,18}"
 _PARTY: Final = rf"your own programs|the desktop|{_NAME}"
 _PLACE: Final = r"[^\s:]+:[0-9]+(?::[0-9]+)?"
+# To its first point, so that a text is not compared once for each point in it.
+# guard: a long text of a sandbox holds up no starter
+_SERVICE: Final = r"[^\s:.]+\.[^\s:]+"
 VALUES: Final = MappingProxyType(
     {
         "name": _NAME,
@@ -32,9 +35,10 @@ VALUES: Final = MappingProxyType(
         "seconds": rf"{_COUNT}(?:\.[0-9]+)?",
         "where": r"[^\s:;,]+(?::[0-9]+)*",
         "place": _PLACE,
-        "service": r"[^\s:]+\.[^\s:]+",
+        "service": _SERVICE,
         "port": r"[^\s']+",
         "program": r"\S+",
+        "package": r"[a-z0-9.+ -]+",
         "chord": r"\S+",
         "scheme": r"\S+",
         "value": r'[^"]*',
@@ -60,18 +64,16 @@ NESTED: Final = frozenset(
     {"party", "source", "destination", "way", "size", "what", "step", "reason"}
 )
 """Values that are translated themselves."""
+_PARTIES: Final = frozenset({"party", "source", "destination", "way"})
+"""Of these, those that are words or the name of a sandbox."""
 _VALUE: Final = re.compile(r"\{(\w+)\}")
 _DEPTH: Final = 6
 """Of reasons within reasons."""
 
 
-def in_users_language(text: str, wanted: list[str] | None = None) -> str:
-    """Return a broker's text, line by line, in the first language with a catalogue.
-
-    ``wanted``: languages; without it those of the environment.
-    """
-    if wanted is None:
-        wanted = languages(os.environ)
+def in_users_language(text: str) -> str:
+    """Return a broker's text, line by line, in the language of the environment."""
+    wanted = languages(os.environ)
     if not wanted:
         return text
     try:
@@ -103,7 +105,7 @@ def _sentence(text: str, catalogue: Catalogue, depth: int) -> str:
             # A value is inserted: braces in it are no place for another one.
             shown = {
                 name: _sentence(value, catalogue, depth - 1)
-                if name in NESTED
+                if _is_words(name, value)
                 else value
                 for name, value in values.items()
             }
@@ -112,6 +114,15 @@ def _sentence(text: str, catalogue: Catalogue, depth: int) -> str:
             number = int(shown.pop("number"))
             return catalogue.plural(*template, number, **shown)
     return text
+
+
+def _is_words(name: str, value: str) -> bool:
+    """Return whether a value has a translation of its own."""
+    # A record may be named "something".
+    # guard: a sandbox keeps its name in each language
+    if name in _PARTIES and re.fullmatch(_NAME, value):
+        return False
+    return name in NESTED
 
 
 def recognised(template: str, text: str) -> dict[str, str] | None:

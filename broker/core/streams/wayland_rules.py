@@ -13,8 +13,7 @@ from broker.core.streams.wayland_verdicts import GLOBALS, OPTIONS
 _COLOR = re.compile(r"#([0-9a-fA-F]{6})")
 DEFAULT_BORDER = 4
 MAX_BORDER = 64
-_ASKS = " asks"
-"""Follows the name of a sandbox about which the user is being asked."""
+_WORD = re.compile("[a-z]{1,16}")
 MAX_STRIP = 120 << 10
 """Pixels of a strip's words: a worker's order has room for them."""
 
@@ -46,7 +45,8 @@ class WindowRules:
     popups; otherwise they are cropped.
     ``label`` says whether the upper strip has the name; None leaves it to who draws the
     window's title bar: the strip is ``named_top`` high where it is not the compositor.
-    ``asks``: the user is being asked about this sandbox, which title and strip say.
+    ``asks``: the user is being asked about this sandbox, which title and strip say with
+    ``asks_word``, in letters that the strip has.
     ``strip`` is the coverage of the name's pixels in the upper strip, a byte each in
     ``named_top`` rows; where it is empty, the name is drawn with our letters.
     ``ceilings`` are lower ends than ``sandbox.CEILINGS`` for some counters.
@@ -60,6 +60,7 @@ class WindowRules:
     """Height of the upper edge with a name; 0: ``top``."""
     label: bool | None = False
     asks: bool = False
+    asks_word: str = "asks"
     translucent: bool = False
     fullscreen: Fullscreen = Fullscreen.FRAMED
     allow: frozenset[str] = field(default_factory=frozenset)
@@ -72,12 +73,12 @@ class WindowRules:
     @property
     def shown(self) -> str:
         """The prefix of every title; by default the sandbox's name."""
-        return (self.prefix or self.name) + _ASKS * self.asks
+        return (self.prefix or self.name) + f" {self.asks_word}" * self.asks
 
     @property
     def strip_words(self) -> str:
         """The words of the upper strip."""
-        return self.name + _ASKS * self.asks
+        return self.name + f" {self.asks_word}" * self.asks
 
     def with_name(self) -> WindowRules:
         """Return the rules for a window for which the compositor draws no title bar."""
@@ -99,6 +100,8 @@ class WindowRules:
                     f"invalid window {what}: {value} pixels",
                     hint=f"use 1 to {MAX_BORDER}; windows cannot be shown without a border",
                 )
+        if not _WORD.fullmatch(self.asks_word):
+            raise RefusedError(f"invalid word of a frame: {self.asks_word!r}")
         if len(self.strip) % self.named_top or len(self.strip) > MAX_STRIP:
             raise RefusedError(
                 f"invalid picture of the name: {len(self.strip)} pixels, {self.named_top} rows"

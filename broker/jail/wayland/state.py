@@ -249,7 +249,13 @@ class ClientState(ObjectTable, ABC):
         """Return this connection's rules with the colour and words of other ones."""
         own = self.rules
         strip = rules.strip if rules.named_top == own.named_top else b""
-        return replace(own, color=rules.color, asks=rules.asks, strip=strip)
+        return replace(
+            own,
+            color=rules.color,
+            asks=rules.asks,
+            asks_word=rules.asks_word,
+            strip=strip,
+        )
 
     def change_look(self, rules: WindowRules) -> None:
         """Frames that are drawn from now on have the colour and words of these rules."""

@@ -168,9 +168,14 @@ def choose_files(errand: Errand, order: m.ChooseOnDesktop) -> None:
     if permit.argument != f"+{ask.kind}":
         raise RefusedError(f"the permit is for {permit.argument}, not for +{ask.kind}")
     names = checked_names(ask)
+    # Late: no other session child has the table of sentences.
+    from broker.core.language.notices import in_users_language
+
     title = f"{permit.sandbox}: {'save files' if names else _TITLES[ask.kind]}"
     asked = msgspec.structs.replace(ask, name=suggested_name(ask.name))
-    paths = chooser.choose(chooser.FileChoice(title, asked))
+    button = in_users_language("Save" if ask.kind == "save" else "Copy")
+    choice = chooser.FileChoice(in_users_language(title), asked, button)
+    paths = chooser.choose(choice)
     if not paths:
         errand.answer(msgspec.msgpack.encode(m.FoundFiles(0)))
         return

@@ -16,6 +16,7 @@ from broker.core.fair_share import may_take
 from broker.core.lease import Lease
 from broker.core.limits import notifications as limits
 from broker.core.sliding_window import SlidingWindow
+from broker.helpers.prompt.translation import tr, trn
 from broker.ipc.guest.daemons import DaemonShow
 
 DEFAULT = "default"
@@ -235,7 +236,7 @@ def bubble(notice: Notice, ask: DaemonShow, *, colour: int, critical: bool) -> B
     # guard: only a rule makes a notification critical
     if urgency == CRITICAL and not critical:
         urgency = NORMAL
-    buttons = [(DEFAULT, f"Show {notice.lease.sandbox}")]
+    buttons = [(DEFAULT, tr("Show {name}", name=notice.lease.sandbox))]
     buttons += [
         (str(place), printable(label, limits.LABEL_CHARS))
         for place, (key, label) in enumerate(ask.actions)
@@ -260,8 +261,8 @@ def bubble(notice: Notice, ask: DaemonShow, *, colour: int, critical: bool) -> B
 
 def counting(sandbox: str, count: int, colour: int) -> Bubble:
     """Return the notification that counts the hidden ones."""
-    more = "1 more notification" if count == 1 else f"{count} more notifications"
-    body = f"To list them, run 'brokerctl notifications {sandbox}'."
+    more = trn("{number} more notification", "{number} more notifications", count)
+    body = tr("To list them, run 'brokerctl notifications {name}'.", name=sandbox)
     return Bubble(f"{sandbox}: {more}", body, LOW, (), -1, colour)
 
 

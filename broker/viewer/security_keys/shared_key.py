@@ -13,6 +13,8 @@ from broker.core.lease import Lease
 from broker.core.limits import devices as limits
 from broker.core.names import LeaseId
 from broker.core.token_bucket import TokenBucket
+from broker.helpers.prompt.phrases import request_of
+from broker.helpers.prompt.translation import tr
 from broker.viewer.sound.indicator import Indicator
 
 
@@ -93,7 +95,12 @@ class SharedKey:
     @contextlib.contextmanager
     def shown(self, lease: Lease, words: str) -> Iterator[None]:
         """Show for whom a touch is, while the block runs; ``words`` are escaped."""
-        text = f"{lease.sandbox} is waiting for your touch {words}"
+        request = request_of(words)
+        text = tr(
+            "{name} is waiting for your touch {request}",
+            name=lease.sandbox,
+            request=request,
+        )
         # guard: who has the security key is shown
         if self._indicator is None:
             yield

@@ -14,6 +14,8 @@ import trio
 from jeepney.io.trio import DBusRouter
 
 from broker.core.escape import escape_markup, printable
+from broker.core.language.catalogue import mark
+from broker.helpers.prompt.translation import tr
 from broker.net.desktop_bus import desktop_call
 from broker.net.session_bus import Complaint, OpenBus, answer_of
 
@@ -34,9 +36,9 @@ class Wording:
 
     icon: str
     title: str
-    """``{}``: the sandbox."""
+    """With the sandbox's ``{name}``; translated when it is shown."""
     body: str
-    """``{}``: the source."""
+    """With its ``{source}``, escaped."""
     fact: str
     """What cannot be shown without a server."""
     least_seconds: float = _LEAST_SECONDS
@@ -44,14 +46,14 @@ class Wording:
 
 MICROPHONE = Wording(
     "audio-input-microphone",
-    "{} records your microphone",
-    "from {}",
+    mark("{name} records your microphone"),
+    mark("from {source}"),
     "that a microphone is in use",
 )
 KEY_IN_USE = Wording(
     "dialog-password",
-    "{}",
-    "Touching your security key confirms this request.",
+    "{name}",
+    mark("Touching your security key confirms this request."),
     "which sandbox uses your security key",
     least_seconds=0.0,
 )
@@ -131,8 +133,8 @@ class Indicator:
         for sandbox in self._wanted.keys() - self._shown.keys():
             # Servers read simple markup in the text.
             heard = escape_markup(printable(self._wanted[sandbox], 100))
-            body = self._wording.body.format(heard)
-            title = self._wording.title.format(sandbox)
+            body = tr(self._wording.body, source=heard)
+            title = tr(self._wording.title, name=sandbox)
             hints = {"urgency": ("y", _CRITICAL), "resident": ("b", True)}
             no_buttons: list[str] = []
             shown = (

@@ -28,6 +28,7 @@ from broker.core.streams.wayland_rules import (
     take_color,
 )
 from broker.core.streams.wayland_verdicts import OPTIONS
+from broker.helpers.prompt.translation import tr
 from broker.viewer.wayland.strip_letters import StripLetters
 from broker.viewer.workers.process import Worker
 from policy.records.model import GPU_GLOBAL, STRIP_PIXELS, Record
@@ -150,7 +151,7 @@ class GuestFrames:
 
     async def _rules(self, record: Record) -> WindowRules:
         rules = rules_from(record, self._lease.sandbox)
-        rules = replace(rules, asks=self.asks)
+        rules = replace(rules, asks=self.asks, asks_word=tr("asks"))
         # Drawing takes some 50 ms, which a first window would wait for, and many
         # compositors draw title bars, so that frames have no name.
         if self._lettered or self._letters.has(rules.named_top):
@@ -205,7 +206,7 @@ def rules_from(record: Record, sandbox: SandboxName) -> WindowRules:
     if not record.host.launch.kind.boundary:
         # A frame promises a boundary; if there is none, the frame itself says so.
         # guard: a shared box's frame says that it is a label
-        prefix = f"{prefix or sandbox}: label, not boundary"
+        prefix = tr("{name}: label, not boundary", name=prefix or sandbox)
     return WindowRules(
         name=sandbox,
         color=take_color(record.viewer.label.colour),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from broker.cli import render
+from broker.core.errors import RefusedError
 
 
 def test_a_line_of_json_has_nothing_that_drives_a_terminal(capsys):
@@ -40,6 +41,3 @@ def test_an_error_of_a_broker_is_printed_in_the_users_language(capsys, monkeypat
         "  hint: um die laufenden Sandboxes zu sehen, rufen Sie 'brokerctl status' auf\n"
     )
     assert str(error) == "x.policy:3: no sandbox 'work' is running"
-    monkeypatch.setattr("sys.argv", ["brokerctl", "stop", "--json", "work"])
-    render.error(error)
-    assert capsys.readouterr().err.splitlines()[0] == f"error: {error}"

@@ -95,6 +95,8 @@ def test_the_worker_gets_the_same_rules(text):
         {"allow": ["ext_session_lock_manager_v1"]},
         {"deny": ["no_such_thing"]},
         {"fullscreen": "naked"},
+        {"asks_word": "bank] x"},
+        {"asks_word": ""},
     ],
 )
 def test_what_no_rules_can_be_is_refused(lie):

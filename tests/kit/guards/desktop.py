@@ -26,11 +26,12 @@ SCREENS = "tests/attack/test_screen_share.py"
 OWN_WINDOWS = "tests/attack/test_own_window_share.py"
 BUS = "tests/attack/test_session_orders_bus.py"
 QUESTION = "tests/broker/viewer/notifications/test_question_notice.py"
+LANGUAGE = "tests/broker/core/language/test_catalogues.py"
+NOTICES = "tests/broker/core/language/test_notices.py"
 GUARDS = (
     Guard("a long text of a sandbox holds up no starter", r"""_SERVICE: Final = r'[^\s:]+\.[^\s:]+'""", NOTICES, "compared_once"),
     Guard("a sandbox keeps its name in each language", "pass", NOTICES, "keeps_its_name"),
     Guard("a catalogue that was cut ends no process", "except LookupError as error:", LANGUAGE, "was_cut"),
-    Guard("a number of a node hides no camera", "pass", USES, "any_length"),
     Guard("a message within many is shown", "if catalogue.language == 'en':", LANGUAGE, "many_errors"),
     Guard("a preview that is cut says so where it begins", 'return f"{part}…"', "tests/attack/test_manager_texts.py", "preview_that_is_cut"),
     Guard("a name does not reorder the sentence that it stands in", "if False:", "tests/attack/test_translated_texts.py", "reorders"),

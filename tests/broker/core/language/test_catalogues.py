@@ -19,6 +19,7 @@ from broker.cli.wording import help_texts
 from broker.cli.wording.known_words import known_words
 from broker.core.escape import hidden
 from broker.core.language.catalogue import FOLDER, Catalogue, languages
+from broker.core.language.notices import in_users_language
 from broker.core.language.po_file import compiled, parse
 from broker.core.parts.table import part_of_file
 from broker.ipc.control.blocking_connection import unreachable
@@ -182,6 +183,21 @@ def test_the_compiled_catalogue_of_an_installation_is_read_alone(tmp_path, monke
     assert Catalogue("manager", ["de"]).text("Start") == "Starten"
 
 
+@pytest.mark.parametrize("size", [0, 3, 19, 100, 1000])
+def test_a_catalogue_that_was_cut_is_an_error_that_is_handled(
+    tmp_path, monkeypatch, capfd, size
+):
+    """A disk was full, or is written just now: the starter of dialogs must not end."""
+    monkeypatch.setattr("broker.core.language.catalogue.FOLDER", tmp_path)
+    (tmp_path / "notices").mkdir()
+    text = (FOLDER / "notices" / "de.po").read_text(encoding="utf-8")
+    (tmp_path / "notices" / "de.mo").write_bytes(compiled(text)[:size])
+    with pytest.raises(ValueError, match=r"notices/de\.mo"):
+        Catalogue("notices", ["de"])
+    assert in_users_language("the user said no", ["de"]) == "the user said no"
+    assert "cannot read the catalogue of notifications" in capfd.readouterr().err
+
+
 def test_the_managers_catalogues_are_in_its_package():
     assert part_of_file("broker/data/locale/manager/de.mo") == "manager"
     assert part_of_file("broker/data/locale/dialog/de.mo") is None
@@ -302,6 +318,14 @@ def test_an_error_of_shared_code_is_shown_in_the_users_language(speak, capsys):
     assert capsys.readouterr().err.startswith(
         "Fehler: es läuft kein Broker (keine Antwort unter /run/x/control)\n"
     )
+
+
+def test_an_error_within_many_errors_is_shown(speak):
+    """A broker that was taken over chose it: brokerctl ended with a RecursionError."""
+    speak("de")
+    text = known_words("denied: " * 3000 + "no rule matches")
+    assert text.startswith("verweigert: ")
+    assert text.endswith("denied: no rule matches")
 
 
 def test_a_value_in_braces_is_no_message(speak):

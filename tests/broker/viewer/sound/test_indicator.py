@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import trio
 from jeepney import MessageType
 
+from broker.core.language.catalogue import Catalogue
 from broker.helpers.prompt import translation
 from broker.net.session_bus import own_bus
 from broker.viewer.sound.indicator import KEY_IN_USE, Indicator
@@ -22,6 +23,7 @@ class Desktop:
     def __init__(self):
         self.shown = set()
         self.titles = []
+        self.bodies = []
         self.fails = 0
 
     @asynccontextmanager
@@ -38,6 +40,7 @@ class Desktop:
         if call.header.fields[3] == "Notify":
             self.shown.add(1)
             self.titles.append(call.body[3])
+            self.bodies.append(call.body[4])
         else:
             self.shown.discard(call.body[0])
         header = SimpleNamespace(message_type=MessageType.method_return)
@@ -112,9 +115,7 @@ async def test_request_that_has_the_security_key_is_not_shown_longer(
 
 async def test_who_listens_is_said_in_the_users_language(autojump_clock, monkeypatch):
     """Attack: a microphone whose name is a format string."""
-    monkeypatch.setattr(translation.catalogue, "_found", None)  # as it was, at the end
-    monkeypatch.setattr(translation.catalogue, "language", "en")
-    translation.catalogue.choose(["de"])
+    monkeypatch.setattr(translation, "_catalogue", Catalogue("dialog", ["de"]))
     desktop = Desktop()
     told = Indicator(desktop.bus)
     async with trio.open_nursery() as nursery:

@@ -206,11 +206,14 @@ def test_title_and_strip_say_that_the_sandbox_asks_and_no_longer():
     with Talk(BY_COMPOSITOR) as it:
         _, _, top = it.start().show(200, 50, 0)
         it.send(top, "set_title", b"letter")
-        for asks, words, title in [
-            (True, "work asks", b"[work asks] letter"),
-            (False, "work", b"[work] letter"),
+        for asks, word, words, title in [
+            (True, "asks", "work asks", b"[work asks] letter"),
+            (False, "asks", "work", b"[work] letter"),
+            (True, "pregunta", "work pregunta", b"[work pregunta] letter"),
+            (False, "pregunta", "work", b"[work] letter"),
         ]:
-            it.core.change_look(replace(BY_COMPOSITOR, asks=asks))
+            look = replace(BY_COMPOSITOR, asks=asks, asks_word=word)
+            it.core.change_look(look)
             it.pump()
             assert last_strip(it)[2] == label.draw(words, 18, 0)[0]
             assert it.told("xdg_toplevel", "set_title")[-1] == [title]
