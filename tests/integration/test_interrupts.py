@@ -137,3 +137,14 @@ def _in_event_loop(pid: int) -> bool:
             if os.readlink(f"/proc/{pid}/fd/{fd}") == "anon_inode:[eventpoll]":
                 return True
     return False
+
+
+async def test_ssh_ends_its_proxy_command_without_a_word(env):
+    """ssh(1) ends it by SIGHUP when the session is over."""
+    async with serving(paths_of(env).control, ScriptedBroker()):  # noqa: SIM117
+        async with running("forward", "--stdio", "work", "22", env=env) as child:
+            with trio.fail_after(30):
+                await eventually(lambda: _in_event_loop(child.pid))
+                os.kill(child.pid, signal.SIGHUP)
+                assert await child.wait() == 129
+            assert await said_by(child) == ""

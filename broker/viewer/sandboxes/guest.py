@@ -56,7 +56,7 @@ from broker.viewer.sound.sandbox_sound import GuestSound
 from broker.viewer.wayland.screen import GuestScreen
 from broker.viewer.wayland.window_rules import GuestFrames
 from broker.viewer.workers.process import Worker
-from policy.records.model import Record, is_of_others
+from policy.records.model import Record
 
 _REMOVE_SECONDS = 5.0
 """For the removal of a display directory; a longer one continues in the background."""
@@ -407,24 +407,14 @@ class Guest:
                 self.programs.agent_up()
                 self.programs.adopt(untrusted.programs)
                 await self._record_lost(untrusted.programs)
-                self._notice_idle()  # nothing runs, and no other program is requested
+                if self.programs.over(self._record()):
+                    self.idle.set()  # nothing runs, and no other program is requested
             case agent.AgentMounted():
                 self.folders.take(untrusted)
             case agent.AgentStep():
                 await self.screen.agent_step(untrusted, self._record())
             case _:
                 await self._record_exit(self.programs.take(untrusted))
-
-    def _notice_idle(self) -> None:
-        """Set ``idle`` if no program runs.
-
-        A machine that others started runs programs of its own, or waits for the first:
-        its last one has not ended before one of ours did.
-        """
-        record = self._record()
-        of_others = record is not None and is_of_others(record.host.launch)
-        if not self.programs.live() and (self.programs.asked or not of_others):
-            self.idle.set()
 
     async def _mount_folders(self) -> None:
         """Have the folders mounted; a guest that cannot still runs its programs."""
@@ -455,7 +445,8 @@ class Guest:
                 code=program.code or 0,
             )
         )
-        self._notice_idle()
+        if self.programs.over(self._record()):
+            self.idle.set()
 
     async def start_program(
         self,
@@ -515,8 +506,8 @@ class Guest:
         except BaseException:
             # The guest will not be asked for it, so it must not count as running.
             self.programs.drop(program, "the broker could not send the request")
-            if self.agent is not None:
-                self._notice_idle()
+            if self.agent is not None and self.programs.over(self._record()):
+                self.idle.set()
             raise
         return program
 

@@ -26,6 +26,7 @@ from broker.ipc.agent import (
     Taken,
 )
 from broker.viewer.sandboxes.launch_steps import LaunchProgress, Step
+from policy.records.model import Record, is_of_others
 
 
 @dataclass(frozen=True)
@@ -214,6 +215,15 @@ class LeasePrograms:
     def live(self) -> list[LeaseProgram]:
         """Those that have not ended, oldest first."""
         return list(self._live.values())
+
+    def over(self, record: Record | None) -> bool:
+        """Return whether no program runs, and the sandbox has nothing more to do.
+
+        A machine that others started runs programs of its own, or waits for the first:
+        its last one has not ended before one of ours did.
+        """
+        of_others = record is not None and is_of_others(record.host.launch)
+        return not self._live and (self.asked or not of_others)
 
     def new(self, name: str, *, display: bool, limit: int) -> LeaseProgram:
         """Register a new program.  Raises RefusedError at the sandbox's limit."""

@@ -26,7 +26,7 @@ from pathlib import Path
 import trio
 
 from tests.bench.relay.way_places import WAYS, Length, Raw
-from tests.bench.relay.way_report import GOAL, leg_table, legs, table
+from tests.bench.relay.way_report import GOAL, PEERS, leg_table, legs, table
 
 
 async def _all(options: argparse.Namespace) -> Raw:
@@ -34,7 +34,9 @@ async def _all(options: argparse.Namespace) -> Raw:
     for name, way in WAYS.items():
         if not options.only or name in options.only:
             print(f"{name}:", file=sys.stderr, flush=True)
-            length = Length(options.repetitions, options.quick, options.seconds)
+            length = Length(
+                options.repetitions, options.quick, options.seconds, options.beside
+            )
             found[name] = await way(length)
     return found
 
@@ -51,7 +53,7 @@ def together(runs: list[Raw]) -> Raw:
                 raise SystemExit(f"{way}: auto was another mode in one of the runs")
             for peer, measures in raw["values"].items():
                 for name, values in measures.items():
-                    before["values"][peer][name] += values
+                    before["values"][peer].setdefault(name, []).extend(values)
     return found
 
 
@@ -64,6 +66,11 @@ def main() -> int:
         type=float,
         default=math.inf,
         help="of measuring one way, after which no further repetition begins",
+    )
+    parser.add_argument(
+        "--beside",
+        action="store_true",
+        help="no order to splice or to copy: no verdict",
     )
     parser.add_argument("--only", choices=WAYS, action="append")
     parser.add_argument(
@@ -90,7 +97,11 @@ def main() -> int:
         "quick": options.quick,
         "goal": f"auto reaches {GOAL} of the better mode on each leg",
     }
-    verdicts = {way: [vars(leg) for leg in legs(raw)] for way, raw in found.items()}
+    verdicts = {
+        way: [vars(leg) for leg in legs(raw)]
+        for way, raw in found.items()
+        if not options.beside
+    }
     path.write_text(
         json.dumps({"about": about, "raw": found, "auto": verdicts}, indent=1)
     )
@@ -102,7 +113,8 @@ def main() -> int:
 def _show(found: Raw) -> None:
     for way, raw in found.items():
         print(f"\n{table(way, raw['values'])}")
-        print(f"\n{leg_table(way, raw)}")
+        if set(PEERS) <= raw["values"].keys():
+            print(f"\n{leg_table(way, raw)}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import shlex
 import sys
@@ -20,9 +21,12 @@ from broker.host.images.store import ImageSpec
 from broker.net.link.keys import Peer
 from broker.net.link.wire_types import Role
 from tests.bench.relay.way_report import (
+    BESIDE,
+    CPU,
     DIRECT,
     MEASURES,
     ORDERED,
+    OURS,
     PEERS,
     SIDES,
     SOCAT,
@@ -54,6 +58,8 @@ Client = Callable[[int, int, tuple[str, ...]], Awaitable[bytes]]
 """(peer's CID, its port, measures and amounts) -> what the load printed."""
 Order = Callable[[str, str], Awaitable[None]]
 """(side, mode): new streams of that broker are moved so."""
+Cpu = Callable[[str], float]
+"""Seconds of processor time that the processes of a peer have taken until now."""
 
 
 WARM = ("up", "131072", "down", "131072", "ping", "10", "setup", "2")
@@ -68,6 +74,8 @@ class Length:
     """Less in a repetition."""
     seconds: float = math.inf
     """After which no further repetition begins."""
+    beside: bool = False
+    """No hop is ordered to splice or to copy."""
 
 
 def amounts(*, quick: bool, hybrid: bool) -> tuple[str, ...]:
@@ -79,28 +87,41 @@ def amounts(*, quick: bool, hybrid: bool) -> tuple[str, ...]:
 
 
 async def measure(
-    client: Client, order: Order, cid: int, words: tuple[str, ...], length: Length
+    client: Client,
+    order: Order,
+    cid: int,
+    words: tuple[str, ...],
+    length: Length,
+    cpu: Cpu | None = None,
 ) -> dict[str, dict[str, list[float]]]:
     """All peers within each repetition, in a different order.
 
     Each is warmed up first: an emulator translates code again that it has not run for a
     while, and the first measurement after "no relay" paid for it.
     """
+    peers = BESIDE if length.beside else PEERS
     raw: dict[str, dict[str, list[float]]] = {
-        peer: {name: [] for name in MEASURES} for peer in PEERS
+        peer: {name: [] for name in MEASURES} for peer in peers
     }
+    bulk = words[:4]  # up and down
     began = trio.current_time()
     for number in range(length.repetitions):
         if trio.current_time() - began > length.seconds and number:
             break
-        for peer in random.Random(number).sample(PEERS, len(PEERS)):
+        for peer in random.Random(number).sample(peers, len(peers)):
             for side in SIDES:
                 where, mode = ORDERED.get(peer, ("", "auto"))
                 await order(side, mode if side == where else "auto")
             port = {SOCAT: SOCAT_PORT, DIRECT: DIRECT_PORT}.get(peer, AUDIO_PORT)
             at = VIEWER if (peer, cid) == (DIRECT, HOST) else cid
             await client(at, port, WARM)
-            said = (await client(at, port, words)).decode().splitlines()
+            before = cpu(peer) if cpu else 0.0
+            said = (await client(at, port, bulk)).decode().splitlines()
+            if cpu and peer in {OURS, SOCAT}:
+                used = cpu(peer) - before
+                size = sum(map(int, bulk[1::2]))
+                raw[peer].setdefault(CPU, []).append(used / (size / 1e9))
+            said += (await client(at, port, words[4:])).decode().splitlines()
             for kind, line in zip(KINDS, said, strict=True):
                 found = [float(word) for word in line.split()]
                 for name, (of, place) in MEASURES.items():
@@ -110,12 +131,26 @@ async def measure(
     return raw
 
 
+def socat_time(pid: int) -> float:
+    """Seconds of a socat, and of its processes that have ended (proc_pid_stat(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def pump_time(pid: int) -> float:
+    """Seconds of a process if it is a broker's pump, or else 0."""
+    process = Path(f"/proc/{pid}")
+    if not (process / "comm").read_text().startswith("vitrail-pump"):
+        return 0.0
+    return int((process / "schedstat").read_text().split()[0]) / 1e9
+
+
 def taken(lines: str) -> str:
     """What a broker's streams were moved by when it could choose."""
     rows = [line.split() for line in lines.splitlines()]
     # Pairs, because the directions may differ.
     found = {" / ".join(row[1:]) for row in rows if row[0] == "auto"}
-    for mode in ("splice", "copy"):  # and an order is an order
+    for mode in {row[0] for row in rows} - {"auto"}:  # and an order is an order
         assert {tuple(row[1:]) for row in rows if row[0] == mode} == {(mode, mode)}
     return ", ".join(sorted(found))
 
@@ -124,10 +159,10 @@ def taken(lines: str) -> str:
 
 
 @asynccontextmanager
-async def running(*words: str) -> AsyncIterator[None]:
+async def running(*words: str) -> AsyncIterator[int]:
     child = spawn(list(words), stdout=PIPE)
     try:
-        yield
+        yield child.pid
     finally:
         await child.kill_and_wait()
         assert child.popen.stdout is not None
@@ -157,8 +192,10 @@ async def hybrid(length: Length) -> dict[str, Any]:
         places = (f"unix:{sound}", f"unix:{vsock}_{DIRECT_PORT}")
         async with (
             running(sys.executable, "-c", SINK, str(1 << 16), *places),
-            running(*socat, f"UNIX-CONNECT:{second}"),
-            running("socat", f"UNIX-LISTEN:{second},{fork}", f"UNIX-CONNECT:{sound}"),
+            running(*socat, f"UNIX-CONNECT:{second}") as near,
+            running(
+                *("socat", f"UNIX-LISTEN:{second},{fork}", f"UNIX-CONNECT:{sound}")
+            ) as far,
         ):
             for path in (sound, second, Path(f"{vsock}_{SOCAT_PORT}")):
                 await there(path)
@@ -173,8 +210,15 @@ async def hybrid(length: Length) -> dict[str, Any]:
             async def order(side: str, mode: str) -> None:
                 await trio.Path(sides[side].base / "mode").write_text(mode)
 
+            def cpu(peer: str) -> float:
+                # socat has a process for each connection, which has ended by now.
+                if peer == SOCAT:
+                    return sum(map(socat_time, (near, far)))
+                ours = {**t.host.processes(), **t.viewer.processes()}
+                return sum(map(pump_time, ours))
+
             words = amounts(quick=length.quick, hybrid=True)
-            values = await measure(client, order, 2, words, length)
+            values = await measure(client, order, 2, words, length, cpu)
             auto = {
                 name: taken((side.base / "mode.took").read_text())
                 for name, side in sides.items()

@@ -14,6 +14,9 @@ MEASURES = {
     "ping p99 us": ("ping", 1),
     "setup conn/s": ("setup", 0),
 }
+CPU = "CPU s/GB"
+"""Processor time of what moves the bytes of ``up`` and ``down``: the brokers' pumps, or
+both socats; absent where it was not measured."""
 OURS, SOCAT, DIRECT = "vitrail", "socat", "no relay"
 SIDES = ("host", "viewer")
 ORDERED = {
@@ -40,6 +43,10 @@ def table(way: str, raw: Values) -> str:
         cells = [f"{median(raw[peer][name]):.4g}" for peer in BESIDE]
         cells.append(f"{within(raw, OURS, SOCAT, name):.2f}")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    if raw[SOCAT].get(CPU):
+        ours, theirs = (f"{median(raw[peer][CPU]):.3g}" for peer in (OURS, SOCAT))
+        ratio = f"{within(raw, OURS, SOCAT, CPU):.2f}"
+        lines.append(f"| {CPU} | {ours} | {theirs} | | {ratio} |")
     return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ machines that have only the project.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,14 @@ from broker.ipc.pump import RelayMode, StreamEnd
 
 
 def follow(file: Path) -> None:
-    """Have each new stream moved as the file says then; ``auto`` without it."""
+    """Have each new stream moved as the file says then; ``auto`` if it is empty."""
+    # Opened before the broker is confined, which can open neither later.
+    mode = os.open(file, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    took = os.open(f"{file}.took", flags, 0o600)
 
     def now(self: PumpSupervisor) -> RelayMode:
-        return RelayMode(file.read_text().strip()) if file.exists() else RelayMode.AUTO
+        return RelayMode(os.pread(mode, 100, 0).decode().strip() or "auto")
 
     def ignored(self: PumpSupervisor, mode: RelayMode) -> None:
         """The configuration's word does not count here."""
@@ -35,8 +40,7 @@ def follow(file: Path) -> None:
     ) -> StreamEnd:
         ordered = self.mode
         end = await relay(self, a_fd, b_fd, **words)
-        with Path(f"{file}.took").open("a") as took:
-            took.write(f"{ordered} {end.mode_ab} {end.mode_ba}\n")
+        os.write(took, f"{ordered} {end.mode_ab} {end.mode_ba}\n".encode())
         return end
 
     PumpSupervisor.mode = property(now, ignored)
