@@ -131,8 +131,9 @@ async def test_failures_of_a_target_are_fixed_messages(kind, service, ask, group
         [] if service == CALL else [("vault did not open the request", WORK.sandbox)]
     )
     assert [(title, sandbox) for title, _, sandbox in shown] == expected
-    # A line for what happened and one for what to do: the desktop escapes each.
-    lines = [f"in the guest, foot: {SECRET}", SECRET]
+    # A line for what happened and one for what to do: the desktop escapes each, and
+    # GNOME's banner shows both as one line.
+    lines = [f"in the guest, foot: {SECRET};", SECRET]
     assert all(text.split("\n") == lines for _, text, _ in shown)
 
 

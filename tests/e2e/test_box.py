@@ -38,8 +38,8 @@ async def test_a_program_of_the_hosts_has_a_framed_window_and_leaves_nothing():
     async with world(image=False) as w:
         async with running(*words, env=w.environ) as child:
             await wait_window(w.comp, title="boxed")
-            number = w.events("lease.begin")[-1]["sandbox"].removeprefix("box-")
-            await wait_frames(w.comp, {f"[untrusted {number}] boxed": {RED}})
+            name = w.events("lease.begin")[-1]["sandbox"]
+            await wait_frames(w.comp, {f"[{name}] boxed": {RED}})
             shown = Path(os.environ.get("VITRAIL_OUT") or ".") / "launchers"
             shown.mkdir(parents=True, exist_ok=True)
             await w.comp.screenshot(shown / "bwrap.png")

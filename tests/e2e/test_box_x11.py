@@ -30,8 +30,8 @@ async def test_an_x11_program_of_a_box_has_a_framed_window():
         running(*words, "-e", "sleep 1000", env=w.environ),
     ):
         await wait_window(w.comp, title="boxed")
-        number = w.events("lease.begin")[-1]["sandbox"].removeprefix("box-")
-        await wait_frames(w.comp, {f"[untrusted {number}] boxed": {RED}})
+        name = w.events("lease.begin")[-1]["sandbox"]
+        await wait_frames(w.comp, {f"[{name}] boxed": {RED}})
         await w.comp.screenshot(_shown() / "bwrap-x11.png")
 
 

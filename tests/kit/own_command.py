@@ -175,7 +175,7 @@ class UnrecordedBox(Way):
     colour = RED
 
     def before_title(self, name: str) -> str:
-        return f"[untrusted {name.removeprefix('box-')}] "
+        return f"[{name}] "
 
     def typed(self, *words: str) -> list[str]:
         return _brokerctl("run", "-q", "--bwrap", "--", *words)

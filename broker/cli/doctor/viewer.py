@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import struct
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
 import trio
+from jeepney import MessageType
+from jeepney.auth import AuthenticationError
 from jeepney.bus import get_connectable_addresses
+from jeepney.bus_messages import message_bus
+from jeepney.io.blocking import open_dbus_connection
 from pywayland.client import Display
 
 from broker.authority.audit.proof.keys import KeyFile
@@ -25,6 +30,7 @@ from broker.cli.run.force import silent_broker
 from broker.cli.texts import tr
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
+from broker.core.language.catalogue import mark
 from broker.core.paths import find_paths
 from broker.helpers.compositor_socket import accepts, find_compositor
 from broker.helpers.prompt.keys import Keys
@@ -39,6 +45,11 @@ from broker.session.sound import find_sound
 from policy.records.loader import load_records, search_path
 from policy.rules.rulefiles import SHIPPED, load_rules, rule_path
 
+_PORTAL, _BACKENDS = (
+    "org.freedesktop.portal.Desktop",
+    "org.freedesktop.impl.portal.desktop.",
+)
+_BUS_SECONDS = 5.0
 NEEDED: Mapping[str, int] = MappingProxyType(
     {
         "wl_compositor": 4,
@@ -51,12 +62,21 @@ NEEDED: Mapping[str, int] = MappingProxyType(
 )
 """Globals, and the lowest version of each, that windows in frames need."""
 
-WANTED: Mapping[str, str] = MappingProxyType(
+WANTED: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "wp_security_context_manager_v1": "only the filter marks and confines the "
-        "windows of a sandbox; the compositor cannot distinguish them from yours",
-        "zwlr_layer_shell_v1": "Vitrail's questions are ordinary windows, which other "
-        "windows can cover",
+        "wp_security_context_manager_v1": (
+            mark(
+                "only the filter marks and confines the windows of a sandbox; the compositor cannot distinguish them from yours"
+            ),
+            mark("use a newer compositor"),
+        ),
+        # No version of GNOME has it, so there is nothing that its user could do.
+        "zwlr_layer_shell_v1": (
+            mark(
+                "Vitrail's questions are ordinary windows, which other windows can cover; a notification tells of one that is covered"
+            ),
+            "",
+        ),
     }
 )
 """Globals that make it safer, and the effect of their absence."""
@@ -158,10 +178,10 @@ def judge_globals(path: Path, found: Mapping[str, int]) -> list[Finding]:
     findings += [
         warn(
             "compositor",
-            tr("{name} is missing: {without}", name=name, without=without),
-            tr("use a newer compositor"),
+            tr("{name} is missing: {without}", name=name, without=tr(without)),
+            tr(mend) if mend else "",
         )
-        for name, without in WANTED.items()
+        for name, (without, mend) in WANTED.items()
         if name not in found
     ]
     return findings
@@ -280,7 +300,62 @@ async def check_questions(context: Context) -> Sequence[Finding]:
         )
         mend = tr("log in to a desktop, or run the session in 'dbus-run-session'")
         missing.append(warn("questions", text, mend))
+    elif bus is not None:
+        missing += await _portal(context.environ)
     return missing or [ok("questions", tr("dialogs and notifications can be shown"))]
+
+
+async def _portal(environ: Mapping[str, str]) -> list[Finding]:
+    """Return what is missing of the desktop's portal, by the names that its bus knows."""
+    address = environ.get("DBUS_SESSION_BUS_ADDRESS", "")
+    names: set[str] | None = None
+    why = tr("not within {seconds} s", seconds=f"{_BUS_SECONDS:g}")
+    # A library's greeting of a bus has no deadline.
+    with trio.move_on_after(_BUS_SECONDS):
+        try:
+            bus = address or f"unix:path={_session_bus(environ)}"
+            names = await in_thread(_bus_names, bus, abandon_on_cancel=True)
+        except (AuthenticationError, OSError, EOFError) as error:
+            why = printable(str(error) or type(error).__name__, 200)
+        # What jeepney raises for a message that is none.
+        # guard: a bus that answers nonsense ends no other check
+        except (ValueError, LookupError, struct.error) as error:
+            why = printable(f"{type(error).__name__}: {error}", 200)
+    if names is None:
+        text = tr(
+            "the session bus takes connections and does not answer: {why}", why=why
+        )
+        return [warn("questions", text, tr("log out and log in again"))]
+    if any(name.startswith(_BACKENDS) for name in names) and _PORTAL in names:
+        return []
+    if _PORTAL in names:
+        text = tr(
+            "the desktop has no backend for its portal: sandboxes have no file dialogs, "
+            "no shared screen and not the desktop's dark or light theme"
+        )
+        mend = tr("install your desktop's backend, such as xdg-desktop-portal-gtk")
+    else:
+        text = tr(
+            "the desktop has no portal ({name}): sandboxes have no file dialogs, no "
+            "shared screen and not the desktop's dark or light theme",
+            name=_PORTAL,
+        )
+        mend = tr(
+            "install xdg-desktop-portal and your desktop's backend, such as "
+            "xdg-desktop-portal-gtk"
+        )
+    return [warn("questions", text, mend)]
+
+
+def _bus_names(address: str) -> set[str]:
+    """Return the names on a bus, and those that it can start."""
+    names: set[str] = set()
+    with open_dbus_connection(address) as bus:
+        for call in (message_bus.ListNames(), message_bus.ListActivatableNames()):
+            reply = bus.send_and_get_reply(call, timeout=_BUS_SECONDS)
+            if reply.header.message_type is MessageType.method_return:
+                names.update(reply.body[0])
+    return names
 
 
 def _session_bus(environ: Mapping[str, str]) -> Path | None:

@@ -82,9 +82,9 @@ def record_text(label: str, kind: str, title: str = "") -> str:
 def box_text(name: str) -> str:
     """Return the text of a box's record; ``name``: of ``new_name``.
 
-    The titles of its windows have the end of it: two boxes differ by it.
+    The titles of its windows have the name that 'list' shows and 'stop' takes.
     """
-    return record_text("untrusted", "bwrap", f"untrusted {name.rpartition('-')[2]}")
+    return record_text("untrusted", "bwrap", name)
 
 
 @contextmanager

@@ -69,7 +69,8 @@ def shareable_failures(
         if not isinstance(found, VitrailError):
             raise
         if notify is not None and not isinstance(found, ShareableError):
-            text = "\n".join(one for one in (found.message, found.hint) if one)
+            # GNOME's banner shows both lines as one.
+            text = ";\n".join(one for one in (found.message, found.hint) if one)
             notify(title, text[:600], sandbox=sandbox)
         # guard: a sandbox learns nothing of the desktop's printers by a failure
         # guard: a sandbox learns nothing of the desktop's files by a failure

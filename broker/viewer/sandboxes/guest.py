@@ -32,7 +32,7 @@ from broker.core.files.trees import remove_tree
 from broker.core.lease import Lease
 from broker.core.stderr_log import log_exception, run_isolated
 from broker.helpers.descriptor_copies import duplicates
-from broker.host_and_viewer.sandbox_names import suspended
+from broker.host_and_viewer.sandbox_names import agentless, suspended
 from broker.host_and_viewer.stream_events import StreamEvents
 from broker.ipc import agent, fdpass, transfer, worker
 from broker.ipc.audit import schema
@@ -470,11 +470,8 @@ class Guest:
         if self.suspended:
             raise suspended(self.lease.sandbox)
         if record.host.launch.kind.box:
-            raise RefusedError(
-                f"{self.lease.sandbox} is a container or box without a guest agent: Vitrail "
-                "cannot start a program or store a file in it",
-                hint="to start a program, run 'brokerctl run' again; to copy a file out, run 'vitrail-copy FILE @adminvm' in it",
-            )
+            kept = record.viewer.sandbox_class == "persistent"
+            raise agentless(self.lease.sandbox, record.name if kept else "")
         display = display and record.viewer.display != "none"
         # The guest has UTC and the language of its start without it.
         looks = locale_environment(record.viewer)

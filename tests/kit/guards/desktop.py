@@ -32,6 +32,8 @@ GUARDS = (
     Guard("a long text of a sandbox holds up no starter", r"""_SERVICE: Final = r'[^\s:]+\.[^\s:]+'""", NOTICES, "compared_once"),
     Guard("a sandbox keeps its name in each language", "pass", NOTICES, "keeps_its_name"),
     Guard("a catalogue that was cut ends no process", "except LookupError as error:", LANGUAGE, "was_cut"),
+    Guard("a number of a node hides no camera", "pass", USES, "any_length"),
+    Guard("a bus that answers nonsense ends no other check", "except ZeroDivisionError as error:", "tests/broker/cli/test_doctor_questions.py", "nonsense"),
     Guard("a message within many is shown", "if catalogue.language == 'en':", LANGUAGE, "many_errors"),
     Guard("a preview that is cut says so where it begins", 'return f"{part}…"', "tests/attack/test_manager_texts.py", "preview_that_is_cut"),
     Guard("a name does not reorder the sentence that it stands in", "if False:", "tests/attack/test_translated_texts.py", "reorders"),

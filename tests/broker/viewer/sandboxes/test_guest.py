@@ -305,9 +305,20 @@ async def test_a_box_runs_without_an_agent(tmp_path):
 async def test_a_box_is_asked_for_no_program(tmp_path):
     """It has no agent, so the program would be waited for until a deadline."""
     async with guest(tmp_path, text=A_BOX) as (mine, _, _log):
-        with pytest.raises(RefusedError, match="without a guest agent"):
+        with pytest.raises(RefusedError, match="without a guest agent") as refused:
             await mine.start_program(["foot"], {}, display=True)
         assert mine.programs.live() == []
+        assert "run 'brokerctl run' again" in refused.value.hint
+
+
+async def test_the_hint_about_a_box_that_keeps_its_home_is_one_that_works(tmp_path):
+    """``brokerctl run`` refuses a second program there."""
+    text = A_BOX.replace("disposable", "persistent")
+    async with guest(tmp_path, text=text) as (mine, _, _log):
+        with pytest.raises(RefusedError, match="without a guest agent") as refused:
+            await mine.start_program(["foot"], {}, display=True)
+        name = mine.lease.sandbox
+        assert f"run 'brokerctl stop {name}' first" in refused.value.hint
 
 
 async def test_a_suspended_guest_is_asked_for_no_program(tmp_path):

@@ -9,8 +9,14 @@ import pytest
 import trio
 import trio.testing
 
+from broker.cli.quick.made_record import box_text
 from broker.core.errors import UpstreamError
-from broker.viewer.wayland.window_rules import BETWEEN, FrameColours, GuestFrames
+from broker.viewer.wayland.window_rules import (
+    BETWEEN,
+    FrameColours,
+    GuestFrames,
+    rules_from,
+)
 from policy.tools.record_files import parse_record
 from tests.kit.audit.paper import PaperWorker
 from tests.kit.link.roles import LEASE
@@ -198,3 +204,13 @@ async def test_only_the_first_sandboxes_with_a_gpu_have_all_its_planes(tmp_path)
     again = await begun[4][0].frames.begin(begun[4][0].now)
     assert again.ceilings["gpu_planes"] == 128
     assert (await begin(30))[1] == 16
+
+
+def test_a_box_without_a_record_has_one_name(tmp_path):
+    """Title, strip and ``brokerctl list`` have the name that ``brokerctl stop`` takes."""
+    name = "box-12ab34"
+    text = box_text(name) + 'command = ["foot"]\n'
+    made, problems = parse_record(name, tmp_path / f"{name}.toml", text.encode())
+    assert made is not None, problems
+    rules = rules_from(made, name)
+    assert (rules.shown, rules.strip_words) == (name, name)
