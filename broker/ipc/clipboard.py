@@ -14,6 +14,7 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
+from broker.core.clipboard.types import DraggedFiles
 from broker.core.decoding import TypedMessage
 from broker.core.limits import clipboard as clipboard_limits
 from broker.core.limits import wayland as limits
@@ -284,6 +285,7 @@ class DragOverMessage(TypedMessage, frozen=True, tag="drag-over"):
 
     number: _Count
     mark: _Type
+    files: DraggedFiles = ""
 
 
 class DragDropped(TypedMessage, frozen=True, tag="drag-dropped"):

@@ -30,12 +30,12 @@ class FileTicket(TypedMessage, frozen=True, tag="ticket"):
 
     at: float
     """CLOCK_MONOTONIC, when it was signed."""
-    verb: Literal["send", "edit", "save"]
-    """The only thing that is done with them."""
+    verb: Literal["send", "edit", "save", "drop"]
+    """The only thing that is done with them; ``drop``: to send them, with a permit."""
     paths: tuple[bytes, ...]
     """Absolute, without links."""
     sandbox: str = ""
-    """That has asked for it; empty: the user has."""
+    """That has asked for it, or that it was dropped on; empty: the user has."""
     states: tuple[str, ...] = ()
     """Unless to send: what was at each path then, see ``session.transfer.chosen_files``."""
 

@@ -69,6 +69,7 @@ from broker.viewer.sound.indicator import KEY_IN_USE, Indicator
 from broker.viewer.sound.raw_audio import is_raw, raw_stream
 from broker.viewer.ssh.ssh_keys import has_keys
 from broker.viewer.stream_reply import Answer, OpeningReply
+from broker.viewer.transfer.dropped_files import DroppedFiles
 from broker.viewer.transfer.moving import TransferParts
 from broker.viewer.transfer.own import Own
 from broker.viewer.transfer.person import PersonOpens
@@ -147,7 +148,8 @@ class ViewerRole:
             named=self.one,
         )
         """Ports of sandboxes that the user's programs connect to."""
-        self.clipboard.carry_files = self.opening.give
+        self.clipboard.carriers.of_sandboxes = self.opening.give
+        self.clipboard.carriers.of_the_user = DroppedFiles(transfer).give
         self.person = PersonOpens(transfer)
         """Files and links that the user opens in, or copies to, a sandbox."""
         self.devices = DeviceDesk(

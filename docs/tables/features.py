@@ -60,7 +60,7 @@ FEATURES: Mapping[str, Feature] = {
     "transfer": _feature(
         "files and links",
         "transfer opening",
-        "calls dialogs images link printing ssh wayland",
+        "calls clipboard dialogs images link printing ssh wayland",
     ),
     "folders": _feature(
         "shared folders",

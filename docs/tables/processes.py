@@ -156,7 +156,7 @@ PROGRAMS = (
         ("broker.programs.fork_server_jailed",),
         CONFINED,
         224,
-        37_550,
+        39_400,
         23_750,
         phase_of="fork server",
     ),

@@ -38,13 +38,19 @@ ORDERS: Mapping[str, ChannelPolicy] = {
         "A ticket for files that the user has named; their names and number.",
         "the call's warrant, in memory",
     ),
+    "find-dropped-files": _order(
+        _ANYTHING,
+        "Names of files that the user has dropped, by a key of the document portal, which "
+        "is good once; a ticket that is good with a permit only.",
+    ),
     "choose-on-desktop": _order(
         _permit("vitrail.FileDialog"),
         "The desktop's dialog, titled with the permit's sandbox.",
     ),
     "send-files": _order(
-        "with a ticket to send, once, within half an hour",
-        "The files of the ticket, which the user has named or chosen.",
+        "with a ticket to send, once, within half an hour; for dropped files also a "
+        "permit for vitrail.FileCopy from the user to their sandbox",
+        "The files of the ticket, which the user has named, chosen or dropped.",
         "the ticket, in memory, and the pipe for their entries",
     ),
     "edit-file": _order(

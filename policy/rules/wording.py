@@ -46,6 +46,7 @@ _WORDS = MappingProxyType(
         "vitrail.Print": "to print",
         "vitrail.Print on": "to print on {about}",
         "vitrail.FileCopy": "to copy files out of it",
+        "vitrail.FileCopy in": "to receive files that you dragged from your own programs",
         "vitrail.Call": "to call the service {called}",
         "vitrail.Notification": "to show notifications on your desktop",
         "vitrail.Folder": "to read one of your folders | folder",
@@ -175,7 +176,7 @@ def _form(call: PolicyCall, way: str, about: str, *, write: bool) -> str:
     """Return which of a service's forms a call has."""
     name = call.argument.removeprefix("+")
     match call.service:
-        case "vitrail.ClipboardPaste" | "vitrail.Tcp":
+        case "vitrail.ClipboardPaste" | "vitrail.Tcp" | "vitrail.FileCopy":
             inward, outward = call.source in ADMIN_NAMES, call.target in ADMIN_NAMES
             side = "in" if inward else "out" if outward else ""
             return f"{way} {side}".strip()

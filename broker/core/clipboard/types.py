@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from broker.core.errors import PeerError
 from broker.core.limits import clipboard as clipboard_limits
@@ -32,6 +33,10 @@ all that a target is offered, as applications look for different ones."""
 SECRET_HINT = "x-kde-passwordManagerHint"  # noqa: S105 -- a type's name
 """A type by which password managers ask history managers to keep nothing."""
 
+FILE_KEY = "application/vnd.portal.filetransfer"
+"""Names no file: a key that the source of a drag has registered its files under, at the
+desktop's document portal."""
+
 NEVER = frozenset(
     {
         "text/uri-list",
@@ -49,7 +54,7 @@ NEVER = frozenset(
         "x-special/gnome-copied-files",
         "x-special/mate-copied-files",
         "x-special/nautilus-clipboard",
-        "application/vnd.portal.filetransfer",
+        FILE_KEY,
         "application/vnd.portal.files",
         "application/x-kde-cutselection",
     }
@@ -98,6 +103,17 @@ def names_files(untrusted_types: Iterable[str]) -> bool:
     spellings = (name.lower().replace(" ", "") for name in untrusted_types)
     # guard: spellings of names of files
     return any(spelling.partition(";")[0] in NEVER for spelling in spellings)
+
+
+DraggedFiles: TypeAlias = Literal["", "names", "key"]
+"""What a drag has of files: nothing, their names alone, or the portal's key, too."""
+
+
+def dragged_files(untrusted_types: Sequence[str]) -> DraggedFiles:
+    """Return what a drag of these types has of files."""
+    if FILE_KEY in untrusted_types:
+        return "key"
+    return "names" if names_files(untrusted_types) else ""
 
 
 def fits(kind: str, patterns: Collection[str]) -> bool:

@@ -93,6 +93,15 @@ TEMPLATES: Final[tuple[Template, ...]] = (
     mark(
         "dragging files to another sandbox is not supported, and a file name refers to another file in the target"
     ),
+    mark(
+        "the program that you drag from gives names of files or a link, and no key of the desktop's document portal: install xdg-desktop-portal and start that program again, or use 'brokerctl cp'; a link is copied with the key combination"
+    ),
+    mark(
+        "no rule for vitrail.FileCopy from @adminvm to the sandbox allows it: write one, or use 'brokerctl cp'"
+    ),
+    mark(
+        "the program that you drag from gave no key to the files: older document portals accept no directory; use 'brokerctl cp'"
+    ),
     mark("the dragged content has no allowed type"),
     mark("the sandbox where the drag began is unknown"),
     mark("only one of the two sandboxes reported the drop"),

@@ -103,3 +103,7 @@ is one."""
 
 CLIPBOARD_FILE_CHARS = 4096
 """The address of one: PATH_MAX of Linux, and rarely a character that is encoded."""
+
+CLIPBOARD_FILE_KEY_BYTES = 128
+"""Of the document portal's key for dragged files, whose own has 10 characters and a
+zero."""

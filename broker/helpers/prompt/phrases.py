@@ -40,6 +40,7 @@ PHRASES: Final = (
     mark("to print"),
     mark("to print on {about}"),
     mark("to copy files out of it"),
+    mark("to receive files that you dragged from your own programs"),
     mark("to call the service {called}"),
     mark("to show notifications on your desktop"),
     mark("to read one of your folders"),

@@ -34,6 +34,8 @@ _Printer = Annotated[
 """A queue of CUPS, or the user's own instance of one."""
 _Origin = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,30}\Z")]
 
+_PortalKey = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,128}\Z")]
+
 
 class OpenAddress(TypedMessage, frozen=True, tag="open-address"):
     """Open an address by the user's program for it."""
@@ -54,11 +56,28 @@ class FindNamedFiles(TypedMessage, frozen=True, tag="find-named-files"):
     """Directories in which a sandbox may have made links, beside those of records."""
 
 
+class FindDroppedFiles(TypedMessage, frozen=True, tag="find-dropped-files"):
+    """Find the files that the user has dropped on a sandbox's window.
+
+    Answer: ``FoundFiles``, and their ticket.  Needs no permit: which files they are is
+    asked of the desktop's document portal, and the ticket is good with a permit only.
+    """
+
+    key: _PortalKey
+    """By which the portal knows them."""
+    sandbox: _Origin
+    writable: tuple[bytes, ...] = ()
+    """As of ``FindNamedFiles``."""
+
+
 class SendFiles(TypedMessage, frozen=True, tag="send-files"):
     """Write the entries of files into a pipe.  Descriptors: their ticket, the pipe.
 
     The second answer comes at its end, as that of all orders which move bytes.
     """
+
+    warrant: bytes = b""
+    """Of the permit, for files that were dropped on a sandbox's window."""
 
 
 class EditFile(TypedMessage, frozen=True, tag="edit-file"):
@@ -138,6 +157,7 @@ class PrintDocument(TypedMessage, frozen=True, tag="print-document"):
 FileOrder: TypeAlias = (
     OpenAddress
     | FindNamedFiles
+    | FindDroppedFiles
     | SendFiles
     | EditFile
     | SaveFile

@@ -26,6 +26,8 @@ class PermitWarrant(TypedMessage, frozen=True, tag="permit"):
     write: bool = False
     way: str = ""
     about: str = ""
+    source: str = ""
+    """Who gives, if it is not the sandbox."""
     ahead: bool = False
     """No use is permitted by it: a rule that asks about each was not asked."""
     renewed: bool = False

@@ -40,7 +40,9 @@ _SHOWN = 100
 
 
 def ticket(
-    errand: Errand, untrusted_ticket: bytes, verb: Literal["send", "edit", "save"]
+    errand: Errand,
+    untrusted_ticket: bytes,
+    verb: Literal["send", "edit", "save", "drop"],
 ) -> FileTicket:
     """Verify the ticket of an order.  Raises RefusedError."""
     found = read_ticket(errand.key, untrusted_ticket)
@@ -56,7 +58,7 @@ def ticket(
     return found
 
 
-def _answer(errand: Errand, found: FileTicket, size: int | None = None) -> None:
+def answer_found(errand: Errand, found: FileTicket, size: int | None = None) -> None:
     """Answer with the names of found files, and a signed ticket for them."""
     most = len(found.paths) if found.verb == "save" else _SHOWN
     names = [path.rpartition(b"/")[2] for path in found.paths[:most]]
@@ -67,7 +69,7 @@ def _answer(errand: Errand, found: FileTicket, size: int | None = None) -> None:
         errand.answer(msgspec.msgpack.encode(told), [passed])
 
 
-def _writable(more: Iterable[bytes]) -> list[Path]:
+def writable_places(more: Iterable[bytes]) -> list[Path]:
     """Return directories in which a sandbox may have made links.
 
     The viewer can only add to those of records: more links are refused.
@@ -91,15 +93,15 @@ def find_named(errand: Errand, order: m.FindNamedFiles) -> None:
     """Find the files that the user's call names; answer with a ticket for them."""
     call = errand.call(m.from_memory(errand.fds[0]), {"Open"})
     request = msgspec.json.decode(call.parameters, type=OpenRequest)
-    writable, size = _writable(order.writable), None
+    writable, size = writable_places(order.writable), None
     if request.path is not None:
-        paths = [_named(request.path, writable)]
+        paths = [named_file(request.path, writable)]
         size = _size_of(paths[0])
     else:
         given = request.copy or ()
         if not given or not all(Path(path).is_absolute() for path in given):
             raise RefusedError("the paths to copy are not absolute")
-        paths = [_named(path, writable) for path in given]
+        paths = [named_file(path, writable) for path in given]
     edit = request.edit and request.path is not None
     verb: Literal["send", "edit"] = "edit" if edit else "send"
     # Of a file to edit: it is replaced once.
@@ -107,10 +109,10 @@ def find_named(errand: Errand, order: m.FindNamedFiles) -> None:
     found = FileTicket(
         time.monotonic(), verb, tuple(map(os.fsencode, paths)), states=states
     )
-    _answer(errand, found, size)
+    answer_found(errand, found, size)
 
 
-def _named(path: str, writable: Iterable[Path]) -> str:
+def named_file(path: str, writable: Iterable[Path]) -> str:
     """Return a named path without links.  Raises RefusedError."""
     if not Path(path).is_absolute():
         raise RefusedError(f"{printable(path, 200)} is not an absolute path")
@@ -179,7 +181,7 @@ def choose_files(errand: Errand, order: m.ChooseOnDesktop) -> None:
     if not paths:
         errand.answer(msgspec.msgpack.encode(m.FoundFiles(0)))
         return
-    save, writable = ask.kind == "save", _writable(order.writable)
+    save, writable = ask.kind == "save", writable_places(order.writable)
     found = [checked(path, writable, save=save) for path in paths]
     if names:
         require_folder(found, names)
@@ -191,7 +193,7 @@ def choose_files(errand: Errand, order: m.ChooseOnDesktop) -> None:
     states = tuple(map(chosen_state, found)) if save else ()
     verb: Literal["save", "send"] = "save" if save else "send"
     now = time.monotonic()
-    _answer(errand, FileTicket(now, verb, encoded, permit.sandbox, states))
+    answer_found(errand, FileTicket(now, verb, encoded, permit.sandbox, states))
 
 
 def chosen_state(path: Path) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.escape import printable
@@ -23,7 +23,8 @@ from broker.ipc import fdpass
 from broker.ipc.session import file_orders as m
 from broker.session import printing
 from broker.session.errand import Errand
-from broker.session.transfer import chosen_files, links
+from broker.session.transfer import chosen_files, dropped_files, links
+from policy.names import ADMIN
 from shims.bundle import bundle
 
 INCOMING = "Incoming"
@@ -43,8 +44,17 @@ def carry_out_file(errand: Errand, order: m.FileOrder) -> None:
     _WORK[type(order)](errand, order)
 
 
-def _send(errand: Errand, _order: m.SendFiles) -> None:
-    found = chosen_files.ticket(errand, m.from_memory(errand.fds[0]), "send")
+def _send(errand: Errand, order: m.SendFiles) -> None:
+    """Send the files of a ticket; those that were dropped go with a permit only."""
+    verb: Literal["send", "drop"] = "drop" if order.warrant else "send"
+    found = chosen_files.ticket(errand, m.from_memory(errand.fds[0]), verb)
+    if order.warrant:
+        permit = errand.permit(order.warrant, {FILE_COPY}, here=False)
+        # guard: files that were dropped go where a rule lets the user's files go
+        if (permit.source, permit.target) != (ADMIN, found.sandbox):
+            raise RefusedError(
+                f"the permit is for files from {permit.source or permit.sandbox} to {permit.target}, not for files that were dropped on {found.sandbox}"
+            )
     errand.answer(run_files_tool(errand, ["send", *found.paths], stdout=errand.fds[1]))
 
 
@@ -152,6 +162,7 @@ _WORK: Mapping[type[Any], Callable[[Errand, Any], None]] = MappingProxyType(
     {
         m.OpenAddress: links.open_url,
         m.FindNamedFiles: chosen_files.find_named,
+        m.FindDroppedFiles: dropped_files.find_dropped,
         m.SendFiles: _send,
         m.EditFile: _edit,
         m.SaveFile: _save,

@@ -6,19 +6,19 @@ those that say something; where none does, the service's own default.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from broker.authority.permit import Request
-from broker.core.clipboard.types import DEFAULT_PATTERNS, TEXT, fits
+from broker.core.clipboard.types import DEFAULT_PATTERNS, TEXT, DraggedFiles, fits
 from broker.core.errors import RefusedError
 from broker.core.lease import Lease
 from broker.core.limits import clipboard as limits
-from broker.core.services import CLIPBOARD_PASTE
+from broker.core.services import CLIPBOARD_PASTE, FILE_COPY
 from broker.ipc.authority import Preview, ShownRule
 from broker.viewer.authority.interface import Permits
 from broker.viewer.clipboard.exchange import messages as w
-from broker.viewer.clipboard.exchange.reasons import DRAG
+from broker.viewer.clipboard.exchange.reasons import DRAG, DRAG_NAMES, DRAG_NO_FILES
 from policy.records.model import Clipboard, Record
 
 SERVICE = CLIPBOARD_PASTE
@@ -90,6 +90,19 @@ class Terms:
         there = target.sandbox if target is not None else w.VIEWER
         rules = await self._rules(here, there)
         return _widest(rules, self._speaking(source or target)) if rules else None
+
+    async def files(
+        self, lease: Lease, untrusted_files: DraggedFiles
+    ) -> tuple[w.CopyTerms | None, str]:
+        """Return the terms of the user's drag of files to a sandbox, or why not."""
+        if untrusted_files != "key":
+            return None, DRAG_NAMES
+        (answer,) = await self._decider.preview([dropped_files(lease)])
+        # guard: a sandbox that no rule lets files into accepts no drag of them
+        if answer is None or answer.verdict not in _ACTIONS:
+            return None, DRAG_NO_FILES
+        most = limits.CLIPBOARD_FILE_KEY_BYTES
+        return w.CopyTerms((), most, files=True), ""
 
     def _dragging(self, *leases: Lease | None) -> bool:
         """Return whether the record of each says that drags cross by rules."""
@@ -226,6 +239,26 @@ class Terms:
                 continue
             found.append(_Kind(kind, size, answer, answer.rule))
         return found
+
+
+def dropped_files(
+    lease: Lease, names: Sequence[str] = (), size: int | None = None
+) -> Request:
+    """Return the request to copy files that the user has dropped on a sandbox."""
+    sizes = [] if size is None else [("size", f"{size} bytes")]
+    # guard: a line for each name of the question about dropped files
+    lines = [("what", name) for name in names]
+    return Request(
+        lease=lease,
+        source=w.VIEWER,
+        service=FILE_COPY,
+        target=lease.sandbox,
+        # The drop is what the user does; it was made just now.
+        gesture=0.0,
+        size=size,
+        claims=(*lines, *sizes),
+        settled=True,
+    )
 
 
 def _claims(crossing: list[_Kind]) -> tuple[tuple[str, str], ...]:

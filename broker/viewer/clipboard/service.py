@@ -11,7 +11,7 @@ its own, and a worker that takes no orders is ended.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 
 import trio
@@ -34,6 +34,7 @@ from broker.viewer.clipboard.exchange import reasons
 from broker.viewer.clipboard.exchange.broker import Crossing
 from broker.viewer.clipboard.exchange.exports import MARK
 from broker.viewer.clipboard.exchange.operations import TransferStatus
+from broker.viewer.clipboard.file_carriers import FileCarriers
 from broker.viewer.clipboard.outcomes import Telling
 from broker.viewer.clipboard.permissions import Terms
 from broker.viewer.sandboxes.guest import Guest
@@ -43,8 +44,6 @@ _MARK_BYTES = 12
 _TROUBLES, _ALL_TROUBLES = 2, 64
 """Different reasons that are shown, of one sandbox and of all."""
 
-
-CarryFiles = Callable[[Guest, str, Sequence[str]], Awaitable[None]]
 
 _Posted = tuple[str, w.Event, trio.Event | None]
 """A sandbox, its event, and the trio event to set when all its actions are done."""
@@ -256,16 +255,8 @@ class Party(clipboard_member.ClipboardMember):
             await self.guest.worker.close(text)
 
 
-async def _no_files(_guest: Guest, _target: str, _files: Sequence[str]) -> None:
-    """Refuse files: the broker has no service that copies them."""
-    raise RefusedError(reasons.FILES)
-
-
 class ClipboardService:
     """Carries out the actions of ``exchange``, one after the other."""
-
-    carry_files: CarryFiles = staticmethod(_no_files)
-    """Copies files of a sandbox to another one, by the rules for that."""
 
     def __init__(
         self,
@@ -287,6 +278,7 @@ class ClipboardService:
         hashes = bool(log.content_digest(b""))
         self._core = Crossing(log.content_digest if hashes else None, _new_mark)
         self._parties: dict[str, Party] = {}
+        self.carriers = FileCarriers(self._guest, self._tell_person)
         self._asking: dict[int, trio.CancelScope] = {}
         self._changed = trio.Event()
         self._drag_began = trio.Event()
@@ -302,6 +294,10 @@ class ClipboardService:
     def _lease(self, name: str) -> Lease | None:
         party = self._parties.get(name)
         return party.lease if party else None
+
+    def _guest(self, name: str) -> Guest | None:
+        party = self._parties.get(name)
+        return party.guest if party else None
 
     # -- its life ----------------------------------------------------------------------
 
@@ -403,12 +399,14 @@ class ClipboardService:
         """Return the event of a drag over a window, with the current terms."""
         name = self._core.dragged_by(said.mark)
         source = self._lease(name)
-        terms = None
+        terms, reason = None, ""
         # Its own comes as no drag from elsewhere, whatever a rule about it says.
         # guard: a drag over its source's windows asks no rule
-        if name == w.VIEWER or (source is not None and name != lease.sandbox):
+        if name == w.VIEWER and said.files:
+            terms, reason = await self._terms.files(lease, said.files)
+        elif name == w.VIEWER or (source is not None and name != lease.sandbox):
             terms = await self._terms.dragged(source, lease)
-        return w.DragOver(said.number, said.mark, terms)
+        return w.DragOver(said.number, said.mark, terms, reason)
 
     async def dragged_out(self, lease: Lease) -> w.CopyTerms | None:
         """Return the terms of a drag to the user's programs; None: not allowed."""
@@ -531,26 +529,11 @@ class ClipboardService:
                     # guard: a worker that lies is ended
                     self.start(party.blame, reason)
             case w.CarryFiles():
-                self.start(self._carry, action)
+                self.start(self.carriers.pasted, action)
+            case w.CarryDropped():
+                self.start(self.carriers.dropped, action)
             case _:
                 self._give(action)
-
-    async def _carry(self, action: w.CarryFiles) -> None:
-        """Have files copied to where they were pasted or dropped.
-
-        Notify the outcome.
-        """
-        party = self._parties.get(action.source)
-        way = f"{action.source} → {action.target}"
-        try:
-            if party is None or action.target not in self._parties:
-                raise RefusedError(reasons.GONE)
-            await self.carry_files(party.guest, action.target, action.files)
-        except VitrailError as error:
-            self.notify(f"Files not copied: {way}", printable(error.message, 300))
-        else:
-            text = f"the files are in ~/Incoming/{action.source}"
-            self.notify(f"Files copied: {way}", text)
 
     def _give(self, order: w.WorkerOrder) -> None:
         party = self._parties.get(order.sandbox)

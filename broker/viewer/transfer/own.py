@@ -6,7 +6,7 @@ This module opens and looks up no path of the user; see ``ipc.session.file_order
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -25,6 +25,8 @@ from broker.viewer.exchange.pipes import PipeEnd
 from broker.viewer.orders.session_orders import Begun, UserSession
 
 _PRINT_SECONDS = 60.0
+_SENDER_SECONDS = 5.0
+"""For the end of a process of the user's that has left its pipe."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,16 @@ class Own:
             ticket = b"".join(map(m.from_memory, got))
             return UserFiles(m.read_found(result), ticket)
 
+    async def dropped(
+        self, key: str, sandbox: str, writable: Sequence[os.PathLike[str]]
+    ) -> UserFiles:
+        """Return the files that the user has dropped on a sandbox's window.
+
+        ``key``: by which the desktop's document portal knows them.  Raises VitrailError.
+        """
+        places = tuple(map(os.fsencode, writable))
+        return await self._found(m.FindDroppedFiles(key, sandbox, places))
+
     # -- their bytes -------------------------------------------------------------------
 
     @asynccontextmanager
@@ -133,10 +145,35 @@ class Own:
             delivery.end("")
 
     def sending(
-        self, ticket: bytes, write: PipeEnd
+        self, ticket: bytes, write: PipeEnd, warrant: bytes = b""
     ) -> AbstractAsyncContextManager[ToolResult]:
-        """Write the entries of files into a pipe while the block runs."""
-        return self._beside(m.SendFiles(), [write], ticket, awaited=False)
+        """Write the entries of files into a pipe while the block runs.
+
+        ``warrant``: of the permit, for files that were dropped.
+        """
+        return self._beside(m.SendFiles(warrant), [write], ticket, awaited=False)
+
+    async def send(
+        self,
+        files: UserFiles,
+        write: PipeEnd,
+        delivery: Delivery,
+        follow: Callable[[], Awaitable[object]],
+        warrant: bytes = b"",
+    ) -> None:
+        """Write the entries of files into the pipe of a delivery until it has ended.
+
+        ``follow`` returns at its end; ``warrant`` is as of ``sending``.  Raises
+        VitrailError.
+        """
+        async with self.sending(files.ticket, write, warrant):
+            await follow()
+            if delivery.reason == SENDER_LEFT:
+                # Its own error has the file and the reason; it ends this block.
+                with trio.move_on_after(_SENDER_SECONDS):
+                    await trio.sleep_forever()
+        if delivery.reason:
+            raise RefusedError(delivery.reason)
 
     def saving(
         self, ticket: bytes, number: int, read: PipeEnd, before: str

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -18,7 +19,6 @@ from broker.core.escape import printable
 from broker.core.names import take_sandbox_name
 from broker.core.services import FILE_COPY, OPEN_FILE, OPEN_URL
 from broker.core.transfer.claimed_type import mime_type_of_name
-from broker.core.transfer.entries import SENDER_LEFT
 from broker.core.transfer.quota import Quota
 from broker.core.transfer.urls import Url, take_url
 from broker.ipc.audit import schema
@@ -35,15 +35,13 @@ from broker.viewer.transfer.targets import Wait, shown
 from policy.names import ADMIN
 
 _PERSON = ADMIN
-_NAME = "desktop"
+USER_DIRECTORY = "desktop"
 """The directory below ~/Incoming where the user's files arrive."""
 _LARGEST = 1 << 50
 _PROGRESS_SECONDS, _COPYING = 1.0, "copy the files"
 EDIT_BYTES = 1 << 30
 """The most that comes back into a file of the user's, whatever its size was."""
-_ALL = Quota(_LARGEST, _LARGEST, 1_000_000)
-_SENDER_SECONDS = 5.0
-"""For the end of a process of the user's that has left its pipe."""
+ALL_FILES = Quota(_LARGEST, _LARGEST, 1_000_000)
 _FIRST_TRANSFER = 1 << 32
 """Numbers of the user's transfers in the log, apart from those of sandboxes."""
 
@@ -190,19 +188,15 @@ class PersonOpens:
         opened = wanted.service == OPEN_FILE
         with (
             pipe() as (read, write),
-            self._targets.delivery(_NAME, read, _ALL, opened=opened) as delivery,
+            self._targets.delivery(
+                USER_DIRECTORY, read, ALL_FILES, opened=opened
+            ) as delivery,
         ):
             delivery.size = wanted.found.size or 0
             async with self._targets.receiving_in(target, delivery, wait) as receiver:
                 await emit(_begun(_COPYING))
-                async with self._own.sending(wanted.files.ticket, write):
-                    await _followed(delivery, emit)
-                    if delivery.reason == SENDER_LEFT:
-                        # Its own error has the file and the reason; it ends this block.
-                        with trio.move_on_after(_SENDER_SECONDS):
-                            await trio.sleep_forever()
-                if delivery.reason:
-                    raise RefusedError(delivery.reason)
+                follow = partial(_followed, delivery, emit)
+                await self._own.send(wanted.files, write, delivery, follow)
                 if delivery.open:
                     await shown(receiver.sandbox, receiver.program)
                 return api.OpenItem(sandbox=receiver.sandbox)
@@ -223,7 +217,9 @@ class PersonOpens:
         with (
             pipe() as (read, write),
             pipe() as (back_read, back_write),
-            self._targets.delivery(_NAME, read, quota, opened=True) as delivery,
+            self._targets.delivery(
+                USER_DIRECTORY, read, quota, opened=True
+            ) as delivery,
         ):
             delivery.size, delivery.back = wanted.found.size or 0, way.token
             async with self._targets.receiving_in(

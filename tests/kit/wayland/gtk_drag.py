@@ -53,7 +53,7 @@ def gtk3(title: str, half: Half, kind: str, content: str) -> None:
     source.drag_source_add_text_targets()
 
     def give(_widget, _context, data, _info, _time):
-        if not data.set_uris([content]):
+        if not data.set_uris(content.split()):
             data.set_text(content, -1)
 
     def came(_widget, _context, _x, _y, data, _info, _time):
@@ -69,8 +69,8 @@ def gtk3(title: str, half: Half, kind: str, content: str) -> None:
     Gtk.main()
 
 
-def gtk4(title: str, half: Half, content: str) -> None:
-    from gi.repository import Gdk, GLib, GObject, Gtk
+def gtk4(title: str, half: Half, kind: str, content: str) -> None:
+    from gi.repository import Gdk, Gio, GLib, GObject, Gtk
 
     loop = GLib.MainLoop()
     window = Gtk.Window(title=title)
@@ -84,6 +84,9 @@ def gtk4(title: str, half: Half, content: str) -> None:
     window.set_child(row)
     drag = Gtk.DragSource(actions=Gdk.DragAction.COPY)
     value = GObject.Value(str, content)
+    if kind == "file":
+        files = [Gio.File.new_for_uri(uri) for uri in content.split()]
+        value = GObject.Value(Gdk.FileList, Gdk.FileList.new_from_list(files))
     drag.connect("prepare", lambda *_: Gdk.ContentProvider.new_for_value(value))
     source.add_controller(drag)
     drop = Gtk.DropTarget.new(str, Gdk.DragAction.COPY)
@@ -116,7 +119,7 @@ def main() -> None:
     if version == "3":
         gtk3(title, half, kind, content)
     else:
-        gtk4(title, half, content)
+        gtk4(title, half, kind, content)
 
 
 if __name__ == "__main__":

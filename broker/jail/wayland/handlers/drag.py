@@ -244,9 +244,10 @@ _drag_motion = emit.event("wl_data_device", "motion")
 
 # Of a drag with a file's name in it, nothing crosses as content. A file manager offers
 # text beside `text/uri-list`, and that is the path; a browser offers a link so. Leaving
-# only the names out would let the path cross as text. So to and from the user's own
-# programs such a drag is refused whole. Between sandboxes the window gets nothing of it
-# either, and the files are copied by their bytes, with a rule for `vitrail.FileCopy`.
+# only the names out would let the path cross as text. So to the user's own programs such
+# a drag is refused whole. Between sandboxes and from the user's own programs the window
+# gets nothing of it either, and the files are copied by their bytes, with a rule for
+# `vitrail.FileCopy`: of the user's own only the portal's key is read.
 def drag_drop(core: ClientState, device: DataDevice) -> None:
     if device.told:
         device.dropped = True

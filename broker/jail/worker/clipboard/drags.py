@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from broker.core.clipboard.types import kind_of, names_files
+from broker.core.clipboard.types import dragged_files, kind_of, names_files
 from broker.core.limits import clipboard as limits
 from broker.ipc import clipboard as messages
 from broker.ipc import fdpass
@@ -101,7 +101,10 @@ class WorkerDrags(DragPort):
     @override
     def over(self, over: Over) -> None:
         """Tell the viewer that a foreign drag is over a window here."""
-        if not self._cross:
+        types = [mime.decode("utf-8", "replace") for mime in over.host.mimes]
+        # Of another sandbox's drag the mark is all that is known here.
+        files = "" if over.mark else dragged_files(types)
+        if not self._cross and not files:
             self._say(messages.ForeignDrag())
             return
         number = self._number()
@@ -109,7 +112,7 @@ class WorkerDrags(DragPort):
         while len(self._overs) > limits.CLIPBOARD_DRAGS:
             _, oldest = self._overs.popitem(last=False)
             foreign_drags.end(oldest, finished=False)
-        self._say(messages.DragOverMessage(number, over.mark.decode()))
+        self._say(messages.DragOverMessage(number, over.mark.decode(), files))
 
     @override
     def dropped(self, over: Over) -> None:

@@ -259,7 +259,7 @@ class DragTable:
         if not source or source == sandbox:
             yield refused(source, sandbox, DRAG_UNKNOWN)
         elif event.terms is None:
-            yield refused(source, sandbox, DRAG)
+            yield refused(source, sandbox, event.reason or DRAG)
         else:
             self._overs[sandbox] = _Over(event.number, event.mark, source, event.terms)
             yield w.WorkerOrder(sandbox, ipc.AcceptDrag(event.number))

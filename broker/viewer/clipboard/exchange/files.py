@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from broker.core.clipboard.types import Pick
+from broker.core.clipboard.types import FILE_KEY, Pick
 from broker.core.limits import clipboard as limits
 from broker.viewer.clipboard.exchange import messages as w
 
+KEY = Pick(FILE_KEY, FILE_KEY)
+"""The key to files that the user drags."""
 URI_LIST = "text/uri-list"
 """RFC 2483, section 5."""
 
@@ -39,6 +41,17 @@ def listed(items: Iterable[w.Item]) -> tuple[str, ...]:
 def without_list(items: Iterable[w.Item]) -> list[w.Item]:
     """Return the items that may cross as content: all but the list of files."""
     return [item for item in items if item.kind != URI_LIST]
+
+
+def key_in(untrusted_data: bytes) -> str | None:
+    """Return the portal's key in dragged content; None: it is not one.
+
+    GTK's programs add a zero, as of a C string.
+    """
+    key = untrusted_data.removesuffix(b"\0").decode("ascii", "replace")
+    # guard: the key to files that are dragged is a short word
+    good = key.isascii() and key.isprintable() and " " not in key
+    return key if key and good else None
 
 
 def _is_file(line: str) -> bool:

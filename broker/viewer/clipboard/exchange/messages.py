@@ -38,6 +38,8 @@ class CopyTerms(_Message, frozen=True):
     """How long it may be pasted; seconds."""
     primary: bool = False
     """Where nothing is copied, the primary selection counts."""
+    files: bool = False
+    """Of the user's own drag nothing is read but the key to its files."""
 
 
 class PasteTerms(_Message, frozen=True):
@@ -120,12 +122,13 @@ class DragOver(_Message, frozen=True):
     """A worker says that a drag from elsewhere is over a window of its sandbox.
 
     ``number`` is its own for it; ``mark`` is empty for one of the user's own
-    programs'.  No terms: no rule lets it in.
+    programs'.  No terms: no rule lets it in, or for that ``reason``.
     """
 
     number: int
     mark: str
     terms: CopyTerms | None = None
+    reason: str = ""
 
 
 class DragWanted(_Message, frozen=True):
@@ -228,6 +231,16 @@ class CarryFiles(_Message, frozen=True):
     files: tuple[str, ...]
 
 
+class CarryDropped(_Message, frozen=True):
+    """Have the user's files that were dropped go to the target by ``vitrail.FileCopy``.
+
+    ``key``: by which the document portal knows them; a worker has read it.
+    """
+
+    target: str
+    untrusted_key: str
+
+
 class Blame(_Message, frozen=True):
     """A worker sent an impossible message: its sandbox's streams end."""
 
@@ -268,4 +281,4 @@ class RecordCrossing(_Message, frozen=True):
     """Refused by the policy, which has recorded that already."""
 
 
-Action = WorkerOrder | AskPolicy | CarryFiles | Blame | RecordCrossing
+Action = WorkerOrder | AskPolicy | CarryFiles | CarryDropped | Blame | RecordCrossing

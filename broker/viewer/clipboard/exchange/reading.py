@@ -21,6 +21,8 @@ from broker.viewer.clipboard.exchange.operations import Copy, Drop, Paste
 from broker.viewer.clipboard.exchange.reasons import (
     DRAG_EMPTY,
     DRAG_FILES,
+    DRAG_KEY,
+    DRAG_NAMES,
     EMPTY,
     FAILED,
     FILES,
@@ -75,6 +77,14 @@ class SelectionReader(BrokerState):
         self, copy: Copy, untrusted_types: tuple[str, ...], now: float
     ) -> Iterator[w.Action]:
         """Choose the types to read of those offered, and ask for the first."""
+        if copy.terms.files:
+            # guard: nothing is read of the user's drag of files but its key
+            copy.left = [files.KEY] if files.KEY.name in untrusted_types else []
+            if copy.left:
+                yield from self._read_next(copy, now)
+            else:
+                yield from self._drop_copy(DRAG_NAMES)
+            return
         named = names_files(untrusted_types)
         listed = files.pick(untrusted_types) if copy.between else []
         # guard: files that are dragged out meanwhile
@@ -136,6 +146,10 @@ class SelectionReader(BrokerState):
 
     def _read_next(self, copy: Copy, now: float) -> Iterator[w.Action]:
         """Ask for the next type of content, or end the copy when all are read."""
+        found = copy.terms.files and not (copy.left or copy.too_large)
+        if found and copy.drop is not None:
+            yield from self._key_read(copy.drop, b"".join(i.data for i in copy.items))
+            return
         listed = files.listed(copy.items)
         if listed:
             yield from self._files_read(copy, listed, now)
@@ -191,6 +205,16 @@ class SelectionReader(BrokerState):
         yield w.RecordCrossing(
             w.Outcome.COPIED, copy.source, kinds=self._held.kinds, size=len(listed)
         )
+
+    def _key_read(self, drop: Drop, untrusted_data: bytes) -> Iterator[w.Action]:
+        """Start to carry the user's dropped files, or give the drop up."""
+        key = files.key_in(untrusted_data)
+        if key is None:
+            yield from self._drop_copy(DRAG_KEY)
+            return
+        self._copy = None
+        yield w.WorkerOrder(drop.target, ipc.EndDrag(drop.number, finished=True))
+        yield w.CarryDropped(drop.target, key)
 
     def _data_came(
         self, copy: Copy, untrusted_data: bytes, now: float

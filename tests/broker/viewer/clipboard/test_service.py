@@ -640,6 +640,61 @@ async def test_a_drag_of_an_unknown_sandbox_is_refused_after_a_while(monkeypatch
         assert b.guests["vault"].worker.orders == []
 
 
+KEY = "application/vnd.portal.filetransfer"
+
+
+async def over_with_files(b, files="key"):
+    """The user drags files from their own programs over a window of "vault"."""
+    await b.guests["vault"].say(m.DragOverMessage(1, "", files))
+
+
+async def test_dropped_files_of_the_user_are_carried_by_their_key():
+    line = "vitrail.FileCopy * @adminvm vault ask\n"
+    carried = trio.Event()
+
+    async def carry(lease, key):
+        assert (lease.sandbox, key) == ("vault", "123456789")
+        carried.set()
+
+    async with board() as b:
+        await b.book.change("60-files.policy", line)
+        b.clipboard.carriers.of_the_user = carry
+        await over_with_files(b)
+        await b.guests["vault"].worker.next(m.AcceptDrag)
+        await b.guests["vault"].say(m.DragDropped(1))
+        await b.answer("vault", ["text/uri-list", KEY])
+        await b.give("vault", {KEY: b"123456789\0"})
+        with trio.fail_after(30):
+            await carried.wait()
+        _, text = await b.wait_told("Files copied: desktop → vault")
+        assert text == "the files are in ~/Incoming/desktop"
+
+
+async def test_files_without_a_key_are_refused_before_the_drop():
+    async with board() as b:
+        await b.book.change(
+            "60-files.policy", "vitrail.FileCopy * @adminvm vault ask\n"
+        )
+        await over_with_files(b, "names")
+        await b.wait_told("install xdg-desktop-portal")
+        await b.guests["vault"].say(m.DragDropped(1))
+        assert not [
+            x for x in b.guests["vault"].worker.orders if isinstance(x, m.AcceptDrag)
+        ]
+
+
+@pytest.mark.parametrize("rule", ["", "vitrail.FileCopy * @adminvm vault deny\n"])
+async def test_where_no_rule_lets_the_users_files_in_no_drag_is_accepted(rule):
+    async with board() as b:
+        await b.book.change("60-files.policy", rule)
+        await b.guests["vault"].say(m.DragOverMessage(1, "", "key"))
+        await b.wait_told("no rule for vitrail.FileCopy")
+        await b.guests["vault"].say(m.DragDropped(1))
+        assert not [
+            x for x in b.guests["vault"].worker.orders if isinstance(x, m.AcceptDrag)
+        ]
+
+
 async def test_a_drop_that_the_source_has_not_seen_is_given_up(monkeypatch):
     monkeypatch.setattr(clipboard_limits, "CLIPBOARD_DROP_SECONDS", 0.05)
     async with board(ALLOW, records=BOTH) as b:

@@ -12,6 +12,9 @@ from broker.ipc import clipboard as m
 from broker.jail.wayland.handlers.foreign_drags import Over
 from tests.broker.jail.worker.clipboard.test_orders import TEXT, told
 
+KEY = b"application/vnd.portal.filetransfer"
+MARK = b"application/x-vitrail-drag-1"
+
 
 class Core:
     """A connection, and the compositor's offers that it has ended."""
@@ -101,3 +104,25 @@ async def test_a_drag_of_a_file_or_a_link_does_not_go_out(types, out):
     async with told() as it:
         it.mine.obey(m.DragsMessage(cross=True, outward=["text/plain"]), [])
         assert list(it.mine.drags.outward(dragged(*types))) == out
+
+
+@pytest.mark.parametrize(
+    ("types", "cross", "said"),
+    [
+        ([b"text/uri-list", KEY], False, m.DragOverMessage(1, "", "key")),
+        ([b"text/uri-list"], False, m.DragOverMessage(1, "", "names")),
+        ([TEXT], False, m.ForeignDrag()),
+        ([TEXT], True, m.DragOverMessage(1, "")),
+        ([KEY, MARK], True, m.DragOverMessage(1, MARK.decode())),
+        ([KEY, MARK], False, m.ForeignDrag()),
+    ],
+)
+async def test_files_of_the_user_are_reported_by_what_there_is_of_them(
+    types, cross, said
+):
+    """Of another sandbox's drag it is not believed."""
+    async with told() as it:
+        it.mine.obey(m.DragsMessage(cross=cross, outward=[]), [])
+        host = SimpleNamespace(dead=False, mimes=types, sid=1)
+        it.mine.drags.over(Over(Core(it.sandbox), SimpleNamespace(), None, host))
+        assert await it.said() == said
