@@ -296,11 +296,69 @@ RestartSec=1
 WantedBy=default.target
 END_OF_VITRAIL_FILE
     link /etc/systemd/user/default.target.wants/vitrail-guest.service ../vitrail-guest.service
+    write_folders
     # The user's units start with the machine, not with the first login.
     linger=/var/lib/systemd/linger/$user
     if [ ! -e "$root$linger" ]; then
         put "$linger" 644 </dev/null
     fi
+}
+
+# The agent is the user's, and mount(8) is root's.
+write_folders() {
+    put $lib/vitrail-folder 755 <<'END_OF_VITRAIL_FILE'
+#!/bin/sh
+# Mounts or unmounts a folder that the host shares, for the agent: reads one line,
+# "mount|unmount|force PLACE NAME", and answers "ok" or why not.
+exec 2>&1
+set -e
+IFS=' ' read -r verb place name
+case $place in [0-7]) ;; *) verb=none ;; esac
+case $name in '' | . | .. | */*) verb=none ;; esac
+device=/run/vitrail-folder-$place
+path=/folders/$name
+case $verb in
+mount)
+    mkdir -p "$device" "$path"
+    mount -t virtiofs -o nosuid,nodev "vitrail-$place" "$device"
+    mount -o bind "$device/here" "$path" || { umount "$device"; exit 1; }
+    umount "$device"
+    ;;
+unmount)
+    umount "$path"
+    rmdir "$path"
+    ;;
+force)
+    umount -f "$path" || umount -l "$path"
+    rmdir "$path"
+    ;;
+*)
+    echo "not a folder of Vitrail's: '$place' '$name'"
+    exit 1
+    ;;
+esac
+echo ok
+END_OF_VITRAIL_FILE
+    put /etc/systemd/system/vitrail-folders.socket 644 <<END_OF_VITRAIL_FILE
+[Unit]
+Description=Folders that the host shares with this machine
+
+[Socket]
+ListenStream=/run/vitrail-folders
+SocketUser=$user
+SocketMode=0600
+Accept=yes
+END_OF_VITRAIL_FILE
+    put /etc/systemd/system/vitrail-folders@.service 644 <<END_OF_VITRAIL_FILE
+[Unit]
+Description=Mount a folder that the host shares with this machine
+
+[Service]
+ExecStart=$lib/vitrail-folder
+StandardInput=socket
+StandardOutput=socket
+END_OF_VITRAIL_FILE
+    link /etc/systemd/system/sockets.target.wants/vitrail-folders.socket ../vitrail-folders.socket
 }
 
 write_openrc() {
@@ -361,6 +419,8 @@ start() {
         [ -d /run/systemd/system ] || { note "installed; the agent starts with the machine" && return 0; }
         modprobe -q vmw_vsock_virtio_transport || note "note: the module vmw_vsock_virtio_transport was not loaded; it may be built in"
         systemctl start "user@$uid.service"
+        systemctl daemon-reload
+        systemctl restart vitrail-folders.socket
         as_user systemctl --user daemon-reload
         as_user systemctl --user restart vitrail-guest.service
         note "installed and started: 'systemctl --user status vitrail-guest' as $user"
@@ -380,6 +440,7 @@ start() {
 stop() {
     [ -z "$root" ] || return 0
     if [ -d /run/systemd/system ] && [ -e /etc/systemd/user/vitrail-guest.service ]; then
+        systemctl stop vitrail-folders.socket || note "no folder could be mounted here"
         for directory in /run/user/*; do
             uid=${directory##*/}
             user=$(awk -F: -v uid="$uid" '$3 == uid { print $1; exit }' /etc/passwd)

@@ -195,8 +195,8 @@ def check(taken: Taken, complain: Complain) -> None:
 _NAMES = MappingProxyType({key: name for name, key in _KEYS.items()})
 _SCRIPTED: tuple[str, ...] = ("hybrid", "hybrid_directory", "cid", "cids")
 """Keys of [peer] whose machines get arguments by ``brokerctl machine arguments``."""
-_DESCRIBED = frozenset({"image", "memory", "huge_pages"})
-"""What it prints for a domain, which libvirt starts."""
+_DESCRIBED = frozenset({"image", "memory", "huge_pages", "folders"})
+"""What it prints for a domain, which libvirt starts, or 'launcher prepare' adds to one."""
 
 
 def _check_external(taken: Taken, complain: Complain) -> None:

@@ -10,6 +10,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
 
 from shims.guest.address import CONNECT_SECONDS
@@ -55,6 +56,21 @@ set -e
 "$1" mkdir -p "$2"
 exec sshfs ":$4" "$2" -o "$3"
 """
+# Where the agent is not root, a unit of the guest package mounts for it.
+BY_ROOT = "/run/vitrail-folders"
+ASK_ROOT = """
+import socket, sys
+try:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(sys.argv[1])
+        sock.sendall(sys.argv[2].encode("utf-8", "surrogateescape") + b"\\n")
+        answer = b"".join(iter(lambda: sock.recv(4096), b"")).decode("utf-8", "replace")
+except OSError as error:
+    sys.exit(f"{sys.argv[1]}: {error.strerror}; to have folders mounted, run a new "
+             "guest package as root in a guest with systemd")
+if answer.split()[-1:] != ["ok"]:
+    sys.exit(answer.strip() or "no answer")
+"""
 MOUNTED_SECONDS = 30.0
 LOOK_SECONDS = 0.05
 
@@ -96,7 +112,12 @@ class Folders:
                 self._mounted[place] = path
             self._answer(place, failed)
 
-        self._run(MOUNT, [device, path, f"vitrail-{place}"], ended)
+        if os.geteuid() == 0:
+            self._run(MOUNT, [device, path, f"vitrail-{place}"], ended)
+        elif at:
+            self._answer(place, f"the agent is not root: it mounts in {FOLDERS} only")
+        else:
+            self._ask_root("mount", place, path, ended)
 
     def _mount_disk(self, place: int, tag: str, at: str, *, write: bool) -> None:
         """Link a disk by its tag, and mount it if it has a path."""
@@ -210,7 +231,21 @@ class Folders:
         if not path:  # a disk that is not mounted
             ended("")
             return
-        self._run(UNMOUNT, [path, "yes" if force else "no"], ended)
+        if os.geteuid() == 0:
+            self._run(UNMOUNT, [path, "yes" if force else "no"], ended)
+        else:
+            self._ask_root("force" if force else "unmount", place, path, ended)
+
+    def _ask_root(
+        self, verb: str, place: int, path: str, ended: Callable[[str], None]
+    ) -> None:
+        """Have root mount or unmount a folder, by the unit of the guest package."""
+        name = os.path.basename(path)
+        if "\n" in name:
+            ended("its name has more than one line")
+            return
+        words = [BY_ROOT, f"{verb} {place} {name}"]
+        self._start([sys.executable, "-I", "-c", ASK_ROOT, *words], ended)
 
     def _run(
         self,
@@ -224,11 +259,20 @@ class Folders:
         ``sock``: its standard input and output.
         """
         busybox = BUSYBOX if os.path.exists(BUSYBOX) else shutil.which("busybox") or ""
+        self._start(["/bin/sh", "-c", script, "folders", busybox, *words], ended, sock)
+
+    def _start(
+        self,
+        argv: List[str],
+        ended: Callable[[str], None],
+        sock: "Optional[socket.socket]" = None,
+    ) -> None:
+        """Start a program; see ``_run``."""
         read, write = os.pipe()
         ends = (subprocess.DEVNULL, write) if sock is None else (sock.fileno(),) * 2
         try:
             process = subprocess.Popen(
-                ["/bin/sh", "-c", script, "folders", busybox, *words],
+                argv,
                 stdin=ends[0], stdout=ends[1], stderr=write,
                 start_new_session=True,
             )  # fmt: skip

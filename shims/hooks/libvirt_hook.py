@@ -49,6 +49,7 @@ XML_BYTES = 32 << 20
 XML_DEPTH = 64
 TEXT_CHARS = 512
 ARGUMENTS = 1000
+FOLDERS = 64
 ANSWER_BYTES = 1 << 20
 RECORDS_SECONDS = 5.0
 RECORDS = 1000
@@ -63,6 +64,7 @@ class Domain:
         self.uuid = ""
         self.cid: int | None = None
         self.vhost_user: str | None = None
+        self.virtiofs: dict[str, str] = {}
         self.record: str | None = None
         self.required = False
 
@@ -91,6 +93,7 @@ class _Reader:
         self.domain = domain
         self.path: list[str] = []
         self.words: list[str] = []
+        self.socket = ""
         self.collected = ""
 
     def refuse(self, *_: object) -> None:
@@ -111,8 +114,23 @@ class _Reader:
         elif where == f"domain/metadata/{NAMESPACE} sandbox":
             self.domain.record = attributes.get("name", "")[:TEXT_CHARS]
             self.domain.required = attributes.get("required") == "yes"
+        elif where == "domain/devices/filesystem":
+            self.socket = ""
+        elif where == "domain/devices/filesystem/source":
+            self.socket = attributes.get("socket", "")[:4096]
+        elif where == "domain/devices/filesystem/target":
+            self._note_folder(attributes.get("dir", "")[:TEXT_CHARS])
         elif self._is_argument() and len(self.words) < ARGUMENTS:
             self.words.append(attributes.get("value", "")[:4096])
+
+    def _note_folder(self, tag: str) -> None:
+        """Note a virtiofs device whose server libvirt does not start."""
+        if not self.socket:
+            return
+        # guard: a domain has each place for a folder once
+        if tag in self.domain.virtiofs or len(self.domain.virtiofs) >= FOLDERS:
+            raise HookError(f"the domain has too many filesystems, or two named {tag}")
+        self.domain.virtiofs[tag] = self.socket
 
     def _is_argument(self) -> bool:
         """<qemu:commandline><qemu:arg value='…'/>: QEMU's own words."""
@@ -270,6 +288,8 @@ def report(event: str, name: str, domain: Domain) -> None:
         "vhost_user": domain.vhost_user,
         "leader": leader_of(name, domain) if event == "started" else None,
     }
+    if domain.virtiofs:
+        parameters["virtiofs"] = domain.virtiofs
     path = runtime_directory(owner()) + "/vitrail/control"
     call(path, parameters, DEADLINE[event])
 

@@ -235,31 +235,35 @@ def test_wrong_options_are_refused_before_anything_is_written(script, root):
 
 
 @pytest.mark.parametrize(
-    ("there", "init", "unit"),
+    ("there", "init", "units"),
     [
         (
             "usr/lib/systemd/systemd",
             "systemd",
-            "etc/systemd/user/vitrail-guest.service",
+            {
+                "etc/systemd/user/vitrail-guest.service",
+                "etc/systemd/system/vitrail-folders.socket",
+                "etc/systemd/system/vitrail-folders@.service",
+            },
         ),
-        ("sbin/openrc-run", "openrc", "etc/init.d/vitrail-guest"),
-        ("nothing", "none", "etc/xdg/autostart/vitrail-guest.desktop"),
+        ("sbin/openrc-run", "openrc", {"etc/init.d/vitrail-guest"}),
+        ("nothing", "none", {"etc/xdg/autostart/vitrail-guest.desktop"}),
     ],
 )
-def test_the_unit_is_that_of_the_guests_init(script, tmp_path, there, init, unit):
+def test_the_unit_is_that_of_the_guests_init(script, tmp_path, there, init, units):
     del init
     top = tmp_path / "root"
     for name in (there, "etc/passwd"):
         (top / name).parent.mkdir(parents=True, exist_ok=True)
         (top / name).write_text(ROOT_LINE + ADA)
     install(script, "--root", str(top))
-    units = {
+    found = {
         name
         for name in files(top)
         if name.startswith(("etc/systemd", "etc/init.d", "etc/xdg"))
         and "wants" not in name
     }
-    assert units == {unit}
+    assert found == units
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")

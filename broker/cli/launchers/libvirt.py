@@ -7,13 +7,13 @@ import os
 import rich_click as click
 
 from broker.cli import render
+from broker.cli.launchers.adoption.domain_folders import with_places
 from broker.cli.launchers.adoption.domains import (
     NAME_CHARS,
     confirmed,
     define,
     description,
     show_change,
-    vsock_way,
 )
 from broker.cli.launchers.setup import Setup, SetupWords, hook_written, sudo_caller
 from broker.cli.policy.records import read_records
@@ -22,7 +22,7 @@ from broker.cli.texts import tr
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
 from broker.core.paths import Paths
-from broker.host.launchers.libvirt.domain import DomainError, with_vsock
+from broker.host.launchers.libvirt.domain import DomainError
 from broker.host.launchers.libvirt.hook import (
     FOLDER,
     SETTINGS,
@@ -98,6 +98,9 @@ def _remove_libvirt(_app: str) -> None:
 def prepare(domain: str, *, connect: str, yes: bool, dry_run: bool) -> None:
     """Add a vsock to the libvirt DOMAIN, with which its guest connects to the broker.
 
+    And a virtiofs device for each folder that its record lists in [folders] or counts
+    by 'folders' in [launch]; such a domain starts only while the broker runs.
+
     Show the change of the XML, and ask before 'virsh define'.  The change takes effect
     at the next start of the domain.
 
@@ -119,7 +122,7 @@ def prepare(domain: str, *, connect: str, yes: bool, dry_run: bool) -> None:
                     domain=domain,
                 ),
             )
-        new = with_vsock(old, vsock_way(paths, record, connect))
+        new = with_places(paths, read_records(paths).records[record], connect, old)
     except DomainError as error:
         raise RefusedError(
             tr(

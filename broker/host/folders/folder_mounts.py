@@ -302,7 +302,7 @@ def _leader(machine: Machine) -> int:
         raise RefusedError(
             "cannot share a folder with a machine that another program started",
             hint="share the folder by means of that program, or copy files with 'brokerctl cp'; "
-            "a machine that your script starts has the folders of its record by 'brokerctl "
-            "machine arguments' (docs/launchers/qemu.md)",
+            "a domain of libvirt has those of its record after 'brokerctl launcher prepare', "
+            "a machine that your script starts by 'brokerctl machine arguments' (docs/folders.md)",
         )
     raise RefusedError("cannot share a folder with this kind of sandbox")

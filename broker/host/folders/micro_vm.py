@@ -74,7 +74,7 @@ def free_place(machine: WithPlaces, used: set[int]) -> tuple[int, Tracked]:
             return place, server
     raise RefusedError(
         "cannot share the folder: this micro VM has no free slot for a shared folder",
-        hint="increase 'folders' in [launch] of its record, or list the directory in [folders]; then stop the sandbox and start it again",
+        hint="increase 'folders' in [launch] of its record, or list the directory in [folders]; for a domain of libvirt, run 'brokerctl launcher prepare'; then stop the sandbox and start it again",
     )
 
 

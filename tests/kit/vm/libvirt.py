@@ -39,7 +39,17 @@ def require_libvirt() -> None:
             pytest.skip(f"{program} is not installed")
 
 
-def domain_xml(w, image, name, *, metadata="", identity=None, memory=512, foreign=None):
+def domain_xml(
+    w,
+    image,
+    name,
+    *,
+    metadata="",
+    identity=None,
+    memory=512,
+    foreign=None,
+    folders=False,
+):
     """A domain that boots the guest image under TCG, or another system's files."""
     words = " ".join(
         ("console=ttyS0", "panic=-1", "quiet", *MACHINES[Accel.TCG].kernel_args)
@@ -54,7 +64,7 @@ def domain_xml(w, image, name, *, metadata="", identity=None, memory=512, foreig
     elif not initrd.exists():
         folder = w.base / f"{name}.d"
         folder.mkdir()
-        shutil.copy(image.write_initrd(folder, {}), initrd)
+        shutil.copy(image.write_initrd(folder, {}, folders=folders), initrd)
     return f"""<domain type='qemu'><name>{name}</name>
 <uuid>{identity or uuid.uuid4()}</uuid>
 <metadata>{metadata}</metadata>

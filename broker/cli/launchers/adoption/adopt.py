@@ -20,6 +20,7 @@ import tomlkit
 
 from broker.cli import render
 from broker.cli.completion import colours
+from broker.cli.launchers.adoption.domain_folders import runs_as_us, with_places
 from broker.cli.launchers.adoption.domains import (
     CONNECTIONS,
     VHOST_VSOCK,
@@ -31,7 +32,6 @@ from broker.cli.launchers.adoption.domains import (
     list_domains,
     show_change,
     virsh,
-    vsock_way,
 )
 from broker.cli.launchers.libvirt import record_of
 from broker.cli.policy.install import put
@@ -61,7 +61,6 @@ from broker.host.launchers.libvirt.domain import (
     SERIAL,
     DomainError,
     with_installer,
-    with_vsock,
     without_vsock,
 )
 from broker.host.launchers.libvirt.hook import (
@@ -71,6 +70,7 @@ from broker.host.launchers.libvirt.hook import (
     hook_source,
 )
 from broker.host.vmm.hosttools import find_vhost_device_vsock
+from policy.limits import SHARED_FOLDERS
 from policy.records.loader import FOLDER as RECORDS
 from policy.records.model import Record
 from policy.records.patterns import PALETTE
@@ -123,6 +123,12 @@ class _Plan:
     type=click.Choice(list(PRESETS)),
     help=f"What the sandbox may do: the rules of this purpose [default: {_PURPOSE}].",
 )
+@click.option(
+    "--folders",
+    type=click.IntRange(*SHARED_FOLDERS),
+    default=0,
+    help="How many folders 'brokerctl share' can add; such a domain starts only while the broker runs.",
+)
 @click.option("--yes", is_flag=True, help="Ask nothing: use defaults, and write.")
 @click.option("--dry-run", is_flag=True, help="Show the changes; write nothing.")
 @click.option(
@@ -138,6 +144,7 @@ def command(
     name: str | None,
     colour: str | None,
     purpose: str | None,
+    folders: int,
     yes: bool,
     dry_run: bool,
     undo: str | None,
@@ -166,7 +173,7 @@ def command(
         domain = _asked("domain", domains[0].name, lambda one: _chosen(domains, one))
     chosen = _chosen(domains, domain)
     ask = sys.stdin.isatty() and not yes
-    plan = _plan(paths, chosen, name, colour, purpose, ask=ask)
+    plan = _plan(paths, chosen, name, colour, purpose, folders=folders, ask=ask)
     _show(paths, plan)
     if dry_run or not confirmed("Write all this?", yes=yes):
         return
@@ -236,6 +243,7 @@ def _plan(
     colour: str | None,
     purpose: str | None,
     *,
+    folders: int,
     ask: bool,
 ) -> _Plan:
     """Return the plan of an adoption; ask for missing values.  Raises RefusedError."""
@@ -257,7 +265,7 @@ def _plan(
     purpose = _purpose(purpose, ask=ask)
 
     def with_colour(word: str | None) -> str:
-        text = _record(domain, name, purpose, word)
+        text = _record(domain, name, purpose, word, folders)
         checked_record(_record_file(paths, name), text)
         return text
 
@@ -270,7 +278,8 @@ def _plan(
             colour = _asked("colour of its frame", colour, with_colour)
     text = with_colour(colour)
     rules = usable_rules(paths, name, PRESETS[purpose], quiet=False)
-    new, disk = _changed(paths, domain, name, old)
+    record = checked_record(_record_file(paths, name), text)
+    new, disk = _changed(paths, domain, record, old)
     return _Plan(domain, name, text, rules, old, new, disk)
 
 
@@ -311,15 +320,14 @@ def _colour_of(record: Record) -> str:
 
 
 def _changed(
-    paths: Paths, domain: DefinedDomain, name: str, old: str
+    paths: Paths, domain: DefinedDomain, record: Record, old: str
 ) -> tuple[str, Path | None]:
     """Return the domain's new XML and the installer's disk.  Raises RefusedError."""
-    way = vsock_way(paths, name, domain.connect)
-    # The system's QEMU is another user, who cannot read our files, unless it runs as us.
-    readable = way.owner is not None or not is_systems(domain.connect)
-    disk = paths.state / "guest-installer" if readable else None
     try:
-        new = with_vsock(old, way) or old
+        new = with_places(paths, record, domain.connect, old) or old
+        # The system's QEMU is another user, who cannot read our files, unless it runs as us.
+        readable = not is_systems(domain.connect) or runs_as_us(new)
+        disk = paths.state / "guest-installer" if readable else None
         return new if disk is None else with_installer(new, disk), disk
     except DomainError as error:
         raise RefusedError(
@@ -342,7 +350,9 @@ def _proposed_name(paths: Paths, domain: str) -> str:
     return next((name for name in tries if name not in used), word)
 
 
-def _record(domain: DefinedDomain, name: str, purpose: str, colour: str | None) -> str:
+def _record(
+    domain: DefinedDomain, name: str, purpose: str, colour: str | None, folders: int = 0
+) -> str:
     """Return the text of the record: a purpose's, with the domain as its machine."""
     document = tomlkit.parse(record_text(purpose).partition("\n\n")[2])
     document["class"] = "persistent"
@@ -351,7 +361,8 @@ def _record(domain: DefinedDomain, name: str, purpose: str, colour: str | None) 
     label["name"] = name
     if colour is not None:
         label["colour"] = colour
-    document["launch"] = {"kind": "external"}
+    places = {"folders": folders} if folders else {}
+    document["launch"] = {"kind": "external", **places}
     # The UUID: a domain may be renamed, and its name may have any characters.
     document["peer"] = {"libvirt": domain.uuid}
     # guard: a domain's name stays in its comment

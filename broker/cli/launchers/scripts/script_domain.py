@@ -7,9 +7,12 @@ It boots the record's image as a domain that Vitrail makes for one run
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from broker.cli.launchers.adoption.domain_folders import with_folders
 from broker.cli.launchers.adoption.domains import vsock_way
 from broker.cli.launchers.libvirt_domain import QEMU, require_program
 from broker.cli.launchers.scripts.script_arguments import (
@@ -23,7 +26,12 @@ from broker.cli.launchers.scripts.script_machine import (
 )
 from broker.core.paths import Paths
 from broker.host.images.store import find_image
-from broker.host.launchers.libvirt.domain import VsockWay, normalised, with_vsock
+from broker.host.launchers.libvirt.domain import (
+    VsockWay,
+    normalised,
+    with_vsock,
+)
+from broker.host.launchers.libvirt.folder_places import FolderPlace, places_of
 from broker.host.launchers.libvirt.throwaway import Throwaway, throwaway_xml
 from broker.host.vmm.accel import choose_accel
 from broker.host.vmm.image_boot import ImageBoot
@@ -34,9 +42,15 @@ _NAMES = uuid.UUID("6f3d5a1e-33c0-4a0c-9a43-0d6f5f0b8a51")
 """Of the UUIDs of domains without one, so that a record's domain is the same again."""
 
 
-def domain_of(machine: ScriptMachine, spec: Throwaway, way: VsockWay | None) -> str:
+def domain_of(
+    machine: ScriptMachine,
+    spec: Throwaway,
+    way: VsockWay | None,
+    places: Sequence[FolderPlace] = (),
+) -> str:
     """Return the domain's XML; ``way``: its vsock, None: the kernel's, with a fixed CID.
 
+    ``places``: of folders, which libvirt's hook has served.
     Raises RefusedError for what a domain cannot have.
     """
     refuse_what_lacks(machine, "libvirt", disk=False)
@@ -58,6 +72,8 @@ def domain_of(machine: ScriptMachine, spec: Throwaway, way: VsockWay | None) -> 
     text = ET.tostring(root, encoding="unicode")
     made = text if way is None else with_vsock(text, way)
     assert made is not None
+    if places:
+        made = with_folders(made, {one.tag: one.socket for one in places})
     return normalised(made)
 
 
@@ -68,6 +84,11 @@ async def describe_domain(paths: Paths, wanted: ScriptRequest) -> str:
     """
     record, launch = wanted.record, wanted.launch
     machine = planned(paths, wanted, 0)
+    places: Sequence[FolderPlace] = ()
+    if isinstance(launch.peer, LibvirtPeer):
+        # Of a domain with a fixed CID no hook says when its folders are to be served.
+        places = places_of(paths, record.name, len(machine.folders))
+        machine = replace(machine, folders=())
     refuse_what_lacks(machine, "libvirt", disk=False)
     qemu, image = require_program(*QEMU), find_image(paths, launch.image)
     choice = await choose_accel(qemu, image.kernel, image.initrd, cache=paths.cache)
@@ -89,7 +110,7 @@ async def describe_domain(paths: Paths, wanted: ScriptRequest) -> str:
         memory_mib=launch.memory_mib,
         cpus=1,
     )
-    return domain_of(machine, Throwaway(name, qemu, boot), way)
+    return domain_of(machine, Throwaway(name, qemu, boot), way, places)
 
 
 def _is_uuid(text: str) -> bool:

@@ -6,6 +6,7 @@ https://libvirt.org/kbase/qemu-passthrough-security.html (qemu:commandline).
 
 from __future__ import annotations
 
+import re
 import string
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from xml.parsers import expat
 _QEMU = "http://libvirt.org/schemas/domain/qemu/1.0"
 _MEMORY = ("<source type='memfd'/>", "<access mode='shared'/>")
 _CHARDEV = "vitrail-vsock"
+_FOLDER = re.compile("vitrail-[0-9]+")
+"""As ``qemu_arguments.FOLDER_TAG``, by which the guest's agent mounts a place."""
 SERIAL = "vitrail-guest"
 """Serial number of the installer's disk, which udev links as /dev/disk/by-id/virtio-SERIAL."""
 
@@ -39,7 +42,7 @@ def with_vsock(xml: str, way: VsockWay) -> str | None:
 
     Raises DomainError.
     """
-    root, devices = _parsed(xml)
+    root, devices = parse_domain(xml)
     if way.vhost_user is None:
         if devices.find("vsock") is not None:
             return None
@@ -48,12 +51,12 @@ def with_vsock(xml: str, way: VsockWay) -> str | None:
     elif f"path={way.vhost_user}" in xml:
         return None
     else:
-        _share_memory(root)
+        share_memory(root)
         _remove_arguments(root)  # of a record that it had before
         _add_arguments(root, way.vhost_user)
         if way.owner is not None:
-            _run_as(root, *way.owner)
-    return _text(root)
+            run_as(root, *way.owner)
+    return domain_text(root)
 
 
 def with_installer(xml: str, file: Path) -> str:
@@ -61,7 +64,7 @@ def with_installer(xml: str, file: Path) -> str:
 
     Raises DomainError.
     """
-    root, devices = _parsed(xml)
+    root, devices = parse_domain(xml)
     for disk in _installers(devices):
         devices.remove(disk)
     disk = ET.SubElement(devices, "disk", {"type": "file", "device": "disk"})
@@ -77,7 +80,7 @@ def with_installer(xml: str, file: Path) -> str:
     ET.SubElement(disk, "target", {"dev": name, "bus": "virtio"})
     ET.SubElement(disk, "readonly")
     ET.SubElement(disk, "serial").text = SERIAL
-    return _text(root)
+    return domain_text(root)
 
 
 def without_vsock(xml: str, before: str) -> str:
@@ -85,29 +88,33 @@ def without_vsock(xml: str, before: str) -> str:
 
     What was changed since stays.  Raises DomainError.
     """
-    (root, devices), (old, old_devices) = _parsed(xml), _parsed(before)
+    (root, devices), (old, old_devices) = parse_domain(xml), parse_domain(before)
     for disk in _installers(devices):
         devices.remove(disk)
     if old_devices.find("vsock") is None:
         for vsock in devices.findall("vsock"):
             devices.remove(vsock)
-    if _remove_arguments(root):
+    folders = folder_devices(devices)
+    for one in folders:
+        devices.remove(one)
+    if _remove_arguments(root) or folders:
         _restore(root, old, "memoryBacking")
         _restore(root, old, "seclabel[@model='dac']")
-    return _text(root)
+    return domain_text(root)
 
 
 def normalised(xml: str) -> str:
     """Return the XML as the functions above write it, to compare.  Raises DomainError."""
-    return _text(_parsed(xml)[0])
+    return domain_text(parse_domain(xml)[0])
 
 
-def _text(root: ET.Element) -> str:
+def domain_text(root: ET.Element) -> str:
+    """Return a domain's XML as these functions write it."""
     ET.indent(root)
     return ET.tostring(root, encoding="unicode") + "\n"
 
 
-def _parsed(xml: str) -> tuple[ET.Element, ET.Element]:
+def parse_domain(xml: str) -> tuple[ET.Element, ET.Element]:
     """Return a domain's element and that of its devices.  Raises DomainError."""
     _refuse_doctype(xml)
     ET.register_namespace("qemu", _QEMU)
@@ -124,6 +131,22 @@ def _parsed(xml: str) -> tuple[ET.Element, ET.Element]:
 def _installers(devices: ET.Element) -> list[ET.Element]:
     """Return the disks with the installer."""
     return [one for one in devices.findall("disk") if one.findtext("serial") == SERIAL]
+
+
+def folder_devices(devices: ET.Element) -> list[ET.Element]:
+    """Return the places for folders, which another program serves."""
+    return [
+        one
+        for one in devices.findall("filesystem")
+        if _FOLDER.fullmatch(attribute(one, "target", "dir"))
+        and attribute(one, "source", "socket")
+    ]
+
+
+def attribute(element: ET.Element, child: str, name: str) -> str:
+    """Return an attribute of an element's child; empty without one."""
+    found = element.find(child)
+    return "" if found is None else found.get(name, "")
 
 
 def _remove_arguments(root: ET.Element) -> bool:
@@ -168,7 +191,7 @@ def _refuse_doctype(xml: str) -> None:
         raise DomainError(f"cannot parse its XML: {error}") from error
 
 
-def _share_memory(root: ET.Element) -> None:
+def share_memory(root: ET.Element) -> None:
     """Back the domain's memory by a shared memfd, as vhost-user devices require."""
     backing = root.find("memoryBacking")
     if backing is None:
@@ -180,7 +203,7 @@ def _share_memory(root: ET.Element) -> None:
         backing.append(wanted)
 
 
-def _run_as(root: ET.Element, uid: int, gid: int) -> None:
+def run_as(root: ET.Element, uid: int, gid: int) -> None:
     """Set the user as whom libvirt runs QEMU, so that it can reach the vsock's socket.
 
     A label that starts with + is a number

@@ -7,8 +7,9 @@ says which sandbox it is, and nothing that the hook reports can choose another.
 reports the same steps of the domain or machine that it makes.
 
     prepare   the record is found; for a vhost-user vsock, vhost-device-vsock is
-              started in its jail and waits for QEMU.  No socket of a service
-              exists yet, so a guest that connects early is refused.
+              started in its jail and waits for QEMU, and so is the virtiofsd of
+              each place for a folder.  No socket of a service exists yet, so a
+              guest that connects early is refused.
     started   QEMU runs: its pidfd is opened, its command line has to name the
               domain's UUID, and the lease begins.  The same again after
               libvirtd was restarted changes nothing.
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -46,6 +47,13 @@ from broker.helpers.process.identity import ProcessIdentity, boot_id, identity_o
 from broker.helpers.process.removal import remove_aside
 from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import ForeignMachine, HeldMachine, hybrid_doors
+from broker.host.launchers.libvirt.folder_places import (
+    end_places,
+    living_places,
+    served_places,
+    start_places,
+    wanted_places,
+)
 from broker.host.launchers.machined.containers import (
     LIBVIRT_LXC,
     libvirt_container,
@@ -86,13 +94,15 @@ class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     leader: ProcessIdentity | None
     backend: ProcessIdentity | None
     cid: int | None
+    folder_servers: dict[int, ProcessIdentity] = {}
 
 
 @dataclass
 class _Expected:
     """A domain that was prepared and has not started."""
 
-    backend: Tracked | None
+    backend: Tracked | None = None
+    folder_servers: dict[int, Tracked] = field(default_factory=dict)
 
 
 class LibvirtMachine(ForeignMachine):
@@ -106,20 +116,22 @@ class LibvirtMachine(ForeignMachine):
         *,
         directory: Path,
         backend: Tracked | None,
+        folder_servers: dict[int, Tracked],
     ) -> None:
         super().__init__(claim, held, leader)
         self._directory = directory
         self._backend = backend
+        self.folder_servers = folder_servers
 
     @property
     @override
     def facts(self) -> MachineFacts:
-        """Return QEMU's pid and CID, and the pid of our vhost-user vsock helper."""
+        """Return QEMU's pid and CID, and the pids of our helpers."""
         facts = super().facts
-        if self._backend is None:
-            return facts
-        helper = ((HELPER, self._backend.pid),)
-        return MachineFacts(pid=facts.pid, cid=facts.cid, processes=helper)
+        helpers = [(one.role, one.pid) for one in self.folder_servers.values()]
+        if self._backend is not None:
+            helpers.append((HELPER, self._backend.pid))
+        return MachineFacts(pid=facts.pid, cid=facts.cid, processes=tuple(helpers))
 
     @override
     async def open_doors(
@@ -152,7 +164,12 @@ class LibvirtMachine(ForeignMachine):
 
     @override
     async def close(self) -> None:
-        """End the vsock helper, so that no other QEMU gets it; leave QEMU running."""
+        """End the vsock helper, so that no other QEMU gets it; leave QEMU running.
+
+        No folder outlives the lease.
+        """
+        await end_places(self.folder_servers)
+        self.folder_servers = {}
         await super().close()
         if self._backend is not None:
             await self._backend.end(0)
@@ -251,13 +268,30 @@ class LibvirtGuests:
                 hint="shut down the other domain of this record first",
             )
         await self._drop(record.name)
-        backend = None
+        expected = _Expected()
         if request.launcher == LIBVIRT_LXC:
             # Its XML mounts it.
             make_directory(libvirt_sockets(self._paths, record.name))
-        elif request.vhost_user is not None:
-            backend = await self._start_backend(record, Path(request.vhost_user))
-        self._expected[record.name] = _Expected(backend)
+        else:
+            await self._start_helpers(record, request, expected)
+        self._expected[record.name] = expected
+
+    async def _start_helpers(
+        self, record: Record, request: api.MachineEventRequest, expected: _Expected
+    ) -> None:
+        """Start what serves a domain that starts: its vsock and its folders' places."""
+        folders = wanted_places(self._paths, record.name, request.virtiofs or {})
+        try:
+            if request.vhost_user is not None:
+                wanted = Path(request.vhost_user)
+                expected.backend = await self._start_backend(record, wanted)
+            expected.folder_servers = await start_places(folders)
+            if expected.backend is not None or folders:
+                # A broker that is killed must not leave them to themselves.
+                self._write(record.name, None, expected, None)
+        except BaseException:
+            await self._end(record.name, expected)
+            raise
 
     async def _start_backend(self, record: Record, wanted: Path) -> Tracked:
         """Start vhost-device-vsock for a domain at the wanted socket."""
@@ -282,8 +316,6 @@ class LibvirtGuests:
         backend = await spawn_backend(tool, directory, draw_cid())
         try:
             await wait_listening(path, backend)
-            # A broker that is killed must not leave it to itself.
-            self._write(record.name, None, backend, None)
         except BaseException:
             await backend.end(0)
             backend.close()
@@ -301,28 +333,28 @@ class LibvirtGuests:
                 raise RefusedError(
                     f"cannot lease domain '{_shown(request)}': '{record.name}' is already running"
                 )
-        expected = self._expected.pop(record.name, None)
-        backend = expected.backend if expected is not None else None
+        expected = self._expected.pop(record.name, None) or _Expected()
+        backend = expected.backend
         try:
             held_machine = HeldMachine(
                 [request.leader, *([backend.pid] if backend else [])]
             )
             try:
-                machine = await self._machine(record, request, held_machine, backend)
+                machine = await self._machine(record, request, held_machine, expected)
                 pidfd = held_machine.pidfd(request.leader)
                 leader = identity_of(request.leader, pidfd)
             except BaseException:
                 held_machine.close()
                 raise
         except BaseException:
-            await self._end(record.name, backend)
+            await self._end(record.name, expected)
             raise
-        # It owns the backend and the directory from here on.
+        # It owns the helpers and the directory from here on.
         await self._host.admit(
             SandboxName(record.name), SandboxName(record.name), machine
         )
         try:
-            self._write(record.name, leader, backend, request.cid)
+            self._write(record.name, leader, expected, request.cid)
         except OSError as error:
             raise UpstreamError(
                 f"cannot save the lease of '{record.name}', so it ends with this broker: {error}"
@@ -333,7 +365,7 @@ class LibvirtGuests:
         record: Record,
         request: api.MachineEventRequest,
         held: HeldMachine,
-        backend: Tracked | None,
+        expected: _Expected,
     ) -> ForeignMachine:
         """Build the machine of a started domain or container."""
         assert request.leader is not None
@@ -343,7 +375,7 @@ class LibvirtGuests:
                 record.name, self._paths, held, request.leader, state
             )
         _require_uuid(request.leader, request.uuid)
-        directory = self._directory(record.name)
+        directory, backend = self._directory(record.name), expected.backend
         claim: Claim
         if backend is not None:
             base = directory / VSOCK_DIRECTORY / UDS_NAME
@@ -358,20 +390,33 @@ class LibvirtGuests:
                 f"domain '{_shown(request)}' has no vsock device",
                 hint=f"to add a vsock device, run 'brokerctl launcher prepare {_shown(request)}'",
             )
+        expected.folder_servers = await served_places(
+            expected.folder_servers, request.leader
+        )
         return LibvirtMachine(
-            claim, held, request.leader, directory=directory, backend=backend
+            claim,
+            held,
+            request.leader,
+            directory=directory,
+            backend=backend,
+            folder_servers=expected.folder_servers,
         )
 
     async def _drop(self, name: str) -> None:
         expected = self._expected.pop(name, None)
         if expected is not None:
-            await self._end(name, expected.backend)
+            await self._end(name, expected)
 
-    async def _end(self, name: str, backend: Tracked | None) -> None:
+    async def _end(self, name: str, expected: _Expected) -> None:
+        """End the helpers of a domain that has no lease."""
+        backend, servers = expected.backend, expected.folder_servers
+        if backend is None and not servers:
+            return
         if backend is not None:
             await backend.end(0)
             backend.close()
-            await remove_aside(remove_tree, self._directory(name))
+        await end_places(servers)
+        await remove_aside(remove_tree, self._directory(name))
 
     # -- a later broker ----------------------------------------------------------
 
@@ -382,14 +427,15 @@ class LibvirtGuests:
         self,
         name: str,
         leader: ProcessIdentity | None,
-        backend: Tracked | None,
+        helpers: _Expected,
         cid: int | None,
     ) -> None:
         """Write the domain's state, by which a later broker adopts it."""
         directory = self._directory(name)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        helper = None if backend is None else backend.identity
-        state = _State(boot_id(), name, leader, helper, cid)
+        helper = None if helpers.backend is None else helpers.backend.identity
+        servers = {n: one.identity for n, one in helpers.folder_servers.items()}
+        state = _State(boot_id(), name, leader, helper, cid, servers)
         # Whole, or the last one: the disk may be full, or we be killed.
         replace_file(directory / _STATE, msgspec.json.encode(state))
 
@@ -412,17 +458,18 @@ class LibvirtGuests:
         data = (directory / _STATE).read_bytes()[: limits.VM_STATE_BYTES]
         state = msgspec.json.decode(data, type=_State)
         record = self._records().records.get(state.record)
-        helper, leader = _living(state)
+        helpers, leader = _living(state)
+        helper, servers = helpers.backend, helpers.folder_servers
         waits = state.leader is None
         if (
             record is None
             or _domain(record) is None
-            or (helper if waits else leader) is None
+            or ((helper or servers or None) if waits else leader) is None
         ):
-            await self._end(directory.name, helper)
+            await self._end(directory.name, helpers)
             raise RefusedError("its domain or its record no longer exists")
         if leader is None:
-            self._expected[record.name] = _Expected(helper)
+            self._expected[record.name] = helpers
             return
         pid = leader.pid
         held = _hold_living(leader, helper)
@@ -441,17 +488,24 @@ class LibvirtGuests:
             claim = VsockClaim(
                 credentials.network_namespace(), take_cid(state.cid or 0), pid
             )
-        machine = LibvirtMachine(claim, held, pid, directory=directory, backend=helper)
+        machine = LibvirtMachine(
+            claim,
+            held,
+            pid,
+            directory=directory,
+            backend=helper,
+            folder_servers=servers,
+        )
         await self._host.admit(name, name, machine)
 
 
-def _living(state: _State) -> tuple[Tracked | None, Tracked | None]:
-    """Return the processes of a domain that still live: vsock helper and leader."""
+def _living(state: _State) -> tuple[_Expected, Tracked | None]:
+    """Return the processes of a domain that still live: its helpers and its leader."""
     if state.boot != boot_id():
-        return None, None
+        return _Expected(), None
     helper = None if state.backend is None else find(HELPER, state.backend)
     leader = None if state.leader is None else find("its leader", state.leader)
-    return helper, leader
+    return _Expected(helper, living_places(state.folder_servers)), leader
 
 
 def _hold_living(leader: Tracked, helper: Tracked | None) -> HeldMachine:

@@ -86,6 +86,8 @@ class MachineEventRequest(ApiRequest, frozen=True, kw_only=True):
     """The path of the vhost-user-vsock socket that the VMM connects to."""
     leader: int | None = None
     """The VMM's pid; with ``started``."""
+    virtiofs: dict[str, str] | None = None
+    """The sockets of its virtiofs devices, by their tags."""
 
 
 class MachineEventAnswer(ApiAnswer, frozen=True, kw_only=True):
