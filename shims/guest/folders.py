@@ -58,8 +58,8 @@ exec sshfs ":$4" "$2" -o "$3"
 """
 # Where the agent is not root, a unit of the guest package mounts for it.
 BY_ROOT = "/run/vitrail-folders"
-ASK_ROOT = """
-import socket, sys
+# The first line is not one of its own: the agent's one file has each import once.
+ASK_ROOT = """import socket, sys
 try:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(sys.argv[1])

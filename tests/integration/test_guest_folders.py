@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import socket
 import subprocess
@@ -18,15 +19,22 @@ from tests.kit.wayland.compositor import short_directory
 SAYS = '#!/bin/sh\necho "$(basename "$0") $*" >>"$SAID"\n'
 
 
-@pytest.fixture
-def helper(tmp_path):
-    """The installed script of root's, whose commands are only written down."""
-    root, tools = tmp_path / "root", tmp_path / "tools"
+@pytest.fixture(scope="module")
+def lib(tmp_path_factory):
+    """Where the guest package is installed."""
+    root = tmp_path_factory.mktemp("root")
     for name in ("etc/passwd", "usr/lib/systemd/systemd"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("ada:x:1000:1000::/home/ada:/bin/sh\n")
     words = ["sh", "-s", "--", "--root", str(root), "--no-packages"]
     subprocess.run(words, input=guest_installer(), check=True, capture_output=True)
+    return root / "usr/local/lib/vitrail"
+
+
+@pytest.fixture
+def helper(lib, tmp_path):
+    """The installed script of root's, whose commands are only written down."""
+    tools = tmp_path / "tools"
     tools.mkdir()
     for name in ("mkdir", "mount", "umount", "rmdir"):
         (tools / name).write_text(SAYS)
@@ -36,13 +44,24 @@ def helper(tmp_path):
         said = tmp_path / "said"
         said.write_text("")
         env = {"PATH": f"{tools}:{os.defpath}", "SAID": str(said)}
-        script = root / "usr/local/lib/vitrail/vitrail-folder"
+        script = lib / "vitrail-folder"
         done = subprocess.run(
             [script], input=line, env=env, check=False, capture_output=True, text=True
         )
         return done.stdout, said.read_text().splitlines()
 
     return ask
+
+
+def test_the_agent_in_one_file_asks_by_the_same_program(lib):
+    """What makes it one file drops the imports of its modules."""
+    made = (lib / "vitrail_guest.py").read_text()
+    assert repr(folders.ASK_ROOT) in {
+        ast.unparse(node.value)
+        for node in ast.walk(ast.parse(made))
+        if isinstance(node, ast.Assign)
+        and ast.unparse(node.targets[0]).endswith("ASK_ROOT")
+    }
 
 
 def test_root_mounts_a_folder_of_a_place(helper):
