@@ -51,7 +51,10 @@ FUNCTIONS = {
     "trn": (0, 1),
     "mark": (0,),
     "_counted": (0, 1),
-    # Tables that a page shows.
+}
+"""By the name of a function: its arguments with a message, or with its two forms."""
+TABLES = {
+    # Tables of brokerctl that a page of the manager shows.
     "Preset": (0,),
     "PresetRunner": (0,),
     "Setting": (1,),

@@ -32,14 +32,12 @@ def error(problem: VitrailError) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from broker.core.language.notices import in_users_language
-
     console = Console(stderr=True, highlight=False)
     # Not wrapped: the user's terminal does that, and a log is better searched.
-    told = displayed(in_users_language(str(problem)))
+    told = displayed(known_words(str(problem)))
     console.print(Text(tr("error: "), style="bold red") + Text(told), soft_wrap=True)
     if problem.hint:
-        told = displayed(in_users_language(problem.hint))
+        told = displayed(known_words(problem.hint))
         console.print(Text(tr("  hint: "), style="bold") + Text(told), soft_wrap=True)
 
 

@@ -23,14 +23,14 @@ def agentless(sandbox: str, kept: str) -> RefusedError:
 
     ``kept``: the record whose home it uses; empty: it keeps none.
     """
-    again = "run 'brokerctl run' again"
+    hint = "to copy a file out, run 'vitrail-copy FILE @adminvm' in it; to start a program, run 'brokerctl run' again"
     if kept:
         # Its home is in use until it has stopped.
-        again = f"run 'brokerctl stop {sandbox}' first, and then 'brokerctl run {kept} -- PROGRAM'"
+        hint = f"to copy a file out, run 'vitrail-copy FILE @adminvm' in it; to start a program, run 'brokerctl stop {sandbox}' first, and then 'brokerctl run {kept} -- PROGRAM'"
     return RefusedError(
         f"{sandbox} is a container or box without a guest agent: Vitrail cannot start a "
         "program or store a file in it",
-        hint=f"to copy a file out, run 'vitrail-copy FILE @adminvm' in it; to start a program, {again}",
+        hint=hint,
     )
 
 

@@ -328,7 +328,10 @@ TEMPLATES: Final[tuple[Template, ...]] = (
         "{name} is a container or box without a guest agent: Vitrail cannot start a program or store a file in it"
     ),
     mark(
-        "to start a program, run 'brokerctl run' again; to copy a file out, run 'vitrail-copy FILE @adminvm' in it"
+        "to copy a file out, run 'vitrail-copy FILE @adminvm' in it; to start a program, run 'brokerctl run' again"
+    ),
+    mark(
+        "to copy a file out, run 'vitrail-copy FILE @adminvm' in it; to start a program, run 'brokerctl stop {name}' first, and then 'brokerctl run {target} -- PROGRAM'"
     ),
     mark("the device in port {port} is already in use by a sandbox"),
     mark("to detach the device, run 'brokerctl device detach {port}'"),
@@ -404,6 +407,13 @@ TEMPLATES: Final[tuple[Template, ...]] = (
     # With any words at their beginning or end; the last ones.
     mark("  hint: {reason}"),
     mark("Vitrail: {name}"),
+    # Why machines are emulated.
+    mark("this machine has no {path}"),
+    mark("cannot open {path}: permission denied"),
+    mark("run 'sudo usermod -aG {name} $USER' and log in again"),
+    mark(
+        "enable virtualization in the firmware, then run 'sudo modprobe kvm_intel' or 'sudo modprobe kvm_amd'"
+    ),
     mark("{service}: {reason}"),
     mark("{reason} ({where})"),
     mark("{place}: {reason}"),

@@ -71,9 +71,13 @@ _DEPTH: Final = 6
 """Of reasons within reasons."""
 
 
-def in_users_language(text: str) -> str:
-    """Return a broker's text, line by line, in the language of the environment."""
-    wanted = languages(os.environ)
+def in_users_language(text: str, wanted: list[str] | None = None) -> str:
+    """Return a broker's text, line by line, in the first language with a catalogue.
+
+    ``wanted``: languages; without it those of the environment.
+    """
+    if wanted is None:
+        wanted = languages(os.environ)
     if not wanted:
         return text
     try:

@@ -32,7 +32,15 @@ def resolver_sockets(resolv_conf: Path = RESOLV_CONF) -> list[socket.socket]:
 
     Raises SetupError if none exists.
     """
-    lines = read_resolv_conf(resolv_conf).splitlines()
+    return sockets_of(read_resolv_conf(resolv_conf), resolv_conf)
+
+
+def sockets_of(text: str, resolv_conf: Path) -> list[socket.socket]:
+    """Connect a socket to each name server of a resolv.conf's text; return them.
+
+    Raises SetupError if none exists.
+    """
+    lines = text.splitlines()
     named = [line.split()[1] for line in lines if line.startswith("nameserver ")]
     servers = named[: limits.NAME_SERVERS] or ["127.0.0.1"]  # resolv.conf(5)
     found: list[socket.socket] = []

@@ -38,6 +38,9 @@ def test_an_error_of_a_broker_is_printed_in_the_users_language(capsys, monkeypat
     render.error(error)
     assert capsys.readouterr().err == (
         "error: x.policy:3: es läuft keine Sandbox „work“\n"
-        "  hint: um die laufenden Sandboxes zu sehen, rufen Sie 'brokerctl status' auf\n"
+        "  hint: um die laufenden Sandboxen zu sehen, rufen Sie 'brokerctl status' auf\n"
     )
     assert str(error) == "x.policy:3: no sandbox 'work' is running"
+    monkeypatch.setattr("sys.argv", ["brokerctl", "stop", "--json", "work"])
+    render.error(error)
+    assert capsys.readouterr().err.splitlines()[0] == f"error: {error}"

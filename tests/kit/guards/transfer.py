@@ -15,7 +15,7 @@ GUARDS = (
     Guard("files are those that the user has named or chosen", "if False:", ORDERS, "named_or_chosen"),
     Guard("files that were dropped go where a rule lets the user's files go", "if False:", "tests/attack/test_dropped_files.py", "without_their_permit"),
     Guard("number of files that are dropped", "if False:", "tests/attack/test_dropped_files.py", "is_bounded"),
-    Guard("no more is dropped than the rule allows", "size = ALL_FILES.size", "tests/broker/viewer/transfer/test_dropped_files.py", "rule_allows"),
+    Guard("no more is dropped than the rule allows", "quota = Quota(ALL_FILES.size, ALL_FILES.size, ALL_FILES.files)", "tests/broker/viewer/transfer/test_dropped_files.py", "rule_allows"),
     Guard("a worker that invents drops has one question to the portal at a time", "if False:", "tests/broker/viewer/transfer/test_dropped_files.py", "at_a_time"),
     Guard("a portal that does not answer keeps no drop waiting", "with trio.CancelScope():", "tests/broker/viewer/transfer/test_dropped_files.py", "given_up"),
     Guard("files are used as the user has named or chosen them", "if False:", ORDERS, "named_or_chosen or is_not_replaced"),

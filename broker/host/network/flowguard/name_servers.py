@@ -24,7 +24,7 @@ from broker.helpers.filters.libseccomp import seccomp as libseccomp
 from broker.helpers.forked_part import fork_part
 from broker.helpers.landlock import restrict
 from broker.helpers.process.hardening import confine, prctl
-from broker.host.network.resolvers import read_resolv_conf, resolver_sockets
+from broker.host.network.resolvers import read_resolv_conf, sockets_of
 
 LOOK = b"?"
 LIST_BYTES = 4096
@@ -46,7 +46,7 @@ def start(
     """
     ours, looks = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     streams, news = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    known = _state(path, resolvers)
+    known = _state(read_resolv_conf(path), resolvers)
     with looks, news:
         run = partial(_become, looks, news, path, known)
         part = fork_part("vitrail-servers", run)
@@ -86,11 +86,14 @@ def _become(looks: socket.socket, news: socket.socket, path: Path, known: Any) -
 def serve(looks: socket.socket, news: socket.socket, path: Path, known: Any) -> None:  # noqa: ANN401
     """Look as often as the filter asks; ``known``: the state of before."""
     while looks.recv(1):
+        # Once: another file may take its place at any time, and what is passed on are the
+        # servers of the text that is compared.
+        text = read_resolv_conf(path)
         try:
-            found = resolver_sockets(path)
+            found = sockets_of(text, path)
         except SetupError:  # no network, or no file for a moment: the former ones stay
             continue
-        state = _state(path, found)
+        state = _state(text, found)
         if state != known:
             known = state
             news.send(
@@ -101,10 +104,10 @@ def serve(looks: socket.socket, news: socket.socket, path: Path, known: Any) -> 
             one.close()
 
 
-def _state(path: Path, found: Sequence[socket.socket]) -> Any:  # noqa: ANN401
+def _state(text: str, found: Sequence[socket.socket]) -> Any:  # noqa: ANN401
     """Return what shows a change: the file's text, and both ends without our port."""
     ends = [(one.getpeername(), one.getsockname()[0]) for one in found]
-    return read_resolv_conf(path), ends
+    return text, ends
 
 
 def servers_of(data: bytes) -> list[tuple[int, Any]]:

@@ -141,3 +141,33 @@ def test_it_has_no_descriptor_of_its_parent(monkeypatch, tmp_path):
     assert attacked(monkeypatch, tmp_path, look) == b"done"
     for fd in (read, write):
         os.close(fd)
+
+
+def test_a_file_that_is_replaced_during_a_look_is_found_by_the_next(
+    tmp_path, monkeypatch
+):
+    """What is passed on are the servers of the text that was compared."""
+    path = tmp_path / "resolv.conf"
+    path.write_text(f"nameserver {FIRST}\n")
+    sockets_of = name_servers.sockets_of
+
+    def late(text, resolv_conf):
+        found = sockets_of(text, resolv_conf)
+        path.write_text(f"nameserver {SECOND}\n")
+        return found
+
+    with ExitStack() as ours:
+        pair = partial(socket.socketpair, socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        asks, looks, streams, news = map(ours.enter_context, (*pair(), *pair()))
+        before = [ours.enter_context(one) for one in resolver_sockets(path)]
+        known = name_servers._state(path.read_text(), before)
+        monkeypatch.setattr(name_servers, "sockets_of", late)
+        for _ in range(2):
+            asks.send(name_servers.LOOK)
+        asks.shutdown(socket.SHUT_WR)
+        name_servers.serve(looks, news, path, known)
+        news.close()
+        heard = []
+        while data := streams.recv(name_servers.LIST_BYTES):
+            heard.append([host for _, (host, _) in name_servers.servers_of(data)])
+    assert heard == [[SECOND]]

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import trio
 from jeepney import MessageType
 
-from broker.core.language.catalogue import Catalogue
 from broker.helpers.prompt import translation
 from broker.net.session_bus import own_bus
 from broker.viewer.sound.indicator import KEY_IN_USE, Indicator
@@ -115,7 +114,9 @@ async def test_request_that_has_the_security_key_is_not_shown_longer(
 
 async def test_who_listens_is_said_in_the_users_language(autojump_clock, monkeypatch):
     """Attack: a microphone whose name is a format string."""
-    monkeypatch.setattr(translation, "_catalogue", Catalogue("dialog", ["de"]))
+    monkeypatch.setattr(translation.catalogue, "_found", None)  # as it was, at the end
+    monkeypatch.setattr(translation.catalogue, "language", "en")
+    translation.catalogue.choose(["de"])
     desktop = Desktop()
     told = Indicator(desktop.bus)
     async with trio.open_nursery() as nursery:
