@@ -89,6 +89,7 @@ def focused(name):
             pass
     return False
 patience = float(sys.argv[2])
+last, again = "", 0.0
 for step, word in json.loads(sys.argv[1]):
     until = time.monotonic() + patience
     def done():
@@ -99,7 +100,14 @@ for step, word in json.loads(sys.argv[1]):
         if step == "focused":
             return focused(word)
         return sees(word) if step == "sees" else not sees(word)
+    if step == "press":
+        last, again = word, time.monotonic() + 10
     while not done():
+        if step == "sees" and last and time.monotonic() > again:
+            # The page was drawn anew while its button went down: who sees nothing
+            # happen presses it again, if it is still there.
+            press(last)
+            again = time.monotonic() + 10
         if time.monotonic() > until:
             d = Atspi.get_desktop(0)
             programs = [d.get_child_at_index(n).get_name() for n in range(d.get_child_count())]

@@ -54,6 +54,7 @@ PAGES: Final = {
     "setup": tr("Set-up"),
 }
 _TOAST_SECONDS: Final = 20
+_DAY: Final = 86400
 """A screen reader takes longer than the eyes to *Undo*."""
 NO_STATE: Final = ManagerState()
 """Before the first look."""
@@ -82,6 +83,8 @@ class ManagerWindow:
         self._listed: tuple[SandboxRow, ...] = ()
         self._shown = ""  # the sandbox whose page is open
         self._name = "sandboxes"  # of the page that is shown
+        self._images: object = None
+        """What the page of images shows."""
         self._here = ("", "")  # the page and the sandbox that were put last
         # One page is in the window: a screen reader reads the hidden ones of a Gtk.Stack.
         self._place = Adw.Bin(hexpand=True, vexpand=True)
@@ -220,6 +223,15 @@ class ManagerWindow:
         async def show() -> None:
             users = await self._read.image_users()
             images = result.json()
+            # A page that is drawn anew loses the key that is down on one of its buttons.
+            days = [int(one["age_seconds"]) // _DAY for one in images]
+            facts = [
+                {**one, "age_seconds": n} for one, n in zip(images, days, strict=True)
+            ]
+            shows = (facts, users)
+            if self._images == shows:
+                return
+            self._images = shows
             page = ImagesPage(self.window, self._verbs, images, users, self._toast)
             self._put("images", page.widget)
 
