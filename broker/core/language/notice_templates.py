@@ -404,9 +404,6 @@ TEMPLATES: Final[tuple[Template, ...]] = (
     mark("{name}: save files"),
     mark("Save"),
     mark("Copy"),
-    # With any words at their beginning or end; the last ones.
-    mark("  hint: {reason}"),
-    mark("Vitrail: {name}"),
     # Why machines are emulated.
     mark("this machine has no {path}"),
     mark("cannot open {path}: permission denied"),
@@ -414,6 +411,9 @@ TEMPLATES: Final[tuple[Template, ...]] = (
     mark(
         "enable virtualization in the firmware, then run 'sudo modprobe kvm_intel' or 'sudo modprobe kvm_amd'"
     ),
+    # With any words at their beginning or end; the last ones.
+    mark("  hint: {reason}"),
+    mark("Vitrail: {name}"),
     mark("{service}: {reason}"),
     mark("{reason} ({where})"),
     mark("{place}: {reason}"),
