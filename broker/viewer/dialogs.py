@@ -47,7 +47,7 @@ from broker.viewer.exchange.failures import DESKTOP, ShareableError, shareable_f
 from broker.viewer.exchange.guest_connection import GuestConnection
 from broker.viewer.exchange.pipes import PipeEnd, pipe
 from broker.viewer.exchange.returns import Return
-from broker.viewer.transfer.logged import logged_transfer
+from broker.viewer.transfer.logged import FirstTransfer, logged_transfer
 from broker.viewer.transfer.meter import Declined
 from broker.viewer.transfer.moving import TransferParts
 from broker.viewer.transfer.own import UserFiles
@@ -60,8 +60,6 @@ SOURCE = "desktop"
 """What a sandbox calls the user's files, as those of ``brokerctl cp``."""
 DIALOGS = 4
 """On the desktop at one time."""
-_FIRST_TRANSFER = 1 << 33
-"""Numbers in the log, apart from those of other transfers."""
 _LARGEST = 1 << 50
 BROKEN_OFF = "the transfer was interrupted"
 """The last words of the process that keeps a file, where it got a part."""
@@ -93,7 +91,7 @@ class FileDialogs:
         self._decider, self._log = parts.decider, parts.log
         self._places = CallPlaces()
         self._declined = Declined("dialogs were dismissed")
-        self._numbers = itertools.count(_FIRST_TRANSFER)
+        self._numbers = itertools.count(FirstTransfer.DIALOG.value)
 
     async def serve(self, exchange: GuestConnection, ask: ChooseFiles) -> None:
         """Serve one request for a file dialog to its end.  Raises VitrailError."""

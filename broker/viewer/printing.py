@@ -31,7 +31,7 @@ from broker.viewer.calls.places import CallPlaces
 from broker.viewer.exchange.failures import DESKTOP, ShareableError, shareable_failures
 from broker.viewer.exchange.guest_connection import GuestConnection
 from broker.viewer.exchange.pipes import PipeEnd, pipe
-from broker.viewer.transfer.logged import logged_transfer
+from broker.viewer.transfer.logged import FirstTransfer, logged_transfer
 from broker.viewer.transfer.meter import DayMeter, Declined
 from broker.viewer.transfer.moving import TransferParts
 from broker.viewer.transfer.own import ToolResult
@@ -44,8 +44,6 @@ PAGES_PER_DAY = 500
 """Of one record: bytes say nothing about paper, and an empty page is 14 of them."""
 DOCUMENTS = 4
 """That are received or asked about at one time."""
-_FIRST_TRANSFER = 1 << 34
-"""Numbers in the log, apart from those of other transfers."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class Printing:
         self._declined = Declined("documents were refused")
         self._pages = DayMeter()
         self._files = itertools.count(1)
-        self._numbers = itertools.count(_FIRST_TRANSFER)
+        self._numbers = itertools.count(FirstTransfer.PRINT.value)
 
     async def serve(self, exchange: GuestConnection, ask: PrintPages) -> None:
         """Serve one print request to its end.  Raises VitrailError."""

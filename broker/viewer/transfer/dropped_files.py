@@ -23,13 +23,11 @@ from broker.viewer.clipboard.exchange.reasons import BUSY
 from broker.viewer.clipboard.permissions import dropped_files
 from broker.viewer.exchange.guest_connection import TransferCount
 from broker.viewer.exchange.pipes import pipe
-from broker.viewer.transfer.logged import begun_transfer
+from broker.viewer.transfer.logged import FirstTransfer, begun_transfer
 from broker.viewer.transfer.moving import TransferParts
 from broker.viewer.transfer.own import UserFiles
 from broker.viewer.transfer.person import ALL_FILES, USER_DIRECTORY
 
-_FIRST_TRANSFER = 1 << 33
-"""Numbers of these transfers in the log, apart from those of others."""
 _FIND_SECONDS = 30.0
 _NAMES = 8
 """Files that the question names; it counts the others."""
@@ -40,7 +38,7 @@ class DroppedFiles:
 
     def __init__(self, parts: TransferParts) -> None:
         self._parts = parts
-        self._numbers = itertools.count(_FIRST_TRANSFER)
+        self._numbers = itertools.count(FirstTransfer.DROP.value)
         self._finding: set[LeaseId] = set()
         """Sandboxes about whose drop the portal is being asked."""
 

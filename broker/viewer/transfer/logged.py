@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -14,6 +15,17 @@ from broker.core.errors import VitrailError, sole
 from broker.core.escape import printable
 from broker.ipc.audit import schema
 from broker.viewer.exchange.guest_connection import TransferCount
+
+
+@enum.unique
+class FirstTransfer(enum.Enum):
+    """Where numbers of transfers in the log begin, apart from those of sandboxes."""
+
+    USER = 1 << 32
+    DIALOG = 1 << 33
+    PRINT = 1 << 34
+    DROP = 1 << 35
+
 
 _OF_BOTH = (*StreamSubject.__annotations__, "transfer", "target")
 """Fields of both events."""

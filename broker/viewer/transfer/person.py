@@ -28,7 +28,7 @@ from broker.ipc.control.method import Exchange, serves
 from broker.ipc.session.file_orders import FoundFiles
 from broker.viewer.exchange.guest_connection import Delivery, TransferCount
 from broker.viewer.exchange.pipes import pipe
-from broker.viewer.transfer.logged import begun_transfer
+from broker.viewer.transfer.logged import FirstTransfer, begun_transfer
 from broker.viewer.transfer.moving import TransferParts, new_return
 from broker.viewer.transfer.own import UserFiles
 from broker.viewer.transfer.targets import Wait, shown
@@ -42,8 +42,6 @@ _PROGRESS_SECONDS, _COPYING = 1.0, "copy the files"
 EDIT_BYTES = 1 << 30
 """The most that comes back into a file of the user's, whatever its size was."""
 ALL_FILES = Quota(_LARGEST, _LARGEST, 1_000_000)
-_FIRST_TRANSFER = 1 << 32
-"""Numbers of the user's transfers in the log, apart from those of sandboxes."""
 
 
 _NO_FILES = UserFiles(FoundFiles(0), b"")
@@ -77,7 +75,7 @@ class PersonOpens:
         self._decider, self._log = parts.decider, parts.log
         self._targets, self._own = parts.targets, parts.own
         self._writable = parts.writable
-        self._numbers = itertools.count(_FIRST_TRANSFER)
+        self._numbers = itertools.count(FirstTransfer.USER.value)
 
     @serves(methods.OPEN)
     async def open(
