@@ -169,7 +169,9 @@ async def test_a_filled_directory_that_is_left_holds_up_no_other(slow, tmp_path)
 async def test_a_filled_directory_of_a_domain_holds_up_no_other(slow, tmp_path):
     (tmp_path / "domain" / VSOCK_DIRECTORY).mkdir(parents=True)
     held = SimpleNamespace(close=lambda: None)
-    domain = LibvirtMachine(None, held, 1, directory=tmp_path / "domain", backend=None)
+    domain = LibvirtMachine(
+        None, held, 1, directory=tmp_path / "domain", backend=None, folder_servers={}
+    )
     async with _runs(slow):
         await domain.close()
     assert not (tmp_path / "domain").exists()

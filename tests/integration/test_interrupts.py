@@ -12,7 +12,9 @@ import trio
 
 from broker.authority.audit.store import open_store
 from broker.cli.verbs import VERBS
-from broker.ipc.control.api import RunItem
+from broker.ipc.control import methods
+from broker.ipc.control.api import ForwardItem, ForwardRequest, RunItem
+from broker.ipc.control.method import Exchange, serves
 from tests.kit.brokerctl import paths_of, running
 from tests.kit.control import ScriptedBroker, serving
 from tests.kit.eventually import eventually
@@ -139,12 +141,28 @@ def _in_event_loop(pid: int) -> bool:
     return False
 
 
+class Forwards(ScriptedBroker):
+    """Forwards until its client goes: an answer would end the verb."""
+
+    begun: trio.Event
+
+    @serves(methods.FORWARD)
+    async def forward(
+        self, exchange: Exchange[ForwardItem], request: ForwardRequest
+    ) -> ForwardItem:
+        del exchange, request
+        self.begun.set()
+        await trio.sleep_forever()
+
+
 async def test_ssh_ends_its_proxy_command_without_a_word(env):
     """ssh(1) ends it by SIGHUP when the session is over."""
-    async with serving(paths_of(env).control, ScriptedBroker()):  # noqa: SIM117
+    api = Forwards()
+    api.begun = trio.Event()
+    async with serving(paths_of(env).control, api):  # noqa: SIM117
         async with running("forward", "--stdio", "work", "22", env=env) as child:
             with trio.fail_after(30):
-                await eventually(lambda: _in_event_loop(child.pid))
+                await api.begun.wait()
                 os.kill(child.pid, signal.SIGHUP)
                 assert await child.wait() == 129
             assert await said_by(child) == ""
