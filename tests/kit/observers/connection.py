@@ -220,7 +220,8 @@ class Connection(Window):
         manager = self.one("wl_data_device_manager")
         surface, _, _ = self.dice.choice(self.windows)
         newest = self.serials()[-1:] or [1]
-        for serial in range(newest[0], newest[0] + _GUESSES):
+        for guess in range(newest[0], newest[0] + _GUESSES):
+            serial = guess & 0xFFFFFFFF  # the newest may be near the greatest
             source = self.make(manager, "create_data_source", "wl_data_source")
             self.send(source, "offer", b"text/plain")
             self.send(self.device, "start_drag", source, surface, 0, serial)
