@@ -290,12 +290,21 @@ async def _tried(
 
 async def _event(http: h11.Connection, stream: _Stream) -> _Event:
     """Return the next event of the HTTP connection; send 100 Continue if awaited."""
-    while (event := http.next_event()) is h11.NEED_DATA:
+    while (event := _next(http)) is h11.NEED_DATA:
         if http.they_are_waiting_for_100_continue:
             go = h11.InformationalResponse(status_code=100, headers=[])
             await stream.send_all(http.send(go) or b"")
         http.receive_data(bytes(await stream.receive_some(_CHUNK)))
     return event
+
+
+def _next(http: h11.Connection) -> _Event:
+    """Return the parser's next event.  Raises RemoteProtocolError."""
+    try:
+        return http.next_event()
+    except ValueError as error:
+        # Of h11 0.14: int() of a Content-Length of thousands of digits.
+        raise h11.RemoteProtocolError("a number is too long") from error
 
 
 async def _body(http: h11.Connection, stream: _Stream, *, keep: bool) -> bytes:

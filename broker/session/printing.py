@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from broker.ipc.session import file_orders as m
 from broker.session.errand import Errand
 from broker.session.transfer.links import open_here
 
+_PAGES = re.compile(rb"pages ([0-9]{1,9})\n")
 _HINT = (
     "to set a default printer, run 'lpoptions -d PRINTER'; or set printer= in the rule"
 )
@@ -41,9 +43,18 @@ def document(name: str) -> Iterator[Path]:
 
 
 def answer_kept(errand: Errand, path: Path, written: bytes) -> None:
-    """Answer what was made; ``written``: by our program for files."""
-    pages = int(written.removeprefix(b"pages "))
-    kept = m.KeptPages(f"{path.parent.name}/{path.name}", str(path), pages)
+    """Answer what was made; ``written``: by our program for files.
+
+    Raises UpstreamError.
+    """
+    # It reads the sandbox's document: int() raises ValueError for thousands of digits.
+    found = _PAGES.fullmatch(written)
+    if found is None:
+        raise UpstreamError(
+            "the program that stores documents sent an invalid number of pages: "
+            f"{printable(written, 40)}"
+        )
+    kept = m.KeptPages(f"{path.parent.name}/{path.name}", str(path), int(found[1]))
     errand.answer(msgspec.msgpack.encode(kept))
 
 

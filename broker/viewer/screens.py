@@ -8,6 +8,7 @@ is shared.  The portal's connection to PipeWire sees only the chosen node;
 
 from __future__ import annotations
 
+import operator
 import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -235,10 +236,12 @@ def screen_in(body: tuple[object, ...], *, windows: bool) -> SharedScreen | None
         window = windows and found.get("source_type", ("u", 0))[1] == _WINDOW
         pairs = [found.get(key, ("", (0, 0)))[1] for key in ("size", "position")]
         (width, height), (x, y) = pairs
-        place = int(width), int(height), int(x), int(y)
+        # int() would take text and doubles, and raise OverflowError for infinity.
+        # guard: a portal's numbers are whole numbers
+        number, *place = map(operator.index, (node, width, height, x, y))
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise UpstreamError("the desktop's portal sent an invalid reply") from error
-    return SharedScreen(int(node), window, place[:2], place[2:])
+    return SharedScreen(number, window, (place[0], place[1]), (place[2], place[3]))
 
 
 async def _until_closed(

@@ -30,7 +30,8 @@ CONNECT_USAGE = "usage: vitrail-connect [--target SANDBOX] PORT [LOCAL-PORT]"
 
 def take_port(text: str) -> int:
     """Return a port's number.  Raises TransferError."""
-    if not text.isdigit() or not 0 < int(text) < 65536:
+    # int() raises ValueError for thousands of digits, and for "²", which isdigit() takes.
+    if not text.isdecimal() or len(text) > 5 or not 0 < int(text) < 65536:
         raise TransferError(f"'{text}' is not a port number")
     return int(text)
 

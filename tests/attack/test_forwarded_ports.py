@@ -21,6 +21,8 @@ from broker.ipc.control import api
 from broker.ipc.control.method import Exchange
 from broker.viewer.calls.tcp_ports import take_port
 from broker.viewer.network.forwards import PortForwards
+from shims.files import ports as shim
+from shims.files.protocol import TransferError
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import WORK, rulebook
 from tests.kit.session import starter_of_orders
@@ -201,3 +203,10 @@ def test_a_port_has_one_spelling(text):
     with pytest.raises(RefusedError, match="is not a port"):
         take_port(text)
     assert take_port("65535") == 65535
+
+
+@pytest.mark.parametrize("text", ["0", "65536", "\u00b2", "9" * 5000, "x", ""])
+def test_a_port_of_the_programs_user_has_five_digits_at_most(text):
+    with pytest.raises(TransferError, match="is not a port"):
+        shim.take_port(text)
+    assert shim.take_port("65535") == 65535

@@ -25,6 +25,7 @@ from broker.core.services import CALL
 from broker.ipc.guest.file_requests import PrintPages
 from broker.ipc.session.file_orders import KeptPages
 from broker.jail.worker.transfer import _checked
+from broker.session.printing import answer_kept
 from broker.viewer.exchange.pipes import pipe
 from broker.viewer.printing import (
     PAGES_PER_DAY,
@@ -397,6 +398,14 @@ async def test_a_sandbox_learns_nothing_of_printers_by_a_failure():
         await service.serve()
     assert "Lobby" not in str(caught.value)
     assert "Lobby" in service.shown[0][1]
+
+
+@pytest.mark.parametrize(
+    "written", [b"", b"pages \n", b"pages " + b"9" * 5000, b"pages x\n", b"pages 1_0\n"]
+)
+def test_a_number_of_pages_is_short_and_decimal(written):
+    with pytest.raises(UpstreamError, match="invalid number of pages"):
+        answer_kept(SimpleNamespace(), Path("x/y.pdf"), written)
 
 
 # -- a real desktop ------------------------------------------------------------------------------

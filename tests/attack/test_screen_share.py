@@ -10,6 +10,7 @@ import sys
 import threading
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import partial
+from math import inf
 from types import SimpleNamespace
 
 import pytest
@@ -313,6 +314,9 @@ async def test_a_share_ends_when_the_program_of_its_frame_does():
         (0, {"streams": ("a(ua{sv})", [])}),
         (0, {"streams": ("a(ua{sv})", [(1, {}), (2, {})])}),
         (0, {"streams": ("a(ua{sv})", [(1, {"size": ("s", "x")})])}),
+        (0, {"streams": ("a(sa{sv})", [("9" * 5000, {})])}),
+        (0, {"streams": ("a(sa{sv})", [("1", {})])}),
+        (0, {"streams": ("a(ua{sv})", [(1, {"size": ("(dd)", (inf, 1.0))})])}),
         (9, None),
         (),
     ],

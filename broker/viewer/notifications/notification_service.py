@@ -252,8 +252,10 @@ def _key_of(notice: Notice, ours: str) -> str:
     """Return the sandbox's key of our button; empty if it has none."""
     if ours == DEFAULT:
         return DEFAULT if DEFAULT in notice.keys else ""
-    place = int(ours) if ours.isascii() and ours.isdigit() else -1
-    return notice.keys[place] if 0 <= place < len(notice.keys) else ""
+    # As we wrote it: int() raises ValueError for thousands of digits.
+    # guard: a button that nobody made has no key
+    places = {str(place): key for place, key in enumerate(notice.keys)}
+    return places.get(ours, "")
 
 
 class NotificationControl:

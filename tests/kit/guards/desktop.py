@@ -33,6 +33,8 @@ GUARDS = (
     Guard("a sandbox keeps its name in each language", "pass", NOTICES, "keeps_its_name"),
     Guard("a catalogue that was cut ends no process", "except LookupError as error:", LANGUAGE, "was_cut"),
     Guard("a number of a node hides no camera", "pass", USES, "any_length"),
+    Guard("a button that nobody made has no key", "places = {str(place): notice.keys[int(ours)] for place in range(int(ours) + 1)}", SERVICE, "was_not_offered"),
+    Guard("a portal's numbers are whole numbers", "number, *place = map(int, (node, width, height, x, y))", "tests/attack/test_screen_share.py", "of_another_form"),
     Guard("a bus that answers nonsense ends no other check", "except ZeroDivisionError as error:", "tests/broker/cli/test_doctor_questions.py", "nonsense"),
     Guard("a message within many is shown", "if catalogue.language == 'en':", LANGUAGE, "many_errors"),
     Guard("a preview that is cut says so where it begins", 'return f"{part}…"', "tests/attack/test_manager_texts.py", "preview_that_is_cut"),
