@@ -38,7 +38,8 @@ def main() -> None:
         if code == INTERRUPTED:
             from broker.cli import render
 
-            render.note(tr("brokerctl: interrupted"))
+            if not interrupts.is_silent:
+                render.note(tr("brokerctl: interrupted"))
             code = interrupts.exit_code
     if code:
         sys.exit(code)

@@ -19,6 +19,12 @@ _OTHERS = (signal.SIGTERM, signal.SIGHUP)
 INTERRUPTED = 128 + signal.SIGINT
 """The exit code of a verb that Ctrl-C ended."""
 _SIGPIPE_STATUS = 141
+_silent: set[int] = set()
+
+
+def silence(number: signal.Signals) -> None:
+    """Have this signal end the verb without a line; its exit code stays."""
+    _silent.add(number)
 
 
 class Interrupts:
@@ -31,6 +37,11 @@ class Interrupts:
     def exit_code(self) -> int:
         """128 and the signal's number, as shells count."""
         return 128 + self.number
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the verb ends by this signal as a matter of course."""
+        return self.number in _silent
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal: remember it, and interrupt as Ctrl-C does."""
@@ -46,6 +57,7 @@ def received() -> Iterator[Interrupts]:
     A signal that is ignored stays ignored (nohup, a job in the background of a
     script), and without a handler for SIGINT nothing is changed.
     """
+    _silent.clear()
     interrupts = Interrupts()
     before: dict[signal.Signals, object] = {}
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

@@ -155,7 +155,15 @@ class Forwards(ScriptedBroker):
         await trio.sleep_forever()
 
 
-async def test_ssh_ends_its_proxy_command_without_a_word(env):
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGHUP, 129, ""),
+        (signal.SIGINT, 130, "brokerctl: interrupted\n"),
+        (signal.SIGTERM, 143, "brokerctl: interrupted\n"),
+    ],
+)
+async def test_ssh_alone_ends_its_proxy_command_without_a_word(env, number, code, said):
     """ssh(1) ends it by SIGHUP when the session is over."""
     api = Forwards()
     api.begun = trio.Event()
@@ -163,6 +171,6 @@ async def test_ssh_ends_its_proxy_command_without_a_word(env):
         async with running("forward", "--stdio", "work", "22", env=env) as child:
             with trio.fail_after(30):
                 await api.begun.wait()
-                os.kill(child.pid, signal.SIGHUP)
-                assert await child.wait() == 129
-            assert await said_by(child) == ""
+                os.kill(child.pid, number)
+                assert await child.wait() == code
+            assert await said_by(child) == said

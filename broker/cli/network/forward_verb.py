@@ -15,7 +15,7 @@ import trio
 
 from broker.cli import render
 from broker.cli.completion import sandboxes
-from broker.cli.interrupts import is_interrupt
+from broker.cli.interrupts import silence
 from broker.cli.run.connect import open_client
 from broker.cli.texts import tr
 from broker.core.errors import UpstreamError, sole
@@ -58,13 +58,9 @@ def command(sandbox: str, ports: str, *, stdio: bool, as_json: bool) -> None:
         raise click.UsageError(tr("with --stdio, specify only the sandbox's port"))
     request = ForwardRequest(sandbox=sandbox, port=port, local=0 if stdio else local)
     if stdio:
-        try:
-            trio.run(_stdio, request)
-        except BaseException as error:
-            if not is_interrupt(error):
-                raise
-            # ssh ends its ProxyCommand by SIGHUP: no news for who used it.
-            sys.exit(128 + signal.SIGHUP)
+        # ssh ends its ProxyCommand by SIGHUP: no news for who used it.
+        silence(signal.SIGHUP)
+        trio.run(_stdio, request)
     else:
         trio.run(_forward, request, as_json)
 
