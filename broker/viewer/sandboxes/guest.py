@@ -518,14 +518,18 @@ class Guest:
             # Refused here: it would end its connection over the unknown field.
             old = "the guest agent is too old to support standard input and terminals"
             self.programs.drop(program, old)
+            await self._record_exit(program)
             return
         if self.agent.version < agent.PACED_VERSION:
             message = msgspec.structs.replace(message, stderr=False, window=0)
         try:
             await self.worker.send(worker.ToAgent(message))
         except VitrailError as error:
-            program.way.fail(str(error), Step.PROGRAM)
-            program.wake()
+            # guard: a program whose order was not sent takes no place of others
+            self.programs.drop(program, str(error), Step.PROGRAM)
+            await self._record_exit(program)
+        else:
+            self.programs.sent(program)
 
     async def write_input(
         self, program: LeaseProgram, data: bytes, *, end: bool

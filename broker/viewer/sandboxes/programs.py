@@ -243,9 +243,15 @@ class LeasePrograms:
             self._new_log(self._next),
         )
         self._live[program.number] = program
-        if name != FILES_PROGRAM:
-            self._note_asked()
         return program
+
+    def sent(self, program: LeaseProgram) -> None:
+        """Note that the guest was asked for a program, unless it copies or opens files.
+
+        A viewer that ends before this note learns of the program by ``adopt``.
+        """
+        if program.name != FILES_PROGRAM:
+            self._note_asked()
 
     # Program numbers are never reused. A guest that outlives its broker reports the
     # ends of earlier programs. If numbers restarted, these would be taken for new
@@ -341,6 +347,7 @@ class LeasePrograms:
         program = self._live.get(message.program)
         if program is None:
             return None
+        self.sent(program)  # its end may come before the sender runs on
         match message:
             case AgentStarted():
                 self._reach(program, Step.PROGRAM)
@@ -369,9 +376,11 @@ class LeasePrograms:
         for program in self.live():
             self._end(program, -9)
 
-    def drop(self, program: LeaseProgram, reason: str) -> None:
+    def drop(
+        self, program: LeaseProgram, reason: str, step: Step | None = None
+    ) -> None:
         """It was entered, and then could not be asked for."""
-        program.way.fail(reason)
+        program.way.fail(reason, step)
         self._end(program, _NOT_STARTED)
 
     def _new_log(self, number: int) -> ConsoleLog:

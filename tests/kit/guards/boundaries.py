@@ -131,6 +131,7 @@ GUARDS = (
     Guard("measuring leaves other work its threads", "await in_thread(look, abandon_on_cancel=True)", "tests/broker/host_and_viewer/test_joined_status.py", "delays_no_status"),
     Guard("a sandbox with many windows leaves room for the others'", "if True:", "tests/broker/ipc/control/test_fitting.py", "leave_room"),
     Guard("a sandbox that is given up while it begins leaves nothing", "", "tests/broker/viewer/test_role.py", "leaves_no_sandbox"),
+    Guard("a program whose order was not sent takes no place of others", "pass", "tests/broker/viewer/sandboxes/test_guest.py", "neither_counts"),
     Guard("a machine ends with its program although the link was lost", "self.asked = False", "tests/broker/viewer/test_role.py", "scripts_disposable"),
     Guard("unfiltered sound ends with its record", "if False:", "tests/broker/viewer/test_role.py", "without_a_filter"),
     Guard("a mixer has a bounded number of connections", "", "tests/broker/viewer/sound/test_mixer.py"),

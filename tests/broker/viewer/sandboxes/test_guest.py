@@ -279,6 +279,61 @@ async def test_a_program_that_could_not_be_recorded_does_not_count(
         assert mine.programs.live() == [program]
 
 
+@pytest.mark.parametrize("others", [False, True])
+@pytest.mark.parametrize("fails", ["record", "send", "terminal"])
+async def test_a_program_that_no_guest_was_asked_for_neither_counts_nor_ends_others(
+    tmp_path, monkeypatch, fails, others
+):
+    """It leaves its place, and a machine that others started waits for its first."""
+    text = EXTERNAL + 'hybrid = "/run/a/vm.vsock"\n' if others else None
+    async with (
+        guest(tmp_path, text=text) as (mine, workers, log),
+        trio.open_nursery() as n,
+    ):
+        with await open_agent(mine, n):
+            (other,) = workers.opened
+            version = agent.VERSION
+            if fails == "terminal":
+                version = agent.INPUT_VERSION - 1
+            greeting = agent.AgentHello(version, "0.8.4", "6.1", [])
+            await other.say.send(worker.FromAgent(1, greeting))
+            await wait_all_tasks_blocked()
+            mine.idle = trio.Event()
+            other.deaf = fails == "send"
+            streams = guests.Streams(stdin=fails == "terminal")
+
+            async def start():
+                program = await mine.start_program(
+                    ["foot"], {}, display=False, streams=streams
+                )
+                with trio.fail_after(30):
+                    while not program.ended:
+                        await program.changed.wait()
+                assert program.way.failure is not None
+
+            async def full(event):
+                raise UpstreamError("the audit log cannot be written")
+
+            for _ in range(limits.PROGRAMS_PER_SANDBOX + 1):
+                if fails != "record":
+                    await start()
+                    continue
+                with monkeypatch.context() as disk:
+                    disk.setattr(log._store, "record", full)
+                    with pytest.raises(UpstreamError, match="cannot be written"):
+                        await start()
+            assert mine.programs.live() == []
+            assert mine.programs.asked is False
+            # Nothing runs in a machine of ours, and nothing was asked of others'.
+            if others:
+                await wait_all_tasks_blocked(0.05)
+                assert not mine.idle.is_set()
+            else:
+                with trio.fail_after(30):
+                    await mine.idle.wait()
+            await other.say.send(worker.AgentClosed(1, "it left"))
+
+
 A_BOX = (
     'class = "disposable"\ndisplay = "allow"\n[launch]\nkind = "bwrap"\n'
     'command = ["foot"]\n'
