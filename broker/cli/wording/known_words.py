@@ -6,12 +6,10 @@ sentences); a message that is not known is shown as it is.
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from typing import Final
 
-from broker.cli.texts import catalogue, tr, wanted
+from broker.cli.texts import catalogue, tr
 
 CLICKS_WORDS: Final = (
     "No such command '{name}'",
@@ -43,19 +41,16 @@ CLICKS_WORDS: Final = (
 )
 """Of several versions of click."""
 SHARED_WORDS: Final = (
-    "no broker is running (no answer at {path})",
     "the broker at {path} takes no connections: {reason}",
     "cannot connect to the broker at {path}: {reason}",
-    "to look for the reason, run 'brokerctl doctor'",
     "run the command as the user who started the broker; to find other reasons, run 'brokerctl doctor'",
     "there is no audit log yet ({path})",
     "a broker begins the log when it starts: run 'brokerctl run SANDBOX', or on the host of two machines 'vitrail-host'",
     "{name} is not a sandbox name",
     "use 1 to 31 characters of a-z, 0-9 and '-', beginning with a-z",
-    "denied: {why}",
-    "no rule matches",
     "did you mean '{name}'?",
 )
+"""Those that ``core.language.notice_templates`` lacks: no broker says them."""
 
 
 _DEPTH: Final = 6
@@ -67,16 +62,17 @@ def known_words(message: str, depth: int = _DEPTH) -> str:
     # guard: a message within many is shown
     if not depth:
         return message
-    known = () if catalogue.language == "en" else (*CLICKS_WORDS, *SHARED_WORDS)
-    for words in known:
+    if catalogue.language == "en":
+        return message
+    for words in (*CLICKS_WORDS, *SHARED_WORDS):
         pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.+?)", re.escape(words))
         found = re.fullmatch(pattern, message, re.DOTALL)
         if found is not None:
             values = found.groupdict()
-            for name in {"message", "why"} & values.keys():
-                values[name] = known_words(values[name], depth - 1)
+            if "message" in values:
+                values["message"] = known_words(values["message"], depth - 1)
             return tr(words, **values)
     # Late: commands in English need none of it.
     from broker.core.language.notices import in_users_language
 
-    return in_users_language(message, wanted(sys.argv[1:], os.environ))
+    return in_users_language(message, [catalogue.language])

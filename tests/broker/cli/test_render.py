@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from broker.cli import render
+from broker.cli import render, texts
 from broker.core.errors import RefusedError
 
 
@@ -31,16 +31,20 @@ def test_an_error_of_a_broker_is_printed_in_the_users_language(capsys, monkeypat
         "error: no sandbox '{name}%s\\x1b[2J' is running\n"
         "  hint: to list the running sandboxes, run 'brokerctl status'\n"
     )
-    monkeypatch.setenv("LANG", "de_DE.UTF-8")
+    environ = {"LANG": "de_DE.UTF-8"}
+    # Other tests of this process read English: both are put back.
+    for name in ("language", "_found"):
+        monkeypatch.setattr(texts.catalogue, name, getattr(texts.catalogue, name))
+    texts.catalogue.choose(texts.wanted(["stop", "work"], environ))
     error = RefusedError(
         "no sandbox 'work' is running", hint=error.hint, where="x.policy:3"
     )
     render.error(error)
     assert capsys.readouterr().err == (
-        "error: x.policy:3: es läuft keine Sandbox „work“\n"
-        "  hint: um die laufenden Sandboxen zu sehen, rufen Sie 'brokerctl status' auf\n"
+        "Fehler: x.policy:3: es läuft keine Sandbox „work“\n"
+        "  Hinweis: um die laufenden Sandboxen zu sehen, rufen Sie 'brokerctl status' auf\n"
     )
     assert str(error) == "x.policy:3: no sandbox 'work' is running"
-    monkeypatch.setattr("sys.argv", ["brokerctl", "stop", "--json", "work"])
+    texts.catalogue.choose(texts.wanted(["stop", "--json", "work"], environ))
     render.error(error)
     assert capsys.readouterr().err.splitlines()[0] == f"error: {error}"

@@ -16,9 +16,10 @@ from broker.cli.menu.reported_start import _error_of
 from broker.cli.overview import first_verbs
 from broker.cli.verbs import app, report
 from broker.cli.wording import help_texts
-from broker.cli.wording.known_words import known_words
+from broker.cli.wording.known_words import SHARED_WORDS, known_words
 from broker.core.escape import hidden
 from broker.core.language.catalogue import FOLDER, Catalogue, languages
+from broker.core.language.notice_templates import TEMPLATES
 from broker.core.language.notices import in_users_language
 from broker.core.language.po_file import compiled, parse
 from broker.core.parts.table import part_of_file
@@ -326,6 +327,23 @@ def test_an_error_within_many_errors_is_shown(speak):
     text = known_words("denied: " * 3000 + "no rule matches")
     assert text.startswith("verweigert: ")
     assert text.endswith("denied: no rule matches")
+
+
+def test_a_brokers_sentence_has_the_language_of_the_verbs(speak, monkeypatch):
+    """The command line and the environment were read a second time."""
+    monkeypatch.setattr("sys.argv", ["brokerctl", "--json"])
+    speak("de")
+    assert known_words("no rule matches") == "keine Regel passt"
+    speak("en")
+    assert known_words("no rule matches") == "no rule matches"
+
+
+def test_no_sentence_stands_in_two_tables():
+    def plain(text):
+        return re.sub(r"{\w+}", "{}", text)
+
+    notices = {plain(text) for text in TEMPLATES if isinstance(text, str)}
+    assert not notices & {plain(text) for text in SHARED_WORDS}
 
 
 def test_a_value_in_braces_is_no_message(speak):
