@@ -327,6 +327,9 @@ def test_an_error_within_many_errors_is_shown(speak):
     text = known_words("denied: " * 3000 + "no rule matches")
     assert text.startswith("verweigert: ")
     assert text.endswith("denied: no rule matches")
+    text = known_words("Invalid value for x: " * 3000 + "y")
+    assert text.startswith("Ungültiger Wert für x: ")
+    assert text.endswith("Invalid value for x: y")
 
 
 def test_a_brokers_sentence_has_the_language_of_the_verbs(speak, monkeypatch):
