@@ -94,13 +94,16 @@ TEMPLATES: Final[tuple[Template, ...]] = (
         "dragging files to another sandbox is not supported, and a file name refers to another file in the target"
     ),
     mark(
-        "the program that you drag from gives names of files or a link, and no key of the desktop's document portal: install xdg-desktop-portal and start that program again, or use 'brokerctl cp'; a link is copied with the key combination"
+        "use 'brokerctl cp FILE SANDBOX:': the program that you drag from gives names of files or a link, and no key of the desktop's document portal; Files (Nautilus) gives one if xdg-desktop-portal is installed, Thunar and Dolphin 22.12 give none; a link is copied with the key combination"
     ),
     mark(
-        "no rule for vitrail.FileCopy from @adminvm to the sandbox allows it: write one, or use 'brokerctl cp'"
+        "use 'brokerctl cp FILE SANDBOX:', or write a rule: no rule for vitrail.FileCopy from @adminvm to the sandbox allows it"
     ),
     mark(
-        "the program that you drag from gave no key to the files: older document portals accept no directory; use 'brokerctl cp'"
+        "use 'brokerctl share SANDBOX DIRECTORY': a container or box has no guest agent that could store a file"
+    ),
+    mark(
+        "use 'brokerctl cp DIRECTORY SANDBOX:': the program that you drag from gave no key to the files, as older document portals accept no directory"
     ),
     mark("the dragged content has no allowed type"),
     mark("the sandbox where the drag began is unknown"),

@@ -18,7 +18,12 @@ from broker.core.services import CLIPBOARD_PASTE, FILE_COPY
 from broker.ipc.authority import Preview, ShownRule
 from broker.viewer.authority.interface import Permits
 from broker.viewer.clipboard.exchange import messages as w
-from broker.viewer.clipboard.exchange.reasons import DRAG, DRAG_NAMES, DRAG_NO_FILES
+from broker.viewer.clipboard.exchange.reasons import (
+    DRAG,
+    DRAG_BOX,
+    DRAG_NAMES,
+    DRAG_NO_FILES,
+)
 from policy.records.model import Clipboard, Record
 
 SERVICE = CLIPBOARD_PASTE
@@ -95,6 +100,10 @@ class Terms:
         self, lease: Lease, untrusted_files: DraggedFiles
     ) -> tuple[w.CopyTerms | None, str]:
         """Return the terms of the user's drag of files to a sandbox, or why not."""
+        record = self._record(lease)
+        # guard: a box accepts no drag of files, which no program in it could store
+        if record is not None and record.host.launch.kind.box:
+            return None, DRAG_BOX
         if untrusted_files != "key":
             return None, DRAG_NAMES
         (answer,) = await self._decider.preview([dropped_files(lease)])

@@ -94,6 +94,7 @@ GUARDS = (
     Guard("files that are dragged", "if False:", "tests/attack/test_clipboard_drag_crossing.py", "dragged_file"),
     Guard("nothing is read of the user's drag of files but its key", "copy.left = list(choose(untrusted_types, ('*/*',)))", "tests/broker/viewer/clipboard/exchange/test_dropped_files.py", "key_is_read"),
     Guard("the key to files that are dragged is a short word", "good = True", "tests/broker/viewer/clipboard/exchange/test_dropped_files.py", "no_key_is"),
+    Guard("a box accepts no drag of files, which no program in it could store", "if False:", "tests/broker/viewer/clipboard/test_service.py", "a_box_that"),
     Guard("a sandbox that no rule lets files into accepts no drag of them", "if False:", "tests/broker/viewer/clipboard/test_service.py", "users_files_in"),
     Guard("a line for each name of the question about dropped files", 'lines = [("what", ", ".join(names))]', "tests/broker/viewer/transfer/test_dropped_files.py", "names_the_files"),
     Guard("files that are dragged out", "if not self._cross:", "tests/attack/test_clipboard_drag_crossing.py", "dragged_out"),

@@ -641,6 +641,15 @@ async def test_a_drag_of_an_unknown_sandbox_is_refused_after_a_while(monkeypatch
 
 
 KEY = "application/vnd.portal.filetransfer"
+BOX = """\
+class = "persistent"
+display = "allow"
+[label]
+colour = "green"
+[launch]
+kind = "bwrap"
+command = ["foot"]
+"""
 
 
 async def over_with_files(b, files="key"):
@@ -676,7 +685,7 @@ async def test_files_without_a_key_are_refused_before_the_drop():
             "60-files.policy", "vitrail.FileCopy * @adminvm vault ask\n"
         )
         await over_with_files(b, "names")
-        await b.wait_told("install xdg-desktop-portal")
+        await b.wait_told("Thunar and Dolphin 22.12 give none")
         await b.guests["vault"].say(m.DragDropped(1))
         assert not [
             x for x in b.guests["vault"].worker.orders if isinstance(x, m.AcceptDrag)
@@ -689,6 +698,24 @@ async def test_where_no_rule_lets_the_users_files_in_no_drag_is_accepted(rule):
         await b.book.change("60-files.policy", rule)
         await b.guests["vault"].say(m.DragOverMessage(1, "", "key"))
         await b.wait_told("no rule for vitrail.FileCopy")
+        await b.guests["vault"].say(m.DragDropped(1))
+        assert not [
+            x for x in b.guests["vault"].worker.orders if isinstance(x, m.AcceptDrag)
+        ]
+
+
+@pytest.mark.parametrize("files", ["names", "key"])
+@pytest.mark.parametrize("action", ["allow", "ask"])
+async def test_a_box_that_a_rule_lets_files_into_accepts_no_drag_of_them(action, files):
+    """No program in it could store them, and the rule is not what is missing."""
+    async with board() as b:
+        b.book.write_record("vault", BOX)
+        await b.book.change(
+            "60-files.policy", f"vitrail.FileCopy * @adminvm vault {action}\n"
+        )
+        await over_with_files(b, files)
+        _, text = await b.wait_told("Not dropped: your own programs → vault")
+        assert text.startswith("use 'brokerctl share SANDBOX DIRECTORY'")
         await b.guests["vault"].say(m.DragDropped(1))
         assert not [
             x for x in b.guests["vault"].worker.orders if isinstance(x, m.AcceptDrag)

@@ -81,3 +81,18 @@ def test_a_drag_that_no_rule_lets_in_is_refused_in_words():
     assert desk.reasons == [reasons.DRAG_NO_FILES]
     desk.say(("work", ipc.DragDropped(1)))
     assert desk.last(ipc.AcceptDrag) == desk.last(ipc.AskTypes) == []
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        reasons.DRAG_NAMES,
+        reasons.DRAG_NO_FILES,
+        reasons.DRAG_KEY,
+        reasons.DRAG_BOX,
+    ],
+)
+def test_a_refused_drag_of_files_begins_with_the_next_step(reason):
+    """GNOME Shell shows the first line of a notification, of some 55 characters."""
+    assert "'brokerctl " in reason[:30]
+    assert reason[:55].count("'") == 2
