@@ -179,8 +179,6 @@ async def test_dropped_files_are_refused_in_words(portal):
     ):
         seen = ended(w, target="work", outcome="refused")
         event = await drop_until(mouse, source, target, seen)
-        words = (
-            "no rule for vitrail.FileCopy" if portal else "if xdg-desktop-portal is"
-        )
+        words = "no rule for vitrail.FileCopy" if portal else "if xdg-desktop-portal is"
         assert words in event["reason"]
         assert not (work.home / "Incoming").exists()
