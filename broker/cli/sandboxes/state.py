@@ -355,6 +355,11 @@ def _remove_record(record: Record, left: Leftovers, consent: Consent) -> None:
 def reset(name: str, *, check: bool, yes: bool, as_json: bool) -> None:
     """Empty the home of a sandbox; its snapshots are kept."""
     sandbox = take_sandbox_name(name)
+    hint = tr(
+        "to remove the home and its snapshots, run 'brokerctl sandbox remove "
+        "--keep-record {sandbox}'; the next start creates a new home",
+        sandbox=sandbox,
+    )
     store = _store()
     with store.lock(sandbox):
         home = store.require(sandbox)
@@ -364,12 +369,7 @@ def reset(name: str, *, check: bool, yes: bool, as_json: bool) -> None:
                     "cannot empty the home of '{sandbox}': it is a directory, not a disk",
                     sandbox=sandbox,
                 ),
-                hint=tr(
-                    "to remove the home and its snapshots, run 'brokerctl sandbox "
-                    "remove --keep-record {sandbox}'; the next start creates a new "
-                    "home",
-                    sandbox=sandbox,
-                ),
+                hint=hint,
             )
         if home.meta.encrypted:
             raise RefusedError(
@@ -378,12 +378,7 @@ def reset(name: str, *, check: bool, yes: bool, as_json: bool) -> None:
                     "encrypted",
                     sandbox=sandbox,
                 ),
-                hint=tr(
-                    "to remove the home and its snapshots, run 'brokerctl sandbox "
-                    "remove --keep-record {sandbox}'; the next start creates a new "
-                    "home",
-                    sandbox=sandbox,
-                ),
+                hint=hint,
             )
         goes = tr(
             "the content of the home of '{sandbox}' ({size})",
