@@ -34,7 +34,12 @@ from broker.helpers.process.identity import (
 )
 from broker.helpers.process.spawn import has_ended, wait_ended
 from broker.host.acceptor import Acceptors, RemoteListener, end_acceptor
-from broker.host.machine_interface import ConnectionKind, MachineFacts
+from broker.host.machine_interface import (
+    PROGRAMS,
+    VMM,
+    ConnectionKind,
+    MachineFacts,
+)
 from broker.host.processes.tracked import Tracked
 from broker.host.vmm.arena import is_arena, is_kernel_memory
 from broker.ipc.control.types.leases import LeaseRequest
@@ -48,6 +53,7 @@ from broker.net.peers.identity import (
     FlatpakClaim,
     GroupClaim,
     HybridClaim,
+    LocalClaim,
     SharedClaim,
     VsockClaim,
     take_cid,
@@ -139,9 +145,11 @@ class ForeignMachine:
     def facts(self) -> MachineFacts:
         """Little is known of a foreign machine."""
         cid = self._claim.cid if isinstance(self._claim, VsockClaim) else None
-        helper = self._acceptor
-        processes = (("acceptor", helper.pid),) if helper is not None else ()
-        return MachineFacts(pid=self._leader, cid=cid, processes=processes)
+        first = PROGRAMS if isinstance(self._claim, LocalClaim) else VMM
+        processes = [] if self._leader is None else [(first, self._leader)]
+        if self._acceptor is not None:
+            processes.append(("acceptor", self._acceptor.pid))
+        return MachineFacts(pid=self._leader, cid=cid, processes=tuple(processes))
 
     @property
     def secret(self) -> None:

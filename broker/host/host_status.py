@@ -10,7 +10,10 @@ import trio
 from typing_extensions import override
 
 from broker.core.lease import Opening
+from broker.core.process_status import ProcessFigures
 from broker.helpers.process.memory import figures_of
+from broker.host.machine_interface import PROGRAMS
+from broker.host.program_memory import figures_of_programs
 from broker.host.role import ActiveLease, HostRole
 from broker.host_and_viewer.measured_rows import Found
 from broker.host_and_viewer.status_rows import StatusRows, process_status
@@ -52,7 +55,7 @@ class HostRows(StatusRows):
 
     @override
     def processes(self) -> list[ProcessStatus]:
-        """Return the processes of running and waiting machines."""
+        """Return the processes of running and waiting machines, and of other sandboxes."""
         return [
             process_status(role, pid, active_lease.lease.sandbox)
             for active_lease in self.host.active_leases()
@@ -61,6 +64,14 @@ class HostRows(StatusRows):
             process_status(f"{role} (waits)", pid, record)
             for record, role, pid in self.waiting()
         ]
+
+    async def measure(self, pids: Sequence[int], found: Found) -> None:
+        """Measure processes; the first of a sandbox's programs with all below it."""
+        firsts = {row.pid for row in self.processes() if row.role == PROGRAMS}
+        ours = [pid for pid in pids if pid not in firsts]
+        await measure(ours, found)
+        theirs = [pid for pid in pids if pid in firsts]
+        await measure(theirs, found, figures_of_programs)
 
 
 def sandbox_status(active_lease: ActiveLease, record: Record | None) -> SandboxStatus:
@@ -104,7 +115,11 @@ def lease_status(active_lease: ActiveLease) -> LeaseStatus:
     )
 
 
-async def measure(pids: Sequence[int], found: Found) -> None:
+async def measure(
+    pids: Sequence[int],
+    found: Found,
+    figures: Callable[[int], ProcessFigures] = figures_of,
+) -> None:
     """Measure the memory of processes into ``found``, in a thread.
 
     In a thread: the kernel walks every page of each process for it, and waits for one
@@ -113,7 +128,7 @@ async def measure(pids: Sequence[int], found: Found) -> None:
 
     def look() -> None:
         for pid in pids:
-            found[pid] = figures_of(pid)
+            found[pid] = figures(pid)
 
     # guard: measuring leaves other work its threads
     await in_thread(look, abandon_on_cancel=True, limiter=_lookers)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from broker.core.names import ServiceName
 from broker.host.acceptor import Acceptors, RemoteListener
@@ -18,6 +18,10 @@ from broker.net.peers.identity import Claim
 if TYPE_CHECKING:
     from broker.net.peers.launch_secret import LaunchSecret
 
+PROGRAMS: Final = "programs"
+"""The role of the first process of a box or container; its programs descend from it."""
+VMM: Final = "VMM"
+"""The role of a VMM that another program started."""
 ConnectionKind: TypeAlias = Listener | RemoteListener
 """Where its connections arrive: here, or at a separate process."""
 
@@ -34,7 +38,7 @@ class MachineFacts:
     image_built: float | None = None
     """Seconds since 1970."""
     processes: tuple[tuple[str, int], ...] = ()
-    """(role, pid) of all processes that were started for it."""
+    """(role, pid) of all processes that were started for it, of its programs the first."""
 
 
 class Machine(Protocol):

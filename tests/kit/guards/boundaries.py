@@ -128,6 +128,8 @@ GUARDS = (
     Guard("a process that is slow to measure hides none before it", "pass", "tests/attack/test_session_orders_programs.py", "hides_none"),
     Guard("a worker's claims cost few processes", "await trio.lowlevel.checkpoint()", "tests/broker/viewer/wayland/test_screen.py", "few_looks"),
     Guard("a process that is slow to measure delays no status", "if True:", "tests/broker/host_and_viewer/test_joined_status.py", "delays_no_status"),
+    Guard("a sandbox of many programs makes no status slow", "while waiting:", "tests/broker/host/test_program_memory.py", "many_programs"),
+    Guard("no process of another sandbox is counted", "if pid in seen:", "tests/broker/host/test_program_memory.py", "given_again"),
     Guard("measuring leaves other work its threads", "await in_thread(look, abandon_on_cancel=True)", "tests/broker/host_and_viewer/test_joined_status.py", "delays_no_status"),
     Guard("a sandbox with many windows leaves room for the others'", "if True:", "tests/broker/ipc/control/test_fitting.py", "leave_room"),
     Guard("a sandbox that is given up while it begins leaves nothing", "", "tests/broker/viewer/test_role.py", "leaves_no_sandbox"),

@@ -72,6 +72,9 @@ class ProcessStatus(ApiAnswer, frozen=True, kw_only=True):
     pid: int
     sandbox: str = ""
     memory: int = 0
-    """Bytes of memory that are this process's alone, with its share of others'."""
+    """Bytes of memory that are this process's alone, with its share of others'.
+
+    Of the role ``programs``: of all programs of a box or container, without mapped files.
+    """
     jail: str = ""
     """How it is confined; empty: not at all."""
