@@ -219,7 +219,9 @@ async def test_what_one_sandbox_holds_counts_for_it_alone():
 
 
 @pytest.mark.parametrize("half", ["inner", "keeper"])
-async def test_the_death_of_a_worker_cuts_its_sandbox_alone(half):
+async def test_the_death_of_a_worker_cuts_its_sandbox_alone(half, monkeypatch):
+    """At once: the half that is left is not waited for."""
+    monkeypatch.setattr("broker.core.limits.WORKER_STOP_SECONDS", 600.0)
     async with two() as (red, blue):
 
         def show(path, size):

@@ -379,6 +379,7 @@ class Worker:
         await self._keeper.wait()
         if not self._inner.has_ended():
             self._end(f"its keeper {await self._keeper.describe_end()}")
+            self._inner.kill()  # as the keeper would have; else its windows stay
 
     def _end(self, reason: str) -> None:
         """Begin the end; the first reason counts."""
