@@ -331,7 +331,7 @@ async def test_an_action_of_a_box_that_runs_says_why_it_did_nothing():
         async with running("menu", "start", "box", env=s.env):
             await wait_window(s.comp, deadline=60)
             async with running("menu", "terminal", "box", env=s.env) as it:
-                one = await s.one_with("My box did not start")
+                one = await s.one_with("My box runs already")
                 await keep_picture(s, "action-failed.png")
                 await s.dismiss(one)
                 with trio.fail_after(60):

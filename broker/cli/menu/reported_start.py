@@ -149,7 +149,11 @@ async def start(
             # It had started; what its program's end means, only the user knows.
             await note.close()
             return result
-        if not await _failed(note, tr("{name} did not start", name=title), result, env):
+        heading = tr("{name} did not start", name=title)
+        if seen.before:
+            # Its home is in use by the program whose windows are there.
+            heading = tr("{name} runs already", name=title)
+        if not await _failed(note, heading, result, env):
             return result
 
 
@@ -305,7 +309,7 @@ class _Seen:
     def __init__(self, record: str, before: Windows = frozenset()) -> None:
         """``before``: windows that it had already, of another program."""
         self._record = record
-        self._before = before
+        self.before = before
         self.window = False
 
     @classmethod
@@ -349,7 +353,7 @@ class _Seen:
 
     def _has_window(self) -> bool:
         # guard: a window of an earlier program hides no failure
-        return not _windows_of(self._record) <= self._before
+        return not _windows_of(self._record) <= self.before
 
 
 def window_ids(record: str) -> frozenset[str]:
