@@ -27,7 +27,7 @@ from broker.core.token_bucket import TokenBucket
 from broker.host.acceptor import RemoteListener
 from broker.host.machine_interface import ConnectionKind
 from broker.ipc.audit import schema
-from broker.ipc.host_viewer import StartedStatus, StreamRefusedError, Viewer
+from broker.ipc.host_viewer import StartedStatus, StreamRefusedError, TaskStatus, Viewer
 from broker.net.hangup import hang_up
 from broker.net.listeners import Listener
 from broker.net.peers import credentials, identity
@@ -43,11 +43,7 @@ class Carry(Protocol):
     """Takes a connection and keeps it; as ``Viewer.stream_opened``."""
 
     async def __call__(
-        self,
-        opening: Opening,
-        conn: socket.socket,
-        *,
-        task_status: trio.TaskStatus[None],
+        self, opening: Opening, conn: socket.socket, *, task_status: TaskStatus
     ) -> None:
         """Carry an admitted connection to its service; owns ``conn``.
 
@@ -240,11 +236,7 @@ class Admission:
             )
 
     async def _carry(
-        self,
-        opening: Opening,
-        conn: socket.socket,
-        *,
-        task_status: trio.TaskStatus[None],
+        self, opening: Opening, conn: socket.socket, *, task_status: TaskStatus
     ) -> None:
         """Carry an admitted connection.
 

@@ -33,7 +33,7 @@ from broker.host.admission import Admission, Carry
 from broker.host.machine_interface import Machine
 from broker.host.room import Room
 from broker.ipc.audit import schema
-from broker.ipc.host_viewer import DeviceSource, Viewer
+from broker.ipc.host_viewer import DeviceSource, TaskStatus, Viewer
 from broker.net.peers.identity import describe
 from broker.net.peers.leases import Held, LeaseTable
 
@@ -125,9 +125,7 @@ class HostRole:
         self.devices = devices
         """The devices of this machine."""
 
-    async def run(
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
+    async def run(self, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
         """Run the tasks of all leases until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -311,7 +309,7 @@ class HostRole:
         self,
         active_lease: ActiveLease,
         *,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+        task_status: TaskStatus = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Hold a lease until it ends: serve its connections, then end its streams."""
         began: list[LeaseId] = []
@@ -333,7 +331,7 @@ class HostRole:
         self,
         active_lease: ActiveLease,
         began: list[LeaseId],
-        task_status: trio.TaskStatus[None],
+        task_status: TaskStatus,
     ) -> None:
         """Serve a lease: open its doors and announce it, until it ends."""
         machine = active_lease.machine

@@ -43,7 +43,7 @@ from broker.host_and_viewer.link_end import BROKER_ENDS, LinkEnd, one_line
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.host_and_viewer.stream_events import StreamEvents, relay_stream
 from broker.ipc.audit import schema
-from broker.ipc.host_viewer import Machines, StreamRefusedError
+from broker.ipc.host_viewer import Machines, StreamRefusedError, TaskStatus
 from broker.net.display_header import read_header
 from broker.net.hangup import given
 from broker.net.link import messages as m
@@ -72,7 +72,7 @@ async def _run_epoch(
     ended: _Ended,
     scope: trio.CancelScope,
     *,
-    task_status: trio.TaskStatus[None],
+    task_status: TaskStatus,
 ) -> None:
     """Run an epoch; note the reason of its end and cancel ``scope``."""
     ended.reason = await epoch.run(task_status=task_status)
@@ -121,9 +121,7 @@ class RemoteViewer(LinkEnd):
 
     # -- the control connection -------------------------------------------------
 
-    async def run(
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
+    async def run(self, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the link to the viewer connected until cancelled."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self._devices.run)
@@ -271,11 +269,7 @@ class RemoteViewer(LinkEnd):
             await self._withdraw(epoch, lease, reason)
 
     async def stream_opened(
-        self,
-        opening: Opening,
-        conn: socket.socket,
-        *,
-        task_status: trio.TaskStatus[None],
+        self, opening: Opening, conn: socket.socket, *, task_status: TaskStatus
     ) -> None:
         """Open a stream to the viewer and splice; started when it has taken it.
 

@@ -25,6 +25,7 @@ from broker.host.folders.folder_requests import FolderRequests
 from broker.host.folders.given import GivenFolders
 from broker.host.lease_requests import start_for_viewer, withdraw
 from broker.host.role import HostRole
+from broker.ipc.host_viewer import TaskStatus
 from broker.ipc.sealed_memfd import sealed
 from broker.net.hangup import given
 from broker.net.host_pair import pair_messages as p
@@ -72,7 +73,7 @@ class ViewerProcess:
         given: GivenFolders,
         reload: Callable[[], Awaitable[None]],
         *,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+        task_status: TaskStatus = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serve the viewer's requests (starts, devices, folders) until cancelled.
 
@@ -109,11 +110,7 @@ class ViewerProcess:
         await withdraw(self.pair, lease, reason)
 
     async def stream_opened(
-        self,
-        opening: Opening,
-        conn: socket.socket,
-        *,
-        task_status: trio.TaskStatus[None],
+        self, opening: Opening, conn: socket.socket, *, task_status: TaskStatus
     ) -> None:
         """Pass a stream's socket to the viewer's process; wait for its end."""
         over = self._streams[opening.stream] = trio.Event()

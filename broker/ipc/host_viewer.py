@@ -17,7 +17,7 @@ import socket
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import trio
 from typing_extensions import override
@@ -29,6 +29,8 @@ from broker.core.names import LeaseId, SandboxName
 from broker.ipc.devices.messages import Devices
 
 _Value_contra = TypeVar("_Value_contra", contravariant=True)
+TaskStatus: TypeAlias = trio.TaskStatus[None]
+"""How a task that gives no value says that it has started."""
 
 
 class Viewer(Protocol):
@@ -54,11 +56,7 @@ class Viewer(Protocol):
         ...
 
     async def stream_opened(
-        self,
-        opening: Opening,
-        conn: socket.socket,
-        *,
-        task_status: trio.TaskStatus[None],
+        self, opening: Opening, conn: socket.socket, *, task_status: TaskStatus
     ) -> None:
         """Offer a stream; started with ``nursery.start``, which is the answer.
 

@@ -37,6 +37,7 @@ from broker.core.stderr_log import run_isolated
 from broker.host_and_viewer.host_folders import Host
 from broker.host_and_viewer.sandbox_names import not_running
 from broker.ipc.audit import schema
+from broker.ipc.host_viewer import TaskStatus
 from broker.ipc.in_thread import in_thread
 from broker.ipc.session.folder_orders import DrawIcons
 from broker.ipc.worker import RaiseWindow
@@ -186,9 +187,7 @@ class ViewerRole:
         guest = self.guest(lease.id)
         return None if guest is None else guest.folders
 
-    async def run(
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
+    async def run(self, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
         """Run the tasks of all guests and services until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -371,7 +370,7 @@ class ViewerRole:
         opening: Opening,
         conn: socket.socket,
         *,
-        task_status: trio.TaskStatus[None],
+        task_status: TaskStatus,
         answer: Answer = _no_waiter,
     ) -> None:
         """Decide about a stream, record the decision, and carry the stream to its end.

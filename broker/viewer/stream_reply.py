@@ -8,6 +8,7 @@ import trio
 from typing_extensions import override
 
 from broker.core.errors import VitrailError
+from broker.ipc.host_viewer import TaskStatus
 
 Answer = Callable[[VitrailError | None], Awaitable[None]]
 """The result of an opening: None, it is taken; or why not.  Over a link
@@ -17,7 +18,7 @@ the other end waits for it, and sends nothing before; only the first one counts.
 class OpeningReply(trio.TaskStatus[None]):
     """The replies to a stream's opener, each sent once."""
 
-    def __init__(self, outer: trio.TaskStatus[None], answer: Answer) -> None:
+    def __init__(self, outer: TaskStatus, answer: Answer) -> None:
         self._outer = outer
         self._answer = answer
         self._said = False

@@ -85,14 +85,7 @@ class Address:
             done(None, code)
             return
 
-        def finish(code: int) -> None:
-            deadline.cancel()
-            loop.forget(sock.fileno())
-            if code:
-                sock.close()
-            done(None if code else sock, code)
-
-        deadline = loop.later(CONNECT_SECONDS, lambda: finish(errno.ETIMEDOUT))
+        finish = _waiting(loop, sock, done)
         loop.watch(
             sock.fileno(),
             selectors.EVENT_WRITE,
@@ -107,6 +100,24 @@ def peer_uid(sock: socket.socket) -> int:
     return int(struct.unpack("3i", packed)[1])
 
 
+def _waiting(
+    loop: Loop,
+    sock: socket.socket,
+    done: "Callable[[Optional[socket.socket], int], None]",
+) -> "Callable[[int], None]":
+    """Return what ends a wait for a socket, with 0 or an errno; the deadline does, too."""
+
+    def finish(code: int) -> None:
+        deadline.cancel()
+        loop.forget(sock.fileno())
+        if code:
+            sock.close()
+        done(None if code else sock, code)
+
+    deadline = loop.later(CONNECT_SECONDS, lambda: finish(errno.ETIMEDOUT))
+    return finish
+
+
 def await_answer(
     loop: Loop,
     sock: socket.socket,
@@ -116,13 +127,7 @@ def await_answer(
 
     Then call ``done``.
     """
-
-    def finish(code: int) -> None:
-        deadline.cancel()
-        loop.forget(sock.fileno())
-        if code:
-            sock.close()
-        done(None if code else sock, code)
+    finish = _waiting(loop, sock, done)
 
     def ready(_events: int) -> None:
         try:
@@ -134,5 +139,4 @@ def await_answer(
             return
         finish(answer[0] if answer else errno.ECONNRESET)
 
-    deadline = loop.later(CONNECT_SECONDS, lambda: finish(errno.ETIMEDOUT))
     loop.watch(sock.fileno(), selectors.EVENT_READ, ready)

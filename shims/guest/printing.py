@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Dict
 from shims.guest.account import remove
 from shims.guest.loop import log
 from shims.guest.own_process import FILES_PROGRAM
-from shims.guest.started_on_connect import StartedOnConnect
+from shims.guest.started_on_connect import StartedOnConnect, start_on
 
 if TYPE_CHECKING:
     import subprocess
@@ -61,15 +61,5 @@ class PrinterSocket:
 
     def _run(self, listener: socket.socket) -> "subprocess.Popen[bytes]":
         """Start the printer's program on a listener."""
-        null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            return self._guest.account.start(
-                [FILES_PROGRAM, "printer", "-"],
-                env=self._guest.base_environment(),
-                stdin=listener.fileno(),
-                stdout=null,
-                stderr=null,
-                cwd="/",
-            )
-        finally:
-            os.close(null)
+        words = [FILES_PROGRAM, "printer", "-"]
+        return start_on(listener, self._guest, words)

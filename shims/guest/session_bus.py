@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Dict
 
 from shims.guest.account import PATH, remove
 from shims.guest.loop import log
-from shims.guest.started_on_connect import StartedOnConnect
+from shims.guest.started_on_connect import StartedOnConnect, start_on
 
 if TYPE_CHECKING:
     from shims.guest.guest import Guest
@@ -77,18 +77,7 @@ class SessionBus:
 
     def _run(self, listener: socket.socket) -> "subprocess.Popen[bytes]":
         """Start the session bus on a listener."""
-        null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            process = self._guest.account.start(
-                ["sh", "-c", BUS_START],
-                env=self._guest.base_environment(),
-                stdin=listener.fileno(),
-                stdout=null,
-                stderr=null,
-                cwd="/",
-            )
-        finally:
-            os.close(null)
+        process = start_on(listener, self._guest, ["sh", "-c", BUS_START])
         self._pid = process.pid
         return process
 

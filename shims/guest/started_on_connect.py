@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import selectors
 import socket
 import subprocess
-from typing import TYPE_CHECKING, Callable, Optional
+from typing import TYPE_CHECKING, Callable, List, Optional
 
 from shims.guest.loop import log
 
@@ -78,3 +79,21 @@ class StartedOnConnect:
         """Wait for the next client, which gets a new program."""
         self._told(code)
         self._guest.loop.later(RESTART_PAUSE_SECONDS, self._wait)
+
+
+def start_on(
+    listener: socket.socket, guest: "Guest", argv: "List[str]"
+) -> "subprocess.Popen[bytes]":
+    """Start a user's program on a listener, its standard input; without output."""
+    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        return guest.account.start(
+            argv,
+            env=guest.base_environment(),
+            stdin=listener.fileno(),
+            stdout=null,
+            stderr=null,
+            cwd="/",
+        )
+    finally:
+        os.close(null)

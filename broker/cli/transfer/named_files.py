@@ -71,13 +71,7 @@ def open_named(path: Path, places: Sequence[Path]) -> int:
         # guard: a named file is opened through no link that was made meanwhile
         fd = open_without_links(str(found), _FILE)
     except OSError as error:
-        raise RefusedError(
-            tr(
-                "cannot open {path}: {strerror}",
-                path=printable(str(path), 200),
-                strerror=error.strerror,
-            )
-        ) from error
+        raise _unopened(path, error) from error
     # guard: a named file is a regular one
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
@@ -96,10 +90,14 @@ def open_named_directory(path: Path, places: Sequence[Path]) -> tuple[Path, int]
     try:
         return found, open_directory(str(found))
     except OSError as error:
-        raise RefusedError(
-            tr(
-                "cannot open {path}: {strerror}",
-                path=printable(str(path), 200),
-                strerror=error.strerror,
-            )
-        ) from error
+        raise _unopened(path, error) from error
+
+
+def _unopened(path: Path, error: OSError) -> RefusedError:
+    return RefusedError(
+        tr(
+            "cannot open {path}: {strerror}",
+            path=printable(str(path), 200),
+            strerror=error.strerror,
+        )
+    )

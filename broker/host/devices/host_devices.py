@@ -36,7 +36,7 @@ from broker.host.devices.qemu import QemuDevice
 from broker.host.role import ActiveLease
 from broker.host.vmm.qmp import Qmp, open_qmp
 from broker.ipc.devices import messages
-from broker.ipc.host_viewer import DeviceAttachment
+from broker.ipc.host_viewer import DeviceAttachment, TaskStatus
 from broker.net.peers.identity import ContainerClaim, GroupClaim, SharedClaim
 
 _RETRY_SECONDS = 5.0
@@ -81,9 +81,7 @@ class DeviceHost:
         """Set, and replaced, when ``devices`` would say something else."""
         self.problem = "vitrail-devices is not connected"
 
-    async def run(
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
+    async def run(self, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
         """Keep a connection to ``vitrail-devices`` until cancelled.
 
         At the end, waits for the sandboxes' devices to be taken back.
@@ -153,11 +151,7 @@ class DeviceHost:
     # -- guests that wait ------------------------------------------------------------------
 
     async def standby(
-        self,
-        opening: Opening,
-        conn: socket.socket,
-        *,
-        task_status: trio.TaskStatus[None],
+        self, opening: Opening, conn: socket.socket, *, task_status: TaskStatus
     ) -> None:
         """Keep a guest's connection until a device is handed to it, or it hangs up.
 

@@ -26,7 +26,13 @@ from broker.core.limits import link as limits
 from broker.core.names import take_lease_id
 from broker.core.stderr_log import log_exception
 from broker.ipc.devices.messages import Devices
-from broker.ipc.host_viewer import DeviceAttachment, DeviceSource, HeldTask, first_of
+from broker.ipc.host_viewer import (
+    DeviceAttachment,
+    DeviceSource,
+    HeldTask,
+    TaskStatus,
+    first_of,
+)
 from broker.net.link import messages as m
 from broker.net.link_service.far_end import FarEnd
 
@@ -57,9 +63,7 @@ class DeviceRequests:
     def _source(self) -> DeviceSource:
         return self._source_of()
 
-    async def run(
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
+    async def run(self, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
         """Report changes until cancelled; then detach every device."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery

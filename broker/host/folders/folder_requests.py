@@ -19,7 +19,7 @@ from broker.helpers.process.spawn import wait_ended
 from broker.host.folders.folder_mounts import FolderHost
 from broker.host.folders.given import GivenFolders
 from broker.host_and_viewer.host_folders import Mounted
-from broker.ipc.host_viewer import HeldTask
+from broker.ipc.host_viewer import HeldTask, TaskStatus
 from broker.net.host_pair import pair_messages as p
 from broker.net.host_pair.pair_end import PairEnd
 from broker.net.link import messages as m
@@ -50,9 +50,7 @@ class FolderRequests:
         self._held: dict[int, _Held] = {}
         self._nursery: trio.Nursery | None = None
 
-    async def run(
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
+    async def run(self, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
         """Hold the folders that the viewer had mounted until cancelled.
 
         Then unmount them.

@@ -25,7 +25,7 @@ from broker.core.stderr_log import isolated, log_exception
 from broker.ipc.audit import schema
 from broker.ipc.authority import ShownRule
 from broker.ipc.devices.messages import DeviceItem, Devices
-from broker.ipc.host_viewer import DeviceSource, first_of
+from broker.ipc.host_viewer import DeviceSource, TaskStatus, first_of
 from broker.viewer.authority.held_permit import HeldPermit, take_back_all
 from broker.viewer.authority.interface import Permits
 from broker.viewer.devices.choices import DeviceChoices
@@ -83,9 +83,7 @@ class DeviceDesk:
         self._again = trio.Event()
         self._nursery: trio.Nursery | None = None
 
-    async def run(
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
+    async def run(self, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
         """Follow hot-plug events until cancelled; then detach every device."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery

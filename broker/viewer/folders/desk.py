@@ -31,6 +31,7 @@ from broker.host_and_viewer.host_folders import FolderSource, GivenFolder, Mount
 from broker.ipc.agent import AgentMount
 from broker.ipc.audit import schema
 from broker.ipc.control.types.faults import HeldError
+from broker.ipc.host_viewer import TaskStatus
 from broker.ipc.session.folder_orders import GiveFolder, OpenFolder, ServeFolder
 from broker.viewer.authority.held_permit import HeldPermit, take_back_all
 from broker.viewer.authority.interface import Permits
@@ -98,9 +99,7 @@ class FolderDesk:
         self._shared: list[SharedFolder] = []
         self._nursery: trio.Nursery | None = None
 
-    async def run(
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
+    async def run(self, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
         """Run the tasks of shared folders until cancelled; then unmount them."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery

@@ -24,6 +24,7 @@ from broker.core.limits import transfer as limits
 from broker.core.names import LeaseId
 from broker.host_and_viewer.host_folders import GivenFolder
 from broker.host_and_viewer.stream_events import StreamEvents
+from broker.ipc.host_viewer import TaskStatus
 from broker.net.hangup import given, hang_up
 
 
@@ -121,11 +122,7 @@ class StreamedFolders:
         return False
 
     async def carry(
-        self,
-        opening: Opening,
-        conn: socket.socket,
-        *,
-        task_status: trio.TaskStatus[None],
+        self, opening: Opening, conn: socket.socket, *, task_status: TaskStatus
     ) -> None:
         """Serve a guest's connection for a folder; return when it has ended."""
         with given(conn):

@@ -34,7 +34,7 @@ from broker.core.services import NETWORK, PORTS, SSH_AGENT
 from broker.core.stderr_log import log_exception
 from broker.host_and_viewer.host_folders import GivenFolder
 from broker.ipc import sealed_memfd
-from broker.ipc.host_viewer import HeldTask, StartedStatus, Viewer
+from broker.ipc.host_viewer import HeldTask, StartedStatus, TaskStatus, Viewer
 from broker.net.host_pair import pair_messages as p
 from broker.net.host_pair.pair_end import PairEnd
 from broker.net.link import messages as m
@@ -99,9 +99,7 @@ class HostProcess:
         """See ``Host``."""
         return self
 
-    async def run(
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
+    async def run(self, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
         """Serve the host's messages until its process ends.
 
         Raises PeerError on invalid ones.
@@ -264,11 +262,7 @@ class HostProcess:
         await self._nursery.start(self._carry, opening, conn)
 
     async def _carry(
-        self,
-        opening: Opening,
-        conn: socket.socket,
-        *,
-        task_status: trio.TaskStatus[None],
+        self, opening: Opening, conn: socket.socket, *, task_status: TaskStatus
     ) -> None:
         """Carry one stream of the host's; ``started`` when it is accepted."""
         stream = self._streams[opening.stream] = HeldTask()

@@ -24,6 +24,7 @@ from broker.core.names import LeaseId
 from broker.core.streams import network_flows as m
 from broker.ipc.audit import schema
 from broker.ipc.control import api
+from broker.ipc.host_viewer import TaskStatus
 from broker.viewer.authority.interface import Permits
 from policy.destinations import LOOKUP, NET, NETWORK, destination_of
 from policy.records.model import NetworkLimits, Record
@@ -127,11 +128,7 @@ class NetworkFlows:
         return list(self._open.get(lease, {}).values())
 
     async def carry(
-        self,
-        opening: Opening,
-        conn: socket.socket,
-        *,
-        task_status: trio.TaskStatus[None],
+        self, opening: Opening, conn: socket.socket, *, task_status: TaskStatus
     ) -> None:
         """Serve one sandbox's network filter until it ends; owns ``conn``."""
         with conn:

@@ -36,6 +36,7 @@ from broker.host_and_viewer.sandbox_names import agentless, suspended
 from broker.host_and_viewer.stream_events import StreamEvents
 from broker.ipc import agent, fdpass, transfer, worker
 from broker.ipc.audit import schema
+from broker.ipc.host_viewer import TaskStatus
 from broker.ipc.in_thread import NoThreadError, in_thread
 from broker.viewer.clipboard import clipboard_member
 from broker.viewer.exchange.guest_connection import GuestConnections
@@ -138,9 +139,7 @@ class Guest:
         )
         self.sound.refused = self.programs.refused
 
-    async def run(
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
+    async def run(self, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
         """Run the guest's tasks until ``close`` cancels them."""
         self._display.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._scope:

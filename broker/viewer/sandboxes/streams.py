@@ -19,6 +19,7 @@ from broker.core.lease import Opening
 from broker.helpers.descriptor_copies import duplicates
 from broker.host_and_viewer.stream_events import StreamEvents, StreamOutcome, last_words
 from broker.ipc import acceptor, fdpass, worker
+from broker.ipc.host_viewer import TaskStatus
 from broker.net.display_header import read_header
 from broker.net.hangup import given, hang_up
 from broker.viewer.sandboxes.launch_steps import Step
@@ -178,7 +179,7 @@ class GuestStreams:
         conn: socket.socket,
         outcome: StreamOutcome,
         *,
-        task_status: trio.TaskStatus[None],
+        task_status: TaskStatus,
     ) -> None:
         """Hand an agent's connection to the worker; return when it has ended."""
         with given(conn):
@@ -195,7 +196,7 @@ class GuestStreams:
         conn: socket.socket,
         outcome: StreamOutcome,
         *,
-        task_status: trio.TaskStatus[None],
+        task_status: TaskStatus,
     ) -> None:
         """Hand an application's own connection to the filter; return at its end.
 
@@ -242,11 +243,7 @@ class GuestStreams:
             raise acceptor.ended() from error
 
     async def display(
-        self,
-        opening: Opening,
-        conn: socket.socket,
-        *,
-        task_status: trio.TaskStatus[None],
+        self, opening: Opening, conn: socket.socket, *, task_status: TaskStatus
     ) -> None:
         """Have a display stream decoded in the worker; return at its end."""
         outcome: StreamOutcome | None = None

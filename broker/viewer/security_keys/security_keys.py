@@ -24,6 +24,7 @@ from broker.core.question import untrusted_word
 from broker.core.services import SECURITY_KEY
 from broker.core.stderr_log import log_stderr
 from broker.core.token_bucket import TokenBucket
+from broker.ipc.host_viewer import TaskStatus
 from broker.ipc.security_key import ENTER_PIN, LOOK, READ, REGISTER, SIGN_IN
 from broker.ipc.session.key_uses import (
     USE_BYTES,
@@ -57,7 +58,7 @@ async def carry(
     shared: SharedKey,
     session: UserSession,
     *,
-    task_status: trio.TaskStatus[None],
+    task_status: TaskStatus,
 ) -> None:
     """Serve one guest's connection to the security key until it ends.
 
@@ -80,7 +81,7 @@ async def _carry(
     permit: Permit,
     session: UserSession,
     *,
-    task_status: trio.TaskStatus[None],
+    task_status: TaskStatus,
 ) -> None:
     """Run the key's process on a guest's connection, and answer its questions."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

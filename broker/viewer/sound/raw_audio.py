@@ -11,13 +11,12 @@ from __future__ import annotations
 import socket
 from collections.abc import Awaitable, Callable
 
-import trio
-
 from broker.authority.audit import event_log
 from broker.authority.permit import Permit
 from broker.core.lease import Opening
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.host_and_viewer.stream_events import StreamEvents, relay_stream
+from broker.ipc.host_viewer import TaskStatus
 from broker.viewer.orders.session_orders import UserSession
 from broker.viewer.sound.sound_connection import sound_connection
 from policy.records.model import Record
@@ -42,7 +41,7 @@ async def raw_stream(
     pump: PumpSupervisor,
     log: event_log.EventLog,
     answer: Callable[[], Awaitable[None]],
-    task_status: trio.TaskStatus[None],
+    task_status: TaskStatus,
 ) -> None:
     """Relay one connection to the sound server, unread; return at its end.
 

@@ -39,6 +39,7 @@ from broker.core.token_bucket import TokenBucket
 from broker.host_and_viewer.stream_events import StreamEvents, StreamOutcome, last_words
 from broker.ipc import worker
 from broker.ipc.audit import schema
+from broker.ipc.host_viewer import TaskStatus
 from broker.net.connection_quota import SoundPlaces, SoundServerPlaces
 from broker.viewer.sound.levels import load_level, save_level
 from broker.viewer.sound.mixer import SoundStatus, serve_desk
@@ -122,7 +123,7 @@ class GuestSound:
         *,
         permit: Permit,
         say: Callable[[], Awaitable[None]],
-        task_status: trio.TaskStatus[None],
+        task_status: TaskStatus,
     ) -> None:
         """Filter one connection to the sound server; return at its end.
 
