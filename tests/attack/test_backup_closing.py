@@ -126,6 +126,17 @@ async def test_file_without_any_encryption_is_not_imported(room):
         await backups.unpack(file, prepared, backups.Lock(), lambda _: None)
 
 
+async def unpacked(room, file):
+    """Import a backup by its passphrase."""
+    with (
+        backups.secret_of(room / "passphrase") as secret,
+        HomeStore(room / "homes").new(DISK) as prepared,
+    ):
+        await backups.unpack(
+            file, prepared, backups.Lock(passphrase=secret), lambda _: None
+        )
+
+
 @NEEDS_JAIL
 async def test_file_without_integrity_protection_is_not_imported(room):
     """Its content can be changed without the key; gpg.conf may allow it."""
@@ -134,14 +145,8 @@ async def test_file_without_integrity_protection_is_not_imported(room):
     old = [*passphrase(room), "--cipher-algo", "3DES", "--rfc2440", "--symmetric"]
     file = room / "mail.backup"
     file.write_bytes(closed(room, *old))
-    with (
-        pytest.raises(RefusedError, match="can be changed without the key"),
-        backups.secret_of(room / "passphrase") as secret,
-        HomeStore(room / "homes").new(DISK) as prepared,
-    ):
-        await backups.unpack(
-            file, prepared, backups.Lock(passphrase=secret), lambda _: None
-        )
+    with pytest.raises(RefusedError, match="can be changed without the key"):
+        await unpacked(room, file)
 
 
 @NEEDS_JAIL
@@ -228,14 +233,8 @@ async def test_label_that_no_backup_has_is_refused(room, label):
             tar.add(path, path.name)
     file = room / "mail.backup"
     file.write_bytes(closed(room, *passphrase(room), "--symmetric"))
-    with (
-        pytest.raises((RefusedError, SetupError)),
-        backups.secret_of(room / "passphrase") as secret,
-        HomeStore(room / "homes").new(DISK) as prepared,
-    ):
-        await backups.unpack(
-            file, prepared, backups.Lock(passphrase=secret), lambda _: None
-        )
+    with pytest.raises((RefusedError, SetupError)):
+        await unpacked(room, file)
 
 
 # -- what gpg reports -------------------------------------------------------------------

@@ -145,14 +145,19 @@ def test_what_the_worker_may_tell_of_types_is_what_a_client_may_offer():
     assert limits.WAYLAND_MIMES == 128
 
 
+def copies(it: Desk, c: Guest) -> tuple[int, int]:
+    """Copy; returns the number of records before, and the pipe that it is to fill."""
+    source = c.select(TEXT)
+    before = len(it.records)
+    c.press_copy()
+    return before, c.asked(source)
+
+
 async def test_an_endless_pipe_is_cut_at_the_limit_and_refused_whole():
     async with desk("red") as it:
 
         def act(c: Guest) -> w.RecordCrossing:
-            source = c.select(TEXT)
-            before = len(it.records)
-            c.press_copy()
-            fd = c.asked(source)
+            before, fd = copies(it, c)
             written = 0
             try:
                 while written < 2 << 30:
@@ -175,10 +180,7 @@ async def test_a_source_that_never_writes_is_given_up_and_holds_up_nothing():
     async with desk("red") as it:
 
         def act(c: Guest) -> w.RecordCrossing:
-            source = c.select(TEXT)
-            before = len(it.records)
-            c.press_copy()
-            fd = c.asked(source)
+            before, fd = copies(it, c)
             try:
                 trio.from_thread.run(it.press, A)
                 c.wait(lambda e: e[2] == "key" and e[3][2:] == [A, 0])
@@ -194,10 +196,7 @@ async def test_a_source_that_changes_while_it_is_read_gives_nothing():
     async with desk("red") as it:
 
         def act(c: Guest) -> w.RecordCrossing:
-            source = c.select(TEXT)
-            before = len(it.records)
-            c.press_copy()
-            fd = c.asked(source)
+            before, fd = copies(it, c)
             os.write(fd, b"half of")
             c.select(TEXT)
             os.close(fd)

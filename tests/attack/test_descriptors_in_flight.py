@@ -19,6 +19,7 @@ from tests.kit.brokerctl import brokerctl
 from tests.kit.own_command import hooked_words, install_hook
 from tests.kit.podman import podman_settings, podman_start, root_directory
 from tests.kit.podman_store import run as podman
+from tests.kit.records import shown_record
 from tests.kit.world import world
 
 pytestmark = [
@@ -28,12 +29,7 @@ pytestmark = [
         reason="this kernel cannot tell a process's pid namespace",
     ),
 ]
-RECORD = """\
-class = "persistent"
-display = "allow"
-[launch]
-kind = "podman"
-"""
+RECORD = shown_record('kind = "podman"')
 BROKERS = 300
 """The broker's own limit, and its workers': below the 400 that are in flight, which are
 below the limits of all others."""

@@ -112,33 +112,16 @@ async def test_a_sandbox_has_few_processes_for_the_security_key(monkeypatch):
     async with rulebook(rules) as b, AsyncExitStack() as stack:
         nursery = await stack.enter_async_context(trio.open_nursery())
 
-        async def connect(lease, stream):
-            async def run(task_status):
-                await security_keys.carry(
-                    Opening(lease, SECURITY_KEY, stream, "cid 20"),
-                    None,
-                    b.decider,
-                    shared,
-                    None,
-                    task_status=task_status,
-                )
-
-            await nursery.start(run)
+        async def connect(lease, stream, inside=nursery):
+            opening = Opening(lease, SECURITY_KEY, stream, "cid 20")
+            words = (opening, None, b.decider, shared, None)
+            await inside.start(security_keys.carry, *words)
 
         for stream in range(limits.SECURITY_KEY_CONNECTIONS):
             await connect(WORK, stream)
         with pytest.raises((RefusedError, ExceptionGroup)):
             async with trio.open_nursery() as inner:
-                await inner.start(
-                    lambda task_status: security_keys.carry(
-                        Opening(WORK, SECURITY_KEY, 99, "cid 20"),
-                        None,
-                        b.decider,
-                        shared,
-                        None,
-                        task_status=task_status,
-                    )
-                )
+                await connect(WORK, 99, inner)
         await connect(VAULT, 1)
         assert begun == ["work"] * limits.SECURITY_KEY_CONNECTIONS + ["vault"]
         nursery.cancel_scope.cancel()

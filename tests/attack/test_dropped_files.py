@@ -19,10 +19,11 @@ from broker.helpers.process.spawn import DEVNULL, spawn
 from broker.ipc.session import file_orders as m
 from broker.viewer.exchange.pipes import pipe
 from broker.viewer.transfer.own import Own
-from tests.attack.test_session_orders_files import SECRET, desktop, order_with
+from tests.attack.test_session_orders_files import SECRET, _home, desktop, order_with
 from tests.kit.eventually import eventually
 from tests.kit.listening import takes_connections
 
+__all__ = ["_home"]
 GOOD = {"source": "@adminvm", "sandbox": "work", "target": "work"}
 PORTAL = """
 import json, sys
@@ -45,13 +46,6 @@ with open_dbus_connection() as bus:
         else:
             bus.send(new_method_return(got, "as", (files,)))
 """
-
-
-@pytest.fixture(name="home")
-def _home(tmp_path):
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home/id").write_text(SECRET)
-    return tmp_path / "home"
 
 
 @asynccontextmanager

@@ -16,8 +16,9 @@ import pytest
 from broker.core.process_status import descendants
 from tests.kit.brokerctl import running
 from tests.kit.eventually import eventually
-from tests.kit.flatpak import applications, environment
+from tests.kit.flatpak import LAUNCH, applications, environment
 from tests.kit.needs import PID_NAMESPACES
+from tests.kit.records import shown_record
 from tests.kit.wayland.compositor import wait_window
 from tests.kit.world import world
 
@@ -25,16 +26,7 @@ pytestmark = [
     PID_NAMESPACES,
     pytest.mark.skipif(not shutil.which("Xwayland"), reason="xwayland is missing"),
 ]
-RECORD = """\
-class = "persistent"
-display = "allow"
-[window]
-x11 = true
-[launch]
-kind = "flatpak"
-app = "org.example.Foot"
-bind_read_write = ["{folder}"]
-"""
+RECORD = shown_record(*LAUNCH, tables="[window]\nx11 = true\n")
 PROBE = """
 import json, os, sys, time
 def tried(what):

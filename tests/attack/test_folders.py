@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -367,7 +368,7 @@ async def test_an_unused_folder_is_unmounted(home, tmp_path):
 
 
 @asynccontextmanager
-async def hosted(tmp_path, home, program, monkeypatch, name="Downloads"):
+async def _hosted(tmp_path, home, monkeypatch, program, name="Downloads"):
     """A box that a host part knows; yields the part, the folder and the box's root."""
     folder = open_folder(str(home / name), home, ())
     monkeypatch.setattr(folder_mounts, "_leader", lambda machine: machine.pid)
@@ -379,6 +380,12 @@ async def hosted(tmp_path, home, program, monkeypatch, name="Downloads"):
         root = Path(f"/proc/{held.leader}/root")
         yield FolderHost(host, tmp_path), folder, root
     folder.close()
+
+
+@pytest.fixture
+def hosted(tmp_path, home, monkeypatch):
+    """See ``_hosted``: for a program, and the name of the folder."""
+    return partial(_hosted, tmp_path, home, monkeypatch)
 
 
 WAIT = "import time; time.sleep(600)"
@@ -403,12 +410,10 @@ COPY_WHEN_IT_COMES = HOLD_WHEN_IT_COMES.replace(
 
 @needs_box
 @pytest.mark.parametrize("program", [WAIT, HOLD_WHEN_IT_COMES])
-async def test_a_mount_that_is_given_up_late_is_undone(
-    home, tmp_path, monkeypatch, program
-):
+async def test_a_mount_that_is_given_up_late_is_undone(monkeypatch, program, hosted):
     """The helper has mounted it, and the broker stops waiting before it hears that."""
     attach = mounts.attach
-    async with hosted(tmp_path, home, program, monkeypatch) as (host, folder, root):
+    async with hosted(program) as (host, folder, root):
 
         async def late(*args, **more):
             await attach(*args, **more)
@@ -426,10 +431,8 @@ async def test_a_mount_that_is_given_up_late_is_undone(
 
 @needs_box
 @pytest.mark.parametrize("program", [HOLD_WHEN_IT_COMES, COPY_WHEN_IT_COMES])
-async def test_a_crash_lets_no_program_keep_a_folder(
-    home, tmp_path, monkeypatch, program
-):
-    async with hosted(tmp_path, home, program, monkeypatch) as (host, folder, root):
+async def test_a_crash_lets_no_program_keep_a_folder(tmp_path, program, hosted):
+    async with hosted(program) as (host, folder, root):
         mounted = host.mounted(WORK, folder, write=True)
         await mounted.__aenter__()
         await eventually((root / "tmp/here").exists)
@@ -451,9 +454,7 @@ time.sleep(600)
 
 @needs_box
 @pytest.mark.parametrize("name", ["Downloads", "tmp"])
-async def test_a_folder_whose_place_was_moved_is_found(
-    home, tmp_path, monkeypatch, name
-):
+async def test_a_folder_whose_place_was_moved_is_found(home, tmp_path, name, hosted):
     """The box renames the directory of the mount: nothing is mounted at its path then,
     or something else is."""
     (home / "Downloads").rename(home / name)
@@ -461,11 +462,7 @@ async def test_a_folder_whose_place_was_moved_is_found(
     if name == "tmp":
         program = program.replace('os.mkdir("/folders")', 'os.symlink("/", "/folders")')
         program = program.replace("/tmp/here", "/here")
-    async with hosted(tmp_path, home, program, monkeypatch, name) as (
-        host,
-        folder,
-        root,
-    ):
+    async with hosted(program, name) as (host, folder, root):
         mounted = host.mounted(WORK, folder, write=True)
         one = await mounted.__aenter__()
         await eventually((root / "tmp/here" if name != "tmp" else root / "here").exists)
@@ -479,9 +476,9 @@ async def test_a_folder_whose_place_was_moved_is_found(
 
 @needs_box
 async def test_a_later_sandbox_of_the_name_has_no_folder_of_the_earlier(
-    home, tmp_path, monkeypatch
+    tmp_path, hosted
 ):
-    async with hosted(tmp_path, home, WAIT, monkeypatch) as (host, folder, _):
+    async with hosted(WAIT) as (host, folder, _):
         mounted = host.mounted(WORK, folder, write=True)
         await mounted.__aenter__()
         (active,) = host._host.active_leases()
@@ -494,8 +491,8 @@ async def test_a_later_sandbox_of_the_name_has_no_folder_of_the_earlier(
 
 
 @needs_box
-async def test_a_note_that_was_cut_off_counts_as_kept(home, tmp_path, monkeypatch):
-    async with hosted(tmp_path, home, WAIT, monkeypatch) as (host, folder, _):
+async def test_a_note_that_was_cut_off_counts_as_kept(tmp_path, hosted):
+    async with hosted(WAIT) as (host, folder, _):
         mounted = host.mounted(WORK, folder, write=True)
         await mounted.__aenter__()
         note = tmp_path / "folders" / WORK.sandbox
@@ -506,8 +503,8 @@ async def test_a_note_that_was_cut_off_counts_as_kept(home, tmp_path, monkeypatc
 
 
 @needs_box
-async def test_after_a_crash_an_unused_folder_is_unmounted(home, tmp_path, monkeypatch):
-    async with hosted(tmp_path, home, WAIT, monkeypatch) as (host, folder, root):
+async def test_after_a_crash_an_unused_folder_is_unmounted(tmp_path, hosted):
+    async with hosted(WAIT) as (host, folder, root):
         mounted = host.mounted(WORK, folder, write=True)
         await mounted.__aenter__()
         assert (root / "folders/Downloads/file").exists()
@@ -523,13 +520,9 @@ async def may_not(pid):
 
 
 @needs_box
-async def test_a_copy_made_while_it_is_unmounted_is_found(home, tmp_path, monkeypatch):
+async def test_a_copy_made_while_it_is_unmounted_is_found(monkeypatch, hosted):
     """A program makes namespaces again and again, and one falls between two looks."""
-    async with hosted(tmp_path, home, COPY_WHEN_IT_COMES, monkeypatch) as (
-        host,
-        folder,
-        root,
-    ):
+    async with hosted(COPY_WHEN_IT_COMES) as (host, folder, root):
         async with host.mounted(WORK, folder, write=False) as mounted:
             await eventually((root / "tmp/here").exists)
             monkeypatch.setattr(mounts, "refuse_other_namespaces", lambda pid: None)
@@ -562,15 +555,9 @@ time.sleep(600)
 
 
 @needs_box
-async def test_copy_in_a_namespace_without_a_process_is_not_overlooked(
-    home, tmp_path, monkeypatch
-):
+async def test_copy_in_a_namespace_without_a_process_is_not_overlooked(hosted):
     """No process has it, a descriptor does: no look at processes would find it."""
-    async with hosted(tmp_path, home, KEEP_BY_DESCRIPTOR, monkeypatch) as (
-        host,
-        folder,
-        root,
-    ):
+    async with hosted(KEEP_BY_DESCRIPTOR) as (host, folder, root):
         async with host.mounted(WORK, folder, write=False) as mounted:
             await eventually((root / "tmp/here").exists)
             with pytest.raises(RefusedError, match="may have separate mounts"):
@@ -580,14 +567,8 @@ async def test_copy_in_a_namespace_without_a_process_is_not_overlooked(
 
 
 @needs_box
-async def test_copy_without_a_process_is_not_overlooked_after_a_crash(
-    home, tmp_path, monkeypatch
-):
-    async with hosted(tmp_path, home, KEEP_BY_DESCRIPTOR, monkeypatch) as (
-        host,
-        folder,
-        root,
-    ):
+async def test_copy_without_a_process_is_not_overlooked_after_a_crash(tmp_path, hosted):
+    async with hosted(KEEP_BY_DESCRIPTOR) as (host, folder, root):
         mounted = host.mounted(WORK, folder, write=True)
         await mounted.__aenter__()
         await eventually((root / "tmp/here").exists)
@@ -596,9 +577,9 @@ async def test_copy_without_a_process_is_not_overlooked_after_a_crash(
 
 
 @needs_box
-async def test_box_without_namespaces_gives_a_folder_back(home, tmp_path, monkeypatch):
+async def test_box_without_namespaces_gives_a_folder_back(hosted):
     """The kernel has no mount namespace for it, so nothing is to be looked for."""
-    async with hosted(tmp_path, home, WAIT, monkeypatch) as (host, folder, _):
+    async with hosted(WAIT) as (host, folder, _):
         async with host.mounted(WORK, folder, write=False) as mounted:
             await mounted.release()
         assert mounted.released
@@ -648,8 +629,8 @@ time.sleep(600)
 
 
 @needs_box
-async def test_without_descriptors_a_folder_counts_as_kept(home, tmp_path, monkeypatch):
-    async with hosted(tmp_path, home, WAIT, monkeypatch) as (host, folder, _):
+async def test_without_descriptors_a_folder_counts_as_kept(monkeypatch, hosted):
+    async with hosted(WAIT) as (host, folder, _):
 
         async def detach(*_, **__):
             await trio.lowlevel.checkpoint()

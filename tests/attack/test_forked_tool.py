@@ -54,26 +54,31 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
 
 
+def forked(place, home, environ):
+    """Run an agent that forks the tool of the directory; return how its process ended."""
+    text = AGENT.format(
+        home=home,
+        secret=str(place / "secret"),
+        out=f"{place}/",
+        directory=str(place),
+    )
+    return subprocess.run(
+        [sys.executable, "-c", text],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+
+
 @pytest.fixture(name="ran")
 def _ran(tmp_path):
     """The process in which a tool ran as the agent's copy, and its output."""
     (tmp_path / "vitrail_files.py").write_text(TOOL)
     (tmp_path / "home").mkdir()
     (tmp_path / "secret").write_text("of the agent")
-    text = AGENT.format(
-        home=str(tmp_path / "home"),
-        secret=str(tmp_path / "secret"),
-        out=f"{tmp_path}/",
-        directory=str(tmp_path),
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", text],
-        cwd=ROOT,
-        env={"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
+    done = forked(tmp_path, str(tmp_path / "home"), {"PYTHONPATH": str(ROOT)})
     assert done.returncode == 7, done
     printed = (tmp_path / "out").read_text()
     assert (tmp_path / "err").read_text() == "to its errors"
@@ -140,20 +145,7 @@ def test_an_error_of_the_tool_is_not_the_agents(tmp_path):
     """Whatever it raises, the copy ends; it never continues in the agent's loop."""
     (tmp_path / "vitrail_files.py").write_text("raise KeyboardInterrupt")
     (tmp_path / "secret").touch()
-    text = AGENT.format(
-        home="/",
-        secret=str(tmp_path / "secret"),
-        out=f"{tmp_path}/",
-        directory=str(tmp_path),
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", text],
-        cwd=ROOT,
-        env=dict(os.environ, PYTHONPATH=str(ROOT)),
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
+    done = forked(tmp_path, "/", dict(os.environ, PYTHONPATH=str(ROOT)))
     assert done.returncode == 1
     assert "KeyboardInterrupt" in (tmp_path / "err").read_text()
 

@@ -21,17 +21,11 @@ from broker.ipc.control.api import LeaseRequest
 from broker.ipc.control.methods import LEASE_ACQUIRE
 from broker.net.peers.credentials import pid_namespaces_of_self
 from tests.kit.eventually import eventually
+from tests.kit.records import external_record
 from tests.kit.vm.siege import HEADER, calm, settled
 from tests.kit.world import record, world
 
-RECORD = """\
-class = "persistent"
-display = "allow"
-[launch]
-kind = "external"
-[peer]
-{} = "{}"
-"""
+RECORD = external_record('{} = "{}"')
 # As a waypipe server would say it: the header, then get_registry.
 _REGISTRY = struct.pack("<III", 1, 12 << 16 | 1, 2)
 SESSION = HEADER + struct.pack("<I", (4 + len(_REGISTRY)) << 5) + _REGISTRY

@@ -26,6 +26,7 @@ from broker.net.listeners import open_listener
 from broker.net.refused_descriptors import refuse_descriptors
 from tests.kit.container import container
 from tests.kit.eventually import eventually
+from tests.kit.records import external_record
 from tests.kit.vm.siege import HEADER
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.world import record, world
@@ -34,14 +35,7 @@ LINGER_SECONDS = 4
 LIMIT_SECONDS = 3.0
 """Below what the attack asks for, above what a busy machine takes."""
 
-HONEST = """\
-class = "persistent"
-display = "allow"
-[launch]
-kind = "external"
-[peer]
-hybrid = "{}"
-"""
+HONEST = external_record('hybrid = "{}"')
 REGISTRY = struct.pack("<III", 1, 12 << 16 | 1, 2)
 SESSION = HEADER + struct.pack("<I", (4 + len(REGISTRY)) << 5) + REGISTRY
 

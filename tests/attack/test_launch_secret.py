@@ -8,7 +8,6 @@ matter; where ports matter they are AF_VSOCK's.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import random
@@ -30,7 +29,6 @@ from broker.core.paths import find_paths
 from broker.core.services import AGENT, DEVICE, DISPLAY, FILE_COPY, PORTS, SECURITY_KEY
 from broker.helpers.process.spawn import spawn
 from broker.host import part, vsock_listeners
-from broker.host.admission import Admission
 from broker.host.images.store import launch_settings
 from broker.host.launchers.microvm import MicroVms
 from broker.host.part import HostPart
@@ -54,12 +52,9 @@ from broker.net.peers.launch_secret import (
 from shims.bundle import guest_agent, with_constants
 from tests.kit.eventually import eventually
 from tests.kit.link.roles import (
-    LEASE,
-    NoDevices,
     SilentViewer,
     journal,
-    own_claim,
-    own_connector,
+    own_doors,
 )
 from tests.kit.shims import files_program, guest_program
 from tests.kit.vm.agent_broker import AgentBroker
@@ -291,19 +286,9 @@ ATTACKS = (
 @contextlib.asynccontextmanager
 async def doors(tmp_path):
     """Yield (viewer, connect): a lease's doors, which ask for the secret."""
-    numbers = itertools.count(1)
     async with journal(tmp_path) as log, trio.open_nursery() as nursery:
         viewer = SilentViewer()
-        mine = Admission(
-            lease=LEASE,
-            claim=own_claim(),
-            alive=lambda: frozenset({own_connector().pid}),
-            viewer=viewer,
-            log=log,
-            next_stream=lambda: next(numbers),
-            standby=NoDevices().standby,
-            secret=SECRET,
-        )
+        mine = own_doors(log, viewer, secret=SECRET)
         nursery.start_soon(mine.serve, {})
         await trio.testing.wait_all_tasks_blocked()
 

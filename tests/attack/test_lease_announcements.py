@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
@@ -57,21 +58,28 @@ async def test_records_that_have_not_changed_are_read_for_no_lease(
         assert set(records.now.records) == {"a", "b"}
 
 
-async def test_leases_that_come_together_are_one_reading_beside_all_else(
-    tmp_path, paths, monkeypatch
-):
-    """The viewer answers meanwhile: a reading is not in its loop's way."""
-    write(paths, "a.toml", record())
+@asynccontextmanager
+async def held_readings(tmp_path, paths, monkeypatch):
+    """Records, whose readings wait for ``go_on``; yields both."""
     async with journal(tmp_path) as log:
         records = Records(paths, None, log)
         readings = Readings(monkeypatch)
         readings.go_on.clear()
         with trio.fail_after(60):
-            async with trio.open_nursery() as nursery:
-                for _ in range(CALLS):
-                    nursery.start_soon(records.reload)
-                await eventually(lambda: readings.count)
-                readings.go_on.set()
+            yield records, readings
+
+
+async def test_leases_that_come_together_are_one_reading_beside_all_else(
+    tmp_path, paths, monkeypatch
+):
+    """The viewer answers meanwhile: a reading is not in its loop's way."""
+    write(paths, "a.toml", record())
+    async with held_readings(tmp_path, paths, monkeypatch) as (records, readings):
+        async with trio.open_nursery() as nursery:
+            for _ in range(CALLS):
+                nursery.start_soon(records.reload)
+            await eventually(lambda: readings.count)
+            readings.go_on.set()
         # The first has one: the others came after it had begun.
         assert readings.count <= 2
 
@@ -79,17 +87,13 @@ async def test_leases_that_come_together_are_one_reading_beside_all_else(
 async def test_who_asks_while_records_are_read_gets_a_later_reading(
     tmp_path, paths, monkeypatch
 ):
-    async with journal(tmp_path) as log:
-        records = Records(paths, None, log)
-        readings = Readings(monkeypatch)
-        readings.go_on.clear()
-        with trio.fail_after(60):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(records.reload)
-                await eventually(lambda: readings.count)
-                write(paths, "late.toml", record())
-                nursery.start_soon(records.reload)
-                readings.go_on.set()
+    async with held_readings(tmp_path, paths, monkeypatch) as (records, readings):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(records.reload)
+            await eventually(lambda: readings.count)
+            write(paths, "late.toml", record())
+            nursery.start_soon(records.reload)
+            readings.go_on.set()
         assert set(records.now.records) == {"late"}
 
 

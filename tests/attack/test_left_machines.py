@@ -25,6 +25,7 @@ from broker.host.vmm.control import (
 from broker.host.vmm.monitors.api_socket import ApiSocket
 from broker.host.vmm.qmp import Qmp
 from broker.net.refused_descriptors import refuse_descriptors
+from tests.kit.link.roles import AdoptingLauncher
 from tests.kit.wayland.compositor import short_directory
 
 GREETING = b'{"QMP": {}}\n'
@@ -74,20 +75,14 @@ async def test_machine_that_is_silent_delays_no_other_lease():
     """Each waits ten seconds and more for its VMM's answers."""
     leased = trio.Event()
 
-    class Launcher:
-        def __init__(self):
-            self.warnings = []
-
-        async def adopt(self):
-            return [("bad", "bad", None), ("good", "good", None)]
-
     async def admit(sandbox, _record, _machine):
         if sandbox == "bad":
             await leased.wait()
             raise UpstreamError("QEMU did not send the answer to cont")
         leased.set()
 
-    host, launcher = SimpleNamespace(role=SimpleNamespace(admit=admit)), Launcher()
+    host = SimpleNamespace(role=SimpleNamespace(admit=admit))
+    launcher = AdoptingLauncher()
     with trio.fail_after(PATIENCE_SECONDS):
         await HostPart.adopt(host, launcher)
     assert "cannot lease bad again" in launcher.warnings[0]

@@ -194,6 +194,21 @@ async def test_attach_that_is_given_up_before_its_reply_is_taken_back(tmp_path):
             assert list(source.now) == [1]
 
 
+@asynccontextmanager
+async def viewer_of(tmp_path, handle):
+    """A viewer whose host answers its requests with ``handle``."""
+    with short_directory() as base, trio.fail_after(60):
+        ends = Ends(base)
+        async with (
+            viewer_side(tmp_path, ends) as viewer,
+            trio.open_nursery() as nursery,
+        ):
+            await ends.dialled(nursery, handle)
+            await eventually(lambda: viewer.state.epoch and viewer.state.epoch.live)
+            yield viewer
+            nursery.cancel_scope.cancel()
+
+
 async def test_host_that_never_answers_does_not_keep_the_viewer(tmp_path, monkeypatch):
     """Neither a detach nor a cancelled attach waits for it without end."""
     monkeypatch.setattr(device_limits, "DEVICE_DETACH_SECONDS", 0.2)
@@ -205,17 +220,8 @@ async def test_host_that_never_answers_does_not_keep_the_viewer(tmp_path, monkey
             return m.DeviceHanded(request.request, "dev-1", "usbip")
         return await obey(epoch, request)
 
-    with short_directory() as base, trio.fail_after(60):
-        ends = Ends(base)
-        async with (
-            viewer_side(tmp_path, ends) as viewer,
-            trio.open_nursery() as nursery,
-        ):
-            await ends.dialled(nursery, handle)
-            await eventually(lambda: viewer.state.epoch and viewer.state.epoch.live)
-            async with viewer.devices.attached(1, LEASE):
-                pass
-            nursery.cancel_scope.cancel()
+    async with viewer_of(tmp_path, handle) as viewer, viewer.devices.attached(1, LEASE):
+        pass
 
 
 async def test_host_that_lists_without_end_is_not_followed(tmp_path):
@@ -224,17 +230,9 @@ async def test_host_that_lists_without_end_is_not_followed(tmp_path):
             return m.DevicesReply(request.request, [item(1)], more=True)
         return await obey(epoch, request)
 
-    with short_directory() as base, trio.fail_after(60):
-        ends = Ends(base)
-        async with (
-            viewer_side(tmp_path, ends) as viewer,
-            trio.open_nursery() as nursery,
-        ):
-            await ends.dialled(nursery, handle)
-            await eventually(lambda: viewer.state.epoch and viewer.state.epoch.live)
-            with pytest.raises(UpstreamError, match="endless list"):
-                await viewer.devices.devices()
-            nursery.cancel_scope.cancel()
+    async with viewer_of(tmp_path, handle) as viewer:
+        with pytest.raises(UpstreamError, match="endless list"):
+            await viewer.devices.devices()
 
 
 async def test_viewer_that_was_taken_over_names_no_other_lease(tmp_path):

@@ -15,10 +15,8 @@ import trio
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.net.link import messages as m
-from tests.kit.link.ends import Ends, HoldingViewer
+from tests.kit.link.ends import HoldingViewer, a_viewer
 from tests.kit.link.host import obey
-from tests.kit.link.roles import journal
-from tests.kit.wayland.compositor import short_directory
 
 TIMES = 20
 
@@ -61,16 +59,10 @@ class NotingViewer(HoldingViewer):
 async def taken_host(tmp_path):
     """An epoch of a host without rules, and the viewer at its other end."""
     viewer = NotingViewer()
-    with short_directory() as base:
-        ends = Ends(base)
-        async with journal(tmp_path) as log, trio.open_nursery() as nursery:
-            remote = ends.viewer_end(log, viewer)
-            await nursery.start(remote.run, await ends.listener())
-            with trio.fail_after(60):
-                epoch = await ends.dialled(nursery, obey)
-                epoch.channel._requests.leases = Lax()
-                yield epoch, viewer
-            nursery.cancel_scope.cancel()
+    async with a_viewer(tmp_path, viewer) as (ends, _, _, nursery):
+        epoch = await ends.dialled(nursery, obey)
+        epoch.channel._requests.leases = Lax()
+        yield epoch, viewer
 
 
 def lease(sandbox, ident=None):

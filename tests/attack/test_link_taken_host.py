@@ -22,26 +22,10 @@ from broker.net.link import messages as m
 from broker.net.link.preamble import PreambleVerdict
 from broker.net.link_service.sockets import dial, receive, send_all
 from tests.kit.eventually import eventually
-from tests.kit.link.ends import Ends, HoldingViewer
+from tests.kit.link.ends import a_viewer
 from tests.kit.link.host import announce, close_all, link_host, obey, rest_of, say
-from tests.kit.link.roles import journal
 from tests.kit.link.two_brokers import two
-from tests.kit.wayland.compositor import short_directory
 from tests.kit.world import record
-
-
-@asynccontextmanager
-async def a_viewer(tmp_path):
-    """A viewer's end in this process, whose role decides nothing."""
-    viewer = HoldingViewer()
-    with short_directory() as base:
-        ends = Ends(base)
-        async with journal(tmp_path) as log, trio.open_nursery() as nursery:
-            remote = ends.viewer_end(log, viewer)
-            await nursery.start(remote.run, await ends.listener())
-            with trio.fail_after(60):
-                yield ends, viewer, remote, nursery
-            nursery.cancel_scope.cancel()
 
 
 class Opened:

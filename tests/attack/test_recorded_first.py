@@ -26,18 +26,12 @@ from broker.ipc.audit.database import open_reading
 from broker.ipc.control.api import LeaseRequest
 from broker.ipc.control.methods import LEASE_ACQUIRE
 from tests.kit.eventually import eventually
+from tests.kit.records import external_record
 from tests.kit.traced_broker import TRACE
 from tests.kit.vm.siege import HEADER
 from tests.kit.world import record, world
 
-RECORD = """\
-class = "persistent"
-display = "allow"
-[launch]
-kind = "external"
-[peer]
-hybrid = "{}"
-"""
+RECORD = external_record('hybrid = "{}"')
 # As a waypipe server would say it: the header, then get_registry.
 _REGISTRY = struct.pack("<III", 1, 12 << 16 | 1, 2)
 SESSION = HEADER + struct.pack("<I", (4 + len(_REGISTRY)) << 5) + _REGISTRY

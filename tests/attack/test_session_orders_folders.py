@@ -22,6 +22,7 @@ from broker.ipc.session.folder_orders import (
     OpenFolder,
     ServeFolder,
 )
+from tests.kit.records import shown_record
 from tests.kit.session import starter_of_orders
 
 RECORD = """\
@@ -47,15 +48,12 @@ tag = "data"
 source = "{home}/data.img"
 """
 
-BOX = """\
-class = "persistent"
-display = "allow"
-[launch]
-kind = "bwrap"
-rootfs = "{home}/trees/debian"
-[folders]
-read_write = ["{home}/trees"]
-"""
+BOX = shown_record(
+    'kind = "bwrap"',
+    'rootfs = "{home}/trees/debian"',
+    "[folders]",
+    'read_write = ["{home}/trees"]',
+)
 
 
 @pytest.fixture

@@ -9,15 +9,11 @@ from tests.kit.needs import PID_NAMESPACES
 from tests.kit.own_command import hooked_words, install_hook
 from tests.kit.podman import podman_settings, podman_start, root_directory
 from tests.kit.podman_store import run as podman
+from tests.kit.records import shown_record
 from tests.kit.world import world
 
 pytestmark = PID_NAMESPACES
-RECORD = """\
-class = "persistent"
-display = "allow"
-[launch]
-kind = "podman"
-"""
+RECORD = shown_record('kind = "podman"')
 CONNECT = """
 import socket
 sock = socket.socket(socket.AF_UNIX)

@@ -27,6 +27,7 @@ from broker.ipc.session import key_uses
 from broker.net.link import messages as link
 from broker.net.link.wire_types import Role
 from broker.viewer.sound import mixer
+from tests.kit.link.roles import AdoptingLauncher
 
 DEEP = 100_000
 JSON = (
@@ -102,19 +103,12 @@ async def test_machine_with_a_taken_over_vmm_keeps_no_broker_from_starting():
     """Its VMM lived on with the broker's end, and answers the next one."""
     leased = []
 
-    class Launcher:
-        def __init__(self):
-            self.warnings = []
-
-        async def adopt(self):
-            return [("bad", "bad", None), ("good", "good", None)]
-
     async def admit(sandbox, _record, _machine):
         if sandbox == "bad":
             msgspec.json.decode(JSON[0], type=msgspec.defstruct("S", []))
         leased.append(sandbox)
 
-    launcher = Launcher()
+    launcher = AdoptingLauncher()
     host = SimpleNamespace(role=SimpleNamespace(admit=admit))
     await HostPart.adopt(host, launcher)
     assert leased == ["good"]

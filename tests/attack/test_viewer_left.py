@@ -20,15 +20,11 @@ from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
 from tests.kit.link.two_brokers import two
 from tests.kit.needs import PID_NAMESPACES
+from tests.kit.records import shown_record
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.world import world
 
-BOX = """\
-class = "persistent"
-display = "allow"
-[launch]
-kind = "bwrap"
-"""
+BOX = shown_record('kind = "bwrap"')
 _SYNC = """\
 import os, socket, struct
 sock = socket.socket(socket.AF_UNIX)

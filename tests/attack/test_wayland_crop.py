@@ -11,6 +11,7 @@ import os
 from contextlib import asynccontextmanager
 
 import pytest
+from PIL import Image
 
 from tests.attack.test_wayland_alive import ask_menu, dismissed
 from tests.attack.test_wayland_pixels import PAINT, popup, random_trees, try_windows
@@ -77,18 +78,23 @@ async def test_no_window_shows_anything_outside_its_frame(kind):
         await try_windows(it, leak, hidden=3)
 
 
+def cropped(it: Stand, c: Window) -> Image.Image:
+    """Show the middle of the right half of a window; return the screen then."""
+    surface, xdg, _ = c.show(400, 300, 0xFFFFFFFF)
+    c.send(surface, "attach", halves(c, 400, 300), 0, 0)
+    c.send(surface, "damage", 0, 0, 400, 300)
+    c.send(xdg, "set_window_geometry", 200, 50, 200, 100)
+    c.send(surface, "commit")
+    c.roundtrip()
+    return it.settled()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_the_crop_shows_the_right_part(kind):
     async with shown_on(kind) as it:
 
         def act(c: Window) -> tuple[int, int]:
-            surface, xdg, _ = c.show(400, 300, 0xFFFFFFFF)
-            c.send(surface, "attach", halves(c, 400, 300), 0, 0)
-            c.send(surface, "damage", 0, 0, 400, 300)
-            c.send(xdg, "set_window_geometry", 200, 50, 200, 100)
-            c.send(surface, "commit")
-            c.roundtrip()
-            image = it.settled()
+            image = cropped(it, c)
             return int(mask(image, GUEST).sum()), int(mask(image, OTHER).sum())
 
         right, left = await it.client(act)

@@ -88,12 +88,7 @@ def test_who_acknowledges_nothing_asks_for_no_more(talk, wanted):
 
 def test_a_menu_that_acknowledges_nothing_asks_for_no_other_place(talk):
     _, parent, _ = talk.show(200, 150, COLOR)
-    place = talk.make(talk.shell, "create_positioner", "xdg_positioner")
-    talk.send(place, "set_size", 60, 60)
-    talk.send(place, "set_anchor_rect", 0, 0, 10, 10)
-    surface = talk.surface()
-    xdg = talk.make(talk.shell, "get_xdg_surface", "xdg_surface", None, surface)
-    popup = talk.make(xdg, "get_popup", "xdg_popup", None, parent, place)
+    place, surface, xdg, popup = talk.popup_on(parent)
     talk.send(surface, "commit")  # the compositor knows of it from here on
     for _ in range(limits.WAYLAND_UNANSWERED):
         talk.send(popup, "reposition", place, 1)

@@ -148,12 +148,7 @@ def test_a_buffer_that_is_replaced_before_its_window_is_shown_is_given_back(talk
 
 def test_a_menu_that_the_compositor_has_closed_is_not_committed(talk):
     _, parent, _ = talk.show(200, 150, COLOR)
-    place = talk.make(talk.shell, "create_positioner", "xdg_positioner")
-    talk.send(place, "set_size", 60, 60)
-    talk.send(place, "set_anchor_rect", 0, 0, 10, 10)
-    surface = talk.surface()
-    xdg = talk.make(talk.shell, "get_xdg_surface", "xdg_surface", None, surface)
-    popup = talk.make(xdg, "get_popup", "xdg_popup", None, parent, place)
+    _, surface, xdg, popup = talk.popup_on(parent)
     talk.send(surface, "commit")
     talk.configured(xdg)
     talk.paint(surface, 60, 60, COLOR)

@@ -20,6 +20,7 @@ from broker.helpers.process.spawn import run_tool
 from tests.kit.booted import PLACE, booted
 from tests.kit.eventually import eventually
 from tests.kit.podman import SHARED, root_directory
+from tests.kit.records import shown_record
 from tests.kit.wayland.compositor import (
     desktop,
     short_directory,
@@ -31,16 +32,12 @@ from tests.kit.world import World
 
 USER = "vitrail"
 ORANGE = (0xE6, 0x9F, 0x00)
-RECORD = """\
-class = "persistent"
-display = "allow"
-[label]
-colour = "orange"
-[launch]
-kind = "{kind}"
-command = ["foot", "-T", "{title}", "sleep", "1000"]
-{launch}
-"""
+RECORD = shown_record(
+    'kind = "{kind}"',
+    'command = ["foot", "-T", "{title}", "sleep", "1000"]',
+    "{launch}",
+    colour="orange",
+)
 CASES = ["activation", "box", "container"]
 AS_PERSON = pytest.mark.skipif(not PLACE, reason="root's half of this file runs it")
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]

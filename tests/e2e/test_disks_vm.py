@@ -110,10 +110,7 @@ async def a_machine():
         policy.mkdir(parents=True)
         (policy / "30-mine.policy").write_text(RULES)
         await w.start()
-        answer = await brokerctl(
-            "run", "--detach", "-q", "--no-window", "work", env=w.environ, deadline=300
-        )
-        assert answer.code == 0, answer
+        await w.said("run", "--detach", "-q", "--no-window", "work")
         yield w, home
 
 

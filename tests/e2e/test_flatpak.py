@@ -14,8 +14,9 @@ import trio
 from broker.helpers.process.spawn import DEVNULL, spawn
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
-from tests.kit.flatpak import applications, environment
+from tests.kit.flatpak import LAUNCH, applications, environment
 from tests.kit.needs import PID_NAMESPACES
+from tests.kit.records import shown_record
 from tests.kit.sound.servers import hearing, needs, sound_server, tone
 from tests.kit.wayland.compositor import wait_frames, wait_window, windows
 from tests.kit.world import world
@@ -23,18 +24,7 @@ from tests.kit.world import world
 pytestmark = [PID_NAMESPACES, pytest.mark.long]
 ORANGE = (0xE6, 0x9F, 0x00)
 APP, OTHER = "org.example.Foot", "org.example.Other"
-RECORD = """\
-class = "persistent"
-display = "allow"
-[label]
-colour = "orange"
-[audio]
-playback = "allow"
-[launch]
-kind = "flatpak"
-app = "org.example.Foot"
-bind_read_write = ["{folder}"]
-"""
+RECORD = shown_record(*LAUNCH, colour="orange", tables='[audio]\nplayback = "allow"\n')
 PROBE = """
 import os, socket, sys
 def tried(name, path):

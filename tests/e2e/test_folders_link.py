@@ -14,29 +14,11 @@ from broker.session.folders.folder_server import find_sftp_server
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
 from tests.kit.link.two_brokers import two
-from tests.kit.shared_home import shared_home
+from tests.kit.shared_home import RULES, machine_record, shared_home
 from tests.kit.vm.machines import require_vm
 from tests.kit.world import the_image
 
 IMAGE = ImageSpec(name="folders", packages=(*DEFAULT_PACKAGES, "sshfs"))
-RECORD = """\
-class = "persistent"
-display = "allow"
-[label]
-colour = "blue"
-[folders]
-read_only = ["{home}/docs"]
-[launch]
-image = "folders"
-memory = "512M"
-network = "none"
-folders = 1
-command = ["sleep", "3600"]
-"""
-RULES = """\
-vitrail.Folder +docs      @anyvm @adminvm allow
-vitrail.Folder +Downloads @anyvm @adminvm allow write=yes
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +49,7 @@ async def test_a_machine_of_the_host_has_folders_of_the_viewers_user():
         home = shared_home(t.viewer.base)
         t.viewer.environ["HOME"] = str(home)
         for side in (t.host, t.viewer):
-            side.write_record("work", RECORD.format(home=home))
+            side.write_record("work", machine_record(home, 'image = "folders"'))
         t.viewer.write_rules(RULES)
         await t.viewer.start()
         await t.host.start()
@@ -87,7 +69,8 @@ async def by_the_record(t, home):
     assert await inside(t, text) == "docs"
     await inside(t, "! touch /folders/docs/new && ! rm -f /folders/docs/file")
     await inside(t, "! cat /folders/docs/out")
-    assert sorted(p.name for p in (home / "docs").iterdir()) == ["file", "out"]
+    names = sorted(p.name for p in (home / "docs").iterdir())
+    assert names == ["absolute", "file", "out"]
 
 
 async def on_request(t, home):

@@ -14,28 +14,10 @@ import trio
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
 from tests.kit.needs import FOLDERS_VM
-from tests.kit.shared_home import shared_home
+from tests.kit.shared_home import RULES, machine_record, shared_home
 from tests.kit.world import world
 
 pytestmark = FOLDERS_VM
-
-RECORD = """\
-class = "persistent"
-display = "allow"
-[label]
-colour = "blue"
-[folders]
-read_only = ["{home}/docs"]
-[launch]
-memory = "512M"
-network = "none"
-folders = 1
-command = ["sleep", "3600"]
-"""
-RULES = """\
-vitrail.Folder +docs      @anyvm @adminvm allow
-vitrail.Folder +Downloads @anyvm @adminvm allow write=yes
-"""
 
 
 @asynccontextmanager
@@ -44,13 +26,10 @@ async def a_machine():
     async with world(start=False) as w:
         home = shared_home(w.base)
         w.environ["HOME"] = str(home)
-        w.write_record("work", RECORD.format(home=home))
+        w.write_record("work", machine_record(home))
         w.write_rules(RULES)
         await w.start()
-        answer = await brokerctl(
-            "run", "--detach", "-q", "--no-window", "work", env=w.environ, deadline=300
-        )
-        assert answer.code == 0, answer
+        await w.said("run", "--detach", "-q", "--no-window", "work")
         yield w, home
 
 

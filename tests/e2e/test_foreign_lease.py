@@ -6,6 +6,8 @@ of its lease's sockets.
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
+
 import pytest
 import trio
 
@@ -22,11 +24,18 @@ from tests.kit.world import world
 pytestmark = PID_NAMESPACES
 
 
-async def test_a_container_s_window_and_its_end():
+@asynccontextmanager
+async def recorded():
+    """A broker with the record of a container; yields its sockets' directory, too."""
     async with world(image=False) as w:
         directory = w.base / "sockets"
         directory.mkdir(mode=0o700)
         w.write_record("box", RECORD.format(directory))
+        yield w, directory
+
+
+async def test_a_container_s_window_and_its_end():
+    async with recorded() as (w, directory):
         child, leader = box(directory)
         try:
             held = await lease(w, directory, leader)
@@ -42,10 +51,7 @@ async def test_a_container_s_window_and_its_end():
 
 
 async def test_a_released_lease_cuts_the_window_and_leaves_the_container():
-    async with world(image=False) as w:
-        directory = w.base / "sockets"
-        directory.mkdir(mode=0o700)
-        w.write_record("box", RECORD.format(directory))
+    async with recorded() as (w, directory):
         # waypipe ends with its stream; the container has another process.
         stays = INSIDE.replace("exec ", "") + "; exec sleep 1000"
         child, leader = box(directory, inside=stays)
@@ -66,10 +72,7 @@ async def test_a_released_lease_cuts_the_window_and_leaves_the_container():
 
 
 async def test_a_process_outside_the_container_gets_nothing_from_its_socket():
-    async with world(image=False) as w:
-        directory = w.base / "sockets"
-        directory.mkdir(mode=0o700)
-        w.write_record("box", RECORD.format(directory))
+    async with recorded() as (w, directory):
         child, leader = box(directory)
         try:
             await lease(w, directory, leader)
@@ -85,10 +88,7 @@ async def test_a_process_outside_the_container_gets_nothing_from_its_socket():
 
 
 async def test_a_leader_without_a_namespace_of_its_own_is_refused():
-    async with world(image=False) as w:
-        directory = w.base / "sockets"
-        directory.mkdir(mode=0o700)
-        w.write_record("box", RECORD.format(directory))
+    async with recorded() as (w, directory):
         child = spawn(["sleep", "1000"])
         try:
             with pytest.raises(RefusedError, match="not in a separate PID namespace"):

@@ -38,6 +38,7 @@ from tests.e2e.test_podman_systemd import (
     start_sway,
     unframed,
 )
+from tests.kit.records import shown_record
 from tests.kit.vm.brokers import until_there
 from tests.kit.vm.debian_guest import PERSON, UID, debian_guest
 
@@ -45,18 +46,15 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(2400), pytest.mark.alone]
 
 EXTRA = "/srv/extra"
 GREEN = (0x00, 0x9E, 0x73)
-RECORD = """\
-class = "disposable"
-display = "allow"
-[label]
-colour = "green"
-[launch]
-kind = "microvm"
-memory = "512M"
-network = "none"
-fork = "shared"
-boot_deadline = 600
-"""
+RECORD = shown_record(
+    'kind = "microvm"',
+    'memory = "512M"',
+    'network = "none"',
+    'fork = "shared"',
+    "boot_deadline = 600",
+    colour="green",
+    of="disposable",
+)
 PARENT = "~/.cache/vitrail/parents/web/state"
 LIMITS = "/srv/broker/core/limits/machines.py"
 RESET = "the guest rebooted, possibly after a kernel panic"

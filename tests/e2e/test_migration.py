@@ -21,6 +21,7 @@ from broker.helpers.process.spawn import PIPE, spawn
 from docs.tables.imports import ROOT
 from tests.kit.brokerctl import brokerctl
 from tests.kit.needs import PID_NAMESPACES
+from tests.kit.records import shown_record
 from tests.kit.wayland.compositor import wait_window
 from tests.kit.world import world
 
@@ -31,16 +32,9 @@ pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.skipif(not shutil.which("bwrap"), reason="no bubblewrap"),
 ]
-RECORD = """\
-class = "persistent"
-display = "allow"
-[label]
-colour = "purple"
-[launch]
-kind = "bwrap"
-network = "none"
-command = ["foot"]
-"""
+RECORD = shown_record(
+    'kind = "bwrap"', 'network = "none"', 'command = ["foot"]', colour="purple"
+)
 RULES = """\
 vitrail.ClipboardPaste * @anyvm keep ask
 vitrail.OpenURL +https keep @adminvm allow

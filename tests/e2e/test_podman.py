@@ -12,6 +12,8 @@ from tests.kit.eventually import eventually
 from tests.kit.needs import PID_NAMESPACES
 from tests.kit.own_command import hooked_words, install_hook
 from tests.kit.podman import (
+    CONNECT_EACH,
+    SECOND,
     SHARED,
     containers,
     podman_settings,
@@ -20,25 +22,22 @@ from tests.kit.podman import (
     shared_words,
 )
 from tests.kit.podman_store import run as podman
+from tests.kit.records import shown_record
 from tests.kit.wayland.compositor import wait_frames, wait_window, windows
 from tests.kit.world import world
 
 pytestmark = PID_NAMESPACES
 
 ORANGE = (0xE6, 0x9F, 0x00)
-RECORD = """\
-class = "disposable"
-display = "allow"
-[label]
-colour = "orange"
-[audio]
-playback = "allow"
-[launch]
-kind = "podman"
-rootfs = "{root}"
-command = ["foot", "-T", "contained", "sleep", "1000"]
-bind_read_only = [{shared}]
-"""
+RECORD = shown_record(
+    'kind = "podman"',
+    'rootfs = "{root}"',
+    'command = ["foot", "-T", "contained", "sleep", "1000"]',
+    "bind_read_only = [{shared}]",
+    colour="orange",
+    of="disposable",
+    tables='[audio]\nplayback = "allow"\n',
+)
 
 
 def record_of(w) -> str:
@@ -46,37 +45,17 @@ def record_of(w) -> str:
     return RECORD.format(root=root_directory(w.base), shared=shared)
 
 
-HOOKED = """\
-class = "persistent"
-display = "allow"
-[label]
-colour = "orange"
-[launch]
-kind = "podman"
-{required}
-"""
-SECOND = """
-import socket, sys
-sock = socket.socket(socket.AF_UNIX)
-sock.connect("/run/other/wayland-0")
-sock.settimeout(60)
-sys.exit(0 if sock.recv(1) == b"" else 3)
-"""
-PROBE = """
-import os, socket, sys
-for path in sys.argv[1:]:
-    try:
-        socket.socket(socket.AF_UNIX).connect(path)
-    except OSError as error:
-        print(type(error).__name__)
-    else:
-        print("connected")
+HOOKED = shown_record('kind = "podman"', "{required}", colour="orange")
+PROBE = (
+    CONNECT_EACH
+    + """\
 for path in ("/run/vitrail/x", "/run/vitrail/vitrail.Audio"):
     try:
         os.symlink("/", path) if path.endswith("x") else os.unlink(path)
     except OSError as error:
         print(error.errno)
 """
+)
 
 
 def words(w, *more, name="work"):

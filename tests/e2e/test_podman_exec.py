@@ -13,17 +13,11 @@ from tests.kit.needs import PID_NAMESPACES
 from tests.kit.own_command import hooked_words, install_hook
 from tests.kit.podman import podman_settings, podman_start, root_directory
 from tests.kit.podman_store import run as podman
+from tests.kit.records import shown_record
 from tests.kit.world import world
 
 pytestmark = PID_NAMESPACES
-RECORD = """\
-class = "persistent"
-display = "allow"
-[label]
-colour = "orange"
-[launch]
-kind = "podman"
-"""
+RECORD = shown_record('kind = "podman"', colour="orange")
 PROBE = """
 import ctypes, json, os, resource, socket
 found = {}

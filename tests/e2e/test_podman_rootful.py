@@ -15,21 +15,14 @@ import pytest
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
 from tests.kit.own_command import hooked_words
-from tests.kit.podman import shared_words
+from tests.kit.podman import CONNECT_EACH, SECOND, shared_words
+from tests.kit.records import shown_record
 from tests.kit.rootful import AS_PERSON, IN_USER_NAMESPACE, PLACE, Asker, persons_half
 from tests.kit.wayland.compositor import wait_frames, wait_window, windows
 from tests.kit.world import world
 
 ORANGE = (0xE6, 0x9F, 0x00)
-RECORD = """\
-class = "persistent"
-display = "allow"
-[label]
-colour = "orange"
-[launch]
-kind = "podman"
-{required}
-"""
+RECORD = shown_record('kind = "podman"', "{required}", colour="orange")
 pytestmark = pytest.mark.machine
 CASES = ["framed", "box", "reaches", "required", "later_broker", "confined", "paused"]
 
@@ -44,14 +37,7 @@ def words(asker, *more, name="work", root="root"):
     return hooked_words(asker.base / root, *more, name=name)
 
 
-BOX = """\
-class = "disposable"
-display = "allow"
-[label]
-colour = "orange"
-[launch]
-kind = "shared-box"
-"""
+BOX = shown_record('kind = "shared-box"', colour="orange", of="disposable")
 
 
 @AS_PERSON
@@ -88,15 +74,6 @@ async def test_box():
                 await wait_frames(w.comp, {title: {ORANGE}})
                 assert (await asker.run("kill", name))[0] == 0
                 await asker.end(begun)
-
-
-SECOND = """
-import socket, sys
-sock = socket.socket(socket.AF_UNIX)
-sock.connect("/run/other/wayland-0")
-sock.settimeout(60)
-sys.exit(0 if sock.recv(1) == b"" else 3)
-"""
 
 
 @AS_PERSON
@@ -144,15 +121,9 @@ async def _refused(w, number):
     return len(w.events("stream.refused")) == number
 
 
-PROBE = """
-import os, socket, sys
-for path in sys.argv[1:]:
-    try:
-        socket.socket(socket.AF_UNIX).connect(path)
-    except OSError as error:
-        print(type(error).__name__)
-    else:
-        print("connected")
+PROBE = (
+    CONNECT_EACH
+    + """\
 there = "/run/vitrail/"
 for what in (
     lambda: os.symlink("/", there + "x"),
@@ -170,6 +141,7 @@ for what in (
     else:
         print("done")
 """
+)
 
 
 @AS_PERSON

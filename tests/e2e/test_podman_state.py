@@ -24,25 +24,15 @@ from tests.kit.podman import (
     shared_words,
 )
 from tests.kit.podman_store import run as podman
+from tests.kit.records import shown_record
 from tests.kit.world import world
 
 pytestmark = PID_NAMESPACES
 
-RECORD = """\
-class = "{kind}"
-display = "allow"
-[launch]
-kind = "podman"
-rootfs = "{root}"
-bind_read_only = [{shared}]
-"""
-HOOKED = """\
-class = "disposable"
-display = "allow"
-[launch]
-kind = "podman"
-required = true
-"""
+RECORD = shown_record(
+    'kind = "podman"', 'rootfs = "{root}"', "bind_read_only = [{shared}]", of="{kind}"
+)
+HOOKED = shown_record('kind = "podman"', "required = true", of="disposable")
 
 
 def write_record(w, name, kind):

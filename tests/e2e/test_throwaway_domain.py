@@ -7,20 +7,15 @@ import pytest
 from tests.e2e.test_libvirt import GREEN, leased
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
+from tests.kit.records import shown_record
 from tests.kit.vm.libvirt import libvirt, require_libvirt
 from tests.kit.vm.machines import require_vm
 from tests.kit.wayland.compositor import wait_frames, wait_window, windows
 from tests.kit.world import world
 
-RECORD = """\
-class = "disposable"
-display = "allow"
-[label]
-colour = "green"
-[launch]
-kind = "libvirt-qemu"
-memory = "512M"
-"""
+RECORD = shown_record(
+    'kind = "libvirt-qemu"', 'memory = "512M"', colour="green", of="disposable"
+)
 DOMAIN = "vitrail-work"
 
 

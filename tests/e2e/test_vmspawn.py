@@ -34,22 +34,14 @@ from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
 from tests.kit.listening import takes_connections
 from tests.kit.podman import SHARED, root_directory
+from tests.kit.records import external_record
 from tests.kit.vm.impostor import cid_of, impostor, vhost_of
 from tests.kit.vm.vmspawn import ASKS, OWN, booted_sid, own_vmspawn
 from tests.kit.wayland.compositor import wait_frames, wait_window, windows
 from tests.kit.world import world
 
 GREEN, ORANGE = (0, 158, 115), (230, 159, 0)
-RECORD = """\
-class = "persistent"
-display = "allow"
-[label]
-colour = "green"
-[launch]
-kind = "external"
-[peer]
-machine = "{}"
-"""
+RECORD = external_record('machine = "{}"', colour="green")
 AS_PERSON = pytest.mark.skipif(not PLACE, reason="root's half of this file runs it")
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 

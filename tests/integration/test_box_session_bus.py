@@ -18,6 +18,7 @@ from tests.kit.eventually import eventually
 from tests.kit.needs import PID_NAMESPACES, requires
 from tests.kit.notified import notification_server
 from tests.kit.podman import SHARED, podman_settings, root_directory
+from tests.kit.records import shown_record
 from tests.kit.world import world
 
 pytestmark = [PID_NAMESPACES, requires("mako", "dbus-daemon", "notify-send", "gdbus")]
@@ -35,14 +36,9 @@ colour = "purple"
 [launch]
 kind = "bwrap"
 """
-CONTAINER = """\
-class = "persistent"
-display = "allow"
-[launch]
-kind = "podman"
-rootfs = "{root}"
-bind_read_only = [{shared}]
-"""
+CONTAINER = shown_record(
+    'kind = "podman"', 'rootfs = "{root}"', "bind_read_only = [{shared}]"
+)
 READ = " ".join((*PORTAL, "org.freedesktop.portal.Settings.ReadOne"))
 
 

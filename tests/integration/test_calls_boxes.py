@@ -12,6 +12,7 @@ from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
 from tests.kit.needs import PID_NAMESPACES, requires
 from tests.kit.plain_guests import plain
+from tests.kit.records import shown_record
 from tests.kit.world import world
 
 pytestmark = [PID_NAMESPACES, requires("waypipe")]
@@ -43,12 +44,7 @@ command = ["sleep", "{seconds}"]
 kind = "bwrap"
 command = ["vitrail-services"]
 """
-BOX = """\
-class = "persistent"
-display = "allow"
-[launch]
-kind = "bwrap"
-"""
+BOX = shown_record('kind = "bwrap"')
 
 
 def deaf_ones():

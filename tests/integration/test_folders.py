@@ -16,19 +16,16 @@ from broker.net.peers.credentials import can_ask_pid_namespaces
 from tests.kit.brokerctl import running
 from tests.kit.eventually import eventually
 from tests.kit.podman import SHARED, podman_settings, root_directory
+from tests.kit.records import shown_record
 from tests.kit.world import world
 
-RECORD = """\
-class = "persistent"
-display = "allow"
-[label]
-colour = "blue"
-[folders]
-read_only = ["{shared}"]
-[launch]
-kind = "bwrap"
-command = ["/usr/bin/sleep", "600"]
-"""
+FOLDERS = '[folders]\nread_only = ["{shared}"]\n'
+RECORD = shown_record(
+    'kind = "bwrap"',
+    'command = ["/usr/bin/sleep", "600"]',
+    colour="blue",
+    tables=FOLDERS,
+)
 RULES = """\
 vitrail.Folder +docs      work @adminvm allow
 vitrail.Folder +Downloads work @adminvm allow write=yes
@@ -171,19 +168,14 @@ async def test_a_sandbox_that_keeps_a_folder_over_a_crash_is_ended():
             os.close(held)
 
 
-PODMAN = """\
-class = "persistent"
-display = "allow"
-[label]
-colour = "blue"
-[folders]
-read_only = ["{shared}"]
-[launch]
-kind = "podman"
-rootfs = "{root}"
-command = ["/usr/bin/sleep", "600"]
-bind_read_only = [{binds}]
-"""
+PODMAN = shown_record(
+    'kind = "podman"',
+    'rootfs = "{root}"',
+    'command = ["/usr/bin/sleep", "600"]',
+    "bind_read_only = [{binds}]",
+    colour="blue",
+    tables=FOLDERS,
+)
 
 
 async def test_folders_of_a_podman_container():

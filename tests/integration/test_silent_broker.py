@@ -35,22 +35,8 @@ def runtime():
 
 
 @contextmanager
-def program():
-    """A program of the user's, and its identity."""
-    child = subprocess.Popen(["sleep", "1000"])
-    pidfd = os.pidfd_open(child.pid)
-    try:
-        yield identity_of(child.pid, pidfd)
-    finally:
-        os.close(pidfd)
-        child.kill()
-        child.wait()
-
-
-@contextmanager
-def broker():
-    """A process with the words of a broker's, and its identity."""
-    words = ["bash", "-c", "read", "broker.programs.local", "broker.programs.authority"]
+def identified(words):
+    """Run a program, whose standard input is a pipe; yields its identity."""
     child = subprocess.Popen(words, stdin=subprocess.PIPE)
     pidfd = os.pidfd_open(child.pid)
     try:
@@ -60,6 +46,21 @@ def broker():
         child.kill()
         child.wait()
         child.stdin.close()
+
+
+@contextmanager
+def program():
+    """A program of the user's, and its identity."""
+    with identified(["sleep", "1000"]) as identity:
+        yield identity
+
+
+@contextmanager
+def broker():
+    """A process with the words of a broker's, and its identity."""
+    words = ["bash", "-c", "read", "broker.programs.local", "broker.programs.authority"]
+    with identified(words) as identity:
+        yield identity
 
 
 def recorded(runtime, identity, boot=None):

@@ -19,7 +19,7 @@ import trio
 from broker.core.streams.wayland_rules import WindowRules
 from broker.helpers.process.spawn import DEVNULL, has_ended, spawn
 from broker.jail.wayland.security_context import open_context
-from tests.attack.test_wayland_crop import halves, leak
+from tests.attack.test_wayland_crop import cropped, leak
 from tests.attack.test_wayland_pixels import PAINT, try_windows
 from tests.integration.test_wayland_proxy import said, start
 from tests.kit.eventually import eventually
@@ -310,13 +310,7 @@ async def test_the_crop_shows_the_right_part_there(kind, suite):
     async with newer(kind, CONFIG, suite=suite) as comp, filtered(comp) as it:
 
         def act(c: Window) -> tuple[int, int]:
-            surface, xdg, _ = c.show(400, 300, 0xFFFFFFFF)
-            c.send(surface, "attach", halves(c, 400, 300), 0, 0)
-            c.send(surface, "damage", 0, 0, 400, 300)
-            c.send(xdg, "set_window_geometry", 200, 50, 200, 100)
-            c.send(surface, "commit")
-            c.roundtrip()
-            image = it.settled()
+            image = cropped(it, c)
             return int(mask(image, GUEST).sum()), int(mask(image, 0x0000FF).sum())
 
         assert await it.client(act) == (200 * 100, 0)

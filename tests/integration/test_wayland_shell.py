@@ -8,21 +8,11 @@ import trio
 
 from broker.core.limits import wayland as limits
 from broker.jail.wayland.protocol import emit
+from tests.attack.test_wayland_floods import animate
 from tests.kit.eventually import eventually
 from tests.kit.wayland.client import Window
 from tests.kit.wayland.compositor import desktop
 from tests.kit.wayland.stand import CONFIG, filtered, stand
-
-_PAINT = 0xFF00FF00
-
-
-def animate(c: Window) -> int:
-    """Draw thirty pictures, each when the last one is on the screen."""
-    surface, _, _ = c.show(120, 80, _PAINT)
-    for number in range(30):
-        c.paint(surface, 120, 80, _PAINT | number)
-        c.shown(surface)
-    return 30
 
 
 def flood(c: Window, stop: threading.Event) -> None:

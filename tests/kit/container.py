@@ -14,18 +14,12 @@ from pathlib import Path
 from broker.helpers.process.spawn import DEVNULL, Child, spawn
 from broker.ipc.control.api import LeaseRequest, LeaseStatus
 from broker.ipc.control.methods import LEASE_ACQUIRE
+from tests.kit.records import external_record
 from tests.kit.wayland.compositor import wait_window
 
 _CHECKOUT = Path(__file__).parents[2]
 
-RECORD = """\
-class = "persistent"
-display = "allow"
-[launch]
-kind = "external"
-[peer]
-unix = "{}"
-"""
+RECORD = external_record('unix = "{}"')
 INSIDE = (
     "while ! [ -S /tmp/broker/vitrail.Display ]; do sleep 0.1; done; "
     "exec waypipe --compress none --no-gpu -s /tmp/broker/vitrail.Display server -- "

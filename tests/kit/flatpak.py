@@ -20,6 +20,12 @@ PROGRAMS = (
     *("cat", "ls", "env", "ln", "mkdir"),
 )
 PYTHON = "/usr/bin/python3"
+LAUNCH = (
+    'kind = "flatpak"',
+    'app = "org.example.Foot"',
+    'bind_read_write = ["{folder}"]',
+)
+"""Of the record of the first application."""
 _SHARE = (
     *("share/fonts/truetype/dejavu", "share/terminfo", "share/X11/xkb"),
     *("share/fontconfig", "lib/python3.11", "lib/locale/C.utf8"),

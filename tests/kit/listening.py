@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 LISTENS = "00010000"
@@ -19,3 +20,13 @@ def takes_connections(path: Path) -> bool:
     rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
     named = [row for row in rows if row[-1] == str(path)]
     return not named or any(row[3] == LISTENS for row in named)
+
+
+def can_be_connected(path: Path) -> bool:
+    """The same of a socket of any name in the kernel's list, by one connection to it."""
+    with socket.socket(socket.AF_UNIX) as trial:
+        try:
+            trial.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+    return True

@@ -22,23 +22,19 @@ from tests.kit.nspawn import skip_without_nspawn
 from tests.kit.podman import SHARED, podman_settings, root_directory, shared_words
 from tests.kit.podman_store import run as podman
 from tests.kit.podman_store import stop_waiting
+from tests.kit.records import shown_record
 from tests.kit.rootful import IN_USER_NAMESPACE, PLACE, Asker
 from tests.kit.toolbox import IMAGE, box_programs
 from tests.kit.world import World
 
 RED, ORANGE = (0xD5, 0x5E, 0x00), (0xE6, 0x9F, 0x00)
 GREY, PURPLE = (0x55, 0x55, 0x55), (0xCC, 0x79, 0xA7)
-RECORD = """\
-class = "persistent"
-display = "allow"
-[label]
-colour = "orange"
-[audio]
-playback = "allow"
-[launch]
-kind = "{kind}"
-{launch}
-"""
+RECORD = shown_record(
+    'kind = "{kind}"',
+    "{launch}",
+    colour="orange",
+    tables='[audio]\nplayback = "allow"\n',
+)
 SCRIPT = """\
 foot -T "$1" sleep 1000 &
 last=

@@ -21,19 +21,11 @@ from broker.core.services import PORTS
 from broker.helpers.process.spawn import DEVNULL, spawn
 from broker.ipc.control.api import LeaseRequest
 from broker.ipc.control.methods import LEASE_ACQUIRE
+from tests.kit.records import external_record
 from tests.kit.shims import guest_program
 from tests.kit.world import record
 
-RECORD = """\
-class = "persistent"
-display = "allow"
-[label]
-colour = "green"
-[launch]
-kind = "external"
-[peer]
-hybrid = "{}"
-"""
+RECORD = external_record('hybrid = "{}"', colour="green")
 _VARIABLES = {
     "vitrail.Agent": "VITRAIL_AGENT",
     "vitrail.Display": "VITRAIL_DISPLAY",

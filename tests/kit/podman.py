@@ -18,6 +18,25 @@ from tests.kit.wayland.compositor import short_directory
 
 SHARED = ("/usr", "/etc/alternatives", "/etc/fonts", "/etc/ld.so.cache", "/etc/pulse")
 """Paths that the host's programs need where the container's root is empty."""
+SECOND = """
+import socket, sys
+sock = socket.socket(socket.AF_UNIX)
+sock.connect("/run/other/wayland-0")
+sock.settimeout(60)
+sys.exit(0 if sock.recv(1) == b"" else 3)
+"""
+"""In another container, which has the first one's sockets in /run/other."""
+CONNECT_EACH = """
+import os, socket, sys
+for path in sys.argv[1:]:
+    try:
+        socket.socket(socket.AF_UNIX).connect(path)
+    except OSError as error:
+        print(type(error).__name__)
+    else:
+        print("connected")
+"""
+"""What comes of a connection to each socket."""
 
 
 @asynccontextmanager

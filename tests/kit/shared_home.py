@@ -4,6 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.kit.records import shown_record
+
+RULES = """\
+vitrail.Folder +docs      @anyvm @adminvm allow
+vitrail.Folder +Downloads @anyvm @adminvm allow write=yes
+"""
+
+
+def machine_record(home: Path, *launch: str) -> str:
+    """The record of a micro VM with one folder of the home, and a place for another."""
+    return shown_record(
+        *launch,
+        'memory = "512M"',
+        'network = "none"',
+        "folders = 1",
+        'command = ["sleep", "3600"]',
+        colour="blue",
+        tables=f'[folders]\nread_only = ["{home}/docs"]\n',
+    )
+
 
 def shared_home(base: Path) -> Path:
     """Make a home with two folders, a secret beside them, and links to it in one."""

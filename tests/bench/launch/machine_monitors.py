@@ -31,6 +31,7 @@ from policy.records.kinds import MONITORS
 from tests.bench.launch.boxes import window_after
 from tests.kit.nspawn import skip_without_nspawn
 from tests.kit.podman import root_directory, shared_words
+from tests.kit.records import shown_record
 from tests.kit.vm.libvirt import RECORD as BY_HOOK
 from tests.kit.vm.libvirt import libvirt, require_libvirt
 from tests.kit.vm.monitors.installed import install
@@ -48,14 +49,9 @@ kind = "nspawn"
 rootfs = "{root}"
 bind_read_only = [{shared}]
 """
-MONITOR = """\
-class = "disposable"
-display = "allow"
-[launch]
-kind = "{}"
-memory = "512M"
-boot_deadline = 300
-"""
+MONITOR = shown_record(
+    'kind = "{}"', 'memory = "512M"', "boot_deadline = 300", of="disposable"
+)
 RECORDS = {
     "microvm": record(launch='fork = "no"'),
     LIBVIRT: OWN.replace(VMSPAWN, LIBVIRT),

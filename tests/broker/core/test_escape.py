@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from broker.core.escape import escape_markup, printable
 from broker.viewer.notifications.desktop_server import unescape_markup
 
+HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+"""Categories of characters that show nothing."""
+
 
 @pytest.mark.parametrize(
     ("untrusted", "shown"),
@@ -50,15 +53,7 @@ def test_never_hidden_never_long(untrusted, limit):
     shown = printable(untrusted, limit)
     assert len(shown) <= limit
     for char in shown:
-        assert unicodedata.category(char) not in {
-            "Cc",
-            "Cf",
-            "Cs",
-            "Co",
-            "Cn",
-            "Zl",
-            "Zp",
-        }
+        assert unicodedata.category(char) not in HIDDEN
 
 
 @pytest.mark.parametrize(

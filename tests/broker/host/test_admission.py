@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import sys
 from contextlib import asynccontextmanager
@@ -15,34 +14,19 @@ from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.limits import audit as audit_limits
 from broker.core.services import DISPLAY
-from broker.host.admission import Admission, accept
+from broker.host.admission import accept
 from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import open_log
 from broker.net.hangup import given
 from broker.net.peers.identity import Connector, HybridClaim
 from tests.kit.link.roles import (
     LEASE,
-    NoDevices,
     SilentViewer,
     full_disk,
     journal,
-    own_claim,
-    own_connector,
+    own_doors,
     pair,
 )
-
-
-def doors(log, viewer):
-    numbers = itertools.count(1)
-    return Admission(
-        lease=LEASE,
-        claim=own_claim(),
-        alive=lambda: frozenset({own_connector().pid}),
-        viewer=viewer,
-        log=log,
-        next_stream=lambda: next(numbers),
-        standby=NoDevices().standby,
-    )
 
 
 async def test_connections_that_wait_when_the_lease_ends(tmp_path):
@@ -54,7 +38,7 @@ async def test_connections_that_wait_when_the_lease_ends(tmp_path):
     async with journal(tmp_path) as log:
         for _ in range(20):  # trio wakes tasks in a random order
             viewer = SilentViewer()
-            mine = doors(log, viewer)
+            mine = own_doors(log, viewer)
             with pair_of_many(limits.UNDECIDED_PER_SANDBOX + 8) as (ours, theirs):
                 async with trio.open_nursery() as shared, trio.open_nursery() as lease:
                     lease.start_soon(mine.serve, {})
@@ -103,7 +87,7 @@ async def test_a_mistake_while_standard_error_is_on_a_full_disk(tmp_path, monkey
     """It ends its stream; an error report that fails ends nothing more."""
     async with journal(tmp_path) as log:
         viewer = MistakenViewer()
-        mine = doors(log, viewer)
+        mine = own_doors(log, viewer)
         with pair_of_many(2) as (ours, theirs), full_disk() as full:
             monkeypatch.setattr(sys, "stderr", full)
             async with trio.open_nursery() as lease:
@@ -151,7 +135,7 @@ def refusals(tmp_path):
 async def open_doors(tmp_path, viewer, **changes):
     """Doors that are open for a test; gives them."""
     async with journal(tmp_path) as log, trio.open_nursery() as lease:
-        mine = doors(log, viewer)
+        mine = own_doors(log, viewer)
         for name, value in changes.items():
             setattr(mine, name, value)
         lease.start_soon(mine.serve, {})

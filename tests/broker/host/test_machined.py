@@ -35,18 +35,10 @@ from broker.net.peers.leases import LeaseTable
 from policy.records.loader import load_records
 from tests.kit.eventually import eventually
 from tests.kit.listening import takes_connections
+from tests.kit.records import external_record
 from tests.kit.wayland.compositor import short_directory
 
-RECORD = """\
-class = "persistent"
-display = "allow"
-[label]
-colour = "green"
-[launch]
-kind = "external"
-[peer]
-machine = "sbx1"
-"""
+RECORD = external_record('machine = "sbx1"', colour="green")
 # As systemd 257.9 of Debian 13 answered.
 REPLY = {
     "parameters": {

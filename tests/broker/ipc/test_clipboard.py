@@ -38,16 +38,6 @@ TO_WORKER = [
 ]
 
 
-@pytest.mark.parametrize("message", FROM_WORKER, ids=lambda m: type(m).__name__)
-def test_what_a_worker_says_arrives(message):
-    assert worker.decode_from_worker(worker.encode(message)) == message
-
-
-@pytest.mark.parametrize("message", TO_WORKER, ids=lambda m: type(m).__name__)
-def test_what_a_worker_is_told_arrives(message):
-    assert worker.decode_to_worker(worker.encode(message)) == message
-
-
 LONG = "t" * limits.WAYLAND_MIME_BYTES
 MOST = clipboard_limits.CLIPBOARD_BYTES_MOST
 

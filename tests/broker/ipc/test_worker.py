@@ -12,6 +12,7 @@ from broker.core.errors import InternalError, PeerError
 from broker.core.streams.wayland_rules import WindowRules
 from broker.ipc import agent, worker
 from broker.ipc.fork_server import Jail
+from tests.broker.ipc import test_clipboard as clipboard
 
 FROM_WORKER = [
     worker.WorkerReady(Jail(namespaces=True, seccomp=True, landlock=7)),
@@ -51,12 +52,16 @@ TO_WORKER = [
 ]
 
 
-@pytest.mark.parametrize("message", FROM_WORKER, ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize(
+    "message", FROM_WORKER + clipboard.FROM_WORKER, ids=lambda m: type(m).__name__
+)
 def test_what_a_worker_says_arrives(message):
     assert worker.decode_from_worker(worker.encode(message)) == message
 
 
-@pytest.mark.parametrize("message", TO_WORKER, ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize(
+    "message", TO_WORKER + clipboard.TO_WORKER, ids=lambda m: type(m).__name__
+)
 def test_what_a_worker_is_told_arrives(message):
     assert worker.decode_to_worker(worker.encode(message)) == message
 

@@ -174,18 +174,25 @@ def refuses(match):
         yield caught
 
 
+@asynccontextmanager
+async def beginning(s, streams):
+    """A stream is offered, and its worker begins; yields what becomes its socket."""
+    s.workers.may_open = trio.Event()
+    offered = []
+
+    async def offer():
+        offered.append(await s.offer(streams))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(offer)
+        await s.workers.asked.wait()
+        yield offered
+
+
 async def test_the_decision_is_on_record_before_anything_comes_of_it():
     async with viewer() as s, trio.open_nursery() as streams:
         await s.role.lease_begun(LEASE)
-        s.workers.may_open = trio.Event()
-        offered = []
-
-        async def offer():
-            offered.append(await s.offer(streams))
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(offer)
-            await s.workers.asked.wait()
+        async with beginning(s, streams) as offered:
             # The first effect is about to happen.
             (event,) = s.events("decision")
             assert event["verdict"] == "allow"
@@ -629,15 +636,7 @@ async def test_records_that_another_part_has_read_first_are_followed():
 async def test_a_record_that_changes_while_the_worker_begins_is_followed():
     async with viewer() as s, trio.open_nursery() as streams:
         await s.role.lease_begun(LEASE)
-        s.workers.may_open = trio.Event()
-        offered = []
-
-        async def offer():
-            offered.append(await s.offer(streams))
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(offer)
-            await s.workers.asked.wait()
+        async with beginning(s, streams) as offered:
             s.write("a", record("persistent") + "[window]\nwindows = 1\n")
             await s.authority.reload()
             await trio.testing.wait_all_tasks_blocked(0.01)

@@ -24,6 +24,7 @@ from policy.records.kinds import MONITORS
 from tests.kit import brokerctl
 from tests.kit.booted import PLACE
 from tests.kit.eventually import eventually
+from tests.kit.records import shown_record
 from tests.kit.vm.libvirt import RECORD, libvirt, require_libvirt
 from tests.kit.vm.machines import require_vm
 from tests.kit.vm.monitors.installed import install
@@ -33,14 +34,9 @@ from tests.kit.world import record, world
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 NAME = "work"
-RECORD_OF_MONITOR = """\
-class = "persistent"
-display = "allow"
-[launch]
-kind = "{}"
-memory = "512M"
-boot_deadline = 300
-"""
+RECORD_OF_MONITOR = shown_record(
+    'kind = "{}"', 'memory = "512M"', "boot_deadline = 300"
+)
 
 
 class MicroVm:

@@ -18,11 +18,11 @@ from broker.core.errors import UpstreamError
 from broker.core.streams.wayland_rules import WindowRules
 from broker.helpers.process.spawn import Child
 from broker.ipc import clipboard as messages
-from broker.ipc.worker import DisplayStream
 from broker.viewer.clipboard import clipboard_member
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange.broker import Crossing
 from tests.kit.wayland.compositor import desktop
+from tests.kit.wayland.display import hand_over
 from tests.kit.wayland.input import Keyboard, Pointer
 from tests.kit.wayland.mutter_person import Gnome, GnomeKeyboard, GnomePointer, gnome
 from tests.kit.wayland.stand import CONFIG, JailedStand, Nested, jailed, nested
@@ -323,19 +323,7 @@ async def _streams(room: JailedStand):
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(room.wire))
         listener.listen()
-        listener.settimeout(0)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_hand_over, listener, room)
+            nursery.start_soon(hand_over, listener, room.worker)
             yield
             nursery.cancel_scope.cancel()
-
-
-async def _hand_over(listener: socket.socket, room: JailedStand) -> None:
-    number = 0
-    while True:
-        await trio.lowlevel.wait_readable(listener)
-        stream, _ = listener.accept()
-        number += 1
-        with stream:
-            order = DisplayStream(number, b"")
-            await room.worker.send(order, [stream.fileno()])

@@ -7,6 +7,7 @@ the right key, so it is what a broker that was taken over could be.
 from __future__ import annotations
 
 import os
+from contextlib import asynccontextmanager
 
 import trio
 
@@ -25,7 +26,9 @@ from broker.net.link_service.key_store import LinkStore
 from broker.net.link_service.sockets import dial, shake_hands
 from broker.net.listeners import open_listener
 from broker.viewer.host_ends.host_link import RemoteHost
+from tests.kit.link.roles import journal
 from tests.kit.link.two_brokers import make_side, pair
+from tests.kit.wayland.compositor import short_directory
 
 
 class Ends:
@@ -156,3 +159,17 @@ class HoldingViewer:
     async def wait_offered(self, number):
         while len(self.offered) < number:
             await self.more.wait()
+
+
+@asynccontextmanager
+async def a_viewer(tmp_path, viewer=None):
+    """A viewer's end in this process, whose role decides nothing."""
+    viewer = viewer or HoldingViewer()
+    with short_directory() as base:
+        ends = Ends(base)
+        async with journal(tmp_path) as log, trio.open_nursery() as nursery:
+            remote = ends.viewer_end(log, viewer)
+            await nursery.start(remote.run, await ends.listener())
+            with trio.fail_after(60):
+                yield ends, viewer, remote, nursery
+            nursery.cancel_scope.cancel()

@@ -5,6 +5,7 @@ For orders of things that real machines show once in a thousand times.
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -17,6 +18,7 @@ from broker.authority.audit.store import open_store
 from broker.core.errors import RefusedError, SetupError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
+from broker.host.admission import Admission
 from broker.host.machine_interface import MachineFacts
 from broker.host.role import HostRole
 from broker.net.hangup import given
@@ -186,3 +188,28 @@ def old_logs(directory, number):
         (path / "console.log").write_bytes(b"x")
         os.utime(path, (1000 + age, 1000 + age))
     return directory
+
+
+def own_doors(log, viewer, **more):
+    """The doors of a lease whose connections are this process's."""
+    numbers = itertools.count(1)
+    return Admission(
+        lease=LEASE,
+        claim=own_claim(),
+        alive=lambda: frozenset({own_connector().pid}),
+        viewer=viewer,
+        log=log,
+        next_stream=lambda: next(numbers),
+        standby=NoDevices().standby,
+        **more,
+    )
+
+
+class AdoptingLauncher:
+    """Finds two machines of an earlier broker, a bad one and a good one."""
+
+    def __init__(self):
+        self.warnings = []
+
+    async def adopt(self):
+        return [("bad", "bad", None), ("good", "good", None)]

@@ -19,6 +19,7 @@ import pytest
 
 from broker.helpers.process.spawn import run_tool
 from tests.kit.vm.tinyguest import cpio
+from tests.kit.vm.vhost import keep_modules
 
 # In this order: each needs those before it.
 _MODULES = (
@@ -132,11 +133,5 @@ async def _kernel() -> Path:
         made.mkdir()
         (kernel,) = (scratch / "x" / "boot").glob("vmlinuz-*")
         shutil.copy(kernel, made / "vmlinuz")
-        for module in _MODULES:
-            (found,) = (scratch / "x").glob(f"**/{module}.ko")
-            shutil.copy(found, made)
-        try:
-            made.rename(target)
-        except OSError:  # another run was faster
-            assert target.exists()
+        keep_modules(scratch / "x", _MODULES, made, target)
     return target

@@ -18,17 +18,9 @@ from broker.host.images.store import find_image
 from broker.host.launchers.libvirt.domain import VsockWay, with_vsock
 from broker.host.launchers.libvirt.hook import install_hook
 from broker.host.vmm.qemu_arguments import MACHINES, Accel
+from tests.kit.records import external_record
 
-RECORD = """\
-class = "persistent"
-display = "allow"
-[label]
-colour = "green"
-[launch]
-kind = "external"
-[peer]
-libvirt = "{}"
-"""
+RECORD = external_record('libvirt = "{}"', colour="green")
 _STEPS = "hook-steps"
 _NAMESPACE = "https://vitrail.io/libvirt/1"
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from broker.helpers.process.spawn import run_tool
@@ -49,11 +50,16 @@ async def _modules(release: str) -> Path:
         await run_tool(["dpkg", "-x", package, scratch / "x"], deadline=120)
         made = scratch / "made"
         made.mkdir()
-        for module in MODULES:
-            (found,) = (scratch / "x").glob(f"**/{module}.ko")
-            shutil.copy(found, made)
-        try:
-            made.rename(target)
-        except OSError:  # another run was faster
-            assert target.exists()
+        keep_modules(scratch / "x", MODULES, made, target)
     return target
+
+
+def keep_modules(package: Path, names: Sequence[str], made: Path, target: Path) -> None:
+    """Copy modules of an unpacked kernel into ``made``, and rename that to ``target``."""
+    for name in names:
+        (found,) = package.glob(f"**/{name}.ko")
+        shutil.copy(found, made)
+    try:
+        made.rename(target)
+    except OSError:  # another run was faster
+        assert target.exists()

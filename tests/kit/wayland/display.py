@@ -69,7 +69,7 @@ async def open_display(
         listener.listen()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_listen, display)
-            nursery.start_soon(_hand_over, listener, worker)
+            nursery.start_soon(hand_over, listener, worker)
             try:
                 yield display
             finally:
@@ -78,7 +78,7 @@ async def open_display(
                 nursery.cancel_scope.cancel()
 
 
-async def _hand_over(listener: socket.socket, worker: Worker) -> None:
+async def hand_over(listener: socket.socket, worker: Worker) -> None:
     """Accept display streams and send them to the worker, as the broker does."""
     listener.settimeout(0)
     number = 0

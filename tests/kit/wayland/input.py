@@ -18,7 +18,22 @@ _MANAGER = "zwlr_virtual_pointer_manager_v1"
 LEFT = 0x110
 
 
-class Pointer:
+class _Device:
+    """A client whose requests are those of protocols that the filter never shows."""
+
+    client: Client
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+
+    def _say(self, oid: int, opcode: int, body: bytes) -> None:
+        self.client.raw(HEADER.pack(oid, opcode, 8 + len(body)) + body)
+
+
+class Pointer(_Device):
     """``with Pointer(path, size) as p: p.move(10, 20); p.click()``."""
 
     def __init__(self, display: Path | str, size: tuple[int, int]) -> None:
@@ -34,15 +49,6 @@ class Pointer:
         self.client.next_id += 1
         self._say(manager, 0, struct.pack("=II", 0, self.pointer))
         self.client.roundtrip()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.client.close()
-
-    def _say(self, oid: int, opcode: int, body: bytes) -> None:
-        self.client.raw(HEADER.pack(oid, opcode, 8 + len(body)) + body)
 
     def _now(self) -> int:
         return int(time.monotonic() * 1000) & 0xFFFFFFFF
@@ -126,7 +132,7 @@ CONTROL = 1 << 2
 _KEY_OF = {SHIFT: 42, CONTROL: 29}
 
 
-class Keyboard:
+class Keyboard(_Device):
     """A keyboard that stays: wtype's own goes after each word."""
 
     def __init__(self, display: Path | str, keymap: bytes = _KEYMAP) -> None:
@@ -145,15 +151,6 @@ class Keyboard:
         self.client.raw(head, [fd])
         os.close(fd)
         self.client.roundtrip()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.client.close()
-
-    def _say(self, oid: int, opcode: int, body: bytes) -> None:
-        self.client.raw(HEADER.pack(oid, opcode, 8 + len(body)) + body)
 
     def press(self, code: int) -> None:
         """Press and release a key by its evdev code."""

@@ -20,15 +20,12 @@ from tests.kit.eventually import eventually, ready
 from tests.kit.listening import takes_connections
 from tests.kit.vm.tinyguest import ordinary_user
 from tests.kit.wayland.compositor import short_directory
+from tests.kit.wayland.desktop_calls import UnansweredError, call_desktop
 from tests.kit.wayland.input import LEFT
 
 _NAME = "org.gnome.Mutter.RemoteDesktop"
 FAR = 10_000
 """Pixels; no screen is as large."""
-
-
-class UnansweredError(Exception):
-    """mutter does not serve that, or not yet."""
 
 
 class Gnome:
@@ -50,12 +47,7 @@ class Gnome:
     def evaluate(self, script: str) -> str:
         """Return what a script says inside GNOME Shell, as JSON."""
         where = DBusAddress("/org/gnome/Shell", "org.gnome.Shell", "org.gnome.Shell")
-        message = new_method_call(where, "Eval", "s", (script,))
-        with open_dbus_connection(self.bus) as bus:
-            reply = bus.send_and_get_reply(message, timeout=60)
-        if reply.header.message_type is not MessageType.method_return:
-            raise UnansweredError(str(reply.body))
-        good, said = reply.body
+        good, said = call_desktop(self.bus, where, "Eval", "s", script)
         assert good, said
         return said
 
@@ -67,12 +59,7 @@ class Gnome:
     def _shell(self, part: str, member: str, types: str = "", *args: Any) -> Any:
         name = f"org.gnome.Shell.{part}"
         where = DBusAddress(f"/org/gnome/Shell/{part}", name, name)
-        message = new_method_call(where, member, types or None, args)
-        with open_dbus_connection(self.bus) as bus:
-            reply = bus.send_and_get_reply(message, timeout=60)
-        if reply.header.message_type is not MessageType.method_return:
-            raise UnansweredError(str(reply.body))
-        return reply.body
+        return call_desktop(self.bus, where, member, types, *args)
 
 
 class GnomeKeyboard:

@@ -23,6 +23,7 @@ from tests.kit.eventually import eventually, ready
 from tests.kit.listening import takes_connections
 from tests.kit.vm.tinyguest import ordinary_user
 from tests.kit.wayland.compositor import short_directory
+from tests.kit.wayland.desktop_calls import UnansweredError, call_desktop
 from tests.kit.wayland.input import LEFT
 from tests.kit.wayland.touch import ALLOWED, FakeInput
 
@@ -33,10 +34,6 @@ _RGBA_OF_QT = {4: "BGRX", 5: "BGRA", 6: "BGRA"}
 _BUS = DBusAddress(
     "/org/freedesktop/DBus", "org.freedesktop.DBus", "org.freedesktop.DBus"
 )
-
-
-class UnansweredError(Exception):
-    """KWin does not serve that, or not yet."""
 
 
 class Plasma:
@@ -109,12 +106,7 @@ class Plasma:
         )
 
     def _call(self, where: DBusAddress, member: str, types: str, *args: Any) -> Any:
-        message = new_method_call(where, member, types or None, args)
-        with open_dbus_connection(self.bus) as bus:
-            reply = bus.send_and_get_reply(message, timeout=60)
-        if reply.header.message_type is not MessageType.method_return:
-            raise UnansweredError(str(reply.body))
-        return reply.body
+        return call_desktop(self.bus, where, member, types, *args)
 
 
 class PlasmaHands(FakeInput):

@@ -71,6 +71,13 @@ async def unchanged(
     return last
 
 
+def kill_children(children: list[Child]) -> None:
+    """End those that a failed test left: they must cause no warnings in the next one."""
+    for child in children:
+        if child.returncode is None:
+            child.kill_now()
+
+
 class Stand:
     """``path`` is the filtered socket, ``comp`` its compositor."""
 
@@ -193,10 +200,7 @@ async def filtered(
         try:
             yield it
         finally:
-            # Children that a failed test left must not cause warnings in the next one.
-            for child in it.children:
-                if child.returncode is None:
-                    child.kill_now()
+            kill_children(it.children)
             nursery.cancel_scope.cancel()
             listener.close()
             wire.close()
@@ -243,9 +247,7 @@ async def jailed(
         try:
             yield it
         finally:
-            for child in it.children:
-                if child.returncode is None:
-                    child.kill_now()
+            kill_children(it.children)
             for ended in it.closed():
                 print(f"{rules.name}: {ended}")  # shown where the test fails
             it.closing = True

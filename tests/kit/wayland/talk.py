@@ -100,6 +100,16 @@ class Talk(Window):
         self.send(pool, "destroy")
         return buffer
 
+    def popup_on(self, parent: int, size: int = 60) -> tuple[int, int, int, int]:
+        """Make a popup of a window; its positioner, surface, xdg_surface and role."""
+        place = self.make(self.shell, "create_positioner", "xdg_positioner")
+        self.send(place, "set_size", size, size)
+        self.send(place, "set_anchor_rect", 0, 0, 10, 10)
+        surface = self.surface()
+        xdg = self.make(self.shell, "get_xdg_surface", "xdg_surface", None, surface)
+        popup = self.make(xdg, "get_popup", "xdg_popup", None, parent, place)
+        return place, surface, xdg, popup
+
     def heard(self, name: str, oid: int | None = None) -> list[list[Any]]:
         """Arguments of all events of this name (of one object), oldest first."""
         return [e[3] for e in self.events if e[2] == name and oid in {None, e[0]}]

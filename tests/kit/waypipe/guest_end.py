@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -19,6 +18,7 @@ from pathlib import Path
 from broker.jail.worker.wayland.waypipe_memory import ARENA_SEALS
 from shims import bundle
 from tests.kit.eventually import eventually
+from tests.kit.listening import can_be_connected
 
 ARENA_BYTES = 32 << 20
 
@@ -54,19 +54,10 @@ async def guest_end(streams: Path, fd: int = -1, base: int = 0) -> AsyncIterator
         argv, stdin=subprocess.PIPE, pass_fds=() if fd < 0 else (fd,)
     )
     try:
-        await eventually(lambda: _listens(display) or child.poll() is not None)
+        await eventually(lambda: can_be_connected(display) or child.poll() is not None)
         assert child.poll() is None
         yield display
     finally:
         child.stdin.close()
         assert child.wait(60) == 0
         display.unlink(missing_ok=True)
-
-
-def _listens(display: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as trial:
-        try:
-            trial.connect(str(display))
-        except (FileNotFoundError, ConnectionRefusedError):
-            return False
-    return True

@@ -24,11 +24,12 @@ from broker.jail.worker import readiness
 from broker.jail.worker.wayland.waypipe_connection import StreamConnection
 from broker.jail.worker.wayland.waypipe_memory import ArenaFile, StreamMachine
 from tests.kit.eventually import eventually
+from tests.kit.listening import can_be_connected
 from tests.kit.vm.newer_suite import newer
 from tests.kit.vm.suite_root import inside, suite_root
 from tests.kit.wayland.compositor import desktop
 from tests.kit.wayland.service import WaylandService, serve_client
-from tests.kit.wayland.stand import CONFIG, FRAME, SIZE
+from tests.kit.wayland.stand import CONFIG, FRAME, SIZE, kill_children
 
 SERVER = ("waypipe", "--no-gpu", "--compress", "none")
 # waypipe's server leaves its command when it is ended.
@@ -92,17 +93,8 @@ async def server_of(suite: str, streams: Path):
         stderr=DEVNULL,
     )  # fmt: skip
 
-    async def there() -> bool:
-        # A socket's name is there before its process listens.
-        with socket.socket(socket.AF_UNIX) as trial:
-            try:
-                trial.connect(str(display))
-            except (FileNotFoundError, ConnectionRefusedError):
-                return False
-        return True
-
     try:
-        await eventually(there)
+        await eventually(lambda: can_be_connected(display))
         yield display
     finally:
         with trio.CancelScope(shield=True):
@@ -156,9 +148,7 @@ async def wire(
                 try:
                     yield it
                 finally:
-                    for child in it.children:
-                        if child.returncode is None:
-                            child.kill_now()
+                    kill_children(it.children)
                     nursery.cancel_scope.cancel()
         assert not any(sandbox.totals.values())
         assert it.machine.touched == 0

@@ -14,15 +14,19 @@ from broker.ipc import prompt as m
 from tests.kit.helper_starter import ended_starter
 
 
-def questions_of(agent_seconds):
-    """Questions, and an agent that says that it is there after so long."""
-    questions = Questions(
+def nobodys_questions():
+    return Questions(
         paths=None,
         log=None,
         compositor=lambda: None,
         starter=ended_starter(),
         screen_reader=False,
     )
+
+
+def questions_of(agent_seconds):
+    """Questions, and an agent that says that it is there after so long."""
+    questions = nobodys_questions()
     begun = trio.current_time()
     packets = [m.encode(m.PromptHello(layer=False)), b""]
 
@@ -49,13 +53,7 @@ async def test_an_agent_that_hangs_is_given_up(autojump_clock):
 async def test_a_viewer_that_wants_it_in_front_all_the_time_gets_it_now_and_then(
     autojump_clock,
 ):
-    questions = Questions(
-        paths=None,
-        log=None,
-        compositor=lambda: None,
-        starter=ended_starter(),
-        screen_reader=False,
-    )
+    questions = nobodys_questions()
     told = []
 
     async def tell(message):

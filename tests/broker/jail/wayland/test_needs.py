@@ -66,13 +66,7 @@ class Actor(Talk):
         self.send(self.win, "commit")
 
     def menu(self, parent: int) -> tuple[int, int, int]:
-        rules = self.make(self.shell, "create_positioner", "xdg_positioner")
-        self.send(rules, "set_size", 20, 20)
-        self.send(rules, "set_anchor_rect", 0, 0, 10, 10)
-        surface = self.surface()
-        xdg = self.make(self.shell, "get_xdg_surface", "xdg_surface", None, surface)
-        popup = self.make(xdg, "get_popup", "xdg_popup", None, parent, rules)
-        self.rules_of_menu = rules
+        self.rules_of_menu, surface, xdg, popup = self.popup_on(parent, 20)
         return surface, xdg, popup
 
 
@@ -451,6 +445,16 @@ def test_a_window_that_was_just_changed_is_asked_for_later(unfocused):
     assert a.told("xdg_surface", "get_popup")
 
 
+def asks_again(a):
+    """What was drawn shows no menu; the next picture does."""
+    a.pump()
+    assert not a.told("xdg_surface", "get_popup")
+    a.model.hides = False
+    later(a, 0.3)
+    assert a.told("xdg_surface", "get_popup")
+    a.close()
+
+
 def test_a_window_that_changes_while_it_is_drawn_is_asked_for_again():
     a = hidden_actor()
     surface, _, _ = a.menu(a.xdg)
@@ -458,12 +462,7 @@ def test_a_window_that_changes_while_it_is_drawn_is_asked_for_again():
     (asked,) = a.told("wl_surface", "frame")
     a.model.configure(a.server_side(a.xdg))
     a.model.tell(asked[0], "done", 1)
-    a.pump()
-    assert not a.told("xdg_surface", "get_popup")
-    a.model.hides = False
-    later(a, 0.3)
-    assert a.told("xdg_surface", "get_popup")
-    a.close()
+    asks_again(a)
 
 
 def test_a_window_that_changes_right_after_it_is_drawn_is_asked_for_again():
@@ -474,12 +473,7 @@ def test_a_window_that_changes_right_after_it_is_drawn_is_asked_for_again():
     (asked,) = a.told("wl_surface", "frame")
     a.model.tell(asked[0], "done", 1)
     a.model.configure(a.server_side(a.xdg))
-    a.pump()
-    assert not a.told("xdg_surface", "get_popup")
-    a.model.hides = False
-    later(a, 0.3)
-    assert a.told("xdg_surface", "get_popup")
-    a.close()
+    asks_again(a)
 
 
 def test_what_was_drawn_before_it_was_unmapped_shows_no_menu():

@@ -266,14 +266,21 @@ async def test_a_receiver_that_goes_ends_the_sender(tmp_path):
         assert await ended() == (1, b"vitrail: the receiver cancelled the transfer\n")
 
 
-async def test_the_reason_is_not_lost_with_bytes_that_are_on_their_way(tmp_path):
-    """A connection that is closed before all is read is reset, over vsock at once."""
+@asynccontextmanager
+async def unreceived(tmp_path):
+    """A copy that is permitted, and whose receiver has gone."""
     read, write = os.pipe2(os.O_CLOEXEC)
     os.close(read)
     async with broker(tmp_path) as b, raw(b) as sock:
         await sock.send(frame(type="copy", name="a", files=1, size=1 << 20, target="x"))
         await b.hear(_M.TransferAsked)
         b.send_to(write)
+        yield b, sock
+
+
+async def test_the_reason_is_not_lost_with_bytes_that_are_on_their_way(tmp_path):
+    """A connection that is closed before all is read is reset, over vsock at once."""
+    async with unreceived(tmp_path) as (b, sock):
         assert await reply(sock) == Go()
         await sock.send(entry_frame(FileEntry(["a"], 1 << 20)) + bytes(1 << 16))
         passed = await b.hear(_M.TransferPassed)
@@ -294,12 +301,7 @@ async def test_the_reason_is_not_lost_with_bytes_that_are_on_their_way(tmp_path)
 
 
 async def test_a_refused_sender_that_does_not_end_is_cut(tmp_path, autojump_clock):
-    read, write = os.pipe2(os.O_CLOEXEC)
-    os.close(read)
-    async with broker(tmp_path) as b, raw(b) as sock:
-        await sock.send(frame(type="copy", name="a", files=1, size=1 << 20, target="x"))
-        await b.hear(_M.TransferAsked)
-        b.send_to(write)
+    async with unreceived(tmp_path) as (b, sock):
         await sock.send(entry_frame(FileEntry(["a"], 1 << 20)) + bytes(1 << 16))
         passed = await b.hear(_M.TransferPassed)
         began = trio.current_time()

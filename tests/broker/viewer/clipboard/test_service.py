@@ -270,17 +270,22 @@ async def test_a_source_that_stalls_is_given_up(mock_clock):
         await b.guests["work"].worker.next(m.StopRead)
 
 
+def no_paste_is_recorded(b, monkeypatch):
+    """The disk is full when a paste is to be recorded."""
+    record = b.book.log._store.record
+
+    async def full(event):
+        if event.kind == "clipboard.pasted":
+            raise UpstreamError("the disk is full")
+        await record(event)
+
+    monkeypatch.setattr(b.book.log._store, "record", full)
+
+
 async def test_what_cannot_be_recorded_is_not_pasted(monkeypatch):
     async with board(ALLOW) as b:
         await b.copy()
-        record = b.book.log._store.record
-
-        async def full(event):
-            if event.kind == "clipboard.pasted":
-                raise UpstreamError("the disk is full")
-            await record(event)
-
-        monkeypatch.setattr(b.book.log._store, "record", full)
+        no_paste_is_recorded(b, monkeypatch)
         await b.chord("vault", paste=True)
         await b.wait_told("Clipboard wiped")
         await b.clipboard.clear()
@@ -827,14 +832,7 @@ async def test_who_asks_for_what_cannot_be_recorded_hears_its_end(monkeypatch):
     """Their program waits for as long as the descriptor is open."""
     async with board("work @adminvm allow\n", records=BOTH) as b:
         await b.guests["work"].say(m.DragStarted(MARK))
-        record = b.book.log._store.record
-
-        async def full(event):
-            if event.kind == "clipboard.pasted":
-                raise UpstreamError("the disk is full")
-            await record(event)
-
-        monkeypatch.setattr(b.book.log._store, "record", full)
+        no_paste_is_recorded(b, monkeypatch)
         await b.guests["work"].say(m.DragWantedMessage(1, MARK, "text/plain"))
         await b.answer("work", {"text/plain": TEXT})
         await b.give("work", {"text/plain": TEXT})

@@ -347,6 +347,15 @@ async def test_choice_that_was_not_offered_attaches_nothing():
         assert source.attached_to == []
 
 
+async def nothing_attached(b, source, says):
+    """A device comes, the person is asked and says this; nothing comes of it."""
+    b.person.says = says
+    source.plug()
+    await until(source, lambda: b.person.asked)
+    await quiet()
+    assert source.attached_to == []
+
+
 async def test_chosen_sandbox_that_has_stopped_meanwhile_gets_nothing():
     async with desk(f"{_TO_ANY}ask class=storage\n") as (b, source, _made):
 
@@ -354,11 +363,7 @@ async def test_chosen_sandbox_that_has_stopped_meanwhile_gets_nothing():
             b.leases.remove(VAULT)
             return yes(target="vault")(question)
 
-        b.person.says = says
-        source.plug()
-        await until(source, lambda: b.person.asked)
-        await quiet()
-        assert source.attached_to == []
+        await nothing_attached(b, source, says)
 
 
 async def test_rules_that_changed_during_the_choice_are_obeyed():
@@ -368,11 +373,7 @@ async def test_rules_that_changed_during_the_choice_are_obeyed():
             await b.change("50-test.policy", f"{_TO_ANY}deny\n")
             return yes(target="vault")(question)
 
-        b.person.says = says
-        source.plug()
-        await until(source, lambda: b.person.asked)
-        await quiet()
-        assert source.attached_to == []
+        await nothing_attached(b, source, says)
 
 
 @pytest.mark.parametrize("end", ["unplugged", "attached"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from types import SimpleNamespace
 
 import pytest
@@ -13,10 +12,13 @@ from broker.core.limits import transfer as limits
 from broker.core.transfer.quota import Quota
 from broker.ipc import transfer as messages
 from broker.ipc.guest.file_requests import ReturnFile
-from broker.viewer.exchange.guest_connection import Delivery, GuestConnection
+from broker.viewer.exchange.guest_connection import GuestConnection
 from broker.viewer.exchange.pipes import pipe
 from broker.viewer.exchange.returns import Return
 from broker.viewer.transfer.moving import Mover
+from tests.broker.viewer.transfer.test_keeping import sent
+
+__all__ = ["sent"]
 
 
 async def nothing(*_):
@@ -35,15 +37,6 @@ async def send(delivery):
     job = SimpleNamespace(exchange=exchange(guest))
     with pipe() as (_, write):
         await Mover(None, None)._send(job, Quota(1, 1, 1), write, delivery)
-
-
-@pytest.fixture
-def sent():
-    read, write = os.pipe2(os.O_CLOEXEC)
-    os.close(write)
-    delivery = Delivery("work", False, Quota(1, 1, 1), read)
-    yield delivery
-    delivery.close_pipe()
 
 
 async def test_a_keeper_that_does_not_end_is_given_up(sent, autojump_clock):

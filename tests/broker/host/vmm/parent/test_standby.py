@@ -108,6 +108,17 @@ class StandbyStage(Stage):
         await self.start()
         await self.waiting()
 
+    @asynccontextmanager
+    async def hanging_start(self):
+        """A start whose standby machine hangs as it wakes; cancelled after the block."""
+        await self.first_start()
+        self.wake_hangs = True
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.start)
+            await self.waking.wait()
+            yield
+            nursery.cancel_scope.cancel()
+
     async def decided(self):
         """Wait until none is being started: the pool looks for parents in a thread."""
         await eventually(lambda: not self.pool._coming)
@@ -386,12 +397,8 @@ async def test_they_end_with_the_broker(stage):
 
 async def test_a_start_that_is_cancelled_while_it_wakes_one_ends_it(stage):
     async with stage() as s:
-        await s.first_start()
-        s.wake_hangs = True
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(s.start)
-            await s.waking.wait()
-            nursery.cancel_scope.cancel()
+        async with s.hanging_start():
+            pass
         assert s.vms[0].closed
 
 
@@ -439,18 +446,13 @@ async def test_one_that_dies_as_a_start_wants_it_is_ended_once(stage):
 async def test_one_that_wakes_and_the_next_one_have_different_places(stage):
     """The sockets of one must never be moved into the sandbox of the other."""
     async with stage() as s:
-        await s.first_start()
-        s.wake_hangs = True
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(s.start)
-            await s.waking.wait()
+        async with s.hanging_start():
             assert (await s.start()).how == "copy"
             await s.waiting()
             first, second = s.vms
             assert first.directory != second.directory
             assert first.directory.is_dir()
             assert second.directory.is_dir()
-            nursery.cancel_scope.cancel()
         assert not first.directory.exists()
         assert second.directory.is_dir()
 

@@ -80,6 +80,14 @@ class Stage:
     async def start(self, **changes):
         return await self.starter.start(replace(self.request, **changes))
 
+    async def start_changed(self, change):
+        """Start with changes, those of ``spec`` and ``tools`` by their fields."""
+        for field in ("spec", "tools"):
+            if field in change:
+                changed = replace(getattr(self.request, field), **change[field])
+                change = {**change, field: changed}
+        return await self.start(**change)
+
     @property
     def parent(self) -> Path:
         return self.place / "parents" / "web"
@@ -154,11 +162,7 @@ async def test_a_parent_is_made_once_for_many_starts(stage):
 )
 async def test_starts_that_are_never_copies(stage, change, why):
     async with stage() as s:
-        for field in ("spec", "tools"):
-            if field in change:
-                changed = replace(getattr(s.request, field), **change[field])
-                change = {**change, field: changed}
-        started = await s.start(**change)
+        started = await s.start_changed(change)
         assert started.how == "boot"
         assert why in started.why
         await trio.testing.wait_all_tasks_blocked()
@@ -262,11 +266,7 @@ async def test_a_parent_that_cannot_be_made_is_reported_once(stage):
 async def test_another_machine_is_no_copy_of_this_parent(stage, change):
     async with stage() as s:
         await s.starter.make(s.request)
-        for field in ("spec", "tools"):
-            if field in change:
-                changed = replace(getattr(s.request, field), **change[field])
-                change = {**change, field: changed}
-        started = await s.start(**change)
+        started = await s.start_changed(change)
         assert started.how == "boot"
         assert "another image, QEMU version or record" in started.why
         assert s.copies == 0

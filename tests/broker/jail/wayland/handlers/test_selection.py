@@ -585,8 +585,8 @@ def test_a_drop_on_a_client_without_room_ends_that_client_alone(pair):
         one.pump()
 
 
-def test_a_withdrawn_drag_is_not_dropped_by_a_late_request_of_its_client(pair):
-    one, _ = pair
+def dropped_here(one):
+    """A foreign drag is dropped, given and accepted; its device, the drop, its offer."""
     hand = one.core.sandbox.hand = InputListener()
     hand.drags.over = foreign_drags.accept
     over(one, [b"text/plain"])
@@ -599,6 +599,12 @@ def test_a_withdrawn_drag_is_not_dropped_by_a_late_request_of_its_client(pair):
     one.pump()
     ((*_, offer),) = one.heard("enter", device)
     one.send(offer, "accept", 70, b"text/plain")
+    return device, dropped, offer
+
+
+def test_a_withdrawn_drag_is_not_dropped_by_a_late_request_of_its_client(pair):
+    one, _ = pair
+    device, dropped, offer = dropped_here(one)
     foreign_drags.withdraw(dropped)
     one.send(offer, "set_actions", 1, 1)
     assert one.heard("leave", device) == [[]]
@@ -608,17 +614,7 @@ def test_a_withdrawn_drag_is_not_dropped_by_a_late_request_of_its_client(pair):
 def test_a_device_that_was_released_is_told_of_no_drop(pair):
     """Its number may be another object's by then."""
     one, _ = pair
-    hand = one.core.sandbox.hand = InputListener()
-    hand.drags.over = foreign_drags.accept
-    over(one, [b"text/plain"])
-    hand.drags.dropped = hand.said.append
-    device = one.devices["clipboard"]
-    one.says(device, "drop")
-    content = SimpleNamespace(mimes=[b"text/plain"], cancel=lambda: None)
-    assert foreign_drags.give(hand.said[0], content)
-    one.pump()
-    ((*_, offer),) = one.heard("enter", device)
-    one.send(offer, "accept", 70, b"text/plain")
+    device, _, offer = dropped_here(one)
     one.send(device, "release")
     one.send(offer, "set_actions", 1, 1)
     assert one.heard("drop", device) == []

@@ -204,9 +204,8 @@ def test_a_drop_that_the_next_drag_overtakes_is_on_record():
     assert desk.last(ipc.AskTypes) == []
 
 
-def test_a_file_is_not_dragged_out_by_its_name():
-    desk = Desk()
-    desk.say(BEGUN, ("work", w.DragWanted(3, MARK, "text/plain", TERMS)))
+def files_are_offered(desk):
+    """The drag's types are a text's and those of files."""
     ask = desk.last(ipc.AskTypes)[-1]
     desk.say(
         (
@@ -214,6 +213,12 @@ def test_a_file_is_not_dragged_out_by_its_name():
             ipc.ClipboardTypes(ask.message.transfer, ("text/plain", "text/uri-list")),
         )
     )
+
+
+def test_a_file_is_not_dragged_out_by_its_name():
+    desk = Desk()
+    desk.say(BEGUN, ("work", w.DragWanted(3, MARK, "text/plain", TERMS)))
+    files_are_offered(desk)
     assert desk.last(ipc.ReadType) == []
     assert desk.last(ipc.EndDrag) == [w.WorkerOrder("work", ipc.EndDrag(3))]
     assert desk.reasons == [reasons.DRAG_FILES]
@@ -222,13 +227,7 @@ def test_a_file_is_not_dragged_out_by_its_name():
 def test_dragged_files_are_carried_and_the_window_gets_nothing():
     desk = Desk()
     desk.say(BEGUN, over("personal"), ("personal", ipc.DragDropped(1)), PERFORMED)
-    ask = desk.last(ipc.AskTypes)[-1]
-    desk.say(
-        (
-            "work",
-            ipc.ClipboardTypes(ask.message.transfer, ("text/plain", "text/uri-list")),
-        )
-    )
+    files_are_offered(desk)
     (read,) = desk.last(ipc.ReadType)
     assert read.message.name == "text/uri-list", "the text is the files' names"
     desk.say(
