@@ -15,6 +15,7 @@ import trio
 
 from broker.net.peers.credentials import can_ask_pid_namespaces
 from tests.attack.test_launch_sockets import SENDER
+from tests.kit import hurried_broker
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
 from tests.kit.own_command import hooked_words, install_hook
@@ -41,8 +42,15 @@ display = "allow"
 [launch]
 kind = "podman"
 """
+LIMITS = hurried_broker.with_limits({"limits.WORKER_KILLED_SECONDS": 1.0})
+"""The worker of the container never exits: the product waits ten seconds for it."""
 CODE = """
 import ctypes, threading, time
+answered = until
+def until(sock, number):
+    if number == 6:
+        print("sent", flush=True)
+    return answered(sock, number)
 sys.path.insert(0, "/shared")
 from silent_fuse import SilentFuse
 device = os.open("/dev/fuse", os.O_RDWR)
@@ -54,16 +62,19 @@ if os.fork() == 0:
     # No signal would end a process that has both, and the test has to end it.
     os.close(device)
     fd = os.open("/mnt/file", os.O_RDWR)
-    sending = threading.Thread(target=tried, args=("fuse", fd), daemon=True)
-    sending.start()
-    sending.join(10)  # close(2) of the descriptor waits for us as well
-    print("sent", flush=True)
+    # In a thread: close(2) of the descriptor waits for us as well.
+    threading.Thread(target=tried, args=("fuse", fd), daemon=True).start()
 time.sleep(1000)
 """
 
 
 async def test_a_file_that_never_answers_ends_its_own_connection_alone():
-    async with podman_settings() as settings, world(image=False, extra=settings) as w:
+    async with (
+        podman_settings() as settings,
+        world(
+            image=False, extra=settings | LIMITS, program=hurried_broker.__name__
+        ) as w,
+    ):
         w.write_record("evil", RECORD)
         (root_directory(w.base) / "mnt").mkdir()
         await install_hook(w)
@@ -89,10 +100,13 @@ async def test_a_file_that_never_answers_ends_its_own_connection_alone():
             calm = ("run", "-q", "--bwrap", "--", "foot", "-T", "calm", "sleep", "99")
             async with running(*calm, env=w.environ):
                 await wait_window(w.comp, title="calm")
-                answer = await brokerctl("stop", "evil", env=w.environ)
+                answer = await brokerctl("stop", "evil", "--grace=1", env=w.environ)
                 assert answer.code == 0, answer
                 await w.wait_event("lease.end", sandbox="evil")
                 await eventually(lambda: _as_before(w, before))
+            # It was not a worker that had ended, or had not read the file yet.
+            log = (w.paths.state / "broker.log").read_text()
+            assert "the worker of evil was killed but has not exited" in log
         finally:
             podman(w.environ, "rm", "-af", "-t", "0", check=False)
             await trio.to_thread.run_sync(evil.communicate)

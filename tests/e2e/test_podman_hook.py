@@ -10,13 +10,14 @@ import os
 import signal
 import socket
 import struct
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
 import trio
 
 from broker.net.peers.credentials import can_ask_pid_namespaces
+from shims.hooks.oci_broker import DEADLINE_SECONDS
 from tests.kit.eventually import eventually
 from tests.kit.listening import LISTENS
 from tests.kit.own_command import hooked_words, install_hook
@@ -112,6 +113,28 @@ async def paused(w, process):
         os.kill(pid, signal.SIGCONT)
 
 
+def hook_files(w):
+    """The hook's files for Podman, and their texts."""
+    folder = w.paths.config[0].parent / "containers/oci/hooks.d"
+    return {path: path.read_text() for path in folder.iterdir()}
+
+
+@contextmanager
+def impatient_hooks(w):
+    """The hooks have less time than they have by default, which is less than Podman's."""
+    hooks = hook_files(w)
+    for path, text in hooks.items():
+        document = json.loads(text)
+        assert document["hook"]["timeout"] > DEADLINE_SECONDS
+        document["hook"]["args"] += ["--seconds", "2"]
+        path.write_text(json.dumps(document))
+    try:
+        yield
+    finally:
+        for path, text in hooks.items():
+            path.write_text(text)
+
+
 def is_asked(w):
     """Whether the broker's socket has a connection, accepted or waiting for that."""
     lines = Path("/proc/net/unix").read_text().splitlines()
@@ -128,8 +151,9 @@ async def test_a_slow_broker_keeps_no_container_waiting_for_longer_than_the_hook
     """Until the hook gives up by its limit."""
     async with unharmed(w) as begun:
         async with paused(w, process):
-            started = {name: start(w, name, *SOCKETS) for name in RECORDS}
-            found = {name: await ended(child) for name, child in started.items()}
+            with impatient_hooks(w):
+                started = {name: start(w, name, *SOCKETS) for name in RECORDS}
+                found = {name: await ended(child) for name, child in started.items()}
         code, out, err = found["work"]
         assert (code, "it runs" in out) == (2, True), err
         code, out, err = found["strict"]
@@ -215,10 +239,7 @@ async def _message(stream):
 async def relayed(w, step, *, outer):
     """The hook's files name our socket in the place of the broker's."""
     between = Between(w, step, outer=outer)
-    hooks = {
-        path: path.read_text()
-        for path in (w.paths.config[0].parent / "containers/oci/hooks.d").iterdir()
-    }
+    hooks = hook_files(w)
     for path, text in hooks.items():
         assert str(w.paths.control) in text
         path.write_text(text.replace(str(w.paths.control), str(between.path)))

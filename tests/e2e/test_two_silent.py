@@ -9,12 +9,17 @@ import trio
 
 from broker.ipc.control.api import RunRequest
 from broker.ipc.control.methods import RUN
+from tests.kit import hurried_viewer
 from tests.kit.eventually import eventually
 from tests.kit.link.two_brokers import two
 
 
 async def test_a_host_that_is_stopped_is_told_to_who_runs_and_in_the_status():
-    async with two(image=False) as t:
+    async with two(start=False, image=False) as t:
+        t.viewer.module = hurried_viewer.__name__
+        await t.viewer.start()
+        await t.host.start()
+        await t.up()
         host = await t.host.broker_pid()
         told = []
 

@@ -178,11 +178,17 @@ async def test_its_death_cuts_the_streams_and_leaves_nothing(stage):
     assert leftovers(stage.run) == logs(stage)
 
 
-async def test_it_is_switched_off(stage):
+async def test_a_full_console_does_not_hold_up_the_guest_and_it_is_switched_off(stage):
+    """No broker reads the console; the guest continues, and its machine can be ended."""
     async with stage.machine() as vm:
         async with shell_listener(vm.uds) as accept:
             await vm.cont()
-            await accept()
+            shell = await accept()
+            code, said = await shell.run(
+                "head -c 300000 /dev/zero >/dev/console; echo done"
+            )
+            assert (code, said.strip()) == (0, "done")
+            assert Path(vm.directory, "console").is_fifo()
             with trio.fail_after(60):
                 end = await vm.power_down(0.1)
         assert end.kind is EndKind.ASKED
@@ -277,15 +283,3 @@ async def test_a_vmm_whose_api_does_not_come_up(stage, fault, monkeypatch):
             await stage.start(nursery)
     assert stage.kind.program in str(caught.value)
     assert leftovers(stage.run) == logs(stage)
-
-
-async def test_a_full_console_does_not_hold_up_the_guest(stage):
-    """No broker reads it, and the guest continues."""
-    async with stage.machine() as vm, shell_listener(vm.uds) as accept:
-        await vm.cont()
-        shell = await accept()
-        code, said = await shell.run(
-            "head -c 300000 /dev/zero >/dev/console; echo done"
-        )
-        assert (code, said.strip()) == (0, "done")
-        assert Path(vm.directory, "console").is_fifo()

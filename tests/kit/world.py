@@ -53,6 +53,7 @@ WORDS = (
         "broker.helpers",
         "broker.host",
         "tests.kit.fixed",
+        "tests.kit.hurried",
         "tests.kit.relay.mode",
         "tests.kit.vm.monitors",
         "tests.kit.vm.patient_copies",

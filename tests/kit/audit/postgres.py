@@ -62,10 +62,10 @@ class Postgres:
             return False
         return True
 
-    async def stop(self) -> None:
+    async def stop(self, how: int = signal.SIGQUIT) -> None:
         """As after a power cut: no connection is closed properly (SIGQUIT, "immediate")."""
         assert self._child is not None
-        self._child.kill(signal.SIGQUIT)
+        self._child.kill(how)
         with trio.CancelScope(shield=True):
             await self._child.wait()
 
@@ -84,19 +84,42 @@ class Postgres:
         self._log.close()
 
 
+_ROOM = 1 << 30
 _template: list[TemporaryDirectory[str]] = []
 
 
+def _new_directory() -> TemporaryDirectory[str]:
+    """In memory where there is room: a data directory has a thousand files.
+
+    Its name is short, for a socket must fit.
+    """
+    memory = "/dev/shm"
+    room = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > _ROOM
+    return TemporaryDirectory(prefix="vt-pg-", dir=memory if room else "/tmp")
+
+
 async def _made() -> Path:
-    """A data directory that none has used yet, made once for all tests."""
+    """A data directory that none has used yet, made once for all tests.
+
+    It has an empty database ``audit``.
+    """
     if not _template:
-        _template.append(TemporaryDirectory(prefix="vt-pg-", dir="/tmp"))
+        made = _new_directory()
+        data = Path(made.name) / "data"
         await run_tool(
             [
-                *(_program("initdb"), "-D", f"{_template[0].name}/data", "-U", "owner"),
+                *(_program("initdb"), "-D", data, "-U", "owner"),
                 *("-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"),
             ]
         )
+        server = Postgres(Path(made.name))
+        try:
+            await server.start()
+            server.run("CREATE DATABASE audit", database="postgres")
+            await server.stop(signal.SIGINT)  # "fast": a copy has nothing to recover
+        finally:
+            await server.aclose()
+        _template.append(made)
     return Path(_template[0].name) / "data"
 
 
@@ -105,14 +128,15 @@ async def postgres(*, fsync: bool = False) -> AsyncIterator[Postgres]:
     """A running one with an empty database ``audit``."""
     if os.geteuid() == 0:
         pytest.skip("PostgreSQL does not run as root")
-    # A short name: its socket must fit.
-    with TemporaryDirectory(prefix="vt-pg-", dir="/tmp") as name:
+    place = (
+        TemporaryDirectory(prefix="vt-pg-", dir="/tmp") if fsync else _new_directory()
+    )
+    with place as name:
         data = Path(name) / "data"
         await run_tool(["cp", "-a", "--reflink=auto", await _made(), data])
         server = Postgres(Path(name), fsync=fsync)
         try:
             await server.start()
-            server.run("CREATE DATABASE audit", database="postgres")
             yield server
         finally:
             await server.aclose()
