@@ -4,6 +4,9 @@ A rule names a host (``+www.example.org``), all hosts below a name
 (``+*.example.org``), an address or a prefix (``+192.0.2.0/24``).  A call names one
 host or one address.  Each call has few patterns that match it, so that an index of
 patterns answers without a walk through the rules.
+
+The authority matches rules by this; the packet guard and the viewer name a destination
+in a request.
 """
 
 from __future__ import annotations

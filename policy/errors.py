@@ -2,6 +2,8 @@
 
 A ``Problem`` is a value, not an exception: a check reports every problem of
 the whole set at once, so nothing here ends at the first one.
+
+The authority, brokerctl and session children, which read such files, report by this.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Files of policy as they are read: the owner, the mode, the size; proposed changes."""
+"""Files of policy as they are read: the owner, the mode, the size; proposed changes.
+
+The authority, brokerctl and session children read by this.
+"""
 
 from __future__ import annotations
 

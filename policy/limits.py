@@ -2,6 +2,8 @@
 
 They are here and not in ``broker.core.limits`` because this package imports
 nothing of the broker; where both must agree, a test compares them.
+
+The processes that read the files keep to them: authority, brokerctl, session children.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Names in calls and rules that are no sandbox's, for who asks and who answers."""
+"""Names in calls and rules that are no sandbox's, for who asks and who answers.
+
+The authority, the viewer, session children and brokerctl compare names with these.
+"""
 
 from __future__ import annotations
 

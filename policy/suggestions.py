@@ -1,4 +1,7 @@
-"""The known word that a mistaken one was probably meant to be."""
+"""The known word that a mistaken one was probably meant to be.
+
+Whichever process reports an unknown word calls this.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 In two steps, because a record may inherit: ``take_draft`` takes what one file
 sets, ``build_record`` adds the inherited keys and the defaults.
+
+The authority, session children and brokerctl run this when they read records.
 """
 
 from __future__ import annotations
@@ -305,6 +307,7 @@ def _with_parents(draft: Draft, parents: Sequence[Draft]) -> Taken:
     merged: Taken = {}
     for parent in reversed(parents):
         merged.update({k: v for k, v in parent.taken.items() if k not in _OWN})
+    # Whole values, arrays too: a record could otherwise take no inherited tag away.
     merged.update(draft.taken)
     kind = merged.get(KIND_KEY, LAUNCH.by_key["kind"].default)
     ordered: Taken = {}

@@ -1,4 +1,7 @@
-"""Tables of a record about windows, sound, clipboard, transfers, looks and folders."""
+"""Tables of a record about windows, sound, clipboard, transfers, looks and folders.
+
+The authority, session children and brokerctl run this when they read records.
+"""
 
 from __future__ import annotations
 
@@ -64,9 +67,9 @@ WINDOW = Table(
         Field(
             "x11",
             YesNo(),
-            "Whether X11 programs of a box, container or Flatpak are shown, by a "
-            "separate Xwayland. A machine shows X11 programs if its image contains "
-            "Xwayland, which this key adds to an image built from the packages of [launch].",
+            "Whether X11 programs are shown, those of a box, container or Flatpak by a "
+            "separate Xwayland. A machine needs Xwayland in its image; this key adds it to "
+            "an image built from the packages of [launch].",
             default=False,
         ),
         Field(
@@ -224,6 +227,7 @@ CLIPBOARD = Table(
     "rule for `vitrail.ClipboardPaste` allows it.  The strictest limit of this record, "
     "the other side's record and the rule applies.",
     (
+        # No default: 'the strictest limit applies' has to know whether the record has one.
         Field(
             "types",
             Words(

@@ -9,6 +9,9 @@ too.
 A second guard is beside the operators: a keyboard or hub interface must be
 named by the rule's ``with-interface``.  A rule about an id or a serial number
 says nothing about what the device does, and both are the device's own claim.
+
+The authority and brokerctl match rules by this, ``vitrail-devices`` its own lines of
+policy; the viewer only parses a device's interfaces.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 ``{"rule": {…}, "device": {…}}`` on one line.  Both are read strictly: an unknown
 or repeated key is an error, because a misspelt key would be a condition that is never
 checked.
+
+brokerctl reads and writes these; ``vitrail-devices`` reads rules of its own by the same
+reader.
 """
 
 from __future__ import annotations

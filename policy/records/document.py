@@ -5,6 +5,8 @@ first error.  So a small scanner cuts the file into statements, each is given
 to ``tomllib`` alone (an error costs only its statement), the good ones
 together once more (duplicates), and the scanner's places are compared with
 ``tomllib``'s values: where they disagree the file is refused, not guessed at.
+
+The authority, session children and brokerctl run this when they read records.
 """
 
 from __future__ import annotations

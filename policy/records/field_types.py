@@ -3,6 +3,8 @@
 One object of a kind does three jobs, so that they cannot disagree: it checks a
 value, names the expected one, and names itself in the reference.  ``schema`` describes
 it to editors.
+
+The authority, brokerctl and session children read files by them.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 Which keys a record of a kind has (``launch_table``), and what others ask about a launch
 without knowing its kind, comes from these rows.
+
+All processes with a record have this table: authority, host, viewer, session children,
+brokerctl.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Tables of a record that say how its machine starts and which state it keeps."""
+"""Tables of a record that say how its machine starts and which state it keeps.
+
+The authority, session children and brokerctl run this when they read records.
+"""
 
 from __future__ import annotations
 
@@ -191,9 +194,8 @@ LAUNCH = Table(
             YesNo(),
             "Whether the sandbox provides the network of sandboxes whose records say "
             "`through:` and its name. Programs of such a micro VM have root's rights "
-            "over its network (CAP_NET_ADMIN, CAP_NET_RAW, CAP_NET_BIND_SERVICE), to "
-            "create tunnels and forward packets. Programs of a box or container do not "
-            "have these rights and can only act as proxies.",
+            "over its network; those of a box or container can only act as proxies "
+            "(docs/network.md).",
             default=False,
             only=_NETWORK,
         ),
@@ -215,17 +217,16 @@ LAUNCH = Table(
             Choice(
                 {
                     "shared": "the memory of a booted machine is shared: each sandbox "
-                    "gets separate pages only where it writes. Ten sandboxes need "
-                    "little more memory than three, but can learn from the processor's caches "
-                    "which of these pages the others use",
+                    "gets separate pages only where it writes. This saves memory, but "
+                    "the processor's caches reveal which of these pages others use",
                     "copy": "the memory of a booted machine is copied; a disposable "
                     "sandbox then starts in about a second",
                     "no": "each sandbox boots",
                 }
             ),
-            "How a disposable sandbox is started. Machines forked from one parent have "
-            "the same kernel addresses; with `copy`, they share no memory pages. "
-            "`shared` cannot be combined with folders, `huge_pages`, `shared_image` or `gpu`.",
+            "How a disposable sandbox is started. Machines of one parent have the same "
+            "kernel addresses; with `copy`, they share no memory pages. `shared` cannot be "
+            "combined with folders, `huge_pages`, `shared_image` or `gpu`.",
             default="copy",
             only=(_VM,),
         ),
@@ -234,7 +235,7 @@ LAUNCH = Table(
             Whole(*limits.SHARED_FOLDERS),
             "Maximum number of your folders that 'brokerctl share' can add while the "
             "sandbox runs, in addition to those of [folders]. Each needs a process "
-            "(virtiofsd). If it is not 0, the machine always boots and is not copied.",
+            "(virtiofsd). If it is not 0, the machine always boots.",
             default=0,
             only=(_VM, _EXTERNAL),
         ),
@@ -242,7 +243,7 @@ LAUNCH = Table(
             "huge_pages",
             "Whether the machine's memory uses pages of 2 MiB, which the host must "
             "have reserved (`vm.nr_hugepages`). All of the memory is in use from the "
-            "start, and the machine always boots: such memory is not copied.",
+            "start. The machine always boots.",
             _VM,
             _EXTERNAL,
         ),
@@ -250,7 +251,7 @@ LAUNCH = Table(
             "shared_image",
             "Whether machines map one shared image instead of reading its files into "
             "their memory. Each machine can learn from the processor's caches which "
-            "pages of the image other machines use, including those of other records. The machine always boots; it is not copied.",
+            "pages of the image others use, also those of other records. The machine always boots.",
             _VM,
             _EXTERNAL,
         ),
@@ -330,8 +331,8 @@ LAUNCH = Table(
             "open_files",
             Whole(*limits.OPEN_FILES),
             "Maximum number of files that each program may have open (`ulimit -n`). A "
-            "browser with very many tabs may need more than the default; a hostile "
-            "program can then prevent your other programs from passing descriptors, so that no further window opens until it ends.",
+            "browser with very many tabs may need more; a hostile program can then keep "
+            "your other programs from passing descriptors: no further window opens until it ends.",
             default=limits.FEW_OPEN_FILES,
             only=_HOLDS,
         ),
@@ -432,15 +433,15 @@ PEER = Table(
             "hybrid_directory",
             SocketPath(limits.HYBRID_PATH_BYTES),
             "A directory of such sockets, in which only your launcher can write: each "
-            "machine with a socket there, or in a directory of its own there, is a sandbox with a name of its own. Needs "
-            'class = "disposable".',
+            "machine with a socket there, or in its own directory there, is a separate sandbox. "
+            'Needs class = "disposable".',
         ),
         Field("cid", Whole(*_CIDS), "The machine's vsock context ID."),
         Field(
             "cids",
             WholeRange(*_CIDS),
             "The first and the last context ID of several machines, each of which is a "
-            'sandbox with a name of its own. Needs class = "disposable".',
+            'separate sandbox. Needs class = "disposable".',
         ),
         Field(
             "libvirt",

@@ -1,4 +1,7 @@
-"""Launches, made of the validated values of a record, and what excludes each other."""
+"""Launches, made of the validated values of a record, and what excludes each other.
+
+The authority, session children and brokerctl run this when they read records.
+"""
 
 from __future__ import annotations
 

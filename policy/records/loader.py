@@ -3,6 +3,9 @@
 Directories are searched in order and the first file of a base name wins, as
 with systemd's units, also when that file is broken: a record with a problem
 denies, it is never replaced by an older one after it.
+
+The authority reads all records, session children and brokerctl those that they need;
+the host and the viewer never.
 """
 
 from __future__ import annotations

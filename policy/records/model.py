@@ -4,6 +4,9 @@ A record has two parts that live on two machines: what the *host* needs
 (how the sandbox is started and recognised) and what the *viewer* needs (label,
 windows, sound, limits).  Neither part is ever sent to the other side whole.
 The format itself is in ``tables``.
+
+The authority makes it of the file and sends each part to host and viewer; session
+children and brokerctl make it of the file themselves.
 """
 
 from __future__ import annotations

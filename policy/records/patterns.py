@@ -1,4 +1,7 @@
-"""Names and colours of records, which several tables have."""
+"""Names and colours of records, which several tables have.
+
+The authority, session children and brokerctl run this when they read records.
+"""
 
 from __future__ import annotations
 

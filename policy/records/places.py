@@ -1,4 +1,8 @@
-"""The directories of the user's that a sandbox's programs have, by its record."""
+"""The directories of the user's that a sandbox's programs have, by its record.
+
+The host prepares a sandbox's places by this, a session child opens the directories, the
+viewer asks for them, brokerctl lists them.
+"""
 
 from __future__ import annotations
 

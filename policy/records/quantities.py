@@ -2,6 +2,8 @@
 
 Bytes and times are written as in rules (``64K``, ``10m``), so that a user
 learns one way.
+
+The authority, session children and brokerctl run this when they read records.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 The one description of the format: the checks, the JSON Schema and the
 reference in ``docs/policy.md`` come from it.  What the values become is in
 ``model``.
+
+The authority, session children and brokerctl run this when they read records.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 The scanner is more lenient than ``tomllib`` and decides nothing: it reports the places
 of things, ``document`` takes their meaning from ``tomllib``.
+
+The authority, session children and brokerctl run this when they read records.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Explanations of tomllib's errors, with the correction."""
+"""Explanations of tomllib's errors, with the correction.
+
+The authority, session children and brokerctl run this when they read records.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """Which signed bundles were applied to the configuration: names and versions.
 
 ``brokerctl policy bundle apply`` records each in ``.bundles/NAME.json`` beside policy.d.
+
+brokerctl writes the files, the authority reads them when it loads the rules.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The checks of ``brokerctl policy lint``, by name."""
+"""The checks of ``brokerctl policy lint``, by name.
+
+The authority has of it the names of services only; brokerctl makes the checks.
+"""
 
 from __future__ import annotations
 

@@ -8,6 +8,8 @@ the next rule (otherwise a sandbox could reach a laxer rule by asking often).
 ``mime`` is the sandbox's own claim; a claim may narrow an allow or an ask, but
 no deny may depend on it.  ``scheme`` and ``host`` are taken by us from the
 address itself.
+
+The authority and brokerctl evaluate them.
 """
 
 from __future__ import annotations

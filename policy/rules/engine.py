@@ -8,6 +8,8 @@ rules about other things.
 Beyond Qubes' parser (``compat`` answers as that one, docs/policy-qubes.md has
 the table): a deny is not overridden by a redirect, a sandbox never calls
 itself, and no rule leads to a target that does not exist.
+
+The authority runs it for each request, brokerctl for its tools.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Lines of a rule file to rules and directives.
+"""Parse the lines of a rule file into rules and directives.
+
+The authority runs this at each load of the rules, brokerctl to check or edit them.
 
 Every problem of a line is found in one reading; a line with a problem yields a
 barrier (see ``rule``) in its place.  With ``compat`` a line is read exactly as

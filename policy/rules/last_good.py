@@ -7,6 +7,8 @@ Kept is what the rules mean, one line for each in the form of the language,
 with the place that it came from, and the digest of them all: a file that was
 cut or changed is not used.  (A user who may write it may write the rules too, so
 the digest is against accidents only.)
+
+Only the authority runs it: it writes the file, and reads it at its start.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 Pure: records in, a decision out.  What no line here allows is denied, and
 every decision names its reason and the place of the key that decided.
+
+The authority asks it at each request, the viewer before it starts a sandbox for a run,
+brokerctl for its tables.
 """
 
 from __future__ import annotations

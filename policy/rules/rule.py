@@ -1,4 +1,7 @@
-"""One rule, and the placeholder for a line that could not be read."""
+"""One rule, and the placeholder for a line that could not be read.
+
+The authority and brokerctl run this when they read rules.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Reading files of rules from directories; with ``loader`` the only input."""
+"""Reading files of rules from directories; with ``loader`` the only input.
+
+The authority and brokerctl read by this.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 A set holds every rule in the order in which it is asked.  Files come from a
 ``Tree``: a directory (``rulefiles``), or files in memory (``tools.files_in_memory``).
+
+The authority and brokerctl run this when they read rules.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Tokens in the columns of a rule (qrexec policy 5.0, four contexts)."""
+"""Tokens in the columns of a rule (qrexec policy 5.0, four contexts).
+
+The authority and brokerctl run this when they read rules.
+"""
 
 from __future__ import annotations
 

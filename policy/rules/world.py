@@ -7,6 +7,9 @@ as ``--system-info`` (``domains``: name to properties).
 Tokens of rules can match only a finite set of *keys*: ``*``, ``@anyvm``,
 the name, ``@tag:…`` and so on.  A world knows the keys of each source and
 target, so that matching is a look into a set.
+
+The authority makes one of its records and the running sandboxes, brokerctl for its
+tools.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Services of the user's own desktop: ``services.d/NAME.toml``, each with its jail."""
+"""Services of the user's own desktop: ``services.d/NAME.toml``, each with its jail.
+
+The session child that starts such a service reads its file, and brokerctl lists them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Fields that services of records and of the user's desktop have, and their reader."""
+"""Fields that services of records and of the user's desktop have, and their reader.
+
+The viewer has of it the default number of calls; the processes that read the files read
+by this.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Services in a record: ``[services.NAME]``, the programs that other sandboxes call."""
+"""Services in a record: ``[services.NAME]``, the programs that other sandboxes call.
+
+The authority, session children and brokerctl run this when they read records.
+"""
 
 from __future__ import annotations
 

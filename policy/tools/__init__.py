@@ -1,1 +1,4 @@
-"""Tools for people who write policy: lint, explain, diff, graph, bundles."""
+"""Tools for people who write policy: lint, explain, diff, graph, bundles.
+
+Only brokerctl runs these modules.
+"""

@@ -1,4 +1,7 @@
-"""``[[mounts]]`` and ``[[disks]]`` of a record: what a sandbox has at a path or tag of its own."""
+"""``[[mounts]]`` and ``[[disks]]`` of a record: what a sandbox has at a path or tag of its own.
+
+The authority, session children and brokerctl run this when they read records.
+"""
 
 from __future__ import annotations
 

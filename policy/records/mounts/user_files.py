@@ -1,4 +1,8 @@
-"""What a sandbox has of the user's files by rule, by its record; and its memory mounts."""
+"""What a sandbox has of the user's files by rule, by its record; and its memory mounts.
+
+Session children open what it names, the viewer tells the guest of folders, brokerctl
+makes a container's arguments of it.
+"""
 
 from __future__ import annotations
 

@@ -309,7 +309,7 @@ def _lines() -> Iterator[str]:
         yield ""
         yield table.summary
         if table.only:
-            yield f"Only with `launch.kind` = {_kind_words(table)}."
+            yield f"Only with `launch.kind` {_kind_words(table)}."
         yield ""
         for field in table.fields:
             yield from _field_lines(field)
@@ -330,16 +330,20 @@ def _field_lines(field: Field) -> Iterator[str]:
     if isinstance(field.kind, Choice):
         for option, text in field.kind.options.items():
             yield f'* `"{option}"`: {text}'
+        yield f"* default: {_default(field)}"
     else:
-        yield f"* value: {field.kind.words}"
-    yield f"* default: {_default(field)}"
+        words = field.kind.words
+        if isinstance(field.kind, (quantities.Bytes, quantities.Seconds, MemoryAmount)):
+            # docs/policy.md has the ways to write an amount once, before the tables.
+            words = words.partition(", such as ")[0]
+        yield f"* {words}; default: {_default(field)}"
     if field.only:
-        yield f"* only with `launch.kind` = {_kind_words(field)}"
+        yield f"* only with `launch.kind` {_kind_words(field)}"
     yield ""
 
 
 def _kind_words(part: Table | Field) -> str:
-    return " or ".join(f'`"{kind}"`' for kind in part.only)
+    return ", ".join(f"`{kind}`" for kind in part.only)
 
 
 def _default(field: Field) -> str:
