@@ -46,22 +46,30 @@ def _table(title: str, rows: dict[str, ChannelPolicy]) -> str:
             known.append(f"*{column}* {value}")
     if known:
         lines += [f"Unless a line says otherwise: {'; '.join(known)}.", ""]
-    names: dict[tuple[str, ...], list[str]] = {}
+    bounds: dict[tuple[str, ...], dict[str, list[str]]] = {}
     for name, row in rows.items():
-        values = zip(
+        cells = zip(
             _COLUMNS,
             (row.sender, row.when, row.cost, row.descriptors),
             usual,
             strict=True,
         )
         parts = (
-            f"*{column}* {value}" for column, value, most in values if value != most
+            f"*{column}* {value}" for column, value, most in cells if value != most
         )
-        names.setdefault((*parts, row.gain), []).append(f"`{name}`")
-    for (*parts, gain), equal in names.items():
-        bounds = f"{'; '.join(parts)}. " if parts else ""
-        lines.append(f"* {', '.join(equal)}: {bounds}{gain}")
+        gains = bounds.setdefault(tuple(parts), {})
+        gains.setdefault(row.gain, []).append(f"`{name}`")
+    for key, gains in bounds.items():
+        head = f"{'; '.join(key)}. " if key else ""
+        lines += _lines(head, {gain: ", ".join(names) for gain, names in gains.items()})
     return "\n".join(lines) + "\n"
+
+
+def _lines(bounds: str, names: dict[str, str]) -> list[str]:
+    """Return a line for each gain; bounds that several gains have stand above them."""
+    if not bounds or len(names) == 1:
+        return [f"* {equal}: {bounds}{gain}" for gain, equal in names.items()]
+    return [f"* {bounds.strip()}", *(f"  * {n}: {g}" for g, n in names.items())]
 
 
 _BUS_HEAD = """## Calls of the session bus

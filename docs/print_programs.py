@@ -37,15 +37,20 @@ def page(text: str) -> str:
     work = sum(cell.startswith("works") for cell in inside)
     part = work / max(len(inside), 1)
     count = f"{work} of {len(inside)} cells of boxes, containers and micro VMs work ({part:.1%})"
+    rows = list(zip(PROGRAMS, cells, strict=True))
     dates = dict(results["dates"])
     machine = dates.pop("machine")
     lines = [
         f"Measured on {max(dates.values())}, the micro VM on {machine}: {len(PROGRAMS)} programs, {count}.",
         "A program that this machine lacked has no result.",
         "",
-        f"| program | package | what it did | {' | '.join(_COLUMNS.values())} |",
-        f"|{' --- |' * (3 + len(_COLUMNS))}",
-        *(_row(program, row) for program, row in zip(PROGRAMS, cells, strict=True)),
+        "These work directly and in each of the four kinds of sandboxes:",
+        "",
+        *(f"* {_name(program)}: {program.does}" for program, row in rows if _all(row)),
+        "",
+        f"| program | what it did | {' | '.join(_COLUMNS.values())} |",
+        f"|{'---|' * (2 + len(_COLUMNS))}",
+        *(_row(program, row) for program, row in rows if not _all(row)),
         "",
     ]
     before, _, rest = text.partition(BEGIN)
@@ -65,9 +70,17 @@ def take(results: dict[str, Any], new: Mapping[str, Any]) -> None:
         results["dates"][place] = max(results["dates"].get(place, ""), new["date"])
 
 
-def _row(program: Program, cells: list[str]) -> str:
+def _all(cells: list[str]) -> bool:
+    return set(cells) == {"works"}
+
+
+def _name(program: Program) -> str:
     packages = ", ".join(f"`{name}`" for name in program.package.split())
-    return f"| {program.name} | {packages} | {program.does} | {' | '.join(cells)} |"
+    return f"{program.name} ({packages})"
+
+
+def _row(program: Program, cells: list[str]) -> str:
+    return f"| {_name(program)} | {program.does} | {' | '.join(cells)} |"
 
 
 def _cells(program: Program, row: dict[str, str]) -> list[str]:

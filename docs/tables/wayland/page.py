@@ -38,6 +38,7 @@ Every request and event of the protocols that the [filter](wayland.md) knows, wh
 A message that is not on this page does not exist for a sandbox: the filter ends the connection.
 Messages of an interface that are equal in all else share a line.
 A part that is left out says: any client, or the client of the object; no serial; for a request, one message; no descriptor; nothing needed.
+A message without any text ends its object, and gives nothing else.
 
 | part of a line | meaning |
 | --- | --- |
@@ -50,6 +51,8 @@ A part that is left out says: any client, or the client of the object; no serial
 | last | what a sandbox gains whose windows do not have the focus |
 """
 
+_USUAL_GAIN = "Nothing: it ends its object."
+"""Printed once, above, if there is nothing else to say of a message."""
 _COLUMNS = ("who", "serial", "cost", "descriptors", "needs")
 """Names of what is printed before the gain of a message in the background."""
 _DEFAULTS = {
@@ -99,7 +102,8 @@ def _rows(
             names.setdefault((*shown, row.gain), []).append(name)
         for (*parts, gain), equal in names.items():
             bounds = f"{'; '.join(parts)}. " if parts else ""
-            lines.append(f"* {', '.join(equal)}: {bounds}{gain}")
+            text = "" if not bounds and gain == _USUAL_GAIN else f": {bounds}{gain}"
+            lines.append(f"* {', '.join(equal)}{text}")
     return [*lines, ""]
 
 
