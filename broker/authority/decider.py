@@ -145,7 +145,7 @@ class Decider:
             raise RefusedError(reason, where=permit.where)
 
     async def _confirm(self, permit: Permit, on_ask: OnAsk) -> None:
-        """Judge a new permit by the current rules; ask again if they changed."""
+        """Judge a new permit by the current rules; log a no, ask again if they changed."""
         answer, reason, where = self._judge.revalidate(permit)
         if permit.grant and permit.grant not in self.grants:
             reason, where = "the grant has ended", permit.where
@@ -189,7 +189,7 @@ class Decider:
         chosen: Asked | None,
         gone: trio.Event | None,
     ) -> Permit:
-        """Decide a request: allow it, or use a choice, a grant or the user's answer."""
+        """Decide a request by rule, choice, grant or the user's answer; log the decision."""
         answer = await self._asked_first(request)
         if answer.verdict == "allow":
             return await self._yes(request, answer)
@@ -219,7 +219,7 @@ class Decider:
         return answer
 
     async def _asked_first(self, request: Request) -> Verdict:
-        """Return the verdict with its limits counted.  Raises RefusedError for a no."""
+        """Return the verdict with its limits counted.  Logs a no, raises RefusedError."""
         answer = await self._granted(request)
         if request.elsewhere(answer):
             raise await self._no(request, answer, _ELSEWHERE, answer.where)
@@ -234,7 +234,7 @@ class Decider:
     async def _ask(
         self, request: Request, answer: Verdict, on_ask: OnAsk, gone: trio.Event | None
     ) -> Permit:
-        """Put a question to the user; return the permit of the answer, or refuse."""
+        """Put a question to the user; log the answer, return its permit or refuse."""
         question = self._judge.question(request, answer)
         # guard: a question offers few targets
         if len(question.targets) > limits.QUESTION_TARGETS:
@@ -293,7 +293,7 @@ class Decider:
     async def _answered(
         self, request: Request, question: Question, asked: Asked
     ) -> Permit:
-        """Apply the current rules to the user's answer; return a permit or refuse."""
+        """Apply the current rules to the user's answer; log it, return a permit or refuse."""
         said = asked.said
         answer = await self._granted(request)
         reason = questions.refusal(question, said)
@@ -350,7 +350,7 @@ class Decider:
     # -- grants --------------------------------------------------------------------
 
     async def revoke(self, grants: Iterable[Grant], reason: str) -> None:
-        """End grants, and the operations that are permitted by them."""
+        """End grants, and the operations that are permitted by them; log each end."""
         for grant in grants:
             if not self.grants.end(grant):
                 continue
@@ -449,6 +449,7 @@ class Decider:
     async def _ask_again(
         self, permit: Permit, answer: Verdict, on_ask: OnAsk = nothing_asked
     ) -> None:
+        """Ask the user again about a permit; record a yes, end it after a no."""
         # It continues as it is or not at all.
         question = msgspec.structs.replace(
             self._judge.question(permit.request, answer),
@@ -476,11 +477,13 @@ class Decider:
             )
 
     async def _end(self, permit: Permit, reason: str, where: str) -> None:
+        """End a permit that still holds; record that, and notify the user."""
         if not permit.over:
             permit.end(reason, where)
             await self._tell_end(permit, reason)
 
     async def _tell_end(self, permit: Permit, reason: str) -> None:
+        """Record the end of a permit in the audit log, and notify the user of it."""
         # It has happened whether or not it can be written down.
         await self._log.note(events.cut(permit, reason, self._judge.digests()))
         self.notify(*events.notice(permit.request, "cut", f": {reason}"))

@@ -5,6 +5,8 @@ a symbolic link, a network file system, a directory that is made later) a look
 every ``limits.RULES_LOOK_SECONDS`` finds.  Only the look counts: it compares
 names, sizes, times, owners and modes, so an editor that renames a new file over
 the old one, an editor that writes in place, and a ``chmod`` are all the same to us.
+
+The authority watches its rules and records by this, the viewer the user's settings.
 """
 
 from __future__ import annotations

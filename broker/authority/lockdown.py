@@ -3,6 +3,9 @@
 Microphones, cameras, whatever is copied or opened, and new starts end at once, networks
 where the user says so; and stay so until the user lifts it, over a restart of the broker
 too.  The list names the services that stay: a service that is new is denied.
+
+The authority acts on it and writes its file; ``brokerctl lockdown`` writes the file if
+no broker runs.
 """
 
 from __future__ import annotations
@@ -118,7 +121,10 @@ class Lockdown:
     async def change(
         self, _exchange: Exchange[api.LockdownAnswer], request: api.LockdownRequest
     ) -> api.LockdownAnswer:
-        """Begin, widen, lift or only show the lockdown, for brokerctl."""
+        """Begin, widen, lift or only show the lockdown, for brokerctl.
+
+        A change is recorded in the audit log and kept in a file, for the next broker.
+        """
         async with self._changing:
             if request.begin:
                 await self._begin(networks=bool(request.networks))
@@ -148,6 +154,7 @@ class Lockdown:
         await self._log.note(schema.LockdownChanged(locked=True, networks=wide))
 
     async def _lift(self) -> None:
+        """Record the end of the lockdown, then remove its file."""
         # guard: a lockdown is recorded before it is lifted
         await self._log.require(schema.LockdownChanged(locked=False, networks=False))
         try:

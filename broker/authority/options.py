@@ -1,4 +1,8 @@
-"""How a broker is to run."""
+"""How a broker is to run.
+
+The program that starts a broker makes them; the authority, the host and the viewer read
+them.
+"""
 
 from __future__ import annotations
 

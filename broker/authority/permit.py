@@ -1,4 +1,7 @@
-"""Requests to the ``Decider``, and the permits that it gives."""
+"""Requests to the ``Decider``, and the permits that it gives.
+
+The viewer sends a request and holds the permit; the authority decides about it.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The authority: rules, records, decider and questions of one broker, wired.
 
-Implements ``interface.Authority`` in the process of its caller.
+It runs in the authority's process: ``channel`` serves it to host and viewer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ already then; this is for the list and the log, and for a machine that has slept
 
 
 class PolicyAuthority:
-    """See ``Authority``."""
+    """Follows records and rules, and keeps the leases that host and viewer announce."""
 
     def __init__(
         self,
@@ -144,6 +144,7 @@ class PolicyAuthority:
             nursery.start_soon(run_isolated, self.decider.decide_again)
 
     async def _forget_grants(self) -> None:
+        """End the grants whose time is over, again and again, until cancelled."""
         while True:
             await trio.sleep(_FORGET_SECONDS)
             await self.decider.forget_over()

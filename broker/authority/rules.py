@@ -91,7 +91,8 @@ class Rules:
     async def start(self) -> None:
         """Read the files for the first time.  Raises UpstreamError.
 
-        Until then no rule is in force, so everything is denied.
+        Until then no rule is in force, so everything is denied.  The set that comes
+        into force is recorded in the audit log and kept in a file.
         """
         saved = await in_thread(kept, self._kept_at)
         if isinstance(saved, Problem):
@@ -103,8 +104,9 @@ class Rules:
     async def reload(self) -> bool:
         """Read the files again; return whether other rules are in force now.
 
-        Raises UpstreamError when that could not be recorded: then the old ones
-        are in force still, and everything that the new ones deny is denied, too.
+        Raises UpstreamError when that could not be recorded: then the old ones are in
+        force still, and everything that the new ones deny is denied, too.  A set that
+        comes into force is recorded in the audit log and kept in a file.
         """
         # Read inside: an older reading must never come into force later.
         async with self._changing:
@@ -122,7 +124,10 @@ class Rules:
         return await in_thread(read)
 
     async def _take(self, read: RuleSet, bundle: str, saved: RuleSet | None) -> bool:
-        """Record a set of rules and put it in force."""
+        """Record a set of rules and put it in force.
+
+        A set without problems is also kept in a file, for a restart.
+        """
         chosen = self._choose(read, saved)
         if read.problems:
             bundle = self.bundle  # that of the set which stays in force

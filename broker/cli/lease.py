@@ -92,7 +92,10 @@ def acquire(
 
 
 async def _acquire(request: LeaseRequest, detach: bool, as_json: bool) -> None:  # noqa: FBT001
-    """Request a lease, print it, and hold it to its end."""
+    """Request a lease, print it, and hold it to its end.
+
+    Starts the broker if none runs.
+    """
 
     async def show(item: LeaseItem) -> None:
         if as_json:

@@ -121,7 +121,11 @@ def _streams(pulse: pulsectl.Pulse) -> list[_Stream]:
 
 
 def running_filters() -> dict[str, SoundStatus]:
-    """Return all running filters."""
+    """Return all running filters.
+
+    Sends each socket of the mixer's directory a request; what does not answer is left
+    out.
+    """
     found: dict[str, SoundStatus] = {}
     folder = desks_folder()
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:

@@ -1,4 +1,8 @@
-"""What the authority has for ``brokerctl status``."""
+"""What the authority has for ``brokerctl status``.
+
+The authority makes it; the host and the viewer add it to the status that brokerctl
+prints.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Messages between processes: their base, and their decoding with one kind of error."""
+"""Messages between processes: their base, and their decoding with one kind of error.
+
+Each process that receives one of our messages, or reads one of our files, decodes it by
+this.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 Everything that a sandbox sent and a user sees (terminal, log, title) goes
 through here: control characters could drive the terminal, bidirectional and
 zero-width ones could make a line read as another.
+
+Each process that shows or logs such a text calls it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Places that several sandboxes share."""
+"""Places that several sandboxes share.
+
+The viewer and the authority divide their tables and queues among sandboxes by this, the
+process of a switch its members.
+"""
 
 from __future__ import annotations
 

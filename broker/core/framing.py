@@ -3,6 +3,9 @@
 ``u32`` little-endian length (1 .. limit), then the message.  The length is
 the explicit end marker that hybrid vsock needs, where half-close is a full
 close.  Sans-IO: feed bytes, take frames; chunking never changes the result.
+
+Workers cut a guest's streams by this; authority, viewer, host and packet guard the
+streams between our own processes.
 """
 
 from __future__ import annotations

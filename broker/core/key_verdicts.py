@@ -3,6 +3,9 @@
 A layout such as the Russian or the Greek one types no Latin letter.  Most keyboards sold
 for it bear the letters of the American layout beside its own, at these positions.
 Verdicts go from the chords to the filter of a window.
+
+The worker finds chords by these, the prompt agent the letters of the word that the user
+types.
 """
 
 from __future__ import annotations

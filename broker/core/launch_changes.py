@@ -2,6 +2,8 @@
 
 The user asks for it (``brokerctl run --memory 512M``), and the host bounds it by its
 own record, because a viewer that was taken over may ask for anything.
+
+brokerctl reads them from its options, the viewer sends them, the host applies them.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Small frozen values: they cross between host and viewer, into the audit log
 and onto the control socket.
+
+The host makes leases, the viewer and the authority hold copies.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Names that pass between rooms, validated once into types."""
+"""Names that pass between rooms, validated once into types.
+
+Each process that receives a name checks it by this again.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""How a part of a broker notifies the user, without knowing how it is shown."""
+"""How a part of a broker notifies the user, without knowing how it is shown.
+
+The authority, the host and the viewer call it; another process shows the text.
+"""
 
 from __future__ import annotations
 

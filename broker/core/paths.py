@@ -1,4 +1,8 @@
-"""Where things live on disk: the XDG base directories, read once."""
+"""Where things live on disk: the XDG base directories, read once.
+
+Each process of the user's reads it once at its start; a confined viewer has what it
+read before.
+"""
 
 from __future__ import annotations
 

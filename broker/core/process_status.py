@@ -1,4 +1,8 @@
-"""Reading the status of a process, however the process calls itself (proc(5))."""
+"""Reading the status of a process, however the process calls itself (proc(5)).
+
+Host, session children, the authority and brokerctl read the status of processes by
+this; the confined viewer and workers see none.
+"""
 
 from __future__ import annotations
 

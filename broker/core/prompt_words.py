@@ -1,4 +1,7 @@
-"""Names in questions that are shown in other words, or otherwise than the others."""
+"""Names in questions that are shown in other words, or otherwise than the others.
+
+The authority, the prompt agent, the viewer and brokerctl compare names with these.
+"""
 
 from __future__ import annotations
 

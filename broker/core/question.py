@@ -4,6 +4,8 @@ A question holds everything that a dialog shows, and a digest of the request tha
 it is about: two that are equal look the same and are about the same, so one answer serves
 both.  All texts in it are either our own words, or validated names, or went through
 ``untrusted_word``.
+
+The authority makes a question and checks the answer; the prompt agent shows it.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 Services are named as Qubes names them.  A separate port for each service
 lets the host refuse before a guest's first byte is read, and never parse one.
+
+The host listens on these ports, the viewer serves what arrives, and the authority
+decides about it.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Unlike ``token_bucket.TokenBucket``, which allows a burst and the tokens added meanwhile, this
 never lets more than ``calls`` into any stretch of ``seconds``: what a rule
 ``rate=3/min`` says.
+
+The authority counts calls of a rule by this, the viewer what sandboxes show and copy.
 """
 
 from __future__ import annotations

@@ -7,6 +7,9 @@ the user see, and never taken over from a sandbox.
 Sources: draft-ietf-sshm-ssh-agent, sections 3 and 4; OpenSSH's PROTOCOL.agent
 (session-bind@openssh.com), PROTOCOL (publickey-hostbound-v00@openssh.com) and
 PROTOCOL.sshsig; RFC 4252, section 7.
+
+Workers decode the requests of programs, the viewer decides about them, session children
+and workers send them to an agent.
 """
 
 from __future__ import annotations
@@ -182,7 +185,10 @@ def frames() -> FrameReader:
 
 
 def signed_data(ask: SignLogin | SignContent) -> bytes:
-    """Return the bytes that an ssh key signs for a login or a content."""
+    """Return the bytes that an ssh key signs for a login or a content.
+
+    ``request_frame`` puts them into a request, in a session child or a worker.
+    """
     if isinstance(ask, SignContent):
         name, reserved = ask.namespace.encode(), b""
         of_content = (name, reserved, ask.digest_name.encode(), ask.digest)
@@ -204,7 +210,10 @@ def wrongly_signed(ask: BindSession) -> BindSession:
 
 
 def request_frame(ask: AgentAsk) -> bytes:
-    """Encode a request to an ssh agent."""
+    """Encode a request to an ssh agent.
+
+    A session child sends it to the user's agent, a worker to the agent of its sandbox.
+    """
     match ask:
         case ListKeys():
             return string(bytes([LIST_REQUEST]))
@@ -294,9 +303,10 @@ def fingerprint(key: bytes) -> str:
 
 
 def key_name(key: AgentKey) -> str:
-    """Return a key as rules and the user know it; a comment's blanks are hyphens.
+    """Return a key's name in rules, permits and questions; a comment's blanks are hyphens.
 
-    A certificate's ends with a third word, which no rule names: a permit for the key is
+    The viewer names the key in its request; the session child compares that name with
+    the keys of the user's agent.  A certificate's ends with a third word, which no rule names: a permit for the key is
     none for its certificate.
     """
     comment = "-".join(key.comment.split())

@@ -3,6 +3,8 @@
 The broker's standard error is a file beside the audit log, so a full disk
 takes both.  A message that cannot be written is lost; it must not end the broker, and
 every sandbox with it.
+
+Any process may call it.
 """
 
 from __future__ import annotations

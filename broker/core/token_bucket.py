@@ -1,4 +1,8 @@
-"""A token bucket: how often something may happen.  Time is passed in."""
+"""A token bucket: how often something may happen.  Time is passed in.
+
+Each process that limits a rate counts by this: workers, viewer, host, packet guard,
+authority, shipper and ``vitrail-devices``.
+"""
 
 from __future__ import annotations
 

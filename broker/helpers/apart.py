@@ -2,6 +2,9 @@
 
 libseccomp and its Python binding take megabytes, and a process that compiles keeps them
 for life.  They also take a while to load, so one child compiles for other processes, too.
+
+The fork server of helpers forks such a child and sends each broker its filter, which
+authority and viewer read from a pipe; ``brokerctl proxy`` does both.
 """
 
 from __future__ import annotations

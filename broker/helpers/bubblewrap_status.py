@@ -1,4 +1,7 @@
-"""Bubblewrap's report of a jail's start (bwrap(1), ``--json-status-fd``)."""
+"""Bubblewrap's report of a jail's start (bwrap(1), ``--json-status-fd``).
+
+brokerctl reads it for a box, a session child for a service or a folder's server.
+"""
 
 from __future__ import annotations
 

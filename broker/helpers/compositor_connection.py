@@ -1,4 +1,7 @@
-"""A connection to the user's compositor."""
+"""A connection to the user's compositor.
+
+The keeper of a worker connects by this, and ``brokerctl proxy``.
+"""
 
 from __future__ import annotations
 

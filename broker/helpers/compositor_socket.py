@@ -1,4 +1,9 @@
-"""The socket of the user's compositor: where it is, and whether one answers."""
+"""The socket of the user's compositor: where it is, and whether one answers.
+
+Processes that have the user's session ask: authority, session children, keepers, the
+prompt agent and brokerctl.  ``find_compositor`` and ``accepts`` connect to the socket;
+the other functions only look at files and variables.
+"""
 
 from __future__ import annotations
 

@@ -72,6 +72,7 @@ class ConsoleLog:
             yield done
 
     def _open(self) -> FileIO:
+        """Open the log's file, which is created if it is absent."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file = _append(self.path)
         self._size = self._file.tell()

@@ -1,4 +1,7 @@
-"""Copies of descriptors for a message that waits."""
+"""Copies of descriptors for a message that waits.
+
+The host and the viewer make them, before they send a message.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Starting a fork server, by a process that may start programs."""
+"""Starting a fork server, by a process that may start programs.
+
+The host and ``brokerctl proxy`` call it; the confined viewer has a session child do so.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,9 @@
 """A part of the broker in a separate process, forked before its event loop starts.
 
 So both share the pages of common imports, and patches of a test are in both.
+
+``vitrail-local`` forks its host by this; viewer, host, session children and the packet
+guard fork small parts of their own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""The rights that helpers in the session take from themselves: files, programs, processes."""
+"""The rights that helpers in the session take from themselves: files, programs, processes.
+
+The prompt agent, ``vitrail-access`` and the program that draws frames call it before
+they read a message.
+"""
 
 from __future__ import annotations
 

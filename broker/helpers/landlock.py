@@ -5,6 +5,9 @@ made below a directory later are included, a link out of it is not, and neither 
 file in the place of a named one.
 Landlock does not govern stat(2), open descriptors, or connections to a UNIX socket that
 has a path.  Source: landlock(7).
+
+Each process that confines itself calls it at its start: authority, viewer, keeper,
+worker, packet guard and helpers in the session.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ on, and messages come up a pipe, because no descriptor can be attached to what
 is written to a pipe.  A descriptor that is attached to a packet is closed by the process
 that reads or drops the packet, and close(2) of a socket that lingers (or of a
 file of FUSE) waits for as long as its maker has chosen.
+
+The viewer writes orders and reads messages; the worker has the other ends.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Bubblewrap's arguments for the jail of our program."""
+"""Bubblewrap's arguments for the jail of our program.
+
+The shipper's service and the host's launch tools put their jailed halves into it; this
+module only makes words.
+"""
 
 from __future__ import annotations
 

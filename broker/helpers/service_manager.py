@@ -1,4 +1,8 @@
-"""Reports to the service manager, sd_notify(3)."""
+"""Reports to the service manager, sd_notify(3).
+
+A broker's program and its host report directly; a session child does so for the
+confined viewer.
+"""
 
 from __future__ import annotations
 

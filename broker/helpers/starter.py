@@ -84,7 +84,11 @@ class HelperServer:
         return False
 
     def _serve(self, control: socket.socket) -> bool:
-        """Serve one request; return False at the end of the socket."""
+        """Serve one request; return False at the end of the socket.
+
+        A request starts a program; the authority's key for warrants forks the viewer's
+        order server.
+        """
         size, most = m.MESSAGE_BYTES, m.DESCRIPTORS
         try:
             data, fds = patiently(partial(fdpass.receive, control, size, most))

@@ -3,6 +3,8 @@
 A file of a terminal is open for reading, too: who has it as standard error can read what
 the user types, stop all that others write, and send sequences that drive the terminal.
 So a broker has a pipe in its place, and a process that parses nothing shows what comes.
+
+``vitrail-local`` and ``vitrail-viewer`` fork that process before anything else.
 """
 
 from __future__ import annotations

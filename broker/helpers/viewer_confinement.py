@@ -4,6 +4,8 @@ It shows windows, plays sound and moves files, by orders (``ipc.session``) and b
 descriptors that it is given.  A viewer that was taken over executes nothing, connects to
 nothing, and opens no file of the user's; what the authority has permitted it can order,
 and nothing else.  A kernel without Landlock leaves it the files.
+
+The viewer calls it once, before its event loop begins.
 """
 
 from __future__ import annotations

@@ -162,13 +162,16 @@ class Admission:
 
     async def _accept_loop(self, door: ServiceName, listener: ConnectionKind) -> None:
         if isinstance(listener, RemoteListener):
-            await self._ask_loop(door, listener)
+            await self._acceptor_loop(door, listener)
             return
         while True:
             await self.offer(door, await accept(listener))
 
-    async def _ask_loop(self, door: ServiceName, listener: RemoteListener) -> None:
-        """Admit the connections that the acceptor sends; its end ends the lease."""
+    async def _acceptor_loop(self, door: ServiceName, listener: RemoteListener) -> None:
+        """Request connections from the acceptor, one at a time, and offer each.
+
+        Returns when the acceptor has ended; its machine ends the lease then.
+        """
         direct = door == WAYLAND_DOOR
         service = DISPLAY if direct else door
         while True:
@@ -190,7 +193,10 @@ class Admission:
         vouched: Vouched | None,
         nursery: trio.Nursery,
     ) -> None:
-        """Check a connection and its launch secret, and carry it, or refuse it."""
+        """Check a connection and its launch secret, and carry it, or refuse it.
+
+        A refusal is recorded in the audit log.
+        """
         taken = False
         try:
             with trio.fail_after(limits.ADMIT_SECONDS):

@@ -25,7 +25,7 @@ _START_SECONDS = 60.0
 async def start_box(record: Record, leased: trio.Event, nursery: trio.Nursery) -> None:
     """Start a box of a persistent record that serves calls; returns once it has ``leased``.
 
-    A start that has begun goes on: a caller that is cancelled waits for it, too, and the
+    ``brokerctl run`` starts it, in a process that outlives the broker.  A start that has begun goes on: a caller that is cancelled waits for it, too, and the
     box stays, as after any call.  ``nursery`` waits for the process that holds it.  Raises RefusedError for another
     record, UpstreamError if it does not start, SetupError without the program.
     """

@@ -149,6 +149,7 @@ class _Host:
         return self._warnings()
 
     async def _link_warnings(self) -> list[str]:
+        """Read the records again; return the warnings for the viewer."""
         # Here status shows mistakes in records anyway.
         await self._ground.records.reload()
         broken = [f"mistake in a record: {text}" for text in self._broken().values()]

@@ -49,10 +49,13 @@ class ForeignLeases:
         self._listen_vsock = listen_vsock
         self.warnings: list[str] = []
 
-    def keep(
+    def save(
         self, active: ActiveLease, request: api.LeaseRequest, machine: ForeignMachine
     ) -> None:
-        """Write a lease down, until its machine is closed."""
+        """Write a lease to ``RUNTIME/foreign/SANDBOX.json``, until its machine is closed.
+
+        A file that cannot be written is a warning.
+        """
         path = self._directory / f"{active.lease.sandbox}.json"
         try:
             processes = machine.held.identities()
@@ -68,7 +71,11 @@ class ForeignLeases:
             machine.note = path
 
     async def adopt(self) -> Sequence[tuple[SandboxName, SandboxName, Machine]]:
-        """Return the machines that outlived an earlier broker; see ``Adopting``."""
+        """Return the machines that outlived an earlier broker; see ``Adopting``.
+
+        Opens their pidfds and listeners; removes the file of a lease that cannot begin
+        again, with a warning.
+        """
         found: list[tuple[SandboxName, SandboxName, Machine]] = []
         for path in sorted(self._directory.glob("*.json")):
             try:

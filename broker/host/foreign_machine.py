@@ -226,7 +226,7 @@ class ForeignMachine:
         self._left.set()
 
     async def close(self) -> None:
-        """Let go of its processes."""
+        """End its acceptor, let go of its processes, and remove the file of its lease."""
         if self._acceptor is not None:
             await end_acceptor(self._acceptor)
         self.let_go()

@@ -75,7 +75,10 @@ class LaunchedMachine(ForeignMachine):
             raise
 
     async def _connect(self, network: str) -> None:
-        """Set up the box's network and its seats at switches."""
+        """Set up the box's network and its seats at switches.
+
+        Starts passt and packet guards, which make interfaces in its network namespace.
+        """
         if network == "none" and not self._seats:
             return
         # Late: most boxes have no network.

@@ -99,7 +99,8 @@ class Launches:
     ) -> Prepared:
         """Prepare a launch: choose the sandbox's name and create its directory.
 
-        ``text`` is the record itself, of a program without one.  Raises RefusedError
+        Reads the records again; writes the guest's programs to the directory.  ``text`` is the record itself, of a program without one; it is written to a file.
+        A refusal is recorded in the audit log.  Raises RefusedError
         when there is no such record, it is not of this launcher's kind, or the sandbox
         runs already.
         """
@@ -242,6 +243,7 @@ class Launches:
         return state
 
     def _folder(self) -> Path:
+        """Return the directory of launches, which is created if it is absent."""
         folder = self.paths.runtime / "launch"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
@@ -251,8 +253,10 @@ class Launches:
     async def bind(self, launch: str, leader: int) -> ActiveLease:
         """Lease the sandbox to its first process, which has not run anything yet.
 
-        Raises RefusedError when the launch is unknown or too old, or the kernel
-        does not tell the process apart from others.
+        Raises RefusedError when the launch is unknown or too old, or the kernel does
+        not tell the process apart from others.  Starts the box's network, if its record
+        has one.  A refusal is recorded in the audit log, and the launch's directory is
+        removed.
         """
         self.expire(time.time())
         # A second bind of the same launch is refused, also at once.
@@ -310,6 +314,7 @@ class Launches:
                 await self.host.stop(active_lease.lease.id, grace=1.0, reason=reason)
 
     async def _refused(self, sandbox: SandboxName, error: VitrailError) -> None:
+        """Record the refusal of a launch in the audit log."""
         await self.log.refused(
             schema.LeaseRefused(
                 sandbox=sandbox, peer="launch", outcome="refused", reason=str(error)

@@ -1,4 +1,4 @@
-"""Leases of machines that others start, for the control socket, or that the viewer asks for."""
+"""Leases of machines that others start, on request of brokerctl, a hook, or the viewer."""
 
 from __future__ import annotations
 
@@ -130,9 +130,12 @@ class Leasing:
     async def _admit_foreign(
         self, request: api.LeaseRequest, *, held: bool = False
     ) -> ActiveLease:
-        """Lease a machine that another program started.  Raises RefusedError.
+        """Check a lease request, hold the machine's processes, and announce the lease.
 
-        ``held``: the launcher waits for its end, and learns of a broker's that dies.
+        Reads the records again; listens for connections of a machine with a CID.
+        Without ``held`` the lease is also saved in a file, from which the next broker
+        restores it (``ForeignLeases.save``).  ``held``: the caller's connection keeps the
+        lease, so no file is written.  A refusal is logged.  Raises RefusedError.
         """
         await self._reload()
         name = take_sandbox_name(request.record)
@@ -156,7 +159,7 @@ class Leasing:
             raise
         active = await self._host.admit(sandbox, name, machine)
         if not held:
-            self.foreign.keep(active, request, machine)
+            self.foreign.save(active, request, machine)
         return active
 
     def _name(self, record: Record, request: api.LeaseRequest) -> SandboxName:
@@ -171,7 +174,7 @@ class Leasing:
         exchange: Exchange[api.MachineEventAnswer],
         request: api.MachineEventRequest,
     ) -> api.MachineEventAnswer:
-        """Handle an event that a launcher's hook reports about its machine."""
+        """Read the records again; handle an event of a machine, which its hook reports."""
         del exchange
         await self._reload()
         guests = None

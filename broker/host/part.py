@@ -198,6 +198,7 @@ class HostPart:
             nursery.start_soon(self._keep_trying)
 
     async def _keep_trying(self) -> None:
+        """Try to listen on the vsock ports again and again, until that succeeds."""
         while True:
             await trio.sleep(limits.VSOCK_RETRY_SECONDS)
             with suppress(PortTakenError):
@@ -299,6 +300,7 @@ class HostPart:
         Raises as ``join_all``.
 
         ``record``: what its network card is made of, too, though it may have changed.
+        Starts the process of a switch that has no member yet.
         """
         places = places_of(record, self._ground.records.now.records)
         return self.switches.join_all(places, sandbox, undo)

@@ -1,4 +1,7 @@
-"""Packages that records need on the machine where their sandboxes start."""
+"""Packages that records need on the machine where their sandboxes start.
+
+The host and brokerctl call it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,11 @@ _LAUNCHERS = "launchers"
 
 
 def require_parts(record: Record) -> None:
-    """Raise AbsentPartError if a package that a record needs is not installed."""
+    """Raise AbsentPartError if a package that a record needs is not installed.
+
+    The host calls it before a launch or a lease, brokerctl before it creates a domain or
+    machine for a run.  It looks for modules, and imports nothing of the package.
+    """
     kind = record.host.launch.kind
     if kind.part:
         # guard: no sandbox starts whose launcher is not installed

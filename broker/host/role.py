@@ -215,7 +215,10 @@ class HostRole:
         await active_lease.ended.wait()
 
     async def suspend(self, lease: LeaseId, *, suspended: bool) -> None:
-        """See ``Machines``.  Raises RefusedError, UpstreamError."""
+        """See ``Machines``.  Raises RefusedError, UpstreamError.
+
+        Both are recorded in the audit log, a suspension before it takes effect.
+        """
         active_lease = self._tenancies.get(lease)
         if active_lease is None or active_lease.stopping or not active_lease.running:
             raise RefusedError("the sandbox is starting or stopping")
@@ -237,8 +240,9 @@ class HostRole:
     ) -> ActiveLease:
         """Lease a machine and let it run; owns the machine from now on.
 
-        Raises RefusedError when there can be no such lease, and whatever the
-        viewer or the machine raises on the way; the machine is closed then.
+        Raises RefusedError when there can be no such lease, and whatever the viewer or
+        the machine raises on the way; the machine is closed then.  The lease is
+        recorded in the audit log before the machine runs.
         """
         try:
             active_lease = await self._grant(sandbox, record, machine)
@@ -268,7 +272,10 @@ class HostRole:
     async def _grant(
         self, sandbox: SandboxName, record: SandboxName, machine: Machine
     ) -> ActiveLease:
-        """Enter a lease and begin to serve it.  Raises RefusedError."""
+        """Enter a lease and begin to serve it.  Raises RefusedError.
+
+        The lease is recorded in the audit log before it is announced.
+        """
         if self._nursery is None or self._closing:
             raise RefusedError("this broker is starting or shutting down")
         lease = self._table.begin(
@@ -386,7 +393,10 @@ class HostRole:
             )
 
     async def _end(self, active_lease: ActiveLease, began: list[LeaseId]) -> None:
-        """End a lease: tell the viewer, power off and close the machine, forget it."""
+        """End a lease: tell the viewer, power off and close the machine, forget it.
+
+        The end is recorded in the audit log.
+        """
         reason = active_lease.reason or "the broker ends"
         active_lease.reason = reason
         for lease in began:

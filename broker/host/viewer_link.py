@@ -150,7 +150,11 @@ class RemoteViewer(LinkEnd):
             pause = min(2 * pause, limits.LINK_RETRY_SECONDS)
 
     async def _one_epoch(self) -> str:
-        """Connect to the viewer, serve one epoch of the link; return why it ended."""
+        """Connect to the viewer, serve one epoch of the link; return why it ended.
+
+        Its beginning and end are recorded in the audit log; this broker's key is
+        created if absent.
+        """
         identity, peers = self._store.identity(), self._store.peers()
         if not any(peer.role is Role.VIEWER for peer in peers.all):
             raise SetupError(
@@ -184,7 +188,10 @@ class RemoteViewer(LinkEnd):
         return await self._live(epoch)
 
     async def _live(self, epoch: Epoch) -> str:
-        """Announce leases and serve an epoch to its end."""
+        """Announce leases and serve an epoch to its end.
+
+        Its beginning and its end are recorded in the audit log.
+        """
         began = trio.current_time()
         self.unwanted.clear()
         reason = BROKER_ENDS
@@ -401,7 +408,7 @@ class RemoteViewer(LinkEnd):
                 return common or await self._devices.serve(epoch, request)
 
     async def _start(self, epoch: Epoch, request: m.StartSandbox) -> m.SandboxStarted:
-        """Start a sandbox for the viewer, and report its progress."""
+        """Read the records again; start a sandbox for the viewer, and report progress."""
         record = take_sandbox_name(request.record)
         await self._reload()
         try:

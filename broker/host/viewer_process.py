@@ -131,7 +131,7 @@ class ViewerProcess:
     # -- what the viewer asks --------------------------------------------------------
 
     async def _answer(self, request: m.LinkRequest, fd: int) -> LinkAnswer:
-        """Answer a request of the viewer's process."""
+        """Answer a request of the viewer's process; a start reads the records again."""
         del fd  # the viewer's messages have none
         number, host = request.request, self._host
         if host is None:

@@ -1,4 +1,7 @@
-"""Checkpoints of the audit log that the other broker keeps, and those of its log."""
+"""Checkpoints of the audit log that the other broker keeps, and those of its log.
+
+The end of the link that has the log sends them, and the other end keeps them.
+"""
 
 from __future__ import annotations
 
@@ -222,6 +225,7 @@ class CheckpointWitness:
         return "it contains no proof that it continues the log of {size} events"
 
     async def _conflict(self, peer: str, note: Note, reason: str) -> None:
+        """Record once in the audit log that a peer's checkpoint conflicts."""
         said = f"a checkpoint from {peer} conflicts with a log, {reason}"
         if said in self._told:
             return

@@ -1,4 +1,7 @@
-"""Finding a record by its name."""
+"""Finding a record by its name.
+
+The host finds the record of a lease or a launch, the viewer that of a run.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The interface between host and viewer: the user's folders in sandboxes."""
+"""The interface between host and viewer: the user's folders in sandboxes.
+
+The viewer calls it, the host implements it.
+"""
 
 from __future__ import annotations
 

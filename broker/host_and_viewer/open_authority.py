@@ -1,4 +1,8 @@
-"""The authority's process, as the broker that started it opens and ends it."""
+"""The authority's process, as the broker that started it opens and ends it.
+
+``vitrail-host``, ``vitrail-viewer`` and both processes of ``vitrail-local`` run this to
+reach it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Accepting connections on a listening socket: one task for each client."""
+"""Accepting connections on a listening socket: one task for each client.
+
+The worker accepts a sandbox's programs by this on a socket that it inherits;
+``brokerctl proxy`` does so on its own.
+"""
 
 from __future__ import annotations
 

@@ -10,6 +10,8 @@ passes descriptors, that socket of our own has ``WORKER_END`` in it, with one en
 of a socket pair.  The broker gives that end to the worker and answers with ``DELIVER``:
 the acceptor sends the connection into the other end.  The broker sends no descriptor,
 so that the acceptor needs no system call that receives one.
+
+The broker's process here is the host, which asks; the viewer gives the worker its end.
 """
 
 from __future__ import annotations

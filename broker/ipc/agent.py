@@ -7,6 +7,9 @@ shim imports no module of the broker; a test holds the two together.
 A guest's message is decoded in the sandbox's jailed worker and again, from
 the worker's re-encoding, in the broker: a value that passed here has known
 types and bounded sizes, and is still a claim, not a fact.
+
+The worker decodes what the guest agent sends; the viewer, the broker's process here,
+decodes it again and makes the orders.
 """
 
 from __future__ import annotations

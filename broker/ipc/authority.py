@@ -8,6 +8,9 @@ permit is a request whose answer holds until ``PermitOver`` or ``PermitCut``.
 
 Frames are as ``framing`` has them, over a pair of stream sockets without a name.
 The authority ends a channel whose client sends anything that it may not send.
+
+The client that asks for permits is the viewer; the host only records
+(``audit.log_messages``).
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ A pipe would end a helper that outlives the broker (SIGPIPE) and a file would
 let a guest fill the disk through its device's complaints.  A memfd that is
 sealed against growing takes the first words and refuses the rest, which
 each of our programs survives.
+
+The host, the pump and session children make such files for programs that they start;
+the process that sees the program end reads the words.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Channels between our own processes, as trio objects.
 
 ``Channel`` carries packets and descriptors both ways over a SEQPACKET socket.
+
+The host, the viewer and workers have such channels.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ sandbox, which is the channel's.
 
 Content is in no message: it comes beside one as a file in memory that is
 sealed against every change, so its receiver reads the checked content.
+
+The supervisor is the viewer.
 """
 
 from __future__ import annotations

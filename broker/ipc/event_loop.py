@@ -3,6 +3,8 @@
 The kernel counts these entries for a user id (``/proc/sys/fs/epoll/max_user_watches``),
 so a box can take all that its user may have, and each wait for a new descriptor would
 raise ENOSPC.  poll(2), which counts nothing, awaits such a descriptor.
+
+Each process with trio installs it before its loop begins.
 """
 
 from __future__ import annotations

@@ -11,6 +11,9 @@ answer are its pidfd and the read end of a pipe, into which the server writes
 how the child ended (``END``).  A pipe that ends without that says that the
 server died first.  The server is trusted: any other message
 is an internal error.
+
+Orders come from the host, the viewer, a session child or ``brokerctl proxy``; the fork
+server and its children have the other ends.
 """
 
 from __future__ import annotations

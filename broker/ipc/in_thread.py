@@ -2,6 +2,9 @@
 
 A sandbox whose processes have the user's id can take all processes and threads that
 this user may have (``ulimit -u``, ``pids.max`` of a cgroup).
+
+Each process with trio and files to wait for runs it: authority, host, viewer, shipper,
+``vitrail-devices``, brokerctl.
 """
 
 from __future__ import annotations

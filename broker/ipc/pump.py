@@ -6,6 +6,8 @@ so nothing is ever half read.  ``Submit`` carries two descriptors
 is answered by exactly one ``StreamDone``, whatever happens to it, unless the pump
 dies.  Both processes run the same code, so a message that does not decode is
 an internal error (InternalError), never a peer's.
+
+The host and the viewer submit streams to their pumps, an acceptor to its own.
 """
 
 from __future__ import annotations

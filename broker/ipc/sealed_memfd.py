@@ -3,6 +3,9 @@
 memfd_create(2), sealed (fcntl(2)) against writing, growing, shrinking and
 further seals.  Its checked properties stay true while it is read, and
 reading it never waits for a process: only the kernel provides it.
+
+Viewer and worker exchange content by it, and the viewer, the host and brokerctl other
+content of theirs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""What a guest wants of a security key, as its parser tells the viewer."""
+"""What a guest wants of a security key, as its parser tells the viewer.
+
+The parser runs in the process of a security key, beside a session child, not in the
+worker.
+"""
 
 from __future__ import annotations
 

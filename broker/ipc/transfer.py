@@ -4,6 +4,8 @@ The worker reads what a program of its sandbox asks and moves the bytes; the bro
 decides, and hands each side one end of a pipe.  So the bytes of a sandbox are
 parsed in its jailed worker and again in that of the receiver, and a descriptor
 of one sandbox never reaches another's worker.
+
+The broker's process here is the viewer.
 """
 
 from __future__ import annotations

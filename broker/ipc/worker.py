@@ -7,6 +7,9 @@ from a worker, in one message of a pipe (``ipc.channel``).  Two parties:
 * a **worker** (the jailed half) parses what one sandbox sends.  It may have
   been taken over, so everything from it is decoded strictly here, and texts
   in it are hostile: ``core.escape.printable`` before a user reads them.
+
+The broker's process here is the viewer; the supervisor of ``brokerctl proxy`` is
+brokerctl.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Listening sockets that a service manager hands over, sd_listen_fds(3).
 
 Pure: the environment comes in, numbers of descriptors go out.
+
+The host's or the viewer's program calls it at its start.
 """
 
 from __future__ import annotations

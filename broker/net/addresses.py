@@ -11,6 +11,9 @@ so that is where we listen; to reach the guest's PORT one connects to PATH,
 writes ``CONNECT PORT`` and a newline in one piece, and may not send anything
 else before a line ``OK <number>`` has come.  The number means nothing to us.
 A hybrid vsock has no half-close: the first side's end is both sides' end.
+
+Host, viewer and brokerctl parse such addresses and create their sockets; a session child
+uses ``UnixEndpoint`` and ``explain_connect`` only.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ Counted before the server is asked: what the filter ends, which counts them, too
 has been at the server already, which has places for 64 clients in all.  So all
 sandboxes together have a budget as well, which leaves some to the user's own
 programs, and a part of that is for records whose sandboxes have few.
+
+The viewer counts by this for its sandboxes, ``brokerctl proxy pulse`` for its own.
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ A stream costs memory in the worker and a place in the pump for as
 long as it lives, and an application that does nothing for hours is a good
 one, so a relayed stream has no deadline.  A connection that never was one
 must not get so far: until its first bytes are here it is undecided.
+
+The host waits by this before it opens a stream over the link, the viewer before it
+hands one to a worker, and ``brokerctl proxy``.
 """
 
 from __future__ import annotations

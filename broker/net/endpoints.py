@@ -1,6 +1,8 @@
 """Connecting to an endpoint; with ``addresses`` and ``listeners``, all of them.
 
 Others import from here; the two other modules are its halves.
+
+An end of the link connects by this, and brokerctl.
 """
 
 from __future__ import annotations

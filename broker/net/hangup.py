@@ -3,6 +3,8 @@
 close(2) with bytes unread gives a UNIX socket's far end ECONNRESET.
 vhost-device-vsock (0.3) drops a connection on that and does not notify its guest,
 whose program then waits forever; an end of file is passed on.
+
+The host and the viewer close refused connections by this.
 """
 
 from __future__ import annotations

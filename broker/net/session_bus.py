@@ -1,4 +1,7 @@
-"""The session bus, as viewer and brokerctl use it: answers, owners of names, failures."""
+"""The session bus, as viewer and brokerctl use it: answers, owners of names, failures.
+
+``vitrail-access`` answers calls by it.
+"""
 
 from __future__ import annotations
 

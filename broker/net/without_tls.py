@@ -2,6 +2,8 @@
 
 trio imports ``ssl`` for streams that no broker opens.  OpenSSL's tables cost each process
 a megabyte, and its code is nothing that a process should have which a sandbox may attack.
+
+A broker's program and brokerctl call it before they import trio.
 """
 
 from __future__ import annotations

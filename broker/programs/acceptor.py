@@ -189,7 +189,10 @@ class Acceptor:
         return ours, to_worker
 
     def _relay(self, conn: socket.socket, ours: socket.socket) -> None:
-        """Have the bytes carried; the pump owns both sockets then."""
+        """Have the bytes carried; the pump owns both sockets then.
+
+        Sends the pump both sockets; if it cannot, the connection is closed.
+        """
         self._tokens += 1
         packet = encode_to_pump(Submit(self._tokens))
         with conn, ours, suppress(OSError):  # full of orders, or no memory: refused

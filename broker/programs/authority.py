@@ -203,9 +203,10 @@ class _Attended:
             parts.questions.waits = self._channels["viewer"].put
 
     async def run(self) -> Mapping[str, m.FromAuthority]:
-        """Serve all clients to their end; return the answer to the last one.
+        """Serve the channels of host and viewer until each has asked to stop.
 
-        Raises InternalError when one ends without a word.
+        Returns the answer to the last one.  A channel that ends without that request is
+        recorded in the audit log as ProcessDied; then raises InternalError.
         """
         last: dict[str, m.FromAuthority] = {}
         async with trio.open_nursery() as nursery:

@@ -106,6 +106,7 @@ async def _run(
 
 
 async def _restore() -> None:
+    """Put devices and strict mode back that a service which was killed has left."""
     mode = StrictMode(SHARED)
     mode.recover()
     await Claims(SHARED).recover(authorize=not mode.is_on())

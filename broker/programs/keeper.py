@@ -111,11 +111,12 @@ class Compositor:
         self._pid = 0
 
     def connect(self) -> socket.socket:
-        """Connect to the compositor, by the sandbox's security context if possible.
+        """Return a connection to the compositor, if possible by a security context.
 
-        Raises as ``descriptors_left``.
+        A replaced compositor gets a new context first (``_refresh``).  Raises as
+        ``descriptors_left``.
         """
-        self._know()
+        self._refresh()
         if self._context is None:
             return connect_compositor(self._path)
         return self._context.connect()
@@ -124,15 +125,17 @@ class Compositor:
         """Return the share of its descriptors that it has left, 0 to 1.
 
         Raises UpstreamError without a compositor, also when it has doors for sandboxes
-        and does not make one: its rules may rely on it.
+        and does not make one: its rules may rely on it.  Opens a context at a new compositor
+        first, as ``connect`` does.
         """
-        self._know()
+        self._refresh()
         return descriptors_left(self._pid)
 
-    def _know(self) -> None:
-        """Look whether the compositor has been replaced.
+    def _refresh(self) -> None:
+        """Find the compositor's socket; if its file is another one, open a new context.
 
-        Then open a context at the new one.
+        Closes the old context, has the new compositor make one (``open_context``), and
+        reads the number of its process from a connection.
         """
         self._path = present_display(self._setting)
         now = self._file()
@@ -237,6 +240,7 @@ def _release(held: dict[int, socket.socket], untrusted_number: int) -> None:
 
 
 def _refuse(ours: socket.socket, reason: str) -> None:
+    """Send the jailed half a refusal instead of a connection."""
     fdpass.send(ours, messages.REFUSED + reason.encode()[:1000])
 
 

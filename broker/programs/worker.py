@@ -456,6 +456,7 @@ class _Worker:
         await self._outbox.send(messages.WaylandAnswered(number, unlettered))
 
     async def _say_closed(self, closed: messages.WaylandClosed) -> None:
+        """Send the supervisor the end of a client's connection."""
         stream = self._streams.pop(closed.client, 0)
         clipped = messages.clip(closed.reason)
         await self._outbox.send(

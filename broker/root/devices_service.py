@@ -287,7 +287,10 @@ class Service:
                 fdpass.close_all(got.fds)
 
     async def _answer(self, client: _Client, got: fdpass.Received) -> None:
-        """Answer one request: list, attach or detach.  Raises PeerError."""
+        """Answer one request: list, attach, detach, find a machine.  Raises PeerError.
+
+        All but detach read devices.toml; list and attach take back what it denies.
+        """
         request = messages.decode_request(got.data)
         fds: tuple[int, ...] = ()
         reply: msgspec.Struct = messages.DeviceDone(request.id)
@@ -335,7 +338,7 @@ class Service:
         self._strict.set(wanted=self._records.strict)
 
     def _list(self, request: messages.ListDevices) -> messages.Devices:
-        """Return the plugged devices and the problems of ports."""
+        """Read devices.toml again; return plugged devices and the problems of ports."""
         self.reload()
         items, left_out = _fitting(
             [
@@ -356,6 +359,7 @@ class Service:
         )
 
     def _way(self, request: messages.FindMachine) -> messages.MachineWay:
+        """Read devices.toml; return the way to the machine of a sandbox."""
         found = self._load().machine(request.sandbox)
         if found is None:
             return messages.MachineWay(request.id)
@@ -366,7 +370,7 @@ class Service:
     async def _attach(
         self, client: _Client, request: messages.Attach, fds: tuple[int, ...]
     ) -> tuple[messages.Attached, tuple[int, ...]]:
-        """Hand a device over, if the records allow it.  Raises RefusedError."""
+        """Hand a device over, if devices.toml, read again, allows it.  Raises RefusedError."""
         self.reload()
         plug = self._table.find(request.number)
         port = plug.device.port
@@ -535,6 +539,7 @@ class Service:
         self._act([])
 
     def _is_back(self, held: _Held) -> None:
+        """Give up the claim of a port whose device this machine's drivers have again."""
         port = held.plug.device.port
         held.device.close()
         self._claims.give_up(port, held.claim)

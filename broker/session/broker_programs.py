@@ -1,4 +1,8 @@
-"""Our own programs, and the broker's processes."""
+"""Our own programs, and the broker's processes.
+
+A session child becomes a fork server for the viewer, reads the memory of the broker's
+processes, or reports to the service manager; the confined viewer can do none of it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The session's cameras: nodes of its PipeWire."""
+"""The session's cameras: nodes of its PipeWire.
+
+A session child lists them by pw-dump(1); ``pipewire_video`` takes the pictures.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,7 @@ class _Object(msgspec.Struct):
 def find_camera(serial: int | None = None) -> Camera:
     """Find a camera; without a number, the session's preferred camera.
 
-    Raises SetupError, UpstreamError.
+    Raises SetupError, UpstreamError.  Runs pw-dump(1), and does not open the camera.
     """
     words = ["pw-dump"]
     dump = tool_output(words, deadline=_DUMP_SECONDS, output_limit=_DUMP_BYTES)

@@ -1,4 +1,7 @@
-"""Connections to the user's services."""
+"""Connections to the user's services.
+
+A session child connects to a UNIX socket by this, with a deadline.
+"""
 
 from __future__ import annotations
 

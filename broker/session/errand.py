@@ -1,4 +1,8 @@
-"""One order of the viewer, as those who carry it out have it."""
+"""One order of the viewer, as those who carry it out have it.
+
+A session child reads the order, checks its warrant, starts a program or hands over
+descriptors, and answers the viewer.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""TCP ports of the user's loopback: connected to, and listened on."""
+"""TCP ports of the user's loopback: connected to, and listened on.
+
+A session child does so by a permit's warrant, and gives the viewer the connection.
+"""
 
 from __future__ import annotations
 

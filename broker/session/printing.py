@@ -1,4 +1,8 @@
-"""Printing pages of sandboxes by CUPS, and the documents that are made of them."""
+"""Printing pages of sandboxes by CUPS, and the documents that are made of them.
+
+A session child makes and removes the document's directory in the cache, and starts
+lp(1) or the desktop's program for PDF files.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +71,10 @@ def _made(untrusted_document: str) -> Path:
 
 
 def show(errand: Errand, order: m.ShowDocument) -> None:
-    """Show the user what is to be printed."""
+    """Show the user what is to be printed.
+
+    Starts the desktop's program for PDF files.
+    """
     open_here(errand, str(_made(order.document)))
 
 

@@ -1,4 +1,7 @@
-"""Reading what the authority has signed (``ipc.session.warrant``)."""
+"""Reading what the authority has signed (``ipc.session.warrant``).
+
+A session child checks them, with the key that the starter has from the authority.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,9 @@
 
 The readers are those of the broker, so that a file without a problem here keeps no
 broker from starting.  Their messages name a key; its place is looked up in the file.
+
+A session child runs this for the viewer when such a file has changed; ``brokerctl
+policy check`` and ``doctor`` run it themselves.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Where the user's sound server is: PulseAudio, or PipeWire in its place."""
+"""Where the user's sound server is: PulseAudio, or PipeWire in its place.
+
+A session child finds it for the viewer and connects; ``brokerctl doctor`` only finds
+it.
+"""
 
 from __future__ import annotations
 

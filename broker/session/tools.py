@@ -1,4 +1,7 @@
-"""The output of the session's programs."""
+"""The output of the session's programs.
+
+A session child starts such a program by this and waits for it.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 A viewer that was taken over repeats an order.  What was permitted once is done once, so a
 child notes a warrant before it acts by it, in memory that the starter's descendants share
 and the viewer does not have.  A child that is killed in between has used it.
+
+The starter makes that memory; each session child notes in it.
 """
 
 from __future__ import annotations

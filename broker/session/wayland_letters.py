@@ -18,7 +18,8 @@ _BYTES = 1 << 22
 def draw_letters(height: int) -> bytes:
     """Draw the letters of this height in the user's font, as ``name_strip`` has them.
 
-    Raises SetupError, UpstreamError, ValueError.
+    Raises SetupError, UpstreamError, ValueError.  Runs fc-match(1), and our program of
+    drawings with the font that it names.
     """
     words = ("fc-match", "--format", "%{file}\n%{index}", _PATTERN)
     found = tool_output(words, deadline=_SECONDS, output_limit=_BYTES)

@@ -203,7 +203,7 @@ class _ViewerProcess:
             nursery.cancel_scope.cancel()
 
     async def _report(self, state: Literal["ready", "stopping"]) -> None:
-        """Report the broker's state to the service manager, if there is one."""
+        """Have a session child report the state to the service manager, if there is one."""
         if ADDRESS in os.environ:
             try:
                 await self._session.carry_out(ReportState(state))

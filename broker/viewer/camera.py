@@ -48,7 +48,7 @@ class Cameras(VideoUses):
     @override
     @asynccontextmanager
     async def source(self, use: VideoUse) -> AsyncIterator[VideoSource]:
-        """See ``VideoUses``."""
+        """See ``VideoUses``; a session child finds the camera."""
         result, _ = await self.session.carry_out(FindCamera(use.permit.warrant))
         camera = decode_camera(result)
         order = partial(TakeCamera, use.permit.warrant, camera.serial)

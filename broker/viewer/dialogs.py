@@ -187,6 +187,7 @@ class FileDialogs:
                 await self._copy_in(chosen)
 
     async def _copy_in(self, chosen: _Chosen) -> None:
+        """Send the chosen files by a session child to the sandbox's worker."""
         most = chosen.permit.max_size or _LARGEST
         quota = Quota(most, most, 1_000_000)
         with pipe() as (read, write):

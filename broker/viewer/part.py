@@ -124,6 +124,7 @@ def _remedy() -> str:
 
 
 async def _find_compositor(session: UserSession) -> Path | None:
+    """Have a session child find the compositor's socket."""
     result, _ = await session.carry_out(FindCompositor())
     return Path(os.fsdecode(result)) if result else None
 

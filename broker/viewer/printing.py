@@ -111,7 +111,11 @@ class Printing:
     async def _received(
         self, exchange: GuestConnection, ask: PrintPages, answer: Preview
     ) -> None:
-        """Receive the pages, have them permitted, and print them."""
+        """Receive the pages, have them permitted, and print them.
+
+        The worker sends the pages to a session child, which keeps them as a PDF file in
+        the user's directory; permit and outcome are recorded in the audit log.
+        """
         guest = exchange.guest
         printer = answer.printer or await self._own.usual_printer()
         # Another name each time: a window of an earlier document may still be there.

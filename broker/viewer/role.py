@@ -241,7 +241,7 @@ class ViewerRole:
                     self._nursery.start_soon(run_isolated, guest.follow_record)
 
     async def _follow_icons(self) -> None:
-        """Redraw the icons of records whose labels have changed."""
+        """Have a session child redraw the icons of records if their labels have changed."""
         records = self.authority.records.records.values()
         # No icon is made for what 'brokerctl run' has written.
         kept = (r for r in records if not r.source.is_relative_to(self._paths.runtime))
@@ -419,12 +419,15 @@ class ViewerRole:
             # Not one decision for the connection, but one for each use.
             await self._security_key(opening, conn, status)
         else:
-            await self._decided(guest, opening, conn, status)
+            await self._decide_and_carry(guest, opening, conn, status)
 
-    async def _decided(
+    async def _decide_and_carry(
         self, guest: Guest, opening: Opening, conn: socket.socket, status: OpeningReply
     ) -> None:
-        """Ask for a stream's permit, and carry the stream.  Raises RefusedError."""
+        """Ask the authority for a stream's permit; carry the stream to its end.
+
+        The sandbox's worker gets its socket, or the pump.  Raises RefusedError.
+        """
         sound, windows = opening.service == AUDIO, opening.service == DISPLAY
         # guard: a direct connection opens with its decision only for a display
         request = Request(
@@ -553,7 +556,7 @@ class ViewerRole:
     # -- ends ---------------------------------------------------------------------
 
     async def _end_when_idle(self, guest: Guest) -> None:
-        """Stop a disposable sandbox when its last program has ended."""
+        """Have the host power a disposable sandbox off when its last program has ended."""
         while True:
             await guest.idle.wait()
             if guest.lease.id not in self._guests:

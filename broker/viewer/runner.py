@@ -108,6 +108,8 @@ class Runner:
     ) -> api.RunItem:
         """Run a program; returns ``started``, or ``exited`` if asked to wait.
 
+        Has the records read again, and starts the sandbox if it does not run.  If asked
+        to wait, powers a disposable sandbox off after its last program.
         Cancelled (the client has gone), it ends the program, and the machine if
         this call has started it and no other program runs there.
         """
@@ -183,7 +185,11 @@ class Runner:
     async def _bring_up(
         self, run: _Run, follower: Follower
     ) -> tuple[Guest, LeaseProgram]:
-        """Start the machine if needed, start the program, and wait for its window."""
+        """Start the machine if needed, start the program, and wait for its window.
+
+        A step that fails is recorded in the audit log, and a machine that does not boot
+        is started a second time.
+        """
         for last in (False, True):
             run.program = None
             run.guest = guest = await self._start(

@@ -70,7 +70,11 @@ class UserSecrets:
     async def _read(
         self, record: str, warrant: bytes, name: str
     ) -> tuple[socket.socket, socket.socket]:
-        """Read a secret; return the ends of its socket pair.  Raises ShareableError."""
+        """Have a session child read a secret; return a socket that delivers it.
+
+        The second socket is its far end, which the caller keeps open until then.  Raises
+        ShareableError.
+        """
         began, dismissed = trio.current_time(), True
         try:
             _, fds = await self._session.carry_out(AskSecret(warrant, name))
@@ -84,7 +88,7 @@ class UserSecrets:
             log_stderr(f"vitrail: cannot read the secret {name}: {error.message}")
             raise ShareableError(f"the user's desktop has no secret {name}") from error
         finally:
-            # Also where the caller has hung up: its prompt was shown.
+            # A slow failure was a dismissed prompt.  Also if the caller has hung up.
             if dismissed:
                 self._declined.note(record)
         near, far = (socket.socket(fileno=fd) for fd in fds)

@@ -17,9 +17,9 @@ One program under several names; the first argument decides:
     edit FILE ORIGIN     the same for one; replace it by what standard input has then
     store DIRECTORY      read entries from standard input and keep them there
 
-The last three also run beside the broker, for the user's own files (``own_files``).  Standard library
-only, Python 3.9; it is shipped as one file, ``vitrail_files.py``, which
-``shims/bundle.py`` makes.
+It runs in the sandbox.  The last three also run beside the broker, for the user's own
+files: a session child starts them in a jail (``own_files``).  Standard library only, Python
+3.9; it is shipped as one file, ``vitrail_files.py``, which ``shims/bundle.py`` makes.
 
 Each click starts it, and most of that time are imports where KVM is missing: a module
 that few of the commands need is imported where it is used, ``typing`` never.

@@ -73,7 +73,10 @@ def open_file(path: str, target: str, *, edit: bool = False) -> int:
 
 
 def give(words: List[str]) -> int:
-    """``give TOKEN URI…``: files that were copied or dragged here go where they may."""
+    """``give TOKEN URI…``: files that were copied or dragged here go where they may.
+
+    Sends the broker a request and the files' entries.
+    """
     paths = [local_path(word) for word in words[1:] if word.startswith("file:")]
     walk = Walk(paths)
     return send_all(walk, {"type": "give", "token": words[0]})

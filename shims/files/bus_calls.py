@@ -5,6 +5,9 @@ of ``desktop`` at the user's own bus, where its filter passes no others
 (``broker/session/session_bus_filter.py``).  ``docs/messages.md`` is printed from them.
 Sources: the Desktop Notifications Specification 1.2, the StatusNotifierItem
 specification and the documentation of XDG Desktop Portal.
+
+Three processes have the table: this program in the sandbox, the viewer
+(``broker/net/desktop_bus.py``) and the session child with that filter.
 """
 
 from __future__ import annotations

@@ -325,6 +325,7 @@ class BusService:
     def _call(
         self, member: str, signature: str = "", body: Tuple[Any, ...] = ()
     ) -> None:
+        """Send the bus itself a call."""
         fields = {PATH: "/org/freedesktop/DBus", DESTINATION: BUS_NAME}
         fields.update({INTERFACE: BUS_NAME, MEMBER: member})
         self._send(BusMessage(CALL, fields, signature, body))

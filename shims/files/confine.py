@@ -7,6 +7,8 @@ rights (user_namespaces(7), pivot_root(2)).
 What stays is mounted at its own place, and opened afterwards.  A descriptor from before
 would still be one of the user's whole file system: unmounting lazily takes that off the
 root, and ``..`` leads from such a descriptor up to its top, the home with it.
+
+A session child starts that process with this program's code.
 """
 
 from __future__ import annotations
@@ -134,6 +136,7 @@ def _bind(libc: ctypes.CDLL, source: str, place: str, flags: int) -> None:
 
 
 def _enter_root(libc: ctypes.CDLL, pivot_root: int) -> None:
+    """Make the prepared directory the root, and unmount the old one."""
     os.chdir(ROOT)
     # The old root lies on top of the new one and goes by one umount.
     check(libc.syscall(pivot_root, b".", b"."), "pivot_root")

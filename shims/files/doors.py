@@ -2,6 +2,8 @@
 
 With modules of C alone, as ``caller`` needs: importing ``socket`` takes as long as
 Python's own start.
+
+Programs of the sandbox run it; the broker has no part of it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""A file that is edited in another sandbox, and replaced by the result."""
+"""A file that is edited in another sandbox, and replaced by the result.
+
+The program in the sandbox that asked runs it, or the jailed one of a session child for
+a file of the user's.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Files on their way in: written without a name, shown when they are complete."""
+"""Files on their way in: written without a name, shown when they are complete.
+
+Programs in the sandbox write by it, and the jailed program of a session child among the
+user's own files; a new document checks by it for room.
+"""
 
 from __future__ import annotations
 
@@ -172,6 +176,7 @@ class EntryStore:
         return self._known[key]
 
     def _begin(self) -> None:
+        """Make a directory without a final name, and lock it."""
         self._staging = STAGING + os.urandom(8).hex()
         os.mkdir(self._staging, 0o700, dir_fd=self._top)
         self._known[()] = self._beneath(self._top, self._staging)

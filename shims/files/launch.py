@@ -1,4 +1,8 @@
-"""The proof that the program at a port launched this machine."""
+"""The proof that the program at a port launched this machine.
+
+The program in the sandbox runs it; the host has the other side
+(``broker/net/peers/launch_secret.py``).
+"""
 
 from __future__ import annotations
 

@@ -73,7 +73,10 @@ class MirroredSettings(BusInterface):
         return (found,)
 
     def _begin(self) -> None:
-        """Ask the broker, where it does not tell already, and wait for the first word."""
+        """Ask the broker, where it does not tell already, and wait for the first word.
+
+        Starts a thread that connects to the broker and follows what it sends.
+        """
         now = time.monotonic()
         if not self._listening and now - self._tried >= AGAIN_SECONDS:
             self._tried = now

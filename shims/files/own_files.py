@@ -1,6 +1,9 @@
 """The commands that also run beside the broker, for the user's own files.
 
 Only one file of this module and its imports run there, and nothing else.
+
+A session child starts them, jailed by ``confine``; ``__main__`` has them in the
+sandbox, too.
 """
 
 from __future__ import annotations

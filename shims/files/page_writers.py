@@ -2,6 +2,9 @@
 
 Only the needed parts, so that a reader of the file meets nothing that a sandbox wrote but
 pixels, and words that are in no use but search and copying.
+
+``brokerctl sanitize`` writes with this, ``vitrail-harmless`` in the sandbox that asked,
+and the jailed program of a session child that keeps pages to be printed.
 """
 
 from __future__ import annotations
@@ -20,7 +23,6 @@ if TYPE_CHECKING:
 
     from shims.files.pages import Page, Word
 
-PAGE_POINTS = 72.0 / PAGE_DPI
 PAGE_LEVEL = 6  # of compression
 PACK_BYTES = 1 << 20  # compressed at once: a page is in memory once, and no more
 PICTURE_ENDINGS = (
@@ -29,9 +31,9 @@ PICTURE_ENDINGS = (
 
 
 def write_document(pages: Iterator[Page], name: str, folder: str) -> str:
-    """Write the new document of one with this name; returns its path.
+    """Write the pages into a new file in a folder, named after ``name``; return its path.
 
-    None is left where that fails.  Raises PagesError, what ``pages`` raises, OSError.
+    No file is left if that fails.  Raises PagesError, what ``pages`` raises, OSError.
     """
     page = next(pages, None)
     if page is None:
@@ -132,7 +134,7 @@ class PdfWriter:
             pixels,
         )
         drawn = f"q {wide:.2f} 0 0 {high:.2f} 0 0 cm /I Do Q\n".encode()
-        found = b"".join(_drawn_word(word, height) for word in words)
+        found = b"".join(_drawn_word(word, height, self._points) for word in words)
         self._stream(content, "", drawn + b"BT 3 Tr\n" + found + b"ET\n")
         self._object(
             number,
@@ -183,15 +185,18 @@ class PdfWriter:
         self._at += len(data)
 
 
-def _drawn_word(word: Word, page_height: int) -> bytes:
-    """Return the operators of an invisible word, as wide and high as its pixels."""
+def _drawn_word(word: Word, page_height: int, points: float) -> bytes:
+    """Return the operators of an invisible word, as wide and high as its pixels.
+
+    ``points``: of a pixel.
+    """
     left, top, width, height, told = word
     text = told.encode("cp1252", "replace")
     # In hexadecimal digits: no character of a word is one of the language's.
     digits = text.hex().encode()
-    size = max(height * PAGE_POINTS, 1.0)
-    x, y = left * PAGE_POINTS, (page_height - top - height) * PAGE_POINTS
+    size = max(height * points, 1.0)
+    x, y = left * points, (page_height - top - height) * points
     # Helvetica's characters are half as wide as high, on average.
-    scale = 100 * width * PAGE_POINTS / max(len(text) * size * 0.5, 1)
+    scale = 100 * width * points / max(len(text) * size * 0.5, 1)
     place = f"/F {size:.2f} Tf {scale:.0f} Tz 1 0 0 1 {x:.2f} {y:.2f} Tm <"
     return place.encode() + digits + b"> Tj\n"

@@ -4,6 +4,9 @@ Written by ``sanitizing.py``, in a sandbox that the document may have taken over
 where the new document is made: at the user's desktop, or in a sandbox that called.
 Numbers of fixed size, raw pixels and short words: nothing here is decoded by more than
 this page of code.
+
+The program in the sandbox writes them; brokerctl, the sandbox that called, or the
+jailed program of a session child reads them.
 """
 
 from __future__ import annotations

@@ -157,6 +157,7 @@ class PrintQueue:
         return sum(job.waiting for job in list(self._jobs.values()))
 
     def _print_jobs(self) -> None:
+        """Have waiting jobs printed by the broker, one by one; never returns."""
         while True:
             job = self._ready.get()
             with self._lock:

@@ -1,4 +1,7 @@
-"""The progress of a transfer, for the user."""
+"""The progress of a transfer, for the user.
+
+Programs in the sandbox print it, for the user at their terminal.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,9 @@
 
 Source: ``broker/ipc/guest/file_requests.py`` and ``broker/core/transfer/entries.py``,
 which this program cannot import; a test compares the tables.
+
+Programs in the sandbox run it, and the jailed programs of session children; brokerctl
+reads pages by it.
 """
 
 from __future__ import annotations

@@ -201,6 +201,7 @@ class PortalScreens(PortalPart):
         return self._accepted(call, {"session_handle": ("s", path)})
 
     def _select(self, call: BusMessage) -> Tuple[Any, ...]:
+        """Note what a session asks for: screens, or windows alone."""
         session, types = self._session(call), call.body[1].get("types", 1)
         session.own = types == SOURCE_WINDOW or self._types() == SOURCE_WINDOW
         return self._accepted(call, {})

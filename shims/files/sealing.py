@@ -1,4 +1,8 @@
-"""Files that are only to be viewed: read-only for the program that shows them."""
+"""Files that are only to be viewed: read-only for the program that shows them.
+
+The program in the sandbox that opens a file for viewing runs it, and ``confine`` in the
+jailed program of a session child.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,10 @@ MS_REC, MS_PRIVATE = 0x4000, 1 << 18
 
 
 def map_user(libc: ctypes.CDLL, namespaces: int) -> None:
-    """Enter new namespaces, with the same user and group in them.  Raises OSError."""
+    """Enter new namespaces, with the same user and group in them.  Raises OSError.
+
+    Writes the process's own maps below ``/proc/self``.
+    """
     uid, gid = os.getuid(), os.getgid()
     if libc.unshare(namespaces) != 0:
         raise OSError(errno_of_call(), "unshare")

@@ -3,6 +3,8 @@
 A service is a program of this sandbox's; the broker's rules say who calls it.  Its
 name has been checked by the broker (letters, digits, ``._-``), and again here, because
 it becomes the name of a file.
+
+A program in the sandbox runs it: that of a call, or ``vitrail-services``.
 """
 
 from __future__ import annotations

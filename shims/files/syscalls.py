@@ -3,6 +3,9 @@
 Namespaces leave it the user's processes (it has no pid namespace of its own, as a
 process cannot enter one): it could signal them and change their limits.  It also needs
 no further process, program, socket or namespace.  Source: seccomp(2), linux/filter.h.
+
+The process that keeps files installs it: a program in the sandbox, or the jailed one of
+a session child.
 """
 
 from __future__ import annotations

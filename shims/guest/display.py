@@ -75,7 +75,10 @@ class Display:
         return self._carrier.lead_to(address)
 
     def when_ready(self, action: Callable[[str], None]) -> None:
-        """Call ``action("")`` when programs can connect, or with the reason not."""
+        """Call ``action("")`` when programs can connect, or with the reason not.
+
+        Starts the waypipe server, unless one runs.
+        """
         if self.ready:
             action("")
             return

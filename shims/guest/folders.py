@@ -239,7 +239,10 @@ class Folders:
     def _ask_root(
         self, verb: str, place: int, path: str, ended: Callable[[str], None]
     ) -> None:
-        """Have root mount or unmount a folder, by the unit of the guest package."""
+        """Have root mount or unmount a folder, by the unit of the guest package.
+
+        Starts a program that writes to that unit's socket.
+        """
         name = os.path.basename(path)
         if "\n" in name:
             ended("its name has more than one line")

@@ -103,7 +103,10 @@ class Guest:
             signal.signal(number, lambda *_: self.loop.later(0, self.power_off))
 
     def begin_session(self) -> None:
-        """Connect to the broker and to the network; the machine has its identity."""
+        """Connect to the broker and to the network; the machine has its identity.
+
+        Also starts the programs for devices, as root, and draws the host's ssh keys.
+        """
         self.agent.lost_at = time.monotonic()
         self.agent.open()
         if self.machine is not None:
@@ -156,7 +159,7 @@ class Guest:
         elif kind == "input":
             self.programs.feed(message["program"], message["data"], end=message["end"])
         elif kind == "more":
-            self.programs.more(message["program"], message["count"])
+            self.programs.raise_output_limit(message["program"], message["count"])
         elif kind == "resize":
             self.programs.resize(
                 message["program"], message["rows"], message["columns"]

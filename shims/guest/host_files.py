@@ -1,4 +1,7 @@
-"""Files of the host's that a record gives its guest: fonts, locale, certificates."""
+"""Files of the host's that a record gives its guest: fonts, locale, certificates.
+
+The guest agent unpacks them into the machine's file system at its start.
+"""
 
 from __future__ import annotations
 

@@ -41,6 +41,7 @@ def remove_image_keys(root: str = "/") -> None:
 
 
 def _remove(path: str) -> None:
+    """Remove a key of the image's; an error is logged."""
     try:
         os.unlink(path)
     except OSError as error:

@@ -1,4 +1,7 @@
-"""The programs that the broker asked for: input, output, ends."""
+"""The programs that the broker asked for: input, output, ends.
+
+The guest agent starts and signals them, and sends their output to the broker.
+"""
 
 from __future__ import annotations
 
@@ -189,8 +192,11 @@ class Programs:
         if program is not None and program.message["tty"] and program.input >= 0:
             set_size(program.input, rows, columns)
 
-    def more(self, number: int, count: int) -> None:
-        """Let a program send ``count`` bytes more; 0: without a limit."""
+    def raise_output_limit(self, number: int, count: int) -> None:
+        """Raise a program's output limit by ``count`` bytes; 0 removes the limit.
+
+        Sends kept output to the broker, and the end after it; reads its pipes again.
+        """
         program = self._table.get(number)
         if program is None or program.room is None:
             return

@@ -5,6 +5,9 @@ that waits it also has its emulator translate the code.  The program has a home 
 own, no connection out of the machine, and a screen that shows nothing; what it drew at
 random, wrote or left running is removed, and the waypipe server that it could reach is
 another one afterwards.
+
+The guest agent runs this as process 1 of the machine; the rehearsed program and waypipe
+are other processes.
 """
 
 from __future__ import annotations
@@ -314,7 +317,10 @@ def users_of(pid: int) -> Set[int]:
 
 
 def mount_points() -> Dict[int, str]:
-    """Return where file systems are mounted, in order; proc_pid_mountinfo(5)."""
+    """Read the agent's ``/proc/self/mountinfo``; return each mount's place by its id.
+
+    In the order of the file; proc_pid_mountinfo(5).
+    """
     found = {}
     with open("/proc/self/mountinfo", "rb") as file:
         for line in file:

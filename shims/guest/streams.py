@@ -1,4 +1,8 @@
-"""Connections that are carried from a socket in the guest to a port of the broker."""
+"""Connections that are carried from a socket in the guest to a port of the broker.
+
+The guest agent itself accepts the connections of waypipe and of programs that play sound,
+and copies their bytes to and from the broker's ports.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +80,11 @@ class Direction:
 
 
 class Pair:
-    """One display connection: waypipe's socket and the broker's."""
+    """A connection of a program in the guest, and its connection to the broker.
+
+    ``near`` is the program's (waypipe, or a program with sound); ``far`` is None until
+    ``join``.
+    """
 
     def __init__(
         self,
@@ -85,6 +93,11 @@ class Pair:
         closed: "Callable[[Pair], None]",
         pieces: int,
     ) -> None:
+        """Set up a pair without the broker's side; nothing is read yet.
+
+        ``closed`` is called once both sockets are closed; ``pieces``: the most bytes of a
+        write to the broker.
+        """
         self._loop = loop
         self._near = near
         self._far: Optional[socket.socket] = None
@@ -100,7 +113,7 @@ class Pair:
         return self._far is not None
 
     def join(self, far: socket.socket) -> None:
-        """Carry between waypipe and this connection from now on."""
+        """Copy between the program and this connection to the broker from now on."""
         self._far = far
         self._watch()
 

@@ -1,4 +1,7 @@
-"""The commands for files and links that the agent installs in its guest."""
+"""The commands for files and links that the agent installs in its guest.
+
+The guest agent writes them into the machine at its start.
+"""
 
 from __future__ import annotations
 

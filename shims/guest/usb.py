@@ -1,4 +1,7 @@
-"""The programs for USB devices and security keys, where the kernel can have them."""
+"""The programs for USB devices and security keys, where the kernel can have them.
+
+The guest agent writes their files and starts them, as root.
+"""
 
 from __future__ import annotations
 

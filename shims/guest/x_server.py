@@ -1,4 +1,7 @@
-"""The X socket of the guest's programs, and the program that shows their windows."""
+"""The X socket of the guest's programs, and the program that shows their windows.
+
+The guest agent makes the socket and starts that program when the first client connects.
+"""
 
 from __future__ import annotations
 
@@ -96,6 +99,7 @@ class XServer:
         return os.path.join(self._guest.session_dir, "xauthority")
 
     def _write_cookie(self) -> None:
+        """Write a new random cookie for X clients, readable by the user alone."""
         # Family 0xffff is any address; see Xauth(3).
         head = struct.pack(">HHHH", 0xFFFF, 0, 0, len(X_COOKIE_NAME)) + X_COOKIE_NAME
         data = head + struct.pack(">H", 16) + os.urandom(16)

@@ -41,6 +41,7 @@ class Broker:
                 raise HookError(f"the broker does not answer: {error}") from error
 
     def _once(self, method: str, parameters: Dict[str, Any]) -> Dict[str, Any]:
+        """Connect to the user's broker, call a method, and return its reply."""
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(self._left())
             # guard: a hook of root's connects to a socket of its user's

@@ -268,6 +268,7 @@ def unmount_sockets(launch: str) -> None:
 
 
 def _make_places() -> None:
+    """Make the directory of places; remove what killed hooks left in it."""
     try:
         os.mkdir(PLACES)
     except FileExistsError:

@@ -1,4 +1,7 @@
-"""A user's record, as a hook reads it: whether a lease is required."""
+"""A user's record, as a hook reads it: whether a lease is required.
+
+Both hooks read it, a hook of root's in a child with the user's rights.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The connection of a hook, which may be root's, to the broker of a user."""
+"""The connection of a hook, which may be root's, to the broker of a user.
+
+Both hooks connect by it.
+"""
 
 from __future__ import annotations
 

@@ -168,7 +168,10 @@ def follow_nodes(user: str) -> None:
 
 
 def wait_for_device(where: str) -> bool:
-    """Receive one device and attach it; False where the broker has hung up at once."""
+    """Connect, receive one device, attach it and switch off its autosuspend.
+
+    False if the broker has hung up at once, or the device cannot be attached.
+    """
     try:
         sock = open_proved(where, SERVICE)
     except OSError as error:
@@ -192,7 +195,12 @@ def wait_for_device(where: str) -> bool:
 
 
 def serve(where: str) -> None:
-    """Wait for devices of the broker forever, with growing pauses on failure."""
+    """Connect to the broker's device port again and again; never returns.
+
+    Each socket on which the broker announces a device goes to vhci-hcd, and the device's
+    autosuspend is switched off.  Pauses grow on failure.  Nodes and mounts are the work
+    of ``DeviceNodes``, in another thread.
+    """
     pause = RETRY_SECONDS
     while True:
         if wait_for_device(where):

@@ -4,6 +4,8 @@ The process that draws is outside of the machine and may end or hang at any time
 to the kernel then does not return.  So all calls are made by one thread, and whoever
 waits for it gives up after a while: the GPU is lost then, for good.
 
+The process of ``wayland_programs`` runs this, in a machine with a GPU; the agent does not.
+
 Sources: the kernel's include/uapi/drm/virtgpu_drm.h and drm.h.
 """
 

@@ -1,4 +1,8 @@
-"""Calls what waits for descriptors; one thread."""
+"""The event loop of ``wayland_programs``.
+
+It waits until descriptors are ready and calls their actions, in one thread.  The guest
+agent has another loop, ``shims/guest/loop.py``.
+"""
 
 from __future__ import annotations
 

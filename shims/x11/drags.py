@@ -128,19 +128,24 @@ class Drags(BridgePart):
         self._dropped = True
         self._conclude()
 
-    def _let_go(self, _source: Maybe = None) -> None:
-        """The user let go of the button: now the program may know."""
+    def _release_button(self, _source: Maybe = None) -> None:
+        """Release the button at Xwayland, if the drag holds it: the user let go of it."""
         if self._active and not self._released:
             self._released = True
             self._seat.release()
 
-    _wl_data_source_dnd_drop_performed = _let_go
+    _wl_data_source_dnd_drop_performed = _release_button
 
     def _finished(self, _source: Maybe = None, *, done: bool = True) -> None:
-        """Finish a drag: the target has the data, or it is cancelled."""
+        """End a drag that an X11 program began.
+
+        Sends it XdndStatus, releases a held button at Xwayland, sends XdndFinished if the
+        program has dropped, and releases the Wayland source after ``FINISH_SECONDS``.
+        ``done``: the target has the data; else the drag is cancelled.
+        """
         self._accepted = self._accepted and done
         self._tell_program()
-        self._let_go()
+        self._release_button()
         self._done = done
         self._conclude()
         self._on_pointer()
@@ -150,7 +155,7 @@ class Drags(BridgePart):
     _on_drag_cancelled = partialmethod(_finished, done=False)
 
     def _conclude(self) -> None:
-        """Tell the program, which may hear of the drop later than the target does."""
+        """Send the program XdndFinished, once it has dropped and the target has ended."""
         if self._dropped and self._done is not None:
             words = int(self._done), self._x.atoms["XdndActionCopy"]
             self._say(self._program, "Finished", *words)
@@ -267,7 +272,7 @@ class Drags(BridgePart):
     def _wl_data_device_drop(self, _device: WireObject) -> None:
         """Drop at an X11 target, or finish an own drag."""
         if self._source is not None:
-            self._let_go()
+            self._release_button()
             self._finish()
         # A refusal may have crossed the drop: "finish" is a protocol error then.
         # guard: a drop that its X11 target has refused is not finished

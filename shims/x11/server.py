@@ -153,7 +153,7 @@ class XSession:
         """
         bridge = self.bridge
         relay, x, moves = bridge.core.relay, bridge.core.x, bridge.selections
-        self._flush()
+        self._send_queued()
         readers: list[Any] = [*more, *moves.readers()]
         if len(relay.down.out) < QUEUE_BYTES:
             readers.append(self._up)
@@ -192,8 +192,11 @@ class XSession:
         if not self._ended:
             raise BridgeError(why)
 
-    def _flush(self) -> None:
-        """Send queued bytes of all connections."""
+    def _send_queued(self) -> None:
+        """Send queued bytes and descriptors to the compositor and to Xwayland.
+
+        Descriptors that were sent are closed.
+        """
         for end, connection in [pair for pair in self._connections if pair[1].out]:
             # What an end said before it went is still to be read.
             with contextlib.suppress(BlockingIOError, ConnectionError):

@@ -303,7 +303,7 @@ async def test_an_arrival_without_descriptors_ends_no_lease():
     with theirs, sock, near, far, trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             doors = SimpleNamespace(offer=offer)
-            nursery.start_soon(Admission._ask_loop, doors, AGENT, listener)
+            nursery.start_soon(Admission._acceptor_loop, doors, AGENT, listener)
             assert await trio.to_thread.run_sync(theirs.recv, 100) == messages.NEXT
             free = os.open(os.devnull, os.O_RDONLY)
             os.close(free)

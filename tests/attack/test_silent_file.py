@@ -15,7 +15,6 @@ import trio
 
 from broker.net.peers.credentials import can_ask_pid_namespaces
 from tests.attack.test_launch_sockets import SENDER
-from tests.kit import hurried_broker
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
 from tests.kit.own_command import hooked_words, install_hook
@@ -42,8 +41,6 @@ display = "allow"
 [launch]
 kind = "podman"
 """
-LIMITS = hurried_broker.with_limits({"limits.WORKER_KILLED_SECONDS": 1.0})
-"""The worker of the container never exits: the product waits ten seconds for it."""
 CODE = """
 import ctypes, threading, time
 answered = until
@@ -71,9 +68,7 @@ time.sleep(1000)
 async def test_a_file_that_never_answers_ends_its_own_connection_alone():
     async with (
         podman_settings() as settings,
-        world(
-            image=False, extra=settings | LIMITS, program=hurried_broker.__name__
-        ) as w,
+        world(image=False, extra=settings, program="tests.kit.hurried_broker") as w,
     ):
         w.write_record("evil", RECORD)
         (root_directory(w.base) / "mnt").mkdir()

@@ -24,7 +24,7 @@ from tests.kit.wlcs.run import Result, Suite, Verdict, suite
 from tests.kit.workers import open_workers
 
 _MISSING = re.compile(r"Missing extension: (\w+)>= (\d+)")
-PAGE = Path(__file__).parents[2] / "docs/wayland.md"
+PAGE = Path(__file__).parents[1] / "kit/wlcs/FIGURES.md"
 AT_ONCE = 2
 PARTS = {"weston": 2, "sway": 4}
 LEAST = 0.5

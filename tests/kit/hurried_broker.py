@@ -1,9 +1,4 @@
-"""``vitrail-local`` whose process has other limits than the product's.
-
-``world(program=hurried_broker.__name__, extra=with_limits({...}))``: a name begins with
-the module that the product's code reads it from.  Other processes (host, authority,
-workers) keep their limits.
-"""
+"""``vitrail-local`` that gives up a worker that was killed, and does not end, at once."""
 
 from __future__ import annotations
 

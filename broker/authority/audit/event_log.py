@@ -1,6 +1,9 @@
 """What roles and services use of the audit log, and the subjects of events.
 
 The log itself is ``broker.authority.audit.journal.Journal``, or that of another process.
+
+The authority, the host and the viewer record through this interface; only the authority
+writes the log.
 """
 
 from __future__ import annotations

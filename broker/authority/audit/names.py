@@ -2,6 +2,9 @@
 
 A reader of the log learns from the hash that two names are the same; a reader who
 has the key (``audit.names``, beside the log) whether a name is a certain one.
+
+The authority replaces names before it writes an event; host and viewer only compute
+digests by this, with the authority's key.
 """
 
 from __future__ import annotations

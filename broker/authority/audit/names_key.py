@@ -1,4 +1,8 @@
-"""The key that replaces names in events, beside the log."""
+"""The key that replaces names in events, beside the log.
+
+The authority reads the key, or makes it, when it opens the log, and sends it to host
+and viewer; ``brokerctl audit gc`` opens the log if no broker has it.
+"""
 
 from __future__ import annotations
 

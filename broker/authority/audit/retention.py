@@ -4,6 +4,9 @@ Events go in blocks of 256, the oldest first, so the rest is always the
 log's end.  Of a block that was removed for its age its leaf hashes are kept:
 a holder of a copy of an event can still prove that it was in the log.  A log
 that is too large loses them, too; then a block is one hash.
+
+The authority runs this on its schedule; ``brokerctl audit gc`` runs it if no broker has
+the log.
 """
 
 from __future__ import annotations

@@ -72,6 +72,7 @@ class Sealing:
             await listener(note)
 
     async def _publish_all(self) -> None:
+        """Publish a checkpoint after so many events or so long, until cancelled."""
         settings = self._settings
         while True:
             await self._store.wait_beyond(self._published)
@@ -82,6 +83,7 @@ class Sealing:
             await trio.sleep(_AT_MOST_EVERY)
 
     async def _evolve_all(self) -> None:
+        """Change the signing key after so many events and so long, until cancelled."""
         while True:
             await self._store.wait_beyond(self._evolved)
             with trio.move_on_after(self._settings.evolve_seconds):
@@ -90,6 +92,7 @@ class Sealing:
             await trio.sleep(_AT_MOST_EVERY)
 
     async def _evolve(self) -> None:
+        """Change the log's signing key: its file is replaced, the old key erased."""
         note = await self._store.evolve()
         self._evolved = parse_note(note).checkpoint.size
 

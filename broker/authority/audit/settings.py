@@ -10,6 +10,9 @@ evolve_seconds = 900.0     # how long one signing key is in force
 journald = true            # checkpoints go to the journal, if there is one
 keep = ""                  # remove bodies older than this, as "90d"
 max_megabytes = 1024       # and the oldest when the log is larger
+
+The authority reads the file to obey it, a session child to report its mistakes,
+``brokerctl audit gc`` for its limits.
 """
 
 from __future__ import annotations

@@ -60,7 +60,11 @@ class Shipping:
         return sequence
 
     async def run(self) -> None:
-        """Start the shipper, and again whenever it ends, until cancelled."""
+        """Start the shipper, and again whenever it ends, until cancelled.
+
+        Starts nothing while there is no ``ship.toml``.  Each end of a shipper is
+        recorded in the audit log.
+        """
         pause = _PAUSE
         while True:
             while find_config(self._paths.config) is None:  # noqa: ASYNC110 -- a file

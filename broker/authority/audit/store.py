@@ -9,6 +9,8 @@ runs share the next one.
 There is no writer task.  The first caller that finds no commit in progress commits
 for all that wait, and passes the duty to the first of those who came
 meanwhile: nothing to start, to stop, or to lose events when it dies.
+
+The authority opens it; ``brokerctl audit gc`` opens it if no broker runs.
 """
 
 from __future__ import annotations
@@ -414,6 +416,7 @@ async def open_store(
 
 
 def _open(path: Path, settings: AuditSettings) -> _Opened:
+    """Open the database for writing, its tree, its seal and the key of names."""
     db, version = open_database(path)
     try:
         tree = load_tree(db)

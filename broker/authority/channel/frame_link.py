@@ -1,4 +1,6 @@
-"""Frames both ways over a stream socket, between two processes of a broker.
+"""Frames both ways over the stream socket between the authority and viewer or host.
+
+All three run this module, each at its end.
 
 ``put`` never waits: it writes what the kernel takes at once, and keeps the rest, of
 which there is a limit, for ``run``.  So a message can be sent from code that must not

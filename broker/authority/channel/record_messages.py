@@ -2,6 +2,8 @@
 
 What the client has is the set in force, whatever has become of the files since.  Only
 what differs is sent.
+
+The authority encodes them; host and viewer decode them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""The requests of clients, as the authority reads them."""
+"""The requests of clients, as the authority reads them.
+
+The authority runs this, and checks each field again; of it the viewer has the table of
+fields that a request may have.
+"""
 
 from __future__ import annotations
 

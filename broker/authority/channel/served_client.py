@@ -167,7 +167,10 @@ class ClientChannel:
     # -- taking messages -----------------------------------------------------------
 
     def _take(self, message: m.FromClient, nursery: trio.Nursery) -> None:
-        """Handle one message of the channel's client (host or viewer), by its type."""
+        """Handle one message of the channel's client (host or viewer), by its type.
+
+        A request's answer is sent to the client; an event goes into the audit log.
+        """
         match message:
             case m.PermitOver(number, used):
                 self._over(number, nursery, used=used)
@@ -302,6 +305,10 @@ class ClientChannel:
             self._waiting -= 1
 
     def _fail(self, number: int, error: Exception) -> None:
+        """Send the client the error of its request.
+
+        An error of ours also goes to standard error.
+        """
         if not isinstance(error, VitrailError):
             log_exception(error)
             error = InternalError("see the broker's log")
@@ -362,6 +369,7 @@ class ClientChannel:
         nursery.start_soon(permit)
 
     def _done(self, number: int) -> None:
+        """Send the client the end of its request."""
         self._waiting -= 1
         self.put(m.AuthorityDone(number))
 
@@ -522,6 +530,7 @@ class ClientChannel:
     # -- leases, files, status ------------------------------------------------------------
 
     async def _announced(self, number: int, lease: Lease) -> m.FromAuthority:
+        """Note a lease, and send the client its share of the log and an answer."""
         self._rights.running(lease.id)  # its end may have come first
         await self._authority.lease_begun(lease)
         self._tell_share(lease)
@@ -532,6 +541,7 @@ class ClientChannel:
         return m.AuthorityDone(message.request)
 
     async def _reload(self, message: m.Reload) -> m.FromAuthority:
+        """Read records and rules again, and send the client what has changed."""
         try:
             await self._authority.reload()
         finally:
@@ -546,6 +556,7 @@ class ClientChannel:
         return m.AuthorityDone(message.request)
 
     async def _follow_policy(self) -> None:
+        """Send the client each change of rules and records, until cancelled."""
         while True:
             self._tell_policy()
             await self._authority.wait_changed()

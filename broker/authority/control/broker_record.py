@@ -4,6 +4,9 @@ A broker that answers nobody cannot say which process it is.  The file is beside
 audit log, of which one broker is the owner: a runtime directory may be another one after
 the user has logged in again.  What it names is ended only where the kernel says that it
 is the process that was written down, the user's, and a broker of this program.
+
+The authority writes the file and removes it at its end; the broker that starts reads it
+first, and ``brokerctl stop --broker --force`` does so to end these processes.
 """
 
 from __future__ import annotations

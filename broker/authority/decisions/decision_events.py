@@ -1,4 +1,8 @@
-"""Decisions as events: the whole request, and its outcome."""
+"""Decisions as events: the whole request, and its outcome.
+
+The authority words each decision by this; the viewer takes from it the subject of a
+transfer's event.
+"""
 
 from __future__ import annotations
 

@@ -103,6 +103,7 @@ class Desktop:
             self._add(self._others, title, text + more)
 
     def _add(self, queue: deque[tuple[str, str]], title: str, text: str) -> None:
+        """Queue a notification; if too many wait, the oldest is lost."""
         if len(queue) >= limits.NOTIFICATIONS_WAITING:
             lost, _ = queue.popleft()
             log_stderr(f"vitrail: the desktop does not accept notifications: {lost}")

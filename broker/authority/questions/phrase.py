@@ -3,6 +3,9 @@
 A file of the user's (0600).  No process in a sandbox can read it, and no window
 of a sandbox can see the dialog, so a picture of a dialog in a guest's window
 lacks it, or has another one.
+
+The authority sends the phrase to the prompt agent, and makes the file if there is none;
+``brokerctl prompt`` shows and replaces it.
 """
 
 from __future__ import annotations
@@ -73,7 +76,7 @@ def write_phrase(paths: Paths, phrase: str) -> None:
 
 
 def ensure_phrase(paths: Paths) -> str:
-    """Return the phrase; generate one of random words if none exists."""
+    """Return the phrase; write a file with one of random words if none exists."""
     known = read_phrase(paths)
     if not known and not os.path.lexists(phrase_file(paths)):
         write_phrase(paths, new_phrase())

@@ -237,9 +237,10 @@ class Questions:
                 self._settle(self._queue.fail_all("the broker ends"))
 
     async def _show(self, nursery: trio.Nursery) -> None:
-        """Have the prompt agent show the question at the front of the queue.
+        """Send the prompt agent the question at the front of the queue, or withdraw it.
 
-        Starts the agent if none runs.
+        If no agent runs and a compositor answers, starts the agent instead.  The question
+        goes with the user's phrase, whose file is created if there is none.
         """
         agent, front = self._agent, self._queue.front()
         if agent is None:
@@ -257,7 +258,7 @@ class Questions:
         agent.shown, agent.covered = front.id, False
         self._queue.showing(front)
         seconds = max(0.0, front.deadline - trio.current_time())
-        phrase = self._phrase()
+        phrase = self._read_or_make_phrase()
         await agent.tell(m.Show(front.id, front.question, phrase, seconds))
 
     async def _bring_to_front(self) -> None:
@@ -266,7 +267,11 @@ class Questions:
         if token is not None and self._agent is not None and self._agent.shown:
             await self._agent.tell(m.RaiseQuestion(token))
 
-    def _phrase(self) -> str:
+    def _read_or_make_phrase(self) -> str:
+        """Return the user's phrase from its file, which is created if absent.
+
+        Empty, and a line on standard error, if that fails.
+        """
         try:
             return ensure_phrase(self._paths)
         except (OSError, VitrailError) as error:
@@ -274,6 +279,7 @@ class Questions:
             return ""
 
     def _may_start(self) -> bool:
+        """Connect to the compositor; return whether it answers and few agents died."""
         if self._compositor() is None:
             return False
         since = trio.current_time() - limits.PROMPT_DEATHS_SECONDS

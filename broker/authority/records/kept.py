@@ -43,6 +43,7 @@ def keep_records(found: RecordSet, paths: Paths) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
+    """Replace a file, unless it has this content already."""
     if path.is_file() and path.read_bytes() == content:
         return
     replace_file(path, content)

@@ -102,6 +102,7 @@ class Records:
         self._keep()
 
     def _keep(self) -> None:
+        """Write the records in force to files, for a restart."""
         try:
             keep_records(self.now, self._paths)
         except OSError as error:

@@ -123,7 +123,10 @@ def _asked() -> str:
 
 
 def _write(offer: RuleOffer, choice: str) -> None:
-    """Write the offered line by the user's choice, and report it."""
+    """Write the offered line by the user's choice, and report it.
+
+    ``once`` starts a process that removes the line again.
+    """
     from broker.cli.allow.offer import ONCE_SECONDS
     from broker.cli.allow.write import always, once
 

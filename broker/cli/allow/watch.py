@@ -121,7 +121,11 @@ async def _offer_refusal(
 
 
 async def offer_by_notification(refusal: RefusedCall, env: Mapping[str, str]) -> None:
-    """Show a refusal, and the line that would allow it once the user wants to see it."""
+    """Show a refusal, and the line that would allow it once the user wants to see it.
+
+    By the user's choice it writes the line into a file of rules, for once or for good,
+    and notifies the user of that.
+    """
     note = DesktopNotification(env)
     title = f"{refusal.sandbox} was refused"
     if not await note.ask(title, refusal.what, {"allow": "Allow …"}):

@@ -18,7 +18,10 @@ from broker.helpers.process.spawn import spawn
 
 
 def always(offer: RuleOffer, line: str) -> Path:
-    """Add a line to the user's rules.  Returns the file."""
+    """Add a line to the user's rules, under the lock of edits; return the file.
+
+    Removes the rule that ``once`` has added.
+    """
     fd = open_lock(offer.base / ".edit.lock", doing="add the rule")
     try:
         try:

@@ -78,7 +78,7 @@ def command(
 
 
 def _digest(source: Source, asked: EventOptions) -> Digest:
-    """Summarise the matching events."""
+    """Summarise the matching events, read from a log's file or a fleet's database."""
     filters = source.filters(asked)
     if filters is None:
         return Digest(0, 0)

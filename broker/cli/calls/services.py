@@ -109,7 +109,7 @@ def _of_guest(sandbox: str) -> Iterator[OfferedService]:
 
 
 async def _listed(name: str) -> bytes:
-    """Run ``vitrail-files services`` in a sandbox; return its output.
+    """Have the broker run ``vitrail-files services`` in a sandbox; return its output.
 
     Raises RefusedError without agent.
     """

@@ -141,7 +141,10 @@ def _has_peerpidfd() -> bool:
 
 
 async def check_namespaces(context: Context) -> Sequence[Finding]:
-    """Check the namespaces of jails by creating them."""
+    """Check the namespaces of jails by creating them.
+
+    Runs unshare(1), whose namespaces end with it.
+    """
     del context
     argv = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--net"]
     try:
@@ -209,7 +212,11 @@ async def check_landlock(context: Context) -> Sequence[Finding]:
 
 
 async def check_bubblewrap(context: Context) -> Sequence[Finding]:
-    """Check bubblewrap, which jails QEMU and vhost-device-vsock."""
+    """Check bubblewrap, which jails QEMU and vhost-device-vsock.
+
+    Runs bwrap(1) with an empty jail, and a child that holds a user namespace for a
+    moment.
+    """
     del context
     mend = "sudo apt install bubblewrap"
     if shutil.which("bwrap") is None:
@@ -286,7 +293,7 @@ def _emulated(choice: accel.AcceleratorChoice) -> Finding:
 
 
 async def check_vsock(context: Context) -> Sequence[Finding]:
-    """Check the vsock device, or the program that replaces it."""
+    """Check the vsock device, or start the program that replaces it for its version."""
     device = hosttools.KERNEL_DEVICE
     if hosttools.kernel_vsock_usable():
         return [ok("vsock", tr("{device} can be used", device=device))]
@@ -373,7 +380,10 @@ async def _broker_runs(context: Context) -> bool:
 
 
 async def check_network(context: Context) -> Sequence[Finding]:
-    """Check that passt is installed, which sandboxes with a network need."""
+    """Check that passt is installed, which sandboxes with a network need.
+
+    Runs ``passt --version``.
+    """
     del context
     passt = shutil.which("passt")
     if passt is None:

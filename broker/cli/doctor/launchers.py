@@ -165,7 +165,10 @@ def _without_gpu(records: Sequence[Record]) -> list[Finding]:
 async def _without_network(
     context: Context, records: Sequence[Record]
 ) -> list[Finding]:
-    """Return warnings for boxes and containers with a network."""
+    """Return warnings for boxes and containers with a network.
+
+    Runs ip(8) in new namespaces, to try whether it can make a pair of interfaces.
+    """
     if not any(
         record.host.launch.kind.holds and record.values.get("launch.network") == "user"
         for record in records

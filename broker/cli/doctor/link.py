@@ -27,7 +27,10 @@ _SECONDS = 10.0
 
 
 async def check_link(context: Context) -> Sequence[Finding]:
-    """Check pairing and settings of the link, and whether it is up."""
+    """Check pairing and settings of the link, and whether it is up.
+
+    Reads the machine's role, by which its key may be created (``role_here``).
+    """
     role = role_here(context.paths)
     if role is None:
         return [ok("link", tr("not used: this machine is host and viewer in one"))]
@@ -78,7 +81,10 @@ def _vsock(role: Role) -> Sequence[Finding]:
 
 
 async def _state(context: Context) -> Finding:
-    """Return whether the running broker has its link."""
+    """Ask the running broker whether it has its link.
+
+    Reads the machine's role for its hint (``how_to_start``).
+    """
     start = how_to_start(context.paths)
     try:
         with trio.fail_after(_SECONDS):

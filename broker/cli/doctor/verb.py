@@ -94,7 +94,10 @@ def command(*, as_json: bool) -> None:
 
 
 async def examine(context: Context) -> list[Finding]:
-    """Make all checks, side by side, and return their findings in order."""
+    """Make all checks, side by side, and return their findings in order.
+
+    Reads the machine's role, by which its key may be created (``role_here``).
+    """
     found: dict[int, Sequence[Finding]] = {}
     try:
         role = role_here(context.paths)

@@ -143,6 +143,7 @@ class HomeCopies(HomeStore):
         )
 
     def _discard(self, path: Path) -> None:
+        """Move a directory out of the store in one step, and remove it."""
         with self._change() as room:
             path.rename(room / "gone")
             flush(path.parent)

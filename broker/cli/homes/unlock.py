@@ -147,6 +147,7 @@ def _done(text: str, sandbox: SandboxName, *, as_json: bool, is_open: bool) -> N
 async def opens(disk: Path, passphrase: bytes) -> bool:
     """Return whether a passphrase opens an encrypted disk; write nothing.
 
+    Runs qemu-io in a jail, which reads the disk's header.
     Raises SetupError without the program, UpstreamError when it fails otherwise.
     """
     tool(IO[0])

@@ -49,9 +49,9 @@ from policy.records.model import Bwrap, Record
 def run_box(
     argv: Sequence[str], *, quiet: bool, as_json: bool, x11: bool = False
 ) -> int:
-    """Run a program in a box without a record, to its end; return its exit code.
+    """Run a program in a box without a record, to its end.
 
-    Returns its exit code, 128 and more for a signal.
+    Starts the broker if none runs.  Returns the exit code, 128 and more for a signal.
     """
     name, paths = new_name(), local_paths()
     words, files = with_files(tuple(argv), Path.cwd(), writable_places(paths))
@@ -73,7 +73,7 @@ def run_box(
 def _run_record(
     record: Record, argv: Sequence[str] | None, *, quiet: bool, as_json: bool
 ) -> int:
-    """Run the box of a record to its end; return its exit code."""
+    """Start the broker if none runs; run a record's box to its end; return its exit code."""
     paths, launch, words = local_paths(), record.host.launch, tuple(argv or ())
     assert isinstance(launch, Bwrap)
     binds = (*launch.read_only, *launch.read_write)

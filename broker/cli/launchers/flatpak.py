@@ -65,7 +65,7 @@ def take_app(app: str) -> str:
 def run_app(app: str, words: Sequence[str], *, quiet: bool, as_json: bool) -> int:
     """Run an application by its record, or by one made for the run, to its end.
 
-    Returns its exit code, 128 and more for a signal.
+    Starts the broker if none runs.  Returns its exit code, 128 and more for a signal.
     """
     paths = local_paths()
     for record in read_records(paths).records.values():
@@ -164,9 +164,11 @@ class _Run:
         return exit_code(name, code, as_json=as_json)
 
     async def _run(self, steps: Steps) -> tuple[str, int]:
-        """Prepare the launch and run it.
+        """Run the application under a lease, and wait for its end.
 
-        Return the sandbox's name and the exit code.
+        Starts the broker if none runs, locks the application, writes its override file,
+        and starts an X server if it shows X11.  Returns the sandbox's name and the exit
+        code.
         """
         async with steps.shown():
             await ensure_broker(self._paths)
@@ -183,7 +185,7 @@ class _Run:
     async def _start(
         self, nursery: trio.Nursery, stack: ExitStack, steps: Steps, sockets: Path
     ) -> HeldFlatpak:
-        """Start the application, held until its lease has begun."""
+        """Write the override file; start the application, held until its lease has begun."""
         self._override(sockets)
         launch = self._launch
         server: XSocket | None = None

@@ -89,6 +89,7 @@ def held(
     async def _run(
         record: Record, argv: Sequence[str] | None, steps: Steps
     ) -> tuple[str, int]:
+        """Start the broker if none runs, then the box; return its name and exit code."""
         paths, own = local_paths(), record.host.launch
         assert isinstance(own, launch)
         root: Path | None = getattr(own, "rootfs", None)
@@ -142,7 +143,10 @@ def refuse_planted_links(paths: Paths, binds: Iterable[Path]) -> dict[Path, Path
 
 
 def local_paths() -> Paths:
-    """Return this user's paths.  Raises SetupError for root and for two machines."""
+    """Return this user's paths.  Raises SetupError for root and for two machines.
+
+    Reads the machine's role, by which its key may be created (``role_here``).
+    """
     refuse_root()
     paths = find_paths()
     if role_here(paths) is not None:
@@ -210,11 +214,11 @@ Start = Callable[[Path], Awaitable[WaitingProgram]]
 async def leased(
     paths: Paths, record: str, start: Start, steps: Steps, text: str | None = None
 ) -> tuple[str, int]:
-    """Run a held program under a lease.
+    """Run a held program under a lease; return the sandbox's name and the exit code.
 
-    ``start`` is given the directory of the lease's sockets; ``text`` is the record of a
-    program that has none.  Returns the sandbox's
-    name and the exit code.
+    The broker prepares the lease, binds it to the program and ends it; in between, the
+    program is released and its output copied.  ``start`` is given the directory of the
+    lease's sockets; ``text`` is the record of a program that has none.
     """
     async with open_client(paths) as client:
         launch = await client.call(

@@ -122,7 +122,10 @@ def run_directory(paths: Paths) -> Iterator[Path]:
 
 
 async def is_leased(paths: Paths, name: str) -> bool:
-    """Return whether a sandbox of this name runs."""
+    """Return whether a sandbox of this name runs.
+
+    Asks the broker.
+    """
     async with open_client(paths) as client:
         leases = (await client.call(LEASE_LIST, Nothing())).leases
     return any(lease.sandbox == name for lease in leases)
@@ -146,7 +149,11 @@ async def _described(paths: Paths, record: Record, directory: Path) -> Made:
 async def describe_boot(
     paths: Paths, record: Record, directory: Path
 ) -> tuple[Path, ImageBoot]:
-    """Return QEMU's path and the boot of a record's image; write its initramfs."""
+    """Return QEMU's path and the boot of a record's image; write its initramfs.
+
+    The first one after a boot of the machine also tries KVM, by a guest
+    (``choose_accel``).
+    """
     launch = record.host.launch
     assert isinstance(launch, ThrowawayVm)
     qemu = require_program(*QEMU)
@@ -247,6 +254,7 @@ async def _start(paths: Paths, made: Made, virsh: Child) -> None:
 
 
 async def _is_paused(made: Made) -> bool:
+    """Return whether libvirt has the domain, paused; runs virsh(1)."""
     try:
         state = await _virsh("domstate", "--domain", made.domain)
     except UpstreamError:
@@ -271,7 +279,10 @@ def _pid(made: Made) -> int:
 
 
 async def _cid(made: Made) -> int | None:
-    """Return the CID that libvirt chose; None for a socket of the broker's."""
+    """Return the CID that libvirt chose; None for a socket of the broker's.
+
+    Runs virsh(1).
+    """
     if made.vhost_user is not None:
         return None
     root = ET.fromstring(await _virsh("dumpxml", "--domain", made.domain))  # noqa: S314 -- the user's own libvirtd wrote it

@@ -26,6 +26,7 @@ from policy.records.model import Nspawn, Record
 
 
 async def _begin(run: HeldRun, launch: Nspawn) -> tuple[str, int]:
+    """Write the resolver's file, and run the container under a lease to its end."""
     resolver = resolver_file(run.paths.runtime, launch.network)
     start = _starter(run, launch, resolver)
     return await leased(run.paths, run.record.name, start, run.steps)

@@ -10,7 +10,7 @@ from broker.ipc.control.api import PortalUseRequest
 
 
 def portal_variables(record: str) -> dict[str, str]:
-    """Return the variables for programs of a record, by what rules may allow."""
+    """Ask the broker what rules may allow; return variables for a record's programs."""
     try:
         answer = ask(methods.PORTAL_USE, PortalUseRequest(record=record))
     except VitrailError:

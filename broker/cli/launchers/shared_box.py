@@ -181,7 +181,10 @@ def exporting(program: Path) -> list[str]:
 
 
 async def _run(box: BoxProgram, program: Path, words: tuple[str, ...]) -> int:
-    """Run the box's command under a lease; return its exit code."""
+    """Run the box's command under a lease; return its exit code.
+
+    Starts the broker if none runs.
+    """
     paths = local_paths()
     found = _record(paths, box.name, words)
     record, x11 = SandboxName(found.name), found.viewer.window.x11

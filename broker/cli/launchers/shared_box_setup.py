@@ -58,6 +58,7 @@ kind = "shared-box"
 
 
 def _install_box(box: BoxProgram, words: SetupWords) -> None:
+    """Write a program's record, wrapper and starters; print what was written."""
     program = box.name
     wrapper = _wrapper(box)
     real = _real(box.command, wrapper)

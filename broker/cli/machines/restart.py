@@ -92,7 +92,7 @@ async def _look() -> tuple[int, list[str]]:
 
 
 async def _restart(pid: int) -> tuple[list[str], list[str]]:
-    """Restart the broker; return the sandboxes that live on, and those that end."""
+    """Kill the broker and start another; return the sandboxes that live on, and the rest."""
     async with open_client() as client:
         pidfd = os.pidfd_open(pid)
         try:

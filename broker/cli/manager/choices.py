@@ -60,6 +60,7 @@ def _buttons(
 def _list(
     name: str, values: Sequence[str], value: str, chosen: Callable[[str], None]
 ) -> Any:
+    """Return a drop-down list of values; ``chosen`` is given the one that is selected."""
     found = drop_down(map(known, values), name)
     present = values.index(value) if value in values else Gtk.INVALID_LIST_POSITION
     found.set_selected(present)
@@ -75,6 +76,7 @@ def _list(
 
 
 def _switch(name: str, value: str, chosen: Callable[[str], None]) -> Any:
+    """Return a switch of a setting "on" or "off"; ``chosen`` is given the new value."""
     found = Gtk.Switch(active=value == "on", valign=Gtk.Align.CENTER)
     name_control(found, name)
 

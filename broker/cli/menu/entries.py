@@ -110,14 +110,14 @@ def follow_windows() -> None:
 
 
 def _running() -> dict[str, str]:
-    """Return the record of each sandbox that runs."""
+    """Return the record of each running sandbox; queries the broker if one runs."""
     if not broker_runs(offline_paths()):
         return {}
     return {one.name: one.record for one in ask(STATUS, Nothing()).sandboxes}
 
 
 def _application_ids(running: Collection[str]) -> dict[str, set[str]]:
-    """Return the application ids of windows, by sandbox."""
+    """Query the broker for the application ids of windows, by sandbox."""
     found: dict[str, set[str]] = {}
     if running:
         for window in ask(WINDOWS, WindowsRequest()).windows:

@@ -86,7 +86,7 @@ def _without_broker(
 
 
 def _open_networks(paths: Paths) -> list[str]:
-    """Return running sandboxes with a network that no rule decides about."""
+    """Query the broker; return sandboxes with a network that no rule decides about."""
     records = read_records(paths).records
     found = []
     for lease in ask_status().leases:

@@ -155,7 +155,11 @@ def _start(name: str, action: str) -> None:
 
 
 def _title(name: str) -> tuple[str, bool]:
-    """Return a record's label, and whether its sandbox ends with the starter."""
+    """Return a record's label, and whether its sandbox ends with the starter.
+
+    Reads the records, and the machine's role, by which its key may be created
+    (``role_here``).
+    """
     from broker.cli.policy.records import read_records
     from broker.cli.run.connect import offline_paths
     from broker.cli.run.request import held_record

@@ -357,13 +357,13 @@ class _Seen:
 
 
 def window_ids(record: str) -> frozenset[str]:
-    """Return the ids of a record's windows.  Raises VitrailError."""
+    """Query the broker for the ids of a record's windows.  Raises VitrailError."""
     found = ask(WINDOWS, WindowsRequest(sandbox=record)).windows
     return frozenset(one.app_id for one in found)
 
 
 def _windows_of(record: str) -> Windows:
-    """Return the windows of a record's sandboxes.  Raises VitrailError."""
+    """Query the broker for windows of a record's sandboxes.  Raises VitrailError."""
     found = ask(WINDOWS, WindowsRequest(sandbox=record)).windows
     return frozenset((one.sandbox, one.window) for one in found)
 

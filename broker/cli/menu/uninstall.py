@@ -134,6 +134,7 @@ def _leave_cache(paths: Paths) -> None:
 
 
 async def _end() -> None:
+    """Have the broker stop all sandboxes and end; wait for its end."""
     async with open_client() as client:
         await client.call(STOP, StopRequest(sandbox=None))
         await end_broker(client)

@@ -49,7 +49,7 @@ def command(sandbox: str | None, *, as_json: bool) -> None:
 
 
 def _none_of(sandbox: str | None) -> str:
-    """Return why no flow is listed: only those of networks by rule are seen."""
+    """Return why no flow is listed, by the record and by a query of the broker."""
     if sandbox is None:
         return tr('no flows of sandboxes with network = "rules" are open')
     known = read_records(offline_paths()).records

@@ -135,7 +135,10 @@ def graph(
 
 
 def _draw(text: str) -> str:
-    """Return a graph as SVG, drawn by dot."""
+    """Return a graph as SVG, drawn by dot.
+
+    Starts dot(1) for that.
+    """
     if shutil.which("dot") is None:
         raise SetupError(
             tr("cannot draw a picture: the program dot of Graphviz is not installed"),

@@ -101,7 +101,10 @@ def has_rules(paths: Paths) -> bool:
 
 
 def offer_starter(paths: Paths) -> None:
-    """Offer the rules to a user who has none: at a terminal by a question."""
+    """Offer the rules to a user who has none: at a terminal by a question.
+
+    Writes the rules' files if the user agrees.
+    """
     if has_rules(paths):
         return
     if not sys.stdin.isatty():

@@ -102,6 +102,7 @@ def on_trial(
 ) -> None:
     """Put new content in force for a time; keep it only if the user confirms it.
 
+    A separate process, which outlives brokerctl, removes the trial's file at its end.
     ``refuse_changed`` raises RefusedError where ``file`` is not as it was.  Raises
     RefusedError if the user has not confirmed it.
     """

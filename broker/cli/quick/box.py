@@ -42,7 +42,8 @@ _SILENT_SECONDS = 2.0
 def run(words: tuple[str, ...]) -> int | None:
     """Run a program to its end and return its exit code, 128 and more for a signal.
 
-    None, and nothing has been done, where ``launchers.bwrap`` must do it.
+    None, and nothing has been done, where ``launchers.bwrap`` must do it.  Has the
+    broker prepare a launch, starts bubblewrap, and writes the program's output.
     """
     # guard: a box in haste follows no link
     if leads_through_links(words, Path.cwd()):

@@ -71,7 +71,10 @@ class AttachedProgram:
         return last
 
     def _explained(self, error: BaseException) -> BaseException:
-        """Return the error to report; one for a program whose broker has gone."""
+        """Return the error to report; one for a program whose broker has gone.
+
+        That one has a hint by the machine's role (``how_to_start``).
+        """
         if self._started is None or not isinstance(error, BrokerGoneError):
             return error
         name = printable(self._started.sandbox, 60)

@@ -83,7 +83,8 @@ def broker_runs(paths: Paths) -> bool:
 async def open_client(paths: Paths | None = None) -> AsyncIterator[Client]:
     """Connect to this user's broker.
 
-    Raises SetupError that says how to start one when none runs.
+    Reads the machine's role for its hint (``how_to_start``).  Raises SetupError that says
+    how to start one when none runs.
     """
     # Late, as below: verbs that read files only need none of it.
     from broker.ipc.control import client
@@ -100,7 +101,8 @@ async def open_client(paths: Paths | None = None) -> AsyncIterator[Client]:
 def how_to_start(paths: Paths, *, living: bool = False) -> str:
     """Return a hint how to start the broker of this machine.
 
-    ``living``: with the sandboxes that an earlier one has left.
+    ``living``: with the sandboxes that an earlier one has left.  Reads the machine's
+    role, by which its key may be created (``role_here``).
     """
     from broker.cli.link.pairing.role import role_here
     from broker.net.link.wire_types import Role
@@ -147,7 +149,7 @@ def ask_status() -> Status:
 def running_or_record(name: str) -> str:
     """Return the one sandbox that runs of a record, or the name as it is.
 
-    Raises NotFoundError where several run.
+    Queries the broker if one runs.  Raises NotFoundError where several run.
     """
     from broker.viewer.sandboxes.named_lease import several_run
 

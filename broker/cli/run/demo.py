@@ -78,7 +78,7 @@ async def _demo(request: RunRequest, screenshot: Path | None) -> None:
     refuse_root()
     began = time.monotonic()
     paths = find_paths()
-    _one_machine(paths)
+    _refuse_paired(paths)
     steps = Steps()
     async with steps.shown():
         await _prepare(paths, steps)
@@ -117,12 +117,14 @@ def _told_more() -> str:
 
 
 def _default_screenshot(paths: Paths) -> Path:
+    """Return the file for the screenshot; its directory is created if it is absent."""
     out = Path(os.environ.get("VITRAIL_OUT") or paths.state)
     out.mkdir(parents=True, exist_ok=True)
     return out / "demo.png"
 
 
 async def _prepare(paths: Paths, steps: Steps) -> None:
+    """Fetch vhost-device-vsock if it is needed, and build the default image."""
     if not kernel_vsock_usable() and find_vhost_device_vsock(paths) is None:
         async with steps.step("fetch vhost-device-vsock"):
             await fetch_vhost_device_vsock(paths, steps.tell)
@@ -130,8 +132,11 @@ async def _prepare(paths: Paths, steps: Steps) -> None:
         await build_image(paths, ImageSpec(), steps.tell)
 
 
-def _one_machine(paths: Paths) -> None:
-    """Raise SetupError if this machine is one of two paired machines."""
+def _refuse_paired(paths: Paths) -> None:
+    """Raise SetupError if this machine is one of two paired machines.
+
+    Reads its role, by which its key may be created (``role_here``).
+    """
     role = role_here(paths)
     if role is not None:
         raise SetupError(
@@ -160,7 +165,7 @@ def _its_record(paths: Paths, name: str) -> Iterator[None]:
 
 
 async def _on_desktop(paths: Paths, request: RunRequest, steps: Steps) -> None:
-    """Run the demo's program on the user's desktop."""
+    """Run the demo's program on the user's desktop; start the broker if none runs."""
     started = await ensure_broker(paths)
     wait = RunRequest(record=request.record, argv=request.argv, wait=True)
     try:
@@ -199,7 +204,10 @@ async def _end_if_idle(paths: Paths) -> None:
 async def _headless(
     paths: Paths, request: RunRequest, steps: Steps, target: Path
 ) -> None:
-    """Run the demo on a compositor without a screen; write a screenshot."""
+    """Run the demo on a compositor without a screen; write a screenshot.
+
+    Starts a compositor and a broker for it; ends both, and the sandbox, after that.
+    """
     runtime = paths.runtime / "headless"
     async with steps.step("start a compositor without a screen"):
         compositor = await open_headless_sway(runtime)

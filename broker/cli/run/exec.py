@@ -54,7 +54,7 @@ def command(
 
 
 def the_running(name: str) -> str:
-    """Return the one running sandbox that a name means.  Raises NotFoundError."""
+    """Query the broker for the running sandbox of a name.  Raises NotFoundError."""
     status = ask_status()
     found = sandboxes_named(name, [(s.name, s.record) for s in status.sandboxes])
     if len(found) == 1:

@@ -72,6 +72,7 @@ def silent_broker(paths: Paths) -> str:
 
 
 def _signal(held: Sequence[HeldProcess], number: int) -> None:
+    """Send a signal to processes that have not ended."""
     for one in held:
         try:
             signal.pidfd_send_signal(one.pidfd, number)
@@ -80,7 +81,7 @@ def _signal(held: Sequence[HeldProcess], number: int) -> None:
 
 
 def _ended(held: Sequence[HeldProcess], seconds: float) -> bool:
-    """Wait for the end of all; return whether they have ended."""
+    """Wait for each process to end, at most ``seconds`` each; return whether all have."""
     for one in held:
         poll = select.poll()
         poll.register(one.pidfd, select.POLLIN)

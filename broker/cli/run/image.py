@@ -72,6 +72,7 @@ def _tell_x11(paths: Paths, record: Record, launch: MicroVM) -> None:
 
 
 async def _ensure_default(paths: Paths, steps: Steps) -> None:
+    """Build the default image if there is none."""
     if any(image.name == store.DEFAULT_NAME for image in installed.list_images(paths)):
         return
     async with steps.step(f"{_STEP} {store.DEFAULT_NAME}"):
@@ -93,9 +94,7 @@ async def _ensure_host_image(paths: Paths, steps: Steps) -> None:
 
 
 def record_of_host(paths: Paths, known: Iterable[str]) -> str:
-    """Return the name of the record for programs of this machine; write it if needed.
-
-    Written from the recipe that Vitrail ships, if none is ``known``.
+    """Return the name of the record for programs of this machine.
 
     If it is not ``known``, write the record that Vitrail ships.
     """

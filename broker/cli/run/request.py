@@ -111,7 +111,11 @@ def run_held(
 def on_host(
     root: str, first: str, rest: tuple[str, ...]
 ) -> tuple[str, tuple[str, ...]]:
-    """Return record and program's words of a run on this machine's own root."""
+    """Return record and program's words of a run on this machine's own root.
+
+    On a single machine, describes the root in a record.  Reads the machine's role, by
+    which its key may be created (``role_here``).
+    """
     paths = find_paths()
     if role_here(paths) is None:
         from broker.cli.run.image import record_of_host
@@ -122,7 +126,10 @@ def on_host(
 
 
 def held_record(name: str) -> Record | None:
-    """Return the record of a box that this command starts; None: the broker does."""
+    """Return the record of a box that this command starts; None: the broker does.
+
+    Reads the machine's role, by which its key may be created (``role_here``).
+    """
     paths = find_paths()
     if role_here(paths) is not None:
         return None
@@ -135,7 +142,12 @@ def held_record(name: str) -> Record | None:
 def run_request(
     request: RunRequest, words: StreamWords, *, slow_only: bool = False
 ) -> NoReturn:
-    """Run a program as ``run``, ``exec`` and ``shell`` do, and exit as it does."""
+    """Have the broker run a program (``run``, ``exec``, ``shell``); exit with its code.
+
+    Before that, brokerctl builds an absent image, starts the broker if none runs, and
+    creates the domain or machine of a record whose kind needs one.  ``run_bwrap`` and
+    ``run_held`` start boxes.
+    """
     steps = Steps(quiet=words.quiet, as_json=words.as_json, slow_only=slow_only)
     last = trio.run(_run, request, steps)
     code = 0
@@ -163,7 +175,11 @@ def run_request(
 
 
 async def _run(request: RunRequest, steps: Steps) -> RunItem:
-    """Start a broker and image if needed, then run the program; return its end."""
+    """Run the program by the broker; return its end.
+
+    Before that, builds an absent image, starts a broker if none runs, and creates the
+    domain or machine of the record (``_its_domain``).
+    """
     refuse_root()
     paths = find_paths()
     module = "broker.programs.local"
@@ -227,6 +243,7 @@ def _own_record(request: RunRequest, paths: Paths) -> Record | None:
     """Return the record whose image brokerctl builds before the run, or None.
 
     None on a host or a viewer of two machines: there the host builds its images.
+    Reads the machine's role, by which its key may be created (``role_here``).
     """
     if role_here(paths) is not None:
         return None
@@ -234,7 +251,10 @@ def _own_record(request: RunRequest, paths: Paths) -> Record | None:
 
 
 def _module_here(paths: Paths) -> str:
-    """Return the module of the broker to start for a run on this machine.
+    """Return the module of the broker to start for a run, by this machine's role.
+
+    The role is in link.toml, or in the state directory's pairings; to read these creates
+    this machine's key if the link's directory has none (``role_here``).
 
     A broker for one machine beside a link would run the same sandboxes with no viewer
     between them and this screen.
@@ -257,7 +277,10 @@ def _module_here(paths: Paths) -> str:
 
 
 def _explained(error: RefusedError, request: RunRequest, paths: Paths) -> VitrailError:
-    """Return the broker's refusal with hints from the record files."""
+    """Return the broker's refusal with hints from the record files.
+
+    Prints all problems of a broken one and raises RefusedError (``refuse_broken``).
+    """
     found = read_records(paths)
     if isinstance(error, NotFoundError):
         hint = hint_for_unknown(request.record, found.records, paths)
@@ -293,8 +316,8 @@ def _check_first(request: RunRequest, paths: Paths) -> None:
 async def ensure_broker_for_lease(record: str) -> None:
     """Start the broker of this machine for a lease, unless one runs.
 
-    Not on a viewer, whose host has the machines.  Raises SetupError, RefusedError,
-    UpstreamError.
+    Not on a viewer, whose host has the machines.  Reads the machine's role, by which its
+    key may be created (``role_here``).  Raises SetupError, RefusedError, UpstreamError.
     """
     paths = find_paths()
     role = role_here(paths)

@@ -35,4 +35,5 @@ def command(sandbox: str, *, words: StreamWords) -> None:
     )
     from broker.cli.run.request import run_request  # late: not for the help
 
+    # Builds an absent image, starts the broker, creates the record's domain or machine.
     run_request(request, words, slow_only=True)

@@ -139,7 +139,10 @@ async def _stop(
     broker: bool,  # noqa: FBT001
     grace: float | None,
 ) -> list[str]:
-    """Stop each sandbox; an unknown sandbox ends the command."""
+    """Have the broker stop each sandbox; with ``broker``, end it and wait for its end.
+
+    Prints which sandboxes of a record are stopped.  An unknown one ends the command.
+    """
     stopped: list[str] = []
     async with open_client() as client:
         # It has a deadline, and the end of a sandbox has none: a silent broker is named.

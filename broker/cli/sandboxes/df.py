@@ -77,12 +77,14 @@ def _images(paths: Paths, records: RecordSet) -> Iterator[Stored]:
 
 
 def _parents(paths: Paths, records: RecordSet) -> Iterator[Stored]:
+    """Yield the disk space of parent machines."""
     for path in _folders(paths.parents):
         unused = "" if _has_record(records, path.name) else "no record has this name"
         yield Stored(PARENT, path.name, disk_usage(path), unused, str(path))
 
 
 def _logs(paths: Paths, records: RecordSet) -> Iterator[Stored]:
+    """Yield the disk space of logs; asks a running broker which sandboxes run."""
     running = {s.name for s in ask_status().sandboxes} if broker_runs(paths) else set()
     for path in _folders(paths.logs("x").parent):
         there = path.name in running or _has_record(records, path.name)

@@ -81,7 +81,10 @@ def command(*, services: bool, as_json: bool) -> None:
 def _running(
     paths: Paths, records: Mapping[str, Record]
 ) -> tuple[dict[str, list[str]], dict[str, SandboxStatus]]:
-    """Return the running sandboxes of each record, and one of each without a record."""
+    """Return the running sandboxes of each record, and one of each without a record.
+
+    Queries the broker if one runs.
+    """
     running: dict[str, list[str]] = defaultdict(list)
     others: dict[str, SandboxStatus] = {}
     if broker_runs(paths):

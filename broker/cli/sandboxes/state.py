@@ -1,7 +1,7 @@
 """``brokerctl sandbox``: the state of persistent sandboxes.
 
-Works on files alone, with the lock that a running sandbox holds: no broker is needed,
-and none can be in the way.
+Works on files alone, with the lock that a running sandbox holds: no broker is needed.
+One that runs is only queried for running sandboxes.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ command.add_command(lock)
 
 
 def _store() -> HomeCopies:
+    """Return the store of homes; complete a renaming that a crash interrupted."""
     store = HomeCopies(offline_paths().homes)
     if store.root.is_dir():
         recover(store)
@@ -316,9 +317,9 @@ def remove(
 
 
 def _remove_record(record: Record, left: Leftovers, consent: Consent) -> None:
-    """Remove a record without a home.
+    """Remove a record without a home, its menu entry and leftovers, if the user consents.
 
-    Raises RefusedError while a sandbox of it runs.
+    Queries a running broker.  Raises RefusedError while a sandbox of it runs.
     """
     paths = find_paths()
     if broker_runs(paths):

@@ -193,6 +193,7 @@ class TopScreen(App[str]):
         self._in_thread(lambda: self._mute(row.name, muted=muted))
 
     def _mute(self, name: str, *, muted: bool) -> None:
+        """Mute or unmute a sandbox at its sound filter, and show a failure."""
         # Late: libpulse is loaded by it, which not every machine has.
         from broker.cli import sound as audio
 

@@ -94,6 +94,7 @@ def _entries(folder: Path) -> dict[Path, _Identity]:
 
 
 def _move(arrived: Path, place: Path) -> None:
+    """Move a received copy, also to another file system.  Raises RefusedError."""
     try:
         arrived.rename(place)
     except OSError as error:

@@ -227,7 +227,7 @@ def _sandbox_of(source: str) -> str:
 
 
 async def _from_sandbox(source: str, argv: list[str], steps: Steps) -> int:
-    """Run the copy program of the sandbox, as if the user had typed its command."""
+    """Have the broker run the sandbox's copy program, as if the user had typed it."""
     request = RunRequest(record=source, argv=argv, window=False, wait=True)
 
     async def show(item: RunItem) -> None:

@@ -41,7 +41,11 @@ def writable_places(paths: Paths) -> list[Path]:
 
 
 def _shared_folders(paths: Paths) -> list[Path]:
-    """Return the folders that sandboxes may write to for as long as they are shared."""
+    """Return the folders that sandboxes may write to for as long as they are shared.
+
+    Queries the broker if one runs; reads the machine's role, by which its key may be
+    created (``role_here``).
+    """
     # The broker of a host shares none of the files here.
     if not broker_runs(paths) or role_here(paths) is Role.HOST:
         return []

@@ -128,7 +128,11 @@ def _request(text: str, sandbox: str | None, *, edit: bool) -> OpenRequest:
 
 
 async def send_request(request: OpenRequest, steps: Steps) -> OpenItem:
-    """Send the request to the broker, which is started if none is running."""
+    """Send the request to the broker, which is started if none is running.
+
+    If the broker answers that an image is absent, builds it and sends the request
+    again.
+    """
     refuse_root()
 
     async def show(item: OpenItem) -> None:

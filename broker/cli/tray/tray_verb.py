@@ -79,6 +79,7 @@ def _write(*, autostart: bool) -> None:
 
 
 async def _run(paths: Paths) -> None:
+    """Show the panel's item, and carry out its clicks, until the user leaves."""
     from broker.cli.tray.item import TrayItem
     from broker.cli.tray.menu_rows import Click, Leave, TrayState
     from broker.cli.tray.watching import carry_out, watch
@@ -99,6 +100,7 @@ async def _run(paths: Paths) -> None:
             nursery.start_soon(_carried_out, click)
 
     async def _carried_out(click: Click) -> None:
+        """Send the request of a click; print its refusal."""
         try:
             await carry_out(paths, click)
         except VitrailError as error:

@@ -46,7 +46,7 @@ Show = Callable[[TrayState], Awaitable[None]]
 
 async def watch(paths: Paths, show: Show) -> None:
     """Call ``show`` with each new state, until cancelled."""
-    await BrokerFollower(paths, look, _absent, show, patience=_patience).run()
+    await BrokerFollower(paths, read_state, _absent, show, patience=_patience).run()
 
 
 async def _absent() -> TrayState:
@@ -65,8 +65,11 @@ def _patience(now: TrayState) -> float:
     return _BUSY_SECONDS if busy else float("inf")
 
 
-async def look(asked: Client) -> TrayState:
-    """Ask the broker once.  Raises its refusal, or UpstreamError if it has ended."""
+async def read_state(asked: Client) -> TrayState:
+    """Return the panel's state; queries the broker, and each mixer's socket.
+
+    Raises the broker's RefusedError, or UpstreamError if it has ended.
+    """
     status = await asked.call(methods.STATUS, Nothing())
     lockdown = await asked.call(methods.LOCKDOWN, LockdownRequest())
     questions: list[PendingQuestion] = []

@@ -1,4 +1,8 @@
-"""The secure chords of a user's choice; ``jail.clipboard.chord_recogniser`` finds them."""
+"""The secure chords of a user's choice; ``jail.clipboard.chord_recogniser`` finds them.
+
+The worker recognises them; the viewer sends it those that a session child has read from
+the user's file.
+"""
 
 from __future__ import annotations
 

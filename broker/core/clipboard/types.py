@@ -3,6 +3,9 @@
 A selection comes under many names: X11's atoms, spellings of one type, a
 browser's own.  Here each becomes a *kind*, one spelling for each type; a
 malformed type has none and never crosses.
+
+Workers and the viewer run this: the viewer checks the types that a source's worker
+claims.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""A directory that is to be shared, or an image that is to be a disk, by its descriptor."""
+"""A directory that is to be shared, or an image that is to be a disk, by its descriptor.
+
+A session child opens it and gives it to the host, which mounts it; the viewer only has
+the words for a request.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Errors of the kernel about a path, as errors for users."""
+"""Errors of the kernel about a path, as errors for users.
+
+brokerctl, session children and the program that starts a broker turn an OSError into
+these.
+"""
 
 from __future__ import annotations
 

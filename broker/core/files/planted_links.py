@@ -7,6 +7,9 @@ get the key, or the edited file would take the place of ``~/.bashrc``.
 
 A link is refused by the directory that it is in, and not by its owner: programs in boxes
 have the user's own user id.
+
+brokerctl checks paths of its command line and of records by this, session children
+files and folders of the user's calls.
 """
 
 from __future__ import annotations

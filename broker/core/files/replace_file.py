@@ -1,6 +1,9 @@
 """Replacement of a whole file: a reader finds the old content or the new one.
 
 Also after a power cut, and beside another writer of the same file.
+
+Each process that keeps files of its own writes them by this: authority, host, viewer,
+session children, shipper and brokerctl.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Host and viewer each write some (console, programs), on two machines each on
 its disk, so each removes the logs that it wrote.
+
+The host and the viewer call it, each for the logs that it wrote.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Whether a descriptor lies on tmpfs, asked without waiting for a file system."""
+"""Whether a descriptor lies on tmpfs, asked without waiting for a file system.
+
+Workers ask this about a sandbox's descriptors, and each process that receives content
+in a sealed file.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,9 @@
 Such a tree may be deeper than a path is long or than Python recurses, and its
 directories may be closed to their owner.  So it is walked by descriptors, one directory
 open at a time, without recursion, and no link is followed.
+
+The host and the viewer remove a sandbox's directories by this when it ends, brokerctl
+images and homes.
 """
 
 from __future__ import annotations

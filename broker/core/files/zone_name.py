@@ -1,4 +1,7 @@
-"""The name of this machine's time zone, which localtime(5) has in a link."""
+"""The name of this machine's time zone, which localtime(5) has in a link.
+
+The viewer reads it for programs in machines, brokerctl for boxes.
+"""
 
 from __future__ import annotations
 

@@ -5,6 +5,9 @@ language, and none of those with the rights to decide reads a catalogue.  The pr
 that shows a text to a person recognises the sentence in a table (``notice_templates``),
 and inserts its values into the translation.  A sentence that is not in the table is shown
 as it is.  Sans-IO but for the catalogue's file.
+
+A child of the starter runs this before notify-send(1), a session child for a dialog,
+brokerctl for what it prints.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Limits of the audit log, of who receives it and of who witnesses it."""
+"""Limits of the audit log, of who receives it and of who witnesses it.
+
+The authority, host and viewer record by these, the shipper, a fleet's service and
+brokerctl read by them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Limits of what crosses by the user's chords."""
+"""Limits of what crosses by the user's chords.
+
+The worker keeps to them, and so does the viewer for what workers report.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Limits of USB devices: their descriptors, how often they come and go."""
+"""Limits of USB devices: their descriptors, how often they come and go.
+
+``vitrail-devices``, the host, the viewer and the process of a security key keep to
+them.
+"""
 
 from __future__ import annotations
 

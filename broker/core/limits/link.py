@@ -1,4 +1,7 @@
-"""Limits of the link between host and viewer."""
+"""Limits of the link between host and viewer.
+
+Both ends of the link keep to them: host and viewer, and brokerctl for a pairing.
+"""
 
 from __future__ import annotations
 

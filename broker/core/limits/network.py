@@ -1,4 +1,8 @@
-"""Limits of a sandbox's network with ``network = "rules"``; each is per sandbox."""
+"""Limits of a sandbox's network with ``network = "rules"``; each is per sandbox.
+
+The packet guard keeps to most of them, the viewer to those of questions and forwarded
+ports.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Limits of the pump and its copies."""
+"""Limits of the pump and its copies.
+
+The pump keeps to them, and a broker when it submits streams.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Limits of the PulseAudio filter."""
+"""Limits of the PulseAudio filter.
+
+The worker keeps to them; the viewer to those of the user's settings and of connections.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Limits of ssh agents' requests and answers."""
+"""Limits of ssh agents' requests and answers.
+
+Workers, the viewer and session children keep to them.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""The parts that are packages of their own."""
+"""The parts that are packages of their own.
+
+brokerctl, the host and the shipper ask for a part before they import it.
+"""

@@ -3,6 +3,8 @@
 The filter reads the guest's packets and is jailed; its statements about them are claims
 about its sandbox.  It asks for each destination once, and carries flows to it while
 the answer holds.  Frames are as ``core.framing`` has them, in a pair of stream sockets.
+
+The process of the filter is the packet guard, which the host starts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Sound rules of one sandbox: values that policy compiles to."""
+"""Sound rules of one sandbox: values that policy compiles to.
+
+The viewer compiles them from a record and the user's settings, the worker applies them;
+``brokerctl proxy`` makes them from its options.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""How one sandbox's windows are treated: the compiled part of its record."""
+"""How one sandbox's windows are treated: the compiled part of its record.
+
+The viewer compiles it from a record, the worker applies it; ``brokerctl proxy`` makes
+it from its options.
+"""
 
 from __future__ import annotations
 

@@ -6,6 +6,8 @@ advertised, so a newer compositor or library alone exposes nothing.
 understands message by message, whatever the compositor offers.
 
 ``risk`` is the sentence that policy tools show to the user who decides.
+
+The worker applies the table; the viewer compiles a record's exceptions from it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""The type of a file by its name."""
+"""The type of a file by its name.
+
+The viewer names a type for a decision by this; a worker compares it with what the
+content begins with.
+"""
 
 from __future__ import annotations
 

@@ -7,6 +7,9 @@ no links, owners, times or modes: what arrives is a plain file or directory.
 Sans-IO: bytes in, entries out; and back to bytes by ``entry_frame``.  Both ends of
 every transfer run this, so a process that was taken over between them can send
 nothing that a sandbox could not.
+
+A worker runs this at each end, and the viewer to list files for a dialog; at the user's
+desktop a jailed program of ``shims/files`` has a copy of these rules.
 """
 
 from __future__ import annotations

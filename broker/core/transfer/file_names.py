@@ -10,6 +10,9 @@ none of the device names of Windows, where synchronised folders end.
 
 A name that is refused is not repaired, because two hostile names could become
 one; ``display_name`` is for showing it.
+
+The worker checks each name that it receives; the viewer, session children and brokerctl
+do so for names in requests.
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ Accepted is only what RFC 3986 and the WHATWG URL standard read as the same
 host.  Where a browser would repair something (percent-encoding, full-width
 letters, 0x7f.1, 2130706433), the host is refused: the rule that allowed it and
 the browser that opens it must not see two different ones.
+
+``urls`` and ``mailto`` call this, in the worker, the viewer, the session child that
+opens an address, and brokerctl.
 """
 
 from __future__ import annotations

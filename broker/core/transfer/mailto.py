@@ -4,6 +4,10 @@ Mail programs take more from an address than a text to be edited: some attach
 local files by ``attach=``, and hidden recipients or further headers can be put in
 by encoded line breaks.  So both lists below are short, and line breaks may stand
 in the body only.
+
+``urls.take_url`` calls this in each process that handles a link: the worker that
+receives it, the viewer that asks for the decision, the session child that opens it, and
+``brokerctl open --check``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The bound of a transfer."""
+"""The bound of a transfer.
+
+The viewer sets it in an order, the worker that receives a transfer keeps to it.
+"""
 
 from __future__ import annotations
 

@@ -8,6 +8,9 @@ rules, shown to the user and handed to a program.
 Which schemes may be opened is the caller's (a rule's) choice; ``NEVER`` lists
 those that no rule can open, because they run code, read local files or name a
 transport rather than a document.
+
+The worker parses what a program asks for; the viewer parses it again before the
+decision, the session child before it starts a program, and ``brokerctl open --check``.
 """
 
 from __future__ import annotations

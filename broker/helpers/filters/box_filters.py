@@ -1,4 +1,8 @@
-"""System-call filters of the user's own programs in boxes and trees of files."""
+"""System-call filters of the user's own programs in boxes and trees of files.
+
+Compiled by the process that starts the jailed program: brokerctl for boxes, session
+children for services, the shipper's service, launch tools.
+"""
 
 from __future__ import annotations
 

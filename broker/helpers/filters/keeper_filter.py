@@ -1,4 +1,8 @@
-"""The system-call filter of a keeper, and of helpers that show something."""
+"""The system-call filter of a keeper, and of helpers that show something.
+
+The fork server of helpers compiles the keeper's before it forks one; a helper in the
+session compiles and installs its own.
+"""
 
 from __future__ import annotations
 

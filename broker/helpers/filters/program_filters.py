@@ -2,6 +2,9 @@
 
 Apart from ``seccomp``, which every worker has: here are the lists of
 QEMU and its backend; ``box_filters`` has those of what runs in a box.
+
+The host compiles them for a machine's processes, a session child for the server of a
+folder.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ such death is an entry in the machine's audit queue.
 
 The rules are compiled by libseccomp into BPF *before* the jail is entered:
 the jailed side only hands the finished program to prctl(2) (seccomp(2)).
+Fork servers, their children and starters of jails run this module.
 """
 
 from __future__ import annotations
@@ -154,7 +155,10 @@ class SeccompRules:
         return libseccomp.Arg(index, libseccomp.MASKED_EQ, mask, mask)
 
     def program(self) -> bytes:
-        """Return the BPF program."""
+        """Return the BPF program.
+
+        libseccomp writes it into a file in memory.
+        """
         with open(os.memfd_create("seccomp"), "w+b") as file:  # noqa: PTH123 -- a descriptor
             self._filter.export_bpf(file)
             file.seek(0)
@@ -175,9 +179,11 @@ def close_set_id(rules: SeccompRules) -> None:
 
 
 def close_fast_open(rules: SeccompRules) -> None:
-    """Deny a connection that is made by a message, of a TCP socket that was lent.
+    """Add rules that deny TCP Fast Open.
 
-    Neither a rule about connect(2) nor Landlock's about TCP sees it.
+    That is a connection which sendto(2) or sendmsg(2) makes, or the first write after
+    setsockopt(2).  The processes of ``session_filters`` may hold TCP sockets of others.
+    Neither a rule about connect(2) nor Landlock's about TCP applies to it.
     """
     for name, flags in _MESSAGES:
         # guard: no message connects a socket

@@ -1,4 +1,8 @@
-"""System-call filters of our processes that stay in the user's session."""
+"""System-call filters of our processes that stay in the user's session.
+
+The fork server of helpers compiles the authority's and the keeper's, the fork server of
+workers its own.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The system-call filter of the viewer."""
+"""The system-call filter of the viewer.
+
+A child of the fork server of helpers compiles it; the viewer reads it from a pipe and
+installs it.
+"""
 
 from __future__ import annotations
 

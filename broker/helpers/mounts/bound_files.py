@@ -4,6 +4,9 @@ bubblewrap and systemd-nspawn are given paths, and resolve them themselves, some
 after they were looked at.  Another sandbox that may write to a directory above one of
 them can put a link there meanwhile, and this one would see a directory of the user's
 that no record names.
+
+brokerctl opens and compares them for boxes and containers, a session child for services
+of the user's desktop.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""The host's side: mounting an opened directory in a mount namespace, and unmounting it."""
+"""The host's side: mounting an opened directory in a mount namespace, and unmounting it.
+
+The host mounts folders by this, which starts ``tool`` for each mount; brokerctl only
+waits by it for a container's namespace.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +50,8 @@ async def attach(
 ) -> AttachedFolder:
     """Mount a folder in a namespace.  Raises UpstreamError.
 
-    ``name``: the directory below ``base``, if that is not the folder's name.
+    ``name``: the directory below ``base``, if that is not the folder's name.  Starts
+    the mounting tool (``tool``) and waits for it.
     """
     name = name or folder.name
     words = [str(namespace), base, name, str(folder.fd), str(folder.path)]
@@ -61,7 +66,7 @@ async def detach(
     """Unmount a folder in a namespace.
 
     ``lazily``: also where files of it are open, which stay so.  Raises HeldError,
-    AbsentError, UpstreamError.
+    AbsentError, UpstreamError.  Starts the mounting tool and waits for it.
     """
     how = "lazily" if lazily else "now"
     await _run("detach", str(namespace), base, name, how, fds=(namespace,))
@@ -121,7 +126,8 @@ async def may_make_mounts(pid: int) -> bool:
     Our boxes may not, but those of records that open namespaces, and the kernel has a
     limit for each (``broker.helpers.process.namespace_limits``).  A container that the
     user starts has none, but a filter of system calls (seccomp(2)) that closes them.
-    Raises UpstreamError where that cannot be told.
+    Raises UpstreamError where that cannot be told.  Starts the mounting tool, which
+    reads the limit in the sandbox's namespace.
     """
     try:
         namespace = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
@@ -142,7 +148,10 @@ async def may_make_mounts(pid: int) -> bool:
 
 
 async def refuse_mount_makers(pid: int) -> None:
-    """Raise HeldError where programs of the sandbox may have a copy that nobody finds."""
+    """Raise HeldError where programs of the sandbox may have a copy that nobody finds.
+
+    Starts the mounting tool, as ``may_make_mounts`` does.
+    """
     if await may_make_mounts(pid):
         raise HeldError("the sandbox's programs may have separate mounts")
 

@@ -1,4 +1,7 @@
-"""The mount namespace of another process, without an event loop."""
+"""The mount namespace of another process, without an event loop.
+
+The host and session children open them; opening changes nothing.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,9 @@
 The directory behind the descriptor is shared; a path that another program changes
 afterwards has no effect.  Secrets are refused, whatever the rules say: a
 sandbox that can read ``~/.ssh`` or the broker's own state is the user.
+
+Session children open folders of permits by this, brokerctl those of a container's
+record.
 """
 
 from __future__ import annotations

@@ -9,6 +9,9 @@ sandbox's mount namespace belongs to a user namespace that this user has made, s
 ``setns`` into it gives the right to mount there.  The path inside is opened without
 links and the mount is moved onto the descriptor (move_mount(2)), because the
 sandbox can change every name.
+
+The host starts it for each mount, and a session child for a folder that it serves; the
+other importers only call its functions on descriptors.
 """
 
 from __future__ import annotations

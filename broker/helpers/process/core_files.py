@@ -1,4 +1,7 @@
-"""Keep our memory out of core files."""
+"""Keep our memory out of core files.
+
+Brokers call it when they start, and brokerctl.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A fork server as the broker sees it (``helpers.process.fork_server``)."""
+"""A fork server as the broker sees it (``helpers.process.fork_server``).
+
+The host and the viewer order children by this.
+"""
 
 from __future__ import annotations
 

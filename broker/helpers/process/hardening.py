@@ -1,4 +1,8 @@
-"""What a process that stays in the session can take from itself (prctl(2))."""
+"""What a process that stays in the session can take from itself (prctl(2)).
+
+Each of our long-lived processes calls it on itself at its start: authority, viewer,
+starter, keeper, pump, acceptor, worker and packet guard.
+"""
 
 from __future__ import annotations
 

@@ -4,6 +4,9 @@ A bare pid number proves nothing: it may belong to another process by the time
 it is used.  So a process is always held by its pidfd, and written down as
 pid + start time (proc(5), field 22 of ``stat``) + inode of the pidfd (unique
 for each process since Linux 6.9) + boot id.
+
+The host writes down processes of machines, the authority those of the broker; brokerctl
+compares them before it ends one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""A program and the libraries of this machine, for a jail that bubblewrap builds."""
+"""A program and the libraries of this machine, for a jail that bubblewrap builds.
+
+Called by the process that starts the jail: the host for a machine's processes, session
+children for services, brokerctl for boxes and image builds.  It looks at files and
+returns words, and starts nothing.
+"""
 
 from __future__ import annotations
 

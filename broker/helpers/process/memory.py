@@ -1,4 +1,8 @@
-"""The memory of a process, as the kernel counts it (proc_pid_smaps(5))."""
+"""The memory of a process, as the kernel counts it (proc_pid_smaps(5)).
+
+The host and session children read it for ``brokerctl status``; brokers also call
+``release_heap`` on themselves after their start.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A file in memory, for a program that reads it by its number."""
+"""A file in memory, for a program that reads it by its number.
+
+Session children and brokerctl make them for programs that they start.
+"""
 
 from __future__ import annotations
 

@@ -6,6 +6,9 @@ one box takes all that its user has, and no other box starts.  Only a process wi
 capabilities in a namespace may set its limits: our broker outside, no program inside.
 
 Pseudo-terminals are counted for the machine, and bounded for each mount of devpts.
+
+brokerctl sets them for boxes and containers, a session child for services of the user's
+desktop.
 """
 
 from __future__ import annotations

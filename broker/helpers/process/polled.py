@@ -1,4 +1,7 @@
-"""Whether something has happened to a descriptor, without waiting (poll(2))."""
+"""Whether something has happened to a descriptor, without waiting (poll(2)).
+
+Host, viewer, session children and brokerctl ask this of pidfds and sockets.
+"""
 
 from __future__ import annotations
 

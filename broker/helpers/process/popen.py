@@ -2,6 +2,9 @@
 
 ``brokerctl run --bwrap`` uses it alone: its window is on the screen before trio would
 have been imported.
+
+Processes that may start programs call it: session children, the starter, the shipper's
+service, the host and brokerctl.  The confined viewer never does.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """The first and the last of a forked child: its name in ps and top, and its exit.
 
 The child runs it, whichever process forks.
+
+Pumps, acceptors, keepers, workers, starters and session children call it.
 """
 
 from __future__ import annotations

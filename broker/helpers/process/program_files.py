@@ -1,4 +1,8 @@
-"""Files that our programs are loaded from."""
+"""Files that our programs are loaded from.
+
+A process that confines itself lists by this what it may still read; the shipper's jail
+shows these files.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Removal of a directory that a jailed process may have filled with entries."""
+"""Removal of a directory that a jailed process may have filled with entries.
+
+The host calls it when a machine has ended.
+"""
 
 from __future__ import annotations
 

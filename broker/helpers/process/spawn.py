@@ -8,6 +8,8 @@ forked (prctl(2)), so such a child would die when trio retires the thread.
 threads.
 
 An end is awaited on the child's pidfd, never on a pid number.
+
+The host and brokerctl start programs by this; the confined viewer only signals by it.
 """
 
 from __future__ import annotations

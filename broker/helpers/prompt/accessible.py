@@ -6,6 +6,8 @@ in, values come out.  The interfaces are those of at-spi2-core's XML files.
 A button tells its key as an action, and ``DoAction`` is false: any program of the
 session can call it, and an answer must come from the user's own keyboard or
 pointer, after the guard's second.
+
+``vitrail-access`` runs it, not the prompt agent.
 """
 
 from __future__ import annotations

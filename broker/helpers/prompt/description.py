@@ -2,6 +2,8 @@
 
 Sans-IO.  The user's phrase is not in it: it is for the eyes at the screen, and
 the accessibility bus passes words to every program of the session.
+
+The prompt agent runs it.
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ Sans-IO: input and time go in, an answer comes out.  The default is no.  A yes
 takes a pointer that presses and lets go on *Allow*, or the word ``allow`` typed
 alone; Enter and the space bar never mean anything.  Until the guard is armed
 nothing does, not even a no: ``rests`` and ``shown`` arm it by what the screen shows.
+
+The prompt agent runs it; ``vitrail-access`` has of it only the word that is to be
+typed.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from broker.helpers.prompt.guard import Guard
 from broker.helpers.prompt.phrases import remembered, request_of, title_of
 from broker.helpers.prompt.translation import tr, trn
 
+# The same in every language, and compared exactly: a word with an accent or in another
+# script would need dead keys or an input method, which the dialog does not take.
 WORD = "allow"
 WIDTH = 640
 FRAME = 14

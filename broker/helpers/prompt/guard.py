@@ -17,6 +17,8 @@ the pointer to that one, and the keyboard's second passes unheard.  A pointer th
 a hand moves in over the edge has a shorter one, until a press comes too early.
 
 Sans-IO: time is passed in, in seconds of a clock that does not go back.
+
+The prompt agent runs it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""One seat's keyboard, pointer and touch, passed to the dialog that is shown."""
+"""One seat's keyboard, pointer and touch, passed to the dialog that is shown.
+
+The prompt agent runs it.
+"""
 
 from __future__ import annotations
 

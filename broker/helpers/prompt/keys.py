@@ -6,6 +6,8 @@ letter at its place on an American keyboard, as it does for a chord
 Only what the dialog needs: a keymap, a state, the name and the text of a key.
 The keymap is the compositor's word, which is trusted; what the library does
 not take leaves the keyboard without text, and then only the pointer says yes.
+
+The prompt agent runs it; ``brokerctl doctor`` tries whether the library can be loaded.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Written from the protocol's wire: the arguments of each message, and its number.
 Only the requests that the dialog makes have a method; every event is here, because the
 library reads them by this table.
+
+The prompt agent uses it for the dialog, the program that draws frames for these.
 """
 
 from __future__ import annotations

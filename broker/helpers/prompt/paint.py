@@ -3,6 +3,8 @@
 Text is drawn as it is in the question, where everything of a sandbox has been
 escaped and shortened.  Names that do not fit are cut with dots; the request and what is said of
 it is drawn smaller.
+
+The prompt agent runs it.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 Sans-IO.  The authority's words are a phrase of ``policy.rules.wording`` with values that
 have no space.  Words that are no known phrase are shown as they are.
+
+The prompt agent, the viewer's notifications, and brokerctl's lists of questions show
+them.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 Loaded before the process is confined.  There is no catalogue of a language from right to
 left, as the dialog's drawing has no order of such texts: these users get English.
+
+The prompt agent and ``vitrail-access`` use it for the dialog, the viewer and brokerctl
+for their notifications and rows about the same questions.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ Above everything by layer-shell where the compositor has it; as an ordinary
 window where not, which reports when another window is active and comes to the
 front again when the user wants that.  Everything about meaning is ``Dialog``'s; this passes input
 in, and pictures out.
+
+The prompt agent runs it.
 """
 
 from __future__ import annotations

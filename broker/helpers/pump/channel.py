@@ -1,4 +1,4 @@
-"""The pump's end of the control socket.
+"""The pump's end of the socket between a broker and its pump.
 
 Sending never waits: bytes that the socket does not take stay in a queue, and the
 epoll set reports when there is room.  The queue is bounded by what the

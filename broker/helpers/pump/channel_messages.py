@@ -1,4 +1,7 @@
-"""The pump's half of ``ipc.pump``: it decodes orders and encodes answers."""
+"""The pump's half of ``ipc.pump``: it decodes orders and encodes answers.
+
+Only the pump runs it.
+"""
 
 from __future__ import annotations
 

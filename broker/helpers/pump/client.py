@@ -3,6 +3,8 @@
 ``Pump`` owns the control socket.  One task (``run``) reads it; any number of
 tasks relay.  Descriptors leave this process at once, so a relayed stream
 costs the broker a waiting task and nothing else.
+
+The host and the viewer hold their pumps by this, and ``brokerctl proxy``.
 """
 
 from __future__ import annotations

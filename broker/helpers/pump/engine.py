@@ -20,6 +20,8 @@ Rules, each of which was needed:
 
 Streams that only flow are carried in C where that was built (``turns.py``):
 they are adopted at their beginning, and come back when anything fails.
+
+Only the pump runs it: a broker's, an acceptor's or that of ``brokerctl proxy``.
 """
 
 from __future__ import annotations

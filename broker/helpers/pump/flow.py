@@ -6,6 +6,8 @@ not blocked.  ``move`` does as much as it may without waiting and leaves the
 direction in one of five states; what to wait for, and what an end or an error
 means for the stream, is the engine's business (``engine.py``) or the
 reference's (``inloop.py``).
+
+Only the pump runs it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The handle by which a broker, or an acceptor, holds its pump."""
+"""The handle by which a broker, or an acceptor, holds its pump.
+
+The host, the viewer, ``brokerctl proxy`` and acceptors hold one.
+"""
 
 from __future__ import annotations
 

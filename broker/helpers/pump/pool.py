@@ -3,6 +3,8 @@
 A direction holds a pipe only while bytes are in it, so few pipes serve many
 streams.  A pipe goes back **only when it is empty**: a pipe that still holds a
 stream's bytes would hand them to the next stream, perhaps another sandbox's.
+
+Only the pump runs it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Having a pump forked by the fork server of helpers."""
+"""Having a pump forked by the fork server of helpers.
+
+The host and the viewer call it.
+"""
 
 from __future__ import annotations
 

@@ -7,6 +7,8 @@ takes such streams' turns to their end, and gives a stream back for good when on
 of its directions fails.  It carries bytes from pipe to socket and looks at none.
 
 Not used where it was not built, nor with ``VITRAIL_RELAY_PYTHON=1``.
+
+Only the pump runs it.
 """
 
 from __future__ import annotations
@@ -67,7 +69,8 @@ class Accelerator:
     def wait(self, until: float) -> tuple[float, Events, list[StreamPair], Over]:
         """Run the C part's turns until ``until`` (monotonic; negative: without end).
 
-        Returns earlier when an event belongs to no pair, a pair leaves or is over:
+        A turn waits for events, splices between sockets and pipes, shuts down an ended
+        direction, and closes the sockets of a pair that is over.  Returns earlier when an event belongs to no pair, a pair leaves or is over:
         the time, those events, those pairs.
         """
         now, events, left, over = self._turns.wait(until)

@@ -1,4 +1,4 @@
-"""``ship.toml``: who gets the audit log.
+"""Read and check ``ship.toml``, the targets of the audit log.
 
     machine = "desk-7"             # how it calls itself; default: the host's name
     batch_seconds = 30             # events that are not urgent wait so long to be one batch
@@ -23,6 +23,9 @@
     path = "/var/log/vitrail/audit.jsonl"
 
 The first ``ship.toml`` of the configuration directories holds.
+
+The shipper reads it to send the log; a session child and brokerctl read it to report
+its mistakes.
 """
 
 from __future__ import annotations
@@ -197,7 +200,7 @@ def load_config(path: Path) -> ShipConfig:
 
 
 def _problem(config: ShipConfig) -> str:
-    """Return what is wrong with the receivers; empty if nothing is."""
+    """Return the first error in targets, batch time or machine's name; empty without."""
     for target in config.target:
         try:
             target.where()

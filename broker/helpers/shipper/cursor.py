@@ -3,6 +3,9 @@
 The file is replaced as a whole and flushed, so that a power cut leaves the old
 one or the new one.  Retention reads them (``held_back``): what a configured
 receiver has not got yet is not removed.
+
+The shipper reads and moves them (``saved_cursor`` writes); the authority and brokerctl
+read them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
 """The fleet's database: its tables, their versions, and connecting to it.
 
 Everything is in the schema ``vitrail``; broker/data/sql has the tables.
+
+The shipper in its jail connects to it, a fleet's ingest service, and brokerctl for
+``audit fleet``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The tree of a shipped log: its left edge, and what proves a batch."""
+"""The tree of a shipped log: its left edge, and what proves a batch.
+
+The shipper in its jail runs it, or ``brokerctl audit ship``; both only read the log.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The HTTP end of a receiver: one connection that is kept while batches follow."""
+"""The HTTP end of a receiver: one connection that is kept while batches follow.
+
+The shipper in its jail runs it, or ``brokerctl audit ship``.
+"""
 
 from __future__ import annotations
 

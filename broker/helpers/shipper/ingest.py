@@ -1,4 +1,7 @@
-"""To a fleet's ingest service: batches that the log itself has signed."""
+"""To a fleet's ingest service: batches that the log itself has signed.
+
+The shipper in its jail runs it, or ``brokerctl audit ship``.
+"""
 
 from __future__ import annotations
 

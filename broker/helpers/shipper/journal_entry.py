@@ -2,6 +2,8 @@
 
 ``NAME=value`` lines, or, for values with a line end in them, the name, a line end, the
 length as 64 bits little endian, the value and a line end.
+
+The shipper encodes events by this, the authority its checkpoints for the journal.
 """
 
 from __future__ import annotations

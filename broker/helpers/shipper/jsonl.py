@@ -2,6 +2,8 @@
 
 The line is the event as it was recorded with ``log`` and ``machine`` in
 front, so everything after them is what the event's hash is over.
+
+The shipper in its jail runs it, or ``brokerctl audit ship``.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 The messages are those of opentelemetry-proto (the extra ``fleet``); a record
 has the event as its body, byte for byte, its fields as attributes, and an id
 that is the same if it has to be sent again (``log.record.uid``).
+
+The shipper in its jail runs it, or ``brokerctl audit ship``.
 """
 
 from __future__ import annotations

@@ -128,6 +128,7 @@ class Postgres(Target):
         self.close()
 
     def _migrated(self, connection: Connection) -> None:
+        """Change the database's tables to this version, once."""
         if not self._current:
             migrate(connection)
             self._current = True

@@ -1,4 +1,7 @@
-"""The lock on a receiver: one process ships to it at a time."""
+"""The lock on a receiver: one process ships to it at a time.
+
+The shipper takes it, and so does ``brokerctl audit ship``.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ from broker.core.errors import SetupError, UpstreamError
 def locked(directory: Path, name: str) -> Iterator[None]:
     """Hold the lock of shipping to a receiver.
 
-    Raises SetupError when another process does, UpstreamError when the disk
-    refuses.
+    Raises SetupError when another process does, UpstreamError when the disk refuses.
+    Creates the lock's file, which stays.
     """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)

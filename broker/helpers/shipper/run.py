@@ -3,6 +3,9 @@
 One task for each receiver, each with its reader of the log, so that a
 slow one does not delay the others.  A receiver that fails is asked again, ever more
 seldom; its cursor stays where it is, and retention keeps the unsent events.
+
+The shipper in its jail runs it; ``brokerctl audit ship`` runs it once in the
+foreground.
 """
 
 from __future__ import annotations
@@ -152,7 +155,8 @@ class Shipper:
 
         Checkpoints go with them and are not counted.
 
-        Raises UpstreamError, SetupError or IntegrityError at the first failure.
+        Raises UpstreamError, SetupError or IntegrityError at the first failure.  Writes
+        the cursor's file after each batch that a receiver has taken.
         """
         try:
             while step := await self._in_time():
@@ -296,6 +300,7 @@ class Shipper:
             self._save_quietly()
 
     def _save_quietly(self) -> None:
+        """Write the cursor's file; an error goes to standard error."""
         try:
             save_cursor(self._place.cursors, self._cursor)
         except UpstreamError as error:
@@ -335,7 +340,10 @@ class Shipper:
         return len(batch.items) or len(batch.notes)
 
     def _delivered(self, batch: Batch) -> None:
-        """Advance the cursor past a batch that the receiver has accepted."""
+        """Advance the cursor past a batch that the receiver has accepted.
+
+        Writes the cursor's file.
+        """
         cursor = self._cursor
         if batch.missing:
             log_stderr(
@@ -363,11 +371,13 @@ class Shipper:
         return self._target
 
     def _recovered(self) -> None:
+        """Take the receiver's problem out of the cursor, and write its file."""
         if self._cursor.problem:
             self._cursor.problem, self._cursor.since = "", 0.0
             save_cursor(self._place.cursors, self._cursor)
 
     def _reader(self) -> Log:
+        """Open the log's file for reading."""
         log = self._open.enter_context(open_log(self._place.log))
         self._file = self._place.log.stat()
         return log

@@ -1,4 +1,7 @@
-"""How far shipping has come, for retention and ``brokerctl status``."""
+"""How far shipping has come, for retention and ``brokerctl status``.
+
+The authority, the shipper's service and brokerctl read it; nothing is written.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The shipped items and the interface of a receiver."""
+"""The shipped items and the interface of a receiver.
+
+The shipper and brokerctl use them, and a fleet's ingest service for what it stores.
+"""
 
 from __future__ import annotations
 

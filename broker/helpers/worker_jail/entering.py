@@ -177,13 +177,20 @@ class _Entry:
     missing: str
 
     def middle(self) -> None:
-        """Make the namespaces and fork the process that stays in them; report its pid."""
+        """Run the process between the fork server and the worker.
+
+        Replaces the standard streams by /dev/null, makes the namespaces (in a user
+        namespace maps the caller's uid and gid), sets the host name, makes an empty root,
+        forks the worker's process, and writes its pid to the report pipe.
+        """
         null_streams()
         if self.namespaces:
             proc = (
                 os.open("/proc", DIRECTORY) if self.namespaces & CLONE_NEWUSER else -1
             )
             unshare(self.namespaces, proc)
+            name = b"worker"
+            check(_libc.sethostname(name, len(name)), _HOST_NAME)
             _empty_root()
         pid = os.fork()
         if pid == 0:
@@ -270,8 +277,6 @@ def limit_resources() -> None:
 
 def _empty_root() -> None:
     """Make an empty, read-only tmpfs the root and let go of the old one."""
-    name = b"worker"
-    check(_libc.sethostname(name, len(name)), _HOST_NAME)
     mount(None, "/", None, MS_REC | MS_PRIVATE)
     # Any directory that is everywhere; only this mount namespace sees it.
     place = "/tmp"  # noqa: S108

@@ -47,7 +47,7 @@ class CrosvmDevice:
 
         Raises RefusedError when it has no free port, UpstreamError when it refuses for
         another reason, SetupError when crosvm is not installed or its client cannot be
-        jailed.
+        jailed.  Runs ``crosvm usb`` in a jail.
         """
         # Not to be left half done: only the reply names the port.
         with trio.CancelScope(shield=True):
@@ -65,7 +65,10 @@ class CrosvmDevice:
         self._port = int(found[1])
 
     async def detach(self) -> None:
-        """Unplug the device from crosvm; idempotent. Raises UpstreamError."""
+        """Unplug the device from crosvm; idempotent. Raises UpstreamError.
+
+        Runs ``crosvm usb`` in a jail.
+        """
         before, self._before = self._before, None
         if before is None:
             return
@@ -81,6 +84,7 @@ class CrosvmDevice:
                 )
 
     async def _taken(self) -> set[int]:
+        """Return the ports of crosvm with a device, by ``crosvm usb list``."""
         reply = await self._usb("list")
         if not reply.startswith(b"devices"):
             raise UpstreamError(f"invalid list from crosvm: {printable(reply, 200)}")

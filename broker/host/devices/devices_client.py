@@ -133,9 +133,10 @@ class DeviceClient:
     async def _ask(
         self, request: messages.Request, kind: type[_Reply], fds: tuple[int, ...] = ()
     ) -> tuple[_Reply, int]:
-        """Send a request and wait for its reply and descriptor.
+        """Send a request; return its reply and descriptor (-1: none).
 
-        Raises UpstreamError.
+        If it is given up, a device that still arrives is detached.  Raises RefusedError
+        for a denial, UpstreamError without an answer.
         """
         put, take = trio.open_memory_channel[DeviceReply](1)
         self._waiting[request.id] = put
@@ -174,7 +175,10 @@ class DeviceClient:
             )
 
     async def devices(self) -> messages.Devices:
-        """Return the plugged-in devices.  Raises UpstreamError."""
+        """Return the plugged-in devices.  Raises UpstreamError.
+
+        Sends ``vitrail-devices`` a request and waits for its answer.
+        """
         request = messages.ListDevices(next(self._numbers))
         return (await self._ask(request, messages.Devices))[0]
 
@@ -200,7 +204,10 @@ class DeviceClient:
         return made, fd
 
     async def machine(self, sandbox: str) -> messages.MachineWay:
-        """Return how a sandbox's machine takes a device.  Raises as ``export``."""
+        """Return how a sandbox's machine takes a device.  Raises as ``export``.
+
+        Sends ``vitrail-devices`` a request and waits for its answer.
+        """
         request = messages.FindMachine(next(self._numbers), sandbox)
         return (await self._ask(request, messages.MachineWay))[0]
 

@@ -35,7 +35,8 @@ class LibvirtDevice:
         """Plug the device into the domain; ``bus`` and ``address`` as in /dev/bus/usb.
 
         Raises RefusedError when the domain has no USB port, UpstreamError when libvirt
-        refuses for another reason, SetupError without virsh.
+        refuses for another reason, SetupError without virsh.  Runs virsh(1), once or
+        more.
         """
         xml = _XML.format(bus=bus, address=address, alias=self._alias)
         try:
@@ -58,7 +59,8 @@ class LibvirtDevice:
     async def detach(self) -> None:
         """Unplug the device and wait until the domain has released it; idempotent.
 
-        Raises UpstreamError when it has not within ``DEVICE_DETACH_SECONDS``.
+        Raises UpstreamError when it has not within ``DEVICE_DETACH_SECONDS``.  Runs
+        virsh(1) until the domain's XML is without it.
         """
         with trio.move_on_after(limits.DEVICE_DETACH_SECONDS):
             while await self.present():
@@ -73,7 +75,10 @@ class LibvirtDevice:
         )
 
     async def present(self) -> bool:
-        """Return whether the live domain has the device; False if it does not run."""
+        """Return whether the live domain has the device; False if it does not run.
+
+        Runs virsh(1).
+        """
         try:
             xml = await self._virsh("dumpxml")
         except UpstreamError:

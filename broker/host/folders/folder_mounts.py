@@ -67,7 +67,11 @@ class MountedFolder:
         await trio.sleep_forever()
 
     async def release(self) -> None:
-        """Unmount the folder.  Raises RefusedError if a program may keep it."""
+        """Unmount the folder with the mounting tool.
+
+        Sets ``kept`` if a program may still have a copy.  Raises RefusedError before the
+        unmounting if a program could keep one.
+        """
         try:
             with _namespace(self.machine) as (pid, namespace):
                 # guard: a copy that no process has is not overlooked
@@ -82,7 +86,8 @@ class MountedFolder:
     async def unmount(self, pid: int, namespace: int) -> bool:
         """Unmount the folder; return whether a program may have a copy of it.
 
-        Raises HeldError if it is in use, or elsewhere; AbsentError.
+        Raises HeldError if it is in use, or elsewhere; AbsentError.  Starts the
+        mounting tool for both.
         """
         base, _, name = self.path.rpartition("/")
         await mounts.detach(namespace, name, base=base)
@@ -222,6 +227,7 @@ def _path_of(noted: str) -> str:
 
 
 async def _mount(mounted: MountedFolder, folder: OpenedFolder, *, write: bool) -> None:
+    """Have the mounting tool mount a folder in its machine, once that is set up."""
     with _namespace(mounted.machine) as (pid, namespace):
         if isinstance(mounted.machine, LaunchedMachine):
             await mounts.wait_set_up(pid, _SOCKETS)
@@ -247,6 +253,7 @@ async def _revoke(mounted: MountedFolder) -> None:
 
 
 async def _detach_lazily(mounted: MountedFolder) -> None:
+    """Have the mounting tool detach a folder at once; an error is ignored."""
     with suppress(VitrailError), _namespace(mounted.machine) as (_, namespace):
         base, _, name = mounted.path.rpartition("/")
         await mounts.detach(namespace, name, lazily=True, base=base)

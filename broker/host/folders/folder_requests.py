@@ -115,7 +115,12 @@ class FolderRequests:
     async def _hold(
         self, number: int, held: _Held, *, task_status: trio.TaskStatus[Mounted]
     ) -> None:
-        """Mount a folder and hold the mount until it ends; report a lost mount."""
+        """Mount a folder and hold the mount until it ends.
+
+        ``FolderHost.mounted`` mounts it in a sandbox, by a machine's virtiofsd or as a
+        disk, and notes it in a file.  Closes the folder's descriptor; sends the viewer
+        FolderLost for a lost mount.
+        """
         lost: VitrailError
         try:
             with held.scope:
@@ -162,6 +167,7 @@ class FolderRequests:
                 await self._source.end_sandbox(held.lease, reason)
 
     async def _report(self, number: int, lost: VitrailError) -> None:
+        """Report to the viewer that a folder is lost."""
         error = p.failed(lost)
         try:
             await self._pair().ask(lambda n: p.FolderLost(n, number, error))

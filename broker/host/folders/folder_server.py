@@ -8,6 +8,9 @@ needs no device that is plugged into a running machine, which ``microvm`` does n
 The jail maps one user, the guest's, to the user: what another user of the guest
 creates is refused (EINVAL), and files have the user as their owner.  Its capabilities
 count in its user namespace, whose only user is the user.
+
+The host starts and ends them; brokerctl does so for a machine that it starts by a
+script.
 """
 
 from __future__ import annotations
@@ -156,6 +159,7 @@ async def _spawn(
     folders: int,
     known: Callable[[Tracked], None],
 ) -> Tracked:
+    """Start virtiofsd in its jail, at this listening socket."""
     program = find_virtiofsd()
     return await spawn_jailed(
         f"{FOLDERS}{number}",

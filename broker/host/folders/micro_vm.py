@@ -41,7 +41,8 @@ class ServedFolder:
     async def release(self) -> None:
         """Unmount the folder.
 
-        Raises RefusedError where virtiofsd has files of it open.
+        Raises RefusedError where virtiofsd has files of it open.  Starts the mounting
+        tool.
         """
         try:
             with _namespace(self.server) as namespace:
@@ -81,7 +82,10 @@ def free_place(machine: WithPlaces, used: set[int]) -> tuple[int, Tracked]:
 async def serve(
     place: int, server: Tracked, folder: OpenedFolder, *, write: bool
 ) -> ServedFolder:
-    """Mount a folder in a virtiofsd's namespace; return it.  Raises VitrailError."""
+    """Mount a folder in a virtiofsd's namespace; return it.  Raises VitrailError.
+
+    Starts the mounting tool.
+    """
     served = ServedFolder(server, place, folder.at or f"/folders/{folder.name}")
     try:
         with _namespace(server) as namespace:

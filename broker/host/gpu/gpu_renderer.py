@@ -5,6 +5,9 @@ this machine, Mesa's libraries and lists, and the guest's memory, which QEMU han
 and no other file, no network and no compositor.  Its end does not end its machine.
 
 For tests, ``VITRAIL_GPU_SOFTWARE`` names a library that makes it draw without a node.
+
+The host starts it for a micro VM; brokerctl only looks whether the program is
+installed.
 """
 
 from __future__ import annotations

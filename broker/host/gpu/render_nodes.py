@@ -3,6 +3,9 @@
 Mesa finds a node's driver by /sys (libdrm, drmGetDevice2); a box gets only that
 part of /sys, without its screens; a container of Podman all of it, read-only, as by
 default.
+
+The host looks for them when it starts a machine, brokerctl for a box, a container of
+Podman, and ``doctor``.
 """
 
 from __future__ import annotations

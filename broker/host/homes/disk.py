@@ -3,6 +3,8 @@
 We make it (mke2fs), lengthen its file, and never read it again: its content is
 the guest's, and a hostile file system is for the guest's kernel alone to mount,
 to replay and to check.
+
+The host runs it before a start, and ``brokerctl sandbox reset`` for an empty disk.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ def find_mke2fs() -> str:
 async def make_disk(path: Path, size: int) -> None:
     """Make an empty ext4 of ``size`` bytes; the file is sparse.
 
-    Raises SetupError without mke2fs, UpstreamError when it fails.
+    Raises SetupError without mke2fs, UpstreamError when it fails.  Creates the file,
+    and runs mke2fs(8) on it.
     """
     fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     try:
@@ -57,8 +60,9 @@ async def make_disk(path: Path, size: int) -> None:
 async def ready_disk(store: HomeStore, name: SandboxName, size: int) -> Home:
     """Return the home of a micro VM, made or grown to ``size`` bytes.
 
-    A home never shrinks.  The caller holds its lock.  Raises SetupError when
-    the home is a directory, UpstreamError or OSError when it cannot be made.
+    A home never shrinks.  The caller holds its lock.  Raises SetupError when the home
+    is a directory, UpstreamError or OSError when it cannot be made.  Runs mke2fs(8) for
+    a new one.
     """
     home = await in_thread(store.find, name)
     if home is None:

@@ -6,6 +6,8 @@ pipe, so it is on no command line, in no file and in no log.
 
 A new file system is made beside the file, empty, and written into it through
 ``qemu-io``: only what mke2fs wrote, so that the file stays sparse.
+
+The host opens such a home for a start; ``brokerctl sandbox unlock`` tries a passphrase.
 """
 
 from __future__ import annotations

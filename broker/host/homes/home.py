@@ -1,4 +1,7 @@
-"""The home of a persistent micro VM: found or made, and locked, before its start."""
+"""The home of a persistent micro VM: found or made, and locked, before its start.
+
+The host calls it, and brokerctl for a machine that it starts by a script.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +28,10 @@ async def open_home(
 ) -> HomeDisk:
     """Return the disk of a sandbox, of at least ``size`` bytes.
 
-    Our copy of its lock, and of its passphrase, ends with ``held``, QEMU's with
-    QEMU.  Raises RefusedError when the home is in use or locked, SetupError when it
-    cannot be made.
+    Our copy of its lock, and of its passphrase, ends with ``held``, QEMU's with QEMU.
+    Raises RefusedError when the home is in use or locked, SetupError when it cannot be
+    made.  A new home is made by mke2fs(8), an encrypted one also by qemu-img(1) and
+    qemu-io(1).
     """
     store = HomeStore(homes)
     await in_thread(recover, store)

@@ -5,6 +5,9 @@ expire, are removed, or the user's last process has ended.  Every program of the
 user can read them, as it could read the memory of a broker that kept them.
 
 Sources: keyrings(7), add_key(2), keyctl(2), user-keyring(7).
+
+``brokerctl sandbox unlock`` and ``lock`` store and remove them.  The host reads them
+when it opens a home; brokerctl reads them for a machine that it starts by a script.
 """
 
 from __future__ import annotations
@@ -54,7 +57,7 @@ def _name(sandbox: SandboxName) -> bytes:
     return f"vitrail:home:{sandbox}".encode("ascii")
 
 
-def _possess() -> None:
+def _link_user_keyring() -> None:
     """Get the owner's rights to keys in the user's keyring, also in a service.
 
     A session that PAM has made leads to that keyring; one of systemd's may not.
@@ -68,7 +71,7 @@ def store(sandbox: SandboxName, passphrase: bytes, seconds: int = 0) -> None:
     Called by ``brokerctl sandbox unlock``; the broker reads it later.  Raises SetupError
     if the kernel has no keyring for us, OSError when the user's quota is used up.
     """
-    _possess()
+    _link_user_keyring()
     size = ctypes.c_size_t(len(passphrase))
     where = ctypes.c_int(_USER_KEYRING)
     number = _call(0, _KIND, _name(sandbox), passphrase, size, where)
@@ -76,8 +79,11 @@ def store(sandbox: SandboxName, passphrase: bytes, seconds: int = 0) -> None:
 
 
 def _find(sandbox: SandboxName) -> int | None:
-    """Return the keyring's number of a sandbox's passphrase; None without one."""
-    _possess()
+    """Return the keyring's number of a sandbox's passphrase; None without one.
+
+    Links the user's keyring into this process's keyring first.
+    """
+    _link_user_keyring()
     keyring = ctypes.c_long(_USER_KEYRING)
     search = ctypes.c_int(_SEARCH)
     try:
@@ -89,9 +95,10 @@ def _find(sandbox: SandboxName) -> int | None:
 
 
 def read(sandbox: SandboxName) -> bytes | None:
-    """Return the passphrase of a sandbox's home; None when none exists.
+    """Return the passphrase of a sandbox's home from the user's keyring; None without one.
 
-    Raises SetupError if the kernel has no keyring for us.
+    Links that keyring into this process's keyring first, for the right to read.  Raises
+    SetupError if the kernel has no keyring for us, OSError.
     """
     number = _find(sandbox)
     if number is None:
@@ -109,7 +116,10 @@ def read(sandbox: SandboxName) -> bytes | None:
 
 
 def forget(sandbox: SandboxName) -> bool:
-    """Remove a home's passphrase from the keyring; return whether there was one."""
+    """Remove a home's passphrase from the user's keyring; return whether there was one.
+
+    Links that keyring into this process's keyring first, as ``read`` does.
+    """
     number = _find(sandbox)
     if number is None:
         return False

@@ -2,6 +2,9 @@
 
 Two directories are concerned, and no rename(2) changes both.  So the change is
 written down first; a change that a crash interrupted is completed by the next command or start.
+
+``brokerctl`` renames, and completes a change at its next command; the host completes
+one at its start.
 """
 
 from __future__ import annotations

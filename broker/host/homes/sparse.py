@@ -2,6 +2,9 @@
 
 A home of 10 GiB with 200 MiB in it is copied as 200 MiB.  On file systems with
 reflinks (btrfs, XFS) nothing is copied at all: ioctl_ficlone(2).
+
+brokerctl copies homes for snapshots and backups by this, the host disks of machines
+from a parent.
 """
 
 from __future__ import annotations

@@ -16,6 +16,9 @@ Its leftovers are removed by the next change (``sweep``).
 The lock of a running sandbox is inherited by the process that is its leader
 (QEMU, conmon, bwrap), which ignores it: so it outlives a broker that is killed,
 and ends with the sandbox, without a file to clean up.
+
+The host takes a home from it for a start; brokerctl takes one for a box, and lists,
+copies, restores and removes them.
 """
 
 from __future__ import annotations
@@ -147,6 +150,7 @@ class HomeStore:
         """Take the lock of a home, which need not exist yet.
 
         Raises RefusedError when the sandbox runs or another command works on it.
+        Creates the lock's file, which stays.
         """
         held = self._flock(name, fcntl.LOCK_EX)
         if held is None:
@@ -157,7 +161,10 @@ class HomeStore:
         return held
 
     def _flock(self, name: str, how: int) -> HomeLock | None:
-        """Lock a home's file (flock(2)); None when another process has it."""
+        """Lock a home's file (flock(2)); None when another process has it.
+
+        Creates the file and its directories if they are absent.
+        """
         locks = self.root / _LOCKS
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         locks.mkdir(mode=0o700, exist_ok=True)

@@ -1,1 +1,4 @@
-"""Guest images on this machine: their store, and the files that a start takes."""
+"""Guest images on this machine: their store, and the files that a start takes.
+
+The host reads images; brokerctl builds, imports and removes them.
+"""

@@ -3,6 +3,7 @@
 The kernel is the image's, which this machine's owner has built or chosen; what is
 checked here is that it can be unpacked, not that it is harmless.  So the
 process reads one descriptor and writes another, and has no other system calls.
+``write_unpacked`` loads the libraries before the filter.
 
 Source: the Linux kernel's Documentation/arch/x86/boot.rst (setup_sects, payload_*).
 """
@@ -103,7 +104,7 @@ def _unpacked(payload: bytes, size: int) -> bytes:
 
 def _unpack_zstd(packed: bytes, size: int) -> bytes:
     """Unpack zstd.  Raises SetupError."""
-    library = _zstd()
+    library = _zstd_typed()
     target = ctypes.create_string_buffer(size)
     done = library.ZSTD_decompress(target, size, packed, len(packed))
     if library.ZSTD_isError(done):
@@ -113,7 +114,7 @@ def _unpack_zstd(packed: bytes, size: int) -> bytes:
 
 def _unpack_lz4(packed: bytes, size: int) -> bytes:
     """Decompress lz4's legacy format: blocks, each after its packed size."""
-    library = _lz4()
+    library = _lz4_typed()
     target = ctypes.create_string_buffer(min(size, _LZ4_BLOCK))
     unpacked = bytearray()
     while packed and len(unpacked) < size:
@@ -136,7 +137,7 @@ def _loaded(name: str) -> ctypes.CDLL | None:
 
 
 def _library(name: str) -> ctypes.CDLL:
-    """Load a library for unpacking.  Raises SetupError without it."""
+    """Return a library that was loaded before the filter.  Raises SetupError."""
     library = _loaded(name)
     if library is None:
         raise SetupError(
@@ -146,8 +147,8 @@ def _library(name: str) -> ctypes.CDLL:
     return library
 
 
-def _lz4() -> ctypes.CDLL:
-    """Load liblz4 with the types of its function."""
+def _lz4_typed() -> ctypes.CDLL:
+    """Return liblz4, with its function's types.  Raises SetupError if it is absent."""
     library = _library("liblz4.so.1")
     library.LZ4_decompress_safe.restype = ctypes.c_int
     library.LZ4_decompress_safe.argtypes = [
@@ -156,8 +157,8 @@ def _lz4() -> ctypes.CDLL:
     return library
 
 
-def _zstd() -> ctypes.CDLL:
-    """Load libzstd, which unpacks a compressed kernel."""
+def _zstd_typed() -> ctypes.CDLL:
+    """Return libzstd, with its functions' types.  Raises SetupError if it is absent."""
     library = _library("libzstd.so.1")
     library.ZSTD_decompress.restype = ctypes.c_size_t
     library.ZSTD_decompress.argtypes = [

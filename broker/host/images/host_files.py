@@ -8,6 +8,8 @@ The files come with the guest agent in the initramfs of the launch, so that they
 those of the day and any image can be used.  Fonts are those of fontconfig's four
 generic families only: a desktop's font directories have hundreds of megabytes, and
 they would lie in the guest's memory.
+
+The host starts that process, for each start of such a record.
 """
 
 from __future__ import annotations
@@ -105,7 +107,8 @@ async def collect(
 ) -> HostFiles:
     """Read the files of these kinds (fonts, locale, certificates) from this machine.
 
-    Raises SetupError when this machine lacks one, or when they are too large.
+    Raises SetupError when this machine lacks one, or when they are too large.  Runs
+    fc-match(1) and localedef(1).
     """
     found = HostFiles()
     try:
@@ -133,7 +136,10 @@ async def collect(
 
 
 async def _fonts() -> dict[str, bytes]:
-    """Return this machine's default fonts, and configuration that names them."""
+    """Return this machine's default fonts, and configuration that names them.
+
+    Runs fc-match(1) for each.
+    """
     files: dict[str, bytes] = {}
     names: dict[str, str] = {}
     for family in _FAMILIES:
@@ -150,7 +156,7 @@ async def _fonts() -> dict[str, bytes]:
 async def _match(pattern: str) -> tuple[str, Path]:
     """Ask fontconfig for the font of a pattern: its name and file.
 
-    Raises SetupError.
+    Raises SetupError.  Runs fc-match(1).
     """
     words = ("fc-match", "--format", "%{family[0]}\n%{file}\n", pattern)
     try:
@@ -182,7 +188,11 @@ def _aliases(names: Mapping[str, str]) -> bytes:
 async def _locale(
     root: Path, environ: Mapping[str, str]
 ) -> tuple[str, dict[str, bytes]]:
-    """Return ``LANG`` for the guest, and its compiled locale where it needs one."""
+    """Return ``LANG`` for the guest, and its compiled locale where it needs one.
+
+    A locale that is not there compiled is compiled by localedef(1), in a temporary
+    directory.
+    """
     lang = next(
         (environ[key] for key in ("LC_ALL", "LC_CTYPE", "LANG") if environ.get(key)), ""
     )

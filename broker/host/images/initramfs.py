@@ -3,6 +3,8 @@
 Pure: what a start adds to the archive is written here, in the
 "newc" form of cpio (the kernel's Documentation/driver-api/early-userspace),
 sorted and without times or owners, so equal inputs give equal bytes.
+
+The host writes a start's archive, brokerctl that of an image that it builds.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 No address of an archive is in our source.  What the machine uses is what
 apt says: its mirror, its security archive, its proxies and its checks.
+
+brokerctl asks apt by this when it builds an image, the host's launch tools for a
+program that they fetch.
 """
 
 from __future__ import annotations
@@ -98,7 +101,8 @@ def read_codename(lines: Iterable[str]) -> str:
 async def find_archive(mirror: str = "") -> Archive:
     """Ask apt for this machine's archive; ``mirror`` overrides where it is.
 
-    Raises SetupError when apt is missing or knows no Debian archive.
+    Raises SetupError when apt is missing or knows no Debian archive.  Runs
+    apt-config(8) and apt-get(8), which only read here.
     """
     config = (await run_tool(["apt-config", "dump"])).decode(errors="replace")
     if mirror:

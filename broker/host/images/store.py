@@ -4,6 +4,9 @@ An image is a directory with a kernel, an initramfs, a root file system (only
 ever read by a machine) and ``manifest.json``.  ``images/NAME`` is a symbolic
 link to it, so a rebuilt image takes the old one's place in one step, and
 machines that run keep the files they have open.
+
+The host finds the image of a start by this; brokerctl builds, lists and removes images,
+and prepares machines that scripts or libvirt start.
 """
 
 from __future__ import annotations
@@ -189,7 +192,7 @@ class Image:
     def arena_bytes(self) -> int:
         """Return the size of the arena for windows of its machines.
 
-        Raises SetupError if they cannot have one.
+        Reads the initramfs.  Raises SetupError if it has no drivers for an arena.
         """
         from broker.host.images import initramfs
         from broker.host.vmm.arena import ARENA_BYTES

@@ -2,6 +2,8 @@
 
 It opens the unpacked file and gives it its name; a forked process, confined before it
 reads the kernel, fills it: ``bzimage``.
+
+The host starts it when a machine's kernel is not in the cache.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ def _fill(kernel: int, target: int) -> None:
 
 
 def _drop_oldest(folder: Path) -> None:
+    """Remove the unpacked kernels that were not used for the longest time."""
     # By their last use.  A machine that runs has read its kernel; a machine that starts this
     # moment and finds it gone says so, and its next start unpacks it.
     kept = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)

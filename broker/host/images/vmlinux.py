@@ -39,7 +39,8 @@ async def boot_kernel(kernel: Path, accel: Accel, cache: Path) -> Path:
     """Return the kernel file that QEMU boots fastest: for TCG the unpacked ELF file.
 
     QEMU enters an ELF kernel by its PVH note; a kernel without that, or packed in a way
-    that we cannot unpack or keep (a full disk), is returned as it is.
+    that we cannot unpack or keep (a full disk), is returned as it is.  Unpacks that
+    once into ``cache``, in a jailed process.
     """
     if accel is not Accel.TCG:
         return kernel
@@ -86,7 +87,8 @@ async def find_vmlinux(kernel: Path, cache: Path) -> Path:
     """Return the ELF kernel of a bzImage, unpacked once into ``cache``.
 
     A kernel that is ELF already is returned as it is.  Raises SetupError when it is
-    neither, OSError when it cannot be read or the cache not written.
+    neither, OSError when it cannot be read or the cache not written.  The unpacking is
+    done by a jailed process.
     """
     with kernel.open("rb") as file:
         if file.read(len(_ELF)) == _ELF:
@@ -120,7 +122,7 @@ def _digest(file: BinaryIO) -> str:
 
 
 async def _unpack(kernel: Path, fd: int, target: Path) -> None:
-    """Unpack a kernel in a confined process.  Raises SetupError."""
+    """Unpack a kernel into the cache by the launch tool ``unpack``.  Raises SetupError."""
     # In a separate process, so that what decompresses a kernel holds no machines.
     argv = our_program("broker.host.vmm.launch_tool", "unpack", str(fd), str(target))
     try:

@@ -18,6 +18,9 @@ A launcher of the first kind (the micro VM's) starts the process itself and pass
 1 to 3 in ``open``.  A launcher of the second kind (``host.launches``) is called by the
 program that starts it: a hook of a container runtime or of libvirt, or ``brokerctl run``.  ``tests/conformance/launchers`` holds
 both to the steps.
+
+The host runs launches; brokerctl only reads names of files by this, to find what a dead
+broker left.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 The program's own shell starts ``dbus-daemon``, where the sandbox has it: it belongs to
 the sandbox as any of its programs does, and reaches the broker by the files tool alone.
 Of the host's bus nothing is known there.
+
+The host makes these files for a launch, brokerctl puts the shell's words into
+bubblewrap's command, and the shell runs in the sandbox.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """The small network that every sandbox with ``network = "user"`` sees.
 
 It is the same everywhere, so that a sandbox learns nothing of the network we are in.
+
+The host, the packet guard, a switch's process and brokerctl use the same values.
 """
 
 from __future__ import annotations

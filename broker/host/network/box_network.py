@@ -36,6 +36,7 @@ async def start_box_card(leader: int, seat: SwitchSeat, name: str) -> GuestNetwo
     """Give a process's network namespace an interface at a switch of sandboxes.
 
     ``leader`` is its pidfd, ``name`` the interface's.  Raises as ``start_box_network``.
+    Starts a packet guard, which makes it and carries its frames.
     """
     with seat.conn, _namespace_of(leader) as namespace:
         return await start_card("veth", (namespace,), seat, name)

@@ -1,7 +1,8 @@
 """Gives a box, container or VMM its network cards: ``launch.network``.
 
-It waits for that before its program runs.  It reaches what a micro VM of QEMU with this
-setting reaches: with ``"user"`` other machines by passt, not this one.
+The host does this, also for a box that brokerctl started; the program does not run
+before the cards exist.  It reaches what a micro VM of QEMU with this setting reaches:
+with ``"user"`` other machines by passt, and not this machine.
 """
 
 from __future__ import annotations
@@ -118,9 +119,11 @@ async def start_guard(
     *,
     words: tuple[str, ...] = (),
 ) -> Tracked:
-    """Start what makes an interface and carries its frames; returns when it is up.
+    """Start a packet guard, which makes an interface and carries its frames.
 
-    ``carried``, ``kind``: see ``packet_guard``.
+    Returns when the interface is up; ``known`` is given the guard's process before that.
+    ``carried``, ``kind``: see ``packet_guard``.  Raises SetupError; the guard is killed
+    then.
     """
     with ExitStack() as ours, ExitStack() as failed:
         heard, ready = os.pipe()

@@ -12,6 +12,8 @@ The guest sees the same small network everywhere, so that it learns nothing of
 the network we are in.  Its name servers are the host's; where the host's own
 resolver listens on loopback only, passt forwards ``RESOLVER`` to it, port 53
 alone, and the kernel argument ``vitrail.dns=`` informs the guest.
+
+The host starts it; it runs as a process of its own, jailed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""This machine's name servers, as resolv.conf(5) names them, and sockets to them."""
+"""This machine's name servers, as resolv.conf(5) names them, and sockets to them.
+
+The host opens sockets to them for passt and the packet guard, whose child for names
+follows the file; brokerctl has the file's path only.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""Processes of machines: started, found again by a later broker, awaited and ended."""
+"""Processes of machines: started, found again by a later broker, awaited and ended.
+
+The host holds them; brokerctl finds those of a machine whose broker has ended.
+"""

@@ -1,4 +1,8 @@
-"""Sockets between us and the programs we start."""
+"""Sockets between us and the programs we start.
+
+The host makes them; brokerctl waits by this for a process of a machine that it starts
+by a script.
+"""
 
 from __future__ import annotations
 

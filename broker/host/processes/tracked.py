@@ -1,4 +1,7 @@
-"""A process of a machine, ours or an earlier broker's, held by its pidfd."""
+"""A process of a machine, ours or an earlier broker's, held by its pidfd.
+
+The host holds and ends them; brokerctl looks which still live when no broker runs.
+"""
 
 from __future__ import annotations
 

@@ -64,9 +64,9 @@ async def choose_accel(
 ) -> AcceleratorChoice:
     """Choose KVM or TCG for machines; the first call in each boot takes up to 10 s.
 
-    ``cache`` is a directory of this user's (``Paths.cache``).  Raises
-    SetupError when VITRAIL_ACCEL has another value than kvm or tcg, or is kvm
-    where ``device`` cannot be opened.
+    ``cache`` is a directory of this user's (``Paths.cache``).  Raises SetupError when
+    VITRAIL_ACCEL has another value than kvm or tcg, or is kvm where ``device`` cannot
+    be opened.  The first call boots a kernel in QEMU, and writes its answer in ``cache``.
     """
     forced = (os.environ if environ is None else environ).get(VARIABLE, "")
     if forced:
@@ -219,6 +219,7 @@ def _read(path: Path) -> _Kept | None:
 
 
 def _write(path: Path, kept: _Kept) -> None:
+    """Write the answer into the cache; an error only costs another look."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         replace_file(path, msgspec.json.encode(kept))

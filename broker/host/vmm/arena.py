@@ -3,6 +3,8 @@
 A separate memfd for each machine: never that of another one, never the machine's
 memory.  It cannot change its size.  What reads it does not map it, for its VMM can
 punch holes (``jail.worker.wayland.waypipe_memory.ArenaFile``).
+
+The host makes it for a micro VM, brokerctl for a machine that it starts by a script.
 """
 
 from __future__ import annotations

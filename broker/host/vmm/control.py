@@ -2,6 +2,8 @@
 
 A machine's process (its VMM) is QEMU, or one of those in ``launch.monitors``, each
 with another API.  What ``running`` needs of them is the same.
+
+The host controls a machine by it.
 """
 
 from __future__ import annotations

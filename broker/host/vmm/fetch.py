@@ -40,7 +40,10 @@ def fetch_tool(tools: Path, mirror: str) -> None:
 
 
 async def _fetch(tools: Path, mirror: str) -> None:
-    """Download and unpack the tools' packages."""
+    """Download the tools' package unless it is kept, and unpack its program.
+
+    Starts the program to check that it runs on this system.
+    """
     packages = tools / "packages"
     packages.mkdir(exist_ok=True)
     if not _kept(packages):

@@ -3,6 +3,9 @@
 Without ``/dev/vhost-vsock`` a machine's vsock is served by the program
 ``vhost-device-vsock``.  It is in Debian's unstable suite only; its package's
 binary runs on Debian 12.  ``broker.host.vmm.fetch`` fetches it, in a jail.
+
+The host finds the program by this for a start; brokerctl does for a script and for
+``doctor``, and fetches it on the user's word.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ their files.  ``unpack KERNEL TARGET`` unpacks a kernel in a fork that confines 
 (``broker.host.images.unpack``).
 
 Sources: bwrap(1), fonts.conf(5), apt.conf(5).
+
+The host starts it, and brokerctl to fetch a program.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ The machine is started paused: its lease and the listeners for its
 connections exist before ``cont`` lets the guest run its first instruction.
 Its processes outlive this one, and ``vm.json`` lists them, so that a
 broker that was restarted can take the machine over or end its remains.
+
+The host alone runs this; brokerctl uses other modules of this package.
 """
 
 from __future__ import annotations
@@ -105,7 +107,8 @@ async def start_vm(
     ``on_loss`` is called when the guest lost something it lives on without.
     ``make_plan`` starts it another way than by booting.
 
-    Raises SetupError or UpstreamError; nothing remains then.
+    Raises SetupError or UpstreamError; nothing remains then.  Starts its helpers first
+    (vsock backend, network, servers of folders).
     """
     try:
         spec.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -381,6 +384,7 @@ class LaunchPlan:
         return arena
 
     def _listen(self, name: str, passed: ExitStack) -> int:
+        """Bind a socket in the machine's directory; return it for the VMM."""
         listener: socket.socket = listen_unix(self._spec.directory / name)
         return passed.enter_context(listener).fileno()
 

@@ -8,6 +8,9 @@ not, and it starts as fast.
 Files are named in JSON (``-blockdev``), so no character of a path means
 anything to QEMU's option parser.  Sockets are passed as descriptors: no path
 that another process could connect to first, and none to wait for.
+
+The host makes a micro VM's words, brokerctl those of a script; ``doctor`` only reads
+values.
 """
 
 from __future__ import annotations

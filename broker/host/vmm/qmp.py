@@ -6,6 +6,8 @@ that repeat the ``id`` of a command, and events at any time between them.
 QEMU is trusted to start with, and holds a hostile guest: a guest that breaks
 out of its devices speaks here.  So its output is bounded, decoded into types
 and never used as a path or a command.
+
+The host's connections to QEMU run it.
 """
 
 from __future__ import annotations

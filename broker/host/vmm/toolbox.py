@@ -61,7 +61,10 @@ async def _find_monitor(
     monitor: Monitor,
     progress: Callable[[str], None],
 ) -> Tools:
-    """Return the program of a VMM other than QEMU, which runs under KVM only."""
+    """Return the program of a VMM other than QEMU, which runs under KVM only.
+
+    The first call after a boot boots a kernel in QEMU, to try KVM.
+    """
     from broker.host.vmm.accel import choose_accel, permission
     from broker.host.vmm.qemu_arguments import Accel
 
@@ -96,7 +99,11 @@ async def _find_monitor(
 
 
 async def _find_backend(paths: Paths, progress: Callable[[str], None]) -> Path:
-    """Find vhost-device-vsock, or fetch it."""
+    """Find vhost-device-vsock, or fetch it.
+
+    Fetching downloads a package, in a jail, and keeps its program in the state
+    directory.
+    """
     from broker.host.vmm.hosttools import (
         fetch_vhost_device_vsock,
         find_vhost_device_vsock,

@@ -3,6 +3,9 @@
 One file, ``vm.json``, in the sandbox's runtime directory.  It is ours (0600
 in a 0700 directory below XDG_RUNTIME_DIR, which ends with the session), and
 still each process in it is proven again before it is touched.
+
+The host writes and reads it; brokerctl reads it when no broker runs, to find a machine
+that still does.
 """
 
 from __future__ import annotations

@@ -17,6 +17,8 @@ later broker proves them by the identity of the process inside.  bubblewrap's
 outer process only waits for that one, and passes on its exit code.
 
 Sources: bwrap(1), pid_namespaces(7), user_namespaces(7).
+
+The host builds it for each machine.
 """
 
 from __future__ import annotations
@@ -249,7 +251,10 @@ def jailed_words(
 
 
 async def why_no_jail() -> str:
-    """Return why the host cannot jail a VMM on this machine; empty: it can."""
+    """Return why the host cannot jail a VMM on this machine; empty: it can.
+
+    Starts bubblewrap with an empty jail, to try it.
+    """
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         return _MISSING
@@ -336,6 +341,7 @@ async def _spawn(
 
 @contextmanager
 def _killed_on_failure(process: Tracked) -> Iterator[None]:
+    """Kill the process if the block fails."""
     try:
         yield
     except BaseException:

@@ -8,6 +8,9 @@ the lease is cut, so that no process can take a leased CID in between.
 the device.  The guest's connections arrive at UNIX sockets (hybrid vsock, as
 Firecracker does it): ``<uds>_<port>``.  The process would serve the next QEMU
 under the same path and CID, so it is ended with its machine.
+
+The host uses either for a machine, and brokerctl for a machine of a script; ``doctor``
+only reads variables.
 """
 
 from __future__ import annotations

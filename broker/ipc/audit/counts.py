@@ -1,6 +1,8 @@
 """Counts of events by kind: the numbers of ``brokerctl audit stats``.
 
 Counted in the database, by its indexes where nothing is filtered.
+
+brokerctl runs this on the file.
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ One row for each event.  The columns beside ``body`` repeat the most queried
 values and are made from it by ``row_of``, so they can be checked against it.
 ``leaf`` is the event's hash in the Merkle tree; ``subtree`` has the roots of
 each 256, 65,536, ... events, and outlives them.
+
+The authority writes it; the shipper and brokerctl open it read-only, but for
+``brokerctl audit gc``, which writes if no broker runs.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ happened; the store stamps version, sequence, times, boot and broker.
 Content never goes in here: no bytes of a stream, no clipboard, no arguments
 of a program; names, sizes, verdicts and reasons only.  A sandbox's own words
 inside a reason are bounded and escaped where they enter it.
+
+The authority, the host and the viewer make events; only the authority writes them.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 Nothing here opens anything: ``query`` asks the broker's own database,
 ``fleet`` a PostgreSQL that many machines ship to.
+
+brokerctl makes a query from its options and prints the results; the shipper asks for
+what it has not sent.
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
 """The tree of a log on disk: any node of it, and the roots of earlier sizes.
 
 Reads at most 256 hashes for a node, whatever the log's size.
+
+The authority, the shipper, brokerctl and a fleet's ingest service read nodes by this,
+to make or to check a proof.
 """
 
 from __future__ import annotations

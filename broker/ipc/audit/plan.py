@@ -7,6 +7,8 @@ order, in pages, and what does not match is passed over.
 
 Conditions that are to be checked only have a ``+`` before their column, which
 keeps SQLite from using an index for them (its documentation, "Query Planner").
+
+The shipper and brokerctl run it, each in its own process.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Asking the audit log, whether a broker runs or not.
+"""Queries of the audit log's file, by brokerctl and by the shipper.
 
-Opens the database read-only, so that a query can neither block nor change
-the record.
+A broker may run meanwhile or not: the database is opened read-only, so that a query can
+neither block nor change the record.
 """
 
 from __future__ import annotations

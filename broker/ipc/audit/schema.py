@@ -2,6 +2,9 @@
 
 ``event`` has what all of them have.  ``broker/data/schema/audit-event.json``
 and the tables in ``docs/audit.md`` are made from here (``reference``).
+
+The authority, the host and the viewer make events of these kinds; brokerctl prints
+them.
 """
 
 from __future__ import annotations

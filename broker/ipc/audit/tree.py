@@ -4,6 +4,9 @@ Sans-IO.  The leaves are the events' bodies, byte for byte, in the order of
 their sequence numbers (the leaf of event ``n`` has index ``n - 1``).  The
 maker of a proof gives a function that knows the hash of any perfect subtree:
 ``node(height, number)`` covers the leaves from ``number << height`` on.
+
+The authority makes proofs by this, the shipper those of a batch; brokerctl and a
+fleet's ingest service check them.
 """
 
 from __future__ import annotations

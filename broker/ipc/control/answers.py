@@ -1,4 +1,8 @@
-"""Answers of a broker, as brokerctl reads them: values, or errors to raise."""
+"""Answers of a broker, as brokerctl reads them: values, or errors to raise.
+
+The authority runs the decoder, too, for an answer that another process of the broker
+makes.
+"""
 
 from __future__ import annotations
 

@@ -7,6 +7,9 @@ The table of methods (``control.methods``) names them; the server and the client
 Requests come from programs of the same user, so they are trusted to ask, and
 still checked: names are names only after ``core.names`` took them.  In a
 request, a field that may be null may be left out.
+
+brokerctl encodes requests and decodes answers; authority, viewer and host serve the
+requests.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Pass a call of the control socket to the part or process that owns its method."""
+"""Pass a call of the control socket to the part or process that owns its method.
+
+The authority, the host and the viewer run it, each for its own methods.
+"""
 
 from __future__ import annotations
 

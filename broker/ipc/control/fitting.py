@@ -3,6 +3,8 @@
 A host full of sandboxes with all their streams or windows open has more to report
 than ``limits.CONTROL_MESSAGE_BYTES``; that must cost the quietest streams' lines, not the
 answer.
+
+The host and the viewer shorten their answers by this.
 """
 
 from __future__ import annotations

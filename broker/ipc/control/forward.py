@@ -3,6 +3,9 @@
 ``serve_forwarded`` is the end of the process that owns the methods, ``Forwarder`` of
 ``forwarder`` that of the process that has the socket.  A call costs one frame each way,
 and one more each way for an item of several.  (Messages and their bounds: ``forwarded``.)
+
+The process with the socket is the authority; host and viewer own the methods and run
+this module.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ An item of a call that has several answers waits until the one before it was tak
 so that a client that does not read holds up its call only, and no more than one
 item of a call is in memory.
 
+The process with the socket is the authority; host and viewer answer.  A session child
+checks a call's signature by these forms.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Frames between the processes that forward calls of the control socket."""
+"""Frames between the processes that forward calls of the control socket.
+
+The authority and the owner of a method (host, viewer) encode and decode them.
+"""
 
 from __future__ import annotations
 

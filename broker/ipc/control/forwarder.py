@@ -4,6 +4,8 @@
 nothing, two answers, or an item that no call asked for ends the channel, and an answer
 is one JSON value.  (A NUL byte in it would end its message at the client, and begin
 another one in the name of the broker: the decoder accepts none.)
+
+Only the authority runs it.
 """
 
 from __future__ import annotations

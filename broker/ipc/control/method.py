@@ -1,4 +1,7 @@
-"""What a row of the table of methods is, and how a process marks its handler."""
+"""What a row of the table of methods is, and how a process marks its handler.
+
+brokerctl calls by the row; authority, host and viewer serve by it.
+"""
 
 from __future__ import annotations
 

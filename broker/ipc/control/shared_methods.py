@@ -1,4 +1,7 @@
-"""The rows of the methods that a broker of each role answers."""
+"""The rows of the methods that a broker of each role answers.
+
+The host or the viewer serves them; brokerctl calls them.
+"""
 
 from __future__ import annotations
 

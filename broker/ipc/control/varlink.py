@@ -4,6 +4,9 @@ A message is a JSON object and a NUL byte.  Sans-IO: feed bytes, take
 messages; chunking never changes the result.  A message that is too long or
 that is none raises once, and the connection is of no use after that.
 (Reference: varlink.org, "Protocol" and "Service".)
+
+The authority and brokerctl run it at the two ends of the control socket; the host, to
+talk with systemd-machined.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The protocol's own interface, ``org.varlink.service``, of a control socket."""
+"""The protocol's own interface, ``org.varlink.service``, of a control socket.
+
+Only the authority serves it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""USB devices: descriptors, descriptions, and who has which.  Sans-IO."""
+"""USB devices: descriptors, descriptions, and who has which.  Sans-IO.
+
+``vitrail-devices`` runs all of it; the host has ``socket_path`` and the messages, the
+viewer the messages.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,8 @@ SHARED = Path("/run/vitrail-devices")
 def socket_path(user: str = "") -> Path:
     """Return where a user's ``vitrail-devices`` listens; by default, this user's.
 
-    Raises SetupError for a user without a name.
+    ``vitrail-devices`` calls it for its user, the host for its own.  Reads the user
+    database.  Raises SetupError for a user without a name.
     """
     try:
         name = user or pwd.getpwuid(os.geteuid()).pw_name

@@ -4,6 +4,9 @@ JSON objects with a ``type`` key, one in each frame (``core.framing``), on a cal
 ``vitrail.Notification`` or ``vitrail.Tray`` that was permitted.  The other sides are
 ``shims/files/notifications.py`` and ``tray.py``; a test compares the limits.  Numbers
 are the daemon's own: no other connection can name them.
+
+The worker decodes a daemon's message; the viewer decodes it again and makes the
+answers.
 """
 
 from __future__ import annotations

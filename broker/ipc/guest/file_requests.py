@@ -4,6 +4,8 @@ JSON objects with a ``type`` key, one in each frame (``core.framing``), on the p
 of ``vitrail.OpenURL``, ``vitrail.OpenFile``, ``vitrail.FileCopy`` and ``vitrail.Call``.
 The other side is ``shims/files``, which repeats the tables because a shim imports
 nothing of ours; a test compares the two.
+
+The worker decodes a program's request; the viewer decodes it again and serves it.
 """
 
 from __future__ import annotations

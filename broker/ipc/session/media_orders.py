@@ -1,4 +1,7 @@
-"""Orders about sound, cameras, screens and security keys."""
+"""Orders about sound, cameras, screens and security keys.
+
+The viewer makes them by a permit; a session child carries them out.
+"""
 
 from __future__ import annotations
 

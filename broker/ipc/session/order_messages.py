@@ -1,4 +1,7 @@
-"""The union of orders, the answers, and their codec."""
+"""The union of orders, the answers, and their codec.
+
+The viewer encodes orders, the session child decodes them and encodes the answer.
+"""
 
 from __future__ import annotations
 

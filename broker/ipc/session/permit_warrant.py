@@ -1,4 +1,8 @@
-"""The warrant of a permit (``warrant``): what the authority has permitted."""
+"""The warrant of a permit (``warrant``): what the authority has permitted.
+
+The authority makes and signs it; the session child that carries the order out checks
+it.
+"""
 
 from __future__ import annotations
 

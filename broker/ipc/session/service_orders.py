@@ -1,4 +1,7 @@
-"""Orders about the user's services: programs, secrets, ssh agents, ports."""
+"""Orders about the user's services: programs, secrets, ssh agents, ports.
+
+The viewer makes them by a permit; a session child carries them out.
+"""
 
 from __future__ import annotations
 

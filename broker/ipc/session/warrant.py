@@ -5,6 +5,9 @@ starter.  A viewer that has been taken over may order anything, so an order come
 authority's word: a permit that it has given (``permit_warrant``), or a call of
 ``brokerctl`` that it has received (``control.forwarded.Begin``).  The key is known to the
 authority and the starter; HMAC with SHA-256 (RFC 2104).
+
+The authority signs, session children check; the viewer and the host only carry a
+warrant.
 """
 
 from __future__ import annotations

@@ -9,6 +9,9 @@ the end and unknown chunks are dropped; an interlaced picture comes out as
 a plain one.
 
 Only zlib is not ours, and it sees the compressed bytes alone.
+
+The worker of the sandbox that receives a paste runs this, before it offers the picture
+to its programs.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Shortest lengths, definite lengths, no tags, no floating point, no key twice, at
 most four levels.  What two decoders could read in two ways is refused: the key
 would act on another relying party than the user was asked about.
+
+The process of a security key runs it, not the worker.
 """
 
 from __future__ import annotations

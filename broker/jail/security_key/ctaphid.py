@@ -2,6 +2,8 @@
 
 The first report of a message: channel, command with bit 7, length, 57 bytes.
 The ones after it: channel, a sequence number from 0 to 127, 59 bytes.
+
+The process of a security key runs it, not the worker.
 """
 
 from __future__ import annotations

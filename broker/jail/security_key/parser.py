@@ -7,6 +7,8 @@ credentials, fingerprints) never passes.  Sources: CTAP 2.1, 6 and 11.2; FIDO U2
 Raw Message Formats 1.2.
 
 Sans-IO: reports and verdicts in, actions out; the time is passed in.
+
+The process of a security key runs it, not the worker.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ a stream to another device (``target.object``), and names of hosts, users,
 windows and processes are private.  ``media.role`` is left out as
 well: sound servers remember the volume of a role for all programs together,
 so one sandbox could turn down another's.
+
+The worker runs it; brokerctl has of it the name of one property.
 """
 
 from __future__ import annotations

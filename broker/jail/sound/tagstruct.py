@@ -15,6 +15,8 @@ f     format                            F k   ours: counted formats; texts to nu
 ====  =====================================================================
 
 Source: PulseAudio's ``pulsecore/tagstruct.h``.
+
+The worker runs it.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ file is the one place that knows them all.  The parts are joined and compared
 with the frozen protocol tables at import: a message that no module answers
 for, one that two do, and one that does not exist are each an error before
 the first client connects.  Nothing is registered by importing a module.
+
+The fork server in its jail imports this; a worker compiles the interfaces that it uses.
 """
 
 from __future__ import annotations

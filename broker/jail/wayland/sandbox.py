@@ -175,7 +175,7 @@ class Sandbox:
         return self._focused
 
     def note_mapped(self) -> None:
-        """A window of it is on the screen that was not before."""
+        """Have the worker report a newly mapped window to the viewer."""
         if self.on_mapped is not None:
             self.on_mapped()
 

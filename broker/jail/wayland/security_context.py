@@ -6,6 +6,9 @@ rules can colour, place or restrict these windows.  That is a second mark,
 made by another program than the filter and independent of it.
 
 Blocking calls, each with a deadline; for a start-up, a thread, or the keeper.
+
+The keeper runs this, in the user's session, and so does ``brokerctl proxy``; a worker in
+its jail never does.
 """
 
 from __future__ import annotations
@@ -148,8 +151,9 @@ def _global(body: bytes) -> tuple[int, str]:
 def open_context(display: Path, sandbox: str) -> SecurityContext | None:
     """Make a security context for a sandbox; None if the compositor has no such protocol.
 
-    Raises UpstreamError when it has but does not make one, or nothing answers:
-    falling back would silently lose what the compositor's rules rely on.
+    Binds a socket beside ``display``, passes it to the compositor, and unlinks its name at
+    once.  Raises UpstreamError when the compositor has the protocol but does not make a
+    context, or nothing answers: falling back would silently lose what its rules rely on.
     """
     try:
         with socket.socket(socket.AF_UNIX) as sock:

@@ -1,1 +1,4 @@
-"""The pair of sockets between host and viewer on one machine."""
+"""The pair of sockets between host and viewer on one machine.
+
+Each of the two processes runs this at its end.
+"""

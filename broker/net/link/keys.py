@@ -6,6 +6,8 @@ There is no authority and no chain: a key that is not in the file is refused.
 
 Reading and writing the files, and their modes (0600, owned by us), is the
 caller's; here bytes come in and values go out.
+
+Host and viewer make and check keys by this, brokerctl for a pairing.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ path are the machine's and not the broker's.  So when the places are taken, it i
 the newcomer that is turned away, but the oldest of those that have sent
 least: half-open connections, however many, keep an honest broker out for no
 longer than it takes to say which key it has.
+
+The viewer runs it, which listens.
 """
 
 from __future__ import annotations

@@ -31,6 +31,8 @@ The contract:
 
 Sans-IO.  Read exactly ``needed`` bytes from the socket each time, so that
 payload stays in the kernel for the splice.
+
+The host opens streams, the viewer answers.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """The receiver's end of preambles (``preamble``): read whole, checked, taken once.
 
 Sans-IO, as the opener's.
+
+The viewer runs it, for streams that the host opens.
 """
 
 from __future__ import annotations

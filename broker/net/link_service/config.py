@@ -10,6 +10,9 @@
 
 The first ``link.toml`` of the configuration directories holds; without one
 the viewer listens as above, and the host needs the address of its viewer.
+
+The host and the viewer read it at their start, brokerctl before it starts a broker, a
+session child to report its mistakes.
 """
 
 from __future__ import annotations

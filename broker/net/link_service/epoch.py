@@ -2,6 +2,8 @@
 
 The same code at both ends.  An epoch ends once: by ``end`` (with a Bye), by the other
 end's Bye, by a broken protocol, or by silence.  Then every stream of it is cut.
+
+Host and viewer run it.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@
 in a separate task, in turn where it is about a lease, and what that returns or raises
 goes back.  The transports: sealed records between two machines (``epoch``), packets with
 descriptors on one (``host_pair.pair_end``).
+
+Host and viewer run it, each for the other.
 """
 
 from __future__ import annotations

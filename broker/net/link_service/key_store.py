@@ -4,6 +4,9 @@ Both lie in ``link/`` of the state directory, mode 0600 in a directory of mode
 0700, and are looked at for each handshake, so that a pairing or a ``brokerctl
 link forget`` holds from the next one on.  An unchanged file is not read and
 parsed again: eight bytes of a stranger are enough to make us look.
+
+Host, viewer and brokerctl read them, and make the key if there is none; only brokerctl
+adds and removes pinned brokers.
 """
 
 from __future__ import annotations
@@ -101,7 +104,10 @@ class LinkStore:
             )
 
     def peers(self) -> Peers:
-        """Read the pinned brokers.  Raises SetupError with ``file:line``."""
+        """Read the pinned brokers, and this broker's key, which is created if absent.
+
+        Raises SetupError with ``file:line``.
+        """
         own = self.identity().public
         with explained(self.peers_file):
             if not self.peers_file.exists():

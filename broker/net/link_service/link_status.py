@@ -1,4 +1,7 @@
-"""The state of the link, as ``brokerctl status`` shows it at either end."""
+"""The state of the link, as ``brokerctl status`` shows it at either end.
+
+The host or the viewer makes it, from its own end of the link.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 All sockets here are non-blocking and bare (``socket.socket``), because a data
 stream goes to the pump once it is authenticated; not a byte beyond what a
 message needs is read.
+
+Host and viewer run it, and ``brokerctl link pair`` for the connection of a pairing.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 A box, or a container without a separate user namespace, runs with the user's user id.
 Where it sees the directory of our sockets, because a user has mounted it or a directory
 above it, its programs could answer its own questions and start other sandboxes.
+
+The authority asks this at the control socket, the viewer at the sockets of the mixer,
+``vitrail-devices`` at its own.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ Pid numbers wrap within minutes on small machines, so a process is known by
 its pidfd: ``fstat(pidfd).st_ino`` is unique for the life of a process on
 kernels with pidfs (6.9 and later); below that every pidfd has one inode, and
 we say so instead of comparing it.
+
+The host asks; ``brokerctl doctor`` tries whether the kernel can answer.
 """
 
 from __future__ import annotations

@@ -5,6 +5,9 @@
 application.  A directory outlives its instance until a later ``flatpak run``, and
 the kernel gives inode numbers of namespaces again; so the first process must live,
 and be the first of that namespace.  No process is looked up by its number alone.
+
+The host asks for a lease's connection, brokerctl for an application whose X11 display
+it serves.
 """
 
 from __future__ import annotations

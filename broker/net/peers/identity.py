@@ -3,6 +3,8 @@
 A claim says how the peer of a lease will be recognised; the *key* of a claim
 is what no two live leases may share.  Nothing here does IO: the facts come
 from ``credentials`` and are compared here.
+
+The host makes claims and compares them with each connection.
 """
 
 from __future__ import annotations

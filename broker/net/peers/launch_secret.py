@@ -14,6 +14,8 @@ The labels differ, so neither side can be used to answer for the other, and the
 service is in the proof, so a proof for one port is worth nothing at another.
 The guest's proof also shows that a CID was not taken by another machine.
 The guest's side is in ``shims/guest``.
+
+Only the host runs it, and puts the secret into the initramfs.
 """
 
 from __future__ import annotations

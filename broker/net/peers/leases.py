@@ -10,6 +10,8 @@ closed here.  The invariants, each with a test that tries to break it:
   kernel resets a dead VM's sockets only while its CID is not taken again;
   a lease that no viewer has taken never had a stream, and closes nothing;
 * a lease id is never used twice.
+
+Only the host has such a table.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""The process that connected to a UNIX socket."""
+"""The process that connected to a UNIX socket.
+
+Whichever process accepts the connection asks: authority, acceptor, host, viewer,
+``vitrail-devices``.
+"""
 
 from __future__ import annotations
 

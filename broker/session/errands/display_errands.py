@@ -1,4 +1,8 @@
-"""What a viewer asks about the user's display."""
+"""What a viewer asks about the user's display.
+
+A session child finds the compositor, reads the chords' file, or has letters drawn by a
+program.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The user's sound, cameras, screens and security keys."""
+"""The user's sound, cameras, screens and security keys.
+
+A session child connects to the sound server or PipeWire, starts a program for pictures
+or for a frame, or opens a security key.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,9 @@
 """The user's services that a sandbox may call: programs, secrets, agents, ports.
 
 Imported here: a child needs only one module of these.
+
+A session child starts a service, reads a secret, connects to the ssh agent or a port,
+or listens on one.
 """
 
 from __future__ import annotations

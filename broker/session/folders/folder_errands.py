@@ -1,4 +1,8 @@
-"""Directories that a sandbox gets, and the viewer's own settings."""
+"""Directories that a sandbox gets, and the viewer's own settings.
+
+A session child opens a directory and gives it to the host or serves it, checks settings
+files, or writes icons into the user's menu.
+"""
 
 from __future__ import annotations
 

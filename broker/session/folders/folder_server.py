@@ -54,7 +54,8 @@ def serve_folder(
     """Serve a directory over the errand's connection while its permit is held.
 
     Answers when it is served.  Raises SetupError where something is not installed,
-    UpstreamError, RefusedError.
+    UpstreamError, RefusedError.  Starts an sftp server in a jail, and mounts the
+    directory there.
     """
     program = find_sftp_server()
     (conn,) = errand.descriptors(1)

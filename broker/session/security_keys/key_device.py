@@ -1,4 +1,7 @@
-"""The security key of this machine, and the process between it and one guest."""
+"""The security key of this machine, and the process between it and one guest.
+
+A session child opens the hidraw device and starts that process.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Files that the user has named in a call or chosen in a dialog, and their tickets."""
+"""Files that the user has named in a call or chosen in a dialog, and their tickets.
+
+A session child signs the tickets with the starter's key, and checks them later.
+"""
 
 from __future__ import annotations
 

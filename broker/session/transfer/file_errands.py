@@ -86,6 +86,7 @@ def _save(errand: Errand, order: m.SaveFile) -> None:
 
 
 def _store(errand: Errand, order: m.StoreFiles) -> None:
+    """Have a jailed program keep the files in the directory for this sandbox."""
     permit = errand.permit(order.warrant, {FILE_COPY})
     top = Path.home() / INCOMING / permit.sandbox
     words = ["store", str(top), permit.sandbox, str(KEEP_FREE_BYTES)]
@@ -93,6 +94,7 @@ def _store(errand: Errand, order: m.StoreFiles) -> None:
 
 
 def _keep_pages(errand: Errand, order: m.KeepPages) -> None:
+    """Have a jailed program write a PDF file; keep it until the viewer hangs up."""
     with printing.document(order.name) as path:
         words = ["pages", str(path), str(KEEP_FREE_BYTES)]
         written = run_files_tool(errand, words, stdin=errand.fds[0])

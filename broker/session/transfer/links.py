@@ -1,4 +1,7 @@
-"""Opening addresses and documents by the user's own programs for them."""
+"""Opening addresses and documents by the user's own programs for them.
+
+A session child starts such a program, after it has checked the order's warrant.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,10 @@ LOOP = "VITRAIL_OPENING"
 
 
 def open_url(errand: Errand, order: m.OpenAddress) -> None:
-    """Open an address here that a sandbox or the user wants opened."""
+    """Open an address here that a sandbox or the user wants opened.
+
+    Starts the desktop's program for it, after the order's warrant is checked.
+    """
     url = take_url(order.url, None)
     if order.called:
         _require_called(errand, order.warrant, url)

@@ -1,8 +1,8 @@
 """What services use of the authority: the process that decides and records.
 
 ``Permits`` is what a service asks; ``Authority`` is the whole of it, for the role
-that announces leases and follows the rules.  ``broker.authority.policy_authority`` implements
-both in the same process.
+that announces leases and follows the rules.  ``authority_client`` implements both by
+messages to the authority, whose ``Decider`` answers requests.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def take_port(untrusted_text: str) -> int:
 
 
 async def user_port(session: UserSession, warrant: bytes, port: int) -> socket.socket:
-    """Connect to the user's service on this machine's loopback.
+    """Have a session child connect to the user's service on this machine's loopback.
 
     Raises ShareableError where nothing listens there.
     """

@@ -3,6 +3,8 @@
 The log first: unrecorded content does not cross.  Names in the texts are
 sandboxes' validated ones; types are well-formed ones, and escaped again by
 the code that shows them.
+
+The viewer runs it; ``brokerctl clipboard`` has its words of types.
 """
 
 from __future__ import annotations

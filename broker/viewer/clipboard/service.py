@@ -547,6 +547,7 @@ class ClipboardService:
             self._asking.pop(transfer).cancel()
 
     async def _decide(self, action: w.AskPolicy, scope: trio.CancelScope) -> None:
+        """Have the authority decide about a step, and go on with the answer."""
         with scope:
             decided = await self._answer(action)
             self._asking.pop(action.transfer, None)

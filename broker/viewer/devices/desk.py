@@ -141,7 +141,7 @@ class DeviceDesk:
         if len(wanted) == 1:
             assert self._nursery is not None
             self._nursery.start_soon(
-                self._by_itself if automatic else self._asked, item, wanted[0]
+                self._attach_or_notify if automatic else self._asked, item, wanted[0]
             )
         elif wanted:
             assert self._nursery is not None
@@ -149,17 +149,19 @@ class DeviceDesk:
             self._nursery.start_soon(self._choices.ask, item, requests)
 
     async def _chosen(self, item: DeviceItem, choice: ChosenRequest) -> None:
+        """Attach a device to the sandbox that the user chose, unless it has stopped."""
         lease = choice.request.lease
         # guard: chosen and stopped meanwhile
         if lease in self._leases():
-            await self._by_itself(item, lease, choice.asked)
+            await self._attach_or_notify(item, lease, choice.asked)
 
     async def _asked(self, item: DeviceItem, lease: Lease) -> None:
-        if not await self._by_itself(item, lease):
+        """Have a device permitted and attached; note it as declined if it is not."""
+        if not await self._attach_or_notify(item, lease):
             # guard: a device that is declined for one sandbox is not asked about again
             self._choices.decline(item.number, [lease])
 
-    async def _by_itself(
+    async def _attach_or_notify(
         self, item: DeviceItem, lease: Lease, chosen: Asked | None = None
     ) -> bool:
         """Attach a device; return whether it was attached, or was not refused."""

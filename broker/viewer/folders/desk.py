@@ -242,6 +242,7 @@ class FolderDesk:
             self._nursery.start_soon(self._end_sandbox, shared.lease, reason)
 
     async def _end_sandbox(self, lease: Lease, reason: str) -> None:
+        """Have the host end a sandbox whose folder cannot be taken back."""
         # guard: a sandbox that cannot be ended ends no other's folders
         with isolated():
             await self._source.end_sandbox(lease, reason)
@@ -253,7 +254,11 @@ class FolderDesk:
         permit: Permit,
         status: trio.TaskStatus[SharedFolder],
     ) -> None:
-        """Record a folder, have the host mount it, and wait for its end."""
+        """Write a folder's events, have the host mount it, and wait for its end.
+
+        The folder's session child gives it to the host; a machine's agent mounts it.
+        Sets the folder's fields ``mounted`` and ``reason``.
+        """
         began = trio.current_time()
         about = event_log.of(shared.lease)
         path = printable(str(shared.path), 400)

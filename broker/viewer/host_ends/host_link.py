@@ -211,7 +211,10 @@ class RemoteHost(LinkEnd):
     async def _prove(
         self, kind: ConnectionKind, conn: socket.socket, first: bytes, ticket: Ticket
     ) -> Callable[[], Awaitable[None]]:
-        """Return what to do with a connection, when it has proved whose it is."""
+        """Return what to do with a connection, when it has proved whose it is.
+
+        A handshake sends this broker's part of it.
+        """
         match kind:
             case ConnectionKind.CONTROL:
                 epoch = await self._handshake(conn, first, ticket)
@@ -349,7 +352,10 @@ class RemoteHost(LinkEnd):
             await epoch.gone.wait()
 
     async def _serve(self, epoch: Epoch, request: m.LinkRequest) -> m.LinkReply:
-        """Answer one request of the host: leases, devices, status, checkpoints."""
+        """Answer one request of the host: leases, devices, status, checkpoints.
+
+        A new lease has the records read again, and the viewer show the sandbox.
+        """
         match request:
             case m.LeaseBegun():
                 lease = request.to_lease()

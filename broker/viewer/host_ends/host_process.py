@@ -237,6 +237,7 @@ class HostProcess:
                 raise InternalError(f"no handler for {request}")
 
     async def _lease_begun(self, lease: Lease) -> None:
+        """Have the records read again; give the viewer a lease that the host began."""
         # The host may lease by a record that was written a moment ago.
         await self._reload()
         await self._viewer().lease_begun(lease)

@@ -40,6 +40,7 @@ class HostProcessRows(StatusRows):
 
     @override
     async def look(self) -> None:
+        """Ask the host's process for its rows of the status; keep a failure as a warning."""
         try:
             self.report = await self.host.rows()
         except VitrailError as error:

@@ -205,6 +205,7 @@ class _FlowguardConnection:
         )
 
     async def _follow_record(self) -> None:
+        """Send the filter the record's limits each time that the record has changed."""
         # In a separate task: a filter that does not read delays no other.
         while True:
             await self.record_changed.wait()

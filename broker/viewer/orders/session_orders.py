@@ -266,7 +266,10 @@ async def order_server(
 async def _exchange(
     child: ForkedProcess, channel: Channel, order: SessionOrder, fds: Sequence[int]
 ) -> tuple[bytes, Sequence[int]]:
-    """Send the order to its child; return the answer and descriptors."""
+    """Send the order to its child; return the answer and descriptors.
+
+    Raises UpstreamError with the child's standard error if it has ended.
+    """
     try:
         await channel.send(messages.encode(order), fds)
     except OSError as error:

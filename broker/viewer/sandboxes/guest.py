@@ -396,7 +396,7 @@ class Guest:
         self.agent_changed = trio.Event()
 
     async def _take_agent(self, message: worker.FromAgent) -> None:
-        """Handle a message of the guest's agent that the worker passed on."""
+        """Handle the agent's message from the worker; mount folders, log programs' ends."""
         untrusted = message.message
         match untrusted:
             case agent.AgentHello():
@@ -459,8 +459,8 @@ class Guest:
         """Order a program from the guest's agent, which may still be starting.
 
         ``display`` gives it a Wayland display; ``wait_window``: a window of it is
-        waited for. Returns at once; ``LeaseProgram.way`` shows its progress. Raises
-        RefusedError at the sandbox's limit of programs, and where it has no agent.
+        waited for.  Returns at once (``LeaseProgram.way`` has its progress); a failed
+        start is logged.  Raises RefusedError at the limit of programs, or without agent.
         """
         record = self.valid_record()
         if self._nursery is None:
@@ -528,7 +528,7 @@ class Guest:
             self.programs.drop(program, str(error), Step.PROGRAM)
             await self._record_exit(program)
         else:
-            self.programs.sent(program)
+            self.programs.save_asked(program)
 
     async def write_input(
         self, program: LeaseProgram, data: bytes, *, end: bool

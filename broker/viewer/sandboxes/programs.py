@@ -226,7 +226,10 @@ class LeasePrograms:
         return not self._live and (self.asked or not of_others)
 
     def new(self, name: str, *, display: bool, limit: int) -> LeaseProgram:
-        """Register a new program.  Raises RefusedError at the sandbox's limit."""
+        """Register a new program.  Raises RefusedError at the sandbox's limit.
+
+        Removes the files of old programs' output beyond some.
+        """
         if len(self._live) >= min(limit, limits.PROGRAMS_PER_SANDBOX):
             raise RefusedError(
                 f"the sandbox already runs {len(self._live)} programs, the limit",
@@ -245,13 +248,14 @@ class LeasePrograms:
         self._live[program.number] = program
         return program
 
-    def sent(self, program: LeaseProgram) -> None:
-        """Note that the guest was asked for a program, unless it copies or opens files.
+    def save_asked(self, program: LeaseProgram) -> None:
+        """Save that the user had a program run, unless it copies or opens files.
 
-        A viewer that ends before this note learns of the program by ``adopt``.
+        Writes the lease's id to a file beside the logs, for the next viewer of the lease.
+        A viewer that ends before this finds the program by ``adopt``.
         """
         if program.name != FILES_PROGRAM:
-            self._note_asked()
+            self._save_asked()
 
     # Program numbers are never reused. A guest that outlives its broker reports the
     # ends of earlier programs. If numbers restarted, these would be taken for new
@@ -276,10 +280,10 @@ class LeasePrograms:
                 number, "(of before)", way, display=False, log=self._new_log(number)
             )
             self._live[number] = program
-            self._note_asked()
+            self._save_asked()
 
-    def _note_asked(self) -> None:
-        """Note that a program runs, also for the next viewer of this lease."""
+    def _save_asked(self) -> None:
+        """Write the lease's id to a file beside the logs, for the next viewer; once."""
         if self._lease and not self.asked:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
             with (
@@ -341,13 +345,14 @@ class LeasePrograms:
     ) -> LeaseProgram | None:
         """Apply the guest's message about its program.
 
-        Returns the program if this ended it.  Numbers that we did not
-        assign are ignored: only a guest with an error sends them.
+        Returns the program if this ended it.  Numbers that we did not assign are
+        ignored: only a guest with an error sends them.  Output is written to the
+        program's file, and the lease's id to its own (``save_asked``).
         """
         program = self._live.get(message.program)
         if program is None:
             return None
-        self.sent(program)  # its end may come before the sender runs on
+        self.save_asked(program)  # its end may come before the sender runs on
         match message:
             case AgentStarted():
                 self._reach(program, Step.PROGRAM)

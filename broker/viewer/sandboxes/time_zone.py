@@ -3,6 +3,8 @@
 A zone is a value of TZ that needs no data in the guest:
 the last line of a file of tzfile(5), version 2 and later, is a rule in POSIX's form
 (``CET-1CEST,M3.5.0,M10.5.0/3``), which every C library reads without a database.
+
+The viewer reads both; brokerctl reads the locale for a box.
 """
 
 from __future__ import annotations

@@ -117,6 +117,7 @@ async def _carry(
 
 
 def _log_last_words(opening: Opening, begun: Begun) -> None:
+    """Write the last words of the key's process to standard error."""
     words = begun.process.words
     if words is not None:
         if text := words.text(_LAST_WORDS):
@@ -268,7 +269,7 @@ class _Questions:
             async with self._permit(said) as warrant:
                 # guard: a turn at the security key ends
                 with trio.move_on_after(device_limits.SECURITY_KEY_TURN_SECONDS):
-                    with self._shown(said):
+                    with self._notified(said):
                         self._say(said.ask, allow=True, warrant=warrant)
                         await over.wait()
                     return
@@ -278,8 +279,11 @@ class _Questions:
         with trio.move_on_after(_CANCEL_SECONDS):
             await over.wait()
 
-    def _shown(self, said: KeyUse) -> contextlib.AbstractContextManager[None]:
-        """Return a context that shows the user which request has the key."""
+    def _notified(self, said: KeyUse) -> contextlib.AbstractContextManager[None]:
+        """Return a context with a notification of the request that waits for a touch.
+
+        It is empty for what is neither a registration nor a sign-in.
+        """
         if said.what not in {REGISTER, SIGN_IN}:
             return contextlib.nullcontext()
         request = _request(self._opening, said)

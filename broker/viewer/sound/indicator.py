@@ -3,6 +3,8 @@
 Sent over D-Bus to the desktop's notification server
 (org.freedesktop.Notifications).  Without one nothing is shown, and standard error
 says so once: a filter that stopped for that would be worse.
+
+The viewer shows it, and ``brokerctl proxy pulse``.
 """
 
 from __future__ import annotations

@@ -99,7 +99,8 @@ class Desk(Protocol):
 async def serve_desk(directory: Path, name: str, desk: Desk) -> None:
     """Serve a sandbox's mixer socket until cancelled.
 
-    Raises SetupError where the name is served already.
+    Raises SetupError where the name is served already.  Creates the directory, and the
+    socket ``name`` in it.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     listener = await open_listener(UnixEndpoint(directory / name))
@@ -121,6 +122,7 @@ async def serve_desk(directory: Path, name: str, desk: Desk) -> None:
 
 
 async def _serve_one(conn: socket.socket, desk: Desk, places: trio.Semaphore) -> None:
+    """Answer one client of the mixer to its end."""
     try:
         await _serve_lines(conn, desk)
     finally:

@@ -142,7 +142,7 @@ class GuestSound:
             # guard: pace of streams of sound
             await trio.sleep(self.places.pace.take(trio.current_time()))
             async with sound_connection(self._session, permit) as server:
-                mine = await self._told(record)
+                mine = await self._worker_with_rules(record)
                 async with self._events.carry(opening, "worker") as outcome:
                     await say()
                     task_status.started()
@@ -173,8 +173,11 @@ class GuestSound:
                 outcome.reason = printable(end.reason, 2000)
                 outcome.counts = end.from_guest, end.to_guest
 
-    async def _told(self, record: Record) -> Worker:
-        """Start the worker if needed and send it the rules of sound; return it."""
+    async def _worker_with_rules(self, record: Record) -> Worker:
+        """Start the worker if needed and send it the rules of sound; return it.
+
+        The first call also starts the task that serves ``brokerctl audio``.
+        """
         mine = await self._ensure_worker()
         if self._worker is not mine:
             self._told_rules = rules = self._rules(record)
@@ -184,10 +187,10 @@ class GuestSound:
             await self.follow_record(self._record() or record)
         if not self._serving:
             self._serving = True
-            self._start(self._serve_desk)
+            self._start(self._serve_mixer)
         return mine
 
-    async def _serve_desk(self) -> None:
+    async def _serve_mixer(self) -> None:
         """Serve the mixer's socket; retry, as another process may hold it.
 
         Without one, sound continues, and a changed rule still revokes.
@@ -283,6 +286,7 @@ class GuestSound:
                     done.set()
 
     async def _broke(self, reason: str) -> None:
+        """Record in the audit log that a sound connection broke the protocol."""
         await self._log.refused(
             schema.StreamRefused(
                 **event_log.of(self._lease), outcome="refused", reason=reason

@@ -120,7 +120,12 @@ class SshKeys:
                     await self._talk(talk, exchange)
 
     async def _talk(self, talk: _Conversation, exchange: GuestConnection) -> None:
-        """Answer a connection's requests to the ssh agent until it ends."""
+        """Answer a program's requests to the ssh agent until the connection ends.
+
+        Each request comes decoded from the worker.  The answer comes from the user's agent
+        (a session child asks it) or another sandbox's (that sandbox's worker asks it), and
+        the worker writes it to the program.
+        """
         while True:
             asked = await _next_request(talk, exchange)
             # Requests of a sandbox to ssh agents are paced.

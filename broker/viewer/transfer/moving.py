@@ -148,7 +148,11 @@ class Mover:
     async def _come_back(
         self, transfer: PermittedTransfer, way: Return, receiver: Receiver
     ) -> None:
-        """Wait for the end of the editor; give the program the edited file, if any."""
+        """Wait for the end of the editor; give the program the edited file, if any.
+
+        Both workers move it by the viewer's orders; the return is recorded in the audit
+        log.
+        """
         before = transfer.exchange.sha256
         if not await way.wait_asked(receiver.program):
             return

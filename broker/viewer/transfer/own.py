@@ -68,7 +68,7 @@ class Own:
         self._session = session
 
     async def open_url(self, url: Url, warrant: bytes, *, called: bool = False) -> None:
-        """Open an address by a program of the user's session.
+        """Have a session child open an address by a program of the user's session.
 
         ``called``: the warrant is that of a call.  Raises SetupError without a program
         for it, UpstreamError where that fails at once.
@@ -230,7 +230,7 @@ class Own:
             yield _followed(begun)
 
     async def show_document(self, document: str) -> None:
-        """Open a document by the user's program for it.  Raises as ``open_url``."""
+        """Have a session child open a document.  Raises as ``open_url``."""
         await self._session.carry_out(m.ShowDocument(document))
 
     async def usual_printer(self) -> str:

@@ -5,6 +5,9 @@ decided (``Permits.permit``), a target is started where it does not run, and eac
 worker gets one end of a pipe.  No byte of a file passes through this process, and
 no path comes from a sandbox: a file is kept on the viewer by a session child, in a
 directory that it names.
+
+A call has no pipe: both workers leave the connections, and the pump gets them
+(``calls.calls``).
 """
 
 from __future__ import annotations
@@ -157,7 +160,11 @@ class OpeningService:
     async def _called(
         self, exchange: GuestConnection, conn: socket.socket, ask: Ask
     ) -> None:
-        """Serve a request on the port of calls."""
+        """Serve a request on the port of calls.
+
+        For ``CallService`` and ``Take`` the connection itself is passed on, to the pump,
+        unless it is for ssh keys; every other request is answered through the worker.
+        """
         match ask:
             case CallService():
                 await self.calls.call(exchange, ask, conn)

@@ -1,6 +1,8 @@
 """An item's end of a panel: a name on the session bus, and calls of the panel (D-Bus).
 
 What they mean is the item's to say (StatusNotifierItem).
+
+The viewer runs it for icons of sandboxes, ``brokerctl tray`` for its own icon.
 """
 
 from __future__ import annotations

@@ -151,7 +151,11 @@ class _DaemonIcons:
             del self._waiting[first]
 
     def _show(self, ask: ShowIcon) -> None:
-        """Show an icon that has a place.  Raises RefusedError without a record."""
+        """Show an icon that has a place.  Raises RefusedError without a record.
+
+        Starts a task that puts it on the session bus; clicks go to the sandbox's
+        worker.
+        """
         colour, place = _colour(self._guest), next(self._icons.numbers)
         item = SandboxItem(self._guest.lease.sandbox, place, colour)
         item.update(ask)

@@ -93,7 +93,7 @@ class GuestScreen:
         self._programs = programs
         self._warnings = warnings
         self._log = log
-        self._compositor = compositor
+        self._find_compositor = compositor
         self._clients: set[int] = set()
         self._streams: dict[int, ScreenStreamEnd] = {}
         self._compositor_lost = False
@@ -222,23 +222,26 @@ class GuestScreen:
             )
         )
 
-    async def killed(self, window: int, pid: int) -> None:
-        """Record that a process of the user's closes a window by force.
+    async def require_kill_logged(self, window: int, pid: int) -> None:
+        """Log, before a window is closed by force, which control client asked (``pid``).
 
-        Raises UpstreamError.
+        Raises UpstreamError if the log does not take the event; the window then stays.
         """
         await self._log.require(
             schema.WindowKilled(**event_log.of(self._lease), window=window, pid=pid)
         )
 
     async def close(self) -> None:
-        """The guest ends."""
+        """Check the compositor once more at the guest's end; log it if it is lost."""
         if self._had_windows:
             with trio.move_on_after(_LOOK_SECONDS):
                 await self._look_for_compositor()
 
     async def watch_compositor(self) -> None:
-        """Check the compositor whenever connections have ended, until cancelled."""
+        """Check the compositor whenever connections have ended, until cancelled.
+
+        Each check starts a session child, and logs a loss.
+        """
         while True:
             await self._connection_ended.wait()
             self._connection_ended = trio.Event()
@@ -248,17 +251,17 @@ class GuestScreen:
             await trio.sleep(_LOOK_SECONDS)
 
     async def _look_for_compositor(self) -> None:
-        """Check whether the compositor answers; record its loss once.
+        """Have a session child connect to the compositor; log once if it does not answer.
 
-        Asked when connections have ended, whatever their reason, and once more
+        Called when connections have ended, whatever their reason, and once more
         at the end of the guest: a dying compositor closes its clients before
-        its door.
+        its socket.
         """
         try:
-            await self._compositor()
+            await self._find_compositor()
             self._compositor_lost = False
         except UpstreamError:
-            return  # nobody can look: that says nothing of the compositor
+            return  # no session child could connect: the compositor may be well
         except SetupError as error:
             if not self._compositor_lost:
                 self._compositor_lost = True

@@ -90,7 +90,7 @@ class WindowsPart:
             # application that ignores requests. So the verb ends the connection, and
             # `--ask` is the polite way. The numbers of windows are never used twice, so
             # a window that opened meanwhile is not hit.
-            await guest.screen.killed(request.window, exchange.caller.pid)
+            await guest.screen.require_kill_logged(request.window, exchange.caller.pid)
         try:
             await guest.worker.close_window(request.window, cut=not request.ask)
         except RefusedError as error:

@@ -4,6 +4,8 @@
 of jailed halves (``programs.fork_server``).  Keepers are forked by that of helpers
 (``programs.helper_forks``), which runs already.  A dead one is started again
 for the next worker.
+
+``brokerctl proxy`` has a pool of one.
 """
 
 from __future__ import annotations
@@ -210,7 +212,10 @@ class Workers:
 
 
 def _bound(path: Path) -> socket.socket:
-    """Bind the sandbox's Wayland socket, on which the worker's keeper listens."""
+    """Bind the sandbox's Wayland socket, on which the worker's keeper listens.
+
+    Removes one that was left there.
+    """
     _unlink(path)  # of a worker that was killed with its broker
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

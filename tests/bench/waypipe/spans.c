@@ -1,6 +1,6 @@
 /* What a compiled loop would take for a diff's spans: a peer of the benchmark.
  *
- * The broker does not use it: docs/waypipe.md says why.  Checks are those of
+ * The broker does not use it: FIGURES.md says what it would gain.  Checks are those of
  * broker/jail/wayland/waypipe/files.py.  Returns the number of spans, -1 for a bad diff.
  */
 #include <stddef.h>

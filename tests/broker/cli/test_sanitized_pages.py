@@ -104,6 +104,17 @@ def test_pages_are_compressed_in_pieces(monkeypatch):
     assert b"5 0 obj\n%d\nendobj" % len(packed) in made
 
 
+@pytest.mark.parametrize("dpi", [72, 144])
+def test_a_word_lies_over_its_pixels_at_each_resolution(dpi):
+    out = io.BytesIO()
+    pdf = PdfWriter(out, dpi)
+    pdf.add((288, 144, bytes(3 * 288 * 144), ((72, 36, 144, 72, "a"),)))
+    content = zlib.decompress(out.getvalue().split(b"stream\n")[3].split(b"\nend")[0])
+    points = 72 / dpi
+    assert b"/F %.2f Tf" % (72 * points) in content
+    assert b"1 0 0 1 %.2f %.2f Tm" % (72 * points, 36 * points) in content
+
+
 def test_all_pages_together_are_bounded(monkeypatch):
     monkeypatch.setattr(pages, "ALL_PIXELS", 11)
     found = read_pages(io.BytesIO(PIXELS_MAGIC + page() + page() + END))

@@ -34,7 +34,7 @@ GUARDS = (
     Guard("one request has the security key", "key = trio.Lock()", "tests/attack/test_security_key_turns.py", "touch"),
     Guard("a record has one turn among the others'", "turn = trio.Lock()", "tests/attack/test_security_key_turns.py", "wait_as_one"),
     Guard("a turn at the security key ends with its request", "pass", "tests/attack/test_security_key_turns.py", "given_up"),
-    Guard("a turn at the security key ends", "with contextlib.nullcontext():\n    with self._shown(said):\n        self._say(said.ask, allow=True)\n        await over.wait()\n    return", "tests/attack/test_security_key_turns.py", "keeps_the_key"),
+    Guard("a turn at the security key ends", "with contextlib.nullcontext():\n    with self._notified(said):\n        self._say(said.ask, allow=True)\n        await over.wait()\n    return", "tests/attack/test_security_key_turns.py", "keeps_the_key"),
     Guard("who has the security key is shown", "if True:\n    yield\n    return", "tests/attack/test_security_key_turns.py", "shown"),
     Guard("requests to the security key have a pace", "", "tests/attack/test_security_key_turns.py", "pace"),
     Guard("a revoked permission is not repeated", "if True:", "tests/broker/jail/security_key/test_parser.py", "revoked_u2f"),

@@ -1,7 +1,7 @@
 """Which tests of the suite pass directly and fail through the filter, and why they must.
 
-Each row is one of docs/wayland.md, "What the conformance suite sees of it", which says
-what of the filter forbids it.  A test that a row names must differ, and no other may.
+Each row is one of FIGURES.md, "Tests that a guarantee forbids", which says what of the
+filter forbids it.  A test that a row names must differ, and no other may.
 """
 
 from __future__ import annotations

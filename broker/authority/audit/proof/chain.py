@@ -1,6 +1,9 @@
 """The keys of a log, from its first one on: each certified by the one before.
 
 Pure: checkpoints in, keys and their problems out.
+
+brokerctl checks a log by this, and a fleet's ingest service what machines ship; the
+authority does not run it.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Not by the package ``cryptography``, which loads all its algorithms, X.509 and a copy of
 OpenSSL into the process: 7 MiB, for three functions.
+
+The authority signs by this; brokerctl and a fleet's ingest service check signatures.
 """
 
 from __future__ import annotations

@@ -14,6 +14,9 @@ this beginning", a head says "the log ends here", and a signature of the one mus
 not serve as the other.
 
 Sans-IO.
+
+The authority signs notes and checks those of its peer; brokerctl and a fleet's ingest
+service check them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A checkpoint that is offered to a witness, and its fate."""
+"""A checkpoint that is offered to a witness, and its fate.
+
+The authority makes an offer; host and viewer send it over the link and report its fate.
+"""
 
 from __future__ import annotations
 

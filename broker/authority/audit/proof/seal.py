@@ -10,6 +10,9 @@
   changes at each start, too, so that no head of an earlier run is valid.
 
 All of this runs in the store's one thread.
+
+The authority seals, and ``brokerctl audit gc`` if no broker runs; ``brokerctl audit
+verify`` uses ``says_end`` alone.
 """
 
 from __future__ import annotations
@@ -209,7 +212,8 @@ def open_seal(db: sqlite3.Connection, tree: Growing, path: Path) -> Seal:
 def _settled(file: KeyFile, last: Checkpoint | None) -> SigningKey | None:
     """Return the key in force, also after a crash in the middle of a change.
 
-    The log decides: a next key that it certifies is in force, another is not.
+    The log decides: a next key that it certifies is in force, another is not.  Writes
+    the key's files: the staged key replaces the old one, or is erased.
     """
     staged = file.staged()
     change = None if last is None else last.change

@@ -159,6 +159,7 @@ def _keys(db: sqlite3.Connection, peer: str, origin: str) -> list[bytes]:
 
 
 def _newest(db: sqlite3.Connection, peer: str, origin: str) -> Note | None:
+    """Read the newest checkpoint that is held of a peer's log."""
     row = db.execute(
         "SELECT note FROM witness WHERE peer = ? AND origin = ? "
         "ORDER BY size DESC LIMIT 1",
@@ -186,6 +187,7 @@ def _proved_old(
 
 
 def _insert(db: sqlite3.Connection, peer: str, note: Note) -> None:
+    """Write a peer's checkpoint into the table; keep the first and the newest ones."""
     seen = note.checkpoint
     db.execute(
         "INSERT OR IGNORE INTO witness VALUES (?, ?, ?, ?, ?)",

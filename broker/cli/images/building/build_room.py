@@ -72,7 +72,10 @@ async def check_machine() -> None:
 
 
 async def _check_namespaces() -> None:
-    """Raise SetupError unless user namespaces with subordinate ids can be made."""
+    """Raise SetupError unless user namespaces with subordinate ids can be made.
+
+    Runs unshare(1), to try it.
+    """
     if not which("newuidmap"):
         raise SetupError(
             tr("cannot build an image without root: newuidmap is not installed"),
@@ -189,7 +192,11 @@ def make_scratch(paths: Paths, name: str) -> Path:
 
 
 async def remove_leftovers(paths: Paths, name: str) -> None:
-    """Remove what a killed build of this name left; the lock is held."""
+    """Remove what a killed build of this name left; the lock is held.
+
+    Ends processes that use its scratch directory, and removes that by rm in a user
+    namespace.
+    """
     for directory in installed.unused_versions(paths, name):
         shutil.rmtree(directory)
     scratch = noted_scratch(paths, name)

@@ -68,7 +68,10 @@ async def _jailed(room: Path, words: list[str]) -> None:
 
 
 async def make_boot(work: Path) -> str:
-    """Make ``kernel`` and ``initrd`` from ``boot.tar``; return the release."""
+    """Make ``kernel`` and ``initrd`` from ``boot.tar``; return the release.
+
+    Runs tar and dpkg-deb to unpack it, and removes it.
+    """
     boot = work / "boot"
     boot.mkdir()
     tar = work / "boot.tar"

@@ -62,6 +62,7 @@ def write(tree: FileTree, name: str, data: bytes, mode: int = 0o644) -> None:
 
 
 def _add_user(tree: FileTree) -> None:
+    """Add the user and the home of programs to an image's tree."""
     shell = "/bin/bash" if tree.find("bin/bash") else "/bin/sh"
     lines = {
         "etc/passwd": f"{USER}:x:{UID}:{UID}::/home/{USER}:{shell}",

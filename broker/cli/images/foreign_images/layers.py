@@ -1,6 +1,7 @@
 """Read layers into a tree, and write the tree as one archive.
 
-Standard library only; the layers are a stranger's, and this runs in a jail.
+Standard library only; the layers are a stranger's, and brokerctl
+starts this in a jail.
 """
 
 from __future__ import annotations

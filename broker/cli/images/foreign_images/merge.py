@@ -1,5 +1,7 @@
 """The program that merges an OCI archive into one clean tar archive, in a jail.
 
+brokerctl starts it for an import.
+
 ``merge.py REQUEST``: a JSON object with ``archive``, ``work`` (where layers and
 ``root.tar`` go), ``agent``, ``architecture`` and ``limit`` in bytes.  Prints a JSON
 object: the result, or ``error`` and ``missing``.  Standard library only.

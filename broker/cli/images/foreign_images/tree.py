@@ -6,7 +6,8 @@ that exists in memory only, and that is written as one clean archive: no parent
 directories in a name, no device, no link that is followed on this machine.
 
 Rules of merging: the "Image Layer Filesystem Changeset" of the OCI image
-specification.  Standard library only: this runs in a jail without our packages.
+specification.  Standard library only: brokerctl starts
+this in a jail without our packages.
 """
 
 from __future__ import annotations

@@ -246,7 +246,10 @@ def _plan(
     folders: int,
     ask: bool,
 ) -> _Plan:
-    """Return the plan of an adoption; ask for missing values.  Raises RefusedError."""
+    """Return the plan of an adoption; ask for missing values.  Raises RefusedError.
+
+    Runs virsh(1) for the domain's XML; changes nothing.
+    """
     old = description(domain.connect, domain.uuid)
     if (present := record_of(paths, domain.name, old)) is not None:
         raise RefusedError(
@@ -491,7 +494,10 @@ def _digest(content: bytes) -> str:
 
 
 def _undo(paths: Paths, name: str, *, yes: bool, dry_run: bool) -> None:
-    """Remove what ``adopt`` wrote for a sandbox.  Raises RefusedError."""
+    """Remove what ``adopt`` wrote for a sandbox.  Raises RefusedError.
+
+    Runs virsh(1) to define the domain without our parts.
+    """
     file = _undo_file(paths, name)
     try:
         undo = msgspec.json.decode(file.read_bytes(), type=_Undo)

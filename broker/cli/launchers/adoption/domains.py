@@ -97,6 +97,8 @@ def list_domains(connections: tuple[str, ...]) -> list[DefinedDomain]:
 
 
 def _domains(connect: str) -> list[DefinedDomain]:
+    """Return the kept domains of a connection, by four runs of virsh(1)."""
+
     def listed(*words: str) -> list[str]:
         text = virsh(connect, "list", "--persistent", "--uuid", *words)
         return [line.strip() for line in text.splitlines() if line.strip()]

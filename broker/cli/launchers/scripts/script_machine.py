@@ -225,7 +225,10 @@ def printed(machine: ScriptMachine, wanted: ScriptRequest, lease: str) -> str:
 async def _prepare(
     paths: Paths, wanted: ScriptRequest, leader: int, stack: AsyncExitStack
 ) -> str:
-    """Open the home, start the vsock and take the lease; return the words."""
+    """Open the home, start the vsock and folder servers, and take the lease from the broker.
+
+    Returns the words.  ``stack`` ends what was started.
+    """
     machine = planned(paths, wanted, os.getpid())
     held = stack.enter_context(ExitStack())
     machine = await _with_home(paths, wanted, machine, held)
@@ -329,6 +332,7 @@ def make_room(directory: Path) -> None:
 
 
 def _remove_room(uds: Path) -> None:
+    """Remove a machine's vsock sockets and their directory."""
     for path in uds.parent.glob(f"{uds.name}*"):
         path.unlink(missing_ok=True)
     uds.parent.rmdir()

@@ -16,7 +16,10 @@ from broker.net.link_service.key_store import LinkStore, explained
 
 
 def refuse_unpinnable(store: LinkStore, name: str, role: Role) -> None:
-    """Raise RefusedError or SetupError if no broker could be pinned so."""
+    """Raise RefusedError or SetupError if no broker could be pinned so.
+
+    Creates this broker's key if there is none.
+    """
     Peer(name, role, store.identity().public)
     store.peers()
 

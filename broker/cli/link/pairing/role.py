@@ -13,8 +13,9 @@ def role_here(paths: Paths) -> Role | None:
     """Return which of two machines this one is; None when it is the only one.
 
     ``link.toml`` says so, and if none exists (a viewer needs none) the
-    broker that this one was paired with.  Raises SetupError when these are
-    damaged or contradict each other.
+    broker that this one was paired with.  The pairings are read beside this broker's key,
+    which is created if it is absent (``LinkStore.peers``).  Raises SetupError when these
+    are damaged or contradict each other.
     """
     declared = declared_role(paths)
     if declared is not None:

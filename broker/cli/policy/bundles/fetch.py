@@ -116,6 +116,7 @@ def choose(
     """Return the bundle that this ring is to have; None: it has it, or has to wait.
 
     True: the index returns to the bundle before.  Raises RefusedError, UpstreamError.
+    A newer index is kept in a file first, so that no older one is accepted later.
     """
     base = server.base
     if not is_index(fetched.content):
@@ -185,11 +186,11 @@ def choose(
             hint=_hint_for(status),
         )
     back = (entry.version, entry.digest) == state.before
-    _compare(server, content, index, entry, back=back)
+    _verify_bundle(server, content, index, entry, back=back)
     return content, back
 
 
-def _compare(
+def _verify_bundle(
     server: BundleServer,
     content: bytes,
     index: RolloutIndex,
@@ -197,7 +198,11 @@ def _compare(
     *,
     back: bool,
 ) -> None:
-    """Refuse a bundle that is not the one in the index."""
+    """Verify a bundle's signature, and compare it with the index.
+
+    Reads the trusted keys.  Raises RefusedError, also for another name, version or
+    digest.
+    """
     found = verified(content, entry.file, trusted_for(server, back=back))
     # guard: the bundle is the one that the index names
     if (found.name, found.version, found.digest) != (

@@ -349,6 +349,7 @@ def watch_command(
 def _sign_back(
     index: RolloutIndex, file: Path, key_file: Path, rings: dict[str, RingEntry]
 ) -> None:
+    """Sign the index with these rings, and replace its file."""
     with one_at_a_time(file.parent, doing="sign the index"):
         # guard: an index that was signed meanwhile is not signed over
         if _index_in(file) != index:

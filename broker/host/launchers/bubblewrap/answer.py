@@ -1,4 +1,7 @@
-"""A box as brokerctl's quick start asks for it, without reading records itself."""
+"""A box as brokerctl's quick start asks for it, without reading records itself.
+
+The host makes the answer, or brokerctl if no broker answers; brokerctl starts the box.
+"""
 
 from __future__ import annotations
 

@@ -59,7 +59,8 @@ class HeldBox:
     def check(self, files: BoundFiles) -> None:
         """Wait until bubblewrap has mounted the box, compare its files, set its limits.
 
-        Raises UpstreamError, and RefusedError where it has other files.
+        Raises UpstreamError, and RefusedError where it has other files.  The limits are
+        written by a child in the box's user namespace.
         """
         require_ready(read_line(self._output[0], len(READY)))
         files.check(self.leader)

@@ -32,8 +32,9 @@ def subordinate_namespace(stack: ExitStack, inside: tuple[int, int]) -> int | No
 
     In it 0 is this user and this group, and ``inside``, a user and a group, are a
     subordinate user and group; each namespace has others, by chance.  Its owner is this
-    user, who so has all rights over its processes.  None if the user has no
-    subordinate ids or this machine does not map them.
+    user, who so has all rights over its processes.  None if the user has no subordinate
+    ids or this machine does not map them.  Forks a child that makes it and ends, and
+    starts newuidmap(1) and newgidmap(1).
     """
     if not all(map(shutil.which, _PROGRAMS)) or _set_id("bwrap"):
         return None
@@ -109,6 +110,7 @@ def _wait_inside(told: int, held: int) -> int:
 
 
 def _mapping(program: str, child: int, ours: int, within: int, outside: int) -> Process:
+    """Start newuidmap(1) or newgidmap(1), which maps two ids in a child's namespace."""
     numbers = (child, 0, ours, 1, within, outside, 1)
     words = [program, *map(str, numbers)]
     return start_process(words, stdout=DEVNULL, stderr=DEVNULL)

@@ -46,6 +46,7 @@ class FirecrackerPlan(MonitorPlan):
     @override
     @staticmethod
     async def find_kernel(kernel: Path, cache: Path) -> Path:
+        """Return the kernel as an ELF file, which is unpacked once into the cache."""
         # It takes ELF only.
         return await find_vmlinux(kernel, cache)
 

@@ -43,7 +43,7 @@ def overrides_folder(environ: Mapping[str, str]) -> Path:
 def held(paths: Paths, app: str) -> Iterator[None]:
     """Lock an application's override while the block runs.
 
-    Raises RefusedError when it is held.
+    Raises RefusedError when it is held.  Creates the lock's file, which stays.
     """
     folder = _folder(paths)
     fd = os.open(folder / f"{app}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -130,7 +130,10 @@ def close_override(paths: Paths, folder: Path, app: str, installed: Path) -> boo
 
 
 def remove_override(paths: Paths, folder: Path, app: str) -> bool:
-    """Undo the change of an application's override file; return if there was one."""
+    """Undo the change of an application's override file; return if there was one.
+
+    Removes the override file if nothing is left in it, and the note of the change.
+    """
     change = _change(paths, app)
     if change is None:
         return False
@@ -144,6 +147,7 @@ def remove_override(paths: Paths, folder: Path, app: str) -> bool:
 
 
 def _folder(paths: Paths) -> Path:
+    """Return the directory of Flatpak's state, which is created if it is absent."""
     folder = paths.state / "flatpak"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder

@@ -4,6 +4,8 @@ The domain's XML names the sockets (``domain.with_folders``), which exist from `
 to ``started``.  They are in a directory that no jailed process can write to; any program
 of the user's can connect to them, and the QEMU of a copied domain does.  So a folder is
 only mounted in a virtiofsd whose one peer is the leased QEMU, as the kernel says.
+
+The host starts these processes; brokerctl only computes the places, for a domain's XML.
 """
 
 from __future__ import annotations

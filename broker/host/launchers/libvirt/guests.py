@@ -199,7 +199,8 @@ class LibvirtGuests:
     async def event(self, request: api.MachineEventRequest) -> api.MachineEventAnswer:
         """Handle an event of libvirt's hook: prepare, started, stopped or release.
 
-        Raises RefusedError, SetupError or UpstreamError.
+        Raises RefusedError, SetupError or UpstreamError.  Preparing starts the domain's
+        helpers, a start leases it, and both write files; a release ends the helpers.
         """
         if request.launcher not in _LAUNCHERS or request.event not in _EVENTS:
             raise RefusedError(
@@ -259,7 +260,10 @@ class LibvirtGuests:
     # -- steps -----------------------------------------------------------------
 
     async def _prepare(self, record: Record, request: api.MachineEventRequest) -> None:
-        """Prepare a lease for a domain that starts: its backend and expected state."""
+        """Prepare a lease for a domain that starts: its backend and expected state.
+
+        Starts these helpers and writes their state.
+        """
         require_parts(record)
         # guard: one domain at a time is a sandbox
         if any(t.lease.sandbox == record.name for t in self._host.active_leases()):
@@ -323,7 +327,10 @@ class LibvirtGuests:
         return backend
 
     async def _started(self, record: Record, request: api.MachineEventRequest) -> None:
-        """Lease a domain that has started.  Raises RefusedError."""
+        """Lease a domain that has started.  Raises RefusedError.
+
+        Also writes the domain's state, from which the next broker adopts it.
+        """
         if request.leader is None:
             raise RefusedError("the hook reported a started domain without its process")
         for held in self._host.active_leases():

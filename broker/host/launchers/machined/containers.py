@@ -131,7 +131,10 @@ def root_claim(
 def registered_container(
     name: str, directory: Path, held: HeldMachine, leader: int
 ) -> RegisteredContainer:
-    """Return a container whose leader is held; raises as ``root_claim``."""
+    """Return a container whose leader is held; raises as ``root_claim``.
+
+    Creates its directory of sockets.
+    """
     claim = root_claim(name, directory, held, leader)
     return RegisteredContainer(claim, held, leader)
 
@@ -178,6 +181,9 @@ def libvirt_sockets(paths: Paths, record: str) -> Path:
 def libvirt_container(
     record: str, paths: Paths, held: HeldMachine, leader: int, state: Path
 ) -> LibvirtContainer:
-    """Return a container whose leader is held; raises as ``root_claim``."""
+    """Return a container whose leader is held; raises as ``root_claim``.
+
+    Creates its directory of sockets.
+    """
     claim = root_claim(record, libvirt_sockets(paths, record), held, leader)
     return LibvirtContainer(claim, held, leader, state)

@@ -105,7 +105,10 @@ class MachinedGuests:
             return 0
 
     async def look(self) -> None:
-        """Lease the machines of records that have no lease, once."""
+        """Lease the machines of records that have no lease, once.
+
+        Reads the records again if machined has changed its directory.
+        """
         if self._changed():
             await self._reload()
         for record in self._records().records.values():
@@ -117,7 +120,10 @@ class MachinedGuests:
                 await self._look_at(record, name)
 
     async def _look_at(self, record: Record, name: str) -> None:
-        """Look for a record's machine and lease it; note a failure."""
+        """Create the directory of a record's sockets; find its machine and lease it.
+
+        Writes a failure to the audit log.
+        """
         try:
             # A container's own configuration binds it, so it is there before.
             make_directory(self._sockets / record.name)
@@ -131,7 +137,11 @@ class MachinedGuests:
         )
 
     async def _look_for(self, record: Record, name: str) -> None:
-        """Lease the machine that machined has for a record, if it has one."""
+        """Ask machined for a record's machine and lease it, if it has one.
+
+        Opens the leader's pidfd and the machine's listeners.  The audit log has the
+        lease, or why there is none.
+        """
         found = await self._ask(name)
         if found is None:
             self._refused.pop(record.name, None)

@@ -68,12 +68,14 @@ async def bound_for_podman(
 
 
 async def _undo(environ: Mapping[str, str], base: str) -> None:
+    """Have the mounts below a directory unmounted, even when cancelled."""
     # If it fails, the next container's start does it.
     with trio.CancelScope(shield=True), suppress(UpstreamError):
         await _binding(environ, "--undo", base)
 
 
 async def _binding(environ: Mapping[str, str], *words: str) -> None:
+    """Run the binding program in the namespaces of the user's Podman."""
     ours = our_program("broker.helpers.mounts.binding", *words)
     await run_tool(["podman", "unshare", *ours], env=environ, deadline=_SECONDS)
 

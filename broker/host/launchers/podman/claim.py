@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def claim(bound: Bound) -> ContainerClaim | GroupClaim:
-    """Return the claim of a container: by its pid namespace or its control group."""
+    """Return the claim of a container: by its pid namespace or its control group.
+
+    The latter creates its directory of sockets.
+    """
     sockets = bound.state.sockets
     group = None
     if not bound.state.ours:
@@ -27,7 +30,8 @@ def podmans_claim(directory: Path, held: HeldMachine, leader: int) -> GroupClaim
     """Return the claim of a container of root's Podman whose leader is held.
 
     None for a leader whose pid namespace the kernel tells us, or could tell none: that
-    is a container of our own user's.  Raises as ``root_claim``.
+    is a container of our own user's.  Raises as ``root_claim``.  Creates the
+    container's directory of sockets, if it has a claim.
     """
     able = credentials.can_ask_pid_namespaces()
     if not able or credentials.pid_namespaces(held.pidfd(leader)):

@@ -1,1 +1,1 @@
-"""The flowguard: the process that judges a sandbox's flows by its rules."""
+"""The flowguard: the process that has the viewer decide a sandbox's flows."""

@@ -4,6 +4,8 @@ A guest's question is taken apart and a new one is written, and so is an answer 
 addresses: the resolver and the guest see no byte that was not understood here.  Of an
 answer without addresses the guest gets the answer and authority sections as they are, up
 to the first record that does not belong there.  Sans-IO.
+
+The packet guard of a sandbox runs this, jailed; the host only starts it.
 """
 
 from __future__ import annotations

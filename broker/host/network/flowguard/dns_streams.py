@@ -6,6 +6,8 @@ taken in order, an answer is sent whole, its first segments again each second un
 are acknowledged, and the options, windows and urgent data of a guest are not looked at.
 
 Sans-IO.
+
+The packet guard of a sandbox runs this, jailed; the host only starts it.
 """
 
 from __future__ import annotations

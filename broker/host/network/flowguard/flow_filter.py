@@ -9,6 +9,8 @@ The first bytes of a TLS connection name a server: they pass in order and once, 
 connection to another name than those that led to its address is ended.
 
 Sans-IO: packets, messages and seconds in, packets and messages out.
+
+The packet guard of a sandbox runs this, jailed; the host only starts it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What the flow filter remembers: places that were asked about, flows, first packets."""
+"""What the flow filter remembers: places that were asked about, flows, first packets.
+
+The packet guard of a sandbox runs this, jailed; the host only starts it.
+"""
 
 from __future__ import annotations
 

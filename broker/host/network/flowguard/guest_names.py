@@ -1,6 +1,8 @@
 """The name server of a guest: which names it may ask for, and where they lead.
 
 Sans-IO.  Its resolver is this machine's name server.
+
+The packet guard of a sandbox runs this, jailed; the host only starts it.
 """
 
 from __future__ import annotations

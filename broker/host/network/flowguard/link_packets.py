@@ -1,6 +1,8 @@
 """What a guest and passt say to each other: addresses and neighbours, not flows.
 
 Sans-IO.
+
+The packet guard of a sandbox runs this, jailed; the host only starts it.
 """
 
 from __future__ import annotations

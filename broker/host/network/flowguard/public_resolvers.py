@@ -2,6 +2,8 @@
 
 A guest that asks one of them for names is not seen to ask.  The list is of the
 resolvers that browsers and systems offer; an unknown resolver is a host as any other.
+
+The packet guard of a sandbox runs this, jailed; the host only starts it.
 """
 
 from __future__ import annotations

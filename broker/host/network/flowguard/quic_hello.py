@@ -9,6 +9,8 @@ client began with, or the one that the server gave it in its first answer.  AES-
 not commit to its key, so a packet may open under two: such a one does not pass.
 
 Sans-IO.  Needs ``load`` before the process gives up opening files.
+
+The packet guard of a sandbox runs this, jailed; the host only starts it.
 """
 
 from __future__ import annotations

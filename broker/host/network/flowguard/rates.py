@@ -2,6 +2,8 @@
 
 A side whose bytes come too early is not read for that long, so its sender waits as for
 a slow line.
+
+The packet guard of a sandbox runs this, jailed; the host only starts it.
 """
 
 from __future__ import annotations

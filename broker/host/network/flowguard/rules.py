@@ -11,6 +11,8 @@ each of this machine's name servers; at last the file that names these.  It can 
 process that it has forked asks by TCP (``name_streams``), and another one makes sockets to
 the name servers that take the place of these (``name_servers``).  If the viewer's end closes,
 every flow ends, and none begins.
+
+The host starts it for a sandbox; it is jailed once its sockets are open.
 """
 
 from __future__ import annotations

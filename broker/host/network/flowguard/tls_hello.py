@@ -1,6 +1,8 @@
 """The server's name in the first bytes of a TLS connection (RFC 8446, RFC 6066).
 
 Sans-IO.  Only the fields that lead to the name are read.
+
+The packet guard of a sandbox runs this, jailed; the host only starts it.
 """
 
 from __future__ import annotations

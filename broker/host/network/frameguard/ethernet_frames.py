@@ -18,6 +18,8 @@ that end where a frame ends, because older passt loses its place in the stream w
 a read ends inside a frame, and takes payload for frames then.
 
 Sans-IO: it is the core of a separate process.
+
+The packet guard of a sandbox runs this, jailed; the host only starts it.
 """
 
 from __future__ import annotations

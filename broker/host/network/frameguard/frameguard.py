@@ -76,6 +76,7 @@ class Addresses:
 
 
 def _netlink(groups: int) -> socket.socket:
+    """Open a socket for the kernel's messages about interfaces, of these groups."""
     kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
     sock = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
     sock.bind((0, groups))

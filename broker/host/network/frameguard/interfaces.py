@@ -1,4 +1,7 @@
-"""Make a sandbox's interface, ``veth`` or ``tap``, and carry its frames to the end."""
+"""Make a sandbox's interface, ``veth`` or ``tap``, and carry its frames to the end.
+
+The packet guard of a sandbox runs this, jailed; the host only starts it.
+"""
 
 from __future__ import annotations
 

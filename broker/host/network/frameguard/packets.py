@@ -1,4 +1,6 @@
-"""IP packets that the frame filter takes apart and makes.
+"""IP packets that frameguard, flowguard and the switch parse and build.
+
+A machine's packet guard runs the first two, the process of a switch the third.
 
 RFC 791 and 792 (IPv4), 8200 and 4443 (IPv6), 768, 9293.
 
@@ -135,7 +137,8 @@ def _read_inside(
 def segment(untrusted_frame: bytes) -> tuple[bytes, bytes, int, int] | None:
     """Return addresses and ports of a TCP segment that neither begins nor ends a flow.
 
-    For most frames, at a fraction of what ``read`` costs; None: it has to be read.
+    Only flowguard calls this: for most frames, at a fraction of the cost of ``read``.
+    None: the caller must call ``read``.
     """
     if len(untrusted_frame) < ETHERNET + IP_HEADER + _TCP.size:
         return None

@@ -258,7 +258,8 @@ def without_ipv6(interface: str) -> None:
     """Disable IPv6 on the host's end of the cable, before it is up.
 
     Frames reach it beside the packet socket: a router's advertisement would give it an
-    address, a neighbour and as many routes as it names.  Raises OSError.
+    address, a neighbour and as many routes as it names.  Raises OSError.  Writes the
+    kernel's setting below ``/proc/sys``.
     """
     if _IPV6.exists():
         # guard: the kernel of the wire takes no advertisements

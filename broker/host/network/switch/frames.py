@@ -12,6 +12,8 @@ announcements, for addresses are given to a sandbox when it starts; of IPv6 also
 further headers (fragments have one).
 
 Sans-IO: frames in, (port, frame) out.
+
+The process of the switch runs this, jailed; the host only starts it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The ports of a switch, and the message by which the host adds one."""
+"""The ports of a switch, and the message by which the host adds one.
+
+The host adds and removes ports, the switch's process takes them.
+"""
 
 from __future__ import annotations
 

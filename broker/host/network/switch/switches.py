@@ -95,7 +95,7 @@ class Switches:
     ) -> tuple[SwitchSeat, ...]:
         """Join a sandbox to each of these switches, until ``undo``.
 
-        Raises as ``join``.
+        Raises as ``join``.  Starts the process of a switch that has no member yet.
         """
         found = []
         for place in places:

@@ -3,6 +3,8 @@
 The VMM is started in the jail with an API socket, a console and a directory of its
 vsock, and with no machine; ``connect`` then describes one to it, which waits for
 ``cont``.  So the listeners of the guest's connections exist before the guest runs.
+
+The host runs it; brokerctl starts no machine of these VMMs.
 """
 
 from __future__ import annotations
@@ -139,7 +141,10 @@ class MonitorPlan(LaunchPlan):
         )
 
     async def _lay_network(self, vmm: Tracked) -> None:
-        """Create the VMM's network devices in its jail, before the VMM runs."""
+        """Create the VMM's network devices in its jail, before the VMM runs.
+
+        Starts passt and packet guards for them, or joins them to switches.
+        """
         from broker.host.network import namespace
 
         decided = self._spec.network is Network.RULES

@@ -187,6 +187,7 @@ class SharedPlan(CopyPlan):
 
     @override
     async def start_streams(self, tool: Path, cid: int) -> PortMux:
+        """Start the multiplexer of the guest's connections, in its jail."""
         place, unjailed = self._spec.directory, self._unjailed
         known = self._write_down
         return await start_port_mux(

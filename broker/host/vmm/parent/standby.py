@@ -304,7 +304,10 @@ class StandbyPool:
         spec: VmSpec,
         on_loss: Callable[[str], None] | None,
     ) -> None:
-        """Give a waiting machine its identity.  Raises UpstreamError."""
+        """Give a waiting machine its name and directory, where it is paused again.
+
+        Removes the directory in which it has waited.  Raises UpstreamError.
+        """
         vm, waited = standby.vm, standby.vm.directory
         with trio.move_on_after(limits.FORK_SECONDS) as late:
             await standby.plan.wake(vm, spec.name)

@@ -1,4 +1,8 @@
-"""The names of errors in messages between processes, one vocabulary on every wire."""
+"""The names of errors in messages between processes, one vocabulary on every wire.
+
+Authority, host, viewer and session children name an error by these; brokerctl makes it
+an error again.
+"""
 
 from __future__ import annotations
 

@@ -422,7 +422,11 @@ def unset_maximized(core: ClientState, toplevel: Toplevel) -> None:
 def set_fullscreen(
     core: ClientState, toplevel: Toplevel, output: ProtocolObject | None
 ) -> None:
-    """Ask for fullscreen; maximize instead where it is to be faked."""
+    """Ask the compositor for fullscreen; if it is faked, to maximise the window.
+
+    Counts a faked request as refused.  The client waits for a configure event, which
+    ``screen_states`` sends if the compositor has none to send.
+    """
     toplevel.full = None
     # guard: fullscreen is faked
     if core.rules.fullscreen is Fullscreen.FAKE or _is_behind(core, toplevel):

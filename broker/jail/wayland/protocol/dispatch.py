@@ -3,6 +3,9 @@
 ``handler_table.py`` has the table.  This module compiles its rows: each becomes a
 function of the raw bytes, with the checks that the message's signature asks
 for (size, strings, objects, new ids and descriptors) done once, here.
+
+A worker compiles an interface when its first object is made, and keeps the result; the
+fork server compiles nothing.
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ A message is ``u32 object, u16 opcode, u16 size`` in the machine's byte order,
 then its arguments in words of four bytes (wayland.freedesktop.org, "Wire
 Format").  Descriptors travel beside the bytes and belong to messages by their
 order alone, so a proxy must count them exactly.
+
+The worker runs it; the keeper and ``brokerctl proxy`` only encode the few requests for
+a security context.
 """
 
 from __future__ import annotations

@@ -172,7 +172,10 @@ def _may_commit(surface: Surface, xdg: XdgSurface, state: SurfaceState) -> None:
 
 
 def _follow(core: ClientState, surface: Surface, xdg: XdgSurface) -> None:
-    """Map, update or unmap the window after its surface's own commit."""
+    """Map, update or unmap the window after its surface's own commit.
+
+    Queues requests for the compositor.  The worker reports a mapped window to the viewer.
+    """
     if isinstance(xdg.role, Popup):
         if xdg.role.adrift:
             return
@@ -204,6 +207,7 @@ def _follow(core: ClientState, surface: Surface, xdg: XdgSurface) -> None:
 
 
 def _pace_mapping(core: ClientState, window: Toplevel) -> None:
+    """Take a mapping from the sandbox's rate; beyond it, end the connection."""
     if not choice.map_window(core.sandbox, window, core.now):
         raise core.too_much("windows open too often without input from the user")
 

@@ -2,4 +2,6 @@
 
 Sans-IO: the compositor's keyboard events and the workers' answers go in,
 verdicts and actions come out.  Nothing here holds a descriptor or a clock.
+
+The viewer runs this; the bytes of content pass workers only.
 """

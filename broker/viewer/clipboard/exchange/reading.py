@@ -222,7 +222,8 @@ class SelectionReader(BrokerState):
         """Store the data of a type, unless it is too large."""
         # guard: size of a copy
         if len(untrusted_data) > copy.room:
-            # This type is left out whole: half a command is another command.
+            # This type is left out whole: half a command is another command.  The others
+            # cross, as people would else make rules with large sizes for a small text.
             copy.too_large = True
             if copy.reading is not None and copy.reading.kind == files.URI_LIST:
                 yield from self._drop_copy(LARGE)  # the text would be the files' names

@@ -116,9 +116,9 @@ async def test_what_is_left_in_place_of_a_leases_note_is_not_waited_for(tmp_path
             note.write_bytes(b"mine" * 1000)
     programs = LeasePrograms(tmp_path, "mine")
     assert not programs.asked
-    programs.sent(programs.new("vitrail-files", display=False, limit=64))
+    programs.save_asked(programs.new("vitrail-files", display=False, limit=64))
     assert not programs.asked
-    programs.sent(programs.new("foot", display=True, limit=64))
+    programs.save_asked(programs.new("foot", display=True, limit=64))
     assert programs.asked
     if left == "link":
         assert other.read_bytes() == b"mine"

@@ -79,7 +79,7 @@ async def test_a_socket_that_ended_is_served_again(
     sound = GuestSound.__new__(GuestSound)
     sound._desks, sound._lease = (lambda: tmp_path), SimpleNamespace(sandbox="mail")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(sound._serve_desk)
+        nursery.start_soon(sound._serve_mixer)
         await again.wait()
         nursery.cancel_scope.cancel()
     assert "Too many open files" in capfd.readouterr().err

@@ -121,7 +121,7 @@ async def sound(tmp_path, microphone="allow", session=None):
         )
         holder.append(made)
         made.decider = decider = Decider()
-        await made._told(mine)
+        await made._worker_with_rules(mine)
         yield made, paper, decider
         nursery.cancel_scope.cancel()
 
@@ -206,7 +206,7 @@ async def test_a_record_that_changes_while_the_worker_is_told(tmp_path):
         text = record("persistent", top=top).encode()
         new, _ = parse_record("a", tmp_path / "a.toml", text)
         made._record = lambda: new
-        await made._told(old)
+        await made._worker_with_rules(old)
         assert [order.rules.microphone for order in paper.orders[-2:]] == [
             "ask",
             "deny",
