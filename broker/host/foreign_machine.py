@@ -34,12 +34,7 @@ from broker.helpers.process.identity import (
 )
 from broker.helpers.process.spawn import has_ended, wait_ended
 from broker.host.acceptor import Acceptors, RemoteListener, end_acceptor
-from broker.host.machine_interface import (
-    PROGRAMS,
-    VMM,
-    ConnectionKind,
-    MachineFacts,
-)
+from broker.host.machine_interface import PROGRAMS, ConnectionKind, MachineFacts
 from broker.host.processes.tracked import Tracked
 from broker.host.vmm.arena import is_arena, is_kernel_memory
 from broker.ipc.control.types.leases import LeaseRequest
@@ -145,8 +140,12 @@ class ForeignMachine:
     def facts(self) -> MachineFacts:
         """Little is known of a foreign machine."""
         cid = self._claim.cid if isinstance(self._claim, VsockClaim) else None
-        first = PROGRAMS if isinstance(self._claim, LocalClaim) else VMM
-        processes = [] if self._leader is None else [(first, self._leader)]
+        processes = []
+        # The first process of a shared box is brokerctl, which starts none of its programs.
+        ours = isinstance(self._claim, LocalClaim)
+        if ours and not isinstance(self._claim, SharedClaim):
+            # A number may be that of another process once its own has ended.
+            processes = [(PROGRAMS, p) for p in self.alive() if p == self._leader]
         if self._acceptor is not None:
             processes.append(("acceptor", self._acceptor.pid))
         return MachineFacts(pid=self._leader, cid=cid, processes=tuple(processes))

@@ -25,6 +25,8 @@ from policy.records.model import Record, RecordSet
 
 _lookers = trio.CapacityLimiter(2)
 """Threads that measure, so that none of those that other work needs is held up."""
+_program_lookers = trio.CapacityLimiter(2)
+"""The same for programs of sandboxes, whose ends can hold such a thread up."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ class HostRows(StatusRows):
         ours = [pid for pid in pids if pid not in firsts]
         await measure(ours, found)
         theirs = [pid for pid in pids if pid in firsts]
-        await measure(theirs, found, figures_of_programs)
+        # guard: programs of sandboxes hold up no figure of other processes
+        await measure(theirs, found, figures_of_programs, _program_lookers)
 
 
 def sandbox_status(active_lease: ActiveLease, record: Record | None) -> SandboxStatus:
@@ -119,16 +122,23 @@ async def measure(
     pids: Sequence[int],
     found: Found,
     figures: Callable[[int], ProcessFigures] = figures_of,
+    limiter: trio.CapacityLimiter | None = None,
 ) -> None:
     """Measure the memory of processes into ``found``, in a thread.
 
     In a thread: the kernel walks every page of each process for it, and waits for one
     that is changing its memory; streams must not wait as well.
     """
+    wanted = True
 
     def look() -> None:
         for pid in pids:
+            if not wanted:
+                return
             found[pid] = figures(pid)
 
-    # guard: measuring leaves other work its threads
-    await in_thread(look, abandon_on_cancel=True, limiter=_lookers)
+    try:
+        # guard: measuring leaves other work its threads
+        await in_thread(look, abandon_on_cancel=True, limiter=limiter or _lookers)
+    finally:
+        wanted = False

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 PROGRAMS: Final = "programs"
 """The role of the first process of a box or container; its programs descend from it."""
-VMM: Final = "VMM"
-"""The role of a VMM that another program started."""
 ConnectionKind: TypeAlias = Listener | RemoteListener
 """Where its connections arrive: here, or at a separate process."""
 

@@ -20,6 +20,7 @@ from typing import TypeAlias
 
 import trio
 
+from broker.cli.homes.kept_home import is_in_use
 from broker.cli.menu.entries import IDS_PER_SANDBOX, expect_of, follow_windows
 from broker.cli.menu.in_terminal import in_terminal
 from broker.cli.notifications.notification import DesktopNotification
@@ -150,8 +151,7 @@ async def start(
             await note.close()
             return result
         heading = tr("{name} did not start", name=title)
-        if seen.before:
-            # Its home is in use by the program whose windows are there.
+        if is_in_use(result.error):
             heading = tr("{name} runs already", name=title)
         if not await _failed(note, heading, result, env):
             return result
@@ -309,7 +309,7 @@ class _Seen:
     def __init__(self, record: str, before: Windows = frozenset()) -> None:
         """``before``: windows that it had already, of another program."""
         self._record = record
-        self.before = before
+        self._before = before
         self.window = False
 
     @classmethod
@@ -353,7 +353,7 @@ class _Seen:
 
     def _has_window(self) -> bool:
         # guard: a window of an earlier program hides no failure
-        return not _windows_of(self._record) <= self.before
+        return not _windows_of(self._record) <= self._before
 
 
 def window_ids(record: str) -> frozenset[str]:

@@ -366,3 +366,5 @@ directory, and a program that prepares and fails leaves it until the time is ove
 PROGRAM_FILES = 4096
 """Files of /proc that a status reads for the memory of a sandbox's programs, one for each
 process and one for each thread: some 60 ms.  A Firefox of 14 processes has 240."""
+PROGRAM_SECONDS = 0.2
+"""The time that a status spends on these files, of each sandbox."""

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import resource
 import subprocess
 import sys
-from dataclasses import dataclass
+import threading
+from types import SimpleNamespace
 
 import pytest
+import trio
 
 from broker.core import process_status
-from broker.core.limits.machines import PROGRAM_FILES
+from broker.core.limits.machines import PROGRAM_FILES, PROGRAM_SECONDS
 from broker.core.names import SandboxName
 from broker.helpers.process.memory import read_memory
-from broker.host import program_memory
+from broker.host import host_status, program_memory
 from broker.host.host_status import HostRows
 from broker.host.machine_interface import PROGRAMS
 from broker.host.program_memory import figures_of_programs
 from broker.host_and_viewer.measured_rows import with_memory
 
 MIB = 1 << 20
+PAGE = resource.getpagesize()
 # Each has 40 MiB of its own.  A browser starts its pages from a thread.
 PROGRAM = """
 import subprocess, sys, threading
@@ -57,30 +62,17 @@ def test_programs_that_threads_of_others_started_are_counted(box):
     assert read_memory(box.pid).proportional < 80 * MIB
 
 
-@dataclass
-class Machine:
-    facts: object
+def role_with(*processes):
+    """The host's role with one lease, whose machine has these processes."""
+    machine = SimpleNamespace(facts=SimpleNamespace(processes=processes))
+    lease = SimpleNamespace(sandbox=SandboxName("work"))
+    active = SimpleNamespace(lease=lease, machine=machine)
+    return SimpleNamespace(active_leases=lambda: [active])
 
 
 async def test_the_row_of_a_sandboxs_first_process_has_the_memory_of_all(box):
-    @dataclass
-    class Facts:
-        processes = ((PROGRAMS, box.pid), ("acceptor", os.getpid()))
-
-    @dataclass
-    class Lease:
-        sandbox = SandboxName("work")
-
-    @dataclass
-    class Active:
-        lease = Lease()
-        machine = Machine(Facts())
-
-    class Role:
-        def active_leases(self):
-            return [Active()]
-
-    rows = HostRows(Role(), dict, list)
+    role = role_with((PROGRAMS, box.pid), ("acceptor", os.getpid()))
+    rows = HostRows(role, dict, list)
     first, acceptor = await with_memory(rows.processes(), rows.measure)
     assert (first.role, first.sandbox) == ("programs", "work")
     assert 120 * MIB < first.memory < 200 * MIB
@@ -95,13 +87,16 @@ class Proc:
     def __init__(self, root):
         self._root = root
 
-    def process(self, pid, parent, children="", anonymous=1, threads=()):
-        status = f"Name:\tRssAnon: 9 kB\nPPid:\t{parent}\nRssAnon:\t{anonymous} kB\n"
-        status += "RssFile:\t900 kB\nRssShmem:\t2 kB\nSeccomp:\t2\n"
+    def process(self, pid, parent, children="", pages=1, threads=()):
         for thread in (pid, *threads):
             (self._root / f"{pid}/task/{thread}").mkdir(parents=True)
-        (self._root / f"{pid}/task/{pid}/children").write_text(children)
-        (self._root / f"{pid}/status").write_text(status)
+            (self._root / f"{pid}/task/{thread}/children").write_text(children)
+        stat = (
+            f"{pid} (a) R 9 (b\n) S {parent} 5 5 0\n"  # its own name has a parent, too
+        )
+        (self._root / f"{pid}/stat").write_text(stat)
+        (self._root / f"{pid}/statm").write_text(f"9000 {pages + 200} 200 1 0 1 0\n")
+        (self._root / f"{pid}/status").write_text("Seccomp:\t2\n")
 
 
 @pytest.fixture
@@ -111,20 +106,20 @@ def proc(tmp_path, monkeypatch):
     return Proc(tmp_path)
 
 
-def test_memory_without_mapped_files_is_counted_once_for_each_process(proc):
-    proc.process(7, 1, "8 8 9 ")
+def test_memory_of_its_own_is_counted_once_for_each_process(proc):
+    proc.process(7, 1, "8 8 9 ", threads=[70, 71])
     proc.process(8, 7, "7 ")  # no kernel says so
     found = figures_of_programs(7)  # 9 has ended
-    assert (found.memory, found.jail) == (6 << 10, "seccomp")
+    assert (found.memory, found.jail) == (2 * PAGE, "seccomp")
     assert figures_of_programs(9).memory == 0
 
 
 def test_a_number_that_was_given_again_is_not_counted(proc):
     """A child has ended since its number was read; another user's has it now."""
     proc.process(7, 1, "8 ")
-    proc.process(8, 1, "9 ", anonymous=5000)
-    proc.process(9, 8, anonymous=5000)
-    assert figures_of_programs(7).memory == 3 << 10
+    proc.process(8, 1, "9 ", pages=5000)
+    proc.process(9, 8, pages=5000)
+    assert figures_of_programs(7).memory == PAGE
 
 
 @pytest.mark.parametrize("many", ["processes", "threads"])
@@ -133,18 +128,6 @@ def test_a_sandbox_of_many_programs_costs_no_more_than_the_limit(
 ):
     monkeypatch.setattr(program_memory, "PROGRAM_FILES", 20)
     opened = []
-
-    def counted(pid):
-        opened.append(pid)
-        return process_status.status_fields(pid)
-
-    read = program_memory._children_of_thread
-    monkeypatch.setattr(program_memory, "status_fields", counted)
-    monkeypatch.setattr(
-        program_memory,
-        "_children_of_thread",
-        lambda path: opened.append(path) or read(path),
-    )
     numbers = range(8, 108)
     if many == "processes":
         proc.process(7, 1, " ".join(map(str, numbers)))
@@ -153,5 +136,38 @@ def test_a_sandbox_of_many_programs_costs_no_more_than_the_limit(
     else:
         proc.process(7, 1, "500 ", threads=numbers)
         proc.process(500, 7)
-    assert 0 < figures_of_programs(7).memory < 100 << 10
-    assert len(opened) <= 20 < PROGRAM_FILES
+    read = program_memory._read
+
+    def counted(name, directory):
+        opened.append(name)
+        return read(name, directory)
+
+    monkeypatch.setattr(program_memory, "_read", counted)
+    assert 0 < figures_of_programs(7).memory < 100 * PAGE
+    # A process is two files, and each of its threads one.
+    assert len(opened) <= 2 * 20 < PROGRAM_FILES
+
+
+def test_a_sandbox_of_many_programs_takes_no_more_than_its_time(proc, monkeypatch):
+    """The kernel prints some files of a hostile process slowly."""
+    now = itertools.count(0, PROGRAM_SECONDS / 10)
+    monkeypatch.setattr(program_memory.time, "monotonic", lambda: next(now))
+    numbers = range(8, 108)
+    proc.process(7, 1, " ".join(map(str, numbers)))
+    for number in numbers:
+        proc.process(number, 7)
+    assert 2 * PAGE < figures_of_programs(7).memory < 12 * PAGE
+
+
+async def test_programs_that_end_slowly_hold_up_no_other_figure(monkeypatch):
+    ended = threading.Event()
+    monkeypatch.setattr(host_status, "figures_of_programs", lambda _pid: ended.wait(60))
+    rows = HostRows(role_with((PROGRAMS, 1), ("acceptor", os.getpid())), dict, list)
+    try:
+        for _ in range(3):
+            found = {}
+            with trio.move_on_after(1):
+                await rows.measure([1, os.getpid()], found)
+            assert os.getpid() in found
+    finally:
+        ended.set()

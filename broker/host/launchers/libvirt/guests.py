@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -131,7 +131,7 @@ class LibvirtMachine(ForeignMachine):
         helpers = [(one.role, one.pid) for one in self.folder_servers.values()]
         if self._backend is not None:
             helpers.append((HELPER, self._backend.pid))
-        return replace(facts, processes=(*facts.processes, *helpers))
+        return MachineFacts(pid=facts.pid, cid=facts.cid, processes=tuple(helpers))
 
     @override
     async def open_doors(

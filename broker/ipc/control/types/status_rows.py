@@ -74,7 +74,8 @@ class ProcessStatus(ApiAnswer, frozen=True, kw_only=True):
     memory: int = 0
     """Bytes of memory that are this process's alone, with its share of others'.
 
-    Of the role ``programs``: of all programs of a box or container, without mapped files.
+    Of the role ``programs``: of the programs of a box or container that descend from its
+    first one, without memory that is of a file or shared.
     """
     jail: str = ""
     """How it is confined; empty: not at all."""
