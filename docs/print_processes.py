@@ -46,16 +46,23 @@ def table() -> str:
 
 
 def modules_table() -> str:
-    """Return a line for each folder: its modules, by the processes that import them."""
+    """Return the folders of one set of processes, then a line for each other folder."""
+    whole: dict[tuple[str, ...], list[str]] = {}
     lines = []
     for package, groups in processes_of_packages().items():
-        parts = (
-            f"{', '.join(names) if len(groups) > 1 else 'all'}"
-            f" (*{', '.join(runs) or 'none'}*)"
-            for runs, names in groups.items()
-        )
-        lines.append(f"* `{package.replace('.', '/')}`: {'; '.join(parts)}")
-    return "\n".join(lines) + "\n"
+        folder = f"`{package.replace('.', '/')}`"
+        if len(groups) == 1:
+            [runs] = groups
+            whole.setdefault(runs, []).append(folder)
+            continue
+        parts = (f"{', '.join(names)} ({_who(runs)})" for runs, names in groups.items())
+        lines.append(f"* {folder}: {'; '.join(parts)}")
+    first = [f"* all of {', '.join(f)}: {_who(runs)}" for runs, f in whole.items()]
+    return "\n".join(first + lines) + "\n"
+
+
+def _who(runs: tuple[str, ...]) -> str:
+    return f"*{', '.join(runs) or 'none'}*"
 
 
 def processes_of_packages() -> dict[str, dict[tuple[str, ...], list[str]]]:
