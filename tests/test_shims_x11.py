@@ -8,6 +8,7 @@ import re
 import socket
 import struct
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -23,7 +24,7 @@ from shims.x11.message_table import MESSAGES
 from shims.x11.popups import family, placement, popup_parent
 from shims.x11.properties import Hints, hints
 from shims.x11.screens import xsettings
-from shims.x11.selections import offered_types, wanted_type
+from shims.x11.selections import Selections, offered_types, wanted_type
 from shims.x11.surfaces import joined
 from shims.x11.window import XWindow
 from shims.x11.wire import BridgeError
@@ -526,6 +527,43 @@ def test_what_others_drag_reaches_a_program_and_its_refusal_them(taken):
     ends.run()
     assert ends.count("wl_data_offer", "finish") == taken
     assert ends.count("wl_data_offer", "destroy") == 1
+
+
+def test_two_pastes_at_once_of_one_type_are_both_taken():
+    """The owner delivers the second before the first one's property is read."""
+    asked, reads = [], []
+    x = SimpleNamespace(
+        atoms={"TARGETS": 1, "CLIPBOARD": 2, "UTF8_STRING": 3, "INCR": 4, "STRING": 5},
+        name=lambda atom: {2: "CLIPBOARD"}.get(atom, ""),
+        intern=lambda names, then: then([100 + len(asked)]),
+        request=lambda *words: asked.append(words),
+        property=lambda _window, prop, then, *_, **__: reads.append((prop, then)),
+    )
+    core = SimpleNamespace(
+        x=x, relay=None, helper=9, clock=lambda: 0.0, attach=lambda part: None
+    )
+    selections = Selections(core)
+    mime = "text/plain;charset=utf-8"
+    source = SimpleNamespace(data=("CLIPBOARD", {mime: 3}), dead=False)
+    ends = []
+    for _ in range(2):
+        read, write = os.pipe()
+        ends.append(read)
+        selections._wl_data_source_send(source, mime, write)
+    props = [words[4] for words in asked]
+    try:
+        for prop in props:
+            selections._on_x_selection(0, 9, 2, 3, prop)
+        assert [prop for prop, _ in reads] == props
+        for number, (_, then) in enumerate(reads):
+            then(Property(3, 8, b"%d" % number, 0))
+        for _ in range(2):
+            selections.ready(selections.writers())
+        assert [os.read(end, 9) for end in ends] == [b"0", b"1"]
+    finally:
+        selections.close()
+        for end in ends:
+            os.close(end)
 
 
 def test_targets_and_types_mean_each_other():

@@ -148,10 +148,13 @@ class Selections(BridgePart):
             self._x.property(requestor, prop, partial(self.listed, offer), delete=True)
             return
         waiting = [t for t in self._transfers if t.writes and not t.incremental]
-        for transfer in [t for t in waiting if t.target == target][:1]:
-            transfer.whole = not prop
-            if prop == transfer.prop:
+        if prop:
+            # Of two pastes at once the first may still wait for its property.
+            for transfer in [t for t in waiting if t.prop == prop]:
                 self._take(transfer)
+            return
+        for transfer in [t for t in waiting if t.target == target][:1]:
+            transfer.whole = True
 
     def listed(self, then: TakesTypes, found: Property) -> None:
         """Call back with the types in a list of atoms that a program has made."""
