@@ -20,6 +20,7 @@ from broker.core.errors import IntegrityError, SetupError, UpstreamError, Vitrai
 from broker.core.limits import audit as audit_limits
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import PIPE, run_tool, spawn
+from broker.helpers.shipper import database
 from broker.helpers.shipper.config import AnyTarget, PostgresTarget
 from broker.helpers.shipper.cursor import load_cursor
 from broker.helpers.shipper.run import ship_for_ever, ship_once
@@ -483,6 +484,37 @@ async def test_two_machines_may_be_the_first_at_once(
         for n in range(4):
             nursery.start_soon(one, n)
     assert answers == [{"fleet": 10}] * 4
+
+
+async def test_a_migration_that_waited_for_another_one_sees_its_tables(
+    server: Postgres,
+) -> None:
+    """It had looked before, and the server keeps the names that were not there."""
+    waits = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    results = []
+    with (
+        psycopg.connect(server.address, autocommit=True) as first,
+        psycopg.connect(server.address, autocommit=True) as second,
+        psycopg.connect(server.address, autocommit=True) as looks,
+    ):
+
+        async def waiting() -> bool:
+            return bool(looks.execute(waits).fetchall())
+
+        async def late() -> None:
+            results.append(await trio.to_thread.run_sync(database.migrate, second))
+
+        async with trio.open_nursery() as nursery:
+            with first.transaction():
+                first.execute("SELECT pg_advisory_xact_lock(%s)", [database._LOCK])
+                nursery.start_soon(late)
+                await eventually(waiting)
+                # Few new names: of many the server tells the others that wait.
+                first.execute("CREATE SCHEMA vitrail")
+                first.execute("CREATE TABLE vitrail.migration (version integer)")
+                version = [database.VERSION]
+                first.execute("INSERT INTO vitrail.migration VALUES (%s)", version)
+    assert results == [0]
 
 
 async def test_an_unreachable_server_is_an_error_and_keeps_the_cursor(

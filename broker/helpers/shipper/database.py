@@ -127,13 +127,18 @@ def usable(connection: Connection) -> int:
 
     Raises SetupError when they are too new for this release, psycopg.Error.
     """
-    query = "SELECT to_regclass('vitrail.migration'), to_regclass('vitrail.revision')"
-    ((migration, revision),) = connection.execute(query).fetchall()
-    if migration is None:
+    # Not to_regclass(): it takes the server's cache of names, which is as old as this
+    # transaction, while a migration that it waited for has made the tables.
+    rows = connection.execute(
+        "SELECT c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n"
+        " ON n.oid = c.relnamespace WHERE n.nspname = 'vitrail'"
+    ).fetchall()
+    tables = {str(name) for (name,) in rows}
+    if "migration" not in tables:
         return 0
     # Of those that release alone works with that has made them.
     query = "SELECT coalesce(max(version), 0), max(version) FROM vitrail.migration"
-    if revision is not None:
+    if "revision" in tables:
         query += " UNION SELECT version, oldest FROM vitrail.revision"
     rows = connection.execute(f"{query} ORDER BY 1 DESC LIMIT 1").fetchall()
     version, oldest = (int(str(number or 0)) for number in rows[0])
