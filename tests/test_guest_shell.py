@@ -27,6 +27,9 @@ async def test_an_answer_that_comes_too_late_is_of_no_other_command(tmp_path):
     # It hangs on, and holds up no other.
     assert await guest.run("echo next", user="root") == "next\n"
     assert await guest.run(f"echo >{gate}; echo third", user="root") == "third\n"
+    # Now the late one is answered, too, before the next command.
+    for other in [t for t in threading.enumerate() if "carry_out" in t.name]:
+        await trio.to_thread.run_sync(other.join)
     assert await guest.run("echo fourth", user="root") == "fourth\n"
     await guest.shell.aclose()
     await trio.to_thread.run_sync(thread.join)
