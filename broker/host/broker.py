@@ -14,6 +14,7 @@ from broker.core.names import LeaseId
 from broker.helpers.fork_start import start_server
 from broker.helpers.process.fork_handle import ForkServerHandle
 from broker.helpers.service_manager import report
+from broker.host.host_status import measure
 from broker.host.part import HostPart
 from broker.host.viewer_link import RemoteViewer
 from broker.host_and_viewer.authority_handle import AuthorityHandle
@@ -95,7 +96,7 @@ class _Host:
             pump=ground.pump,
             report=authority.report,
             link=self._viewer.state.status,
-            measure=self._host.rows.measure,
+            measure=measure,
             warnings=self._status_warnings,
         )
         self._shared = SharedControl(

@@ -48,12 +48,15 @@ from broker.net.peers.identity import (
     FlatpakClaim,
     GroupClaim,
     HybridClaim,
-    LocalClaim,
     SharedClaim,
     VsockClaim,
     take_cid,
 )
 from policy.limits import SHARED_FOLDERS
+
+_OF_PROGRAMS = (ContainerClaim, GroupClaim, FlatpakClaim)
+"""Claims whose leader is the first process of a sandbox's programs.  That of a shared box
+is brokerctl, and that of a machine a VMM."""
 
 
 class HeldMachine:
@@ -140,12 +143,11 @@ class ForeignMachine:
     def facts(self) -> MachineFacts:
         """Little is known of a foreign machine."""
         cid = self._claim.cid if isinstance(self._claim, VsockClaim) else None
-        processes = []
-        # The first process of a shared box is brokerctl, which starts none of its programs.
-        ours = isinstance(self._claim, LocalClaim)
-        if ours and not isinstance(self._claim, SharedClaim):
-            # A number may be that of another process once its own has ended.
-            processes = [(PROGRAMS, p) for p in self.alive() if p == self._leader]
+        processes: list[tuple[str, int]] = []
+        first = self._leader if isinstance(self._claim, _OF_PROGRAMS) else None
+        # Another process may get the number of a leader that has ended.
+        if first is not None and first in self.alive():
+            processes.append((PROGRAMS, first))
         if self._acceptor is not None:
             processes.append(("acceptor", self._acceptor.pid))
         return MachineFacts(pid=self._leader, cid=cid, processes=tuple(processes))

@@ -67,15 +67,6 @@ class HostRows(StatusRows):
             for record, role, pid in self.waiting()
         ]
 
-    async def measure(self, pids: Sequence[int], found: Found) -> None:
-        """Measure processes; the first of a sandbox's programs with all below it."""
-        firsts = {row.pid for row in self.processes() if row.role == PROGRAMS}
-        ours = [pid for pid in pids if pid not in firsts]
-        await measure(ours, found)
-        theirs = [pid for pid in pids if pid in firsts]
-        # guard: programs of sandboxes hold up no figure of other processes
-        await measure(theirs, found, figures_of_programs, _program_lookers)
-
 
 def sandbox_status(active_lease: ActiveLease, record: Record | None) -> SandboxStatus:
     """Return the status of a machine as its host sees it."""
@@ -118,17 +109,26 @@ def lease_status(active_lease: ActiveLease) -> LeaseStatus:
     )
 
 
-async def measure(
+async def measure(rows: Sequence[ProcessStatus], found: Found) -> None:
+    """Measure the memory of processes into ``found``; of ``PROGRAMS`` with all below.
+
+    In threads: the kernel walks every page of each process of ours for it, and waits for
+    one that is changing its memory; streams must not wait as well.
+    """
+    ours = [row.pid for row in rows if row.role != PROGRAMS]
+    await _look(ours, found, figures_of, _lookers)
+    theirs = [row.pid for row in rows if row.role == PROGRAMS]
+    # guard: programs of sandboxes hold up no figure of other processes
+    await _look(theirs, found, figures_of_programs, _program_lookers)
+
+
+async def _look(
     pids: Sequence[int],
     found: Found,
-    figures: Callable[[int], ProcessFigures] = figures_of,
-    limiter: trio.CapacityLimiter | None = None,
+    figures: Callable[[int], ProcessFigures],
+    limiter: trio.CapacityLimiter,
 ) -> None:
-    """Measure the memory of processes into ``found``, in a thread.
-
-    In a thread: the kernel walks every page of each process for it, and waits for one
-    that is changing its memory; streams must not wait as well.
-    """
+    """Measure in a thread, which stops after the process of the moment if cancelled."""
     wanted = True
 
     def look() -> None:
@@ -139,6 +139,6 @@ async def measure(
 
     try:
         # guard: measuring leaves other work its threads
-        await in_thread(look, abandon_on_cancel=True, limiter=limiter or _lookers)
+        await in_thread(look, abandon_on_cancel=True, limiter=limiter)
     finally:
         wanted = False

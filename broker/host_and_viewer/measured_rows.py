@@ -13,8 +13,8 @@ from broker.ipc.control.types.status_rows import ProcessStatus
 
 _LOOK_SECONDS = 3.0
 Found: TypeAlias = dict[int, ProcessFigures]
-Measure: TypeAlias = Callable[[Sequence[int], Found], Awaitable[None]]
-"""Measures processes, and adds the figures of each when it has them."""
+Measure: TypeAlias = Callable[[Sequence[ProcessStatus], Found], Awaitable[None]]
+"""Measures the processes of rows, and adds the figures of each when it has them."""
 
 
 async def with_memory(
@@ -27,7 +27,7 @@ async def with_memory(
     found: Found = {}
     # guard: a process that is slow to measure delays no status
     with trio.move_on_after(_LOOK_SECONDS):
-        await measure([row.pid for row in rows if not row.memory], found)
+        await measure([row for row in rows if not row.memory], found)
     return [_measured(row, found.get(row.pid, ProcessFigures(row.pid))) for row in rows]
 
 

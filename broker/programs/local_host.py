@@ -18,6 +18,7 @@ from broker.core.stderr_log import log_stderr
 from broker.helpers.process.fork_handle import ForkServerHandle
 from broker.host.folders.folder_mounts import FolderHost
 from broker.host.folders.given import GivenFolders
+from broker.host.host_status import measure
 from broker.host.launches import LaunchControl, Launches
 from broker.host.part import HostPart
 from broker.host.viewer_process import ViewerProcess
@@ -163,7 +164,7 @@ class _LocalHost:
                 for o, began in rows.streams()
             ],
             processes=await with_memory(
-                [process_status("host", os.getpid()), *rows.processes()], rows.measure
+                [process_status("host", os.getpid()), *rows.processes()], measure
             ),
             warnings=[*host.warnings(), *launches.warnings[-10:]],
             tasks=trio.lowlevel.current_statistics().tasks_living,

@@ -16,6 +16,7 @@ from broker.helpers.process.fork_handle import ForkServerHandle
 from broker.host_and_viewer.host_folders import Host
 from broker.host_and_viewer.measured_rows import Found
 from broker.host_and_viewer.runtime import Runtime, fork_server_died
+from broker.ipc.control.types.status_rows import ProcessStatus
 from broker.ipc.session.display_orders import FindCompositor
 from broker.ipc.session.program_orders import (
     PIDS,
@@ -95,9 +96,11 @@ async def viewer_warnings(
     return warnings
 
 
-async def measure(session: UserSession, pids: Sequence[int], into: Found) -> None:
+async def measure(
+    session: UserSession, rows: Sequence[ProcessStatus], into: Found
+) -> None:
     """Have a session child measure processes: a ``measured_rows.Measure``."""
-    real = [pid for pid in pids if 0 < pid < 1 << 31][:PIDS]
+    real = [row.pid for row in rows if 0 < row.pid < 1 << 31][:PIDS]
     said = bytearray()
     with suppress(VitrailError):
         async with session.carrying_out(MeasureProcesses(real)) as begun:

@@ -132,9 +132,14 @@ class MemoryAmount:
     high: int
 
     @property
+    def range_words(self) -> str:
+        """The range alone."""
+        return f"{self.low} to {self.high} MiB"
+
+    @property
     def words(self) -> str:
         """The range and the ways to write it."""
-        return f'{self.low} to {self.high} MiB, such as 768, "768M" or "2G"'
+        return f'{self.range_words}, such as 768, "768M" or "2G"'
 
     def take(self, value: object, path: Path, complain: Complain) -> object:
         """Validate an amount of memory; see ``Kind``.

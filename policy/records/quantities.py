@@ -49,12 +49,14 @@ class Bytes:
     high: int
 
     @property
+    def range_words(self) -> str:
+        """The range alone."""
+        return f"a size from {written_bytes(self.low)} to {written_bytes(self.high)}"
+
+    @property
     def words(self) -> str:
         """The range and the ways to write it."""
-        return (
-            f"a size from {written_bytes(self.low)} to {written_bytes(self.high)}, "
-            'such as 64000 (bytes), "64K", "10M" or "2G"'
-        )
+        return f'{self.range_words}, such as 64000 (bytes), "64K", "10M" or "2G"'
 
     def take(self, value: object, path: Path, complain: Complain) -> object:
         """Validate a number of bytes; see ``Kind``.
@@ -90,10 +92,14 @@ class Seconds:
     high: int
 
     @property
+    def range_words(self) -> str:
+        """The range alone."""
+        return f"a time from {written_time(self.low)} to {written_time(self.high)}"
+
+    @property
     def words(self) -> str:
         """The range and the ways to write it."""
-        low, high = written_time(self.low), written_time(self.high)
-        return f'a time from {low} to {high}, such as "30s", "10m" or "2h"'
+        return f'{self.range_words}, such as "30s", "10m" or "2h"'
 
     def take(self, value: object, path: Path, complain: Complain) -> object:
         """Validate a time; see ``Kind``; the clean value is an int in seconds."""

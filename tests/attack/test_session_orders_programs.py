@@ -27,7 +27,7 @@ from broker.ipc.session.program_orders import ReportState, StartForkServer
 from broker.viewer.orders.session_orders import order_server
 from broker.viewer.part import measure
 from broker.viewer.workers import pool
-from tests.kit.session import starter_of_orders
+from tests.kit.session import rows_of, starter_of_orders
 
 _PACKETS = socket.AF_UNIX, socket.SOCK_SEQPACKET
 
@@ -49,7 +49,7 @@ def program_of_the_user():
 
 async def test_no_process_of_the_user_is_measured(orders, program_of_the_user):
     found = {}
-    await measure(orders, [os.getpid(), program_of_the_user, 1], found)
+    await measure(orders, rows_of([os.getpid(), program_of_the_user, 1]), found)
     assert list(found) == [os.getpid()]
 
 
@@ -68,7 +68,7 @@ async def test_a_process_that_is_not_to_be_measured_hides_none_before_it():
     """A worker that was taken over changes its memory without an end."""
     found = {}
     with starter_of_orders(prepare=SLOW) as orders, trio.move_on_after(3):
-        await measure(orders, [os.getpid(), os.getpid(), 1], found)
+        await measure(orders, rows_of([os.getpid(), os.getpid(), 1]), found)
     assert list(found) == [os.getpid()]
 
 

@@ -23,6 +23,7 @@ from broker.helpers.process.popen import start_process
 from broker.helpers.process.spawn import Child
 from broker.ipc import fdpass
 from broker.ipc.control.forwarded import Begin
+from broker.ipc.control.types.status_rows import ProcessStatus
 from broker.ipc.session import file_orders as files
 from broker.ipc.session import folder_orders as folders
 from broker.ipc.session import media_orders as media
@@ -221,3 +222,8 @@ def session() -> Iterator[SigningSession]:
     """A viewer's way to orders, which are carried out with this environment."""
     with starter_of_orders() as orders:
         yield orders
+
+
+def rows_of(pids: Sequence[int]) -> list[ProcessStatus]:
+    """Return a status's rows of processes that are to be measured."""
+    return [ProcessStatus(role="worker", pid=pid) for pid in pids]

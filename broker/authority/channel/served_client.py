@@ -307,7 +307,7 @@ class ClientChannel:
     def _fail(self, number: int, error: Exception) -> None:
         """Send the client the error of its request.
 
-        An error of ours also goes to standard error.
+        Our own errors also go to standard error.
         """
         if not isinstance(error, VitrailError):
             log_exception(error)

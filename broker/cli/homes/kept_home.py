@@ -7,19 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.cli.homes.home_in_use import IN_USE
 from broker.cli.texts import tr
 from broker.core.errors import RefusedError
-from broker.core.language.catalogue import mark
 from broker.core.names import SandboxName
 from broker.core.paths import Paths
 from broker.host.homes.renaming import recover
 from broker.host.homes.store import HomeStore
 from broker.host.homes.tree import ready_tree
-
-_IN_USE = mark(
-    "{message}: a box or container of a persistent record runs once at a time, "
-    "and no second program in it"
-)
 
 
 @dataclass(frozen=True)
@@ -50,15 +45,10 @@ def kept_home(
         held = store.lock(name)
     except RefusedError as error:
         raise RefusedError(
-            tr(_IN_USE, message=error.message),
+            tr(IN_USE, message=error.message),
             hint=error.hint,
         ) from error
     try:
         yield KeptHome(ready_tree(store, name).tree, held.fd)
     finally:
         held.release()
-
-
-def is_in_use(error: str) -> bool:
-    """Return whether an error that brokerctl printed is that of a home in use."""
-    return error.endswith(tr(_IN_USE, message=""))

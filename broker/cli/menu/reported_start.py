@@ -20,7 +20,7 @@ from typing import TypeAlias
 
 import trio
 
-from broker.cli.homes.kept_home import is_in_use
+from broker.cli.homes.home_in_use import is_in_use
 from broker.cli.menu.entries import IDS_PER_SANDBOX, expect_of, follow_windows
 from broker.cli.menu.in_terminal import in_terminal
 from broker.cli.notifications.notification import DesktopNotification

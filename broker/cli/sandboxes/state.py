@@ -1,7 +1,7 @@
 """``brokerctl sandbox``: the state of persistent sandboxes.
 
 Works on files alone, with the lock that a running sandbox holds: no broker is needed.
-One that runs is only queried for running sandboxes.
+If a broker runs, it is queried for running sandboxes.
 """
 
 from __future__ import annotations

@@ -132,6 +132,7 @@ def usable(connection: Connection) -> int:
     rows = connection.execute(
         "SELECT c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n"
         " ON n.oid = c.relnamespace WHERE n.nspname = 'vitrail'"
+        " AND c.relname IN ('migration', 'revision')"
     ).fetchall()
     tables = {str(name) for (name,) in rows}
     if "migration" not in tables:

@@ -335,7 +335,7 @@ def _field_lines(field: Field) -> Iterator[str]:
         words = field.kind.words
         if isinstance(field.kind, (quantities.Bytes, quantities.Seconds, MemoryAmount)):
             # docs/policy.md has the ways to write an amount once, before the tables.
-            words = words.partition(", such as ")[0]
+            words = field.kind.range_words
         yield f"* {words}; default: {_default(field)}"
     if field.only:
         yield f"* only with `launch.kind` {_kind_words(field)}"

@@ -73,7 +73,7 @@ def role_with(*processes):
 async def test_the_row_of_a_sandboxs_first_process_has_the_memory_of_all(box):
     role = role_with((PROGRAMS, box.pid), ("acceptor", os.getpid()))
     rows = HostRows(role, dict, list)
-    first, acceptor = await with_memory(rows.processes(), rows.measure)
+    first, acceptor = await with_memory(rows.processes(), host_status.measure)
     assert (first.role, first.sandbox) == ("programs", "work")
     assert 120 * MIB < first.memory < 200 * MIB
     assert acceptor.memory == pytest.approx(
@@ -167,7 +167,7 @@ async def test_programs_that_end_slowly_hold_up_no_other_figure(monkeypatch):
         for _ in range(3):
             found = {}
             with trio.move_on_after(1):
-                await rows.measure([1, os.getpid()], found)
+                await host_status.measure(rows.processes(), found)
             assert os.getpid() in found
     finally:
         ended.set()

@@ -21,7 +21,7 @@ from broker.viewer.part import measure
 from broker.viewer.workers import pool
 from tests.kit.eventually import eventually
 from tests.kit.relay.sockets import running
-from tests.kit.session import starter_of_orders
+from tests.kit.session import rows_of, starter_of_orders
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ async def test_processes_of_the_broker_are_measured(orders):
     async with running(await fork_pump(server)) as pump:
         pids = [os.getpid(), orders._server.pid, server.pid, pump.statistics().pid]
         found: Found = {}
-        await measure(orders, [0, *pids, 1 << 40], found)
+        await measure(orders, rows_of([0, *pids, 1 << 40]), found)
         assert list(found) == pids
         for pid in pids:
             assert found[pid].memory == pytest.approx(
@@ -135,12 +135,12 @@ async def test_a_pump_whose_fork_server_has_died_is_measured(orders):
     async with running(await fork_pump(server)) as pump:
         await server.close()
         found: Found = {}
-        await measure(orders, [pump.statistics().pid], found)
+        await measure(orders, rows_of([pump.statistics().pid]), found)
         assert found[pump.statistics().pid].memory > 0
 
 
 async def test_without_a_starter_there_are_no_figures(orders):
     os.kill(orders._server.pid, signal.SIGKILL)
     found: Found = {}
-    await measure(orders, [os.getpid()], found)
+    await measure(orders, rows_of([os.getpid()]), found)
     assert found == {}

@@ -130,7 +130,7 @@ GUARDS = (
     Guard("a process that is slow to measure delays no status", "if True:", "tests/broker/host_and_viewer/test_joined_status.py", "delays_no_status"),
     Guard("a sandbox of many programs makes no status slow", "while waiting:", "tests/broker/host/test_program_memory.py", "many_programs"),
     Guard("no process of another sandbox is counted", "if False:", "tests/broker/host/test_program_memory.py", "given_again"),
-    Guard("programs of sandboxes hold up no figure of other processes", "await measure(theirs, found, figures_of_programs)", "tests/broker/host/test_program_memory.py", "hold_up"),
+    Guard("programs of sandboxes hold up no figure of other processes", "await _look(theirs, found, figures_of_programs, _lookers)", "tests/broker/host/test_program_memory.py", "hold_up"),
     Guard("measuring leaves other work its threads", "await in_thread(look, abandon_on_cancel=True)", "tests/broker/host_and_viewer/test_joined_status.py", "delays_no_status"),
     Guard("a sandbox with many windows leaves room for the others'", "if True:", "tests/broker/ipc/control/test_fitting.py", "leave_room"),
     Guard("a sandbox that is given up while it begins leaves nothing", "", "tests/broker/viewer/test_role.py", "leaves_no_sandbox"),

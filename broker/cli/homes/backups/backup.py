@@ -318,7 +318,7 @@ async def unpack(source: Path, prepared: Path, lock: Lock, count: Count) -> Unpa
 def _take_members(source: Path, prepared: Path, own: bytes) -> Unpacked:
     """Check the unpacked files of a backup; replace its ``meta.json`` by one of our own.
 
-    Removes the members that are no part of the home.
+    Removes other members than those of the home.
     """
     no_backup = f"{source} is not a backup of a sandbox"
     untrusted_names = {path.name for path in prepared.iterdir()}

@@ -227,7 +227,7 @@ async def _prepare(
 ) -> str:
     """Open the home, start the vsock and folder servers, and take the lease from the broker.
 
-    Returns the words.  ``stack`` ends what was started.
+    Returns the words.  ``stack`` stops the started processes.
     """
     machine = planned(paths, wanted, os.getpid())
     held = stack.enter_context(ExitStack())
