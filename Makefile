@@ -1,7 +1,7 @@
 # One door for everything.  'make demo' and 'make test' set up all they need.
 PY := .venv/bin/python
 
-.PHONY: help setup setup-tests venv demo unit test test-long mutate check lint types imports bench coverage fuzz deb try-deb clean
+.PHONY: help setup setup-tests venv demo unit test test-long mutate check lint types imports figures style bench coverage fuzz deb try-deb clean
 
 help:
 	@echo "make demo       an application in a micro VM, on your screen; needs sudo once,"
@@ -12,6 +12,8 @@ help:
 	@echo "make test-long  soaks, long fuzzing, hundreds of kills"
 	@echo "make fuzz       the fuzz targets; one of them: make fuzz FUZZ=waypipe SECONDS=600"
 	@echo "make check      lint, types, import direction; needs no packages"
+	@echo "make figures    lines of code and words of documentation, beside the recorded ones"
+	@echo "make style      names and sentences that CONTRIBUTING.md rules out"
 	@echo "make mutate     turn each guard off in turn: some test must fail"
 	@echo "make coverage   how many branches of the cores their own tests take"
 	@echo "make bench      the benchmarks; one of them: make bench BENCH=relay"
@@ -45,7 +47,9 @@ test-long:
 mutate: setup-tests
 	@VITRAIL_MUTATE=1 .ci/test --long -k test_no_guard_can_go_unnoticed
 
-check: venv lint types imports
+check: venv lint types imports style
+	@$(PY) -m tests.kit.ratchets.figures --check
+	@$(PY) -m tests.kit.ratchets.subjects
 
 lint:
 	.venv/bin/ruff check .
@@ -56,6 +60,14 @@ types:
 
 imports:
 	.venv/bin/lint-imports
+
+# Sizes, beside those of the last commit; WRITE=1 records them, in a commit that says why.
+figures: venv
+	@$(PY) -m tests.kit.ratchets.figures $(if $(WRITE),--write)
+
+# No commit raises a count; WRITE=1 records what has become less.
+style: venv
+	@$(PY) -m tests.kit.ratchets.style $(if $(WRITE),--write,--check)
 
 coverage: venv
 	@.ci/as-user tests.kit.suite.branches $(CORE)

@@ -89,7 +89,7 @@ class _Module:
 def _read(name: str) -> _Module:
     text = modules()[name].read_text()
     parsed = ast.parse(text)
-    size = _size_of(text, parsed)
+    size = size_of_text(text, parsed)
     classes = [node.name for node in parsed.body if isinstance(node, ast.ClassDef)]
     public = tuple(name for name in classes if not name.startswith("_"))
     for node in _statements(parsed):
@@ -153,7 +153,8 @@ def _closure(names: tuple[str, ...], without: frozenset[str]) -> frozenset[str]:
     return frozenset(seen)
 
 
-def _size_of(text: str, parsed: ast.Module) -> Size:
+def size_of_text(text: str, parsed: ast.Module) -> Size:
+    """Return the size of one module; ``parsed`` is its text's tree."""
     lines = text.splitlines()
     # A blank line is code within a string, and so is what looks like a comment there.
     doubtful = [

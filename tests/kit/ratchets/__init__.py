@@ -1,0 +1,1 @@
+"""Counts that the project compares with its last commit: sizes, and plain English."""
