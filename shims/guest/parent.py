@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Dict, Optional
 
 from shims.guest.pid1 import RUNTIME
 from shims.guest.rehearsal import Rehearsal
-from shims.guest.settings import take_address
+from shims.guest.settings import resolver_settings
 from shims.guest.storage import sysfs_text
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ IDENTITY: Dict[str, type] = {
     "disposable": bool,
     "net": str,
     "dns": str,
+    "dns6": str,
+    "search": str,
     "cid": int,
 }
 RNDADDENTROPY = 0x40085203  # _IOW('R', 3, int[2]), linux/random.h
@@ -211,7 +213,7 @@ class Parent:
         settings.name = identity["name"]
         settings.disposable = identity["disposable"]
         settings.network = identity["net"]
-        settings.dns = take_address(identity["dns"])
+        settings.resolvers, settings.search = resolver_settings(identity)
         self._send("taken")
         self._look_for_link()
 

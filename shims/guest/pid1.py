@@ -93,7 +93,7 @@ case "$1" in
 deconfig) $B ip link set "$interface" up ;;
 bound|renew)
     $B ip link set "$interface" up ${mtu:+mtu $mtu}
-    $B ip addr flush dev "$interface"
+    $B ip -4 addr flush dev "$interface" # not the link-local address of IPv6
     $B ip addr add "$ip/${mask:-24}" dev "$interface"
     for gateway in $router; do
         # The gateway may lie outside the address's network.
@@ -102,8 +102,10 @@ bound|renew)
         break
     done
     : >/etc/resolv.conf
+    search="%(search)s"
+    [ -z "$search" ] || echo "search $search" >>/etc/resolv.conf
     # vitrail.dns on the kernel's command line: a resolver that DHCP cannot name.
-    for server in %(dns)s $dns; do echo "nameserver $server" >>/etc/resolv.conf; done
+    for server in %(resolvers)s $dns; do echo "nameserver $server" >>/etc/resolv.conf; done
     ;;
 esac
 """
@@ -176,9 +178,9 @@ class Machine:
             )
             guest.hop("network", why, ok=not why)
         if settings.network == "dhcp":
-            self._ask_address(guest, busybox, settings.dns)
+            self._ask_address(guest, busybox)
 
-    def _ask_address(self, guest: "Guest", busybox: "Optional[str]", dns: str) -> None:
+    def _ask_address(self, guest: "Guest", busybox: "Optional[str]") -> None:
         """Ask for an address on the first interface, in the background."""
         given = {card.mac for card in guest.settings.cards}
         names = [name for name, mac in interfaces().items() if mac not in given]
@@ -189,7 +191,12 @@ class Machine:
         self._link_up(names[0])
         script = os.path.join(RUNTIME, "udhcpc")
         with open(script, "w", encoding="ascii") as file:
-            file.write(UDHCPC % {"busybox": busybox, "dns": dns})
+            values = {
+                "busybox": busybox,
+                "resolvers": " ".join(guest.settings.resolvers),
+                "search": " ".join(guest.settings.search),
+            }
+            file.write(UDHCPC % values)
         os.chmod(script, 0o755)
         process = subprocess.Popen(
             [busybox, "udhcpc", "-i", names[0], "-s", script, "-n", "-q", "-O", "mtu",

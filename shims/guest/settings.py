@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import socket
-from typing import Dict, List
+from typing import Dict, List, Mapping, Tuple
 
 from shims.guest.address import Address
 from shims.guest.launch import LAUNCH, LAUNCH_LOW_PORTS, launch_secret
@@ -24,15 +25,27 @@ from shims.guest.protocol import (
 )
 
 ORPHAN_SECONDS = 60.0
+DOMAIN = re.compile(r"[A-Za-z0-9_.-]{1,253}")
 
 
-def take_address(text: str) -> str:
-    """Check an IPv4 address for a script; "" for another text."""
-    try:
-        return socket.inet_ntoa(socket.inet_aton(text)) if text else ""
-    except OSError:
-        log(f"vitrail.dns is not an address: {text!r}")
-        return ""
+def resolver_settings(values: Mapping[str, str]) -> Tuple[List[str], List[str]]:
+    """Return the name servers that DHCP cannot name, and the search list.
+
+    They are ``vitrail.dns``, ``vitrail.dns6`` and ``vitrail.search``, or the fields of
+    these names of a copy's identity.  A script gets them: other texts are left out.
+    """
+    resolvers = []
+    for name, family in (("dns", socket.AF_INET), ("dns6", socket.AF_INET6)):
+        text = values.get(name, "")
+        try:
+            packed = socket.inet_pton(family, text) if text else b""
+        except OSError:
+            log(f"vitrail.{name} is not an address: {text!r}")
+            continue
+        if packed:
+            resolvers.append(socket.inet_ntop(family, packed))
+    domains = values.get("search", "").split(",")
+    return resolvers, [domain for domain in domains if DOMAIN.fullmatch(domain)]
 
 
 def take_cards(text: str) -> List[NetworkCard]:
@@ -71,7 +84,7 @@ class Settings:
         self.network = values.get("net", "")
         self.cards = take_cards(values.get("cards", ""))
         self.router = values.get("router", "") == "1"
-        self.dns = take_address(values.get("dns", ""))
+        self.resolvers, self.search = resolver_settings(values)
         self.disposable = values.get("disposable", "") == "1"
         self.parent = values.get("parent", "") == "1"
         self.gpu = values.get("gpu", "") == "1"

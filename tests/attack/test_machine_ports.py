@@ -59,7 +59,7 @@ def datagram(port: int) -> bytes:
 def attack(passt: str) -> None:
     """Send from all ports, and print how many a neighbour gets."""
     guest, host = socket.socketpair()
-    words = passt_args(Path(passt), host.fileno(), forward_dns=False)
+    words = passt_args(Path(passt), host.fileno(), resolvers=())
     process = subprocess.Popen(words, pass_fds=(host.fileno(),))
     host.close()
     try:

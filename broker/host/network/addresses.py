@@ -1,6 +1,7 @@
 """The small network that every sandbox with ``network = "user"`` sees.
 
-It is the same everywhere, so that a sandbox learns nothing of the network we are in.
+It is the same everywhere: of the network we are in, a sandbox gets only the name servers
+and the search list (``resolvers``).
 
 The host, the packet guard, a switch's process and brokerctl use the same values.
 """
@@ -12,7 +13,10 @@ from pathlib import Path
 GUEST = "10.0.2.15"
 GATEWAY = "10.0.2.2"
 RESOLVER = "10.0.2.3"
-"""Passt forwards it to the host's resolver, where that listens on loopback only."""
+"""The address at which passt forwards questions to this machine's IPv4 resolver, if a
+guest cannot reach that itself; with ``network = "rules"`` the frame filter's own."""
+RESOLVER6 = "fd76:6974:7261:2::3"
+"""The address at which passt forwards questions to this machine's IPv6 resolver."""
 
 GUEST6 = "fd76:6974:7261:2::15"
 """Of a box.  A machine chooses its own below the same 64 bits, as passt announces them
@@ -50,19 +54,54 @@ TAP = "vitrail"
 """Begins the name of each device of a VMM in the network namespace of its jail; its
 number follows."""
 
-_ROUTES = Path("/proc/net/ipv6_route")
+_PROC_NET = Path("/proc/net")
 _UP, _REJECT = 0x1, 0x200
+_LINK_LOCAL = 0x20
+"""Scope of an address in ``if_inet6`` (IPV6_ADDR_LINKLOCAL)."""
 
 
-def has_ipv6(routes: Path = _ROUTES) -> bool:
-    """Return whether this network namespace has an IPv6 default route (proc_net(5))."""
+def template_interface(proc_net: Path = _PROC_NET) -> tuple[str, bool]:
+    """Return the interface that passt copies, and whether it can give IPv6 by that.
+
+    passt serves a family only if its template has what it copies: for IPv4 nothing
+    beyond our own arguments, for IPv6 a link-local address.  Without a template it asks
+    for the default route, and a guest that starts in a network of one family has no
+    other one for as long as it runs.
+    """
+    addresses = map(str.split, _lines(proc_net / "if_inet6"))
+    six = [name for *_, scope, _, name in addresses if int(scope, 16) == _LINK_LOCAL]
+    routed = [*_default_routes6(proc_net), *_default_routes4(proc_net)]
+    for name in (*routed, *sorted(six)):
+        if name in six:
+            return name, True
+    return (routed or ["lo"])[0], False
+
+
+def _default_routes6(proc_net: Path) -> list[str]:
+    """Return the interfaces of IPv6 default routes (proc_net(5), ipv6_route)."""
+    rows = map(str.split, _lines(proc_net / "ipv6_route"))
+    return [
+        device
+        for target, bits, *_, flags, device in rows
+        if (target, bits) == ("0" * 32, "00")
+        and device != "lo"
+        and int(flags, 16) & (_UP | _REJECT) == _UP
+    ]
+
+
+def _default_routes4(proc_net: Path) -> list[str]:
+    """Return the interfaces of IPv4 default routes (proc_net(5), route)."""
+    rows = map(str.split, _lines(proc_net / "route")[1:])
+    return [
+        device
+        for device, target, _, flags, *_, mask, _, _, _ in rows
+        if (target, mask) == ("0" * 8, "0" * 8) and int(flags, 16) & _UP
+    ]
+
+
+def _lines(path: Path) -> list[str]:
+    """Return a file's lines; none if the kernel lacks the family."""
     try:
-        lines = routes.read_text().splitlines()
-    except OSError:  # a kernel without IPv6
-        return False
-    for line in lines:
-        target, bits, *_, flags, device = line.split()
-        is_default = target == "0" * 32 and bits == "00" and device != "lo"
-        if is_default and int(flags, 16) & (_UP | _REJECT) == _UP:
-            return True
-    return False
+        return path.read_text().splitlines()
+    except OSError:
+        return []

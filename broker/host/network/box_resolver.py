@@ -8,8 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from broker.host.network.addresses import RESOLVER
-from broker.host.network.passt import has_only_loopback
-from broker.host.network.resolvers import RESOLV_CONF
+from broker.host.network.passt import forwarded_resolvers
+from broker.host.network.resolvers import (
+    RESOLV_CONF,
+    read_resolv_conf,
+    search_domains,
+)
 from broker.host.network.switch.switch_ports import is_shared, name_server
 
 
@@ -20,18 +24,19 @@ def resolver_lines(resolv_conf: Path = RESOLV_CONF, *, network: str = "user") ->
     """
     if is_shared(network):
         return f"nameserver {name_server(network)}\n"
-    if network == "rules":
-        return f"nameserver {RESOLVER}\n"
-    try:
-        text = resolv_conf.read_text(errors="replace")
-    except OSError:
-        text = ""
-    if has_only_loopback(text):
-        return f"nameserver {RESOLVER}\n"
-    kept = ("nameserver", "search", "options")
-    lines = [
-        line
-        for line in text.splitlines()
-        if line.split()[:1] and line.split()[0] in kept
-    ]
-    return "".join(f"{line}\n" for line in lines)
+    text = read_resolv_conf(resolv_conf)
+    servers = (RESOLVER,) if network == "rules" else forwarded_resolvers(text)
+    if not servers:
+        options = ("nameserver", "search", "domain", "options")
+        lines = [
+            line
+            for line in text.splitlines()
+            if line.split()[:1] and line.split()[0] in options
+        ]
+        return "".join(f"{line}\n" for line in lines)
+    search = search_domains(text)
+    lines = [f"nameserver {server}" for server in servers]
+    return "".join(
+        f"{line}\n"
+        for line in [*lines, *([f"search {' '.join(search)}"] if search else [])]
+    )

@@ -23,12 +23,16 @@ from broker.host.network.addresses import MTU
 from broker.host.network.passt import (
     PACKET_GUARD,
     GuestNetwork,
-    forwards_names,
+    forwarded_resolvers,
     give_room,
     passt_args,
     require_passt,
 )
-from broker.host.network.resolvers import RESOLV_CONF, resolver_sockets
+from broker.host.network.resolvers import (
+    RESOLV_CONF,
+    read_resolv_conf,
+    resolver_sockets,
+)
 from broker.host.network.switch.switches import SwitchSeat
 from broker.host.processes.tracked import Tracked, spawn_helper
 from broker.ipc.channel import when_ready
@@ -86,8 +90,9 @@ async def start_network(
         words = (str(resolv_conf),) if decided else ()
         guard = await start_guard(carried, kind, fds, known, words=words)
         failed.callback(guard.kill_now)
-        forward = not decided and forwards_names(resolv_conf)
-        argv = passt_args(passt, host.fileno(), forward_dns=forward, mtu=MTU)
+        text = read_resolv_conf(resolv_conf)
+        forwarded = () if decided else forwarded_resolvers(text)
+        argv = passt_args(passt, host.fileno(), resolvers=forwarded, mtu=MTU)
         helper = spawn_helper("passt", argv, pass_fds=(host.fileno(),))
         failed.callback(helper.kill_now)
         known(helper)

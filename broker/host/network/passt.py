@@ -5,13 +5,13 @@
 ``network = "none"`` means no device at all.  With ``user`` the guest reaches
 the hosts that the user's own programs reach, except this machine: passt is set
 not to map its gateway to the host and to forward no port inwards, and
-the frameguard drops frames addressed to loopback or to our addresses.  It has IPv6
-where this machine has a default route of it.
+the frameguard drops frames addressed to loopback or to our addresses.  It has both
+families, whatever this machine has when it starts: laptops change networks.
 
-The guest sees the same small network everywhere, so that it learns nothing of
-the network we are in.  Its name servers are the host's; where the host's own
-resolver listens on loopback only, passt forwards ``RESOLVER`` to it, port 53
-alone, and the kernel argument ``vitrail.dns=`` informs the guest.
+The guest sees the same small network everywhere, so that it learns of the network we
+are in only the name servers and the search list.  If no IPv4 server can be reached by
+a guest, passt forwards ``RESOLVER`` or ``RESOLVER6`` to this machine's, port 53 alone,
+and the kernel arguments ``vitrail.dns=`` and ``vitrail.dns6=`` inform the guest.
 
 The host starts it; it runs as a process of its own, jailed.
 """
@@ -22,7 +22,7 @@ import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from broker.core import limits
@@ -36,9 +36,15 @@ from broker.host.network.addresses import (
     GUEST6,
     MAC,
     RESOLVER,
-    has_ipv6,
+    RESOLVER6,
+    template_interface,
 )
-from broker.host.network.resolvers import RESOLV_CONF, resolver_sockets
+from broker.host.network.resolvers import (
+    RESOLV_CONF,
+    read_resolv_conf,
+    resolver_sockets,
+    search_domains,
+)
 from broker.host.processes.tracked import Tracked, few_files, ordinary, spawn_helper
 
 __all__ = ("GATEWAY", "GUEST", "RESOLVER")
@@ -67,17 +73,28 @@ class GuestNetwork:
             process.close()
 
 
-def has_only_loopback(resolv_conf: str) -> bool:
-    """Return whether resolv.conf(5) names only servers that a guest cannot reach."""
-    words = (line.split() for line in resolv_conf.splitlines())
-    named = [word[1] for word in words if word[:1] == ["nameserver"] and word[1:]]
-    reachable = False
+def forwarded_resolvers(resolv_conf: str) -> tuple[str, ...]:
+    """Return the addresses at which passt has to forward a guest's questions.
+
+    None if resolv.conf(5) names an IPv4 server that a guest reaches.  passt forwards a
+    question to a server of its own family, so a machine in an IPv6-only network needs
+    ``RESOLVER6``, although a guest could reach that server: DHCP names IPv4 servers.
+    """
+    lines = (line.split() for line in resolv_conf.splitlines())
+    named = [line[1] for line in lines if line[:1] == ["nameserver"] and line[1:]]
+    servers: list[IPv4Address | IPv6Address] = []
     for name in named:
         try:
-            reachable |= not IPv4Address(name).is_loopback
-        except AddressValueError:
+            servers.append(ip_address(name))
+        except ValueError:  # passt leaves it out, too
             continue
-    return not reachable
+    four = [server for server in servers if server.version == 4]
+    # passt parses no scope, which a link-local server needs.
+    six = [s for s in servers if s.version == 6 and not s.is_link_local]
+    if any(not server.is_loopback for server in four):
+        return ()
+    # resolv.conf(5): without a server, this machine's.
+    return (*((RESOLVER,) if four or not six else ()), *((RESOLVER6,) if six else ()))
 
 
 # passt alone does not isolate the host. `--no-map-gw` keeps a guest from the host's
@@ -86,19 +103,20 @@ def has_only_loopback(resolv_conf: str) -> bool:
 # of Vitrail between QEMU and passt drops frames for the host's own addresses, loopback,
 # link-local, multicast and everything that is neither IPv4 nor plain IPv6.
 def passt_args(
-    passt: Path, fd: int, *, forward_dns: bool, mtu: int | None = None
+    passt: Path, fd: int, *, resolvers: Sequence[str], mtu: int | None = None
 ) -> list[str]:
     """Return passt's command line, see passt(1).
 
-    ``forward_dns`` only where it is needed: passt rewrites every answer of
-    the host's resolver then, those to direct questions too.  ``mtu`` is announced
-    to the guest; None: passt's own, 65520.
+    ``resolvers``: addresses at which it forwards questions, only if that is needed:
+    passt rewrites every answer of the host's resolver then, those to direct questions
+    too.  ``mtu`` is announced to the guest; None: passt's own, 65520.
     """
-    dns = ("--dns-forward", RESOLVER) if forward_dns else ()
+    dns = [option for address in resolvers for option in ("--dns-forward", address)]
     size = () if mtu is None else ("--mtu", str(mtu))
     # Each flow has a socket of its own, with a port of this machine's.
     # guard: a sandbox takes few of the machine's ports
     few = [*ordinary(), *few_files(network_limits.PASST_FDS)]
+    template, has_ipv6 = template_interface()
     ipv6 = ("--address", GUEST6, "--gateway", GATEWAY6)
     return [
         *few,
@@ -107,7 +125,8 @@ def passt_args(
         "--quiet",
         "--stderr",
         *("--fd", str(fd)),
-        *(ipv6 if has_ipv6() else ("--ipv4-only",)),
+        *("--interface", template),
+        *(ipv6 if has_ipv6 else ("--ipv4-only",)),
         *("--address", GUEST, "--netmask", "24", "--gateway", GATEWAY),
         *("--mac-addr", MAC),
         *dns,
@@ -140,7 +159,8 @@ def start_user_network(
     Raises SetupError when passt is missing.
     """
     passt = require_passt(passt)
-    forward = not decided and forwards_names(resolv_conf)
+    text = read_resolv_conf(resolv_conf)
+    resolvers = () if decided else forwarded_resolvers(text)
     with ExitStack() as ours, ExitStack() as mine:
         guest, outer = _pair()
         mine.callback(guest.close)
@@ -162,11 +182,12 @@ def start_user_network(
             fds = (*fds, asks.fileno(), *(one.fileno() for one in names))
             argv = guard_program("flows", "qemu", *map(str, fds), str(resolv_conf))
         started.append(spawn_helper("frameguard", argv, pass_fds=fds))
-        argv = passt_args(passt, host.fileno(), forward_dns=forward)
+        argv = passt_args(passt, host.fileno(), resolvers=resolvers)
         started.append(spawn_helper("passt", argv, pass_fds=(host.fileno(),)))
         mine.pop_all()
-    words = guest_words(forward=forward or decided)
-    return GuestNetwork(tuple(started), flows, guest, words)
+    return GuestNetwork(
+        tuple(started), flows, guest, kernel_args(text, decided=decided)
+    )
 
 
 def give_room(passt: socket.socket) -> None:
@@ -189,19 +210,16 @@ def require_passt(passt: Path | None) -> Path:
     return passt
 
 
-def forwards_names(resolv_conf: Path = RESOLV_CONF) -> bool:
-    """Return whether passt has to forward DNS to the host's resolver."""
-    try:
-        text = resolv_conf.read_text(errors="replace")
-    except OSError:  # as resolv.conf(5): no file means a resolver on this machine
-        text = ""
-    return has_only_loopback(text)
-
-
-def guest_words(*, forward: bool) -> tuple[str, ...]:
-    """Return the words of the kernel's command line that give a guest its network."""
-    dns = (f"vitrail.dns={RESOLVER}",) if forward else ()
-    return ("vitrail.net=dhcp", *dns)
+def kernel_args(resolv_conf: str, *, decided: bool) -> tuple[str, ...]:
+    """Return the arguments of the kernel's command line that give a guest its network."""
+    resolvers = (RESOLVER,) if decided else forwarded_resolvers(resolv_conf)
+    keys = {RESOLVER: "vitrail.dns", RESOLVER6: "vitrail.dns6"}
+    search = ",".join(search_domains(resolv_conf))
+    return (
+        "vitrail.net=dhcp",
+        *(f"{keys[address]}={address}" for address in resolvers),
+        *((f"vitrail.search={search}",) if search else ()),
+    )
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:

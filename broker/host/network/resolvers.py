@@ -7,6 +7,7 @@ follows the file; brokerctl has the file's path only.
 from __future__ import annotations
 
 import os
+import re
 import socket
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from broker.core.limits import network as limits
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 _FILE_BYTES = 1 << 16
+_SEARCHED = 6
+"""Maximum number of search domains, as of musl and of older C libraries (MAXDNSRCH)."""
+_DOMAIN = re.compile(r"(?!.{254})[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?")
 
 
 def read_resolv_conf(path: Path = RESOLV_CONF) -> str:
@@ -29,6 +33,22 @@ def read_resolv_conf(path: Path = RESOLV_CONF) -> str:
         return ""
     finally:
         os.close(fd)
+
+
+def search_domains(resolv_conf: str) -> list[str]:
+    """Return the domains in which a name without a dot is looked up (resolv.conf(5)).
+
+    The last ``search`` or ``domain`` line counts.  Texts that are not domain names, and
+    the root, are left out: the list goes into files and onto a kernel's command line.
+    """
+    domains: list[str] = []
+    for line in resolv_conf.splitlines():
+        match line.split():
+            case ["search" | "domain" as option, *names]:
+                domains = names if option == "search" else names[:1]
+            case _:
+                pass
+    return [name for name in domains if _DOMAIN.fullmatch(name)][:_SEARCHED]
 
 
 def resolver_sockets(resolv_conf: Path = RESOLV_CONF) -> list[socket.socket]:

@@ -26,7 +26,7 @@ from typing import NoReturn
 
 from broker.core import limits
 from broker.helpers.filters.descriptor_filter import keep_descriptors_only
-from broker.host.network.addresses import has_ipv6
+from broker.host.network.addresses import template_interface
 from broker.host.network.frameguard.ethernet_frames import FrameError, FrameFilter
 
 _ANNOUNCED = 0x10 | 0x40 | 0x100 | 0x400
@@ -46,12 +46,11 @@ proxy has a local route to everything in one, which is not for passt's sockets."
 class Addresses:
     """This machine's addresses, as the kernel has them.
 
-    ``news`` becomes readable when they change.  ``ipv6``: it has a default route of it
-    as this begins, which passt asks about in the same way.
+    ``news`` becomes readable when they change.  ``ipv6``: passt can give a guest IPv6.
     """
 
     def __init__(self) -> None:
-        self.ipv6 = has_ipv6()
+        _, self.ipv6 = template_interface()
         self.news = _netlink(_ANNOUNCED)
         self._asking = _netlink(0)
 

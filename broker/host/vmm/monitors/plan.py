@@ -95,12 +95,14 @@ class MonitorPlan(LaunchPlan):
         """Start the network process of a machine, if it has a network."""
         if self._spec.network is not Network.NONE:
             # Late: most machines have no network.
-            from broker.host.network.passt import forwards_names, guest_words
+            from broker.host.network.passt import kernel_args
+            from broker.host.network.resolvers import read_resolv_conf
 
             decided = self._spec.network is Network.RULES
-            words = guest_words(forward=decided or forwards_names())
-            kernel_args = (*self._spec.kernel_args, *words)
-            self._spec = replace(self._spec, kernel_args=kernel_args)
+            network = kernel_args(read_resolv_conf(), decided=decided)
+            self._spec = replace(
+                self._spec, kernel_args=(*self._spec.kernel_args, *network)
+            )
         self._state = state_of(
             self._spec,
             cid=draw_cid(quarantine) if cid is None else cid,

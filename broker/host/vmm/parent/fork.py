@@ -198,6 +198,8 @@ class CopyPlan(LaunchPlan):
             disposable=self._spec.disposable,
             net=words.get("vitrail.net", ""),
             dns=words.get("vitrail.dns", ""),
+            dns6=words.get("vitrail.dns6", ""),
+            search=words.get("vitrail.search", ""),
         )
 
 

@@ -51,6 +51,8 @@ class Identity:
     disposable: bool = True
     net: str = ""
     dns: str = ""
+    dns6: str = ""
+    search: str = ""
 
     def encode(self) -> bytes:
         """Return the frame.  Raises ValueError for a seed of another length."""

@@ -18,10 +18,13 @@ from broker.host.network.passt import (
     GATEWAY,
     GUEST,
     RESOLVER,
-    has_only_loopback,
+    RESOLVER6,
+    forwarded_resolvers,
+    kernel_args,
     passt_args,
     start_user_network,
 )
+from broker.host.network.resolvers import search_domains
 
 MACS = bytes(12)
 OWN = "192.0.2.2"
@@ -149,7 +152,7 @@ def test_an_address_that_becomes_ours_is_closed_at_once():
 
 
 def test_passt_maps_nothing_to_the_host_and_forwards_nothing_inwards():
-    words = passt_args(Path("/usr/bin/passt"), 9, forward_dns=False)
+    words = passt_args(Path("/usr/bin/passt"), 9, resolvers=())
     assert "--no-map-gw" in words
     assert words[words.index("--tcp-ports") + 1] == "none"
     assert words[words.index("--udp-ports") + 1] == "none"
@@ -157,24 +160,54 @@ def test_passt_maps_nothing_to_the_host_and_forwards_nothing_inwards():
     assert "--dns-forward" not in words
 
 
-def test_a_resolver_on_loopback_is_forwarded():
-    words = passt_args(Path("/usr/bin/passt"), 9, forward_dns=True)
-    assert words[words.index("--dns-forward") + 1] == RESOLVER
+def test_passt_forwards_questions_in_both_families():
+    argv = passt_args(Path("/usr/bin/passt"), 9, resolvers=(RESOLVER, RESOLVER6))
+    options = [argv[n + 1] for n, word in enumerate(argv) if word == "--dns-forward"]
+    assert options == [RESOLVER, RESOLVER6]
 
 
 @pytest.mark.parametrize(
-    ("text", "only_loopback"),
+    ("text", "resolvers"),
     [
-        ("nameserver 127.0.0.53\noptions edns0\n", True),
-        ("", True),
-        ("# nameserver 8.8.8.8\n", True),
-        ("nameserver ::1\nnameserver\nnameserver nonsense\n", True),
-        ("nameserver 127.0.0.1\nnameserver 192.0.2.53\n", False),
-        ("search a b\nnameserver\t192.0.2.53", False),
+        ("nameserver 127.0.0.53\noptions edns0\n", (RESOLVER,)),
+        ("", (RESOLVER,)),
+        ("# nameserver 8.8.8.8\n", (RESOLVER,)),
+        ("nameserver ::1\nnameserver\nnameserver nonsense\n", (RESOLVER6,)),
+        ("nameserver 2001:db8::53\n", (RESOLVER6,)),
+        ("nameserver 127.0.0.1\nnameserver 2001:db8::53\n", (RESOLVER, RESOLVER6)),
+        ("nameserver fe80::1%eth0\n", (RESOLVER,)),
+        ("nameserver fe80::1%eth0\nnameserver 192.0.2.53\n", ()),
+        ("nameserver 2001:db8::53\nnameserver 192.0.2.53\n", ()),
+        ("nameserver 127.0.0.1\nnameserver 192.0.2.53\n", ()),
+        ("search a b\nnameserver\t192.0.2.53", ()),
     ],
 )
-def test_which_resolver_a_guest_can_reach(text, only_loopback):
-    assert has_only_loopback(text) is only_loopback
+def test_resolver_forwarded_if_guest_reaches_no_server(text, resolvers):
+    assert forwarded_resolvers(text) == resolvers
+
+
+def test_kernel_arguments_name_resolvers_and_search_list():
+    text = "nameserver ::1\nnameserver 127.0.0.1\nsearch corp.example b=c lab.\n"
+    search = "vitrail.search=corp.example,lab."
+    dns, dns6 = f"vitrail.dns={RESOLVER}", f"vitrail.dns6={RESOLVER6}"
+    assert kernel_args(text, decided=False) == ("vitrail.net=dhcp", dns, dns6, search)
+    assert kernel_args(text, decided=True) == ("vitrail.net=dhcp", dns, search)
+    assert kernel_args("nameserver 192.0.2.1", decided=False) == ("vitrail.net=dhcp",)
+
+
+@pytest.mark.parametrize(
+    ("text", "domains"),
+    [
+        ("search a.example b.example\n", ["a.example", "b.example"]),
+        ("search a.example\ndomain b.example c.example\n", ["b.example"]),
+        ("search . a;b a'b a\u0430 -x x- _tcp.example\n", ["_tcp.example"]),
+        (f"search {'a' * 254} b\n", ["b"]),
+        ("search 1 2 3 4 5 6 7\n", list("123456")),
+        ("", []),
+    ],
+)
+def test_search_domains_without_what_is_no_name(text, domains):
+    assert search_domains(text) == domains
 
 
 def test_without_passt_the_package_is_named():

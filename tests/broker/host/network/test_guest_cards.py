@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 
 import pytest
@@ -13,6 +14,7 @@ from broker.host.network.switch.switches import Switches
 from broker.host.vmm.qemu_arguments import agent_args
 from shims.guest import network_cards
 from shims.guest.network_cards import NetworkCard, card_commands, interfaces
+from shims.guest.pid1 import UDHCPC
 from shims.guest.settings import Settings
 from tests.kit.cables import UNSHARE
 from tests.kit.vm import machines
@@ -60,6 +62,24 @@ def test_a_guest_knows_that_it_is_the_network_of_others(tmp_path, monkeypatch):
         assert Settings({}, " ".join(words)).router is router
 
 
+@pytest.mark.parametrize(
+    ("cmdline", "resolvers", "search"),
+    [
+        ("vitrail.dns=10.0.2.3", ["10.0.2.3"], []),
+        ("vitrail.dns6=FD76::3 vitrail.dns=1.2.3.4", ["1.2.3.4", "fd76::3"], []),
+        ("vitrail.dns=fd76::3 vitrail.dns6=1.2.3.4", [], []),
+        ("vitrail.dns=$(reboot)", [], []),
+        ("vitrail.search=corp.example,lab", [], ["corp.example", "lab"]),
+        ('vitrail.search=";reboot;",lab,', [], ["lab"]),
+    ],
+)
+def test_guest_puts_only_addresses_and_domains_into_its_script(
+    cmdline, resolvers, search
+):
+    settings = Settings({}, cmdline)
+    assert (settings.resolvers, settings.search) == (resolvers, search)
+
+
 _COMPLETE = """
 import array, fcntl, socket, struct, subprocess
 from shims.guest.network_cards import complete_frames
@@ -86,6 +106,41 @@ async def test_a_cards_frames_are_complete():
             raise
         pytest.skip(f"no namespaces with virtual cables to be had: {error}")
     assert said.split() == [b"1", b"0"]
+
+
+_DHCP = """
+ip link add v0 type veth peer name v1
+ip link set v0 up
+ip link set v1 up
+mount --bind "$1/resolv.conf" /etc/resolv.conf
+interface=v0 ip=10.0.2.15 mask=24 router=10.0.2.2 dns=192.0.2.1 sh "$1/script" bound
+ip -o address show dev v0 | awk '{ print $4 }'
+cat /etc/resolv.conf
+"""
+
+
+async def test_dhcp_answer_keeps_ipv6_and_adds_name_servers(tmp_path):
+    """Without its link-local address an interface gets none by a router's announcement."""
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        pytest.skip("busybox is not installed")
+    (tmp_path / "resolv.conf").touch()
+    values = {"busybox": busybox, "resolvers": "fd00::3", "search": "corp.example"}
+    (tmp_path / "script").write_text(UDHCPC % values)
+    try:
+        output = await run_tool([*UNSHARE, "sh", "-ec", _DHCP, "sh", str(tmp_path)])
+    except VitrailError as error:
+        if "RTNETLINK" not in str(error) and "unshare" not in str(error):
+            raise
+        pytest.skip(f"no namespaces with virtual cables to be had: {error}")
+    address, link_local, *resolv_conf = output.decode().splitlines()
+    assert address == "10.0.2.15/24"
+    assert link_local.startswith("fe80::")
+    assert resolv_conf == [
+        "search corp.example",
+        "nameserver fd00::3",
+        "nameserver 192.0.2.1",
+    ]
 
 
 def test_no_cards():

@@ -9,7 +9,7 @@ import pytest
 
 from broker.core.limits import network as limits
 from broker.core.streams import network_flows as m
-from broker.host.network.addresses import GATEWAY6, GUEST, GUEST6, has_ipv6
+from broker.host.network.addresses import GATEWAY6, GUEST, GUEST6, template_interface
 from broker.host.network.flowguard import dns_messages as dns
 from broker.host.network.flowguard.flow_filter import FlowFilter
 from broker.host.network.frameguard import packets
@@ -355,16 +355,38 @@ def test_a_flood_of_questions_for_neighbours_is_bounded(flood):
     assert talk.send(flood)["passt"] == [flood]
 
 
-def test_a_default_route_is_ipv6(tmp_path):
+@pytest.mark.parametrize(
+    ("routes6", "routes4", "link_local", "template"),
+    [
+        ([("eth0", 1)], [], ["eth0", "wlan0"], ("eth0", True)),
+        ([("wlan0", 3)], ["eth0"], ["eth0", "wlan0"], ("wlan0", True)),
+        ([("lo", 1), ("eth0", 0x200)], [], ["wlan0"], ("wlan0", True)),
+        ([], ["tun0"], ["eth0"], ("eth0", True)),
+        ([], ["eth0"], [], ("eth0", False)),
+        ([], [], [], ("lo", False)),
+    ],
+)
+def test_template_prefers_default_route_with_link_local_address(
+    tmp_path, routes6, routes4, link_local, template
+):
     zeros = "0" * 32
-    routes = tmp_path / "ipv6_route"
-    lines = {
-        f"{zeros} 00 {zeros} 00 {zeros} ffffffff 1 0 00200200 lo": False,
-        f"{zeros} 00 {zeros} 00 fe80{zeros[4:]} 400 1 0 00000003 eth0": True,
-        f"{zeros} 00 {zeros} 00 {zeros} 400 1 0 00000200 eth0": False,
-        f"fd00{zeros[4:]} 40 {zeros} 00 {zeros} 100 1 0 00000001 eth0": False,
-    }
-    for line, found in lines.items():
-        routes.write_text(line + "\n")
-        assert has_ipv6(routes) is found
-    assert not has_ipv6(tmp_path / "none")
+    rows = [
+        f"{zeros} 00 {zeros} 00 {zeros} 1 1 0 {flags:08x} {name}"
+        for name, flags in routes6
+    ]
+    (tmp_path / "ipv6_route").write_text("".join(f"{row}\n" for row in rows))
+    rows = [f"{name} 00000000 010200C0 0003 0 0 0 00000000 0 0 0" for name in routes4]
+    rows = [
+        "Iface Destination Gateway",
+        "eth9 000200C0 00000000 0001 0 0 0 00FFFFFF 0 0 0",
+        *rows,
+    ]
+    (tmp_path / "route").write_text("".join(f"{row}\n" for row in rows))
+    rows = [f"fe80{zeros[4:]} 02 40 20 80 {name}" for name in link_local]
+    rows += [f"{zeros[1:]}1 01 80 10 80 lo", f"fd77{zeros[4:]} 02 40 00 80 eth8"]
+    (tmp_path / "if_inet6").write_text("".join(f"{row}\n" for row in rows))
+    assert template_interface(tmp_path) == template
+
+
+def test_template_is_loopback_without_files_of_the_kernel(tmp_path):
+    assert template_interface(tmp_path / "missing") == ("lo", False)

@@ -20,6 +20,8 @@ WHOLE = Identity(
     cid=77777,
     net="dhcp",
     dns="1.2.3.4",
+    dns6="fd00::3",
+    search="corp.example",
 )
 
 
@@ -44,6 +46,8 @@ def test_the_guest_takes_what_the_launcher_sends():
         "disposable": True,
         "net": "dhcp",
         "dns": "1.2.3.4",
+        "dns6": "fd00::3",
+        "search": "corp.example",
     }
 
 
