@@ -19,6 +19,8 @@ NETWORK = "vitrail.Network"
 """The service whose calls are flows to hosts outside."""
 NET = "@net"
 """The target of these calls."""
+OPEN_URL = "vitrail.OpenURL"
+"""The service whose calls open an address elsewhere."""
 LOOKUP = "dns"
 """The protocol of a call that asks for a host's addresses, or whether an answer may
 have one: a grant for any port is one for it, a deny of some ports is not about it."""
@@ -79,6 +81,26 @@ def is_inner(argument: str) -> bool:
         return True
     # 2002::/16 is not global by itself, and what it leads to may be.
     return not (bool(inside) or (mapped or address).is_global)
+
+
+_INNER_DOMAINS = frozenset({"localhost", "local", "internal", "lan", "home.arpa"})
+"""Domains of one machine or network (RFC 6761, 6762 and 8375; ICANN reserves "internal",
+and home routers use "lan")."""
+
+
+def is_inner_host(host: str) -> bool:
+    """Return whether the host of a URL is this machine, or in the user's own network.
+
+    Beside the addresses of ``is_inner`` these are names of one label, which the search
+    list completes, and names below the domains of one machine or network.  The address
+    of another name is unknown here: only the program that opens the URL looks it up.
+    """
+    name = host.lower().removesuffix(".")
+    if ":" in name or is_inner(f"+{name}"):
+        return is_inner(f"+{name}")
+    last, last_two = name.split(".")[-1:], name.split(".")[-2:]
+    domains = {".".join(last), ".".join(last_two)}
+    return bool(name) and ("." not in name or not domains.isdisjoint(_INNER_DOMAINS))
 
 
 def embedded_ipv4(address: bytes) -> bytes:

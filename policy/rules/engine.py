@@ -20,7 +20,14 @@ from functools import cached_property, lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Literal, NamedTuple
 
-from policy.destinations import NET, NETWORK, embedded_ipv4, is_inner
+from policy.destinations import (
+    NET,
+    NETWORK,
+    OPEN_URL,
+    embedded_ipv4,
+    is_inner,
+    is_inner_host,
+)
 from policy.errors import visible
 from policy.names import ADMIN, ADMIN_NAMES, ANY_KEY, sample_host, without_port
 from policy.records.device import DeviceFacts
@@ -125,6 +132,16 @@ def holds(rule: Rule, call: PolicyCall) -> str:
 
 def _is_inner(call: PolicyCall) -> bool:
     return call.service == NETWORK and is_inner(call.argument)
+
+
+def _opens_inner(rule: Rule, call: PolicyCall) -> bool:
+    """Return whether a rule without ``host=`` would open a URL of the user's network.
+
+    The user's own browser has sessions there, and devices of a home network act on a
+    request without one.
+    """
+    inner = call.service == OPEN_URL and is_inner_host(call.host or "")
+    return inner and not rule.match.host
 
 
 def _device_fails(rule: Rule, device: DeviceFacts | None) -> str:
@@ -313,6 +330,12 @@ class Engine:
         if not reason and fresh:
             reason = (
                 f"a call to '{final}' starts a new sandbox, which {fresh.where} denies"
+            )
+        # guard: an inner address is opened on this machine by a rule that names its host
+        if not reason and final in ADMIN_NAMES and _opens_inner(rule, call):
+            reason = (
+                f"'{visible(call.host or '')}' is an address of this machine or its "
+                "network, which only a rule with host= opens"
             )
         if not reason and not rule.autostart and not _runs(final, world):
             reason = f"'{final}' is not running, and autostart=no"

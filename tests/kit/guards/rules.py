@@ -137,6 +137,7 @@ GUARDS = (
     Guard("short words", "return plain", "tests/broker/core/test_prompt_words.py"),
     Guard("a name ends no string of a graph", "return text", "tests/policy/tools/test_graph.py", "never_syntax"),
     Guard("an inner address is named by its rule", "if False:", "tests/policy/rules/test_network_rules.py", "no_inner_address"),
+    Guard("an inner address is opened on this machine by a rule that names its host", "if False:", "tests/policy/rules/test_opened_hosts.py", "inner"),
     Guard("only a flow leads outside", "if False:", "tests/policy/rules/test_network_rules.py", "only_the_network"),
     Guard("a wildcard is a whole label", "if True:", "tests/policy/rules/test_network_rules.py", "wrong_destination"),
     Guard("a network that no rule is about asks for nothing", "return trace.end('allow', reason, where)", "tests/policy/rules/test_record_gate.py", "anywhere"),
