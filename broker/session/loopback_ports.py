@@ -5,6 +5,7 @@ A session child does so by a permit's warrant, and gives the viewer the connecti
 
 from __future__ import annotations
 
+import hashlib
 import os
 import select
 import socket
@@ -27,9 +28,11 @@ _AGAIN_SECONDS = 0.1
 
 
 class _Forwarded(msgspec.Struct):
-    """The parameter of ``Forward`` that is looked at (``api.ForwardRequest``)."""
+    """The parameters of ``Forward`` that are used here (``api.ForwardRequest``)."""
 
     local: int
+    sandbox: str
+    localhost: bool = False
 
 
 def connect_port(errand: Errand, order: m.ConnectPort) -> None:
@@ -53,7 +56,7 @@ def connect_port(errand: Errand, order: m.ConnectPort) -> None:
 
 
 def listen_port(errand: Errand, order: m.ListenPort) -> None:
-    """Listen on the port that the user forwards (0: any); answer with its number.
+    """Listen on the port that the user forwards (0: any); answer with address and port.
 
     Each ``AcceptConnection`` is answered with a connection.  Raises RefusedError.
     """
@@ -62,23 +65,36 @@ def listen_port(errand: Errand, order: m.ListenPort) -> None:
     # guard: a call for one port listens on no other one
     if asked.local != order.port:
         raise RefusedError(f"the call forwards port {asked.local}, not {order.port}")
+    # guard: a sandbox's ports are another host than the user's own services
+    address = _LOOPBACK if asked.localhost else loopback_address(asked.sandbox)
     with socket.socket() as listener:
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((_LOOPBACK, order.port))
+            listener.bind((address, order.port))
             listener.listen(_BACKLOG)
         except OSError as error:
             raise RefusedError(
-                f"cannot use port {order.port} of this machine: {error.strerror}",
+                f"cannot use port {order.port} of {address}: {error.strerror}",
                 hint="if another program listens there, choose another port, such as 3001:8080",
             ) from error
         listener.settimeout(0)
         # After shutdown(2) a listening socket can connect, also by sendto(2), which
         # Landlock does not govern.
         # guard: a viewer has no socket that listens on the user's loopback
-        errand.answer(b"%d" % listener.getsockname()[1])
+        errand.answer("{}:{}".format(*listener.getsockname()).encode())
         while isinstance(errand.next(), m.AcceptConnection):
             _pass_next(errand, listener)
+
+
+def loopback_address(sandbox: str) -> str:
+    """Return the loopback address of a sandbox's ports, from 127.64.0.1 on.
+
+    Cookies have no port (RFC 6265, 8.5), and pages of one host are of one site: on
+    127.0.0.1 a sandbox's page would get the cookies of the user's own services, and set
+    them.  The address follows from the name, so that bookmarks and logins stay valid.
+    """
+    digest = hashlib.sha256(sandbox.encode()).digest()
+    return f"127.{64 + digest[0] % 128}.{digest[1]}.{1 + digest[2] % 254}"
 
 
 def _pass_next(errand: Errand, listener: socket.socket) -> None:

@@ -97,12 +97,12 @@ async def _forwarded(session):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(partial(part.forward, exchange, request))
                 item = await items.receive()
-                yield item.local, calls, book
+                yield (item.address, item.local), calls, book
                 nursery.cancel_scope.cancel()
 
 
-async def connect(port):
-    return await trio.open_tcp_stream("127.0.0.1", port)
+async def connect(address):
+    return await trio.open_tcp_stream(*address)
 
 
 _OTHER_USER = """
@@ -180,7 +180,7 @@ async def test_a_connection_that_is_reset_at_once_ends_no_forward():
     """Any user of the machine can make one: it has no address of its far end any more."""
     async with forwarded() as (port, calls, _):
         # No await: the forward accepts it when the reset has come.
-        reset = socket.create_connection(("127.0.0.1", port))
+        reset = socket.create_connection(port)
         reset.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         reset.close()
         async with await connect(port):

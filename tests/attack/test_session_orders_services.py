@@ -48,6 +48,7 @@ from broker.ipc.session.service_orders import (
     StartService,
     UseAgent,
 )
+from broker.session.loopback_ports import loopback_address
 from broker.session.read_warrant import SECONDS
 from tests.kit.session import session, starter_of_orders
 from tests.kit.wayland.compositor import short_directory
@@ -98,7 +99,9 @@ async def test_the_port_of_a_call_is_listened_on(session, server):
     _, taken = server
     warrant = session.call("Forward", sandbox="work", port=80, local=0)
     async with session.carrying_out(ListenPort(warrant, 0)) as begun:
-        there = ("127.0.0.1", int(begun.result))
+        address, _, number = begun.result.decode().partition(":")
+        assert address == loopback_address("work")
+        there = (address, int(number))
         for _ in range(2):
             with socket.create_connection(there) as far:
                 result, (fd,) = await begun.more(AcceptConnection())
@@ -109,7 +112,9 @@ async def test_the_port_of_a_call_is_listened_on(session, server):
                     assert ours.recv(9) == b"hello"
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(there)
-    warrant = session.call("Forward", sandbox="work", port=80, local=taken)
+    warrant = session.call(
+        "Forward", sandbox="work", port=80, local=taken, localhost=True
+    )
     with pytest.raises(RefusedError, match="cannot use") as caught:
         await session.carry_out(ListenPort(warrant, taken))
     assert "if another program listens there" in caught.value.hint

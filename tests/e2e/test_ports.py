@@ -24,9 +24,9 @@ while True:
 """
 
 
-async def echoed(port, data):
+async def echoed(address, data):
     """The answer, by a client that closes when it has it: no half-close."""
-    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+    async with await trio.open_tcp_stream(*address) as stream:
         said = bytearray()
         with trio.fail_after(100):
             async with trio.open_nursery() as nursery:

@@ -167,8 +167,8 @@ async def test_a_port_of_a_box_is_reached_by_the_user_and_by_a_box():
             *("run", "-q", "vault", "--", "sh", "-c", server), env=w.environ
         ):
             await w.wait_event("stream.opened", sandbox="vault", service="vitrail.Call")
-            async with forwarded(w, port) as (local, _):
-                url = f"http://127.0.0.1:{local}/"
+            async with forwarded(w, port) as ((address, number), _):
+                url = f"http://{address}:{number}/"
 
                 async def answers():
                     return await run_tool(["curl", "-s", url]) == b"hello\n"

@@ -45,8 +45,8 @@ async def test_a_port_of_a_container_is_reached_by_the_user():
         words = ("run", "-q", "work", "--", "sh", "-c", server)
         async with running(*words, env=w.environ):
             await w.wait_event("stream.opened", service="vitrail.Call")
-            async with forwarded(w, port, "work") as (local, _):
-                url = f"http://127.0.0.1:{local}/"
+            async with forwarded(w, port, name="work") as ((address, number), _):
+                url = f"http://{address}:{number}/"
 
                 async def answers():
                     try:

@@ -60,20 +60,23 @@ async def served(columns):
 
 
 @asynccontextmanager
-async def forwarded(w, port, name="vault"):
+async def forwarded(w, port, *options, name="vault"):
     """``brokerctl forward``; yields its port and the process."""
-    async with running("forward", name, f"0:{port}", "--json", env=w.environ) as child:
+    async with running(
+        "forward", *options, name, f"0:{port}", "--json", env=w.environ
+    ) as child:
         line = b""
         with trio.fail_after(60):
             while not line.endswith(b"\n"):
                 await trio.lowlevel.wait_readable(child.popen.stdout)
                 line += os.read(child.popen.stdout.fileno(), 1000)
-        yield json.loads(line)["local"], child
+        item = json.loads(line)
+        yield (item["address"], item["local"]), child
 
 
-async def talk(port, data):
+async def talk(address, data):
     """The answer until its end."""
-    stream = await trio.open_tcp_stream("127.0.0.1", port)
+    stream = await trio.open_tcp_stream(*address)
 
     async def send():
         await stream.send_all(data)
@@ -128,9 +131,22 @@ async def test_what_no_rule_allows_or_cannot_be_is_refused():
         assert "denied" in await refused("work", f"0:{port}")
         assert "denied" in await refused("vault", "0:9")
         assert "denied" in await refused("--stdio", "vault", "9")
-        assert "cannot use" in await refused("vault", str(port))
+        assert "cannot use" in await refused("--localhost", "vault", str(port))
         assert "no sandbox 'nobody' is running" in await refused("nobody", "80")
         assert "a port must be between 1 and 65535" in await refused("work", "80:0")
+
+
+async def test_forwarded_port_has_address_of_its_sandbox():
+    """A browser sends the cookies of 127.0.0.1 to each port of it."""
+    async with served("@adminvm vault allow") as (port, w, *_):
+        async with forwarded(w, port) as ((address, number), _):
+            assert address == loopback_ports.loopback_address("vault")
+            assert address != loopback_ports.loopback_address("work")
+            with pytest.raises(OSError, match="all attempts"):
+                await trio.open_tcp_stream("127.0.0.1", number)
+        async with forwarded(w, port, "--localhost") as ((address, number), _):
+            assert address == "127.0.0.1"
+            assert await talk((address, number), b"hello") == b"HELLO"
 
 
 async def test_a_revoked_rule_ends_the_forward_and_its_connections():
@@ -138,7 +154,7 @@ async def test_a_revoked_rule_ends_the_forward_and_its_connections():
         served("@adminvm vault allow") as (port, w, *_),
         forwarded(w, port) as (local, child),
     ):
-        stream = await trio.open_tcp_stream("127.0.0.1", local)
+        stream = await trio.open_tcp_stream(*local)
         async with stream:
             await stream.send_all(b"a")
             with trio.fail_after(60):
@@ -149,7 +165,7 @@ async def test_a_revoked_rule_ends_the_forward_and_its_connections():
                     assert await stream.receive_some() == b""
                 assert await child.wait() == 1
         with pytest.raises(OSError, match="all attempts"):
-            await trio.open_tcp_stream("127.0.0.1", local)
+            await trio.open_tcp_stream(*local)
 
 
 def free_port():

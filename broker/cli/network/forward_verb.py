@@ -32,9 +32,16 @@ _PIECE = 1 << 16
 @click.argument("sandbox", shell_complete=sandboxes)
 @click.argument("ports", metavar="PORT[:SANDBOX-PORT]")
 @click.option("--stdio", is_flag=True, help="Connect standard input and output.")
+@click.option("--localhost", is_flag=True, help="Listen on 127.0.0.1.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
-def command(sandbox: str, ports: str, *, stdio: bool, as_json: bool) -> None:
-    """Forward PORT on the loopback address to a port of SANDBOX, until interrupted.
+def command(
+    sandbox: str, ports: str, *, stdio: bool, localhost: bool, as_json: bool
+) -> None:
+    """Forward PORT on a loopback address to a port of SANDBOX, until interrupted.
+
+    Each sandbox has a loopback address of its own, which is printed: a browser shares
+    cookies between all ports of one address.  With --localhost it is 127.0.0.1, which
+    your own services have, too.
 
     A rule for vitrail.Tcp with the source @adminvm must allow the connection, such as
     'vitrail.Tcp +8080 @adminvm SANDBOX allow'.  Only programs of this user can connect.
@@ -54,9 +61,11 @@ def command(sandbox: str, ports: str, *, stdio: bool, as_json: bool) -> None:
         raise click.UsageError(
             tr("'{ports}': a port must be between 1 and 65535", ports=ports)
         )
-    if stdio and (found[2] or as_json):
+    if stdio and (found[2] or as_json or localhost):
         raise click.UsageError(tr("with --stdio, specify only the sandbox's port"))
-    request = ForwardRequest(sandbox=sandbox, port=port, local=0 if stdio else local)
+    request = ForwardRequest(
+        sandbox=sandbox, port=port, local=0 if stdio else local, localhost=localhost
+    )
     if stdio:
         # ssh ends its ProxyCommand by SIGHUP: no news for who used it.
         silence(signal.SIGHUP)
@@ -82,7 +91,8 @@ async def _forward(request: ForwardRequest, as_json: bool) -> None:  # noqa: FBT
             name = printable(item.sandbox)
             render.note(
                 tr(
-                    "forwarding 127.0.0.1:{local} to port {port} of {name}",
+                    "forwarding {address}:{local} to port {port} of {name}",
+                    address=printable(item.address),
                     local=item.local,
                     port=request.port,
                     name=name,
@@ -118,16 +128,18 @@ async def _stdio(request: ForwardRequest) -> None:
                             failed=printable(item.failed or ""),
                         )
                     )
-                nursery.start_soon(_copied, item.local, nursery.cancel_scope)
+                nursery.start_soon(
+                    _copied, (item.address, item.local), nursery.cancel_scope
+                )
 
             await client.call(FORWARD, request, take)
     except ExceptionGroup as group:
         raise sole(group) from group
 
 
-async def _copied(port: int, over: trio.CancelScope) -> None:
+async def _copied(address: tuple[str, int], over: trio.CancelScope) -> None:
     """Copy standard input to the port, and the port to standard output."""
-    with socket.create_connection(("127.0.0.1", port)) as sock:
+    with socket.create_connection(address) as sock:
         sock.settimeout(None)
         run = partial(in_thread, abandon_on_cancel=True)
         async with trio.open_nursery() as nursery:

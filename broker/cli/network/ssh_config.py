@@ -16,6 +16,15 @@ from broker.core.escape import printable
 from policy.records.model import Record
 
 _PORT = 22
+_DENIED = (
+    "ForwardAgent",
+    "ForwardX11",
+    "ForwardX11Trusted",
+    "GSSAPIDelegateCredentials",
+    "PermitLocalCommand",
+    "Tunnel",
+)
+"""Options of ssh_config(5) that give a server access to this machine."""
 _USER = "user"
 """The account of programs in guests that are made from our images."""
 
@@ -33,7 +42,8 @@ _USER = "user"
 def command(names: tuple[str, ...], *, user: str, port: int) -> None:
     """Print lines for ssh_config(5) for 'ssh SANDBOX' [default: all sandboxes].
 
-    The lines work for ssh, scp, rsync, git and editors.  The sandbox needs sshd on a
+    The lines work for ssh, scp, rsync, git and editors, and turn off what a block
+    'Host *' may give to every server: your agent, your X server and local commands.  The sandbox needs sshd on a
     loopback port, and a rule 'vitrail.Tcp +22 @adminvm SANDBOX allow'.  In a box or
     container, the port must be 1024 or higher.
 
@@ -86,10 +96,15 @@ def _has_ports(record: Record) -> bool:
 
 
 def _host(name: str, user: str, port: int) -> str:
-    other = "" if port == _PORT else f"    Port {port}\n"
-    return (
-        f"Host {name}\n"
-        f"    ProxyCommand brokerctl forward --stdio {name} %p\n"
-        f"    HostKeyAlias {name}.vitrail\n"
-        f"    User {user}\n{other}"
+    options = [
+        f"ProxyCommand brokerctl forward --stdio {name} %p",
+        f"HostKeyAlias {name}.vitrail",
+        f"User {user}",
+    ]
+    if port != _PORT:
+        options.append(f"Port {port}")
+    # guard: a sandbox's sshd gets nothing that 'Host *' gives to trusted servers
+    options += [f"{option} no" for option in _DENIED]
+    return "".join(
+        f"{line}\n" for line in (f"Host {name}", *(f"    {o}" for o in options))
     )

@@ -26,7 +26,8 @@ class ConnectPort(TypedMessage, frozen=True, tag="connect-port"):
 class ListenPort(TypedMessage, frozen=True, tag="listen-port"):
     """Listen on the loopback for a call of ``Forward``, whose ``local`` is the port.
 
-    Answer: the port, in digits.  It is closed when the viewer hangs up.
+    Answer: the address and the port, as in 127.64.0.1:80.  It is closed when the viewer
+    hangs up.
     """
 
     warrant: bytes

@@ -45,6 +45,7 @@ async def user_port(session: UserSession, warrant: bytes, port: int) -> socket.s
 class ListenedPort:
     """A port of the user's loopback on which a session child listens."""
 
+    address: str
     number: int
     _begun: Begun
 
@@ -72,4 +73,5 @@ async def listening(
     Raises RefusedError.
     """
     async with session.carrying_out(ListenPort(warrant, port)) as begun:
-        yield ListenedPort(int(begun.result), begun)
+        address, _, number = begun.result.decode("ascii").rpartition(":")
+        yield ListenedPort(address, int(number), begun)

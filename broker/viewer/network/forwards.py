@@ -101,7 +101,9 @@ class PortForwards:
             self._decider.permit(asked) as permit,
         ):
             await exchange.emit(
-                api.ForwardItem(sandbox=guest.lease.sandbox, local=own.number)
+                api.ForwardItem(
+                    sandbox=guest.lease.sandbox, address=own.address, local=own.number
+                )
             )
             await self._serve(_Forward(guest, port, permit, exchange.emit), own)
         raise RefusedError("the forward was closed")

@@ -155,6 +155,8 @@ GUARDS = (
     Guard("an address stays with the sandbox that had it", "for address in free:\n    return address", "tests/broker/host/network/test_switches.py", "one_that_left"),
     Guard("a sandbox has one frame filter", "if False:", "tests/e2e/test_linked_rules.py", "asks_once"),
     Guard("a port whose descriptor was lost is not the end of the others", "if False:", "tests/attack/test_switch_process.py", "descriptor_was_lost"),
+    Guard("a sandbox's ports are another host than the user's own services", "address = _LOOPBACK", "tests/attack/test_session_orders_services.py", "call_is_listened_on"),
+    Guard("a sandbox's sshd gets nothing that 'Host *' gives to trusted servers", "", "tests/broker/cli/test_ssh_config.py", "denied"),
 )  # fmt: skip
 
 

@@ -50,11 +50,15 @@ class ForwardRequest(ApiRequest, frozen=True, kw_only=True):
     port: int
     local: int
     """0: the broker chooses it."""
+    localhost: bool = False
+    """Whether to listen on 127.0.0.1 instead of the sandbox's own loopback address."""
 
 
 class ForwardItem(ApiAnswer, frozen=True, kw_only=True):
-    """The forward has begun, with ``local``; or a connection failed."""
+    """The forward has begun, with ``address`` and ``local``; or a connection failed."""
 
     sandbox: str = ""
+    address: str = ""
+    """The IPv4 loopback address on which the port is."""
     local: int | None = None
     failed: str = ""
