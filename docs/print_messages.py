@@ -100,7 +100,7 @@ def _bus_table() -> str:
                 f"`{one.interface}`",
                 f"`{row.member}`",
                 f"`{row.takes or '()'}`" + (f" → `{row.gives}`" if row.gives else ""),
-                one.service.replace(",", ", ") or "of what it ends or reads",
+                one.service.replace(",", ", ") or "none of its own",
                 ("signal" if row.signal else "method") if row.guest else "no",
                 "yes" if row.desktop else "no",
                 str(row.most or ""),

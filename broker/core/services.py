@@ -152,9 +152,15 @@ PORTAL_VARIABLES: Final[Mapping[str, str]] = MappingProxyType(
         "GTK_USE_PORTAL": "1",
         "GDK_DEBUG": "portals",
         "QT_QPA_PLATFORMTHEME": "xdgdesktopportal",
+        "GIO_USE_PROXY_RESOLVER": "libproxy",
     }
 )
-"""Of GTK 3, of GTK 4 before 4.14, of Qt with a package of its own."""
+"""Variables of GTK 3, of GTK 4 before 4.14, of Qt with a package of its own.
+
+With that of GTK 3, GIO also asks the portal for proxies, the state of the network, the
+trash and notifications.  The last variable keeps the proxies of a program's environment,
+which no portal knows, if the sandbox has libproxy.
+"""
 SSH_KEYS_VARIABLE: Final = "VITRAIL_SSH_KEYS"
 """Where a rule lets a program use ssh keys: its agent sets SSH_AUTH_SOCK, with the path
 that the guest's end of it has there (``shims/guest/ssh_keys.py``)."""

@@ -166,9 +166,9 @@ PROGRAMS = (
         "jailed services and cameras",
         ("shims.files.__main__",),
         CONFINED,
-        45,
-        7_850,
-        5_660,
+        48,
+        8_530,
+        6_080,
     ),
     Program(
         "folder mounts",

@@ -64,6 +64,30 @@ org.freedesktop.portal.OpenURI  portal  portal  vitrail.OpenURL,vitrail.OpenFile
   OpenURI                         guest    ssa{sv}             o          _open_address  8  too many open requests
   OpenFile                        guest    sha{sv}             o          _open_file  8  too many open requests
 
+org.freedesktop.portal.Notification  portal  portal  vitrail.Notification
+  AddNotification                 guest    sa{sv}              -          _add
+  RemoveNotification              guest    s                   -          _remove
+  ActionInvoked                   guest    ssav                signal
+
+org.freedesktop.portal.Trash  portal  portal  -
+  TrashFile                       guest    h                   u          _trash
+
+org.freedesktop.portal.ProxyResolver  portal  portal  -
+  Lookup                          guest    s                   as         _look_up_proxies
+
+org.freedesktop.portal.NetworkMonitor  portal  portal  -
+  GetAvailable                    guest    -                   b          _available
+  GetMetered                      guest    -                   b          _metered
+  GetConnectivity                 guest    -                   u          _connectivity
+  GetStatus                       guest    -                   a{sv}      _status
+  CanReach                        guest    su                  b          _can_reach  16  too many names are being resolved
+  changed                         guest    -                   signal
+
+org.freedesktop.portal.MemoryMonitor  portal  portal  -
+  LowMemoryWarning                guest    y                   signal
+
+org.freedesktop.portal.PowerProfileMonitor  portal  portal  -
+
 org.freedesktop.portal.Request  portal  portal/request/*  -
   Close                           both     -                   -          close
   Response                        both     ua{sv}              signal

@@ -61,16 +61,26 @@ class BusMessage:
         self.body = body
         self.serial = 0
         self.wants_reply = True
+        self.encoded: Tuple[bytes, str] = (b"", "<")
+        """The body of a decoded message, and its byte order."""
         self.fds: List[int] = []
         """Descriptors that came with it."""
         self.given: List[int] = []
         """Descriptors of the reply to this call; closed behind it."""
         self.after: List[Callable[[], object]] = []
         """What is done once the reply to this call has been sent."""
+        self.work: Optional[Callable[[], Tuple[Any, ...]]] = None
+        """What computes the values of the reply in a thread, because it may wait."""
 
     def text(self, field: int) -> str:
         """Return a header field as text; '' if the message does not have it."""
         return str(self.fields.get(field, ""))
+
+    def typed_body(self) -> Tuple[Any, ...]:
+        """Return the body of a decoded message; a variant is a pair of type and value."""
+        reader = BusReader(*self.encoded)
+        reader.typed = True
+        return tuple(reader.value(kind) for kind in split_types(self.signature))
 
 
 def split_types(signature: str) -> List[str]:
@@ -111,6 +121,8 @@ class BusReader:
         self._data = data
         self._order = order
         self.at = 0
+        self.typed = False
+        """Whether a variant is a pair of type and value."""
 
     def align(self, size: int) -> None:
         """Pass over padding."""
@@ -146,7 +158,8 @@ class BusReader:
             inner = split_types(self._text(self.take(1)[0]))
             if len(inner) != 1:
                 raise BusError("a variant does not have exactly one type")
-            return self.value(inner[0], depth + 1)
+            value = self.value(inner[0], depth + 1)
+            return (inner[0], value) if self.typed else value
         if first == "a":
             return self._array(kind[1:], depth + 1)
         self.align(8)
@@ -263,11 +276,13 @@ def decode_message(data: bytes) -> BusMessage:
         fields = dict(reader.value("a(yv)"))
         reader.align(8)
         signature = str(fields.get(SIGNATURE, ""))
-        inside = BusReader(data[reader.at :], order)
+        encoded = data[reader.at :], order
+        inside = BusReader(*encoded)
         body = tuple(inside.value(kind) for kind in split_types(signature))
     except TypeError:  # a dictionary whose keys are arrays
         raise BusError("a dictionary has an invalid key") from None
     message = BusMessage(data[1], fields, signature, body)
+    message.encoded = encoded
     message.serial = struct.unpack_from(order + "I", data, 8)[0]
     message.wants_reply = not data[2] & 1
     return message

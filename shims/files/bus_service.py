@@ -46,8 +46,10 @@ if TYPE_CHECKING:
 
     Values = Dict[str, Tuple[str, Any]]
     Respond = Callable[[str, str, int, Values], None]
+    OnReply = Callable[[BusMessage], None]
 
 BUS_NAME = "org.freedesktop.DBus"
+BUS = (BUS_NAME, "/org/freedesktop/DBus", BUS_NAME)
 IDLE_SECONDS = 60.0
 FDS_OF_MESSAGE = 253  # SCM_MAX_FD: a read gets no more, and none is lost
 FDS_WAITING = 512
@@ -143,6 +145,15 @@ def own_descriptor(call: BusMessage, place: int) -> int:
     return os.dup(call.fds[place])
 
 
+def path_of(fd: int) -> str:
+    """Return the path of an open file; raises CallError if it has none."""
+    path = os.readlink(f"/proc/self/fd/{fd}")
+    # guard: the portal opens the file of the descriptor
+    if not path.startswith("/") or not os.path.samestat(os.stat(path), os.fstat(fd)):
+        raise CallError("portal.Error.NotAllowed", "the file no longer has a name")
+    return path
+
+
 class BusInterface:
     """An interface that a service has, which answers the calls of its rows."""
 
@@ -173,7 +184,7 @@ class BusInterface:
         """Return whether the service must not end yet, though no call has come."""
         return 0
 
-    def gone(self, sender: str) -> None:
+    def forget_program(self, sender: str) -> None:
         """A program has left the bus; for services that want ``NAME_LOST``."""
 
     def described(self) -> str:
@@ -259,6 +270,8 @@ class BusService:
         self._data = b""
         self._fds: List[int] = []
         self.interfaces: List[BusInterface] = []
+        self._awaited: Dict[int, OnReply] = {}
+        """Handlers of replies and errors, by the serial of our call."""
 
     def run(self) -> None:
         """Own the name and answer calls.  Raises BusError."""
@@ -269,10 +282,10 @@ class BusService:
 
     def _serve(self) -> None:
         """Register on the bus; receive and answer messages to the end."""
-        self._call("Hello")
-        self._call("RequestName", "su", (self.name, 4))
+        self.call(BUS, "Hello")
+        self.call(BUS, "RequestName", "su", (self.name, 4))
         for rule in self.rules:
-            self._call("AddMatch", "s", (rule,))
+            self.call(BUS, "AddMatch", "s", (rule,))
         while True:
             try:
                 data, fds, _, _ = socket.recv_fds(self._bus, 65536, FDS_OF_MESSAGE)
@@ -315,20 +328,32 @@ class BusService:
                 elif message.kind == SIGNAL and message.text(SENDER) == BUS_NAME:
                     if message.signature == "sss":
                         for one in self.interfaces:
-                            one.gone(message.body[0])
+                            one.forget_program(message.body[0])
+                elif message.kind == SIGNAL:
+                    self.handle_signal(message)
                 else:
-                    self.told(message)
+                    self.handle_reply(message)
             finally:
                 for fd in message.fds:
                     os.close(fd)
 
-    def _call(
-        self, member: str, signature: str = "", body: Tuple[Any, ...] = ()
+    def call(
+        self,
+        target: Tuple[str, str, str],
+        member: str,
+        signature: str = "",
+        body: Tuple[Any, ...] = (),
+        on_reply: Optional[OnReply] = None,
     ) -> None:
-        """Send the bus itself a call."""
-        fields = {PATH: "/org/freedesktop/DBus", DESTINATION: BUS_NAME}
-        fields.update({INTERFACE: BUS_NAME, MEMBER: member})
-        self._send(BusMessage(CALL, fields, signature, body))
+        """Call a method of a destination's path and interface.
+
+        ``on_reply`` handles the reply or error; only the thread that serves passes one.
+        """
+        fields: Dict[int, Any] = dict(zip((DESTINATION, PATH, INTERFACE), target))
+        fields[MEMBER] = member
+        serial = self._send(BusMessage(CALL, fields, signature, body))
+        if on_reply is not None:
+            self._awaited[serial] = on_reply
 
     def signal(
         self,
@@ -369,6 +394,15 @@ class BusService:
         except CallError as error:
             back[ERROR_NAME] = error.name
             reply = BusMessage(ERROR, back, "s", (str(error),))
+        work = call.work
+        if work is not None:
+
+            def send_later() -> None:
+                reply.body = work()
+                self._send(reply)
+
+            start_thread(send_later)
+            return
         reply.given = call.given
         if call.given:
             back[UNIX_FDS] = len(call.given)
@@ -381,8 +415,15 @@ class BusService:
         for follow in call.after:
             follow()
 
-    def told(self, message: BusMessage) -> None:
-        """Take a reply, an error or a signal of another program."""
+    def handle_reply(self, message: BusMessage) -> None:
+        """Pass a reply or an error on to what waits for it."""
+        serial = int(message.fields.get(REPLY_SERIAL, 0))
+        on_reply = self._awaited.pop(serial, None)
+        if on_reply is not None:
+            on_reply(message)
+
+    def handle_signal(self, message: BusMessage) -> None:
+        """Handle a signal of another program."""
 
     def perform(self, call: BusMessage) -> Tuple[str, Tuple[Any, ...]]:
         """Return the types and values of the reply to a call.  Raises CallError."""

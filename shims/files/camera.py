@@ -305,7 +305,7 @@ class PortalCamera(PortalPart):
         if not left:
             self._respond(*ask, code, {})
 
-    def gone(self, sender: str) -> None:  # type: ignore[explicit-override]
+    def forget_program(self, sender: str) -> None:  # type: ignore[explicit-override]
         """See ``BusInterface``: the camera goes with the last program."""
         with self._lock:
             self._asked = [ask for ask in self._asked if ask[0] != sender]

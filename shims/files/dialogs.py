@@ -135,7 +135,7 @@ class PortalDialogs(PortalPart):
             raise CallError("DBus.Error.UnknownObject", "the dialog does not exist")
         dialog.end()
 
-    def gone(self, sender: str) -> None:  # type: ignore[explicit-override]
+    def forget_program(self, sender: str) -> None:  # type: ignore[explicit-override]
         """See ``BusInterface``."""
         for dialog in list(self._dialogs.values()):
             if dialog.sender == sender:

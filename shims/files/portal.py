@@ -22,13 +22,23 @@ from shims.files.bus_service import (
     PortalPart,
     connect_session_bus,
     own_descriptor,
+    path_of,
 )
 from shims.files.camera import PortalCamera
 from shims.files.dialogs import PortalDialogs
 from shims.files.looks import SETTINGS, MirroredSettings
+from shims.files.monitors import (
+    NETWORK_MONITOR,
+    MemoryMonitor,
+    NetworkMonitor,
+    PowerProfileMonitor,
+    ProxyResolver,
+)
 from shims.files.openers import own_command
+from shims.files.portal_notifications import NOTIFICATION_SIGNALS, PortalNotifications
 from shims.files.printing import PortalPrinting
 from shims.files.screens import PortalScreens
+from shims.files.trash import PortalTrash
 
 if TYPE_CHECKING:
     import socket
@@ -53,12 +63,13 @@ class Portal(BusService):
     """The portal on its connection."""
 
     name = PORTAL_NAME
-    rules: Tuple[str, ...] = (NAME_LOST,)
+    rules: Tuple[str, ...] = (NAME_LOST, NOTIFICATION_SIGNALS)
 
     def __init__(self, bus: socket.socket) -> None:
         super().__init__(bus)
         self._dialogs = PortalDialogs(self._respond)
         self._screens = PortalScreens(self._respond, self._session_closed)
+        self._notifications = PortalNotifications(self)
         self.interfaces = [
             MirroredSettings(self._setting_changed),
             self._dialogs,
@@ -66,7 +77,17 @@ class Portal(BusService):
             PortalCamera(self._respond),
             self._screens,
             PortalOpening(self._respond),
+            self._notifications,
+            PortalTrash(),
+            ProxyResolver(),
+            NetworkMonitor(lambda: self.signal(NETWORK_MONITOR, "changed")),
+            MemoryMonitor(),
+            PowerProfileMonitor(),
         ]
+
+    def handle_signal(self, message: BusMessage) -> None:  # type: ignore[explicit-override]
+        """Handle a signal of the notification service."""
+        self._notifications.handle_signal(message)
 
     def perform(  # type: ignore[explicit-override]
         self, call: BusMessage
@@ -123,12 +144,3 @@ def checked_address(untrusted_url: str) -> str:
     if scheme is None or scheme[0].lower() == "file:" or os.path.exists(untrusted_url):
         raise CallError("portal.Error.InvalidArgument", "not a URI, or a file: URI")
     return untrusted_url
-
-
-def path_of(fd: int) -> str:
-    """Return the path of an open file; raises CallError if it has none."""
-    path = os.readlink(f"/proc/self/fd/{fd}")
-    # guard: the portal opens the file of the descriptor
-    if not path.startswith("/") or not os.path.samestat(os.stat(path), os.fstat(fd)):
-        raise CallError("portal.Error.NotAllowed", "the file no longer has a name")
-    return path

@@ -263,7 +263,7 @@ class PortalScreens(PortalPart):
         del self._sessions[path]
         found.close()
 
-    def gone(self, sender: str) -> None:  # type: ignore[explicit-override]
+    def forget_program(self, sender: str) -> None:  # type: ignore[explicit-override]
         """See ``BusInterface``."""
         for path, session in list(self._sessions.items()):
             if session.sender == sender:

@@ -9,22 +9,16 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import os
 import struct
 from typing import TYPE_CHECKING
 
 from shims.files.bus_calls import BUS_OBJECTS
 from shims.files.bus_messages import (
-    CALL,
-    DESTINATION,
-    ERROR,
-    INTERFACE,
-    MEMBER,
     PATH,
     REPLY,
-    REPLY_SERIAL,
     SENDER,
-    SIGNAL,
     BusMessage,
 )
 from shims.files.bus_service import (
@@ -69,6 +63,7 @@ class TrayIcon:
     def __init__(self, number: int, sender: str, path: str) -> None:
         self.number, self.sender, self.path = number, sender, path
         self.shown: Dict[str, Any] = {}  # what the broker was told
+        self.asked = False  # its values are on their way
 
 
 class Tray(BusService, BusInterface):
@@ -87,7 +82,6 @@ class Tray(BusService, BusInterface):
         self.interfaces = [self]
         self._broker = broker
         self._items: Dict[int, TrayIcon] = {}
-        self._asked: Dict[int, TrayIcon] = {}  # by the serial of our call
         self._last = 0
         start_thread(self._listen)
 
@@ -123,27 +117,23 @@ class Tray(BusService, BusInterface):
 
     def _look(self, item: TrayIcon) -> None:
         """Ask an item for all that it has, once at a time."""
-        if item not in self._asked.values():
-            words = ("org.freedesktop.DBus.Properties", "GetAll", "s", (TRAY_ITEM,))
-            self._asked[self._tell_item(item, *words)] = item
+        if not item.asked:
+            item.asked = True
+            target = (item.sender, item.path, "org.freedesktop.DBus.Properties")
+            on_reply = functools.partial(self._show_values, item)
+            self.call(target, "GetAll", "s", (TRAY_ITEM,), on_reply)
 
-    def _tell_item(
-        self,
-        item: TrayIcon,
-        interface: str,
-        member: str,
-        signature: str,
-        body: Tuple[Any, ...],
-    ) -> int:
-        """Send a message to an item's program; return its serial."""
-        fields: Dict[int, Any] = {PATH: item.path, DESTINATION: item.sender}
-        fields.update({INTERFACE: interface, MEMBER: member})
-        return self._send(BusMessage(CALL, fields, signature, body))
+    def _show_values(self, item: TrayIcon, reply: BusMessage) -> None:
+        """Show an item with the values of its reply."""
+        item.asked = False
+        known = reply.kind == REPLY and reply.signature == "a{sv}"
+        if item.number in self._items and known:
+            self._show(item, reply.body[0])
 
     def _tell_all(self, name: str, item: TrayIcon) -> None:
         self.signal(WATCHER, name, item.sender + item.path)
 
-    def gone(self, sender: str) -> None:  # type: ignore[explicit-override]
+    def forget_program(self, sender: str) -> None:  # type: ignore[explicit-override]
         """Hide the icons of a program that has gone."""
         for item in list(self._items.values()):
             if item.sender == sender:
@@ -151,17 +141,11 @@ class Tray(BusService, BusInterface):
                 self._tell_all("StatusNotifierItemUnregistered", item)
                 self._hide(item)
 
-    def told(self, message: BusMessage) -> None:  # type: ignore[explicit-override]
-        """Handle a message of an item: its values, or that it changed."""
-        if message.kind in (REPLY, ERROR):
-            item = self._asked.pop(int(message.fields.get(REPLY_SERIAL, 0)), None)
-            known = message.kind == REPLY and message.signature == "a{sv}"
-            if item is not None and item.number in self._items and known:
-                self._show(item, message.body[0])
-            return
+    def handle_signal(self, message: BusMessage) -> None:  # type: ignore[explicit-override]
+        """Read an item again that has changed."""
         for item in self._items.values():
-            where = (message.text(SENDER), message.text(PATH))
-            if message.kind == SIGNAL and where == (item.sender, item.path):
+            source = (message.text(SENDER), message.text(PATH))
+            if source == (item.sender, item.path):
                 self._look(item)
 
     # -- the broker -----------------------------------------------------------------
@@ -201,6 +185,7 @@ class Tray(BusService, BusInterface):
                 item = self._items.get(int(message["number"]))
                 if item is not None:
                     member = "SecondaryActivate" if message["second"] else "Activate"
-                    self._tell_item(item, TRAY_ITEM, member, "ii", (0, 0))
+                    target = (item.sender, item.path, TRAY_ITEM)
+                    self.call(target, member, "ii", (0, 0))
         # Programs see the name go, and have no icons then.
         os._exit(0)

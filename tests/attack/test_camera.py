@@ -202,7 +202,7 @@ def test_a_program_that_has_not_asked_gets_no_camera(portal):
     with pytest.raises(CallError, match="call AccessCamera"):
         portal._remote(access("OpenPipeWireRemote", ":1.6"))
     portal._remote(asked)
-    portal.gone(":1.5")
+    portal.forget_program(":1.5")
     assert portal._node is None
     with pytest.raises(CallError, match="call AccessCamera"):
         portal._remote(access("OpenPipeWireRemote"))
@@ -218,7 +218,7 @@ def test_a_program_that_leaves_while_the_camera_starts_does_not_keep_it(
     def starting():
         made.append(SimpleNamespace(failed=False))
         made[-1].close = lambda: closed.append(made[-1])
-        portal.gone(":1.5")
+        portal.forget_program(":1.5")
         return made[-1]
 
     monkeypatch.setattr(shim, "CameraNode", starting)
@@ -235,7 +235,7 @@ def test_a_program_that_leaves_while_the_camera_starts_does_not_keep_it(
     ask(":1.5", ":1.6")
     assert (portal.busy(), portal._node, closed) == (1, made[1], made[:1])
     assert told == [":1.6"]
-    portal.gone(":1.6")
+    portal.forget_program(":1.6")
     assert (portal.busy(), portal._node, closed) == (0, None, made)
 
 

@@ -504,7 +504,7 @@ def register(daemon, sender, word):
 
 def told(daemon, kind, serial=0, sender=":1.1", values=None, **fields):
     known = {REPLY_SERIAL: serial, SENDER: sender}
-    daemon.told(BusMessage(kind, {**known, **fields}, "a{sv}", (values or {},)))
+    daemon.handle_reply(BusMessage(kind, {**known, **fields}, "a{sv}", (values or {},)))
 
 
 def test_the_guests_daemon_has_bounds_of_its_own(guests):
@@ -519,7 +519,7 @@ def test_the_guests_daemon_has_bounds_of_its_own(guests):
 def test_an_items_answer_is_taken_once_and_from_the_one_that_was_asked(guests):
     daemon, _ = guests
     register(daemon, ":1.1", "org.kde.StatusNotifierItem-7-1")
-    (serial,) = daemon._asked
+    (serial,) = daemon._awaited
     told(daemon, REPLY, serial + 1, values={"Title": "wrong"})
     assert daemon._broker.sent == []
     told(
@@ -535,12 +535,12 @@ def test_an_items_answer_is_taken_once_and_from_the_one_that_was_asked(guests):
     assert ask == ShowIcon(1, "mail", WHITE)
     # Values of other types are no picture.
     daemon._look(next(iter(daemon._items.values())))
-    (serial,) = daemon._asked
+    (serial,) = daemon._awaited
     told(daemon, REPLY, serial, values={"Title": "x" * 99, "IconPixmap": [1, "a"]})
     assert decode_from_daemon(json.dumps(daemon._broker.sent[-1]).encode()) == ShowIcon(
         1, "x" * 60
     )
-    daemon.gone(":1.1")
+    daemon.forget_program(":1.1")
     assert daemon._broker.sent[-1] == {"type": "gone", "number": 1}
 
 

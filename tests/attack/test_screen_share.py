@@ -549,9 +549,9 @@ def test_a_program_gets_only_the_screen_that_was_chosen_for_it(portal):
     known = call("OpenPipeWireRemote", path, **remote)
     portal._remote(known)
     os.close(known.given.pop())
-    portal.gone(":1.6")
+    portal.forget_program(":1.6")
     assert portal.busy() == 1
-    portal.gone(":1.5")
+    portal.forget_program(":1.5")
     assert portal.busy() == 0
 
 

@@ -163,6 +163,7 @@ def test_what_runs_is_counted(objects):
     camera._users.add(":1.6")
     for name in ("Print", "OpenURI"):
         objects[f"org.freedesktop.portal.{name}"][1]._running = 1
+    objects["org.freedesktop.portal.NetworkMonitor"][1]._resolving = 1
     bounded = [objects[one.values[0]][1] for one in ROWS if one.values[1].most]
     assert {one.running() for one in bounded} == {1}
 

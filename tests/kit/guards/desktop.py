@@ -20,6 +20,7 @@ ORDERS = "tests/attack/test_session_orders_files.py"
 PRINTING = "tests/attack/test_printing.py"
 CALLS = "tests/conformance/bus/test_bus_calls.py"
 CAMERA = "tests/attack/test_camera.py"
+GIO = "tests/attack/test_gio_portals.py"
 MEDIA_ORDERS = "tests/attack/test_session_orders_media.py"
 USES = "tests/broker/viewer/test_camera.py"
 SCREENS = "tests/attack/test_screen_share.py"
@@ -66,6 +67,11 @@ GUARDS = (
     Guard("another user's X lock holds up no start", "fd = os.open(path, os.O_RDONLY)", "tests/test_shims_x11.py", "is_no_file"),
     Guard("looking for a free X display starts no server", "with socket.socket(socket.AF_UNIX) as probe:", "tests/test_shims_x11.py", "starts_no_other"),
     Guard("a display that an X server has locked is not taken", "os.replace(written, path); open(written, \"x\").close()", "tests/test_shims_x11.py", "no_display_of_each_other"),
+    Guard("a program of the guest fills no memory of the portal by notifications", "if False:", GIO, "without_end"),
+    Guard("an answer comes from the service that shows the notification", "if note.number != number:", GIO, "answer_of_another"),
+    Guard("the file in the trash is the one of the descriptor", "if False:", GIO, "swapped"),
+    Guard("the portal moves no file that its program can only read", "if False:", GIO, "opened_for_reading or read_only_mount"),
+    Guard("a trash directory in a shared folder is a directory of this user", "if False:", GIO, "planted_as_link"),
     Guard("a camera that was taken back is not opened again at once", "", USES, "taken_back"),
     Guard("a sandbox opens the camera once", "if False:", USES, "opens_the_camera_once"),
     Guard("the camera is opened so many times a minute", "if False:", USES, "ten_thousand"),
