@@ -26,7 +26,7 @@ from shims.x11.properties import Hints, hints
 from shims.x11.screens import xsettings
 from shims.x11.selections import Selections, offered_types, wanted_type
 from shims.x11.surfaces import joined
-from shims.x11.window import XWindow
+from shims.x11.window import XWindow, compositor_states
 from shims.x11.wire import BridgeError
 from shims.x11.x11 import Property
 from tests.kit.x11 import GLOBALS, Ends, words
@@ -238,6 +238,21 @@ def test_a_window_gets_the_size_that_it_asks_for_and_not_the_place():
     ends.run()
     window = ends.core.windows[TWO]
     assert (window.x, window.y, window.w, window.h) == (7, 0, 320, 240)
+
+
+@pytest.mark.parametrize(
+    ("states", "real"),
+    [
+        ((8, 7, 6, 5, 4), (4,)),
+        ((8, 7, 6, 5), ()),
+        ((4, 5, 6, 7, 8), (4, 5, 6, 7, 8)),
+        ((4, 5), (4, 5)),
+        ((4, 1), (4, 1)),
+        ((), ()),
+    ],
+)
+def test_tiles_that_the_filter_adds_fix_no_size(states, real):
+    assert compositor_states(states) == real
 
 
 def test_a_programs_message_gives_it_no_surface():

@@ -8,7 +8,14 @@ from shims.x11.core import BridgePart, Core, managed
 from shims.x11.objects import WireObject
 from shims.x11.popups import family, placement, popup_parent
 from shims.x11.surfaces import Surfaces
-from shims.x11.window import FULLSCREEN, MAXIMIZED, STATES, HeldSurface, XWindow
+from shims.x11.window import (
+    FULLSCREEN,
+    MAXIMIZED,
+    STATES,
+    HeldSurface,
+    XWindow,
+    compositor_states,
+)
 from shims.x11.wire import numbers
 
 MOST_TOPLEVELS, MOST_POPUPS = 120, 60
@@ -238,7 +245,7 @@ class Roles(BridgePart):
         window: XWindow = top.data
         if window.toplevel is top:
             w, h = max(0, min(w, 1 << 14)), max(0, min(h, 1 << 14))
-            window.pending = (w, h, numbers(states))
+            window.pending = (w, h, compositor_states(numbers(states)))
 
     def _xdg_surface_configure(self, xdg: WireObject, serial: int) -> None:
         """Apply the noted wishes to the X11 window."""

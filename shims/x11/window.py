@@ -15,7 +15,8 @@ STATES = {
     "FOCUSED": 4,
 }
 """States of xdg_toplevel by those of _NET_WM_STATE."""
-FIXED_STATES = frozenset({MAXIMIZED, FULLSCREEN, 5, 6, 7, 8})
+TILED = frozenset({5, 6, 7, 8})
+FIXED_STATES = frozenset({MAXIMIZED, FULLSCREEN}) | TILED
 """Maximised, fullscreen and tiled: the size is the compositor's."""
 
 
@@ -90,6 +91,17 @@ class XWindow:
         (low, short), (wide, high) = self.hints.smallest, self.hints.largest
         width, height = max(width, low), max(height, short)
         return min(width, wide or width), min(height, high or height)
+
+
+def compositor_states(states: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the states of a configure without tiles that the filter has added.
+
+    It adds all four, in descending order, so that toolkits draw no shadows.
+    """
+    tiles = [state for state in states if state in TILED]
+    if tiles == sorted(tiles):
+        return states
+    return tuple(state for state in states if state not in TILED)
 
 
 def large_states(words: Iterable[str]) -> set[int]:

@@ -41,6 +41,79 @@ def _shown():
     return folder
 
 
+TK_SIZES = """
+import sys, tkinter
+root = tkinter.Tk()
+root.title("sizes")
+root.geometry("300x200")
+def current():
+    return root.winfo_width(), root.winfo_height()
+def wait_for(condition):
+    passed = tkinter.BooleanVar()
+    def check():
+        root.after(20, check) if not condition() else passed.set(True)
+    timer = root.after(int(sys.argv[1]), passed.set, False)
+    check()
+    root.wait_variable(passed)
+    print(*current(), flush=True)
+root.wait_visibility()
+wait_for(lambda: current() == (300, 200))
+root.geometry("600x450")
+wait_for(lambda: current() == (600, 450))
+root.geometry("200x120")
+wait_for(lambda: current() == (200, 120))
+tkinter.Label(root, text="content").pack(padx=200, pady=150)
+root.geometry("")
+wait_for(lambda: current()[0] > 400 and current()[1] > 300)
+"""
+
+
+def tk_sizes(answer):
+    lines = (line.split() for line in answer.out.splitlines())
+    return [tuple(map(int, line)) for line in lines if len(line) == 2]
+
+
+async def test_x11_window_of_a_box_changes_its_own_size():
+    """Otherwise the content of a growing dialog is cut off."""
+    argv = (
+        "run",
+        "-q",
+        "--bwrap",
+        "--x11",
+        "--",
+        "/usr/bin/python3",
+        "-c",
+        TK_SIZES,
+        "20000",
+    )
+    async with world(image=False) as w:
+        await w.comp.command("for_window [title=.*sizes.*] floating enable")
+        answer = await brokerctl(*argv, env=w.environ)
+        assert answer.code == 0, answer
+        sizes = tk_sizes(answer)
+        assert sizes[:3] == [(300, 200), (600, 450), (200, 120)]
+        assert sizes[3][0] > 400
+        assert sizes[3][1] > 300
+
+
+async def test_tiled_x11_window_of_a_box_keeps_the_size_of_its_tile():
+    argv = (
+        "run",
+        "-q",
+        "--bwrap",
+        "--x11",
+        "--",
+        "/usr/bin/python3",
+        "-c",
+        TK_SIZES,
+        "1500",
+    )
+    async with world(image=False) as w:
+        answer = await brokerctl(*argv, env=w.environ)
+        assert answer.code == 0, answer
+        assert len(set(tk_sizes(answer)[1:])) == 1, answer
+
+
 async def test_brokerctl_x11_shows_a_program_of_somebody_s_own_container():
     program = f"env PYTHONPATH={os.getcwd()} {sys.executable} -m broker.cli.app"
     xterm = "xterm -T own -e sleep 1000"

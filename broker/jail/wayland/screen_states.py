@@ -279,4 +279,7 @@ def _told_states(
             told.add(MAXIMIZED)
         # guard: no states that a program's version lacks
         told.difference_update(TILED)
-    return struct.pack(f"={len(told)}I", *sorted(told))
+    # In descending order, the tiles are not the compositor's: the X11 bridge reads it.
+    tiles = sorted(told.intersection(TILED), reverse=known.isdisjoint(TILED))
+    states = [*sorted(told.difference(TILED)), *tiles]
+    return struct.pack(f"={len(states)}I", *states)

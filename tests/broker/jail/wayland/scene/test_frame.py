@@ -149,6 +149,10 @@ def test_sizes_shrink_on_the_way_down_and_grow_on_the_way_up(talk):
     talk.pump()
     w, h, states = talk.heard("configure", top)[-1]
     assert (w, h) == (792, 592)
+    assert states == b"".join(n.to_bytes(4, "little") for n in (4, 8, 7, 6, 5))
+    talk.model.configure(talk.server_side(xdg), 800, 600, (ACTIVATED, 5, 7))
+    talk.pump()
+    w, h, states = talk.heard("configure", top)[-1]
     assert states == b"".join(n.to_bytes(4, "little") for n in (4, 5, 6, 7, 8))
     talk.send(top, "set_min_size", 50, 0)
     talk.send(surface, "commit")
