@@ -154,6 +154,15 @@ def path_of(fd: int) -> str:
     return path
 
 
+def read_machine_id() -> str:
+    """Return the machine id of this sandbox (machine-id(5)).  Raises CallError."""
+    try:
+        with open("/etc/machine-id", encoding="ascii") as file:
+            return file.read().strip()
+    except (OSError, ValueError) as error:
+        raise CallError("DBus.Error.Failed", f"/etc/machine-id: {error}") from None
+
+
 class BusInterface:
     """An interface that a service has, which answers the calls of its rows."""
 
@@ -430,21 +439,54 @@ class BusService:
         interface, known = call.text(INTERFACE), (call.text(MEMBER), call.signature)
         if (interface, *known) == (f"{BUS_NAME}.Peer", "Ping", ""):
             return "", ()
+        if (interface, *known) == (f"{BUS_NAME}.Peer", "GetMachineId", ""):
+            return "s", (read_machine_id(),)
         if (interface, *known) == (f"{BUS_NAME}.Introspectable", "Introspect", ""):
-            parts = "".join(one.described() for one in self.interfaces)
-            return "s", (f"<node>{parts}</node>",)
-        reads = interface == f"{BUS_NAME}.Properties"
-        about = call.body[0] if reads and call.body else interface
-        for one in self.interfaces:
-            if one.interface != about or not one.offered():
-                continue
-            row, values = BUS_OBJECTS[about].rows.get(known[0]), one.properties()
-            # guard: a guest's object answers the calls of its rows
-            if not reads and row is not None and row.answers(known[1]):
-                return row.gives, one.answer(row, call)
-            if reads and known == ("Get", "ss") and call.body[1] in values:
-                return "v", (values[call.body[1]],)
-            if reads and known == ("GetAll", "s"):
-                return "a{sv}", (values,)
+            return "s", (self._describe(call.text(PATH)),)
+        if interface == f"{BUS_NAME}.Properties":
+            return self._read_properties(call)
+        for part in self.interfaces:
+            if part.interface == interface and part.offered():
+                row = BUS_OBJECTS[interface].rows.get(known[0])
+                # guard: a guest's object answers the calls of its rows
+                if row is not None and row.answers(known[1]):
+                    return row.gives, part.answer(row, call)
         text = f"a sandbox of Vitrail does not provide {interface}.{known[0]}"
         raise CallError("DBus.Error.UnknownMethod", text)
+
+    def _read_properties(self, call: BusMessage) -> Tuple[str, Tuple[Any, ...]]:
+        """Return one property or all of an interface.  Raises CallError."""
+        member, types = call.text(MEMBER), call.signature
+        if types != {"Get": "ss", "GetAll": "s", "Set": "ssv"}.get(member):
+            text = f"Properties.{member} does not take ({types})"
+            raise CallError("DBus.Error.InvalidArgs", text)
+        name = call.body[0]
+        for part in self.interfaces:
+            if part.interface == name and part.offered():
+                values = part.properties()
+                break
+        else:
+            text = f"a sandbox of Vitrail does not provide {name}"
+            raise CallError("DBus.Error.UnknownInterface", text)
+        if member == "GetAll":
+            return "a{sv}", (values,)
+        if call.body[1] not in values:
+            text = f"{name} does not have the property {call.body[1]}"
+            raise CallError("DBus.Error.UnknownProperty", text)
+        if member == "Set":
+            text = f"{name}.{call.body[1]} can only be read"
+            raise CallError("DBus.Error.PropertyReadOnly", text)
+        return "v", (values[call.body[1]],)
+
+    def _describe(self, path: str) -> str:
+        """Return the XML of an object: its interfaces, and the objects below it."""
+        parts, children = [], set()
+        below = path.rstrip("/") + "/"
+        for part in self.interfaces:
+            part_path = BUS_OBJECTS[part.interface].path
+            if part_path == path:
+                parts.append(part.described())
+            elif part_path.startswith(below):
+                children.add(part_path[len(below) :].split("/")[0])
+        parts += [f'<node name="{name}"/>' for name in sorted(children)]
+        return f"<node>{''.join(parts)}</node>"

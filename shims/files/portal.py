@@ -118,7 +118,8 @@ class PortalOpening(PortalPart):
     """Addresses and files, which are opened as ``vitrail-open`` has it."""
 
     interface = OPEN_URI
-    facts: ClassVar[Values] = {"version": ("u", 3)}
+    # Version 3 has OpenDirectory, too.
+    facts: ClassVar[Values] = {"version": ("u", 2)}
 
     def _open_address(self, call: BusMessage) -> Tuple[Any, ...]:
         return self._open(call, checked_address(call.body[1]))

@@ -314,6 +314,8 @@ async def test_the_portal_of_addresses_and_files_leads_to_the_rules():
         set -x
         {call} org.freedesktop.DBus.Properties.Get \\
             org.freedesktop.portal.OpenURI version
+        gdbus introspect --session --dest org.freedesktop.portal.Desktop \\
+            --object-path / --recurse
         {open_uri} https://example.org/portal '{{}}'
         {open_uri} file:///etc/passwd '{{}}'
         {open_uri} ./--to=other '{{}}'
@@ -331,7 +333,8 @@ async def test_the_portal_of_addresses_and_files_leads_to_the_rules():
             *("/usr/bin/env", session, "dbus-run-session", "--", "sh", "-c", script)
         )
         assert code == 0, said
-        assert "(<uint32 3>,)" in said
+        assert "(<uint32 2>,)" in said
+        assert "node /org/freedesktop/portal/desktop {" in said
         assert "/org/freedesktop/portal/desktop/request/" in said
         assert said.count("not a URI, or a file: URI") == 2, said
         assert "a sandbox of Vitrail does not provide" in said

@@ -6,7 +6,9 @@ A new row gets all of these tests; the messages that come of it are in ``test_me
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from types import SimpleNamespace
+from xml.etree import ElementTree as ET
 
 import pytest
 from jeepney import DBusAddress, new_method_call
@@ -15,7 +17,14 @@ from broker.core import services
 from broker.session.session_bus_filter import USES
 from shims.files import tray
 from shims.files.bus_calls import BUS_OBJECTS
-from shims.files.bus_messages import CALL, INTERFACE, MEMBER, SENDER, BusMessage
+from shims.files.bus_messages import (
+    CALL,
+    INTERFACE,
+    MEMBER,
+    PATH,
+    SENDER,
+    BusMessage,
+)
 from shims.files.bus_service import CallError, PortalPart
 from shims.files.notifications import Notifications
 from shims.files.portal import Portal
@@ -174,6 +183,70 @@ def test_programs_read_of_all_rows_of_a_guest(objects, interface):
     for row in BUS_OBJECTS[interface].rows.values():
         kind = "signal" if row.signal else "method"
         assert (f'<{kind} name="{row.member}">' in words) is row.guest
+
+
+STANDARD = "org.freedesktop.DBus"
+PRINT = "org.freedesktop.portal.Print"
+
+
+@pytest.mark.parametrize(
+    ("member", "types", "body", "error"),
+    [
+        ("Get", "ss", (PRINT, "versions"), "UnknownProperty"),
+        ("Get", "ss", ("org.example.None", "version"), "UnknownInterface"),
+        ("GetAll", "s", ("org.example.None",), "UnknownInterface"),
+        ("Get", "s", (PRINT,), "InvalidArgs"),
+        ("Get", "", (), "InvalidArgs"),
+        ("Other", "ss", (PRINT, "version"), "InvalidArgs"),
+        ("Set", "ssv", (PRINT, "version", ("u", 9)), "PropertyReadOnly"),
+    ],
+)
+def test_error_of_properties_names_the_cause(objects, member, types, body, error):
+    """A caller tells an absent property from an absent service by it."""
+    fields = {INTERFACE: f"{STANDARD}.Properties", MEMBER: member, SENDER: ":1.5"}
+    call = BusMessage(CALL, fields, types, body)
+    with pytest.raises(CallError) as raised:
+        objects[PRINT][0].perform(call)
+    assert raised.value.name == f"{STANDARD}.Error.{error}"
+
+
+def test_property_that_is_not_offered_is_not_read(objects, monkeypatch):
+    fields = {INTERFACE: f"{STANDARD}.Properties", MEMBER: "Get", SENDER: ":1.5"}
+    call = BusMessage(CALL, fields, "ss", (PRINT, "version"))
+    service, part = objects[PRINT]
+    kind, ((value_type, _),) = service.perform(call)
+    assert (kind, value_type) == ("v", "u")
+    monkeypatch.setattr(type(part), "offered", lambda _: False)
+    with pytest.raises(CallError, match="does not provide"):
+        service.perform(call)
+
+
+@pytest.mark.parametrize(
+    ("path", "child"),
+    [
+        ("/", "org"),
+        ("/org", "freedesktop"),
+        ("/org/freedesktop/portal", "desktop"),
+        ("/org/freedesktop/portal/desktop", None),
+        ("/org/free", None),
+    ],
+)
+def test_introspection_lists_the_objects_below(objects, path, child):
+    fields = {INTERFACE: f"{STANDARD}.Introspectable", MEMBER: "Introspect"}
+    fields |= {PATH: path, SENDER: ":1.5"}
+    call = BusMessage(CALL, fields, "", ())
+    _, (text,) = objects[PRINT][0].perform(call)
+    root = ET.fromstring(text)
+    names = [node.get("name") for node in root.findall("node")]
+    assert names == ([child] if child else [])
+    interfaces = [node.get("name") for node in root.findall("interface")]
+    assert (PRINT in interfaces) == path.endswith("/desktop")
+
+
+def test_machine_id_is_that_of_the_sandbox(objects):
+    fields = {INTERFACE: f"{STANDARD}.Peer", MEMBER: "GetMachineId", SENDER: ":1.5"}
+    reply = objects[PRINT][0].perform(BusMessage(CALL, fields, "", ()))
+    assert reply == ("s", (Path("/etc/machine-id").read_text().strip(),))
 
 
 @requires("dbus-daemon", "xdg-dbus-proxy")

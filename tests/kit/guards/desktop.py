@@ -157,7 +157,7 @@ GUARDS = (
     Guard("no hidden file is suggested", "pass", DIALOGS, "suggested_name"),
     Guard("suggested name checked in the worker", "name = untrusted_name", DIALOGS, "suggested_name"),
     Guard("programs of a sandbox have bounds of their own calls", "if False:", CALLS, "bounds_of_their_own"),
-    Guard("a guest's object answers the calls of its rows", "if not reads and row is not None:", CALLS, "other_types"),
+    Guard("a guest's object answers the calls of its rows", "if row is not None:", CALLS, "other_types"),
     Guard("the viewer has the rows of the desktop alone", "if True:", CALLS, "rows_of_its_use"),
     Guard("a program closes its own dialogs", "if dialog is None:", DIALOGS, "closes_no_dialog"),
     Guard("what is saved does not replace what was changed here", "if False:", DIALOGS, "changed_here"),
