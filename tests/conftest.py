@@ -31,6 +31,9 @@ settings.load_profile(
 # A parent would be made beside each test that starts a broker.
 os.environ.setdefault("VITRAIL_FORK", "no")
 
+# The machine types that users with KVM have, emulated.  With "tcg" all machines are q35.
+os.environ.setdefault("VITRAIL_ACCEL", "kvm-type")
+
 # Tests compare English texts; before a module reads a catalogue.
 for _name in ("LANGUAGE", "LC_ALL", "LC_MESSAGES"):
     os.environ.pop(_name, None)

@@ -22,7 +22,7 @@ from broker.host.vmm.running import EndKind
 from broker.ipc import agent
 from tests.kit.vm.agent_broker import agent_broker
 from tests.kit.vm.copies import output, stage
-from tests.kit.vm.machines import boot_of, machine, require_vm
+from tests.kit.vm.machines import allow_copies, boot_of, machine, require_vm
 from tests.kit.vm.tinyguest import ordinary_user
 from tests.kit.wayland.compositor import desktop, short_directory, wait_window
 
@@ -180,7 +180,7 @@ async def show_foot(vm, broker, client, comp, image):
 @pytest.mark.usefixtures("_vm")
 async def test_copies_of_an_image_with_ssh_have_host_keys_of_their_own(monkeypatch):
     """Packages draw keys while they are installed: all machines would have the same."""
-    monkeypatch.delenv("VITRAIL_FORK", raising=False)
+    allow_copies(monkeypatch)
     packages = (*ImageSpec().packages, *DRAW_KEYS)
     spec = replace(ImageSpec(), name="ssh", packages=packages)
     image = await build_image(find_paths(), spec, print)

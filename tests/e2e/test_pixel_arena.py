@@ -11,6 +11,7 @@ from broker.core.errors import SetupError
 from broker.host.images.store import ImageSpec
 from tests.kit.eventually import eventually
 from tests.kit.needs import NEEDS_VM
+from tests.kit.vm.machines import allow_copies
 from tests.kit.vm.parents import ready_parent
 from tests.kit.wayland.compositor import pixels
 from tests.kit.world import record, the_image, world
@@ -80,7 +81,7 @@ async def test_pixels_of_a_machine_come_through_its_arena(more):
 @pytest.mark.long
 @pytest.mark.parametrize(("mode", "how"), [("copy", "copy"), ("shared", "fork")])
 async def test_each_copy_of_a_machine_has_an_arena_of_its_own(mode, how, monkeypatch):
-    monkeypatch.delenv("VITRAIL_FORK", raising=False)
+    allow_copies(monkeypatch)
     name = await arena_image()
     await ready_parent(
         await the_image(ImageSpec(name=name)), "one", mode=mode, arena=True

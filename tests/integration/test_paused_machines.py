@@ -28,7 +28,7 @@ from broker.host.vmm.qemu_arguments import HomeDisk, Network
 from broker.host.vmm.vm_state import find_processes, read_state
 from tests.kit.eventually import eventually
 from tests.kit.vm.copies import stage
-from tests.kit.vm.machines import alive, leftovers, machine, require_vm
+from tests.kit.vm.machines import alive, allow_copies, leftovers, machine, require_vm
 from tests.kit.wayland.compositor import short_directory
 
 NAME = SandboxName("tiny")
@@ -38,7 +38,7 @@ PLUGGED = "/machine/peripheral-anon"
 @pytest.fixture(autouse=True)
 def _paused(monkeypatch):
     require_vm()
-    monkeypatch.delenv("VITRAIL_FORK", raising=False)
+    allow_copies(monkeypatch)
     whole = qmp.Qmp.execute
 
     async def execute(self, command, arguments=None, **others):

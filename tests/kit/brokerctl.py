@@ -63,6 +63,9 @@ class Answer:
         return [json.loads(line) for line in self.lines]
 
 
+_PASSED_ON = frozenset({"PATH", "LANG", "USER", "VITRAIL_ACCEL"})
+
+
 @contextmanager
 def home() -> Iterator[dict[str, str]]:
     """An environment with everything of a user's in a new directory.
@@ -73,7 +76,7 @@ def home() -> Iterator[dict[str, str]]:
         directory = Path(name)
         run = directory / "run"
         run.mkdir(mode=0o700)
-        env = {k: v for k, v in os.environ.items() if k in {"PATH", "LANG", "USER"}}
+        env = {k: v for k, v in os.environ.items() if k in _PASSED_ON}
         yield env | {
             "HOME": name,
             "XDG_RUNTIME_DIR": str(run),

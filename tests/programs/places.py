@@ -55,7 +55,7 @@ _AT_ONCE = 6
 _MARK = "-- the next program --"
 _SECONDS = 90
 _WINDOW_SECONDS = 60
-_OUTSIDE = frozenset({*OUR_PYTHON, "VITRAIL_FORK"})
+_OUTSIDE = frozenset({*OUR_PYTHON, "VITRAIL_FORK", "VITRAIL_ACCEL"})
 """Variables of our own tools, which the programs are not to have."""
 
 

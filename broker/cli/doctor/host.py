@@ -28,7 +28,6 @@ from broker.helpers.process.spawn import run_tool
 from broker.host.images.store import DEFAULT_NAME, HOST_IMAGE
 from broker.host.launchers.bubblewrap.subordinate import subordinate_namespace
 from broker.host.vmm import accel, hosttools
-from broker.host.vmm.qemu_arguments import Accel
 from broker.host.vmm.vsock_backend import hybrid_environment
 from broker.ipc.control import client
 from broker.ipc.in_thread import in_thread
@@ -279,7 +278,7 @@ async def check_kvm(context: Context) -> Sequence[Finding]:
         cache=context.paths.cache,
         environ=context.environ,
     )
-    if choice.accel is Accel.KVM:
+    if choice.accel.uses_kvm:
         return [ok("KVM", choice.reason)]
     return [_emulated(choice)]
 

@@ -3,7 +3,7 @@
 An openable /dev/kvm proves nothing: there are hosts where machines are made,
 processors run, and no Linux ever prints a line.  So our own guest kernel is
 booted once under it, in each boot of the host, and the answer is kept.
-``VITRAIL_ACCEL=kvm`` or ``tcg`` decides without a look.
+``VITRAIL_ACCEL``, one of ``Accel``, decides without a look.
 
 Used by the host's process, and by brokerctl (doctor, and run of throwaway machines).
 """
@@ -65,8 +65,8 @@ async def choose_accel(
     """Choose KVM or TCG for machines; the first call in each boot takes up to 10 s.
 
     ``cache`` is a directory of this user's (``Paths.cache``).  Raises SetupError when
-    VITRAIL_ACCEL has another value than kvm or tcg, or is kvm where ``device`` cannot
-    be opened.  The first call boots a kernel in QEMU, and writes its answer in ``cache``.
+    VITRAIL_ACCEL is not one of ``Accel``, or requires a ``device`` that cannot be
+    opened.  The first call boots a kernel in QEMU, and writes its answer in ``cache``.
     """
     forced = (os.environ if environ is None else environ).get(VARIABLE, "")
     if forced:
@@ -89,7 +89,7 @@ def _forced(word: str, device: Path) -> AcceleratorChoice:
         raise SetupError(
             f"invalid {VARIABLE}: {word!r}", hint=f"set {VARIABLE} to 'kvm' or 'tcg'"
         ) from None
-    missing = permission(device) if accel is Accel.KVM else None
+    missing = permission(device) if accel.uses_kvm else None
     if missing is not None:
         without = f"to emulate machines, which is slower, unset {VARIABLE}"
         raise SetupError(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.host.vmm.qemu_arguments import MACHINES, Accel
+from broker.host.vmm.qemu_arguments import FORKABLE, Accel
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,6 @@ class ImageBoot:
     @property
     def kernel_args(self) -> tuple[str, ...]:
         """Words of the kernel's command line that each program adds to its own."""
-        # Those for TCG are of the machine type, whatever starts QEMU.
-        clock = MACHINES[Accel.TCG].kernel_args if self.accel is Accel.TCG else ()
+        # Those of an emulated clock, whatever starts QEMU.
+        clock = FORKABLE[self.accel].kernel_args
         return (*clock, f"vitrail.name={self.sandbox}")

@@ -1,9 +1,9 @@
 """QEMU's command line for one micro VM: values in, words out.
 
 Under a KVM that works the machine is ``microvm`` (fewest devices, fastest
-start).  Under TCG it is ``q35``: microvm without KVM hangs in one of three
-early boots when it has to calibrate its clock on a loaded machine, q35 does
-not, and it starts as fast.
+start), or ``q35`` if QEMU lacks that type.  Under TCG it is ``q35``: microvm without
+KVM hangs in one of three early boots when it has to calibrate its clock on a loaded
+machine, q35 does not, and it starts as fast.
 
 Files are named in JSON (``-blockdev``), so no character of a path means
 anything to QEMU's option parser.  Sockets are passed as descriptors: no path
@@ -43,10 +43,19 @@ FOLDER_TAG = "vitrail-"
 
 
 class Accel(StrEnum):
-    """How the guest's instructions are run."""
+    """How the guest's instructions are run, and on which machine type."""
 
     KVM = "kvm"
+    KVM_Q35 = "kvm-q35"
+    """KVM, and a QEMU that lacks the machine type ``microvm``."""
     TCG = "tcg"
+    KVM_TYPE = "kvm-type"
+    """The machine types of KVM, emulated: for tests."""
+
+    @property
+    def uses_kvm(self) -> bool:
+        """Return whether QEMU opens /dev/kvm."""
+        return self in {Accel.KVM, Accel.KVM_Q35}
 
 
 class Network(StrEnum):
@@ -186,30 +195,26 @@ class MachineType:
     kernel_args: tuple[str, ...] = field(default=())
 
 
+# Calibrating against a clock that is emulated on a loaded machine takes long or fails;
+# its result is of no use to a guest.
+_EMULATED_CLOCK = ("tsc_early_khz=2600000", "lpj=4000000", "no_timer_check")
+_MICROVM = MachineType("microvm,acpi=on,pic=off,rtc=on", "device")
+_Q35 = MachineType("q35,vmport=off,usb=off", "pci", nic_options=",romfile=")
+_EMULATED_Q35 = replace(_Q35, kernel_args=_EMULATED_CLOCK)
 MACHINES = {
-    Accel.KVM: MachineType("microvm,acpi=on,pic=off,rtc=on", "device"),
-    Accel.TCG: MachineType(
-        "q35,vmport=off,usb=off",
-        "pci",
-        nic_options=",romfile=",
-        # Calibrating against a clock that is emulated on a loaded machine
-        # takes long or fails; its result is of no use to a guest.
-        kernel_args=("tsc_early_khz=2600000", "lpj=4000000", "no_timer_check"),
-    ),
+    Accel.KVM: _MICROVM,
+    Accel.KVM_Q35: _Q35,
+    Accel.TCG: _EMULATED_Q35,
+    Accel.KVM_TYPE: replace(_MICROVM, kernel_args=_EMULATED_CLOCK),
 }
-FORKABLE = {
-    # QEMU's microvm has neither a PCI bus, whose slots take a copy's devices, nor a
-    # generation id.
-    Accel.KVM: replace(MACHINES[Accel.TCG], kernel_args=()),
-    Accel.TCG: MACHINES[Accel.TCG],
-}
+# QEMU's microvm has neither a PCI bus, whose slots take a copy's devices, nor a
+# generation id.
+FORKABLE = {accel: _Q35 if accel.uses_kvm else _EMULATED_Q35 for accel in Accel}
 """Machine types of parents and of their copies."""
-_ACCEL_WORDS = {
-    Accel.KVM: ("-accel", "kvm", "-cpu", "host"),
-    # With ERMS a guest copies by "rep movsb", which an emulator runs byte by byte; with
-    # SMAP, QEMU 7.2 takes a program's own "iret" (Wine's) for the kernel's and it is killed.
-    Accel.TCG: ("-accel", "tcg,thread=multi", "-cpu", "max,-erms,-smap"),
-}
+_KVM_ARGS = ("-accel", "kvm", "-cpu", "host")
+# With ERMS a guest copies by "rep movsb", which an emulator runs byte by byte; with
+# SMAP, QEMU 7.2 takes a program's own "iret" (Wine's) for the kernel's and it is killed.
+_TCG_ARGS = ("-accel", "tcg,thread=multi", "-cpu", "max,-erms,-smap")
 _SECCOMP = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
@@ -219,7 +224,7 @@ def base_args(
     *,
     name: str,
     translated_mib: int = 0,
-    machine: str | None = None,
+    machine: MachineType | None = None,
 ) -> list[str]:
     """Return the arguments with which each QEMU command line begins.
 
@@ -227,13 +232,14 @@ def base_args(
     ``translated_mib``: the most that an emulated machine's translated code takes;
     with 0 as much as QEMU wants, up to a GiB.
     """
-    accelerator, how, *cpu = _ACCEL_WORDS[accel]
-    if accel is Accel.TCG and translated_mib:
+    accelerator, how, *cpu = _KVM_ARGS if accel.uses_kvm else _TCG_ARGS
+    if not accel.uses_kvm and translated_mib:
         how += f",tb-size={translated_mib}"
+    machine = machine or MACHINES[accel]
     return [
         str(qemu),
         *("-name", name),
-        *("-machine", machine or MACHINES[accel].machine),
+        *("-machine", machine.machine),
         *(accelerator, how, *cpu),
         *("-sandbox", _SECCOMP),
         "-nodefaults",
@@ -297,7 +303,7 @@ def qemu_args(spec: VmSpec, qemu: Path, accel: Accel, wiring: Wiring) -> list[st
         accel,
         name=f"vitrail-{spec.name}",
         translated_mib=translated_mib(spec.memory_mib),
-        machine=machine.machine,
+        machine=machine,
     )
     arguments += [
         "-S",

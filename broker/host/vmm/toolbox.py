@@ -82,7 +82,7 @@ async def _find_monitor(
         choice = await choose_accel(
             Path(qemu), image.kernel, image.initrd, cache=paths.cache
         )
-        missing = None if choice.accel is Accel.KVM else choice
+        missing = None if choice.accel.uses_kvm else choice
     if missing is not None:
         raise SetupError(
             f"{monitor.program} requires KVM: {missing.reason}",

@@ -102,7 +102,7 @@ def qemu_view(
     """Return the files that QEMU has in its jail: those that its command line names."""
     files: tuple[Path, ...] = (spec.kernel, spec.initrd) if boots else ()
     files += (spec.root,) if spec.root else ()
-    devices = (DEVICE,) if accel is Accel.KVM else ()
+    devices = (DEVICE,) if accel.uses_kvm else ()
     home = () if spec.home is None else (spec.home.path,)
     # A passphrase and an arena are opened by the names of their descriptors.
     proc = (spec.home is not None and spec.home.key >= 0) or spec.arena_bytes > 0

@@ -267,6 +267,7 @@ class Lab:
             self._kernel.kernel,
             self._kernel.initrd,
             cache=find_paths().cache,
+            environ={},
         )
         self._accel = choice.accel
 

@@ -38,7 +38,9 @@ def needs_vm():
 @pytest.fixture
 def forking_vm(monkeypatch, needs_vm):
     """Let machines be copies of a parent, which other tests do not need."""
-    monkeypatch.delenv("VITRAIL_FORK", raising=False)
+    from tests.kit.vm.machines import allow_copies
+
+    allow_copies(monkeypatch)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from broker.core.errors import SetupError
 from broker.core.names import SandboxName
 from broker.core.paths import find_paths
 from broker.helpers.console_log import ConsoleLog
+from broker.host.vmm.accel import VARIABLE
 from broker.host.vmm.hosttools import fetch_vhost_device_vsock
 from broker.host.vmm.launcher import Tools, clean_leftovers, start_vm
 from broker.host.vmm.qemu_arguments import Accel, VmSpec
@@ -43,7 +44,14 @@ async def vm_tools() -> Tools:
     paths = find_paths({**os.environ, "XDG_RUNTIME_DIR": "/tmp"})
     vhost = await fetch_vhost_device_vsock(paths, print)
     passt = shutil.which("passt")
-    return Tools(Path(qemu), Accel.TCG, vhost, Path(passt) if passt else None)
+    accel = Accel(os.environ.get(VARIABLE, Accel.TCG))
+    return Tools(Path(qemu), accel, vhost, Path(passt) if passt else None)
+
+
+def allow_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let machines be copies of a parent, which only TCG's machines can be."""
+    monkeypatch.delenv("VITRAIL_FORK", raising=False)
+    monkeypatch.setenv(VARIABLE, "tcg")
 
 
 def tiny_spec(directory: Path, **changes) -> VmSpec:

@@ -15,7 +15,6 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from broker.host.vmm.image_boot import ImageBoot
-from broker.host.vmm.qemu_arguments import Accel
 
 _KERNEL_WORDS = ("console=ttyS0", "panic=-1", "quiet")
 _ENDS = ("on_poweroff", "on_reboot", "on_crash")
@@ -33,7 +32,7 @@ class Throwaway:
 def throwaway_xml(spec: Throwaway) -> str:
     """Return the domain's XML, still without a vsock."""
     boot = spec.boot
-    kind = "kvm" if boot.accel is Accel.KVM else "qemu"
+    kind = "kvm" if boot.accel.uses_kvm else "qemu"
     root = ET.Element("domain", {"type": kind})
     _text(root, "name", spec.domain)
     _text(root, "uuid", boot.uuid)

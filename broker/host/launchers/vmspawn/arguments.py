@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.host.vmm.image_boot import ImageBoot
-from broker.host.vmm.qemu_arguments import Accel
 
 GATES = ("qemu", "qemu-system-x86_64")
 """vmspawn takes the first of several names; these come first."""
@@ -46,7 +45,7 @@ class Spawned:
 def vmspawn_args(spec: Spawned) -> list[str]:
     """Return the command line: in a scope of the user's systemd, as vmspawn needs."""
     boot = spec.boot
-    kvm = "yes" if boot.accel is Accel.KVM else "no"
+    kvm = "yes" if boot.accel.uses_kvm else "no"
     vsock = ["--vsock=no"]
     if spec.cid is not None:
         vsock = ["--vsock=yes", f"--vsock-cid={spec.cid}"]

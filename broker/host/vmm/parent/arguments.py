@@ -93,7 +93,7 @@ def forkable_args(
             accel,
             name=f"vitrail-{spec.name}",
             translated_mib=translated_mib(spec.memory_mib),
-            machine=FORKABLE[accel].machine,
+            machine=FORKABLE[accel],
         ),
         "-S",
         *("-smp", str(spec.cpus)),

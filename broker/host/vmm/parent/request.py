@@ -73,7 +73,7 @@ def parent_key(request: StartRequest) -> str:
         words=key_words(
             spec, tools.vmm, tools.accel, request.warm, shared=request.shared
         ),
-        host=_host() if tools.accel is Accel.KVM else "",
+        host=_host() if tools.accel is not Accel.TCG else "",
         mode=request.mode,
     ).key()
 

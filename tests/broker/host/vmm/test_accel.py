@@ -24,7 +24,7 @@ NONE = Path("/nonexistent")
 ONCE = {"qemu": NONE, "kernel": NONE, "initrd": NONE}
 
 
-@pytest.mark.parametrize("word", ["kvm", "tcg"])
+@pytest.mark.parametrize("word", Accel)
 async def test_a_forced_choice_is_taken_without_a_look(tmp_path, word):
     device = tmp_path / "kvm"
     device.touch()
