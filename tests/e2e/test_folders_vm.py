@@ -143,4 +143,16 @@ async def killed(w, home):
     await eventually(lambda: none("docs"), deadline=120)
     reasons = [e["reason"] for e in w.events("folder.unshared", outcome="unmounted")]
     assert "virtiofsd" in reasons[-1]
+
+    async def warned():
+        texts = (await w.status()).warnings
+        return [t for t in texts if "the folder docs is no longer shared" in t]
+
+    (warning,) = await eventually(warned)
+    assert "stop the sandbox and start it again" in warning
+    loaded = len(w.events("policy.loaded"))
+    policy.write_text(f"{RULES}vitrail.Folder +more @anyvm @adminvm allow\n")
+    await eventually(lambda: len(w.events("policy.loaded")) > loaded)
+    text = await w.said("share", str(home / "more"), "work", code=1)
+    assert "2 can no longer be used: virtiofsd" in text
     assert await inside(w, "echo alive") == "alive\n"

@@ -104,12 +104,24 @@ async def test_the_page_s_script_shows_a_framed_window():
         assert (await brokerctl("stop", "mine", env=w.environ)).code == 0
 
 
+MICROVM = {
+    "-M q35": "-M microvm,acpi=on,pic=off,rtc=on",
+    "virtio-blk-pci": "virtio-blk-device",
+    "$(brokerctl machine arguments fox)": "$(brokerctl machine arguments fox --bus device)",
+}
+
+
 @pytest.mark.slow
-async def test_a_script_with_our_arguments_keeps_its_home():
+@pytest.mark.parametrize("changes", [{}, MICROVM], ids=["q35", "microvm"])
+async def test_a_script_with_our_arguments_keeps_its_home(changes):
     """A framed window, a file in the home, the machine's end, and the file again."""
     await the_image()
+    text = script(1, 2)
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
     async with world(image=False) as w, scripted(w) as run:
-        await run(script(1, 2))
+        await run(text)
         (window,) = await wait_window(w.comp, title="[fox]")
         assert window["pid"] == await w.pid_of("keeper", "fox")
         await wait_frames(w.comp, {window["name"]: {ORANGE}})
@@ -137,9 +149,7 @@ async def test_a_script_with_our_arguments_keeps_its_home():
             return "fox" not in (await brokerctl("lease", "list", env=w.environ)).out
 
         await eventually(released)
-        (start,) = re.findall(
-            r"^sh ~/fox.sh .*\Z", script(1, 2), re.DOTALL | re.MULTILINE
-        )
+        (start,) = re.findall(r"^sh ~/fox.sh .*\Z", text, re.DOTALL | re.MULTILINE)
         await run(start)
         await wait_window(w.comp, title="[fox]")
         found = await brokerctl(

@@ -57,7 +57,7 @@ class ServedFolder:
     async def lost(self) -> None:
         """Wait for the end of virtiofsd, and raise UpstreamError then."""
         await wait_ended(self.server.pidfd)
-        raise UpstreamError("virtiofsd, which serves the folder, has ended")
+        raise UpstreamError(_ended(self.server))
 
 
 class WithPlaces(Protocol):
@@ -70,13 +70,26 @@ class WithPlaces(Protocol):
 
 def free_place(machine: WithPlaces, used: set[int]) -> tuple[int, Tracked]:
     """Return a place where no folder is.  Raises RefusedError without one."""
-    for place, server in machine.folder_servers.items():
+    servers = machine.folder_servers
+    for place, server in servers.items():
         if place not in used and not server.ended:
             return place, server
+    dead = [server for server in servers.values() if server.ended]
+    if dead:
+        raise RefusedError(
+            f"cannot share the folder: of this micro VM's {len(servers)} slots for shared folders {len(dead)} can no longer be used: {_ended(dead[0])}",
+            hint="stop the sandbox and start it again",
+        )
     raise RefusedError(
         "cannot share the folder: this micro VM has no free slot for a shared folder",
         hint="increase 'folders' in [launch] of its record, or list the directory in [folders]; for a domain of libvirt, run 'brokerctl launcher prepare'; then stop the sandbox and start it again",
     )
+
+
+def _ended(server: Tracked) -> str:
+    """Return that a virtiofsd has ended, with what it wrote to its standard error."""
+    written = f": {server.words}" if server.words else ""
+    return f"virtiofsd, which serves the folder, has ended{written}"
 
 
 async def serve(
@@ -125,7 +138,7 @@ async def clear(machine: WithPlaces) -> None:
 def _namespace(server: Tracked) -> Iterator[int]:
     """Yield a descriptor of a virtiofsd's mount namespace.  Raises UpstreamError."""
     if server.ended:
-        raise UpstreamError("virtiofsd, which serves the folder, has ended")
+        raise UpstreamError(_ended(server))
     pidfd = os.dup(server.pidfd)
     try:
         with mount_namespace(server.pid, pidfd) as namespace:

@@ -240,6 +240,7 @@ def base_args(
         str(qemu),
         *("-name", name),
         *("-machine", machine.machine),
+        *bus_args(machine.bus),
         *(accelerator, how, *cpu),
         *("-sandbox", _SECCOMP),
         "-nodefaults",
@@ -247,6 +248,14 @@ def base_args(
         "-no-reboot",
         "-nographic",
     ]
+
+
+def bus_args(bus: str) -> list[str]:
+    """Return the arguments that the devices of a bus require."""
+    # QEMU's virtio over MMIO is the legacy version by default, at which the virtiofsd of
+    # Debian 12 ends ("virtio legacy devices aren't supported by libvhost-user").
+    # guard: a machine's virtio devices are not legacy ones
+    return ["-global", "virtio-mmio.force-legacy=false"] if bus == "device" else []
 
 
 def kernel_args(spec: VmSpec, accel: Accel, wiring: Wiring) -> str:

@@ -44,6 +44,8 @@ from policy.records.places import has_folders
 Notify = Callable[[str, str], None]
 _RECORD_SECONDS = 5.0
 """How long a start waits for the folders of its record; a question takes longer."""
+_ENDING_SECONDS = 3.0
+"""How long after a folder's server a machine that ends may still have its lease."""
 
 
 @dataclass(eq=False)
@@ -280,6 +282,10 @@ class FolderDesk:
                 status.started(shared)
                 await mounted.lost()
         except VitrailError as error:
+            # guard: the user is notified of a folder that ended by itself
+            if shared.mounted is not None and not isinstance(error, RefusedError):
+                assert self._nursery is not None
+                self._nursery.start_soon(self._report_loss, shared, error.message)
             shared.reason = shared.reason or error.message
             raise
         finally:
@@ -294,6 +300,19 @@ class FolderDesk:
                         seconds=trio.current_time() - began,
                     )
                 )
+
+    async def _report_loss(self, shared: SharedFolder, reason: str) -> None:
+        """Report a folder that ended by itself in a notification and in the status."""
+        await trio.sleep(_ENDING_SECONDS)
+        lease = shared.lease
+        # A machine that ends takes the servers of its folders with it.
+        if lease.id not in {active.id for active in self._leases()}:
+            return
+        name, reason = printable(shared.name, 200), printable(reason, 600)
+        text = f"the folder {name} is no longer shared: {reason}; to share it again, stop the sandbox and start it again"
+        if (guest := self._inside(lease)) is not None:
+            guest.warn(text)
+        self._decider.notify(f"Vitrail: {lease.sandbox} lost a shared folder", text)
 
     @asynccontextmanager
     async def _in_guest(

@@ -34,7 +34,7 @@ class GuestFolders:
     ) -> None:
         self._order = order
         self._version = version
-        self._warn = warn
+        self.warn = warn
         self._wanted: dict[int, agent.AgentMount] = {}
         self._asked: dict[int, trio.Event] = {}
         self._answers: dict[int, agent.AgentMounted] = {}
@@ -110,7 +110,7 @@ class GuestFolders:
         elif not untrusted.ok and untrusted.place in self._wanted:
             name = printable(self._wanted[untrusted.place].name, 80)
             detail = printable(untrusted.detail, 200)
-            self._warn(f"the guest could not mount the folder {name}: {detail}")
+            self.warn(f"the guest could not mount the folder {name}: {detail}")
 
     async def _ask(self, message: _Message, seconds: float) -> str:
         """Ask the guest; return why it could not, or nothing.  Raises UpstreamError."""

@@ -10,6 +10,8 @@ from tests.kit.guards.mutation import Guard, main
 GUARDS = (
     Guard("an internal error about one device ends no other", "except ZeroDivisionError as error:", "tests/broker/viewer/devices/test_desk.py", "internal_error"),
     Guard("a sandbox that cannot be ended ends no other's folders", "if True:", "tests/broker/viewer/folders/test_desk.py", "cannot_be_ended"),
+    Guard("the user is notified of a folder that ended by itself", "pass", "tests/broker/viewer/folders/test_desk.py", "is_reported"),
+    Guard("a machine's virtio devices are not legacy ones", "return []", "tests/broker/host/vmm/test_launcher.py", "mmio"),
     Guard("a host without descriptors asks for devices again", "except BlockingIOError as error:", "tests/attack/test_silent_helpers.py", "moment_without"),
     Guard("root receives no descriptor of a client itself", "channel = sock.dup()", "tests/attack/test_device_descriptors.py", "cannot_be_closed"),
     Guard("a device that cannot be read is not unplugged", "if False:", "tests/attack/test_device_descriptors.py", "want_of_descriptors"),

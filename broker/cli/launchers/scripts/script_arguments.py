@@ -20,6 +20,7 @@ from broker.host.vmm.qemu_arguments import (
     ARENA_DEVICE,
     HomeDisk,
     arena_object,
+    bus_args,
     folder_args,
     home_args,
     memory_args,
@@ -96,6 +97,7 @@ def qemu_words(machine: ScriptMachine, bus: str = "pci") -> list[str]:
     for place, socket in enumerate(machine.folders):
         words += folder_args(place, f"path={escape_option(str(socket))}", bus)
     return [
+        *bus_args(bus),
         *("-m", memory_size(machine.memory_mib, devices)),
         *memory_args(
             machine.memory_mib,

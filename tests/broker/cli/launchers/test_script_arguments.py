@@ -99,7 +99,10 @@ def test_memory_is_shared_where_another_process_maps_it_and_private_else():
     kernel = ScriptMachine("fox", 1024, huge_pages=True, cid=42)
     assert f"{shared}off,hugetlb=on,hugetlbsize=2M" in qemu_words(kernel)
     assert qemu_words(kernel)[-1] == "vhost-vsock-pci,guest-cid=42"
-    assert qemu_words(kernel, "device")[-1] == "vhost-vsock-device,guest-cid=42"
+    mmio = qemu_words(kernel, "device")
+    assert mmio[-1] == "vhost-vsock-device,guest-cid=42"
+    assert mmio[:2] == ["-global", "virtio-mmio.force-legacy=false"]
+    assert "-global" not in qemu_words(kernel)
 
 
 def test_a_machine_without_pci_maps_no_image():

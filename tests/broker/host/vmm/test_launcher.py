@@ -72,11 +72,30 @@ def test_under_kvm_it_is_a_microvm_with_mmio_devices(spec):
     assert after(words, "-machine")[0].startswith("microvm,")
     assert after(words, "-cpu") == ["host"]
     assert after(words, "-accel") == ["kvm"]
+    assert after(words, "-global") == ["virtio-mmio.force-legacy=false"]
     assert after(words, "-device") == [
         "virtio-balloon-device,id=balloon,free-page-reporting=on",
         "virtio-blk-device,drive=root",
         "vhost-vsock-device,guest-cid=42,vhostfd=7",
     ]
+    assert "no_timer_check" not in after(words, "-append")[0]
+
+
+def test_machine_types_of_kvm_are_emulated_for_tests(spec):
+    kvm = qemu_args(spec, QEMU, Accel.KVM, HYBRID)
+    emulated = qemu_args(spec, QEMU, Accel.KVM_TYPE, HYBRID)
+    assert after(emulated, "-accel")[0].startswith("tcg,")
+    for flag in ("-machine", "-global", "-device", "-blockdev", "-object"):
+        assert after(emulated, flag) == after(kvm, flag)
+    with_arena = replace(spec, arena_bytes=1 << 20)
+    assert with_arena.machine(Accel.KVM_TYPE).bus == "pci"
+
+
+def test_a_kvm_without_microvm_is_a_q35(spec):
+    words = qemu_args(spec, QEMU, Accel.KVM_Q35, HYBRID)
+    assert after(words, "-machine")[0].startswith("q35,")
+    assert after(words, "-accel") == ["kvm"]
+    assert not after(words, "-global")
     assert "no_timer_check" not in after(words, "-append")[0]
 
 
@@ -129,7 +148,7 @@ def test_a_shared_image_is_a_read_only_memory_device(spec, accel):
     # Memory above 4 GiB would cost 64 MiB for bounce buffers that no device needs.
     assert {"vitrail.root=pmem", "swiotlb=noforce"} <= set(kernel_words)
     # What calibrates a clock is for an emulated machine.
-    assert ("no_timer_check" in after(words, "-append")[0]) is (accel is Accel.TCG)
+    assert ("no_timer_check" in after(words, "-append")[0]) is (not accel.uses_kvm)
 
 
 @pytest.mark.parametrize("accel", Accel)

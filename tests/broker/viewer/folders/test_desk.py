@@ -13,6 +13,7 @@ import trio.testing
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.limits import transfer as limits
 from broker.ipc.control.types.faults import HeldError
+from broker.viewer.folders import desk as folder_desk
 from broker.viewer.folders.desk import FolderDesk
 from policy.records.model import Folders
 from tests.kit.eventually import eventually
@@ -39,6 +40,8 @@ class Inside:
 
     def __init__(self):
         self.said = []
+        self.warnings = []
+        self.warn = self.warnings.append
         self.refusal = None
 
     async def mount(self, message):
@@ -353,3 +356,44 @@ async def test_a_folder_whose_server_ends_is_over(tmp_path):
         assert made.shared() == []
         assert inside.said[-1] == ("revoke", 0)
         assert "has ended" in shared.reason
+
+
+@pytest.mark.parametrize("ending", [False, True])
+async def test_loss_of_a_folder_is_reported_unless_its_sandbox_ends(
+    tmp_path, monkeypatch, ending
+):
+    monkeypatch.setattr(folder_desk, "_ENDING_SECONDS", 0.01)
+    inside = Inside()
+    async with desk(f"{RULE}allow\n", tmp_path, inside=inside) as (b, source, made):
+        source.place = 0
+        shared = await made.share(
+            str(tmp_path / "home/f0"), "work", write=False, warrant=b""
+        )
+        source.lost.over.set()
+        await shared.over.wait()
+        if ending:
+            b.leases.remove(WORK)
+            await trio.sleep(0.1)
+            assert (b.told, inside.warnings) == ([], [])
+            return
+        await eventually(lambda: b.told)
+        ((title, text),) = b.told
+        assert title == "Vitrail: work lost a shared folder"
+        assert "the folder f0 is no longer shared: the process that serves" in text
+        assert inside.warnings == [text]
+
+
+async def test_no_loss_is_reported_of_a_folder_that_is_taken_back(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(folder_desk, "_ENDING_SECONDS", 0)
+    inside = Inside()
+    async with desk(f"{RULE}allow\n", tmp_path, inside=inside) as (b, source, made):
+        await made.share(str(tmp_path / "home/f0"), "work", write=False, warrant=b"")
+        await made.unshare("f0", "work", force=True)
+        await made.share(str(tmp_path / "home/f1"), "work", write=False, warrant=b"")
+        await b.change("50-test.policy", "")
+        await eventually(lambda: source.inside == {})
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert not [title for title, _ in b.told if "lost" in title]
+        assert inside.warnings == []
