@@ -111,6 +111,7 @@ class HostPart:
             start_box=self._start_box,
             acceptors=Acceptors(acceptors),
         )
+        self._vms.stopped = self.role.machine_stopped
         self.leasing = Leasing(
             host=self.role,
             log=ground.log,
@@ -256,7 +257,7 @@ class HostPart:
         """Problems with machines, newest last."""
         return [
             *unleased_records(self._ground.records.now),
-            *self._vms.warnings[-10:],
+            *self._vms.current_warnings(),
             *self.leasing.foreign.warnings[-10:],
         ]
 

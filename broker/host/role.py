@@ -377,6 +377,12 @@ class HostRole:
             with isolated():
                 await self._viewer.arena_lent(active_lease.lease.id, arena)
 
+    async def machine_stopped(self, sandbox: SandboxName, reason: str) -> None:
+        """Announce to the viewer that a machine was stopped, for this reason, or runs ("")."""
+        active = self._table.of_sandbox(sandbox)
+        if active is not None:
+            await self._viewer.machine_stopped(active.lease.id, reason)
+
     async def _carry_flows(self, active_lease: ActiveLease) -> None:
         """Connect a sandbox's network filter to the viewer, if it asks about flows."""
         machine = active_lease.machine

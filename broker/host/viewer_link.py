@@ -266,6 +266,9 @@ class RemoteViewer(LinkEnd):
     async def arena_lent(self, lease: LeaseId, fd: int) -> None:
         """See ``Viewer``: memory cannot be shared with another machine."""
 
+    async def machine_stopped(self, lease: LeaseId, reason: str) -> None:
+        """See ``Viewer``."""
+
     async def lease_ended(self, lease: LeaseId, reason: str) -> None:
         """Announce the end of a lease; return when the viewer has cut its streams."""
         self._leases.pop(lease, None)

@@ -105,6 +105,11 @@ class ViewerProcess:
         """See ``Viewer``."""
         await self.pair.ask(lambda n: p.LendArena(n, lease), fd)
 
+    async def machine_stopped(self, lease: LeaseId, reason: str) -> None:
+        """See ``Viewer``."""
+        reason = fit(reason, limits.LINK_TEXT_CHARACTERS)
+        await self.pair.ask(lambda n: p.MachineStopped(n, lease, reason))
+
     async def lease_ended(self, lease: LeaseId, reason: str) -> None:
         """See ``Viewer``."""
         await withdraw(self.pair, lease, reason)

@@ -51,6 +51,13 @@ class Viewer(Protocol):
         """
         ...
 
+    async def machine_stopped(self, lease: LeaseId, reason: str) -> None:
+        """Announce that the host stopped a machine, for this reason; "": it runs again.
+
+        A viewer on another machine ignores it: the host's status has the reason.
+        """
+        ...
+
     async def lease_ended(self, lease: LeaseId, reason: str) -> None:
         """Withdraw a lease; returns when every stream of it is cut."""
         ...

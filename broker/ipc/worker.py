@@ -122,6 +122,10 @@ class CloseWindow(TypedMessage, frozen=True, tag="close-window"):
     cut: bool
 
 
+TOKEN_CHARACTERS = 1000
+"""What is sent of a token of the compositor's; others are shorter."""
+
+
 class RaiseWindow(TypedMessage, frozen=True, tag="raise-window"):
     """Raise a window of the sandbox, by a token of the compositor's."""
 

@@ -40,7 +40,7 @@ from broker.ipc.audit import schema
 from broker.ipc.host_viewer import TaskStatus
 from broker.ipc.in_thread import in_thread
 from broker.ipc.session.folder_orders import DrawIcons
-from broker.ipc.worker import RaiseWindow
+from broker.ipc.worker import TOKEN_CHARACTERS, RaiseWindow
 from broker.net.hangup import given, hang_up
 from broker.viewer.authority.interface import Authority
 from broker.viewer.calls.desktop_services import DesktopServices
@@ -69,7 +69,7 @@ from broker.viewer.security_keys.shared_key import SharedKey
 from broker.viewer.sound.indicator import KEY_IN_USE, Indicator
 from broker.viewer.sound.raw_audio import is_raw, raw_stream
 from broker.viewer.ssh.ssh_keys import has_keys
-from broker.viewer.stream_reply import Answer, OpeningReply
+from broker.viewer.stream_reply import Answer, OpeningReply, no_waiter
 from broker.viewer.transfer.dropped_files import DroppedFiles
 from broker.viewer.transfer.moving import TransferParts
 from broker.viewer.transfer.own import Own
@@ -80,11 +80,6 @@ from policy.records.model import Label, Record
 from policy.records.places import writable
 
 _GRACE = 5.0
-_TOKEN_CHARACTERS = 1000
-
-
-async def _no_waiter(answer: VitrailError | None) -> None:
-    """Where host and viewer are one, payload waits in the socket."""
 
 
 class ViewerRole:
@@ -209,7 +204,7 @@ class ViewerRole:
         """Raise a window of a sandbox for the user's click on its notification."""
         guest = self.guest(lease)
         if guest is not None and token and self._nursery is not None:
-            order = RaiseWindow(token[:_TOKEN_CHARACTERS])
+            order = RaiseWindow(token[:TOKEN_CHARACTERS])
             self._nursery.start_soon(run_isolated, guest.raise_window, order)
 
     def _mark_asking(self, lease: LeaseId, asks: bool) -> None:  # noqa: FBT001
@@ -351,6 +346,11 @@ class ViewerRole:
             raise RefusedError("the lease was not announced to this viewer")
         guest.streams.take_arena(fd)
 
+    async def machine_stopped(self, lease: LeaseId, reason: str) -> None:
+        """Refuse requests to a sandbox while the host has stopped its machine."""
+        if (guest := self._guests.get(lease)) is not None:
+            guest.programs.shortage = reason
+
     async def lease_ended(self, lease: LeaseId, reason: str) -> None:
         """End all that the viewer had of a sandbox; not cancellable."""
         guest = self._guests.pop(lease, None)
@@ -371,7 +371,7 @@ class ViewerRole:
         conn: socket.socket,
         *,
         task_status: TaskStatus,
-        answer: Answer = _no_waiter,
+        answer: Answer = no_waiter,
     ) -> None:
         """Decide about a stream, record the decision, and carry the stream to its end.
 

@@ -52,6 +52,13 @@ driver ends when that gives up on its job, or never."""
 VM_ROOM_SECONDS = 10.0
 """Until a machine that QEMU stopped for want of room on our disk tries again."""
 
+HOME_RESERVE_BYTES = 128 << 20
+"""Free bytes of the file system of a home at which its machine is stopped."""
+HOME_BYTES_PER_SECOND = 1 << 31
+"""What a guest writes into its home at most, for the time between two looks."""
+HOME_ROOM_SECONDS = (0.05, 5.0)
+"""Least and greatest time between two looks at that file system."""
+
 VM_DRAIN_SECONDS = 0.5
 """Time to read a machine's monitor and console to their end after QEMU has ended."""
 

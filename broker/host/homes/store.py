@@ -191,6 +191,11 @@ class HomeStore:
         meta = read_meta(directory)
         return None if meta is None else Home(name, directory, meta)
 
+    def disk(self, name: SandboxName) -> Path | None:
+        """Return the disk of a micro VM's home, which nobody reads; None: it has none."""
+        path = self.root / name / _CURRENT / DISK
+        return path if path.exists() else None
+
     def require(self, name: SandboxName) -> Home:
         """Return the home of a sandbox.  Raises SetupError when none exists."""
         home = self.find(name)

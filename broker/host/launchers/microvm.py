@@ -21,7 +21,7 @@ from broker.core.errors import RefusedError, SetupError, UpstreamError, VitrailE
 from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.names import SandboxName, take_sandbox_name
 from broker.core.paths import Paths
-from broker.core.stderr_log import log_exception
+from broker.core.stderr_log import log_exception, run_isolated
 from broker.host.launchers.microvm_machine import MicroVmMachine, remove_directory
 from broker.host.required_parts import require_parts
 from broker.ipc.audit import schema
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from broker.host.vmm.parent.request import StartedVm
     from broker.host.vmm.parent.starting import Starter
     from broker.host.vmm.qemu_arguments import HomeDisk, VmSpec
+    from broker.host.vmm.running import Vm
     from broker.net.peers.launch_secret import LaunchSecret
 
 ListenVsock = Callable[[], Awaitable[bool]]
@@ -89,8 +90,12 @@ class MicroVms:
         self._log = log
         self._nursery: trio.Nursery | None = None
         self.warnings: list[str] = []
+        self._launch_warnings: dict[str, dict[str, str]] = {}
+        """Of running machines: warnings by their subject."""
         self.alarm: Callable[[str, str], None] = lambda *_: None
         """Notifies the user: a title, and a text."""
+        self.stopped: Callable[[SandboxName, str], Awaitable[None]] | None = None
+        """Called when a machine was stopped for a reason, and with "" when it runs."""
         self.starter: Starter | None = None
 
     async def run(
@@ -189,9 +194,59 @@ class MicroVms:
                 secret.write(directory)
             # Last: a machine is adopted by this file, and so only a whole one.
             (directory / _RECORD_FILE).write_text(record)
-        return MicroVmMachine(
-            sandbox, started.vm, self._log, image, secret, seats=seats
+        disk = None if home is None else home.path
+        return self._machine(sandbox, started.vm, image, secret, disk=disk, seats=seats)
+
+    def _machine(
+        self,
+        sandbox: SandboxName,
+        vm: Vm,
+        image: Image | None,
+        secret: LaunchSecret | None,
+        *,
+        disk: Path | None,
+        seats: tuple[SwitchSeat, ...] = (),
+    ) -> MicroVmMachine:
+        """Return a machine, and watch the room for ``disk``, which holds its home."""
+        assert self._nursery is not None
+        # guard: warnings of a machine end with it
+        forget = partial(self._launch_warnings.pop, sandbox, None)
+        machine = MicroVmMachine(
+            sandbox,
+            vm,
+            self._log,
+            image,
+            secret,
+            seats=seats,
+            on_close=forget,
         )
+        if disk is not None:
+            # Late: a host without homes needs none of it.
+            from broker.host.homes.home_room import watch_room
+
+            self._nursery.start_soon(
+                watch_room, machine, disk, partial(self._report_room, sandbox)
+            )
+        return machine
+
+    def _report_room(self, sandbox: SandboxName, shortage: str) -> None:
+        """Report that a machine is stopped for want of room, or runs again ("")."""
+        assert self._nursery is not None
+        if self.stopped is not None:
+            self._nursery.start_soon(run_isolated, self.stopped, sandbox, shortage)
+        if shortage:
+            self._lost(sandbox, shortage, "room")
+            return
+        self._launch_warnings.get(sandbox, {}).pop("room", None)
+        self.alarm(f"Vitrail: {sandbox}", "there is room for its home: it runs again")
+
+    def current_warnings(self) -> list[str]:
+        """Return the warnings of running machines, and of what outlives them."""
+        launches = self._launch_warnings.items()
+        return [
+            *self.warnings[-10:],
+            *(f"{name}: {what}" for name, texts in launches for what in texts.values()),
+        ]
 
     def _wanted(self, record: SandboxName) -> tuple[Record, MicroVM]:
         """Return a record and its micro VM.  Raises RefusedError for another kind."""
@@ -229,6 +284,7 @@ class MicroVms:
             with trio.CancelScope(shield=True):
                 await undo.aclose()
                 remove_directory(directory)
+                self._launch_warnings.pop(sandbox, None)
                 if isinstance(error, VitrailError | OSError):
                     failed = schema.SandboxFailed(
                         sandbox=sandbox, step="machine", reason=str(error)
@@ -346,10 +402,10 @@ class MicroVms:
         )
         return await self.starter.start(request, quarantine=closed, on_loss=on_loss)
 
-    def _lost(self, sandbox: str, what: str) -> None:
-        """Report in status, log and desktop what a machine lost, or that it is stray."""
+    def _lost(self, sandbox: str, what: str, subject: str = "") -> None:
+        """Report in status, log and desktop what a machine lost, while it runs."""
         assert self._nursery is not None
-        self.warnings.append(f"{sandbox}: {what}")
+        self._launch_warnings.setdefault(sandbox, {})[subject or what] = what
         self.alarm(f"Vitrail: {sandbox}", what)
         # guard: what a machine lost is recorded
         failed = schema.SandboxFailed(sandbox=sandbox, step="running", reason=what)
@@ -444,6 +500,7 @@ class MicroVms:
 
     async def _take_over(self, sandbox: SandboxName, directory: Path) -> _Adopted:
         """Connect to a running machine by the files of its directory."""
+        from broker.host.homes.store import HomeStore
         from broker.host.launchers.monitors import connect_by
         from broker.host.vmm.launcher import adopt_vm
         from broker.net.peers.launch_secret import read_secret
@@ -465,4 +522,6 @@ class MicroVms:
         )
         if vm is None:
             raise UpstreamError("processes of the machine have ended")
-        return sandbox, record, MicroVmMachine(sandbox, vm, self._log, None, secret)
+        disk = await in_thread(HomeStore(self._paths.homes).disk, sandbox)
+        machine = self._machine(sandbox, vm, None, secret, disk=disk)
+        return sandbox, record, machine

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 
 from broker.authority.audit.event_log import EventLog
+from broker.core.errors import RefusedError
 from broker.core.names import SandboxName, ServiceName
 from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import hybrid_doors
@@ -51,7 +52,9 @@ class MicroVmMachine:
         secret: LaunchSecret | None = None,
         *,
         seats: tuple[SwitchSeat, ...] = (),
+        on_close: Callable[[], object] = lambda: None,
     ) -> None:
+        self._on_close = on_close
         self._secret = secret
         self._seats = seats
         self._sandbox = sandbox
@@ -61,6 +64,9 @@ class MicroVmMachine:
         self._began = time.monotonic()
         self._claim = _claim(vm)
         self._suspended = False
+        self._shortage = ""
+        """Why its VMM is stopped without a request; see ``home_room``."""
+        self.ending = False
 
     @property
     def claim(self) -> Claim:
@@ -89,11 +95,13 @@ class MicroVmMachine:
     def qmp(self) -> Qmp:
         """QEMU's monitor.
 
-        Raises RefusedError while it is suspended, UpstreamError when it is not connected.
+        Raises RefusedError while its VMM is stopped, UpstreamError when it is not connected.
         """
         # guard: a suspended machine is asked nothing, as its monitor says nothing
         if self._suspended:
             raise suspended(self._sandbox)
+        if self._shortage:
+            raise RefusedError(f"{self._sandbox}: {self._shortage}")
         return self._vm.qmp
 
     @property
@@ -158,21 +166,36 @@ class MicroVmMachine:
         """Stop the VMM, and the guest with it."""
         await trio.lowlevel.checkpoint()
         self._suspended = True
-        self._vm.suspend()
+        self._signal()
 
     async def resume(self) -> None:
-        """Let the VMM run."""
+        """Let the VMM run, unless it is stopped for want of room on the disk."""
         await trio.lowlevel.checkpoint()
-        self._vm.resume()
         self._suspended = False
+        self._signal()
+
+    def stop_for(self, shortage: str) -> None:
+        """Stop the VMM, for this reason; "": let it run, unless it is suspended."""
+        self._shortage = shortage
+        self._signal()
+
+    def _signal(self) -> None:
+        """Stop the VMM or let it run."""
+        if self._suspended or self._shortage:
+            self._vm.suspend()
+        else:
+            self._vm.resume()
 
     async def power_down(self, grace: float) -> None:
-        """End the machine; a suspended one is resumed, so that its guest can end in order."""
+        """End the machine; a stopped one is resumed, so that its guest can end in order."""
+        self.ending, self._shortage = True, ""
         await self.resume()
         await self._vm.power_down(grace)
 
     async def close(self) -> None:
         """Free the ended machine's network seats and directory, and record its stop."""
+        self.ending = True
+        self._on_close()
         await self._vm.close()
         for seat in self._seats:
             await seat.leave()

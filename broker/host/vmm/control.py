@@ -99,7 +99,7 @@ class GuestEvents:
             self.warned(NO_SPACE)
 
 
-NO_SPACE = f"the disk that holds its home is full: QEMU paused the guest and retries every {limits.VM_ROOM_SECONDS:g} s"
+NO_SPACE = f"the disk that holds its home is full: QEMU paused the guest and retries every {limits.VM_ROOM_SECONDS:g} s; if its programs do not answer once there is room, stop the sandbox and start it again"
 
 Connect: TypeAlias = Callable[
     [Path, Tracked, GuestEvents],

@@ -73,6 +73,13 @@ class FolderLost(m.LinkRequest, frozen=True, tag="folder-lost"):
     error: ErrorReport
 
 
+class MachineStopped(m.LinkRequest, frozen=True, tag="machine-stopped"):
+    """The host has stopped a machine, for this reason; empty: it runs again."""
+
+    lease: _LeaseId
+    reason: _Text
+
+
 # -- from the viewer ---------------------------------------------------------------
 
 
@@ -210,6 +217,7 @@ class HostRowsReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 FromHost: TypeAlias = (
     m.LeaseBegun | m.LeaseEnded | m.StartProgress | m.DevicesChanged | m.DeviceEnded
     | HostReady | HostFailed | OfferStream | LendArena | CutStream | FolderLost
+    | MachineStopped
     | m.RequestDone | m.SandboxStarted | m.DevicesReply | m.DeviceHanded
     | FolderMounted | FolderState | HostRowsFile | RequestFailed | CancelRequest
 )  # fmt: skip

@@ -207,6 +207,9 @@ class HostProcess:
                     os.close(fd)
             case p.CutStream():
                 await self._cut(request.stream)
+            case p.MachineStopped():
+                lease, reason = take_lease_id(request.lease), printable(request.reason)
+                await self._viewer().machine_stopped(lease, reason)
             case m.LeaseBegun():
                 await self._lease_begun(request.to_lease())
             case m.LeaseEnded():

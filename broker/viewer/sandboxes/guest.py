@@ -188,10 +188,12 @@ class Guest:
 
     @property
     def state(self) -> str:
-        """Return ``suspended``, or ``starting`` until our machine's agent has reported; others run at once."""
+        """Return ``suspended``, ``stopped`` by the host, or ``starting`` until our machine's agent has reported; others run at once."""
         record = self._record()
         if self.suspended:
             return "suspended"
+        if self.programs.shortage:
+            return "stopped"
         boots = record is None or record.host.launch.kind.agent
         running = "no agent yet" if self.without_agent else "running"
         return "starting" if boots and self.agent is None else running

@@ -203,6 +203,8 @@ class LeasePrograms:
         # guard: a machine ends with its program although the link was lost
         self.asked = bool(lease) and _noted(logs / _ASKED) == self._lease
         """Whether the user had a program run, which is more than to copy or open a file."""
+        self.shortage = ""
+        """Why the host has stopped the machine; "": it has not."""
         self.asking = 0
         """Questions to the user that a window waits for."""
         self.refusal_listeners: list[Callable[[str, str], None]] = []
@@ -226,10 +228,14 @@ class LeasePrograms:
         return not self._live and (self.asked or not of_others)
 
     def new(self, name: str, *, display: bool, limit: int) -> LeaseProgram:
-        """Register a new program.  Raises RefusedError at the sandbox's limit.
+        """Register a new program.
 
+        Raises RefusedError at the sandbox's limit, or if its machine is stopped.
         Removes the files of old programs' output beyond some.
         """
+        # guard: no request waits for a machine that the host has stopped
+        if self.shortage:
+            raise RefusedError(f"the sandbox cannot start a program: {self.shortage}")
         if len(self._live) >= min(limit, limits.PROGRAMS_PER_SANDBOX):
             raise RefusedError(
                 f"the sandbox already runs {len(self._live)} programs, the limit",

@@ -189,6 +189,19 @@ async def test_a_persistent_sandbox_has_a_home_that_stays(stand):
         assert spec.home.path.exists()
 
 
+async def test_warnings_of_a_machine_end_with_it(stand):
+    async with stand() as s:
+        machine = await s.open()
+        s.on_loss("no network")
+        s.on_loss("no network")
+        s.vms._report_room("work", "2 MiB left")
+        assert s.vms.current_warnings() == ["work: no network", "work: 2 MiB left"]
+        s.vms._report_room("work", "")
+        assert s.vms.current_warnings() == ["work: no network"]
+        await machine.close()
+        assert s.vms.current_warnings() == []
+
+
 async def test_what_a_machine_lost_is_told_and_recorded(stand):
     async with stand() as s:
         told = []
@@ -196,7 +209,7 @@ async def test_what_a_machine_lost_is_told_and_recorded(stand):
         await s.open()
         s.on_loss("cannot write to the disk")
         await trio.testing.wait_all_tasks_blocked()
-        assert s.vms.warnings[-1] == "work: cannot write to the disk"
+        assert s.vms.current_warnings()[-1] == "work: cannot write to the disk"
         assert told == [("Vitrail: work", "cannot write to the disk")]
 
         async def recorded():
@@ -487,7 +500,7 @@ async def test_a_state_of_another_version_ends_its_machine(stand, newer):
                 fields.update(newer)
             (directory / "vm.json").write_text(json.dumps(written))
             assert await s.vms.adopt() == []
-            assert all(process.ended for process in running), s.vms.warnings
+            assert all(process.ended for process in running), s.vms.current_warnings()
         finally:
             for process in running:
                 process.kill_now()
@@ -505,7 +518,7 @@ async def test_a_machine_whose_processes_are_unknown_is_recorded(stand):
         s.vms.alarm = lambda *words: told.append(words)
         assert await s.vms.adopt() == []
         assert [title for title, _ in told] == ["Vitrail: work"]
-        assert str(file) in s.vms.warnings[0]
+        assert str(file) in s.vms.current_warnings()[0]
 
         async def recorded():
             return s.events("sandbox.failed")
@@ -534,7 +547,7 @@ async def test_one_that_cannot_be_looked_at_hides_no_other(stand, monkeypatch):
         monkeypatch.setattr(launcher, "clean_leftovers", clean)
         found = await s.vms.adopt()
         assert [sandbox for sandbox, _, _ in found] == ["work"]
-        assert len(s.vms.warnings) == 2
+        assert len(s.vms.current_warnings()) == 2
         assert broken.exists(), "nothing of ours has such a name"
 
 
@@ -568,7 +581,7 @@ async def test_leftovers_that_cannot_be_ended_keep_no_broker_from_starting(
 
         monkeypatch.setattr(launcher, "clean_leftovers", clean)
         assert await s.vms.adopt() == []
-        assert len(s.vms.warnings) == 1
+        assert len(s.vms.current_warnings()) == 1
         assert "RecursionError" in capsys.readouterr().err
 
 

@@ -387,6 +387,17 @@ async def test_a_suspended_guest_is_asked_for_no_program(tmp_path):
         assert mine.programs.live() == []
 
 
+async def test_request_refused_while_the_host_has_stopped_the_machine(tmp_path):
+    async with guest(tmp_path) as (mine, _, _log):
+        mine.programs.shortage = "its home's file system has 2 MiB left"
+        assert mine.state == "stopped"
+        with pytest.raises(
+            RefusedError, match=r"cannot start a program: its home's .* 2 MiB left"
+        ):
+            await mine.start_program(["foot"], {}, display=True)
+        assert mine.programs.live() == []
+
+
 async def test_a_program_for_a_sandbox_that_ends_meanwhile(tmp_path):
     """The answer is a sentence, not a mistake in the broker."""
     async with guest(tmp_path) as (mine, _, _log):
