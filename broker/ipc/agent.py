@@ -22,10 +22,10 @@ from broker.core import limits
 from broker.core.decoding import Reader, TypedMessage, reader
 from broker.core.limits import transfer as transfer_limits
 
-VERSION = 7
+VERSION = 8
 """2: the agent knows ``ping``; one of version 1 gets none.  3: input, terminals.
 4: standard error apart, output at its reader's pace.  5: folders.  6: by a stream, too.
-7: disks, and mounts at other paths and in memory."""
+7: disks, and mounts at other paths and in memory.  8: the time in a ping."""
 INPUT_VERSION = 3
 """The first version that knows ``input``, ``resize`` and their fields of ``run``."""
 FOLDERS_VERSION = 5
@@ -34,6 +34,8 @@ STREAMED_FOLDERS_VERSION = 6
 """The first version that knows ``mount``'s ``stream``."""
 MOUNTS_VERSION = 7
 """The first version that knows ``mount``'s ``at``, ``size`` and ``disk``."""
+TIMED_VERSION = 8
+"""The first version that knows ``ping``'s ``time``."""
 PACED_VERSION = 4
 """The first version that knows ``more`` and its fields of ``run``."""
 
@@ -197,7 +199,7 @@ class AgentPowerOff(TypedMessage, frozen=True, tag="poweroff"):
     """End every program and switch the machine off."""
 
 
-class AgentPing(TypedMessage, frozen=True, tag="ping"):
+class AgentPing(TypedMessage, frozen=True, tag="ping", omit_defaults=True):
     """The broker is there; after hello, then every AGENT_PING_SECONDS.
 
     A broker that is killed cannot say that it goes, and not every transport
@@ -211,6 +213,8 @@ class AgentPing(TypedMessage, frozen=True, tag="ping"):
     """Display streams that the broker has, those included that wait for a
     decision.  0 in several pings in a row: the connections that the guest still
     has are the ends of streams that died unseen."""
+    time: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """The broker's clock, in nanoseconds since 1970: the guest sets its own by it."""
 
 
 class AgentMount(TypedMessage, frozen=True, tag="mount", omit_defaults=True):

@@ -112,7 +112,7 @@ AGENT: Mapping[str, ChannelPolicy] = {
         _BROKER,
         "after hello, every AGENT_PING_SECONDS",
         _DECODE,
-        "The guest learns that the broker lives, and how many displays it has.",
+        "The guest learns that the broker lives, its time, and how many displays it has.",
     ),
 }
 """Tag to row, both directions."""

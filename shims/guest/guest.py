@@ -13,6 +13,7 @@ from typing import Any, Dict, Optional, Tuple
 from shims.guest.account import PATH, Account, remove
 from shims.guest.agent import Agent
 from shims.guest.called import called
+from shims.guest.clock import GuestClock
 from shims.guest.display import Display
 from shims.guest.folders import Folders
 from shims.guest.host_files import host_environment, with_locales
@@ -81,6 +82,7 @@ class Guest:
         self.printer = PrinterSocket(self)
         self.programs = Programs(self)
         self.folders = Folders(self)
+        self.clock = GuestClock()
 
     def start(self) -> None:
         """Start everything that needs neither the broker nor an identity."""
@@ -173,6 +175,10 @@ class Guest:
         elif kind == "ping":
             self.agent.pinged(message["serving"])
             self.display.counted(message["displays"])
+            # The clock of a container is the host's, and a service's machine has its own
+            # source of time.
+            if self.machine is not None:
+                self.clock.follow(message["time"])
 
     def cut_all(self) -> None:
         """End every connection that is carried to the broker."""

@@ -11,7 +11,7 @@ import binascii
 import json
 from typing import Any, Dict
 
-VERSION = 7
+VERSION = 8
 HOST_CID = 2
 AGENT_PORT = 6500
 DISPLAY_PORT = 6501
@@ -54,7 +54,7 @@ TO_GUEST: Dict[str, Dict[str, type]] = {
     "resize": {"program": int, "rows": int, "columns": int},
     "signal": {"program": int, "number": int},
     "poweroff": {},
-    "ping": {"serving": str, "displays": int},
+    "ping": {"serving": str, "displays": int, "time": int},
     "mount": {
         "place": int,
         "name": str,
@@ -81,6 +81,7 @@ OPTIONAL: Dict[str, Any] = {
     "at": "",
     "disk": False,
     "size": 0,
+    "time": 0,
 }
 # As in broker/core/limits.py.
 FRAME_BYTES = 65536
@@ -130,7 +131,7 @@ def decode(body: bytes) -> Dict[str, Any]:
             message["data"] = binascii.a2b_base64(message["data"])
         except ValueError as error:
             raise MessageError(f"input.data is not base64: {error}") from error
-    for name in ("window", "count", "size"):
+    for name in ("window", "count", "size", "time"):
         if message.get(name, 0) < 0:
             raise MessageError(f"{message['type']}.{name} must not be negative")
     for name in ("rows", "columns"):

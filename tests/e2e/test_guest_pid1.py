@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import asynccontextmanager
 
 import pytest
@@ -15,7 +16,7 @@ from broker.host.vmm.running import EndKind
 from broker.ipc import agent
 from tests.kit.needs import NEEDS_VM
 from tests.kit.vm.agent_broker import agent_broker
-from tests.kit.vm.machines import boot_of, machine
+from tests.kit.vm.machines import boot_of, console_says, machine
 from tests.kit.wayland.compositor import short_directory
 
 pytestmark = NEEDS_VM
@@ -109,3 +110,33 @@ async def test_a_disposable_machine_without_broker_and_program_switches_off():
         # The program is left to end first, though the broker is away for longer.
         assert (await vm.wait()).kind is EndKind.GUEST
         assert trio.current_time() - began > 3
+
+
+@pytest.mark.slow
+async def test_its_clock_follows_the_time_in_pings():
+    """Set on by an hour at once, and back once the pings have agreed for ten seconds."""
+    async with booted() as (vm, broker), trio.open_nursery() as nursery:
+        hello = await broker.accept()
+        assert hello.version >= agent.TIMED_VERSION
+        ahead, sending = 0, trio.Lock()
+
+        async def ping():
+            while True:
+                now = time.time_ns() + ahead * 10**9
+                async with sending:
+                    await broker.send(agent.AgentPing("a", 0, now))
+                await trio.sleep(2)
+
+        nursery.start_soon(ping)
+        for number, shift in enumerate((3600, 0), 1):
+            ahead = shift
+            until = time.time() + ahead
+            script = f"d=9999; until test $d -lt 60; do sleep 1; d=$(($(date +%s) - {int(until)})); d=${{d#-}}; done; date +%s"
+            async with sending:
+                await broker.run("sh", "-c", script, program=number)
+            await broker.receive(agent.AgentStarted)
+            output, code = await broker.ended(number)
+            assert code == 0
+            assert abs(int(output) - time.time() - ahead) < 60
+        await console_says(vm.console, b"the clock was set by +3")
+        nursery.cancel_scope.cancel()

@@ -692,7 +692,7 @@ def test_messages_are_those_of_the_core():
         assert core == {name: set(fields) for name, fields in table.items()}
     optional = {
         field.name
-        for kind in (agent.Run, agent.Input, agent.AgentMount)
+        for kind in (agent.Run, agent.Input, agent.AgentMount, agent.AgentPing)
         for field in msgspec.structs.fields(kind)
         if not field.required
     }

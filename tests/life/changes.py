@@ -296,7 +296,8 @@ async def machine_stopped(life):
     """For an hour of the broker's clock, by QMP: no program and no clock of it goes on.
 
     It is half a minute of ours, and the broker's clock is set on by an hour meanwhile.
-    Then it answers, an hour behind, or the user reads how to start it anew.
+    Then it answers, and its clock follows the broker's, or the user reads how to start it
+    again.
     """
     await a_machine(life)
     as_root(*STOPPED, "stop")
@@ -313,7 +314,6 @@ async def machine_stopped(life):
         answer = await brokerctl(*DATE, env=life.w.environ, deadline=BOOT_SECONDS)
         if answer.code == 0:
             behind = time.time() + HOUR - int(answer.out)
-            assert behind > HOUR + _STOPPED_SECONDS / 2, answer
             print(f"    its clock is {behind:.0f} s behind the broker's", flush=True)
         else:
             assert NO_ANSWER in answer.err, answer

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import Awaitable, Callable
 
 import trio
@@ -45,6 +46,8 @@ class AgentShell:
         self._serving = serving
         self._displays = displays
         self._pings = trio.Event()
+        self._timed = False
+        """The agent knows the time of a ping."""
         self._pace = TokenBucket(
             limits.AGENT_MESSAGES_PER_SECOND, limits.AGENT_MESSAGES_BURST
         )
@@ -128,6 +131,7 @@ class AgentShell:
                 else "the guest agent's first message is not AgentHello"
             )
         if isinstance(message, agent.AgentHello) and message.version >= _PINGED_VERSION:
+            self._timed = message.version >= agent.TIMED_VERSION
             self._pings.set()
         await self._deliver(message)
         early = self._pace.take(trio.current_time())
@@ -139,8 +143,9 @@ class AgentShell:
         await self._pings.wait()
         while True:
             with contextlib.suppress(trio.WouldBlock):  # it will hear the others
+                now = time.time_ns() if self._timed else 0
                 self._outbox.send_nowait(
-                    agent.AgentPing(self._serving, self._displays())
+                    agent.AgentPing(self._serving, self._displays(), now)
                 )
             await trio.sleep(limits.AGENT_PING_SECONDS)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -207,6 +208,14 @@ async def pings(version, seconds):
 async def test_the_agent_is_pinged_from_its_hello_on(autojump_clock):
     told = await pings(2, 3.5 * limits.AGENT_PING_SECONDS)
     assert told == [agent.AgentPing("1f", 3)] * 4
+
+
+async def test_pings_carry_the_time_to_agents_that_know_it(autojump_clock):
+    before = time.time_ns()
+    (ping, *_) = await pings(agent.TIMED_VERSION, 1)
+    assert before <= ping.time <= time.time_ns()
+    (ping, *_) = await pings(agent.TIMED_VERSION - 1, 1)
+    assert b"time" not in agent.encode(ping)
 
 
 async def test_an_older_agent_is_not_pinged(autojump_clock):
