@@ -257,8 +257,8 @@ async def check_qemu(context: Context) -> Sequence[Finding]:
 async def check_kvm(context: Context) -> Sequence[Finding]:
     """Check KVM with the launcher's test, which boots a guest.
 
-    The launcher keeps the answer until the host boots again; the first time
-    it takes up to ``limits.KVM_PROBE_SECONDS``.
+    The launcher keeps the answer; this tests again, which takes up to
+    ``limits.KVM_PROBE_SECONDS`` for each machine type.
     """
     qemu = shutil.which(f"qemu-system-{os.uname().machine}")
     images = list_images(context.paths)
@@ -277,6 +277,7 @@ async def check_kvm(context: Context) -> Sequence[Finding]:
         images[0].initrd,
         cache=context.paths.cache,
         environ=context.environ,
+        again=True,
     )
     if choice.accel.uses_kvm:
         return [ok("KVM", choice.reason)]

@@ -157,6 +157,9 @@ CID_DRAWS = 64
 KVM_PROBE_SECONDS = 10.0
 """A kernel under a KVM that works prints within a second (design 7)."""
 
+KVM_RETRY_SECONDS = 300.0
+"""How long a failed test of KVM is kept; twice as long after each further one."""
+
 KVM_PROBE_BYTES = 1 << 16
 """Console bytes of the probe that are searched for its marker."""
 

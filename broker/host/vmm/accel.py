@@ -2,7 +2,9 @@
 
 An openable /dev/kvm proves nothing: there are hosts where machines are made,
 processors run, and no Linux ever prints a line.  So our own guest kernel is
-booted once under it, in each boot of the host, and the answer is kept.
+booted once under it, on each machine type that we use, until one boots.  That one is
+kept until the host boots again.  A failure is kept for minutes: the disk may have been
+slow, or another program may have had the processor's virtualization.
 ``VITRAIL_ACCEL``, one of ``Accel``, decides without a look.
 
 Used by the host's process, and by brokerctl (doctor, and run of throwaway machines).
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import grp
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +28,7 @@ from broker.core.errors import SetupError, UpstreamError
 from broker.core.files.replace_file import replace_file
 from broker.helpers.process.identity import boot_id
 from broker.helpers.process.spawn import spawn
-from broker.host.vmm.qemu_arguments import Accel, base_args
+from broker.host.vmm.qemu_arguments import MACHINES, Accel, base_args
 from broker.ipc.captured_stderr import FirstWords
 
 DEVICE = Path("/dev/kvm")
@@ -45,12 +48,29 @@ class AcceleratorChoice:
     accel: Accel
     reason: str
     hint: str = ""
+    tested: bool = False
+    """Whether this very call has tested KVM."""
+
+
+_HINT = "if another hypervisor runs (such as VirtualBox), end it; to test again at once, run 'brokerctl doctor'"
 
 
 class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     boot: str
-    works: bool
+    accel: Accel
     reason: str
+    tested_at: float
+    """When it was tested, in seconds since 1970."""
+    failures: int = 0
+    """How many tests have failed, one after another."""
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the answer need not be tested again."""
+        age = time.time() - self.tested_at
+        # guard: a failed test of KVM is repeated after some minutes
+        kept = limits.KVM_RETRY_SECONDS * 2 ** min(self.failures - 1, 3)
+        return self.accel.uses_kvm or 0 <= age < kept
 
 
 async def choose_accel(
@@ -61,8 +81,11 @@ async def choose_accel(
     cache: Path,
     environ: Mapping[str, str] | None = None,
     device: Path = DEVICE,
+    again: bool = False,
 ) -> AcceleratorChoice:
-    """Choose KVM or TCG for machines; the first call in each boot takes up to 10 s.
+    """Choose KVM or TCG for machines; a test of KVM takes up to 10 s a machine type.
+
+    ``again``: test it also if an earlier answer is kept.
 
     ``cache`` is a directory of this user's (``Paths.cache``).  Raises SetupError when
     VITRAIL_ACCEL is not one of ``Accel``, or requires a ``device`` that cannot be
@@ -75,10 +98,13 @@ async def choose_accel(
     if missing is not None:
         return missing
     kept = _read(cache / ACCEL_FILE)
-    if kept is None:
-        kept = await _probe_kvm(qemu, kernel, initrd)
+    tested = kept is None or again or not kept.fresh
+    if kept is None or tested:
+        failures = 0 if kept is None else kept.failures
+        kept = await _probe_kvm(qemu, kernel, initrd, failures)
         _write(cache / ACCEL_FILE, kept)
-    return AcceleratorChoice(Accel.KVM if kept.works else Accel.TCG, kept.reason)
+    hint = "" if kept.accel.uses_kvm else _HINT
+    return AcceleratorChoice(kept.accel, kept.reason, hint, tested)
 
 
 def _forced(word: str, device: Path) -> AcceleratorChoice:
@@ -130,13 +156,24 @@ def _join(device: Path) -> str:
     return f"run 'sudo usermod -aG {group} $USER' and log in again"
 
 
-async def _probe_kvm(qemu: Path, kernel: Path, initrd: Path) -> _Kept:
-    """Boot our kernel under KVM; return if that works, for ``choose_accel`` to keep."""
-    try:
-        said = await boot_probe(qemu, kernel, initrd, Accel.KVM)
-    except UpstreamError as error:
-        return _Kept(boot_id(), works=False, reason=f"KVM cannot boot a guest: {error}")
-    return _Kept(boot_id(), works=True, reason=f"KVM booted a guest ({said})")
+async def _probe_kvm(qemu: Path, kernel: Path, initrd: Path, failures: int) -> _Kept:
+    """Boot our kernel under KVM; return on which machine type that works.
+
+    ``failures``: how many such tests have failed before.
+    """
+    problems = []
+    # guard: KVM is used by a QEMU that lacks microvm
+    for accel in (Accel.KVM, Accel.KVM_Q35):
+        machine = MACHINES[accel].machine.partition(",")[0]
+        try:
+            marker = await boot_probe(qemu, kernel, initrd, accel)
+        except UpstreamError as error:
+            problems.append(f"{machine}: {error}")
+            continue
+        reason = f"KVM booted a guest of the machine type {machine} ({marker})"
+        return _Kept(boot_id(), accel, reason, time.time())
+    reason = f"KVM cannot boot a guest ({'; '.join(problems)})"
+    return _Kept(boot_id(), Accel.TCG, reason, time.time(), failures + 1)
 
 
 async def boot_probe(
@@ -214,7 +251,7 @@ def _read(path: Path) -> _Kept | None:
     try:
         kept = msgspec.json.decode(path.read_bytes(), type=_Kept)
     except (OSError, *UNREADABLE):
-        return None  # it is only a cache: look again
+        return None  # it is only a cache: test again
     return kept if kept.boot == boot_id() else None
 
 

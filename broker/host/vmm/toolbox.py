@@ -46,6 +46,8 @@ async def find_tools(
     choice = await choose_accel(
         Path(qemu), image.kernel, image.initrd, cache=paths.cache
     )
+    if choice.tested and not choice.accel.uses_kvm:
+        progress(f"machines are emulated: {choice.reason}; {choice.hint}")
     passt = shutil.which("passt")
     return Tools(
         vmm=Path(qemu),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
+import trio
 
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
@@ -78,34 +80,99 @@ def device(tmp_path):
 
 
 def keep(cache, **changes):
-    kept = {"boot": boot_id(), "works": True, "reason": "seen", **changes}
+    kept = {
+        "boot": boot_id(), "accel": "kvm", "reason": "seen",
+        "tested_at": time.time(), "failures": 0, **changes,
+    }  # fmt: skip
     (cache / "accel.json").write_text(json.dumps(kept))
 
 
-@pytest.mark.parametrize("works", [True, False])
-async def test_the_answer_of_this_boot_is_used_again(tmp_path, device, works):
-    keep(tmp_path, works=works)
+FAILED = {"accel": "tcg", "failures": 1}
+
+
+@pytest.mark.parametrize("kept", [{}, {"accel": "kvm-q35", "tested_at": 0}, FAILED])
+async def test_the_answer_of_this_boot_is_used_again(tmp_path, device, kept):
+    keep(tmp_path, **kept)
     choice = await choose_accel(**ONCE, cache=tmp_path, environ={}, device=device)
-    assert choice == accel.AcceleratorChoice(Accel.KVM if works else Accel.TCG, "seen")
+    assert (choice.accel, choice.reason) == (kept.get("accel", "kvm"), "seen")
+    assert not choice.tested
+    assert ("run 'brokerctl doctor'" in choice.hint) is (kept is FAILED)
 
 
-@pytest.mark.parametrize("spoilt", [{"boot": "another"}, {"works": 7}, {"more": 1}])
-async def test_any_other_answer_is_not(tmp_path, device, spoilt, monkeypatch):
-    keep(tmp_path, **spoilt)
-    asked = []
+@pytest.fixture
+def probes(monkeypatch):
+    """What each accelerator's probe does: boots, or fails with a reason."""
+    results, probed = {}, []
 
-    async def probe(*args):
-        asked.append(args)
+    async def probe(_qemu, _kernel, _initrd, accelerator):
+        probed.append(accelerator)
+        await trio.lowlevel.checkpoint()
+        if accelerator in results:
+            return results[accelerator]
         raise UpstreamError("the kernel printed nothing for 10 s")
 
     monkeypatch.setattr(accel, "boot_probe", probe)
-    for _ in range(2):
+    return results, probed
+
+
+@pytest.mark.parametrize(
+    "spoilt", [{"boot": "another"}, {"accel": 7}, {"more": 1}, {"tested_at": "now"}]
+)
+async def test_any_other_answer_is_not(tmp_path, device, spoilt, probes):
+    keep(tmp_path, **spoilt)
+    _, probed = probes
+    for number in range(2):
         choice = await choose_accel(**ONCE, cache=tmp_path, environ={}, device=device)
         assert choice.accel is Accel.TCG
         assert choice.reason == (
-            "KVM cannot boot a guest: the kernel printed nothing for 10 s"
+            "KVM cannot boot a guest (microvm: the kernel printed nothing for 10 s; "
+            "q35: the kernel printed nothing for 10 s)"
         )
-    assert len(asked) == 1, "the second answer came from the cache"
+        assert choice.tested is (number == 0)
+    assert probed == [Accel.KVM, Accel.KVM_Q35], "the second answer was kept"
+
+
+async def test_kvm_without_microvm_uses_q35(tmp_path, device, probes):
+    results, probed = probes
+    results[Accel.KVM_Q35] = "Linux version"
+    for _ in range(2):
+        choice = await choose_accel(**ONCE, cache=tmp_path, environ={}, device=device)
+        assert choice.accel is Accel.KVM_Q35
+        assert "q35 (Linux version)" in choice.reason
+    assert probed == [Accel.KVM, Accel.KVM_Q35]
+
+
+@pytest.mark.parametrize(("failures", "minutes"), [(1, 5), (2, 10), (4, 40), (90, 40)])
+async def test_failed_probe_is_repeated_after_minutes(
+    tmp_path, device, probes, failures, minutes
+):
+    results, probed = probes
+    results[Accel.KVM] = "Linux version"
+    for age, accelerator in ((minutes * 60 - 9, "tcg"), (minutes * 60 + 9, "kvm")):
+        keep(tmp_path, **FAILED | {"failures": failures}, tested_at=time.time() - age)
+        choice = await choose_accel(**ONCE, cache=tmp_path, environ={}, device=device)
+        assert choice.accel == accelerator
+    assert probed == [Accel.KVM]
+    assert json.loads((tmp_path / "accel.json").read_text())["failures"] == 0
+
+
+async def test_failures_are_counted_also_over_a_clock_that_was_set_back(
+    tmp_path, device, probes
+):
+    keep(tmp_path, **FAILED, tested_at=time.time() + 3600)
+    await choose_accel(**ONCE, cache=tmp_path, environ={}, device=device)
+    assert json.loads((tmp_path / "accel.json").read_text())["failures"] == 2
+
+
+@pytest.mark.parametrize("kept", [{}, FAILED])
+async def test_doctor_tests_again(tmp_path, device, probes, kept):
+    keep(tmp_path, **kept)
+    results, probed = probes
+    results[Accel.KVM] = "Linux version"
+    choice = await choose_accel(
+        **ONCE, cache=tmp_path, environ={}, device=device, again=True
+    )
+    assert (choice.accel, probed) == (Accel.KVM, [Accel.KVM])
 
 
 async def test_a_qemu_that_is_not_there_is_no_answer(tmp_path, device):
