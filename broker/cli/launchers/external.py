@@ -10,7 +10,11 @@ from pathlib import Path
 from broker.cli.doctor.finding import Context, Finding, ok, warn
 from broker.cli.launchers.interface import Launcher
 from broker.core.parts.absent import needed
-from broker.host.vmm.hosttools import find_vhost_device_vsock
+from broker.host.vmm.hosttools import (
+    VSOCK_COMMANDS,
+    find_vhost_device_vsock,
+    kernel_vsock_usable,
+)
 from policy.records.model import (
     LibvirtPeer,
     MachinePeer,
@@ -56,11 +60,12 @@ def _libvirt(context: Context) -> Iterator[Finding]:
     elif hook.read_bytes() != hook_source():
         text = f"{hook} is from another version of Vitrail"
         yield warn("launchers", text, _INSTALL_HOOK)
-    if not VHOST_VSOCK.exists() and find_vhost_device_vsock(context.paths) is None:
-        text = (
-            f"domains cannot have a vsock without {VHOST_VSOCK} or vhost-device-vsock"
-        )
-        yield warn("launchers", text, "sudo modprobe vhost_vsock")
+    usable = kernel_vsock_usable(VHOST_VSOCK)
+    if not usable and find_vhost_device_vsock(context.paths) is None:
+        # The system's libvirtd opens the device as root.
+        whose = " of qemu:///session" if VHOST_VSOCK.exists() else ""
+        text = f"domains{whose} cannot have a vsock without access to {VHOST_VSOCK}, or vhost-device-vsock"
+        yield warn("launchers", text, VSOCK_COMMANDS)
 
 
 def _drivers() -> Iterator[Finding]:

@@ -41,6 +41,7 @@ from broker.host.launchers.libvirt.domain import VsockWay, with_vsock
 from broker.host.launchers.libvirt.throwaway import Throwaway, throwaway_xml
 from broker.host.launchers.piped_stderr import stderr_so_far
 from broker.host.vmm.accel import choose_accel
+from broker.host.vmm.hosttools import kernel_vsock_usable
 from broker.host.vmm.image_boot import ImageBoot
 from broker.ipc.control.api import MachineEventRequest, Nothing
 from broker.ipc.control.methods import LEASE_LIST, MACHINE_EVENT
@@ -137,7 +138,7 @@ async def _described(paths: Paths, record: Record, directory: Path) -> Made:
     qemu, boot = await describe_boot(paths, record, directory)
     spec = Throwaway(ThrowawayVm.domain(record.name), qemu, boot)
     vhost_user = None
-    if not VHOST_VSOCK.exists():
+    if not kernel_vsock_usable(VHOST_VSOCK):
         vhost_user = paths.runtime / "libvirt" / record.name / "vsock/vhost.sock"
     xml = with_vsock(throwaway_xml(spec), VsockWay(vhost_user))
     assert xml is not None

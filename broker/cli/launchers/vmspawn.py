@@ -41,6 +41,7 @@ from broker.host.launchers.vmspawn.process import (
     wait_held,
     write_gates,
 )
+from broker.host.vmm.hosttools import kernel_vsock_usable
 from broker.host.vmm.vsock_backend import draw_cid
 from policy.records.model import Record, ThrowawayVm
 
@@ -127,7 +128,7 @@ async def _described(paths: Paths, record: Record, directory: Path) -> Spawned:
     """Write the machine's files; return how vmspawn starts it."""
     require_program("systemd-vmspawn", "systemd-container")
     qemu, boot = await describe_boot(paths, record, directory)
-    kernel_vsock = VHOST_VSOCK.exists()
+    kernel_vsock = kernel_vsock_usable(VHOST_VSOCK)
     vhost_user = paths.runtime / "libvirt" / record.name / "vsock/vhost.sock"
     write_gates(directory, qemu)
     return Spawned(

@@ -23,6 +23,10 @@ from broker.helpers.process.spawn import run_tool
 
 VHOST_DEVICE_VSOCK = "vhost-device-vsock"
 KERNEL_DEVICE = Path("/dev/vhost-vsock")
+VSOCK_COMMANDS = (
+    f"sudo modprobe vhost_vsock; sudo setfacl -m u:$USER:rw {KERNEL_DEVICE}"
+)
+"""The commands that let this user open it."""
 
 
 def kernel_vsock_usable(device: Path = KERNEL_DEVICE) -> bool:
@@ -56,6 +60,6 @@ async def fetch_vhost_device_vsock(
     except (UpstreamError, OSError) as error:
         raise SetupError(
             f"cannot download {VHOST_DEVICE_VSOCK}: {error}",
-            hint=f"run 'sudo modprobe vhost_vsock' and 'sudo setfacl -m u:$USER:rw {KERNEL_DEVICE}', or install {VHOST_DEVICE_VSOCK}",
+            hint=f"run '{VSOCK_COMMANDS}', or install {VHOST_DEVICE_VSOCK}",
         ) from error
     return paths.tools / VHOST_DEVICE_VSOCK

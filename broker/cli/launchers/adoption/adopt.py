@@ -23,11 +23,11 @@ from broker.cli.completion import colours
 from broker.cli.launchers.adoption.domain_folders import runs_as_us, with_places
 from broker.cli.launchers.adoption.domains import (
     CONNECTIONS,
-    VHOST_VSOCK,
     DefinedDomain,
     confirmed,
     define,
     description,
+    domain_vsock_usable,
     is_systems,
     list_domains,
     show_change,
@@ -69,7 +69,7 @@ from broker.host.launchers.libvirt.hook import (
     hook_program,
     hook_source,
 )
-from broker.host.vmm.hosttools import find_vhost_device_vsock
+from broker.host.vmm.hosttools import VSOCK_COMMANDS, find_vhost_device_vsock
 from policy.limits import SHARED_FOLDERS
 from policy.records.loader import FOLDER as RECORDS
 from policy.records.model import Record
@@ -475,8 +475,9 @@ def _missing(paths: Paths, domain: DefinedDomain) -> list[str]:
     there = hook.is_file() and hook.read_bytes() == hook_source()
     if not there or (is_systems(domain.connect) and not _hook_is_ours()):
         steps.append("sudo brokerctl launcher install libvirt")
-    if not VHOST_VSOCK.exists() and find_vhost_device_vsock(paths) is None:
-        steps.append("sudo modprobe vhost_vsock, and run this command again")
+    usable = domain_vsock_usable(domain.connect)
+    if not usable and find_vhost_device_vsock(paths) is None:
+        steps.append(f"{VSOCK_COMMANDS}, and run this command again")
     return steps
 
 

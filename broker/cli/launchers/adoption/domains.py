@@ -22,6 +22,7 @@ from broker.core.escape import printable
 from broker.core.paths import Paths
 from broker.helpers.process.spawn import run_tool
 from broker.host.launchers.libvirt.domain import VsockWay, normalised
+from broker.host.vmm.hosttools import kernel_vsock_usable
 
 CONNECTIONS = ("qemu:///session", "qemu:///system")
 VHOST_VSOCK = Path("/dev/vhost-vsock")
@@ -122,12 +123,19 @@ def description(connect: str, domain: str) -> str:
 
 def vsock_way(paths: Paths, record: str, connect: str) -> VsockWay:
     """Return how a record's domain gets its vsock: by the kernel or a helper's socket."""
-    if VHOST_VSOCK.exists():
+    if domain_vsock_usable(connect):
         return VsockWay(None)
     return VsockWay(
         paths.runtime / "libvirt" / record / "vsock" / "vhost.sock",
         (os.getuid(), os.getgid()) if is_systems(connect) else None,
     )
+
+
+def domain_vsock_usable(connect: str) -> bool:
+    """Return whether domains of a connection can use the kernel's vsock device."""
+    if is_systems(connect):
+        return VHOST_VSOCK.exists()  # its libvirtd opens the device, as root
+    return kernel_vsock_usable(VHOST_VSOCK)
 
 
 def is_systems(connect: str) -> bool:
