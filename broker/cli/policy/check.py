@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -124,7 +126,34 @@ def _warnings(
         found += unknown_services(one.rules)
         if not alone:
             found += unknown_names(one.rules, world_of(records[0]))
+    if not alone:
+        found += _without_effect(records[0])
     return sorted(found, key=lambda f: (f.problem.file, f.problem.span))
+
+
+def _without_effect(records: RecordSet) -> Iterator[LintFinding]:
+    """Yield a warning for each setting of a record that does nothing on this machine."""
+    standbys = [
+        record
+        for record in records.records.values()
+        if record.values.get("launch.standby")
+        and record.values.get("launch.fork") == "copy"
+    ]
+    if not standbys:
+        return
+    # Late: few records have it.
+    from broker.host.vmm.accel import known_accel, why_not_copied
+    from broker.host.vmm.hosttools import kernel_vsock_usable
+
+    accel = known_accel(offline_paths().cache, os.environ)
+    # guard: a standby that does nothing is a warning
+    reason = why_not_copied(accel, kernel_vsock=kernel_vsock_usable())
+    for record in standbys if reason else ():
+        spot = record.spot("launch.standby")
+        message = f"standby has no effect on this machine: {reason}"
+        hint = 'set fork = "shared", or remove standby'
+        problem = Problem(spot.file, spot.span, message, "", hint, spot.line)
+        yield LintFinding("without-effect", "warning", problem)
 
 
 def _inside(paths: tuple[Path, ...]) -> tuple[Path, ...]:

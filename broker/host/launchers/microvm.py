@@ -245,7 +245,7 @@ class MicroVms:
         launches = self._launch_warnings.items()
         return [
             *self.warnings[-10:],
-            *(f"{name}: {what}" for name, texts in launches for what in texts.values()),
+            *(f"{name}: {text}" for name, texts in launches for text in texts.values()),
         ]
 
     def _wanted(self, record: SandboxName) -> tuple[Record, MicroVM]:
@@ -400,12 +400,19 @@ class MicroVms:
             tools=tools,
             standby_mib=record.host.launch.standby_mib,
         )
+        if request.standby_mib and (reason := self.starter.never(request)):
+            # guard: the user is informed of a standby that does nothing
+            self._warn(spec.name, f"launch.standby has no effect: {reason}")
         return await self.starter.start(request, quarantine=closed, on_loss=on_loss)
+
+    def _warn(self, sandbox: str, message: str, subject: str = "") -> None:
+        """Show a warning about a machine in the status, while it runs."""
+        self._launch_warnings.setdefault(sandbox, {})[subject or message] = message
 
     def _lost(self, sandbox: str, what: str, subject: str = "") -> None:
         """Report in status, log and desktop what a machine lost, while it runs."""
         assert self._nursery is not None
-        self._launch_warnings.setdefault(sandbox, {})[subject or what] = what
+        self._warn(sandbox, what, subject)
         self.alarm(f"Vitrail: {sandbox}", what)
         # guard: what a machine lost is recorded
         failed = schema.SandboxFailed(sandbox=sandbox, step="running", reason=what)

@@ -69,8 +69,8 @@ class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Whether the answer need not be tested again."""
         age = time.time() - self.tested_at
         # guard: a failed test of KVM is repeated after some minutes
-        kept = limits.KVM_RETRY_SECONDS * 2 ** min(self.failures - 1, 3)
-        return self.accel.uses_kvm or 0 <= age < kept
+        lifetime = limits.KVM_RETRY_SECONDS * 2 ** min(self.failures - 1, 3)
+        return self.accel.uses_kvm or 0 <= age < lifetime
 
 
 async def choose_accel(
@@ -142,6 +142,27 @@ def permission(device: Path = DEVICE) -> AcceleratorChoice | None:
     except OSError as error:
         return AcceleratorChoice(Accel.TCG, f"cannot open {device}: {error.strerror}")
     return None
+
+
+def known_accel(cache: Path, environ: Mapping[str, str]) -> Accel | None:
+    """Return the accelerator of machines; None: KVM was not tested yet."""
+    if (forced := environ.get(VARIABLE, "")) in set(Accel):
+        return Accel(forced)
+    if (missing := permission()) is not None:
+        return missing.accel
+    answer = _read(cache / ACCEL_FILE)
+    return None if answer is None else answer.accel
+
+
+def why_not_copied(accel: Accel | None, *, kernel_vsock: bool) -> str:
+    """Return why fork = "copy" does nothing for machines of this kind; "": it works."""
+    # What carries their streams is the kernel's, whose state cannot be saved, or a
+    # process that was not tried with copies under KVM.
+    if accel not in {None, Accel.TCG}:
+        return 'KVM machines can be copied only with fork = "shared"'
+    if kernel_vsock:
+        return 'kernel vsock machines can be copied only with fork = "shared"'
+    return ""
 
 
 def _join(device: Path) -> str:

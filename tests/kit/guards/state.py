@@ -8,7 +8,9 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
-    Guard("a failed test of KVM is repeated after some minutes", "kept = 1e9", "tests/broker/host/vmm/test_accel.py", "after_minutes"),
+    Guard("a standby that does nothing is a warning", "reason = ''", "tests/broker/cli/policy/test_check_words.py", "does_nothing"),
+    Guard("the user is informed of a standby that does nothing", "pass", "tests/broker/host/launchers/test_microvm.py", "does_nothing"),
+    Guard("a failed test of KVM is repeated after some minutes", "lifetime = 1e9", "tests/broker/host/vmm/test_accel.py", "after_minutes"),
     Guard("KVM is used by a QEMU that lacks microvm", "pass", "tests/broker/host/vmm/test_accel.py", "without_microvm"),
     Guard("a ping that waited while the guest was stopped sets no clock back", "pass", "tests/test_shims_clock.py", "that_waited"),
     Guard("a machine stops before the disk of its home is full", "pass", "tests/broker/host/homes/test_home_room.py", "below_the_reserve"),

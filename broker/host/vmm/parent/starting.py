@@ -18,6 +18,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import UpstreamError, VitrailError
+from broker.host.vmm.accel import why_not_copied
 from broker.host.vmm.launcher import start_vm
 from broker.host.vmm.parent.fork import CopyPlan
 from broker.host.vmm.parent.make import ParentPlan, make_parent
@@ -26,7 +27,6 @@ from broker.host.vmm.parent.parent_files import ParentStore, StoredParent
 from broker.host.vmm.parent.request import StartedVm, StartRequest, parent_key
 from broker.host.vmm.parent.shared import SharedMemories, SharedPlan, why_not_shared
 from broker.host.vmm.parent.standby import StandbyPool
-from broker.host.vmm.qemu_arguments import Accel
 from broker.host.vmm.running import Vm
 from broker.ipc.in_thread import in_thread
 
@@ -98,7 +98,7 @@ class Starter:
         reasons = [why_not_shared()] if request.shared else []
         if any(reasons):
             request = replace(request, mode="copy")
-        why = self._never(request)
+        why = self.never(request)
         if why:
             self._drop_standby(request.record)
             return StartedVm(await start(), "boot", _text([*reasons, why]))
@@ -155,7 +155,7 @@ class Starter:
             else (await self._look(request, key))[0]
         )
 
-    def _never(self, request: StartRequest) -> str:
+    def never(self, request: StartRequest) -> str:
         """Return why this machine is never a copy; empty if it may be."""
         spec, tools = request.spec, request.tools
         if request.mode == "no":
@@ -174,12 +174,10 @@ class Starter:
         ):
             if there:
                 return f"machines with {what} cannot be copied"
-        # What carries their streams is the kernel's, whose state cannot be saved, or a
-        # process that was not tried with copies under KVM.
-        if not request.shared and tools.accel is not Accel.TCG:
-            return 'KVM machines can be copied only with fork = "shared"'
-        if not request.shared and tools.vhost_device_vsock is None:
-            return 'kernel vsock machines can be copied only with fork = "shared"'
+        kernel_vsock = tools.vhost_device_vsock is None
+        problem = why_not_copied(tools.accel, kernel_vsock=kernel_vsock)
+        if problem and not request.shared:
+            return problem
         if self._given_up(request.record):
             return (
                 "copies of this record have failed; for some minutes it boots instead"

@@ -97,3 +97,20 @@ def test_warnings_are_shown_beside_errors(folder, capsys):
     code, said = run(capsys)
     assert code == 1
     assert "unknown-service" in said
+
+
+@pytest.mark.parametrize(
+    ("accel", "fork", "warned"),
+    [("kvm-type", "copy", True), ("tcg", "copy", False), ("kvm-type", "shared", False)],
+)
+def test_standby_that_does_nothing_here_is_a_warning(
+    folder, capsys, monkeypatch, accel, fork, warned
+):
+    monkeypatch.setenv("VITRAIL_ACCEL", accel)
+    monkeypatch.setattr("broker.host.vmm.hosttools.KERNEL_DEVICE", folder / "none")
+    record = folder.parent / "sandboxes.d/demo.toml"
+    record.write_text(f'{RECORD}fork = "{fork}"\nstandby = 1\n')
+    code, output = run(capsys)
+    assert code == 0
+    assert ("demo.toml:7:11: warning: standby has no effect" in output) is warned
+    assert ('can be copied only with fork = "shared"' in output) is warned

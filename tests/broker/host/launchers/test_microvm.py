@@ -189,6 +189,22 @@ async def test_a_persistent_sandbox_has_a_home_that_stays(stand):
         assert spec.home.path.exists()
 
 
+async def test_standby_that_does_nothing_is_a_warning_of_its_machine(
+    stand, monkeypatch
+):
+    monkeypatch.delenv("VITRAIL_FORK", raising=False)
+    async with stand() as s:
+        text = record("disposable", launch='fork = "copy"\nstandby = 1')
+        s.add("fast", text)
+        s.kernel = True
+        machine = await s.open("fast-1", "fast")
+        (warning,) = s.vms.current_warnings()
+        assert warning.startswith("fast-1: launch.standby has no effect: kernel vsock")
+        assert 'only with fork = "shared"' in warning
+        await machine.close()
+        assert s.vms.current_warnings() == []
+
+
 async def test_warnings_of_a_machine_end_with_it(stand):
     async with stand() as s:
         machine = await s.open()
