@@ -102,7 +102,7 @@ PROGRAMS = (
         USER,
         305,
         36_560,
-        21_180,
+        22_310,
         without=(
             *("broker.viewer.broker", "broker.viewer.host_ends.local_host"),
             *("broker.viewer.own_files", "broker.helpers.viewer_confinement"),

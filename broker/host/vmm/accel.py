@@ -182,18 +182,19 @@ async def _probe_kvm(qemu: Path, kernel: Path, initrd: Path, failures: int) -> _
 
     ``failures``: how many such tests have failed before.
     """
-    problems = []
+    problems: dict[str, list[str]] = {}
     # guard: KVM is used by a QEMU that lacks microvm
     for accel in (Accel.KVM, Accel.KVM_Q35):
         machine = MACHINES[accel].machine.partition(",")[0]
         try:
             marker = await boot_probe(qemu, kernel, initrd, accel)
         except UpstreamError as error:
-            problems.append(f"{machine}: {error}")
+            problems.setdefault(str(error), []).append(machine)
             continue
         reason = f"KVM booted a guest of the machine type {machine} ({marker})"
         return _Kept(boot_id(), accel, reason, time.time())
-    reason = f"KVM cannot boot a guest ({'; '.join(problems)})"
+    details = "; ".join(f"{', '.join(on)}: {error}" for error, on in problems.items())
+    reason = f"KVM cannot boot a guest ({details})"
     return _Kept(boot_id(), Accel.TCG, reason, time.time(), failures + 1)
 
 
