@@ -23,7 +23,7 @@ import trio
 
 SOURCES = Path(__file__).with_name("guest")
 PORT = 6500
-TOOLS = ("vsockx", "reach", "complete")
+TOOLS = ("vsockx", "vsockl", "reach", "complete")
 # In this order: each needs those before it.
 MODULES = (
     *("virtio_ring", "virtio", "virtio_mmio"),
