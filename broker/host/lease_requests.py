@@ -360,4 +360,4 @@ async def withdraw(viewer: FarEnd, lease: LeaseId, reason: str) -> None:
     """Tell the viewer that a lease has ended, if it was told of it."""
     if viewer.leases.get(lease) is not None:
         text = fit(reason, link_limits.LINK_TEXT_CHARACTERS)
-        await viewer.ask(lambda n: m.LeaseEnded(n, lease, text))
+        await viewer.ask_unless_silent(lambda n: m.LeaseEnded(n, lease, text))

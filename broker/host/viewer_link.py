@@ -182,6 +182,7 @@ class RemoteViewer(LinkEnd):
             self._serve,
             rest=rest,
             patience=limits.LINK_ANSWER_SECONDS,
+            silence_limit=self._config.silence_limit,
             pinned=self._store.knows,
             alongside=self._witness.attend,
         )
@@ -232,7 +233,7 @@ class RemoteViewer(LinkEnd):
             return  # it has ended meanwhile
         peer = self._peer_of(lease.id)
         try:
-            await epoch.ask(lambda n: m.LeaseBegun.of(n, lease, peer))
+            await epoch.ask_unless_silent(lambda n: m.LeaseBegun.of(n, lease, peer))
         except VitrailError:
             await self._withdraw(epoch, lease.id, "not taken")
             raise
@@ -329,12 +330,17 @@ class RemoteViewer(LinkEnd):
         epoch = self.state.epoch
         if epoch is None or not epoch.live:
             raise self._without_viewer(opening)
+        # guard: a silent viewer is not dialled for each stream
+        if epoch.is_silent:
+            raise self._without_viewer(opening, epoch.silent)
         if epoch.leases.usable(opening.lease.id) is None:
             reason = self.unwanted.get(opening.lease.id, "it has not answered yet")
             raise RefusedError(f"the viewer has not accepted the lease: {reason}")
         return epoch
 
-    def _without_viewer(self, opening: Opening) -> StreamRefusedError:
+    def _without_viewer(
+        self, opening: Opening, reason: str = "no viewer is connected"
+    ) -> StreamRefusedError:
         """Count a stream that no viewer is there for; the first one is an event.
 
         An agent tries again each second, for as long as the viewer is away.
@@ -343,7 +349,7 @@ class RemoteViewer(LinkEnd):
         recorded = key in self._unseen
         count = self._unseen[key][1] + 1 if recorded else 0
         self._unseen[key] = opening, count
-        return StreamRefusedError("no viewer is connected", recorded=recorded)
+        return StreamRefusedError(reason, recorded=recorded)
 
     async def _record_unseen(self, lease: LeaseId | None = None) -> None:
         """Record the counts of ``_without_viewer``, of one lease or of all."""
@@ -357,7 +363,7 @@ class RemoteViewer(LinkEnd):
                 event = schema.StreamRefused(
                     **event_log.of_stream(opening),
                     outcome="refused",
-                    reason="no viewer was connected",
+                    reason="no viewer was connected, or it was silent",
                     count=count,
                 )
                 await self._log.refused(event)

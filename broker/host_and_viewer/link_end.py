@@ -77,6 +77,7 @@ class LinkEnd:
 
     async def _note_down(self, epoch: Epoch, reason: str, began: float) -> None:
         """Record the end of an epoch that ``began`` then (seconds, trio's clock)."""
+        self.state.note_loss(epoch.ended_programs, reason)
         await self._log.note(
             schema.LinkDown(
                 name=epoch.name,

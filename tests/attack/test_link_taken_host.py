@@ -15,7 +15,7 @@ import trio
 from broker.core import limits
 from broker.core.limits import link as link_limits
 from broker.core.limits import sound as pulse_limits
-from broker.core.services import AGENT, AUDIO
+from broker.core.services import AGENT, AUDIO, DISPLAY
 from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import open_log
 from broker.net.link import messages as m
@@ -35,9 +35,9 @@ class Opened:
         self._ends = ends
         self._socks = []
 
-    async def open(self, epoch, lease):
+    async def open(self, epoch, lease, service=AGENT):
         """Send a preamble, and wait for no answer."""
-        offer = epoch.opener.open(AGENT, lease.id)
+        offer = epoch.opener.open(service, lease.id)
         sock = await dial(self._ends.config)
         self._socks.append(sock)
         await send_all(sock, offer.preamble)
@@ -133,6 +133,44 @@ async def test_a_decided_stream_does_not_count_as_undecided(tmp_path, monkeypatc
             assert offer.verdict is PreambleVerdict.TAKEN
         assert len(epoch_of(remote).streams) == 9
         opened.close()
+
+
+async def test_losses_are_notified_once_each_and_at_a_pace(tmp_path):
+    """Windows of two sandboxes end; a host that comes and goes fills no screen."""
+    async with a_viewer(tmp_path) as (ends, viewer, remote, nursery):
+        opened = Opened(ends)
+        for number in range(1, 9):
+            epoch = await ends.dialled(nursery, obey)
+            for lease in [await announce(epoch) for _ in range(2)]:
+                await opened.open(epoch, lease, DISPLAY)
+                await opened.open(epoch, lease, AUDIO)
+            await viewer.wait_offered(4 * number)
+            epoch.end("test over")
+            await epoch.over.wait()
+
+            async def ended():
+                return remote.state.epoch is None
+
+            await eventually(ended)
+        opened.close()
+    assert len(ends.notices) == 5
+    title, text = ends.notices[0]
+    assert title == "The link to desk was lost"
+    assert text.startswith("2 programs with windows ended with the link, in ")
+    assert "test over" in text
+
+
+async def test_end_without_windows_is_not_notified(tmp_path):
+    async with a_viewer(tmp_path) as (ends, viewer, remote, nursery):
+        opened = Opened(ends)
+        epoch = await ends.dialled(nursery, obey)
+        await opened.open(epoch, await announce(epoch))
+        await viewer.wait_offered(1)
+        epoch.end("test over")
+        await epoch.over.wait()
+        opened.close()
+    assert not ends.notices
+    assert not remote.state.loss
 
 
 async def test_epochs_have_a_pace(tmp_path, monkeypatch):

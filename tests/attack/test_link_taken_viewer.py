@@ -22,6 +22,7 @@ from broker.core.services import DISPLAY
 from broker.host.viewer_link import RemoteViewer
 from broker.ipc.host_viewer import StreamRefusedError
 from broker.net.link import messages as m
+from tests.kit.eventually import eventually
 from tests.kit.link.ends import Ends
 from tests.kit.link.host import obey
 from tests.kit.link.roles import PaperMachine, host_role, journal
@@ -248,3 +249,24 @@ async def test_a_sandbox_that_ends_while_refused_streams_are_recorded(
         assert recorded == [{}]
         assert ended_now == ["a"]
         assert not epoch.over.is_set()
+
+
+async def test_silent_viewer_is_not_dialled_for_each_stream(tmp_path):
+    """Each dial that a stopped machine does not answer takes a descriptor of its VMM."""
+    (tmp_path / "link").mkdir()
+    async with a_host(tmp_path) as (ends, listener, host, _launcher, nursery):
+        lease = await host.start(A)
+        await ends.accepted(listener, nursery, obey)
+        remote = host._viewer
+
+        async def announced():
+            epoch = remote.state.epoch
+            return epoch is not None and epoch.leases.usable(lease.id)
+
+        await eventually(announced)
+        remote.state.epoch.is_silent = True
+        opening = Opening(lease, DISPLAY, 1, "test")
+        for recorded in (False, True):
+            with pytest.raises(StreamRefusedError, match="has sent nothing") as caught:
+                remote._epoch_for(opening)
+            assert caught.value.recorded is recorded

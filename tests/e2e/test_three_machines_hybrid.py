@@ -8,12 +8,18 @@ that VM.  Sibling mode (``test_three_machines``) notices no death; this does.
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
+import signal
 from contextlib import asynccontextmanager
 
 import pytest
 
 from broker.cli.link.pairing import pinned
+from broker.core.errors import UpstreamError
+from broker.net.addresses import HybridEndpoint
+from broker.net.endpoints import connect
 from broker.net.link.keys import Peer
 from broker.net.link.wire_types import Role
 from broker.net.link_service.key_store import LinkStore
@@ -35,7 +41,7 @@ from tests.kit.vm.brokers import (
 )
 from tests.kit.world import record, the_image
 
-RECORD = record("persistent", top='audio = "raw"\n')
+RECORD = record("persistent", top='audio = "raw"\n', launch="boot_deadline = 600\n")
 LINK = 'listen = "vsock:any:6499"\n'
 KEY = "/run/vit/.local/state/vitrail/link/identity.pem"
 # In place of the sound server: repeats all bytes, and reports their digest at the end.
@@ -58,7 +64,8 @@ while True:
     print(heard.hexdigest(), flush=True)
     conn.close()
 """
-RUN = f"timeout 240 {CTL} run"
+_STILL_SECONDS = 75
+RUN = f"timeout 800 {CTL} run"
 
 
 class Three:
@@ -95,7 +102,9 @@ class Three:
 
     async def shows(self, title):
         """A new window comes up on the viewer's screen."""
-        await self.viewer.run(f"{RUN} -d work -- foot -T {title} cat", env=SCREEN)
+        await self.viewer.run(
+            f"{RUN} -d work -- foot -T {title} cat", env=SCREEN, deadline=900
+        )
         await until_there(
             self.viewer, f"swaymsg -t get_tree | grep -q {title}", env=SCREEN
         )
@@ -141,6 +150,35 @@ async def test_much_data_and_killed_brokers():
 async def test_the_viewers_machine_is_killed():
     async with three_machines() as three:
         await survives(three, the_viewer)
+
+
+async def test_viewers_machine_that_stands_still_keeps_its_windows():
+    """As a laptop's lid does it: longer than an answer may take, with dials meanwhile."""
+    async with three_machines() as three:
+        qemu = three.viewer.child.pid
+        os.kill(qemu, signal.SIGSTOP)
+        try:
+
+            async def silent():
+                problem = (await three.host.link()).problem
+                match = re.search("has sent nothing for ([0-9]+) s", problem)
+                return match and int(match[1]) > _STILL_SECONDS
+
+            assert await eventually(silent, deadline=PATIENCE)
+            endpoint = HybridEndpoint(three.lab.base / "viewer.vsock", 6499)
+            with pytest.raises(UpstreamError, match="did not answer"):
+                await connect(endpoint, deadline=1)
+        finally:
+            os.kill(qemu, signal.SIGCONT)
+
+        async def answers():
+            return not (await three.host.link()).problem
+
+        assert await eventually(answers, deadline=PATIENCE)
+        assert (await three.host.link()).epochs == 1
+        await three.viewer.run("swaymsg -t get_tree | grep -q first", env=SCREEN)
+        await three.shows("second")
+        assert not three.host.events("link.down")
 
 
 async def survives(three, death):

@@ -85,7 +85,9 @@ async def test_streams_without_a_viewer_are_one_event_and_a_count():
         await t.viewer.start()
         await t.up()
         rest = await t.host.wait_event(
-            "stream.refused", sandbox="red", reason="no viewer was connected"
+            "stream.refused",
+            sandbox="red",
+            reason="no viewer was connected, or it was silent",
         )
         assert rest["count"] >= 4
         assert len(t.host.events("stream.refused", **away)) == 1

@@ -78,7 +78,9 @@ class Running:
         """Check both directions: a new connection to the guest, and its shell."""
         with trio.fail_after(60):
             conn = trio.SocketStream(
-                trio.socket.from_stdlib_socket(await connect(self.endpoint, deadline=50))
+                trio.socket.from_stdlib_socket(
+                    await connect(self.endpoint, deadline=50)
+                )
             )
             async with conn:
                 await conn.send_all(b"hello")

@@ -9,6 +9,7 @@ HANDSHAKE_SECONDS = 3.0
 if __name__ == "__main__":
     limits.LINK_HANDSHAKE_SECONDS = HANDSHAKE_SECONDS
     limits.LINK_RETRY_SECONDS = 0.5
+    limits.LINK_SILENCE_SECONDS = 1.0
     limits.LINK_SILENT_SECONDS = 1.0
     from broker.programs.viewer import main
 

@@ -56,7 +56,7 @@ def run() -> int | None:
 
 def summary(status: _Object, now: float) -> str:
     """Return the short form of a ``Status``.  ``now`` in seconds since 1970."""
-    lines = [*_problems(status)]
+    lines = [*_problems(status, now)]
     if not status["sandboxes"]:
         return "\n".join([*lines, tr("no sandboxes are running")]) + "\n"
     memory = memory_of((p["sandbox"], p["memory"]) for p in status["processes"])
@@ -87,7 +87,7 @@ def _windows(sandbox: _Object) -> int | None:
     return None
 
 
-def _problems(status: _Object) -> Iterator[str]:
+def _problems(status: _Object, now: float) -> Iterator[str]:
     """Yield the problems that a status shows."""
     for sandbox in status["sandboxes"]:
         limits = sandbox["limits"]
@@ -111,6 +111,11 @@ def _problems(status: _Object) -> Iterator[str]:
         yield tr("warning: {warning}", warning=printable(warning))
     if link is not None:
         yield link_line(link)
+        if link["loss"]:
+            since = render.seconds(max(0.0, now - link["loss_since"]))
+            yield tr(
+                "link: {since} ago {loss}", since=since, loss=printable(link["loss"])
+            )
         for warning in (link["other"] or {}).get("warnings", ()):
             yield tr(
                 "warning from the other machine: {warning}", warning=printable(warning)

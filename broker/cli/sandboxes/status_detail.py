@@ -185,6 +185,15 @@ def _parts(status: Status, rates: Rates, now: float) -> Iterator[RenderableType]
         )
     if status.link:
         yield from _link(status.link, now)
+        if status.link.loss:
+            yield Text(
+                tr(
+                    "link: {since} ago {loss}",
+                    since=_age(now - status.link.loss_since),
+                    loss=printable(status.link.loss),
+                ),
+                style="bold yellow",
+            )
     for sandbox in filter(keeps_screen_on, status.sandboxes):
         yield Text(
             tr("{name} keeps the screen on", name=sandbox.name), style="bold yellow"

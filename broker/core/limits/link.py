@@ -31,12 +31,20 @@ LINK_RECORD_BYTES = 65536
 LINK_RECORD_SECONDS = 10.0
 """From a control record's first byte to its last."""
 
-LINK_SILENCE_SECONDS = 30.0
-"""Without a record for so long, an end sends a ping; without one for twice as
-long it takes the other end for dead."""
+LINK_SILENCE_SECONDS = 10.0
+"""Interval without a record, in seconds, until an end sends a ping."""
 
 LINK_SILENT_SECONDS = 5.0
-"""Without a record for so long, not even for a ping, who waits for a start is told."""
+"""Seconds in which a ping must be answered, otherwise the other end counts as silent: the
+user who waits for a start is informed, windows are marked, and new streams are refused."""
+
+LINK_KEPT_SECONDS = 900.0
+"""Default of ``silence_limit``: seconds for which a silent end keeps the link, with all
+streams.  A suspended machine comes back within minutes, or its user has gone home."""
+
+LINK_KEPT_LEAST_SECONDS = 30.0
+LINK_KEPT_MOST_SECONDS = 86400.0
+"""Bounds of ``silence_limit``."""
 
 LINK_REQUESTS = 64
 """Requests on control that one end has sent and has no reply to.  After a

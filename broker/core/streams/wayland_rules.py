@@ -49,8 +49,8 @@ class WindowRules:
     popups; otherwise they are cropped.
     ``label`` says whether the upper strip has the name; None leaves it to who draws the
     window's title bar: the strip is ``named_top`` high where it is not the compositor.
-    ``asks``: the user is being asked about this sandbox, which title and strip say with
-    ``asks_word``, in letters that the strip has.
+    ``asks``: the user is being asked about this sandbox, or it does not answer, which title
+    and strip say with ``asks_word``, in letters that the strip has.
     ``strip`` is the coverage of the name's pixels in the upper strip, a byte each in
     ``named_top`` rows; where it is empty, the name is drawn with our letters.
     ``ceilings`` are lower ends than ``sandbox.CEILINGS`` for some counters.

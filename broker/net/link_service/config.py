@@ -5,6 +5,7 @@
     peer_uid = 1000              # the same for UNIX sockets; default: our own uid
     pieces = 3732                # no larger single write; for a transport that
                                  # loses larger ones (default 0: any size)
+    silence_limit = 900          # seconds for which a silent peer keeps the link
     relay = "copy"               # how the pump moves streams: "splice", "copy",
                                  # or "auto", the default, which knows better
 
@@ -26,6 +27,7 @@ import msgspec
 
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import SetupError
+from broker.core.limits import link as limits
 from broker.core.paths import Paths, read_config
 from broker.core.services import CID_ANY, LINK_PORT
 from broker.ipc.pump import RelayMode
@@ -41,6 +43,12 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     peer_cid: int = HOST_CID
     peer_uid: int | None = None
     pieces: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] = 0
+    silence_limit: Annotated[
+        float,
+        msgspec.Meta(
+            ge=limits.LINK_KEPT_LEAST_SECONDS, le=limits.LINK_KEPT_MOST_SECONDS
+        ),
+    ] = limits.LINK_KEPT_SECONDS
     relay: RelayMode = RelayMode.AUTO
 
 
@@ -54,6 +62,8 @@ class LinkConfig:
     peer_uid: int = -1
     pieces: int = 0
     """No single write of a stream is larger, in bytes; 0: any."""
+    silence_limit: float = limits.LINK_KEPT_SECONDS
+    """Seconds for which a silent peer keeps the link."""
     relay: RelayMode = RelayMode.AUTO
     """How the pump moves streams, both directions alike."""
 
@@ -96,7 +106,7 @@ def load_link_config(
         found = parse_connect(text)
     uid = -1 if file.peer_uid is None else file.peer_uid
     cid = file.peer_cid if peer_cid is None else peer_cid
-    return LinkConfig(found, cid, uid, file.pieces, file.relay)
+    return LinkConfig(found, cid, uid, file.pieces, file.silence_limit, file.relay)
 
 
 def declared_role(paths: Paths) -> Role | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import socket
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from typing_extensions import override
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.lease import Opening
 from broker.core.limits import link as limits
+from broker.core.services import DISPLAY
 from broker.core.token_bucket import TokenBucket
 from broker.ipc.host_viewer import HeldTask
 from broker.net.link import messages as m
@@ -41,6 +43,8 @@ from broker.net.link_service.sockets import receive, send_some
 
 _R = TypeVar("_R", bound=m.LinkRequest)
 _LAST_WORDS_SECONDS = 1.0
+_LOOK_SECONDS = 1.0
+"""How often a silent end that owes answers is looked at."""
 
 Handle = Callable[["Epoch", m.LinkRequest], Awaitable[m.LinkReply]]
 
@@ -76,6 +80,7 @@ class Epoch(FarEnd):
         rest: bytes,
         pace: TokenBucket | None = None,
         patience: float = math.inf,
+        silence_limit: float = limits.LINK_KEPT_SECONDS,
         pinned: Callable[[Peer], bool] = bool,
         alongside: Callable[[Epoch], Awaitable[None]] | None = None,
     ) -> None:
@@ -101,6 +106,19 @@ class Epoch(FarEnd):
         # One place of the channel's is the ping's.
         self._places = trio.Semaphore(limits.LINK_REQUESTS - 1)
         self._heard = 0.0
+        self._received = trio.Event()
+        """Set, and replaced, with each record."""
+        self._silence_limit = silence_limit
+        self.is_silent = False
+        """The other end has not answered a ping for LINK_SILENT_SECONDS."""
+        self.silence_changed = trio.Event()
+        """Set, and replaced, when ``is_silent`` changes."""
+        self._unless_silent: set[trio.Event] = set()
+        """Set when the other end becomes silent: waits for replies that end then."""
+        self._resumed = 0.0
+        """When the other end was silent for the last time."""
+        self.ended_programs: Counter[str] = Counter()
+        """At the end: the programs with windows whose streams were cut, by sandbox."""
         # A listening end has one pace for all its epochs: else a peer that reconnects
         # without end would have the whole burst each time.
         self._pace = pace or request_pace()
@@ -235,6 +253,8 @@ class Epoch(FarEnd):
 
     async def _cut_all(self) -> None:
         streams = list(self.streams.values())
+        displays = [s.opening for s in streams if s.opening.service == DISPLAY]
+        self.ended_programs.update(opening.lease.sandbox for opening in displays)
         for stream in streams:
             stream.end(f"the link was lost: {self.reason}")
         for stream in streams:
@@ -256,6 +276,8 @@ class Epoch(FarEnd):
         while True:
             if untrusted:
                 self._heard = trio.current_time()
+                self._received.set()
+                self._received = trio.Event()
                 taken = self.channel.feed(untrusted)
                 for message, request in taken:
                     self._take(nursery, message, request)
@@ -335,19 +357,56 @@ class Epoch(FarEnd):
             del self._outbox[: await send_some(self._sock, piece)]
 
     async def _watch(self) -> None:
-        """Ping a silent broker.  Raises UpstreamError when it does not answer."""
+        """Ping a silent broker, and wait for it until the limit of silence.
+
+        Raises UpstreamError when it has sent nothing until then.
+        """
         while True:
-            quiet = trio.current_time() - self._heard
-            await trio.sleep(max(0.0, limits.LINK_SILENCE_SECONDS - quiet))
-            heard = self._heard
-            if trio.current_time() - heard < limits.LINK_SILENCE_SECONDS:
+            await trio.sleep_until(self._heard + limits.LINK_SILENCE_SECONDS)
+            now, heard = trio.current_time(), self._heard
+            if now < heard + limits.LINK_SILENCE_SECONDS:
                 continue
-            with trio.move_on_after(limits.LINK_SILENCE_SECONDS):
+            with trio.move_on_after(limits.LINK_SILENT_SECONDS):
                 await self.ask_quietly()
+            if self._heard != heard:
+                continue
+            self._note_silence(silent=True)
+            # A machine that was suspended finds its own clock far ahead.
+            deadline = max(
+                heard + self._silence_limit, now + 2 * limits.LINK_SILENT_SECONDS
+            )
+            with trio.move_on_at(deadline):
+                await self._received.wait()
             if self._heard == heard:
                 raise UpstreamError(
-                    f"{self.name} sent nothing for {2 * limits.LINK_SILENCE_SECONDS:g} s"
+                    f"{self.name} sent nothing for {trio.current_time() - heard:.0f} s"
                 )
+            self._note_silence(silent=False)
+
+    def _note_silence(self, *, silent: bool) -> None:
+        self.is_silent = silent
+        for event in self._unless_silent:
+            event.set()
+        self._resumed = trio.current_time()
+        self.silence_changed.set()
+        self.silence_changed = trio.Event()
+
+    @override
+    async def ask_unless_silent(self, make: Callable[[int], _R]) -> None:
+        with trio.move_on_after(limits.LINK_ANSWER_SECONDS) as scope:
+            sent = await self._send_request(make, -1)
+        if scope.cancelled_caught:
+            self.end(f"{self.name} has too many requests to answer")
+            raise self._lost()
+        # guard: a silent end holds up no lease of the other one
+        if not self.is_silent:
+            self._unless_silent.add(sent.there)
+            try:
+                await sent.there.wait()
+            finally:
+                self._unless_silent.discard(sent.there)
+        if sent.answered is not None or not self.live:
+            self._outcome(sent)
 
     async def wait_silent(self, seconds: float) -> None:
         """Wait until the other end has sent nothing for so long, not even for a ping."""
@@ -366,8 +425,8 @@ class Epoch(FarEnd):
         """How long the other end has sent nothing, and what will follow, for people."""
         quiet = trio.current_time() - self._heard
         return (
-            f"{self.name} has sent nothing for {quiet:.0f} s: the link is cut after "
-            f"{2 * limits.LINK_SILENCE_SECONDS:g} s, and connects again"
+            f"{self.name} has sent nothing for {quiet:.0f} s: windows wait for it, "
+            f"and the link is cut after {self._silence_limit:g} s, and connects again"
         )
 
     def unanswered(self, asked: float) -> str:
@@ -391,11 +450,13 @@ class Epoch(FarEnd):
             now = trio.current_time()
             oldest = next(iter(self._asked.values()), None)  # they are in order
             since = now if oldest is None else oldest.since
-            if now >= since + self._patience:
+            due = max(since, min(self._resumed, since + self._silence_limit))
+            # The time in which it is silent has a limit of its own.
+            if now >= due + self._patience and not self.is_silent:
                 raise UpstreamError(
-                    f"{self.name} did not answer within {self._patience:g} s"
+                    f"{self.name} did not answer within {now - since:.0f} s"
                 )
-            await trio.sleep_until(since + self._patience)
+            await trio.sleep_until(max(due + self._patience, now + _LOOK_SECONDS))
 
     async def _watch_pinned(self) -> None:
         """A broker that was forgotten is cut, not only kept out next time."""

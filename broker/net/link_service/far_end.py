@@ -87,11 +87,22 @@ class FarEnd(ABC):
         """Send a request; return its reply and a descriptor.  Raises as ``ask``."""
         asked = await self._send_request(make, fd)
         await self._await_reply(asked)
-        if asked.answered is None:
+        return self._outcome(asked)
+
+    def _outcome(self, request: SentRequest) -> LinkAnswer:
+        """Return the answer to a request.  Raises as ``ask``."""
+        if request.answered is None:
             raise self._lost()
-        if isinstance(asked.answered.reply, m.LinkFailure):
-            raise asked.answered.reply.to_error()
-        return asked.answered
+        if isinstance(request.answered.reply, m.LinkFailure):
+            raise request.answered.reply.to_error()
+        return request.answered
+
+    async def ask_unless_silent(self, make: Callable[[int], _R]) -> None:
+        """Send a request, and wait for its reply, but not for that of a silent end.
+
+        A silent end carries the request out when it is back.  Raises as ``ask``.
+        """
+        await self.ask(make)
 
     @abstractmethod
     async def _send_request(self, make: Callable[[int], _R], fd: int) -> SentRequest:

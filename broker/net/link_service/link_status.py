@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import trio
 
 from broker import __version__
 from broker.core.errors import VitrailError
-from broker.core.escape import fit
+from broker.core.escape import fit, printable
 from broker.core.limits import link as limits
 from broker.ipc.control.types.status import LinkOther, LinkStatus
 from broker.net.link import messages as m
@@ -24,6 +25,8 @@ _ASK_SECONDS = 2.0
 _UNSTEADY_SECONDS = 60.0
 _UNSTEADY_LOSSES = 3
 _LOSSES = 100
+_LISTED = 8
+"""Sandboxes that a loss names."""
 _CLOCK_SECONDS = 10
 """Clocks that differ by more are a warning at both ends."""
 
@@ -45,6 +48,10 @@ class LinkState:
     _losses: deque[float] = field(default_factory=lambda: deque(maxlen=_LOSSES))
     """When the link was lost, on the monotonic clock."""
     _last_loss: str = ""
+    loss: str = ""
+    """The programs that ended with the link when it last had some, and why, for people."""
+    loss_since: float = 0.0
+    """Seconds since 1970."""
     changed: trio.Event = field(default_factory=trio.Event)
     """Set, and another one made, when the state is another."""
 
@@ -65,6 +72,12 @@ class LinkState:
         self.epoch = epoch
         self.epochs += 1
         self.enter("up")
+
+    def note_loss(self, programs: Mapping[str, int], reason: str) -> None:
+        """Note that a link has ended, and with it ``programs``, counted by sandbox."""
+        if programs:
+            self.loss = f"{_ended(programs)}: {printable(reason)}"
+            self.loss_since = time.time()
 
     def unsteady(self) -> str:
         """Return the problem of a link that is lost again and again; else empty.
@@ -103,12 +116,27 @@ class LinkState:
             leases=0 if epoch is None else len(epoch.leases.all()),
             streams=0 if epoch is None else len(epoch.streams),
             refused=self.refused,
+            loss=self.loss,
+            loss_since=self.loss_since,
             other=there,
         )
 
 
+def _ended(programs: Mapping[str, int]) -> str:
+    """Return which programs have ended, with their numbers by sandbox."""
+    names = sorted(programs)
+    listed = [f"{name} ({programs[name]})" for name in names[:_LISTED]]
+    if len(names) > _LISTED:
+        listed.append(f"{len(names) - _LISTED} more sandboxes")
+    total = sum(programs.values())
+    count = "1 program" if total == 1 else f"{total} programs"
+    return f"{count} with windows ended with the link, in {', '.join(listed)}"
+
+
 async def _ask(epoch: Epoch) -> LinkOther | None:
     """Ask the other end for its numbers; None without an answer in time."""
+    if epoch.is_silent:
+        return None
     with trio.move_on_after(_ASK_SECONDS):
         try:
             reply = await epoch.ask(m.StatusAsked)

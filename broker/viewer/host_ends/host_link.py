@@ -59,6 +59,8 @@ from broker.viewer.stream_answer import StreamAnswer
 
 _SOON = 0.001
 """Seconds that rounding may leave of a wait."""
+_NOTICES = 1 / 60, 5
+"""Notifications of a lost link: in the long run per second, and at once."""
 _HOST_SECONDS = limits.LINK_RETRY_SECONDS + 1.0
 """How long a start waits for a host: as long as one takes to dial again."""
 
@@ -88,7 +90,9 @@ class RemoteHost(LinkEnd):
         reload: Callable[[], Awaitable[None]],
         warnings: Callable[[], Awaitable[list[str]]],
         witness: CheckpointWitness,
+        notify: Callable[[str, str], None],
     ) -> None:
+        """``notify`` shows a notification of a title and a text."""
         super().__init__(
             config,
             store,
@@ -108,6 +112,9 @@ class RemoteHost(LinkEnd):
         self._epochs = TokenBucket(
             limits.LINK_EPOCHS_PER_SECOND, limits.LINK_EPOCHS_AT_ONCE
         )
+        self._notify = notify
+        self._notices = TokenBucket(*_NOTICES)
+        self._closing = False
         self._next = trio.Lock()
         self._changing = trio.Lock()
         self._nursery: trio.Nursery | None = None
@@ -257,9 +264,18 @@ class RemoteHost(LinkEnd):
             self._serve,
             rest=rest,
             pace=self._requests,
+            silence_limit=self._config.silence_limit,
             pinned=self._store.knows,
-            alongside=self._witness.attend,
+            alongside=self._attend,
         )
+
+    async def _attend(self, epoch: Epoch) -> None:
+        """Run the tasks of an epoch that end with it."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._witness.attend, epoch)
+            while True:
+                await epoch.silence_changed.wait()
+                self._viewer().mark_frozen(frozen=epoch.is_silent)
 
     def _only(self, name: str) -> None:
         """Refuse a host while another one is connected.  Raises RefusedError."""
@@ -333,6 +349,17 @@ class RemoteHost(LinkEnd):
                     self.state.enter("waiting", printable(reason))
                 epoch.gone.set()
                 await self._note_down(epoch, reason, began)
+                self._notify_loss(epoch)
+
+    def _notify_loss(self, epoch: Epoch) -> None:
+        """Notify the user once of the programs that ended with the link."""
+        if not epoch.ended_programs or self._closing:
+            return
+        # guard: a host that comes and goes does not fill the screen
+        if self._notices.early(trio.current_time()) > 0:
+            return
+        self._notices.take(trio.current_time())
+        self._notify(f"The link to {epoch.name} was lost", self.state.loss)
 
     async def _withdraw_all(self, epoch: Epoch, reason: str) -> None:
         """End all leases of a lost epoch: it is unknown which still hold.
@@ -347,6 +374,7 @@ class RemoteHost(LinkEnd):
     async def close(self, reason: str) -> None:
         """Say goodbye to the host; returns when that epoch is gone."""
         epoch = self.state.epoch
+        self._closing = True
         if epoch is not None:
             epoch.end(reason)
             await epoch.gone.wait()

@@ -42,6 +42,7 @@ class LinkedHost:
             reload=authority.reload,
             warnings=self._link_warnings,
             witness=self._witness,
+            notify=authority.notify,
         )
 
     @property

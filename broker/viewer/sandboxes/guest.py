@@ -226,9 +226,10 @@ class Guest:
             with contextlib.suppress(UpstreamError):  # it has just ended
                 await self._frames.follow(mine)
 
-    def mark(self, *, asks: bool) -> None:
-        """Note whether the user is asked about this sandbox; see ``follow_frames``."""
-        self._frames.asks = asks
+    def mark(self, *, asks: bool | None = None, frozen: bool | None = None) -> None:
+        """Note whether the user is asked, or the host silent; see ``follow_frames``."""
+        self._frames.asks = self._frames.asks if asks is None else asks
+        self._frames.frozen = self._frames.frozen if frozen is None else frozen
 
     async def follow_frames(self) -> None:
         """Have the frames say what ``mark`` noted."""

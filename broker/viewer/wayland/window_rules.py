@@ -109,6 +109,8 @@ class GuestFrames:
         self._letters, self._colours = letters, colours
         self.asks = False
         """The user is being asked about this sandbox: its frames say so."""
+        self.frozen = False
+        """The host does not answer, and with it no program of this sandbox."""
         self._lettered = False
         """Its frames show names, whose letters are drawn if no other sandbox had them."""
         self._worker: Worker | None = None
@@ -151,7 +153,8 @@ class GuestFrames:
 
     async def _rules(self, record: Record) -> WindowRules:
         rules = rules_from(record, self._lease.sandbox)
-        rules = replace(rules, asks=self.asks, asks_word=tr("asks"))
+        mark = tr("asks") if self.asks else tr("frozen")
+        rules = replace(rules, asks=self.asks or self.frozen, asks_word=mark)
         # Drawing takes some 50 ms, which a first window would wait for, and many
         # compositors draw title bars, so that frames have no name.
         if self._lettered or self._letters.has(rules.named_top):

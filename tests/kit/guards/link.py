@@ -31,6 +31,9 @@ GUARDS = (
     Guard("the end of a link is announced before its tasks are awaited", "try:\n    await self._until(self._read, nursery)\nexcept ZeroDivisionError:\n    self._lose()", "tests/attack/test_link_taken_viewer.py", "a_viewer_that_goes_while_its_machine_is_announced"),
     Guard("an end has a reason", "", "tests/broker/net/link_service/test_epoch.py", "each_listener_gets_the_reason_of_the_end"),
     Guard("a count of refused streams is recorded once", "", "tests/attack/test_link_taken_viewer.py", "ends_while_refused"),
+    Guard("a silent end holds up no lease of the other one", "await sent.there.wait()", "tests/broker/net/link_service/test_epoch.py", "holds_up_no_lease"),
+    Guard("a silent viewer is not dialled for each stream", "", "tests/attack/test_link_taken_viewer.py", "not_dialled_for_each"),
+    Guard("a host that comes and goes does not fill the screen", "", "tests/attack/test_link_taken_host.py", "losses_are_notified"),
     Guard("an answer before the end", "hang_up(conn)\nawait answer(error)", "tests/broker/viewer/test_role.py", "denial"),
     Guard("one nonce is shown in a run of pairing", "if False:", "tests/attack/test_link_pairing.py", "again_and_again"),
 )  # fmt: skip

@@ -39,6 +39,7 @@ class Ends:
         self.host = make_side(base / "h", None, "host", [])
         self.viewer = make_side(base / "v", None, "viewer", [])
         pair(self.host, self.viewer)
+        self.notices = []
         self.config = LinkConfig(UnixEndpoint(base / "link"))
 
     def store(self, role):
@@ -69,6 +70,7 @@ class Ends:
             reload=trio.lowlevel.checkpoint,
             warnings=_no_warnings,
             witness=NoWitness(),
+            notify=lambda *shown: self.notices.append(shown),
         )
 
     def another_host(self, name):
@@ -155,6 +157,9 @@ class HoldingViewer:
             self.more.set()
             self.more = trio.Event()
             await trio.sleep_forever()
+
+    def mark_frozen(self, *, frozen):
+        self.frozen = frozen
 
     async def wait_offered(self, number):
         while len(self.offered) < number:

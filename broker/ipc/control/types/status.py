@@ -69,6 +69,10 @@ class LinkStatus(ApiAnswer, frozen=True, kw_only=True):
     streams: int = 0
     refused: int = 0
     """Connections that this end refused."""
+    loss: str = ""
+    """The programs that ended with the link when it last had some, and why."""
+    loss_since: float = 0.0
+    """When that was, in seconds since 1970."""
     other: LinkOther | None = None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import socket
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
@@ -17,6 +17,7 @@ from broker.net.link.wire_types import Role
 from broker.net.link_service.epoch import Epoch
 from broker.net.link_service.link_status import LinkState, own_status
 from tests.kit.link.pair import sessions
+from tests.kit.link.roles import LEASE
 
 
 async def done(_epoch, request):
@@ -198,3 +199,142 @@ async def test_one_that_answers_late_and_in_time_is_kept(mock_clock):
                 mock_clock.jump(9)
                 slow.may.set()
         assert isinstance(await host.ask(m.LinkPing), m.RequestDone)
+
+
+class Silent:
+    """Two ends; between ``stop`` and ``resume`` the viewer stands still."""
+
+    def __init__(self, host, far, wire):
+        self.host = host
+        self.far = far
+        self._wire = wire
+        self._scope = None
+
+    def stop(self):
+        self._scope.cancel()
+
+    async def carry(self):
+        """Carry bytes between both, until stopped."""
+        with trio.CancelScope() as self._scope:
+            async with trio.open_nursery() as nursery:
+                a, b = self._wire
+                nursery.start_soon(_copy, a, b)
+                nursery.start_soon(_copy, b, a)
+
+
+async def _copy(source, target):
+    data = b"."
+    # An end that is over has closed its socket.
+    with suppress(OSError):
+        while data:
+            await trio.lowlevel.wait_readable(source)
+            data = source.recv(1 << 16)
+            target.sendall(data)
+
+
+@asynccontextmanager
+async def closing_all(*socks):
+    try:
+        yield
+    finally:
+        for sock in socks:
+            sock.close()
+
+
+@asynccontextmanager
+async def one_that_stops(handle=done, silence_limit=900.0):
+    """A host's end, and a viewer's that can stand still while its socket lives."""
+    (a, wire_a), (b, wire_b) = socket.socketpair(), socket.socketpair()
+    for sock in (a, b, wire_a, wire_b):
+        sock.settimeout(0)
+    first, second = sessions()
+    host = Epoch(first, a, handle, rest=b"", patience=60.0, silence_limit=silence_limit)
+    viewer = Epoch(second, b, handle, rest=b"")
+    ends = Silent(host, viewer, (wire_a, wire_b))
+    async with closing_all(wire_a, wire_b), trio.open_nursery() as nursery:
+        nursery.start_soon(ends.carry)
+        for end in (host, viewer):
+            await nursery.start(end.run)
+        ends.resume = lambda: nursery.start_soon(ends.carry)
+        with trio.fail_after(7200):
+            yield ends
+        for end in (host, viewer):
+            end.end("the test is over")
+        nursery.cancel_scope.cancel()
+
+
+async def test_silent_end_kept_until_the_limit_and_heard_again(autojump_clock):
+    """A suspended viewer loses no window: the issue of every closed lid."""
+    async with one_that_stops() as ends:
+        ends.stop()
+        await ends.host.silence_changed.wait()
+        assert ends.host.is_silent
+        assert trio.current_time() - ends.host._heard < 20
+        await trio.sleep(870)
+        assert ends.host.live
+        assert "the link is cut after 900 s" in ends.host.silent
+        ends.resume()
+        await ends.host.silence_changed.wait()
+        assert not ends.host.is_silent
+        await trio.sleep(600)
+        assert ends.host.live
+        assert ends.far.live
+
+
+async def test_silent_end_cut_at_the_limit(autojump_clock):
+    async with one_that_stops(silence_limit=100.0) as ends:
+        ends.stop()
+        began = trio.current_time()
+        await ends.host.over.wait()
+        assert 90 <= trio.current_time() - began <= 120
+        assert "sent nothing for 1" in ends.host.reason
+
+
+async def test_silence_holds_up_no_lease_and_keeps_its_requests(autojump_clock):
+    """A machine on the host ends within seconds, and its viewer still learns that."""
+    served = []
+
+    async def handle(epoch, request):
+        served.append(request)
+        return m.RequestDone(request.request)
+
+    async with one_that_stops(handle) as ends:
+        await ends.host.ask(lambda n: m.LeaseBegun.of(n, LEASE, "test"))
+        ends.stop()
+        began = trio.current_time()
+        await ends.host.ask_unless_silent(lambda n: m.LeaseEnded(n, LEASE.id, "a test"))
+        assert trio.current_time() - began < 30
+        began = trio.current_time()
+        await trio.sleep(300)
+        assert ends.host.live, "owed for longer than an answer may take, but silent"
+        ends.resume()
+        await trio.sleep(20)
+        assert isinstance(served[-1], m.LeaseEnded)
+        assert not ends.host.leases.all()
+
+
+async def test_awake_end_that_answers_nothing_after_a_silence_is_given_up(
+    autojump_clock,
+):
+    """The time of silence is not counted, but all other time is."""
+
+    async def handle(epoch, request):
+        if epoch is ends.far:
+            await trio.sleep_forever()
+        return m.RequestDone(request.request)
+
+    async with one_that_stops(handle) as ends, trio.open_nursery() as nursery:
+
+        async def ask():
+            with pytest.raises(UpstreamError):
+                await ends.host.ask(m.StatusAsked)
+
+        nursery.start_soon(ask)
+        ends.stop()
+        await ends.host.silence_changed.wait()
+        await trio.sleep(200)
+        ends.resume()
+        began = trio.current_time()
+        await ends.host.over.wait()
+        assert 50 < trio.current_time() - began < 80
+        assert "did not answer within" in ends.host.reason

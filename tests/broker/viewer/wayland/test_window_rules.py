@@ -116,6 +116,19 @@ async def test_a_former_colour_is_another_s_only_after_the_repaint(tmp_path):
         assert b.colors[-1] == BLUE
 
 
+async def test_frames_of_a_silent_host_are_marked_and_a_question_comes_first(tmp_path):
+    async with two(tmp_path) as (one, _, _nursery):
+        marks = []
+        for one.frames.asks, one.frames.frozen in (
+            (False, False),
+            (False, True),
+            (True, True),
+        ):
+            rules = await one.frames.begin(one.now)
+            marks.append(rules.strip_words.removeprefix(rules.name))
+        assert marks == ["", " frozen", " asks"]
+
+
 async def test_two_that_swap_their_colours_both_get_there(tmp_path):
     async with two(tmp_path) as (a, b, nursery):
         a.write(RED)
