@@ -39,7 +39,7 @@ from broker.core.services import DISPLAY, LINK_PORTS
 from broker.host.devices.link import DeviceRequests
 from broker.host.lease_requests import start_for_viewer, withdraw
 from broker.host_and_viewer.checkpoints import CheckpointWitness
-from broker.host_and_viewer.link_end import BROKER_ENDS, LinkEnd, one_line
+from broker.host_and_viewer.link_end import LinkEnd
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.host_and_viewer.stream_events import StreamEvents, relay_stream
 from broker.ipc.audit import schema
@@ -47,6 +47,7 @@ from broker.ipc.host_viewer import Machines, StreamRefusedError, TaskStatus
 from broker.net.display_header import read_header
 from broker.net.hangup import given
 from broker.net.link import messages as m
+from broker.net.link.cures import BROKER_ENDS
 from broker.net.link.preamble import PreambleVerdict, StreamOffer
 from broker.net.link.wire_types import LinkRefusedError, Role
 from broker.net.link_service.config import LinkConfig
@@ -134,16 +135,17 @@ class RemoteViewer(LinkEnd):
         told = ""
         while True:
             before = self.state.epochs
-            self.state.enter("dialling", self.state.problem)
+            self.state.enter("dialling", self.state.problem, self.state.hint)
+            hint = ""
             try:
                 problem = await self._one_epoch()
             except VitrailError as error:
-                problem = one_line(error)
+                problem, hint = str(error), error.hint
                 if isinstance(error, LinkRefusedError) and str(error) != told:
                     told = str(error)  # each reason once, not at each attempt
                     await self._refused(str(self._config.endpoint), str(error))
             self.state.epoch = None
-            self.state.enter("down", printable(problem))
+            self.state.enter("down", printable(problem), hint)
             if self.state.epochs > before:
                 pause, told = limits.LINK_RETRY_FIRST_SECONDS, ""
             await trio.sleep(pause)
@@ -159,7 +161,6 @@ class RemoteViewer(LinkEnd):
         if not any(peer.role is Role.VIEWER for peer in peers.all):
             raise SetupError(
                 "this host is not paired with a viewer",
-                hint="run 'brokerctl pair NAME --as viewer' on the viewer, then 'brokerctl pair NAME --as host' here",
             )
         sock = await dial(self._config)
         try:

@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from broker.authority.audit import event_log
-from broker.core.errors import VitrailError
 from broker.core.escape import printable
 from broker.host_and_viewer.checkpoints import CheckpointWitness
 from broker.ipc.audit import schema
@@ -23,9 +22,6 @@ from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.epoch import Epoch
 from broker.net.link_service.key_store import LinkStore
 from broker.net.link_service.link_status import LinkState, own_status
-
-BROKER_ENDS = "this broker ends"
-"""Why an epoch ended, when the other end is not the reason."""
 
 
 class LinkEnd:
@@ -99,8 +95,3 @@ class LinkEnd:
                 reason=printable(reason),
             )
         )
-
-
-def one_line(error: VitrailError) -> str:
-    """Return an error and its hint on one line, for the status."""
-    return error.diagnostics().replace("\n  hint: ", "; ")

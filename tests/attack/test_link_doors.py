@@ -215,12 +215,12 @@ async def test_another_version_is_said_plainly_at_both_ends():
         hello = HEADER.pack(b"VTRL-CTL", VERSION + 1, 1, Role.HOST) + bytes(72)
         answer = await rest_of(await say(t.socket, hello))
         assert HEADER.unpack_from(answer)[1] == VERSION, "it says its own"
-        problem = (await t.viewer.link()).problem
+        link = await t.viewer.link()
         assert (
             f"version {VERSION + 1} of the link, but this one uses version {VERSION}"
-            in (problem)
+            in link.problem
         )
-        assert "same release" in problem
+        assert "same release" in link.cure
 
 
 async def test_a_message_of_the_wrong_role_ends_the_link():

@@ -178,16 +178,16 @@ async def test_a_viewer_of_another_version_is_said_plainly_by_the_host():
                 conn.sendall(refusal + bytes(1))
 
                 async def said():
-                    problem = (await t.host.link()).problem or ""
-                    return "version" in problem and problem
+                    link = await t.host.link()
+                    return "version" in link.problem and link
 
                 # Kept: once nobody listens any more, the next attempt has another.
-                problem = await eventually(said, deadline=60)
+                link = await eventually(said, deadline=60)
         versions = (
             f"version {VERSION + 1} of the link, but this one uses version {VERSION}"
         )
-        assert versions in problem
-        assert "same release" in problem
+        assert versions in link.problem
+        assert "same release" in link.cure
         os.unlink(t.socket)
         await t.viewer.start()
         await t.up()

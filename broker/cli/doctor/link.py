@@ -18,7 +18,7 @@ from broker.ipc.control import client
 from broker.ipc.control.api import Nothing
 from broker.ipc.control.methods import STATUS
 from broker.net.addresses import VsockEndpoint
-from broker.net.link.wire_types import Role
+from broker.net.link.wire_types import PAIR_HINT, Role
 from broker.net.link_service.config import load_link_config
 from broker.net.link_service.key_store import LinkStore
 
@@ -46,8 +46,7 @@ async def check_link(context: Context) -> Sequence[Finding]:
             name=name,
             name2=role.other.name.lower(),
         )
-        mend = f"brokerctl pair NAME --as {name}, on both machines, first on the viewer"
-        return [fail("link", text, mend)]
+        return [fail("link", text, PAIR_HINT)]
     text = tr(
         "{name}, paired with {peers}",
         name=name,
@@ -103,13 +102,10 @@ async def _state(context: Context) -> Finding:
         )
     if status.state != "up":
         why = status.problem or "the other broker has not connected"
-        mend = tr(
-            "run 'brokerctl doctor' on the {name}, too",
-            name=Role[status.role.upper()].other.name.lower(),
-        )
-        return fail("link", f"{status.state}: {printable(why)}", mend)
+        return fail("link", f"{status.state}: {printable(why)}", printable(status.cure))
     if status.problem:
-        return warn("link", tr("up, but {problem}", problem=printable(status.problem)))
+        text = tr("up, but {problem}", problem=printable(status.problem))
+        return warn("link", text, printable(status.cure))
     if status.other is None:
         return warn(
             "link",

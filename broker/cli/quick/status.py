@@ -129,7 +129,9 @@ def link_line(link: _Object) -> str:
     if link["name"]:
         name = printable(link["name"], 60)
         text = tr("link: {state} with '{name}'", state=state, name=name)
-    return text + (f": {printable(link['problem'], 300)}" if link["problem"] else "")
+    text += f": {printable(link['problem'], 300)}" if link["problem"] else ""
+    cure = printable(link.get("cure", ""), 300)
+    return text + (f"\n{tr('  hint: ')}{cure}" if cure else "")
 
 
 def _row(sandbox: _Object, memory: int, now: float, *, here: bool) -> tuple[str, ...]:

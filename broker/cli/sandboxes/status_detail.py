@@ -220,11 +220,7 @@ def _link(link: LinkStatus, now: float) -> Iterator[Text]:
             tr("{state} (version {version})", state=state, version=link.version),
             style="bold yellow",
         )
-        if link.problem:
-            yield Text(
-                tr("link: {problem}", problem=printable(link.problem)),
-                style="bold yellow",
-            )
+        yield from _link_problem(link)
         return
     yield Text(
         tr(
@@ -239,10 +235,7 @@ def _link(link: LinkStatus, now: float) -> Iterator[Text]:
             refused=link.refused,
         )
     )
-    if link.problem:
-        yield Text(
-            tr("link: {problem}", problem=printable(link.problem)), style="bold yellow"
-        )
+    yield from _link_problem(link)
     if link.other is None:
         yield Text(tr("link: the other broker does not answer"), style="bold yellow")
         return
@@ -265,6 +258,14 @@ def _link(link: LinkStatus, now: float) -> Iterator[Text]:
                 warning=printable(warning),
             )
         )
+
+
+def _link_problem(link: LinkStatus) -> Iterator[Text]:
+    style = "bold yellow"
+    if link.problem:
+        yield Text(tr("link: {problem}", problem=printable(link.problem)), style=style)
+    if link.cure:
+        yield Text(tr("  hint: ") + printable(link.cure), style=style)
 
 
 def _policy(policy: PolicyStatus) -> Iterator[Text]:

@@ -73,7 +73,7 @@ class RefusalReason(enum.IntEnum):
     """Internal, never sent: the other end went away."""
 
 
-PAIR_HINT = "to pair the two brokers, run 'brokerctl pair' on both machines"
+PAIR_HINT = "to pair the two brokers, run 'brokerctl pair NAME --as viewer' on the viewer, then 'brokerctl pair NAME --as host' on the host"
 
 
 class LinkRefusedError(PeerError):

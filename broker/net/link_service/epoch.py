@@ -28,6 +28,7 @@ from broker.core.token_bucket import TokenBucket
 from broker.ipc.host_viewer import HeldTask
 from broker.net.link import messages as m
 from broker.net.link.control import ControlChannel
+from broker.net.link.cures import BROKER_ENDS, FORGOTTEN, reason_of_peer
 from broker.net.link.epoch import Session
 from broker.net.link.keys import Peer
 from broker.net.link.lease_book import LeaseBook
@@ -234,7 +235,7 @@ class Epoch(FarEnd):
             self.reason = self.reason or str(_first(group))
         finally:
             self._lose()
-            self.reason = self.reason or "this broker ends"
+            self.reason = self.reason or BROKER_ENDS
             with trio.CancelScope(shield=True):
                 await self._last_words()
                 self._sock.close()
@@ -305,7 +306,7 @@ class Epoch(FarEnd):
         elif isinstance(message, m.LinkRequest):
             nursery.start_soon(self._serve, message, self._turns.take(message))
         elif isinstance(message, m.Bye):
-            self.reason = self.reason or f"{self.name} left: {message.reason}"
+            self.reason = self.reason or reason_of_peer(self.name, message.reason)
 
     async def _serve(self, request: m.LinkRequest, turn: Turn) -> None:
         """Serve a request in its turn and queue the reply."""
@@ -462,7 +463,7 @@ class Epoch(FarEnd):
         """A broker that was forgotten is cut, not only kept out next time."""
         while self._pinned(self.session.peer):  # noqa: ASYNC110 -- a file says it
             await trio.sleep(limits.LINK_PINNED_SECONDS)
-        self.end("this broker forgot the peer's key")
+        self.end(FORGOTTEN)
 
     async def ask_quietly(self) -> None:
         """Send a ping, without waiting for a place or the reply."""

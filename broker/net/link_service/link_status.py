@@ -18,6 +18,7 @@ from broker.core.escape import fit, printable
 from broker.core.limits import link as limits
 from broker.ipc.control.types.status import LinkOther, LinkStatus
 from broker.net.link import messages as m
+from broker.net.link.cures import cure
 from broker.net.link.wire_types import VERSION, Role
 from broker.net.link_service.epoch import Epoch
 
@@ -43,6 +44,8 @@ class LinkState:
     epoch: Epoch | None = None
     problem: str = ""
     """Why there is no link now; "" while there is one."""
+    hint: str = ""
+    """What the error of ``problem`` says to do."""
     epochs: int = 0
     refused: int = 0
     _losses: deque[float] = field(default_factory=lambda: deque(maxlen=_LOSSES))
@@ -55,7 +58,7 @@ class LinkState:
     changed: trio.Event = field(default_factory=trio.Event)
     """Set, and another one made, when the state is another."""
 
-    def enter(self, state: str, problem: str = "") -> None:
+    def enter(self, state: str, problem: str = "", hint: str = "") -> None:
         """Set the link's state and problem, and wake those that wait for a change."""
         if state != self.state:
             self.since = time.time()
@@ -63,7 +66,7 @@ class LinkState:
                 self._losses.append(time.monotonic())
                 self._last_loss = problem
         self.state = state
-        self.problem = problem
+        self.problem, self.hint = problem, hint
         self.changed.set()
         self.changed = trio.Event()
 
@@ -72,6 +75,12 @@ class LinkState:
         self.epoch = epoch
         self.epochs += 1
         self.enter("up")
+
+    def cure(self, problem: str) -> str:
+        """Return what to do about a problem of the link, or about a link that is not up."""
+        if self.hint and problem == self.problem:
+            return self.hint
+        return cure(problem, self.role) if problem or self.state != "up" else ""
 
     def note_loss(self, programs: Mapping[str, int], reason: str) -> None:
         """Note that a link has ended, and with it ``programs``, counted by sandbox."""
@@ -89,8 +98,7 @@ class LinkState:
             return ""
         return (
             f"lost {lost} times in the last {_UNSTEADY_SECONDS:g} s, the last time: "
-            f"{self._last_loss or 'no reason was given'}; if the two machines have "
-            "different releases of Vitrail, install the same one"
+            f"{self._last_loss or 'no reason was given'}"
         )
 
     async def status(self) -> LinkStatus:
@@ -103,13 +111,15 @@ class LinkState:
         there = None if epoch is None else await _ask(epoch)
         # No answer, though the epoch lives: only its end would say so, a minute later.
         late = epoch.unanswered(asked) if epoch and epoch.live and not there else ""
+        problem = self.unsteady() or self.problem or late
         return LinkStatus(
             role=self.role.name.lower(),
             endpoint=self.endpoint,
             state=self.state,
             since=self.since,
             version=VERSION,
-            problem=self.unsteady() or self.problem or late,
+            problem=problem,
+            cure=self.cure(problem),
             name="" if epoch is None else epoch.name,
             epoch="" if epoch is None else epoch.digits,
             epochs=self.epochs,

@@ -15,7 +15,6 @@ import trio
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.limits import link as limits
 from broker.core.stderr_log import log_exception
-from broker.host_and_viewer.link_end import one_line
 from broker.net.link.pending_connections import PendingConnections, Ticket
 from broker.net.link.wire_types import (
     MAGIC_BYTES,
@@ -65,7 +64,7 @@ class Door:
         try:
             conn = await listener.accept()
         except UpstreamError as error:  # no descriptor left; others' ends make room
-            self._state.problem = str(error)
+            self._state.problem, self._state.hint = str(error), error.hint
             await trio.sleep(_FULL_PAUSE)
             return
         peer = ""
@@ -94,7 +93,7 @@ class Door:
                 await self._greet(conn, ticket, scope)
         except LinkRefusedError as error:
             if error.reason is RefusalReason.VERSION:
-                self._state.problem = one_line(error)
+                self._state.problem, self._state.hint = str(error), error.hint
             await self._refused(ticket.peer, str(error))
         except (VitrailError, OSError) as error:
             await self._refused(ticket.peer, str(error))

@@ -32,9 +32,10 @@ from broker.core.limits import link as limits
 from broker.core.names import LeaseId, SandboxName, take_lease_id
 from broker.core.token_bucket import TokenBucket
 from broker.host_and_viewer.checkpoints import CheckpointWitness
-from broker.host_and_viewer.link_end import BROKER_ENDS, LinkEnd
+from broker.host_and_viewer.link_end import LinkEnd
 from broker.ipc.audit import schema
 from broker.net.link import messages as m
+from broker.net.link.cures import BROKER_ENDS
 from broker.net.link.pending_connections import Ticket
 from broker.net.link.preamble import PreambleVerdict
 from broker.net.link.preamble_gate import Preamble, PreambleGate, PreambleReader
@@ -186,8 +187,7 @@ class RemoteHost(LinkEnd):
             problem = f": {self.state.problem}" if self.state.problem else ""
             raise UpstreamError(
                 f"no host is connected{problem}",
-                hint="start 'vitrail-host' on the paired host; to see the host's state, run "
-                "'brokerctl status' there",
+                hint=self.state.cure(self.state.problem),
             )
         return epoch
 

@@ -12,6 +12,7 @@ from broker.host_and_viewer.status_rows import StatusRows
 from broker.ipc.control import api
 from broker.ipc.control.method import AnyMethod
 from broker.ipc.control.methods import TABLE
+from broker.net.link.cures import VIEWER_ENDS
 from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.key_store import LinkStore
 from broker.net.listeners import Listener
@@ -69,4 +70,4 @@ class LinkedHost:
     async def end(self, stop_all: Callable[[], Awaitable[None]]) -> None:
         """See ``HostEnd``: the host's machines live on."""
         del stop_all
-        await self.host.close("the viewer's broker is shutting down")
+        await self.host.close(VIEWER_ENDS)

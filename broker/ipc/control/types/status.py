@@ -60,6 +60,8 @@ class LinkStatus(ApiAnswer, frozen=True, kw_only=True):
     """Of the link, that this end speaks."""
     problem: str = ""
     """Why there is no link now, or why the last one ended."""
+    cure: str = ""
+    """What to do about it."""
     name: str = ""
     """The local name of the other broker."""
     epoch: str = ""
