@@ -215,13 +215,6 @@ class ViewerRole:
             guest.mark(asks=asks)
             self._nursery.start_soon(run_isolated, guest.follow_frames)
 
-    def mark_frozen(self, *, frozen: bool) -> None:
-        """Have all frames say that the host does not answer, or no longer."""
-        for guest in self.guests():
-            guest.mark(frozen=frozen)
-            if self._nursery is not None:
-                self._nursery.start_soon(run_isolated, guest.follow_frames)
-
     def writable_places(self) -> list[Path]:
         """Return directories in which a sandbox may have created links."""
         records = self.authority.records.records.values()

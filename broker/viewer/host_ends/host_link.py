@@ -30,6 +30,7 @@ from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.lease import Lease, Opening
 from broker.core.limits import link as limits
 from broker.core.names import LeaseId, SandboxName, take_lease_id
+from broker.core.stderr_log import run_isolated
 from broker.core.token_bucket import TokenBucket
 from broker.host_and_viewer.checkpoints import CheckpointWitness
 from broker.host_and_viewer.link_end import LinkEnd
@@ -275,7 +276,9 @@ class RemoteHost(LinkEnd):
             nursery.start_soon(self._witness.attend, epoch)
             while True:
                 await epoch.silence_changed.wait()
-                self._viewer().mark_frozen(frozen=epoch.is_silent)
+                for guest in self._viewer().guests():
+                    guest.mark(frozen=epoch.is_silent)
+                    nursery.start_soon(run_isolated, guest.follow_frames)
 
     def _only(self, name: str) -> None:
         """Refuse a host while another one is connected.  Raises RefusedError."""
