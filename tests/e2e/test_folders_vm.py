@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,12 @@ from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
 from tests.kit.needs import FOLDERS_VM
 from tests.kit.shared_home import RULES, machine_record, shared_home
+from tests.kit.shared_mounts import (
+    mount_memory,
+    namespaces_with_later_mounts,
+    run_in_shared_mounts,
+    unmount,
+)
 from tests.kit.world import world
 
 pytestmark = FOLDERS_VM
@@ -156,3 +163,31 @@ async def killed(w, home):
     text = await w.said("share", str(home / "more"), "work", code=1)
     assert "2 can no longer be used: virtiofsd" in text
     assert await inside(w, "echo alive") == "alive\n"
+
+
+async def mount_below_folders():
+    """By the record, read-only, and by ``brokerctl share --write``."""
+    async with a_machine() as (w, home):
+        for name in ("docs", "Downloads"):
+            (home / name / "vault").mkdir()
+        await inside(w, "until test -e /folders/docs/file; do sleep 0.1; done")
+        await w.said("share", "--write", str(home / "Downloads"), "work")
+        for name in ("docs", "Downloads"):
+            for target in (home / name / "vault", home / name):
+                mount_memory(target)
+                assert not namespaces_with_later_mounts()
+                script = (
+                    f"! test -e /folders/{name}/secret && ls -A /folders/{name}/vault"
+                )
+                assert await inside(w, script) == ""
+                # Not busy, although a guest program is there.
+                await inside(
+                    w, f"cd /folders/{name}/vault && sleep 600 >/dev/null 2>&1 &"
+                )
+                unmount(target)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_later_mount_absent_in_folders_of_micro_vm():
+    run_in_shared_mounts(partial(trio.run, mount_below_folders))

@@ -43,6 +43,7 @@ from broker.host.launchers.flatpak.files import (
 )
 from broker.host.launchers.flatpak.overrides import FlatpakPermissions
 from broker.host.launchers.flatpak.process import HeldFlatpak, start_held
+from broker.host.launchers.flatpak.separate import separate_instances
 from policy.limits import LABEL_CHARS
 from policy.records.launch_table import FLATPAK_APP
 from policy.records.model import Flatpak, Record
@@ -205,6 +206,8 @@ class _Run:
             open_files=launch.open_files,
             start=start,
         )
+        runtime = Path(os.environ["XDG_RUNTIME_DIR"])
+        nursery.start_soon(separate_instances, runtime, launch.app)
         if server is not None:
             nursery.start_soon(server.serve, held.leader)
         return held

@@ -22,10 +22,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-_SYS_OPENAT2, _SYS_OPEN_TREE, _SYS_MOVE_MOUNT = 437, 428, 429
+_SYS_OPENAT2, _SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_MOUNT_SETATTR = 437, 428, 429, 442
 _AT_FDCWD, _NO_LINKS = -100, 0x06
 _EMPTY_PATH, _RECURSIVE, _CLONE = 0x1000, 0x8000, 1
 _F_EMPTY, _T_EMPTY = 0x4, 0x40
+_PRIVATE = 1 << 18
 _DETACH, _NOFOLLOW = 2, 8
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -79,6 +80,10 @@ def bind(path: str, wanted: str, target: str) -> None:
     flags = _EMPTY_PATH | _CLONE | _RECURSIVE | os.O_CLOEXEC
     tree = _call(_SYS_OPEN_TREE, here, b"", flags)
     os.close(here)
+    # guard: later mounts of the user do not appear in a container's file
+    mount_attr = struct.pack("QQQQ", 0, 0, _PRIVATE, 0)
+    flags = _EMPTY_PATH | _RECURSIVE
+    _call(_SYS_MOUNT_SETATTR, tree, b"", flags, mount_attr, len(mount_attr))
     Path(target).parent.mkdir(mode=0o700, exist_ok=True)
     if stat.S_ISDIR(facts.st_mode):
         Path(target).mkdir()

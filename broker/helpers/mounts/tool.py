@@ -41,6 +41,7 @@ _NS_GET_USERNS = 0xB701
 _EMPTY_PATH = 0x1000
 _F_EMPTY, _T_EMPTY = 0x4, 0x40
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
+_PRIVATE = 1 << 18
 _DETACH, _NOFOLLOW = 2, 8
 _LIMIT = Path("/proc/sys/user/max_mnt_namespaces")
 """Of the reader's user namespace (namespaces(7))."""
@@ -162,13 +163,26 @@ def _copied(folder: int, path: str, kind: int) -> int:
     # guard: the mounted directory is the checked one
     if not os.path.samestat(os.fstat(here), os.fstat(folder)):
         raise OSError(0, "the directory was replaced during the operation")
-    # Not recursive: mounts below it stay out.
-    return _call(_SYS_OPEN_TREE, here, b"", _EMPTY_PATH | 1 | os.O_CLOEXEC)
+    try:
+        # Not recursive, because a mount below it is not shared; the kernel refuses to show
+        # the directory without that (mount_namespaces(7), locked mounts).
+        return _call(_SYS_OPEN_TREE, here, b"", _EMPTY_PATH | 1 | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise OSError(
+            errno.EINVAL,
+            "another file system is mounted below it; unmount that, or share a directory "
+            "that does not contain it",
+        ) from error
 
 
 def _set_attributes(tree: int, attributes: int) -> None:
-    wanted = struct.pack("QQQQ", attributes, 0, 0, 0)
-    _call(_SYS_MOUNT_SETATTR, tree, b"", _EMPTY_PATH, wanted, len(wanted))
+    # The clone is a slave of the user's mount (mount_namespaces(7)), and would get what
+    # is mounted below the directory later, writable.
+    # guard: later mounts of the user do not appear in a shared folder
+    mount_attr = struct.pack("QQQQ", attributes, 0, _PRIVATE, 0)
+    _call(_SYS_MOUNT_SETATTR, tree, b"", _EMPTY_PATH, mount_attr, len(mount_attr))
 
 
 def mount_number(tree: int) -> str:

@@ -7,6 +7,9 @@ capabilities in a namespace may set its limits: our broker outside, no program i
 
 Pseudo-terminals are counted for the machine, and bounded for each mount of devpts.
 
+Mounts are not counted, but taken here, too, because it needs the same rights: those of a
+box are made private, so that later mounts of the user do not appear in it.
+
 brokerctl sets them for boxes and containers, a session child for services of the user's
 desktop.
 """
@@ -29,6 +32,7 @@ _GET_OWNER = 0xB701
 """NS_GET_USERNS (ioctl_nsfs(2))."""
 _TERMINALS = b"/dev/pts"
 _REMOUNT, _NO_SETUID, _NO_PROGRAMS = 32, 2, 8
+_RECURSIVE, _PRIVATE = 0x4000, 1 << 18
 _libc = ctypes.CDLL(None, use_errno=True)
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 _COUNTED = {
@@ -40,10 +44,12 @@ _COUNTED = {
 
 
 def limit_box(leader: int, *, nested: bool) -> None:
-    """Limit the user namespace of a box's first process, whose pidfd is held.
+    """Limit the namespaces of a box's first process, whose pidfd is held.
 
-    Raises UpstreamError where the kernel refuses, or the process has no separate one.
+    Also makes its mounts private.  Raises UpstreamError if the kernel refuses, or if the
+    process has no separate user namespace.
     """
+    make_mounts_private(leader)
     namespace = open_user_namespace(leader)
     try:
         limit_namespace(namespace, nested=nested)
@@ -93,6 +99,29 @@ def limit_namespace(namespace: int, *, nested: bool) -> None:
         )
 
 
+# bubblewrap makes the mounts of a box slaves of the mounts outside, and has no option for
+# private ones (bwrap(1)).  A private namespace around bubblewrap was rejected: its outer process would
+# be in it until the box ends, with a copy of every mount of this machine, so that no stick
+# or vault that was mounted before could be closed.
+def make_mounts_private(leader: int) -> None:
+    """Separate a box's mounts from this machine's; its first process is held.
+
+    What the user mounts later below a directory of the box stays out, and can be
+    unmounted.  Raises UpstreamError on failure, and if the process has ended.
+    """
+    mounts = _open(leader, "mnt")
+    try:
+        # guard: later mounts of the user do not appear in a box
+        private = _done_inside(partial(_make_private, mounts))
+    finally:
+        os.close(mounts)
+    if not private:
+        raise UpstreamError(
+            "cannot separate the mounts of the box from those of this machine",
+            hint="to check bubblewrap and user namespaces, run 'brokerctl doctor'",
+        )
+
+
 def limit_terminals(leader: int) -> None:
     """Limit the pseudo-terminals of a box, whose first process is held.
 
@@ -128,14 +157,24 @@ def _remount_terminals(mounts: int) -> bool:
 
     The program's user namespace may be below the owner of these mounts.
     """
-    owner = fcntl.ioctl(mounts, _GET_OWNER)
     flags = _REMOUNT | _NO_SETUID | _NO_PROGRAMS
     options = f"ptmxmode=0666,mode=620,max={limits.BOX_TERMINALS}".encode()
-    return not (
-        _libc.setns(owner, _NEWUSER)
-        or _libc.setns(mounts, _NEWNS)
-        or _libc.mount(b"devpts", _TERMINALS, None, flags, options)
+    return _enter_mounts(mounts) and not _libc.mount(
+        b"devpts", _TERMINALS, None, flags, options
     )
+
+
+def _make_private(mounts: int) -> bool:
+    """Make all mounts of a mount namespace private (mount_namespaces(7))."""
+    return _enter_mounts(mounts) and not _libc.mount(
+        None, b"/", None, _RECURSIVE | _PRIVATE, None
+    )
+
+
+def _enter_mounts(mounts: int) -> bool:
+    """Enter a mount namespace with the rights of its owner, in a forked child."""
+    owner = fcntl.ioctl(mounts, _GET_OWNER)
+    return not (_libc.setns(owner, _NEWUSER) or _libc.setns(mounts, _NEWNS))
 
 
 def _write_inside(namespace: int, counted: Mapping[str, int]) -> bool:

@@ -7,12 +7,14 @@ the kernel gives inode numbers of namespaces again; so the first process must li
 and be the first of that namespace.  No process is looked up by its number alone.
 
 The host asks for a lease's connection, brokerctl for an application whose X11 display
-it serves.
+it serves, and for the instances whose mounts it separates.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -48,6 +50,21 @@ def app_of(runtime: Path, namespaces: tuple[int, ...]) -> str | None:
     return None
 
 
+def leaders_of(runtime: Path, app: str) -> Iterator[tuple[int, int]]:
+    """Yield the first process of each running instance of an application, with its pidfd.
+
+    That is open until the next one.  ``runtime`` is XDG_RUNTIME_DIR.
+    """
+    for entry in _instances(runtime / ".flatpak"):
+        with suppress(OSError, OverflowError, ValueError, RecursionError):
+            info = _bwrap_info(entry)
+            if _name(_read(entry / "info").decode()) != app:
+                continue
+            with os.fdopen(os.pidfd_open(info.leader)) as pidfd:
+                if _leads(info, pidfd.fileno()):
+                    yield info.leader, pidfd.fileno()
+
+
 def _instances(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
@@ -62,21 +79,30 @@ def _vouched(instance: Path, inside: set[int]) -> str | None:
     None for others.
     """
     try:
-        info = msgspec.json.decode(_read(instance / "bwrapinfo.json"), type=_BwrapInfo)
+        info = _bwrap_info(instance)
         # guard: an instance that has ended vouches for no process
-        if info.pid_namespace not in inside or not _leads(info):
+        if info.pid_namespace not in inside or not _lives_and_leads(info):
             return None
         return _name(_read(instance / "info").decode())
     except (OSError, ValueError, RecursionError):
         return None  # it begins or ends at this moment, or is not an instance
 
 
-def _leads(info: _BwrapInfo) -> bool:
+def _bwrap_info(instance: Path) -> _BwrapInfo:
+    return msgspec.json.decode(_read(instance / "bwrapinfo.json"), type=_BwrapInfo)
+
+
+def _lives_and_leads(info: _BwrapInfo) -> bool:
     """Return whether an instance's first process lives and is its namespace's first."""
     try:
-        pidfd = os.pidfd_open(info.leader)
+        with os.fdopen(os.pidfd_open(info.leader)) as pidfd:
+            return _leads(info, pidfd.fileno())
     except (OSError, OverflowError):
         return False
+
+
+def _leads(info: _BwrapInfo, pidfd: int) -> bool:
+    """Return whether the process of a pidfd is its namespace's first, and lives."""
     try:
         namespaces = credentials.pid_namespaces(pidfd)
         number = _number_inside(info.leader)
@@ -84,8 +110,6 @@ def _leads(info: _BwrapInfo) -> bool:
         same = credentials.pid_namespaces(pidfd) == namespaces
     except (OSError, RefusedError):
         return False
-    finally:
-        os.close(pidfd)
     return same and number == 1 and namespaces[:1] == (info.pid_namespace,)
 
 

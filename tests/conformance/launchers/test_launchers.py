@@ -24,6 +24,7 @@ from broker.core.errors import RefusedError, SetupError
 from broker.core.names import SandboxName
 from broker.core.paths import find_paths
 from broker.core.services import DISPLAY
+from broker.helpers.mounts.namespaces import mount_table
 from broker.helpers.process.identity import boot_id
 from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
 from broker.host import launches
@@ -324,6 +325,28 @@ async def test_its_own_processes_are_it_and_no_others_are(launcher):
         )
         with pytest.raises(RefusedError, match="not in this container"):
             check(claim, outside)
+
+
+async def test_no_mount_follows_those_of_the_user(launcher):
+    """What the user mounts later below a bound directory would appear in the sandbox."""
+    groups = {
+        field.removeprefix(b"shared:")
+        for mount in mount_table(os.getpid())
+        for field in mount
+        if field.startswith(b"shared:")
+    }
+    if not groups:
+        pytest.skip("no mount is shared here: unshare --mount --propagation shared")
+    async with launcher.stage.broker(), launcher.start() as lease:
+        await eventually(lambda: launcher.stage.began)
+        table = mount_table(leader_of(lease))
+        assert bytes(launcher.stage.shared) in [mount[4] for mount in table]
+        masters = {b"master:" + group for group in groups}
+        following = [os.fsdecode(mount[4]) for mount in table if masters & set(mount)]
+        root = Path(f"/proc/{leader_of(lease)}/root")
+        # Nothing is mounted below a file: devices, and files of /proc that are hidden.
+        following = [path for path in following if (root / path.lstrip("/")).is_dir()]
+        assert following == []
 
 
 async def test_a_connection_from_outside_is_refused(launcher):
