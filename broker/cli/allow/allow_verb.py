@@ -14,6 +14,7 @@ from broker.cli.texts import tr
 if TYPE_CHECKING:
     from broker.cli.allow.offer import RuleOffer
 
+_RECENT_SECONDS, _LISTED = 60, 20
 _HOW = {"o": "once", "a": "always", "k": "ask", "n": "no"}
 
 
@@ -40,6 +41,7 @@ def command(
 
     Show the rule that would allow the call, the file to which it would be added, and the
     other calls that it would allow; then ask, unless --once, --always or --ask is given.
+    With one of these, EVENT may be omitted if only one call was refused in the last minute.
 
     A rule that is added with --once is in force for one call within a minute.
 
@@ -63,7 +65,7 @@ def command(
         if not found:
             render.note(tr("the audit log does not contain a refusal by a rule"))
             sys.exit(1)
-        event = found[0].sequence
+        event = found[0].sequence if how is None else _only_recent()
     offer = offer_for(event)
     _show(offer, as_json=as_json)
     choice = how or _asked()
@@ -71,6 +73,33 @@ def command(
         render.note(tr("nothing was written"))
         sys.exit(1)
     _write(offer, choice)
+
+
+def _only_recent() -> int:
+    """Return the number of the refusal, if only one call was refused in the last minute.
+
+    Raises RefusedError otherwise: a sandbox can repeat a refused call at any time.
+    """
+    from broker.cli.allow.refusals import refusals_within
+    from broker.core.errors import RefusedError
+
+    calls = refusals_within(_RECENT_SECONDS)
+    # guard: a sandbox exchanges no call that the user allows
+    if len(calls) == 1:
+        return calls[0].sequence
+    lines = "".join(f"\n    {call.sequence}  {call.what}" for call in calls[:_LISTED])
+    raise RefusedError(
+        tr("nothing was written: no call was refused in the last minute")
+        if not calls
+        else tr(
+            "nothing was written: several calls were refused in the last minute:{lines}",
+            lines=lines,
+        ),
+        hint=tr(
+            "to allow one of them, add its number: 'brokerctl allow EVENT --once'; to "
+            "list more, run 'brokerctl allow --list'"
+        ),
+    )
 
 
 def _show(offer: RuleOffer, *, as_json: bool) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from broker.cli.audit.events import shown_target
 from broker.cli.run.connect import offline_paths
@@ -22,6 +23,13 @@ class RefusedCall:
     sandbox: str
     service: str
     target: str
+    argument: str = ""
+    object: str = ""
+
+    @property
+    def call(self) -> tuple[str, ...]:
+        """The fields that distinguish the call from others."""
+        return (self.sandbox, self.service, self.target, self.argument, self.object)
 
     @property
     def what(self) -> str:
@@ -38,6 +46,21 @@ def last_refusals(most: int) -> list[RefusedCall]:
         return [_refusal(one) for one in found]
 
 
+def refusals_within(seconds: float) -> list[RefusedCall]:
+    """Return the newest refusal of each call that rules refused lately, newest first.
+
+    Raises SetupError.
+    """
+    since = time.time_ns() - int(seconds * 1e9)
+    with open_log(offline_paths().audit) as log:
+        calls = dict[tuple[str, ...], RefusedCall]()
+        filters = replace(_DENIED, since_ns=since)
+        for event in log.find(filters, newest_first=True):
+            refusal = _refusal(event)
+            calls.setdefault(refusal.call, refusal)
+        return list(calls.values())
+
+
 async def refusals_from_now(log: Log) -> AsyncIterator[RefusedCall]:
     """Yield refusals by rules that are recorded from now on."""
     async for found in log.follow(_DENIED, after=log.newest()):
@@ -46,8 +69,16 @@ async def refusals_from_now(log: Log) -> AsyncIterator[RefusedCall]:
 
 def _refusal(found: Found) -> RefusedCall:
     fields = found.fields()
+    detail = fields.get("detail")
+    details = detail if isinstance(detail, dict) else {}
     return RefusedCall(
-        found.sequence, found.sandbox, _text(fields, "service"), _text(fields, "target")
+        found.sequence,
+        found.sandbox,
+        _text(fields, "service"),
+        # The target of a refused call is among the details, as the sandbox wrote it.
+        _text(fields, "target") or _text(details, "asked"),
+        _text(fields, "argument"),
+        _text(fields, "object"),
     )
 
 

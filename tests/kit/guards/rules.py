@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("a sandbox exchanges no call that the user allows", "if calls:", "tests/broker/cli/allow/test_allow.py", "several_calls"),
     Guard("a bundle comes over TLS, so nobody on the way holds it back unseen", "if False:", "tests/integration/test_bundle_fetch.py", "fetched_once"),
     Guard("a key that is revoked for one directory is revoked for all", "bases = () if back else {server.base}", "tests/integration/test_bundle_fetch.py", "revoked_for_all"),
     Guard("an index that was signed meanwhile is not signed over", "if False:", "tests/integration/test_bundle_fetch.py", "signed_meanwhile"),

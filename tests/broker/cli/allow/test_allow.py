@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 import trio
@@ -48,6 +49,36 @@ def test_always_writes_exactly_the_line_that_was_shown(run):
     # A second refusal, of the same call: the rules allow it by now.
     assert run("--always") == (1, run("--always")[1])
     assert text == (run.folder / "10-allowed.policy").read_text()
+
+
+OTHER = Request(lease=Lease("l2", "vault", "vault", 1), service=COPY, target="mail")
+
+
+@pytest.mark.parametrize("how", ["--once", "--always", "--ask"])
+def test_allow_without_number_refused_among_several_calls(run, how):
+    """A sandbox repeats a refused call: it is not the one that the user means."""
+    refused(run)
+    for _ in range(30):
+        refused(run, OTHER)
+    code, out = run(how)
+    assert code == 1
+    assert "several calls were refused in the last minute" in out
+    assert f"\n    2  {COPY}: work → mail" in out
+    assert f"  {COPY}: vault → mail" in out
+    assert [p.name for p in run.folder.iterdir()] == ["30-user.policy"]
+    code, out = run("2", "--always")
+    assert code == 0, out
+    assert decided().verdict == "allow"
+
+
+def test_allow_without_number_refused_for_old_call(run, monkeypatch):
+    refused(run)
+    now = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now + 61 * 10**9)
+    code, out = run("--always")
+    assert code == 1
+    assert "no call was refused in the last minute" in out
+    assert run("2", "--always")[0] == 0
 
 
 def test_each_time_may_be_asked_instead(run):
