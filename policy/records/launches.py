@@ -38,6 +38,7 @@ from policy.records.model import (
     UnixPeer,
 )
 from policy.records.mounts.mount_tables import check_mounts
+from policy.records.mounts.user_files import directories_between
 
 Taken = Mapping[str, Any]
 """As in ``build``: clean values by dotted key."""
@@ -134,6 +135,10 @@ def _of_keys(launch: type[Launch], **names: str) -> Callable[[Taken], Launch]:
                 continue
             key = f"launch.{keys.get(field.name, field.name)}"
             values[field.name] = taken.get(key) if field.default is None else taken[key]
+        if "read_write" in values:
+            read_only, read_write = map(Path, values["read_only"]), values["read_write"]
+            between = directories_between(read_only, map(Path, read_write))
+            values["read_write"] = [*read_write, *map(str, between)]
         return msgspec.convert(values, launch, dec_hook=path_of)
 
     return made
@@ -187,12 +192,37 @@ def check(taken: Taken, complain: Complain) -> None:
         what = f'kind = "{kind.name}" does not support this GPU mode'
         complain(("launch", "gpu"), what, f'"none" or "{way}"', "see docs/gpu.md")
     check_mounts(taken, kind, complain)
+    _check_folders(taken, complain)
     if kind.of_others:
         _check_external(taken, complain)
     elif kind.monitor:
         _check_monitor(taken, complain)
     elif taken.get("launch.fork") == "shared":
         _check_shared(taken, complain)
+
+
+def _check_folders(taken: Taken, complain: Complain) -> None:
+    """Complain about folders to read that the sandbox can change by another path."""
+    mounts = [(("mounts", n), mount) for n, mount in enumerate(taken["mounts"])]
+    read_only: list[tuple[KeyPath, Path]] = [
+        ((FOLDERS.name, "read_only"), Path(path))
+        for path in taken[f"{FOLDERS.name}.read_only"]
+    ]
+    read_only += [(at, m.source) for at, m in mounts if m.source and not m.write]
+    keys = (f"{FOLDERS.name}.read_write", "launch.bind_read_write")
+    writable = [Path(path) for key in keys for path in taken.get(key, ())]
+    writable += [mount.source for _, mount in mounts if mount.source and mount.write]
+    for at, path in read_only:
+        for other in writable:
+            # guard: a folder to read is in no folder to change
+            if path.is_relative_to(other):
+                complain(
+                    at,
+                    f"the sandbox can change {path}, because it is in {other}, to which "
+                    "it may write",
+                    "",
+                    "share directories to change that do not contain it, or remove it",
+                )
 
 
 _NAMES = MappingProxyType({key: name for name, key in _KEYS.items()})

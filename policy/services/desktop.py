@@ -11,6 +11,7 @@ from typing import NamedTuple
 from policy.errors import Problem, Span
 from policy.records.document import read_document
 from policy.records.field_types import Field
+from policy.records.mounts.user_files import directories_between
 from policy.records.patterns import PATHS
 from policy.records.quantities import YesNo
 from policy.services.fields import COMMAND, CONCURRENT, take_fields
@@ -60,11 +61,12 @@ def parse_service(
     )
     if values is None or problems:
         return None, problems
-    made = DesktopService(
+    read, write = (tuple(map(Path, values[key])) for key in ("read", "write"))
+    service = DesktopService(
         values["command"],
-        tuple(map(Path, values["read"])),
-        tuple(map(Path, values["write"])),
+        read,
+        (*write, *directories_between(read, write)),
         values["network"],
         values["concurrent"],
     )
-    return made, []
+    return service, []

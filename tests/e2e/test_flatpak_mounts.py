@@ -14,8 +14,9 @@ from broker.net.peers.flatpak_instances import leaders_of
 from tests.e2e.test_flatpak import APP, RECORD, finished, plain
 from tests.kit.brokerctl import running
 from tests.kit.eventually import eventually
-from tests.kit.flatpak import applications, environment
+from tests.kit.flatpak import LAUNCH, applications, environment
 from tests.kit.needs import PID_NAMESPACES
+from tests.kit.records import shown_record
 from tests.kit.shared_mounts import (
     mount_memory,
     namespaces_with_later_mounts,
@@ -42,6 +43,32 @@ def others_with_later_mounts():
     """All but Flatpak's proxies of D-Bus, which have the whole of this machine's files."""
     pairs = namespaces_with_later_mounts()
     return [pair for pair in pairs if pair[1] != "xdg-dbus-proxy"]
+
+
+NESTED = shown_record(
+    *LAUNCH, 'bind_read_only = ["{folder}/a/b/hooks"]', colour="orange"
+)
+RENAMES = (
+    "cd {folder}; mv a old; mv a/b old; mkdir -p a/b/hooks; echo evil >a/b/hooks/x"
+)
+
+
+async def test_directory_above_read_only_path_keeps_its_name():
+    async with world(image=False) as w:
+        env = environment(w)
+        folder = w.base / "shared"
+        (folder / "a/b/hooks").mkdir(parents=True)
+        async with applications(w.base, env, Foot="", Other=""):
+            w.write_record("term", NESTED.format(folder=folder))
+            words = ("run", "-q", "--flatpak", APP, "--", "-T", "flat", "sleep", "1000")
+            async with running(*words, env=env):
+                await wait_window(w.comp, title="flat")
+                script = f"{RENAMES.format(folder=folder)}; echo new >new"
+                child = plain(w, APP, "-c", script, program="sh")
+                _, err = await finished(child)
+                assert sorted(path.name for path in folder.iterdir()) == ["a", "new"]
+                assert [path.name for path in (folder / "a").iterdir()] == ["b"]
+                assert list((folder / "a/b/hooks").iterdir()) == [], err
 
 
 async def an_application():

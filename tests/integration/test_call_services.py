@@ -123,6 +123,25 @@ async def test_a_service_of_the_desktop_has_what_its_file_names():
         await eventually(none_left)
 
 
+async def test_directory_above_read_only_path_of_service_keeps_its_name():
+    async with sandboxes() as (w, work, _):
+        top = w.base / "given"
+        (top / "a/hooks").mkdir(parents=True)
+        script = (
+            f"cd {top}; mv a old; mkdir -p a/hooks; echo evil >a/hooks/x; echo >new"
+        )
+        offer(
+            w,
+            "rename",
+            f"command = ['/bin/sh', '-c', '{script}']\n"
+            f"read = ['{top}/a/hooks']\nwrite = ['{top}']\n",
+        )
+        code, text = await work.script("vitrail-call -t @adminvm rename </dev/null")
+        assert code == 0, text
+        assert sorted(path.name for path in top.iterdir()) == ["a", "new"]
+        assert list((top / "a/hooks").iterdir()) == []
+
+
 def _jails(w):
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

@@ -6,6 +6,7 @@ makes a container's arguments of it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -68,3 +69,28 @@ class Folders:
     def memory(self) -> tuple[Mount, ...]:
         """Its file systems in memory."""
         return tuple(mount for mount in self.mounts if mount.kind == "memory")
+
+
+def directories_between(
+    read_only: Iterable[Path], read_write: Iterable[Path]
+) -> tuple[Path, ...]:
+    """Return the directories that are to be mount points of their own, outermost first.
+
+    The kernel lets a sandbox rename a directory that contains a mount point, but no mount
+    point (rename(2), EBUSY).  So a sandbox that may write to ``~/proj`` could rename
+    ``~/proj/.git`` and put another ``.git/hooks`` there, if only the hooks are read-only.
+    """
+    fixed, writable = set(read_only), set(read_write)
+    between = set[Path]()
+    for path in fixed:
+        segment = list[Path]()
+        for parent in path.parents:
+            if parent in writable:
+                between.update(segment)
+                segment = []
+            elif parent in fixed:
+                break
+            else:
+                segment.append(parent)
+    # guard: a directory above a read-only path is not renamed
+    return tuple(sorted(between))

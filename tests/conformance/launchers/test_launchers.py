@@ -74,6 +74,8 @@ class Stage:
         self.base = base
         self.shared = base / "shared"
         self.shared.mkdir()
+        self.text = PROGRAM_TEXT.format(shared=self.shared)
+        self.read_only, self.read_write = (), (self.shared,)
         run = base / "run"
         run.mkdir(mode=0o700)
         self.paths = find_paths(
@@ -146,9 +148,9 @@ class Bwrap:
     @asynccontextmanager
     async def held(self, state):
         """Its first process, which has run nothing yet."""
-        text = PROGRAM_TEXT.format(shared=self.stage.shared)
-        shared = (self.stage.shared,)
-        box = Box(("/bin/sh", "-c", text), state.sockets, writable=shared)
+        stage = self.stage
+        binds = {"files": stage.read_only, "writable": stage.read_write}
+        box = Box(("/bin/sh", "-c", stage.text), state.sockets, **binds)
         held = await start_held(box)
         try:
             yield held
@@ -184,12 +186,16 @@ class Podman:
         stage = self.stage
         hooks = stage.base / "hooks"
         write_hooks(hooks, hooks / PROGRAM, stage.paths.control, ())
-        text = PROGRAM_TEXT.format(shared=stage.shared)
         root = stage.base / "root"
         if not root.exists():
             root_directory(stage.base)
         container = Container(
-            NAME, ("/bin/sh", "-c", text), None, root, read_write=(stage.shared,)
+            NAME,
+            ("/bin/sh", "-c", stage.text),
+            None,
+            root,
+            read_only=stage.read_only,
+            read_write=stage.read_write,
         )
         cid = stage.base / "cid"
         words = podman_args(container, hooks, cid, stage.paths.runtime)
@@ -232,15 +238,14 @@ class Nspawn(Bwrap):
         root = self.stage.base / "root"
         if not root.exists():
             root_directory(self.stage.base)
-        text = PROGRAM_TEXT.format(shared=self.stage.shared)
         shared = tuple(Path(path) for path in SHARED if Path(path).exists())
         tree = ContainerTree(
             "work",
-            ("/bin/sh", "-c", text),
+            ("/bin/sh", "-c", self.stage.text),
             root,
             state.sockets,
-            read_only=shared,
-            read_write=(self.stage.shared,),
+            read_only=(*shared, *self.stage.read_only),
+            read_write=self.stage.read_write,
         )
         held = await start_tree(tree, None)
         try:
@@ -325,6 +330,41 @@ async def test_its_own_processes_are_it_and_no_others_are(launcher):
         )
         with pytest.raises(RefusedError, match="not in this container"):
             check(claim, outside)
+
+
+RENAMES = """
+cd {shared}
+mv .git old; mv .git/sub .git/old; rm -r .git
+mkdir -p .git/sub/hooks; echo evil >.git/sub/hooks/pre-commit
+echo evil >.git/sub/hooks/new
+echo fine >.git/sub/config; mv .git/sub/config .git/config
+touch began; exec sleep 1000
+"""
+
+
+async def test_directory_above_read_only_path_keeps_its_name(launcher):
+    """The kernel lets a directory be renamed that contains a mount point."""
+    stage = launcher.stage
+    hooks = stage.shared / ".git/sub/hooks"
+    hooks.mkdir(parents=True)
+    (hooks / "pre-commit").write_text("exit 0")
+    record, problems = parse_record(
+        "work",
+        Path("work.toml"),
+        'class = "persistent"\n[launch]\nkind = "bwrap"\n'
+        f'bind_read_write = ["{stage.shared}"]\n'
+        f'bind_read_only = ["{hooks}"]\n'.encode(),
+    )
+    assert record is not None, problems
+    launch = record.host.launch
+    stage.read_only, stage.read_write = launch.read_only, launch.read_write
+    stage.text = RENAMES.format(shared=stage.shared)
+    async with stage.broker(), launcher.start():
+        await eventually(lambda: stage.began)
+    assert [path.name for path in hooks.iterdir()] == ["pre-commit"]
+    assert (hooks / "pre-commit").read_text() == "exit 0"
+    assert (stage.shared / ".git/config").read_text() == "fine\n"
+    assert sorted(path.name for path in stage.shared.iterdir()) == [".git", "began"]
 
 
 async def test_no_mount_follows_those_of_the_user(launcher):

@@ -8,6 +8,8 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("a directory above a read-only path is not renamed", "return ()", "tests/policy/records/test_mounts.py", "between"),
+    Guard("a folder to read is in no folder to change", "if False:", "tests/policy/records/test_mounts.py", "to_read_refused"),
     Guard("a sandbox exchanges no call that the user allows", "if calls:", "tests/broker/cli/allow/test_allow.py", "several_calls"),
     Guard("a bundle comes over TLS, so nobody on the way holds it back unseen", "if False:", "tests/integration/test_bundle_fetch.py", "fetched_once"),
     Guard("a key that is revoked for one directory is revoked for all", "bases = () if back else {server.base}", "tests/integration/test_bundle_fetch.py", "revoked_for_all"),

@@ -13,6 +13,7 @@ from policy.tools.record_files import parse_record
 RECORD = 'class = "persistent"\n'
 MEMORY = '[[mounts]]\nkind = "memory"\nat = "{}"\nsize = "1M"\n'
 DISK = '[[disks]]\ntag = "{}"\nsource = "/srv/a.img"\n'
+OTHER = '[[mounts]]\nkind = "directory"\nat = "/srv/{}"\nsource = "{}"\n'
 BOX = '[launch]\nkind = "bwrap"\n'
 
 
@@ -188,3 +189,48 @@ def test_kinds_of_others_have_no_mounts():
     assert "is not allowed" in problem(text + MEMORY.format("/x")).message
     found = problem('[launch]\nkind = "firecracker"\n' + MEMORY.format("/x"))
     assert found.hint == 'set kind = "microvm"'
+
+
+@pytest.mark.parametrize(
+    ("read_only", "read_write", "between"),
+    [
+        ("/p/.git/hooks", "/p", ["/p/.git"]),
+        ("/p/a/b/c", "/p /p/a/b", ["/p/a"]),
+        ("/p/a/b/c/d /p/a", "/p", []),
+        ("/p/a/b /p/a/c/d", "/p", ["/p/a", "/p/a/c"]),
+        ("/p/a", "/p", []),
+        ("/p/a/b", "/q", []),
+        ("/p", "/p/a/b", []),
+    ],
+)
+def test_directories_between_are_mount_points(read_only, read_write, between):
+    keys = {"bind_read_only": read_only, "bind_read_write": read_write}
+    text = "".join(f"{key} = {value.split()}\n" for key, value in keys.items())
+    record, problems = parse(BOX + text)
+    assert problems == []
+    launch = record.host.launch
+    paths = read_write.split()
+    assert [*map(str, launch.read_write)] == [*paths, *between]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[folders]\nread_write = ["/p"]\nread_only = ["/p/.git"]\n',
+        BOX + 'bind_read_write = ["/p"]\n[folders]\nread_only = ["/p/a/b"]\n',
+        '[folders]\nread_only = ["/p/a"]\n'
+        + OTHER.format("p", "/p")
+        + "write = true\n",
+        '[folders]\nread_write = ["/p"]\n' + OTHER.format("a", "/p/a"),
+    ],
+)
+def test_folder_to_read_refused_in_folder_to_change(text):
+    assert "to which it may write" in problem(text).message
+
+
+def test_folder_to_change_allowed_in_folder_to_read():
+    record, problems = parse(
+        '[folders]\nread_only = ["/p"]\nread_write = ["/p/drafts"]\n'
+    )
+    assert problems == []
+    assert record is not None

@@ -98,3 +98,10 @@ def test_a_mistake_in_a_service_of_the_desktop_has_its_place(text, where):
     service, problems = parse_service(Path("x.toml"), text.encode())
     assert service is None
     assert problems[0].where == where
+
+
+def test_directories_between_are_mount_points_of_a_desktop_service():
+    text = 'command = ["x"]\nread = ["/p/a/hooks"]\nwrite = ["/p"]\n'
+    service, problems = parse_service(Path("x.toml"), text.encode())
+    assert problems == []
+    assert service.write == (Path("/p"), Path("/p/a"))
