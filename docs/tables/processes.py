@@ -89,7 +89,7 @@ PROGRAMS = (
         USER,
         163,
         15_780,
-        7_880,
+        8_280,
         without=(
             *("broker.programs.local_host", "broker.viewer.broker"),
             *("broker.viewer.host_ends.local_host", _OF_TERMINAL),
@@ -176,7 +176,7 @@ PROGRAMS = (
         USER,
         15,
         1_180,
-        620,
+        660,
     ),
     Program("security key", ("broker.programs.security_key",), USER, 27, 2_500, 1_310),
     Program(
