@@ -50,7 +50,7 @@ from broker.ipc.control.types.base import Nothing
 from broker.ipc.control.types.leases import LeaseItem
 from broker.ipc.in_thread import in_thread
 from policy.records.model import Record, RecordSet
-from policy.records.places import is_held
+from policy.records.places import is_held, root_tree
 from shims.bundle import call_tool, files_tool
 
 _TOOL_START = b"#!/usr/bin/env -S python3 -I -S -B\n"
@@ -412,7 +412,9 @@ class LaunchControl:
     ) -> api.LaunchBoxAnswer:
         """Describe the box, for a command that does not read records itself."""
         del exchange
-        return box_answer(await self._launches.box(request.record))
+        record = await self._launches.box(request.record)
+        records = self._launches.records().records.values()
+        return box_answer(record, trees=any(map(root_tree, records)))
 
     @serves(methods.LAUNCH_BIND)
     async def bind_launch(

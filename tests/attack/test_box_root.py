@@ -133,7 +133,7 @@ def test_the_root_of_a_container_is_no_place_of_a_sandbox_either(
         name="box", host=SimpleNamespace(launch=launch), where="box.toml:{}".format
     )
     monkeypatch.setattr(held, "local_paths", lambda: None)
-    monkeypatch.setattr(held, "refuse_planted_links", lambda *_: {})
+    monkeypatch.setattr(held, "checked_binds", lambda *_: {})
     monkeypatch.setattr(held, "writable_places", lambda _: [tmp_path])
 
     async def begin(*_):
@@ -176,7 +176,7 @@ def test_the_quick_start_takes_no_box_with_a_root():
     record, problems = parse_record("other", Path("other.toml"), text.encode())
     assert not problems
     assert record.host.launch.rootfs == Path("/srv/other")
-    assert box_answer(record).sandbox_class is None
+    assert box_answer(record, trees=False).sandbox_class is None
 
 
 def test_without_a_root_a_path_is_this_machine_s():

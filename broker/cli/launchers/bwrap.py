@@ -17,11 +17,7 @@ import trio
 
 from broker.cli import render
 from broker.cli.homes.kept_home import kept_home
-from broker.cli.launchers.held import (
-    exit_code,
-    local_paths,
-    refuse_planted_links,
-)
+from broker.cli.launchers.held import checked_binds, exit_code, local_paths
 from broker.cli.launchers.interface import Launcher
 from broker.cli.launchers.portal_programs import portal_variables
 from broker.cli.quick.box import (
@@ -76,11 +72,9 @@ def _run_record(
     """Start the broker if none runs; run a record's box to its end; return its exit code."""
     paths, launch, words = local_paths(), record.host.launch, tuple(argv or ())
     assert isinstance(launch, Bwrap)
-    binds = (*launch.read_only, *launch.read_write)
-    without_links = refuse_planted_links(paths, binds)
+    without_links = checked_binds(paths, record)
     root = launch.rootfs
     if root is not None:
-        refuse_planted_links(paths, [root])
         where = record.where("launch.rootfs")
         root = checked_root(root, writable_places(paths), where)
     trio.run(ensure_broker, paths)

@@ -17,10 +17,10 @@ import trio
 from broker.cli import render
 from broker.cli.doctor.finding import Context, Finding, warn
 from broker.cli.launchers.held import (
+    checked_binds,
     exit_code,
     leased,
     local_paths,
-    refuse_planted_links,
 )
 from broker.cli.launchers.interface import Launcher
 from broker.cli.launchers.setup import setup_errors
@@ -109,7 +109,9 @@ def run_recorded_app(
     """Run the application of a record to its end; return as ``run_app``."""
     launch, x11 = record.host.launch, record.viewer.window.x11
     assert isinstance(launch, Flatpak)
-    run = _Run(local_paths(), record.name, launch, argv or (), None, x11=x11)
+    paths = local_paths()
+    checked_binds(paths, record)
+    run = _Run(paths, record.name, launch, argv or (), None, x11=x11)
     return run.to_its_end(quiet=quiet, as_json=as_json)
 
 
@@ -158,8 +160,6 @@ class _Run:
                 from broker.cli.proxy.x11 import require_xwayland
 
             require_xwayland()
-        binds = (*self._launch.read_only, *self._launch.read_write)
-        refuse_planted_links(self._paths, binds)
         steps = Steps(quiet=quiet, as_json=as_json)
         name, code = trio.run(self._run, steps)
         return exit_code(name, code, as_json=as_json)

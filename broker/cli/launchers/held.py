@@ -14,9 +14,11 @@ import trio
 
 from broker.cli import render
 from broker.cli.homes.kept_home import KeptHome, kept_home
+from broker.cli.launchers.binds import refuse_binds
 from broker.cli.launchers.interface import RunRecord
 from broker.cli.launchers.portal_programs import portal_variables
 from broker.cli.link.pairing.role import role_here
+from broker.cli.policy.records import read_records
 from broker.cli.run.connect import open_client
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker, refuse_root
@@ -37,6 +39,7 @@ from broker.ipc.control.client import Client
 from broker.ipc.control.methods import LAUNCH_BIND, LAUNCH_END, LAUNCH_PREPARE
 from broker.viewer.sandboxes.time_zone import locale_environment, zone_environment
 from policy.records.model import Nspawn, Podman, Record
+from policy.records.places import is_held, root_tree
 
 _Launch = TypeVar("_Launch", bound=Podman | Nspawn)
 _END_SECONDS = 5.0
@@ -92,9 +95,7 @@ def held(
         """Start the broker if none runs, then the box; return its name and exit code."""
         paths, own = local_paths(), record.host.launch
         assert isinstance(own, launch)
-        root: Path | None = getattr(own, "rootfs", None)
-        binds = (*filter(None, [root]), *own.read_only, *own.read_write)
-        without_links = refuse_planted_links(paths, binds)
+        without_links, root = checked_binds(paths, record), root_tree(record)
         if root is not None:
             # guard: no sandbox writes to the root of a container
             refuse_written_root(
@@ -129,6 +130,20 @@ def exit_code(name: str, code: int, *, as_json: bool) -> int:
             )
         )
     return code
+
+
+def checked_binds(paths: Paths, record: Record) -> dict[Path, Path]:
+    """Return what a record binds, each path without its links.
+
+    Raises RefusedError if no sandbox may have a path, or if another one may have made a
+    link in it.
+    """
+    launch = record.host.launch
+    assert is_held(launch)
+    refuse_binds(paths, record, read_records(paths))
+    root = root_tree(record)
+    roots = () if root is None else (root,)
+    return refuse_planted_links(paths, (*roots, *launch.read_only, *launch.read_write))
 
 
 def refuse_planted_links(paths: Paths, binds: Iterable[Path]) -> dict[Path, Path]:

@@ -13,6 +13,7 @@ import rich_click as click
 
 from broker import __version__
 from broker.cli import render
+from broker.cli.launchers.binds import bind_problems
 from broker.cli.policy.directories import holds, parts
 from broker.cli.policy.load import rule_directories
 from broker.cli.policy.records import (
@@ -75,6 +76,9 @@ def check(
     if named or not paths:
         ours = offline_paths()
         problems += settings_problems(replace(ours, config=named) if named else ours)
+    if not paths:
+        for record in records[0].records.values():
+            problems += bind_problems(ours, record, records[0])
     # A record that cannot be read has a name that rules may use.
     alone = bool(paths) or any(one.broken for one in records)
     warnings = _warnings(records, rules, alone=alone)

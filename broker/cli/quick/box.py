@@ -27,6 +27,7 @@ from broker.cli.quick.made_record import (
 from broker.cli.texts import tr
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.escape import printable
+from broker.core.files.planted_links import private_directory
 from broker.core.paths import Paths, find_paths
 from broker.core.services import LINKS_VARIABLE, PORTAL_VARIABLES, PRINTER_VARIABLE
 from broker.helpers.mounts.bound_files import BoundFiles
@@ -83,6 +84,9 @@ def run_record(name: str, words: tuple[str, ...]) -> int | None:
         box = described_box(found, words)
         # guard: the box of a record in haste binds no path by a link
         if any(os.path.realpath(path) != str(path) for path in box.binds):
+            return None
+        # guard: the box of a record in haste binds no directory of Vitrail's
+        if any(private_directory(path, paths) for path in box.binds):
             return None
         if found["sandbox_class"] != "disposable":
             # Late: it reads files of state, which most boxes have not.

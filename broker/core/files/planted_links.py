@@ -17,9 +17,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
+
+if TYPE_CHECKING:
+    from broker.core.paths import Paths
 
 _HOPS = 40
 """Links that one path may lead through, as path_resolution(7) has it."""
@@ -62,6 +66,15 @@ def is_chosen_in(path: Path, place: Path) -> bool:
     if links:
         return True
     return found.is_relative_to(place) or place.is_relative_to(found)
+
+
+def private_directory(path: Path, paths: Paths) -> Path | None:
+    """Return a directory of the broker, if a path contains it or is in it.
+
+    The audit key is there, the rules, and the images of other machines.
+    """
+    private = (paths.runtime, paths.state, paths.cache, paths.config[0])
+    return next((root for root in private if is_chosen_in(root, path)), None)
 
 
 def _refuse(path: Path, link: Path, found: Path) -> None:

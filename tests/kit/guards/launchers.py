@@ -8,6 +8,8 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("no record binds Vitrail's directories or another's programs", "if False:", "tests/integration/test_record_binds.py", "refused"),
+    Guard("the box of a record in haste binds no directory of Vitrail's", "if False:", "tests/integration/test_record_binds.py", "vitrails"),
     Guard("an option of a command is no file that a sandbox has made", "named = word", "tests/attack/test_named_words.py", "no_option_is_a_file"),
     Guard("a bare word of a command is no file that a sandbox has made", "", "tests/attack/test_named_words.py", "a_program_s_name"),
     Guard("only the leased processes are taken up again", 'tracked = find("leader", __import__("broker.helpers.process.identity", fromlist=["x"]).identity_of(identity.pid, __import__("os").pidfd_open(identity.pid)))', "tests/e2e/test_two_foreign.py", "its_pid_leases_nothing"),

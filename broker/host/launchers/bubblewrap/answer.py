@@ -7,19 +7,21 @@ from __future__ import annotations
 
 from broker.ipc.control.types import launches as api
 from policy.records.model import Bwrap, Record
+from policy.records.places import writable
 
 
-def box_answer(record: Record | None) -> api.LaunchBoxAnswer:
+def box_answer(record: Record | None, *, trees: bool) -> api.LaunchBoxAnswer:
     """Return the box of a record for brokerctl; empty if the record has none.
 
-    Empty, too, where the record names a language or a root of another system:
-    launchers.bwrap looks at what that is now.
+    Also empty if the record names a language or a root of another system, or if it writes
+    to directories and other records have such roots (``trees``): launchers.bwrap checks
+    these.
     """
     launch = None if record is None else record.host.launch
     looks = {} if record is None else dict(record.viewer.looks)
     if record is None or not isinstance(launch, Bwrap) or "language" in looks:
         return api.LaunchBoxAnswer()
-    if launch.rootfs is not None:
+    if launch.rootfs is not None or (trees and writable(record)):
         # guard: the root of a box is checked before it starts
         return api.LaunchBoxAnswer()
     return describe_box(record, launch)
