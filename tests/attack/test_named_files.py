@@ -52,8 +52,8 @@ def test_paths_of_a_verb_lead_through_no_link_of_a_sandbox(verb):
     assert bool(open_ones) == (verb in LOOKED_AFTER), (verb, open_ones)
 
 
-@pytest.fixture(name="shared")
-def _shared(tmp_path, monkeypatch):
+@pytest.fixture(name="shared", params=["record", "service"])
+def _shared(tmp_path, monkeypatch, request):
     """A directory that a sandbox may write to, with a link to a document beside it."""
     (tmp_path / "private.pdf").write_text(SECRET)
     shared = tmp_path / "shared"
@@ -61,12 +61,19 @@ def _shared(tmp_path, monkeypatch):
     (shared / "real.pdf").write_text("a report")
     (shared / "planted.pdf").symlink_to("../private.pdf")
     (tmp_path / "mine.pdf").symlink_to("private.pdf")
-    records = tmp_path / "config/vitrail/sandboxes.d"
-    records.mkdir(parents=True)
-    (records / "writer.toml").write_text(
-        'class = "persistent"\ndisplay = "none"\n[launch]\nkind = "bwrap"\n'
-        f'bind_read_write = ["{shared}"]\n'
-    )
+    settings = tmp_path / "config/vitrail"
+    for name in ("sandboxes.d", "services.d"):
+        (settings / name).mkdir(parents=True)
+    (settings / "services.d/broken.toml").write_text("command = 1\n")
+    if request.param == "service":
+        (settings / "services.d/notes.toml").write_text(
+            f'command = ["cat"]\nwrite = ["{shared}"]\n'
+        )
+    else:
+        (settings / "sandboxes.d/writer.toml").write_text(
+            'class = "persistent"\ndisplay = "none"\n[launch]\nkind = "bwrap"\n'
+            f'bind_read_write = ["{shared}"]\n'
+        )
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     return shared
 

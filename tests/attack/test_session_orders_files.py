@@ -231,14 +231,17 @@ async def test_only_files_that_the_user_calls_about_are_found(home, forge):
             await Own(session).named(forge(session, request), ())
 
 
-async def test_links_in_a_records_directory_are_known_without_the_viewer(home):
+@pytest.mark.parametrize("writer", ["sandboxes.d/work", "services.d/notes"])
+async def test_links_in_a_records_directory_are_known_without_the_viewer(home, writer):
     """It leaves out the directory where a sandbox has planted one."""
     (home / "shared").mkdir()
     (home / "shared/report.pdf").symlink_to("../id")
-    records = home / "CONFIG/vitrail/sandboxes.d"
-    records.mkdir(parents=True)
-    (records / "work.toml").write_text(
-        'class = "disposable"\n[launch]\nkind = "bwrap"\n'
+    file = home / "CONFIG/vitrail" / f"{writer}.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text(
+        f'command = ["cat"]\nwrite = ["{home}/shared"]\n'
+        if writer.startswith("services.d")
+        else 'class = "disposable"\n[launch]\nkind = "bwrap"\n'
         f'bind_read_write = ["{home}/shared"]\n'
     )
     with desktop(home) as session:

@@ -213,6 +213,16 @@ async def test_a_folder_that_no_record_has(session, home, name, write, record):
         await session.carry_out(order)
 
 
+async def test_link_of_a_service_is_not_shared(session, home):
+    folder = home / ".config/vitrail/services.d"
+    folder.mkdir()
+    (folder / "notes.toml").write_text(f'command = ["cat"]\nwrite = ["{home}/other"]\n')
+    (home / "other/link").symlink_to("../docs")
+    path = str(home / "other/link")
+    with pytest.raises(RefusedError, match="link that a sandbox may have created"):
+        await session.carry_out(OpenFolder(share(session, path), path, False))
+
+
 @pytest.mark.parametrize("name", ["trees", "trees/debian", "trees/debian/usr"])
 async def test_the_programs_of_a_box_are_not_shared_to_write(session, home, name):
     """The sandbox would choose what the box runs, which may run already."""

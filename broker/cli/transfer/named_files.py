@@ -23,6 +23,7 @@ from broker.core.paths import Paths
 from broker.ipc.control.api import Nothing
 from broker.ipc.control.methods import FOLDERS
 from broker.net.link.wire_types import Role
+from broker.session.transfer.service_files import written_by_services
 from policy.records.places import writable
 from shims.files.sending import open_directory, open_without_links
 
@@ -32,12 +33,14 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 def writable_places(paths: Paths) -> list[Path]:
     """Return the directories in which a sandbox of this machine may have made links.
 
-    Those of records, and folders that the running broker shares.  Raises VitrailError
-    where a broker runs and does not answer.
+    Those of records and of services of the desktop, and folders that the running broker
+    shares.  Raises VitrailError if a broker runs that does not answer.
     """
     records = read_records(paths).records.values()
     recorded = (place for record in records for place in writable(record))
-    return [paths.homes, *recorded, *_shared_folders(paths)]
+    # guard: a link that a service of the desktop has made is not followed
+    served = written_by_services(paths)
+    return [paths.homes, *recorded, *served, *_shared_folders(paths)]
 
 
 def _shared_folders(paths: Paths) -> list[Path]:

@@ -34,6 +34,7 @@ from broker.session.folders.folder_server import serve_folder
 from broker.session.menu_icons import draw_icons, write_prompt_entry
 from broker.session.read_warrant import SECONDS
 from broker.session.settings_files import settings_problems
+from broker.session.transfer.service_files import written_by_services
 from policy.records.loader import load_records, search_path, with_last_good
 from policy.records.model import RecordSet
 from policy.records.mounts.user_files import Folders
@@ -125,6 +126,8 @@ def _opened(
     private = [paths.runtime, paths.state, paths.cache, *paths.config]
     linked = [paths.homes, *map(Path, order.linked)]
     linked += (place for one in records.records.values() for place in writable(one))
+    # guard: a link of a service is not followed for a folder to share
+    linked += written_by_services(paths)
     name = _of_record(order, records) if order.record else _of_call(errand, order)
     home = Path.home()
     if order.tag:

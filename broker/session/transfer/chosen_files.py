@@ -75,16 +75,20 @@ def answer_found(errand: Errand, found: FileTicket, size: int | None = None) -> 
 def writable_places(more: Iterable[bytes]) -> list[Path]:
     """Return directories in which a sandbox may have made links.
 
-    The viewer can only add to those of records: more links are refused.
+    The viewer can only add to those of records and services: more links are refused.
     """
     # Two of the orders need it, and it takes longer than all other imports.
+    from broker.session.transfer.service_files import written_by_services
     from policy.records.loader import load_records, search_path
 
     paths = find_paths()
     records = load_records(search_path(paths.runtime, paths.config)).records.values()
+    # guard: a link of a service is not followed for a file to open
+    served = written_by_services(paths)
     return [
         paths.homes,
         *(place for record in records for place in writable(record)),
+        *served,
         *(Path(os.fsdecode(place)) for place in more),
     ]
 

@@ -10,6 +10,9 @@ from tests.kit.guards.mutation import Guard, main
 ORDERS = "tests/attack/test_session_orders_files.py"
 DISKS = "tests/attack/test_disks.py"
 GUARDS = (
+    Guard("a link that a service of the desktop has made is not followed", "served = ()", "tests/attack/test_named_files.py", "users_own_is_followed"),
+    Guard("a link of a service is not followed for a file to open", "served = ()", "tests/attack/test_session_orders_files.py", "without_the_viewer"),
+    Guard("a link of a service is not followed for a folder to share", "pass", "tests/attack/test_session_orders_folders.py", "link_of_a_service"),
     Guard("a call of the user's is for what the user called", "if False:", ORDERS, "calls_about"),
     Guard("an order has its descriptors", "if False:", ORDERS, "its_descriptors"),
     Guard("files are those that the user has named or chosen", "if False:", ORDERS, "named_or_chosen"),
