@@ -7,6 +7,7 @@ sockets is ours and is mounted into the sandbox.
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -49,6 +50,7 @@ from broker.ipc.control.types import launches as api
 from broker.ipc.control.types.base import Nothing
 from broker.ipc.control.types.leases import LeaseItem
 from broker.ipc.in_thread import in_thread
+from broker.net.peers.identity import ContainerClaim
 from policy.records.model import Record, RecordSet
 from policy.records.places import is_held, root_tree
 from shims.bundle import call_tool, files_tool
@@ -56,6 +58,8 @@ from shims.bundle import call_tool, files_tool
 _TOOL_START = b"#!/usr/bin/env -S python3 -I -S -B\n"
 _LOOK_SECONDS = 5.0
 """How often launches that were never bound are looked for."""
+_SHARED = {"net": "network", "ipc": "IPC"}
+"""Kinds of namespaces in which programs meet, with their names."""
 
 
 @dataclass(eq=False)
@@ -290,6 +294,8 @@ class Launches:
             identity = identity_of(leader, machine.pidfd(leader))
             # guard: a leader's number that is used again is not the leader
             _require_leader(state, identity)
+            if isinstance(claim, ContainerClaim):
+                self._refuse_shared(leader)
             bound = msgspec.structs.replace(state, leader=identity)
             write_state(bound)
         except BaseException as error:
@@ -300,6 +306,27 @@ class Launches:
                 ) from error
             raise
         return LaunchedMachine(bound, claim, machine, leader)
+
+    def _refuse_shared(self, leader: int) -> None:
+        """Raise RefusedError if a container has a network or IPC of another sandbox.
+
+        Programs of both meet there: by /dev/shm, or by abstract sockets.
+        """
+        for kind in ("net", "ipc"):
+            namespace = _namespace(leader, kind)
+            # The session's own is the choice of the user's command line.
+            if namespace in {None, _namespace(os.getpid(), kind)}:
+                continue
+            for active_lease in self.host.active_leases():
+                first = active_lease.machine.facts.pid
+                # guard: two sandboxes are in no network or IPC of one of them
+                if first is not None and _namespace(first, kind) == namespace:
+                    raise RefusedError(
+                        f"process {leader} shares the {_SHARED[kind]} namespace of "
+                        f"'{active_lease.lease.sandbox}', so the two are not separate",
+                        hint="start the container without --network=container:NAME, "
+                        "--ipc=container:NAME or a pod that shares them",
+                    )
 
     async def end(self, launch: str) -> None:
         """End a launch, bound or not: remove its directory, stop its sandbox."""
@@ -369,6 +396,14 @@ class Launches:
             return self._machine(state, leader.pid)
         finally:
             leader.close()
+
+
+def _namespace(pid: int, kind: str) -> int | None:
+    """Return the number of a process's namespace; None if that cannot be read."""
+    try:
+        return Path(f"/proc/{pid}/ns/{kind}").stat().st_ino
+    except OSError:
+        return None  # it has ended, or is root's
 
 
 def _require_leader(state: Prepared, identity: ProcessIdentity) -> None:

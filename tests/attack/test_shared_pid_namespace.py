@@ -1,7 +1,8 @@
-"""Attack: two containers in one pid namespace, each with a lease of its own."""
+"""Attack: two containers in one pid, network or IPC namespace, each with a lease."""
 
 from __future__ import annotations
 
+import pytest
 import trio
 
 from tests.kit.eventually import eventually
@@ -49,3 +50,35 @@ async def test_a_container_in_the_pid_namespace_of_another_is_not_leased():
         # Without a lease its program is still one of the other's pid namespace.
         assert out, err
         await eventually(lambda: w.events("lease.end", sandbox="vault") != [])
+
+
+@pytest.mark.parametrize("kind", ["network", "ipc"])
+async def test_container_in_namespace_of_another_not_leased(kind):
+    """They would share abstract sockets and loopback, or /dev/shm."""
+    async with podman_settings() as settings, world(image=False, extra=settings) as w:
+        for name in ("vault", "work"):
+            w.write_record(name, RECORD)
+        root_directory(w.base)
+        root = w.base / "root"
+        await install_hook(w)
+        option = "--ipc=shareable" if kind == "ipc" else "--hostname=first"
+        words = hooked_words(root, option, "--name=first", name="vault")[1:]
+        first = podman_start(w.environ, *words, "sleep", "1000")
+        try:
+            await w.wait_event("lease.begin", sandbox="vault")
+            words = hooked_words(root, f"--{kind}=container:first", name="work")[1:]
+            if kind == "network":
+                words.remove("--network=none")
+            second = podman_start(w.environ, *words, "true")
+            await trio.to_thread.run_sync(second.communicate)
+            refused = await w.wait_event("lease.refused", sandbox="work")
+            name = "IPC" if kind == "ipc" else "network"
+            assert f"shares the {name} namespace of 'vault'" in refused["reason"]
+            # With separate ones, both are leased.
+            words = hooked_words(root, name="work")[1:]
+            third = podman_start(w.environ, *words, "true")
+            await trio.to_thread.run_sync(third.communicate)
+            await w.wait_event("lease.begin", sandbox="work")
+        finally:
+            podman(w.environ, "rm", "-af", "-t", "0", check=False)
+            await trio.to_thread.run_sync(first.communicate)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("two sandboxes are in no network or IPC of one of them", "if False:", "tests/attack/test_shared_pid_namespace.py", "namespace_of_another_not_leased"),
     Guard("no record binds Vitrail's directories or another's programs", "if False:", "tests/integration/test_record_binds.py", "refused"),
     Guard("the box of a record in haste binds no directory of Vitrail's", "if False:", "tests/integration/test_record_binds.py", "vitrails"),
     Guard("an option of a command is no file that a sandbox has made", "named = word", "tests/attack/test_named_words.py", "no_option_is_a_file"),
