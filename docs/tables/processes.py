@@ -65,7 +65,7 @@ PROGRAMS = (
             *("broker.session.child", "broker.core.language.notices"),
         ),
     ),
-    Program("session children", ("broker.session.child",), USER, 191, 20_300, 12_460),
+    Program("session children", ("broker.session.child",), USER, 191, 20_990, 12_460),
     Program(
         "pump and acceptor",
         ("broker.helpers.pump.process", "broker.programs.acceptor"),
