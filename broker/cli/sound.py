@@ -1,7 +1,7 @@
 """``brokerctl audio``: a mixer for sandboxes, beside the desktop's own.
 
-State and commands go to the process that runs a sandbox's filter
-(``viewer.sound.mixer``). The streams that really play are read from the sound server
+State and commands go to the broker, and to each ``brokerctl proxy pulse`` at its socket
+(``cli.proxy.mixer_socket``). The streams that really play are read from the sound server
 itself, and muting is done there too: that works even where a filter no longer obeys.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,19 +20,23 @@ import trio
 from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.policy.records import read_records
+from broker.cli.proxy.ask_mixer import ask_desk
+from broker.cli.proxy.mixer_socket import desks_folder
 from broker.cli.proxy.sound_server import connect_server, server_path
-from broker.cli.run.connect import offline_paths
+from broker.cli.run.connect import ask, broker_runs, offline_paths
 from broker.cli.sandboxes.ended_disposables import is_disposable_of
 from broker.cli.texts import tr
-from broker.cli.tray.ask_mixer import ask_desk
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.limits import sound as limits
 from broker.core.names import SandboxName, take_sandbox_name
+from broker.core.paths import find_paths
 from broker.core.streams.sound_rules import Level
+from broker.ipc.control.api import SoundRequest, SoundStatus
+from broker.ipc.control.methods import SOUND
+from broker.ipc.control.types.faults import NotFoundError
 from broker.jail.sound.properties import SANDBOX_KEY
 from broker.viewer.sound.levels import levels_folder, load_level, save_level
-from broker.viewer.sound.mixer import MixerRequest, SoundStatus, desks_folder
 
 if TYPE_CHECKING:
     import pulsectl
@@ -121,16 +125,25 @@ def _streams(pulse: pulsectl.Pulse) -> list[_Stream]:
 
 
 def running_filters() -> dict[str, SoundStatus]:
-    """Return all running filters.
+    """Query the broker, if one runs, and each proxy; return all running filters.
 
-    Sends each socket of the mixer's directory a request; what does not answer is left
-    out.
+    Raises UpstreamError if the broker does not answer.
     """
+    filters = proxied_filters()
+    if broker_runs(find_paths()):
+        with suppress(RefusedError):  # a host has no sound
+            rows = ask(SOUND, SoundRequest()).sandboxes
+            filters |= {row.sandbox: row for row in rows}
+    return filters
+
+
+def proxied_filters() -> dict[str, SoundStatus]:
+    """Query each ``brokerctl proxy pulse``; one that does not answer is left out."""
     found: dict[str, SoundStatus] = {}
     folder = desks_folder()
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         try:
-            found[path.name] = ask_desk(path, MixerRequest())
+            found[path.name] = ask_desk(path, SoundRequest())
         except (FileNotFoundError, UpstreamError, RefusedError):
             continue  # it has ended, or it is not a socket (the directory's lock)
     return found
@@ -210,8 +223,7 @@ def _desks_of(name: SandboxName) -> list[SandboxName]:
 
     Just the name where none has.  Raises RefusedError if no record has it either.
     """
-    folder = desks_folder()
-    found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    found = sorted(running_filters())
     if name in found:
         return [name]
     named = [SandboxName(desk) for desk in found if is_disposable_of(desk, name)]
@@ -238,23 +250,37 @@ def _desks_of(name: SandboxName) -> list[SandboxName]:
     return named or [name]
 
 
-def _set(sandbox: str, ask: MixerRequest) -> list[SandboxName]:
+def _send(request: SoundRequest) -> SoundStatus | None:
+    """Send a request to the filter that it names; return its status, None: none runs.
+
+    Raises RefusedError, SetupError, UpstreamError.
+    """
+    assert request.sandbox is not None
+    if broker_runs(find_paths()):
+        with suppress(NotFoundError):
+            for status in ask(SOUND, request).sandboxes:
+                return status
+    with suppress(FileNotFoundError):
+        return ask_desk(desks_folder() / request.sandbox, request)
+    return None
+
+
+def _set(sandbox: str, change: SoundRequest) -> list[SandboxName]:
     """Send a request to all filters that a name matches; returns their sandboxes."""
     names = _desks_of(take_sandbox_name(sandbox))
     for name in names:
-        _set_one(name, ask)
+        _set_one(name, change)
     return names
 
 
-def _set_one(name: SandboxName, ask: MixerRequest) -> None:
+def _set_one(name: SandboxName, change: SoundRequest) -> None:
     """Set the level in the running filter; if none runs, store it for the next start."""
-    try:
-        status = ask_desk(desks_folder() / name, ask)
-    except FileNotFoundError:
+    status = _send(msgspec.structs.replace(change, sandbox=name))
+    if status is None:
         old = load_level(levels_folder(), name)
         level = Level(
-            old.volume if ask.volume is None else ask.volume,
-            old.muted if ask.muted is None else ask.muted,
+            old.volume if change.volume is None else change.volume,
+            old.muted if change.muted is None else change.muted,
         )
         save_level(levels_folder(), name, level)
         words = _loudness(level.volume, muted=level.muted)
@@ -280,14 +306,14 @@ def _loudness(volume: int, *, muted: bool) -> str:
 @click.argument("percent", type=click.IntRange(0, 100))
 def volume(*, sandbox: str, percent: int) -> None:
     """Set the volume of a sandbox, 0 to 100, until it is changed again."""
-    _set(sandbox, MixerRequest(volume=percent * limits.PULSE_VOLUME // 100))
+    _set(sandbox, SoundRequest(volume=percent * limits.PULSE_VOLUME // 100))
 
 
 @command.command()
 @click.argument("sandbox", shell_complete=sandboxes)
 def mute(*, sandbox: str) -> None:
     """Mute a sandbox; its programs are not notified."""
-    names = _set(sandbox, MixerRequest(muted=True))
+    names = _set(sandbox, SoundRequest(muted=True))
     # A filter that was taken over must not decide about this.
     with sound_server() as pulse:
         for item in pulse.sink_input_list():
@@ -299,7 +325,7 @@ def mute(*, sandbox: str) -> None:
 @click.argument("sandbox", shell_complete=sandboxes)
 def unmute(*, sandbox: str) -> None:
     """Unmute a sandbox."""
-    _set(sandbox, MixerRequest(muted=False))
+    _set(sandbox, SoundRequest(muted=False))
 
 
 @command.command()
@@ -308,8 +334,8 @@ def unmute(*, sandbox: str) -> None:
 def microphone(*, sandbox: str, answer: str) -> None:
     """Deny a sandbox the microphone, or allow it for 'proxy pulse'.
 
-    Return when the change is in effect.  A broker decides by rules for
-    vitrail.AudioInput instead.
+    Return when the change is in effect.  A denied sandbox of a broker is refused for a
+    minute; afterwards rules for vitrail.AudioInput decide.
     """
     for name in _desks_of(take_sandbox_name(sandbox)):
         _set_microphone(name, answer)
@@ -317,10 +343,8 @@ def microphone(*, sandbox: str, answer: str) -> None:
 
 def _set_microphone(name: SandboxName, answer: str) -> None:
     """Allow or deny a sandbox the microphone at its sound filter."""
-    path = Path(desks_folder() / name)
-    try:
-        status = ask_desk(path, MixerRequest(microphone=answer == "allow"))
-    except FileNotFoundError:
+    status = _send(SoundRequest(sandbox=name, microphone=answer == "allow"))
+    if status is None:
         raise RefusedError(
             tr(
                 "cannot set the microphone access of '{name}': no sandbox of this "
@@ -328,7 +352,7 @@ def _set_microphone(name: SandboxName, answer: str) -> None:
                 name=name,
             ),
             hint=tr("to list the sandboxes with sound, run 'brokerctl audio list'"),
-        ) from None
+        )
     words = tr("may use") if status.allowed else tr("may not use")
     render.note(
         tr("{sandbox} {words} the microphone", sandbox=status.sandbox, words=words)

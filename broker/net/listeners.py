@@ -3,8 +3,8 @@
 A UNIX socket's file outlives the program that made it.  A dead one is
 replaced; a live one, or a file of another kind, never.
 
-The host listens for guests, the viewer for its host and at the sockets of the mixer,
-brokerctl for a pairing or a proxy.
+The host listens for guests, the viewer for its host, brokerctl for a pairing, a proxy
+or a proxy's mixer.
 """
 
 from __future__ import annotations

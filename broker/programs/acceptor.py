@@ -274,7 +274,10 @@ def _worker_pair(handle: socket.socket) -> socket.socket:
 
 
 def _vouch(conn: socket.socket) -> tuple[messages.Arrival, int]:
-    """Ask the kernel who connected; the pidfd is the caller's, -1 for none."""
+    """Ask the kernel who connected; the pidfd is the caller's, -1 for none.
+
+    Raises OSError as ``peer_pidfd``.
+    """
     pid, uid, gid = peer_process.peer_numbers(conn)
     pidfd = -1
     try:

@@ -42,7 +42,7 @@ from broker.ipc.devices.table import (
     item_of,
 )
 from broker.ipc.in_thread import in_thread
-from broker.net.peers.control_peers import why_not_served
+from broker.net.peers.control_peers import is_refused
 from broker.root import monitor, receiver, usbip
 from broker.root.claims import Claims
 from broker.root.handover import Reserve, check_socket, open_node
@@ -226,7 +226,7 @@ class Service:
             full = len(self._clients) >= limits.DEVICE_HELPER_CLIENTS
             # A container of the user's may see the socket, and have the user's id.
             # guard: no program of a container takes devices
-            if full or why_not_served(sock.fileno()):
+            if is_refused("vitrail-devices", sock, full=full):
                 sock.close()
                 continue
             try:

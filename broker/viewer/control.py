@@ -10,6 +10,7 @@ from broker.viewer.network.network_control import NetworkControl
 from broker.viewer.notifications.notification_service import NotificationControl
 from broker.viewer.role import ViewerRole
 from broker.viewer.runner import Runner
+from broker.viewer.sound.sound_control import SoundControl
 from broker.viewer.wayland.window_requests import WindowsPart
 
 
@@ -21,6 +22,7 @@ def viewer_parts(viewer: ViewerRole, runner: Runner) -> list[object]:
         viewer.forwards,
         WindowsPart(viewer),
         NetworkControl(viewer),
+        SoundControl(viewer),
         ClipboardControl(viewer.clipboard),
         DeviceControl(viewer.devices, viewer.cameras, viewer.screens),
         FolderControl(viewer.folders),

@@ -24,7 +24,6 @@ from broker.core.paths import Paths, require_private
 from broker.helpers.forked_part import fork_part
 from broker.viewer.sandboxes.time_zone import LOCALES
 from broker.viewer.sound.levels import levels_folder
-from broker.viewer.sound.mixer import desks_folder
 
 _ZONES = Path("/usr/share/zoneinfo")
 _LEFT = "left-"
@@ -42,11 +41,10 @@ def own_files(paths: Paths) -> OwnFiles:
     """Return the files, after making the directories to write to.
 
     A rule is for what is there as it is made.  Raises OSError, and SetupError as
-    ``desks_folder``.
+    ``require_private``.
     """
     write = {
         paths.displays: "sockets on which sandboxes' keepers listen, one directory each",
-        desks_folder(): "the mixer's sockets, one for each sandbox that has sound",
         levels_folder(): "how loud a sandbox was: a number and a flag for each record",
         paths.state / "logs": "output of sandboxes' programs, and its deletion",
     }

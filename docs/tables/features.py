@@ -55,7 +55,7 @@ FEATURES: Mapping[str, Feature] = {
     "sound": _feature(
         "sound and the microphone",
         "sound",
-        "proxy tray",
+        "proxy",
     ),
     "transfer": _feature(
         "files and links",

@@ -50,7 +50,7 @@ _OF_TERMINAL: Final = "broker.helpers.helper_confinement"
 """Of the process that writes on the terminal, which ``helpers.terminal_log`` forks."""
 
 PROGRAMS = (
-    Program("authority", ("broker.programs.authority",), USER, 210, 27_940, 17_970),
+    Program("authority", ("broker.programs.authority",), USER, 221, 27_940, 17_970),
     Program(
         "helpers",
         ("broker.programs.helper_forks",),

@@ -8,14 +8,14 @@ import socket
 import pytest
 import trio
 
-from broker.cli.tray.ask_mixer import ask_desk
+from broker.cli.proxy.ask_mixer import ask_desk
+from broker.cli.proxy.mixer_socket import desks_folder
 from broker.core.errors import SetupError
 from broker.core.paths import find_paths
-from broker.ipc.control.api import Nothing
+from broker.ipc.control.api import Nothing, SoundRequest
 from broker.ipc.control.blocking import open_blocking
 from broker.ipc.control.client import open_client
 from broker.ipc.control.methods import STATUS
-from broker.viewer.sound.mixer import MixerRequest, desks_folder
 from tests.kit.wayland.compositor import short_directory
 
 
@@ -82,7 +82,7 @@ def test_the_mixer_says_nothing_to_it_either(monkeypatch):
         listener.listen()
         monkeypatch.setattr(os, "getuid", lambda: mine + 1)
         with pytest.raises(SetupError, match="belongs to another user"):
-            ask_desk(base / "work", MixerRequest(microphone=False))
+            ask_desk(base / "work", SoundRequest(microphone=False))
         conn, _ = listener.accept()
         with conn:
             assert conn.recv(1) == b"", "not a byte"

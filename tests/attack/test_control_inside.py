@@ -16,12 +16,13 @@ import pytest
 import trio
 
 from broker.authority.control.server import serve
+from broker.cli.proxy.mixer_socket import serve_desk
 from broker.ipc.control.api import Version
 from broker.ipc.control.method import serves
 from broker.ipc.control.methods import GET_VERSION
+from broker.ipc.control.types.sound import SoundStatus
 from broker.net.peers import credentials
 from broker.net.peers.control_peers import why_not_served
-from broker.viewer.sound.mixer import SoundStatus, serve_desk
 from tests.kit.control import partly
 from tests.kit.eventually import eventually
 from tests.kit.listening import takes_connections

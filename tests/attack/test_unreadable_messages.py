@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
+from broker.cli.proxy import mixer_socket
 from broker.core.errors import InternalError, VitrailError
 from broker.host.launchers.cloud_hypervisor import requests as cloud_hypervisor
 from broker.host.launchers.firecracker import requests as firecracker
@@ -26,7 +27,6 @@ from broker.ipc.guest import file_requests
 from broker.ipc.session import key_uses
 from broker.net.link import messages as link
 from broker.net.link.wire_types import Role
-from broker.viewer.sound import mixer
 from tests.kit.link.roles import AdoptingLauncher
 
 DEEP = 100_000
@@ -96,7 +96,7 @@ def test_error_of_firecracker_that_is_unreadable_is_an_error_of_firecracker():
 @pytest.mark.parametrize("data", JSON, ids=lambda data: repr(data[:16]))
 async def test_unreadable_order_does_not_end_a_mixer(data):
     desk = SimpleNamespace(status=lambda: None)
-    assert (await mixer._answer(data, desk)).error
+    assert (await mixer_socket._answer(data, desk)).error
 
 
 async def test_machine_with_a_taken_over_vmm_keeps_no_broker_from_starting():

@@ -32,6 +32,7 @@ from broker.ipc.control.dispatch import Dispatcher
 from broker.ipc.control.method import Exchange
 from broker.ipc.control.methods import SHUTDOWN, row_of
 from broker.ipc.control.varlink import Call, VarlinkReader, VarlinkReply
+from broker.net.peers.control_peers import log_refusal
 from broker.net.peers.peer_process import peer_numbers
 
 _READ_BYTES = 65536
@@ -176,6 +177,7 @@ async def _welcome(
         if uid not in {0, os.getuid()}:
             await connection.refuse(RefusedError("this broker serves another user"))
         elif reason := refuse(stream.socket.fileno()):
+            log_refusal("the control socket", stream.socket, reason)
             await connection.refuse(reason)
         elif full:
             most = f"{limits.CONTROL_CLIENTS} programs are already using this broker"

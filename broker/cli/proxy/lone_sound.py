@@ -24,10 +24,10 @@ from broker.core.limits import sound as pulse_limits
 from broker.core.stderr_log import log_stderr
 from broker.core.streams.sound_rules import Level, Microphone, SoundRules
 from broker.ipc import worker
+from broker.ipc.control.types.sound import SoundStatus
 from broker.net.connection_quota import SoundPlaces
 from broker.viewer.sound.indicator import Indicator
 from broker.viewer.sound.levels import save_level
-from broker.viewer.sound.mixer import SoundStatus
 from broker.viewer.workers.process import Worker
 
 _OBEY_SECONDS = pulse_limits.PULSE_REVOKE_SECONDS + limits.WORKER_STOP_SECONDS

@@ -198,8 +198,8 @@ class _Folders:
 
 def _folders() -> _Folders | None:
     """Return the mixer's folders; None, after a message, if there is no place."""
+    from broker.cli.proxy.mixer_socket import desks_folder
     from broker.viewer.sound.levels import levels_folder
-    from broker.viewer.sound.mixer import desks_folder
 
     try:
         return _Folders(desks_folder(), levels_folder())
@@ -212,7 +212,7 @@ def _folders() -> _Folders | None:
 
 async def _serve_desk(folder: Path, desk: LoneSound) -> None:
     """Serve requests of the mixer, if its directory can be used."""
-    from broker.viewer.sound.mixer import serve_desk
+    from broker.cli.proxy.mixer_socket import serve_desk
 
     name = desk.status().sandbox
     try:

@@ -23,9 +23,10 @@ from broker.ipc.control.api import (
     PendingQuestion,
     QuestionAnswerRequest,
     SandboxStatus,
+    SoundRequest,
+    SoundStatus,
     StopRequest,
 )
-from broker.viewer.sound.mixer import SoundStatus
 
 INHIBITORS = "inhibitors"
 """The count of a sandbox's windows that keep the screen on; only where it may."""
@@ -33,13 +34,6 @@ _LABEL_CHARS = 100
 _SANDBOXES = 40
 _QUESTIONS = 10
 """More rows than these would leave the screen; one row counts the rest."""
-
-
-@dataclass(frozen=True)
-class EndMicrophone:
-    """A request to revoke a sandbox's access to the microphone."""
-
-    sandbox: str
 
 
 @dataclass(frozen=True)
@@ -60,7 +54,7 @@ Click: TypeAlias = (
     | DeviceDetachRequest
     | FolderUnshareRequest
     | LockdownRequest
-    | EndMicrophone
+    | SoundRequest
     | OpenManager
     | Leave
 )
@@ -194,7 +188,8 @@ def _sandbox(now: TrayState, one: SandboxStatus) -> MenuRow:
     inside: list[MenuRow] = []
     if one.name in now.listening:
         uses.append(tr("MICROPHONE"))
-        inside.append(MenuRow(tr("Turn off the microphone"), EndMicrophone(one.name)))
+        end = SoundRequest(sandbox=one.name, microphone=False)
+        inside.append(MenuRow(tr("Turn off the microphone"), end))
     if keeps_screen_on(one):
         uses.append(tr("keeps the screen on"))
     for device in one.devices:

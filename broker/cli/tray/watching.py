@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import partial
 
 import trio
 
 from broker.cli.run.connect import open_client
 from broker.cli.run.follow_broker import BrokerFollower
-from broker.cli.sound import running_filters
-from broker.cli.tray.ask_mixer import ask_desk
+from broker.cli.sound import proxied_filters
 from broker.cli.tray.menu_rows import (
     INHIBITORS,
     Click,
-    EndMicrophone,
     Leave,
     OpenManager,
     TrayState,
@@ -32,11 +29,12 @@ from broker.ipc.control.api import (
     Nothing,
     PendingQuestion,
     QuestionAnswerRequest,
+    SoundRequest,
+    SoundStatus,
     StopRequest,
 )
 from broker.ipc.control.client import Client
 from broker.ipc.in_thread import in_thread
-from broker.viewer.sound.mixer import MixerRequest, desks_folder
 
 _BUSY_SECONDS = 5.0
 """Between two looks at rates while a sandbox runs; its other changes are events."""
@@ -66,7 +64,7 @@ def _patience(now: TrayState) -> float:
 
 
 async def read_state(asked: Client) -> TrayState:
-    """Return the panel's state; queries the broker, and each mixer's socket.
+    """Return the panel's state; queries the broker, and each ``brokerctl proxy pulse``.
 
     Raises the broker's RefusedError, or UpstreamError if it has ended.
     """
@@ -74,15 +72,17 @@ async def read_state(asked: Client) -> TrayState:
     lockdown = await asked.call(methods.LOCKDOWN, LockdownRequest())
     questions: list[PendingQuestion] = []
     folders: list[FolderStatus] = []
-    with suppress(RefusedError):  # a host has no dialogs and no folders
+    sound: list[SoundStatus] = []
+    with suppress(RefusedError):  # a host has no dialogs, no folders and no sound
         questions = (await asked.call(methods.PENDING, Nothing())).questions
         folders = (await asked.call(methods.FOLDERS, Nothing())).folders
-    sound = await in_thread(running_filters)
+        sound = (await asked.call(methods.SOUND, SoundRequest())).sandboxes
+    proxied = await in_thread(proxied_filters)
     return TrayState(
         reachable=True,
         sandboxes=tuple(sorted(status.sandboxes, key=lambda one: one.name)),
         questions=tuple(questions),
-        sound=tuple(sound.values()),
+        sound=(*sound, *proxied.values()),
         folders=tuple(folders),
         lockdown=lockdown,
         manager=is_installed("manager"),
@@ -92,11 +92,6 @@ async def read_state(asked: Client) -> TrayState:
 
 async def carry_out(paths: Paths, click: Click) -> None:
     """Send the request of a click.  Raises the broker's refusal."""
-    if isinstance(click, EndMicrophone):
-        mixer = desks_folder() / click.sandbox
-        order = partial(ask_desk, mixer, MixerRequest(microphone=False))
-        await in_thread(order)
-        return
     async with open_client(paths) as asked:
         match click:
             case StopRequest():
@@ -105,6 +100,8 @@ async def carry_out(paths: Paths, click: Click) -> None:
                 await asked.call(methods.ANSWER, click)
             case DeviceDetachRequest():
                 await asked.call(methods.DEVICE_DETACH, click)
+            case SoundRequest():
+                await asked.call(methods.SOUND, click)
             case FolderUnshareRequest():
                 await asked.call(methods.FOLDER_UNSHARE, click)
             case LockdownRequest():

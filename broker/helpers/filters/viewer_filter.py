@@ -25,8 +25,8 @@ _FILE_FLAGS = (0x40086602, 0x40046602, 0x401C5820, 0x40087602)
 def viewer_filter(pid: int) -> bytes:
     """Compile the filter of the viewer, this process: it connects to nothing.
 
-    It listens on sockets that have a path, for its sandboxes' keepers and for the mixer,
-    and gets connections from the processes that the starter forks for it.
+    It listens on sockets that have a path, for its sandboxes' keepers, and gets
+    connections from the processes that the starter forks for it.
     """
     rules = in_session(frozenset({"pidfd_send_signal"}), pid)
     rules.deny("clone3", errno.ENOSYS)

@@ -28,6 +28,7 @@ from broker.ipc.control.types.network import *
 from broker.ipc.control.types.notifications import *
 from broker.ipc.control.types.opening import *
 from broker.ipc.control.types.running import *
+from broker.ipc.control.types.sound import *
 from broker.ipc.control.types.status import *
 from broker.ipc.control.types.status_rows import *
 from broker.ipc.control.types.windows import *

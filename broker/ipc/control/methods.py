@@ -134,6 +134,14 @@ FORWARD = Method(
     absent=(_host_lacks("the viewer forwards ports"),),
     waits=True,
 )
+SOUND = Method(
+    "Sound",
+    api.SoundRequest,
+    api.SoundAnswer,
+    Owner.VIEWER,
+    "List or change the sound of sandboxes; returns when a change is in effect.",
+    absent=(_host_lacks("it has no sound server"),),
+)
 AUDIT_PRUNE = Method(
     "AuditPrune",
     api.AuditPruneRequest,

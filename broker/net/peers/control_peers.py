@@ -4,8 +4,9 @@ A box, or a container without a separate user namespace, runs with the user's us
 Where it sees the directory of our sockets, because a user has mounted it or a directory
 above it, its programs could answer its own questions and start other sandboxes.
 
-The authority asks this at the control socket, the viewer at the sockets of the mixer,
-``vitrail-devices`` at its own.
+The authority asks this at the control socket, ``brokerctl proxy pulse`` at the socket of
+its mixer, ``vitrail-devices`` at its own.  The viewer cannot: its filter of system calls
+denies SO_PEERPIDFD.
 """
 
 from __future__ import annotations
@@ -13,10 +14,42 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from broker.core.errors import RefusedError
+from broker.core.stderr_log import log_stderr
+from broker.core.token_bucket import TokenBucket
 from broker.net.peers import peer_process
+
+if TYPE_CHECKING:
+    from trio.socket import SocketType
+
+_LINES = TokenBucket(0.1, 10)
+
+
+def log_refusal(
+    name: str, conn: socket.socket | SocketType, reason: RefusedError | str
+) -> None:
+    """Write to standard error that a socket does not serve a program, and why."""
+    now = time.monotonic()
+    # guard: a box that connects without an end fills no log
+    if _LINES.early(now):
+        return
+    _LINES.take(now)
+    pid = peer_process.peer_numbers(conn)[0]
+    log_stderr(f"vitrail: {name} does not serve process {pid}: {reason}")
+
+
+def is_refused(name: str, conn: socket.socket, *, full: bool) -> bool:
+    """Return whether a socket does not serve a program; write the reason to the log."""
+    reason = why_not_served(conn.fileno())
+    if reason is None and full:
+        reason = RefusedError("too many programs are connected")
+    if reason is not None:
+        log_refusal(name, conn, reason)
+    return reason is not None
 
 
 def why_not_served(fd: int, broker: int = 0) -> RefusedError | None:
@@ -54,7 +87,7 @@ def in_our_pid_namespace(conn: socket.socket) -> bool:
     By the numbers of its pidfd (proc_pid_fdinfo(5)), which need no right to trace it,
     as ``pid_namespaces`` does: a process that is undumpable, another user's, or of a
     program that may not be read has numbers, too.  Raises RefusedError when it has
-    ended, OSError where the kernel does not tell.
+    ended, OSError where the kernel does not answer.
     """
     pidfd = peer_process.peer_pidfd(conn)
     try:

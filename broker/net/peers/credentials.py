@@ -63,7 +63,8 @@ def process_facts(conn: socket.socket) -> ProcessFacts:
     SO_PEERCRED and SO_PEERPIDFD name the process that called connect(2).  On
     kernels older than 6.5 the inode is 0 and the namespaces are empty.
     Raises RefusedError when that process is gone: its namespaces cannot be
-    asked for any more, so nothing can vouch for the stream.
+    asked for any more, so nothing can vouch for the stream.  Raises OSError as
+    ``peer_pidfd``.
     """
     pidfd = peer_pidfd(conn)
     try:

@@ -14,7 +14,6 @@ from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.net.connection_quota import SoundServerPlaces
 from broker.viewer.orders.session_orders import UserSession
 from broker.viewer.sound.levels import levels_folder
-from broker.viewer.sound.mixer import desks_folder
 from broker.viewer.wayland.screen import silent
 from broker.viewer.wayland.strip_letters import StripLetters
 from broker.viewer.wayland.window_rules import FrameColours
@@ -50,8 +49,8 @@ class GuestTools:
     """Shows a notification on the desktop."""
     levels: Callable[[], Path] = levels_folder
     """The directory of the mixer's settings."""
-    desks: Callable[[], Path] = desks_folder
-    """Where the mixer finds what plays."""
+    microphone_revoked: dict[str, float] = field(default_factory=dict)
+    """Until when each record is refused the microphone, by the event loop's clock."""
     sound_places: SoundServerPlaces = field(default_factory=SoundServerPlaces)
     """Connections of all sandboxes to the sound server."""
     colours: FrameColours = field(default_factory=FrameColours)

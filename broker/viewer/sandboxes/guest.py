@@ -134,7 +134,7 @@ class Guest:
             start=self._start,
             session=tools.session,
             levels=tools.levels,
-            desks=tools.desks,
+            revoked=tools.microphone_revoked,
             places=tools.sound_places,
         )
         self.sound.refused = self.programs.refused

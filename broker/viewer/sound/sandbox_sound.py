@@ -24,25 +24,22 @@ from broker.authority.permit import Permit
 from broker.core import limits
 from broker.core.errors import (
     RefusedError,
-    SetupError,
     UpstreamError,
     VitrailError,
-    sole,
 )
 from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
 from broker.core.limits import sound as pulse_limits
 from broker.core.services import MICROPHONE
-from broker.core.stderr_log import log_stderr
 from broker.core.streams.sound_rules import Level, Microphone, Revoked, SoundRules
 from broker.core.token_bucket import TokenBucket
 from broker.host_and_viewer.stream_events import StreamEvents, StreamOutcome, last_words
 from broker.ipc import worker
 from broker.ipc.audit import schema
+from broker.ipc.control.types.sound import SoundStatus
 from broker.ipc.host_viewer import TaskStatus
 from broker.net.connection_quota import SoundPlaces, SoundServerPlaces
 from broker.viewer.sound.levels import load_level, save_level
-from broker.viewer.sound.mixer import SoundStatus, serve_desk
 from broker.viewer.sound.sound_connection import sound_connection
 from policy.records.model import Record
 
@@ -54,8 +51,8 @@ if TYPE_CHECKING:
 
 _OBEY_SECONDS = pulse_limits.PULSE_REVOKE_SECONDS + limits.WORKER_STOP_SECONDS
 _PERCENT = 100
-_DESK_AGAIN_SECONDS = 2.0
-"""Until a mixer's door that could not be opened is tried again."""
+REVOKED_SECONDS = 60.0
+"""How long a record is refused the microphone after the user took it back."""
 
 Start = Callable[..., None]
 
@@ -82,7 +79,7 @@ class GuestSound:
         start: Start,
         session: UserSession,
         levels: Callable[[], Path],
-        desks: Callable[[], Path],
+        revoked: dict[str, float],
         places: SoundServerPlaces,
     ) -> None:
         self._lease = lease
@@ -93,7 +90,7 @@ class GuestSound:
         self._start = start
         self._session = session
         self._levels = levels
-        self._desks = desks
+        self._revoked = revoked
         self._worker: Worker | None = None
         self._told_rules: worker.Sound | None = None
         self._level: Level | None = None
@@ -107,7 +104,8 @@ class GuestSound:
         self._order = 0
         self._active_since: float | None = None
         """Since when it is on record that it hears."""
-        self._serving = False
+        self.connected = False
+        """Whether a program has connected to the sound server through the worker."""
         self._pace = TokenBucket(
             pulse_limits.PULSE_STATES_PER_SECOND, pulse_limits.PULSE_STATES_BURST
         )
@@ -174,10 +172,7 @@ class GuestSound:
                 outcome.counts = end.from_guest, end.to_guest
 
     async def _worker_with_rules(self, record: Record) -> Worker:
-        """Start the worker if needed and send it the rules of sound; return it.
-
-        The first call also starts the task that serves ``brokerctl audio``.
-        """
+        """Start the worker if needed and send it the rules of sound; return it."""
         mine = await self._ensure_worker()
         if self._worker is not mine:
             self._told_rules = rules = self._rules(record)
@@ -185,29 +180,8 @@ class GuestSound:
             self._worker = mine
             # The record may have become another one while that was sent.
             await self.follow_record(self._record() or record)
-        if not self._serving:
-            self._serving = True
-            self._start(self._serve_mixer)
+        self.connected = True
         return mine
-
-    async def _serve_mixer(self) -> None:
-        """Serve the mixer's socket; retry, as another process may hold it.
-
-        Without one, sound continues, and a changed rule still revokes.
-        """
-        complained = False
-        while True:
-            try:
-                await serve_desk(self._desks(), self._lease.sandbox, self)
-            # guard: a mixer's socket is served again, whatever ended it
-            except (SetupError, OSError, ExceptionGroup) as error:
-                if not complained:
-                    complained = True
-                    log_stderr(
-                        f"'brokerctl audio' cannot control {self._lease.sandbox} until this "
-                        f"error is corrected: {sole(error)}"
-                    )
-            await trio.sleep(_DESK_AGAIN_SECONDS)
 
     async def follow_record(self, record: Record) -> None:
         """Send the worker the sound rules of the changed record.
@@ -355,12 +329,23 @@ class GuestSound:
             return  # there is no decider, so it stays silent
         request = Request(lease=self._lease, service=MICROPHONE, counts_bytes=False)
         try:
+            self._check_revoked()
             async with self.decider.permit(request):
                 await self._while_allowed()
         except RefusedError as error:
             self.refused(MICROPHONE, str(error))
             await self._hear(worker.Hearing.DENY)
             await self._wait_unwanted()
+
+    def _check_revoked(self) -> None:
+        """Raise RefusedError if the user has just taken the microphone back."""
+        now = trio.current_time()
+        # guard: a microphone that was taken back is not opened again at once
+        if now < self._revoked.get(self._lease.record, now):
+            raise RefusedError(
+                "the user revoked access to the microphone",
+                hint=f"wait {REVOKED_SECONDS:.0f} seconds, then record again",
+            )
 
     async def _while_allowed(self) -> None:
         """Allow the microphone at the worker until no program wants it."""
@@ -444,6 +429,7 @@ class GuestSound:
                 hint="to see which rule applies, run 'brokerctl policy explain "
                 f"{MICROPHONE} {self._lease.sandbox}'",
             )
+        self._revoked[self._lease.record] = trio.current_time() + REVOKED_SECONDS
         if self._asking is not None:
             self._asking.cancel()
         with trio.move_on_after(_OBEY_SECONDS + limits.WORKER_STOP_SECONDS) as patience:

@@ -298,8 +298,8 @@ def memory(peer: str, base: Path) -> float:
 
 def revoke(base: Path, count: int) -> list[float]:
     """Milliseconds from the order to the answer, with a recording that runs."""
-    from broker.cli.tray.ask_mixer import ask_desk
-    from broker.viewer.sound.mixer import MixerRequest
+    from broker.cli.proxy.ask_mixer import ask_desk
+    from broker.ipc.control.api import SoundRequest
     from tests.kit.sound.hostile import RECORD
 
     place = base / "m"  # short: a socket's path has 107 bytes
@@ -347,12 +347,12 @@ def revoke(base: Path, count: int) -> list[float]:
             assert client.ask(5, RECORD)[0] == 2
             desk = place / "run/vitrail/sound/mic"
             for _ in range(count):
-                ask_desk(desk, MixerRequest(microphone=True))
+                ask_desk(desk, SoundRequest(microphone=True))
                 while not any(client.read()[1]):
                     pass  # until the source is heard
                 reader = _Reading(client)
                 began = time.monotonic()
-                ask_desk(desk, MixerRequest(microphone=False))
+                ask_desk(desk, SoundRequest(microphone=False))
                 times.append((time.monotonic() - began) * 1000)
                 reader.stop()
             client.close()

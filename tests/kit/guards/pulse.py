@@ -94,6 +94,7 @@ GUARDS = (
     Guard("clients at one time", "", "tests/broker/cli/proxy/test_lone_sound.py", "no_more_connections"),
     Guard("a filter alone that does not give the microphone back ends", "", "tests/broker/cli/proxy/test_lone_sound.py", "does_not_give_the_microphone_back"),
     Guard("pace of clients", "pace.take(trio.current_time())", "tests/broker/ipc/test_accept_loop.py", "beyond_a_pace"),
+    Guard("a microphone that was taken back is not opened again at once", "if False:", "tests/broker/viewer/sound/test_sandbox_sound.py", "taken_back"),
     Guard("streams of sound at one time", "if False:", "tests/broker/viewer/sound/test_sandbox_sound.py", "beyond_the_limit"),
     Guard("pace of streams of sound", "", "tests/broker/viewer/sound/test_sandbox_sound.py", "at_a_pace"),
     Guard("a sandbox's end removes its sound", "", "tests/broker/viewer/sandboxes/test_guest.py", "shown_no_longer"),

@@ -15,7 +15,7 @@ from broker.cli.tray.item import (
     MENU_PATH,
     TrayItem,
 )
-from broker.cli.tray.menu_rows import EndMicrophone, Leave, TrayState, rows, summary
+from broker.cli.tray.menu_rows import Leave, TrayState, rows, summary
 from broker.cli.tray.picture import pixmaps, square
 from broker.ipc.control.api import (
     DeviceDetachRequest,
@@ -28,10 +28,11 @@ from broker.ipc.control.api import (
     PendingQuestion,
     QuestionAnswerRequest,
     SandboxStatus,
+    SoundRequest,
+    SoundStatus,
     StopRequest,
 )
 from broker.net.session_bus import PROPERTIES, UnknownCallError
-from broker.viewer.sound.mixer import SoundStatus
 
 CALL = new_method_call(DBusAddress("/", "a.b", "a.b"), "Call")
 CALL.header.serial = 1
@@ -121,7 +122,10 @@ def click(item, number, event="clicked"):
         (("Deny: work wants open",), QuestionAnswerRequest(id=7, allow=False)),
         (("work", "Stop"), StopRequest(sandbox="work")),
         (("bank", "Stop"), StopRequest(sandbox="bank")),
-        (("work", "Turn off the microphone"), EndMicrophone("work")),
+        (
+            ("work", "Turn off the microphone"),
+            SoundRequest(sandbox="work", microphone=False),
+        ),
         (("work", "Revoke 1-2"), DeviceDetachRequest("1-2")),
         (
             ("work", "Revoke /home"),

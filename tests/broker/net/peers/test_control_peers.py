@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 
 import pytest
 
 from broker.core.errors import RefusedError
+from broker.core.token_bucket import TokenBucket
 from broker.net.peers import control_peers, peer_process
 from broker.net.peers.control_peers import why_not_served
 
@@ -60,6 +62,42 @@ def test_what_the_kernel_answers_is_said_with_what_to_do(pair, monkeypatch):
     assert "Permission denied: '/proc/self/fdinfo/9'" in refused.message
     assert "process 4711" in refused.hint
     assert "brokerctl stop --broker --force" in refused.hint
+
+
+class _DeniedSocket:
+    """A connection of which a filter of system calls lets nobody ask."""
+
+    def __init__(self, code):
+        self.code = code
+
+    def getsockopt(self, level, option, size=0):
+        if option == peer_process.SO_PEERPIDFD:
+            raise OSError(self.code, os.strerror(self.code))
+        return struct.pack("3i", os.getpid(), os.getuid(), os.getgid())
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EMFILE])
+def test_denied_question_is_not_an_ended_peer(code):
+    """The viewer's mixer was deaf, and said that its callers had ended."""
+    with pytest.raises(OSError, match=os.strerror(code)):
+        peer_process.peer_pidfd(_DeniedSocket(code))
+
+
+@pytest.mark.parametrize("code", [errno.ESRCH, errno.EINVAL, errno.ENODATA])
+def test_ended_peer_is_refused_by_each_kernel(code):
+    with pytest.raises(RefusedError, match="has ended"):
+        peer_process.peer_pidfd(_DeniedSocket(code))
+
+
+def test_refusals_are_logged_up_to_a_limit(monkeypatch, capsys):
+    monkeypatch.setattr(control_peers, "_LINES", TokenBucket(0.1, 10))
+    conn = _DeniedSocket(errno.EPERM)
+    for _ in range(1000):
+        control_peers.log_refusal("the mixer", conn, RefusedError("it is in a box"))
+    lines = capsys.readouterr().err.splitlines()
+    mine = os.getpid()
+    assert lines[0].endswith(f"does not serve process {mine}: it is in a box")
+    assert 10 <= len(lines) <= 20
 
 
 def test_before_linux_6_5_the_number_serves(pair, monkeypatch):

@@ -12,7 +12,6 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from broker.cli.tray.ask_mixer import ask_desk
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Opening
 from broker.core.limits import audit as audit_limits
@@ -23,10 +22,8 @@ from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import open_log
 from broker.net.connection_quota import SoundServerPlaces
 from broker.viewer.sound.levels import load_level, save_level
-from broker.viewer.sound.mixer import MixerRequest
-from broker.viewer.sound.sandbox_sound import GuestSound
+from broker.viewer.sound.sandbox_sound import REVOKED_SECONDS, GuestSound
 from policy.tools.record_files import parse_record
-from tests.kit.eventually import eventually
 from tests.kit.link.roles import LEASE, journal
 from tests.kit.session import permit_of, starter_of_orders
 from tests.kit.world import record
@@ -116,7 +113,7 @@ async def sound(tmp_path, microphone="allow", session=None):
             start=nursery.start_soon,
             session=session,
             levels=lambda: tmp_path / "levels",
-            desks=lambda: tmp_path / "desks",
+            revoked={},
             places=SoundServerPlaces(),
         )
         holder.append(made)
@@ -224,6 +221,33 @@ async def test_the_person_takes_it_away_and_cannot_give_it(tmp_path):
             await made.set_microphone(allow=True)
 
 
+async def test_microphone_taken_back_is_refused_for_a_minute(tmp_path, autojump_clock):
+    """A rule that allows it would open it again with the sandbox's next recording."""
+    async with sound(tmp_path) as (made, _, decider):
+        await made.take(State(wanted=True, active=False))
+        await wait_all_tasks_blocked()
+        await made.set_microphone(allow=False)
+        refusals = []
+        made.refused = lambda service, reason: refusals.append((service, reason))
+
+        async def record_again():
+            await made.take(State(wanted=False, active=False))
+            await wait_all_tasks_blocked()
+            await made.take(State(wanted=True, active=False))
+            await wait_all_tasks_blocked()
+
+        await record_again()
+        assert not made.status().allowed
+        assert decider.asked == 1
+        ((service, reason),) = refusals
+        assert service == "vitrail.AudioInput"
+        assert "revoked access" in reason
+        await trio.sleep(REVOKED_SECONDS + 1)
+        await record_again()
+        assert made.status().allowed
+        assert decider.asked == 2
+
+
 async def test_a_worker_that_does_not_obey_a_revoke_is_ended(tmp_path, autojump_clock):
     async with sound(tmp_path) as (made, paper, decider):
         await made.take(State(wanted=True, active=True))
@@ -293,26 +317,6 @@ async def test_a_level_is_kept_and_told(tmp_path):
         await made.set_level(Level(1000, muted=True))
         assert paper.orders[-1] == worker.SoundLevel(1000, muted=True)
         assert load_level(tmp_path / "levels", LEASE.record) == Level(1000, muted=True)
-
-
-async def test_a_mixers_door_that_is_taken_is_tried_again(tmp_path, capfd):
-    desk = tmp_path / "desks" / LEASE.sandbox
-    desk.parent.mkdir(mode=0o700)
-
-    async def answered():
-        try:
-            return await trio.to_thread.run_sync(ask_desk, desk, MixerRequest())
-        except (FileNotFoundError, UpstreamError):
-            return None
-
-    with socket.socket(socket.AF_UNIX) as other:
-        other.bind(str(desk))
-        other.listen()
-        async with sound(tmp_path) as (mine, _paper, _decider):
-            text = "'brokerctl audio' cannot control"
-            await eventually(lambda: text in capfd.readouterr().err)
-            other.close()
-            assert await eventually(answered) == mine.status()
 
 
 class CountedOrders:

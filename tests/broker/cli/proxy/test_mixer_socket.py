@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -11,10 +10,9 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from broker.cli.proxy.mixer_socket import serve_desk
 from broker.core.limits import sound as limits
-from broker.viewer.sound import sandbox_sound
-from broker.viewer.sound.mixer import SoundStatus, serve_desk
-from broker.viewer.sound.sandbox_sound import GuestSound
+from broker.ipc.control.types.sound import SoundStatus
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import short_directory
 
@@ -59,27 +57,3 @@ async def test_programs_up_to_the_limit_are_served_at_once_and_further_ones_wait
             assert b'"mail"' in await answer(further)
         for sock in held:
             sock.close()
-
-
-async def test_a_socket_that_ended_is_served_again(
-    monkeypatch, autojump_clock, capfd, tmp_path
-):
-    """An error of one connection arrives in the group of a nursery."""
-    times, again = [], trio.Event()
-
-    async def serve(*_words):
-        times.append(trio.current_time())
-        if len(times) == 1:
-            short = OSError(errno.EMFILE, "Too many open files")
-            raise ExceptionGroup("of a nursery", [short])
-        again.set()
-        await trio.sleep_forever()
-
-    monkeypatch.setattr(sandbox_sound, "serve_desk", serve)
-    sound = GuestSound.__new__(GuestSound)
-    sound._desks, sound._lease = (lambda: tmp_path), SimpleNamespace(sandbox="mail")
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(sound._serve_mixer)
-        await again.wait()
-        nursery.cancel_scope.cancel()
-    assert "Too many open files" in capfd.readouterr().err

@@ -1,4 +1,4 @@
-"""A question to the mixer of one sandbox, by programs without an event loop."""
+"""Requests to the mixer's socket of ``brokerctl proxy pulse``, without an event loop."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from pathlib import Path
 
 import msgspec
 
+from broker.cli.proxy.mixer_socket import LINE_BYTES, MixerReply
 from broker.core import limits
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import RefusedError, UpstreamError
 from broker.ipc.control.blocking_connection import require_own
-from broker.viewer.sound.mixer import LINE_BYTES, MixerReply, MixerRequest, SoundStatus
+from broker.ipc.control.types.sound import SoundRequest, SoundStatus
 
 
-def ask_desk(path: Path, ask: MixerRequest) -> SoundStatus:
+def ask_desk(path: Path, ask: SoundRequest) -> SoundStatus:
     """Ask a desk; for programs without an event loop.
 
     Raises FileNotFoundError when no process serves there, RefusedError for a denial,
