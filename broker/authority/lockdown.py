@@ -11,13 +11,15 @@ no broker runs.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 import trio
 
 from broker.authority.audit.event_log import EventLog
 from broker.authority.permit import Request
-from broker.core.errors import RefusedError
+from broker.core.errors import RefusedError, UpstreamError
 from broker.core.files.replace_file import replace_file
 from broker.core.paths import Paths
 from broker.core.services import DEVICE
@@ -73,8 +75,25 @@ def kept_lockdown(path: Path) -> bool | None:
         return True
 
 
+class NetworkCutter(Protocol):
+    """Has the host cut or restore networks (``control.host_networks``)."""
+
+    async def __call__(self, *, cut: bool) -> list[str]:
+        """Return the sandboxes that still have a network."""
+        ...
+
+
+async def _no_host(*, cut: bool) -> list[str]:
+    """Cut nothing: this broker has no host."""
+    del cut
+    await trio.lowlevel.checkpoint()
+    return []
+
+
 class Lockdown:
     """The lockdown of one broker."""
+
+    cut_networks: NetworkCutter = staticmethod(_no_host)
 
     def __init__(self, path: Path, log: EventLog, cut: Callable[[], None]) -> None:
         """Set up the lockdown; ``cut`` ends the operations that it denies."""
@@ -82,6 +101,7 @@ class Lockdown:
         self._changing = trio.Lock()
         self.networks = kept_lockdown(path)
         """Whether networks are denied, too; None: there is no lockdown."""
+        self._open_networks: list[str] = []
         self.unkept = ""
         """Why the next start of the broker would not know of it."""
 
@@ -130,15 +150,25 @@ class Lockdown:
                 await self._begin(networks=bool(request.networks))
             elif request.begin is False and self.networks is not None:
                 await self._lift()
-        locked = self.networks is not None
-        return api.LockdownAnswer(locked, bool(self.networks), self.unkept)
+            elif self.networks:  # its effect now: sandboxes have come and gone
+                self._open_networks = await self.cut_networks(cut=True)
+        locked, wide = self.networks is not None, bool(self.networks)
+        left = self._open_networks if wide else []
+        return api.LockdownAnswer(locked, wide, self.unkept, left)
 
     async def take_kept(self) -> None:
-        """Begin a lockdown that was stored before the control socket answered."""
+        """Begin a lockdown that was stored before the control socket answered.
+
+        Cut the networks of sandboxes that have outlived an earlier broker.
+        """
         kept = kept_lockdown(self._path)
         # guard: a lockdown holds in a broker that is being started
         if kept is not None and self.networks is None:
             await self._begin(networks=kept)
+        async with self._changing:
+            # An earlier broker may have cut them, and a later command lifted that.
+            with suppress(UpstreamError):  # it is in the broker's log
+                await self.cut_networks(cut=bool(self.networks))
 
     async def _begin(self, *, networks: bool) -> None:
         """Begin a lockdown: cut denied operations, store it, and record it."""
@@ -146,6 +176,9 @@ class Lockdown:
         # Taking away comes first; a full disk must not keep a microphone open.
         # guard: a lockdown cuts before it is recorded
         self._cut()
+        if wide:
+            # guard: a lockdown cuts networks that no rule decides about
+            self._open_networks = await self.cut_networks(cut=True)
         self.unkept = ""
         try:
             keep_lockdown(self._path, networks=wide)
@@ -165,3 +198,4 @@ class Lockdown:
                 f"the lockdown stays in force: cannot remove {self._path}: {error.strerror}"
             ) from error
         self.networks, self.unkept = None, ""
+        await self.cut_networks(cut=False)

@@ -30,6 +30,7 @@ from broker.host_and_viewer.open_authority import (
 )
 from broker.host_and_viewer.remote_checkpoints import RemoteCheckpoints
 from broker.host_and_viewer.runtime import Runtime, open_runtime
+from broker.ipc.control.authority_methods import AUTHORITY_METHODS
 from broker.ipc.control.host_methods import HOST_METHODS
 from broker.ipc.control.shared_methods import SHARED_METHODS
 from broker.net.link_service.config import LinkConfig
@@ -38,7 +39,7 @@ from broker.net.peers.identity import describe
 
 # A guest whose agent gets no request does not listen to the power button for long.
 _GRACE = 1.0
-_METHODS = {**SHARED_METHODS, **HOST_METHODS}
+_METHODS = {**SHARED_METHODS, **HOST_METHODS, **AUTHORITY_METHODS}
 
 
 async def run_host(
@@ -112,7 +113,7 @@ class _Host:
     async def serve(self, handle: AuthorityHandle, ready: Callable[[], None]) -> None:
         """Run until asked to end; returns when every sandbox is gone."""
         leases = LeaseListing(self._report.leases)
-        parts = [self._shared, leases, self._host.leasing]
+        parts = [self._shared, leases, self._host.leasing, self._host.networks]
         async with trio.open_nursery() as nursery:
             await self._host.run(nursery)
             await nursery.start(self._viewer.run)

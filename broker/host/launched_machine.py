@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 from typing_extensions import override
 
@@ -22,9 +23,10 @@ from broker.host.foreign_machine import (
     HeldMachine,
     admit_other_users,
 )
-from broker.host.launchers.interface import Prepared
+from broker.host.launchers.interface import Prepared, write_state
 from broker.host.machine_interface import ConnectionKind
 from broker.host.places import network_of, places_of
+from broker.host.processes.tracked import Tracked, find
 from broker.host_and_viewer.find_record import find_record
 from broker.net.peers.identity import Claim, ContainerClaim, GroupClaim
 from policy.records.model import RecordSet
@@ -59,7 +61,7 @@ class LaunchedMachine(ForeignMachine):
     async def connect(self, records: RecordSet, switches: Switches) -> None:
         """Create the network interfaces of its record for our sandbox.
 
-        Raises as ``start_box_network`` and ``Switches.join``, closed then.
+        Raises as ``start_box_network`` and ``Switches.join``, and OSError, closed then.
         """
         if not self.state.ours:
             return
@@ -69,10 +71,41 @@ class LaunchedMachine(ForeignMachine):
             places = places_of(record, records.records)
             self._seats = switches.join_all(places, self.state.sandbox, self._undo)
             await self._connect(network)
+            launch = record.host.launch
+            # A Flatpak with a network has that of this machine.
+            if launch.kind.network or getattr(launch, "share_network", None) is False:
+                self._write_carriers()
         except BaseException:
             with trio.CancelScope(shield=True):
                 await self.close()
             raise
+
+    def _write_carriers(self) -> None:
+        """Write down the processes of its network, for a later broker.  Raises OSError."""
+        carriers = [p.identity for one in self._networks for p in one.processes]
+        self.state = msgspec.structs.replace(self.state, carriers=carriers)
+        write_state(self.state)
+
+    def network_processes(self, *, flows_too: bool) -> tuple[Tracked, ...] | None:
+        """Return the processes that carry its frames, but those that ask about flows.
+
+        None: others give it its network.
+        """
+        if self.state.carriers is None:
+            return None
+        networks = [one for one in self._networks if flows_too or one.flows is None]
+        return tuple(process for one in networks for process in one.processes)
+
+    def adopt_network(self) -> None:
+        """Hold the processes of its network, which an earlier broker started."""
+        if not self.state.carriers:
+            return
+        # Late: most boxes have no network.
+        from broker.host.network.passt import GuestNetwork
+
+        found = [find("network", identity) for identity in self.state.carriers]
+        processes = tuple(process for process in found if process is not None)
+        self._networks.append(GuestNetwork(processes))
 
     async def _connect(self, network: str) -> None:
         """Set up the box's network and its seats at switches.

@@ -393,9 +393,11 @@ class Launches:
         if leader is None:
             raise _ended(state)
         try:
-            return self._machine(state, leader.pid)
+            machine = self._machine(state, leader.pid)
         finally:
             leader.close()
+        machine.adopt_network()
+        return machine
 
 
 def _namespace(pid: int, kind: str) -> int | None:

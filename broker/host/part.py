@@ -27,6 +27,7 @@ from broker.host.host_status import HostRows
 from broker.host.launchers.microvm import MicroVms
 from broker.host.launchers.microvm_machine import MicroVmMachine
 from broker.host.lease_requests import Leasing, sandbox_name
+from broker.host.network.cut_networks import CutNetworks
 from broker.host.network.switch.switches import Switches, SwitchSeat
 from broker.host.places import places_of
 from broker.host.required_parts import unleased_records
@@ -112,6 +113,9 @@ class HostPart:
             acceptors=Acceptors(acceptors),
         )
         self._vms.stopped = self.role.machine_stopped
+        self.networks = CutNetworks(
+            self.role, self.switches, flows_too=ground.role == "host"
+        )
         self.leasing = Leasing(
             host=self.role,
             log=ground.log,

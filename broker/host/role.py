@@ -124,6 +124,8 @@ class HostRole:
         """Accept the connections of containers and boxes."""
         self.devices = devices
         """The devices of this machine."""
+        self.before_run: Callable[[], None] = lambda: None
+        """Called when a sandbox is leased, before its programs run."""
 
     async def run(self, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
         """Run the tasks of all leases until cancelled."""
@@ -355,6 +357,7 @@ class HostRole:
                     nursery.start_soon(active_lease.doors.serve, listeners)
                     nursery.start_soon(self._carry_flows, active_lease)
                     await self._lend_arena(active_lease)
+                    self.before_run()
                     await machine.go()
                     active_lease.running = True
                     task_status.started()

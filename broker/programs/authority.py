@@ -28,6 +28,7 @@ from broker.authority.control.broker_record import (
     remove_record,
     save_record,
 )
+from broker.authority.control.host_networks import HostNetworks
 from broker.authority.control.log_control import EventsPart, LogControl, VersionPart
 from broker.authority.control.server import serve
 from broker.authority.decisions.question_control import QuestionControl
@@ -145,6 +146,9 @@ async def _serve(
                 stream = trio.SocketStream(calls)
                 forwards[name] = Forwarder("other process", stream, log.starter.key)
                 await nursery.start(forwards[name].run)
+            lockdown = parts.authority.lockdown
+            networks = HostNetworks(forwards.get("host"), parts.authority.leases)
+            lockdown.cut_networks = networks.cut
             api = _control(role, parts, forwards, options.paths.audit, broker)
 
             async def control() -> None:
@@ -152,7 +156,7 @@ async def _serve(
                 # After it listens: a second broker leaves the first one's.
                 save_record(options.paths.state, record)
                 hold_runtime(options.paths.runtime)
-                await parts.authority.lockdown.take_kept()
+                await lockdown.take_kept()
                 release_heap()
 
             attended = _Attended(links, role, broker, parts, control)

@@ -30,6 +30,7 @@ from broker.host_and_viewer.measured_rows import with_memory
 from broker.host_and_viewer.open_authority import open_authority, serve_calls
 from broker.host_and_viewer.status_rows import process_status
 from broker.ipc import event_loop
+from broker.ipc.control.authority_methods import AUTHORITY_METHODS
 from broker.ipc.control.host_methods import HOST_METHODS
 from broker.ipc.control.launch_methods import LAUNCH_METHODS
 from broker.net.host_pair import pair_messages as p
@@ -123,6 +124,7 @@ class _LocalHost:
         parts = [
             LeaseListing(host.rows.leases),
             host.leasing,
+            host.networks,
             LaunchControl(launches),
         ]
         async with trio.open_nursery() as nursery:
@@ -138,7 +140,7 @@ class _LocalHost:
                 "host",
                 "local",
                 parts,
-                {**HOST_METHODS, **LAUNCH_METHODS},
+                {**HOST_METHODS, **LAUNCH_METHODS, **AUTHORITY_METHODS},
             )
             await self._viewer.pair.ask(p.HostReady)
             await self._told_to_end.wait()

@@ -9,19 +9,19 @@ import rich_click as click
 
 from broker.authority.lockdown import keep_lockdown, kept_lockdown, lockdown_file
 from broker.cli import render
-from broker.cli.policy.records import read_records
-from broker.cli.run.connect import ask, ask_status, broker_runs
+from broker.cli.run.connect import ask, broker_runs
 from broker.cli.texts import tr
+from broker.cli.wording.lockdown_lines import lockdown_lines
 from broker.core.errors import SetupError
 from broker.core.paths import Paths, find_paths
 from broker.ipc.control.api import LockdownAnswer, LockdownRequest
 from broker.ipc.control.methods import LOCKDOWN
 
-_LIFTED = "no lockdown is in force any more: rules decide again"
-
 
 @click.command("lockdown")
-@click.option("--networks", is_flag=True, help="Also end networks that rules opened.")
+@click.option(
+    "--networks", is_flag=True, help="Also cut the networks of all sandboxes."
+)
 @click.option("--lift", is_flag=True, help="Lift the lockdown.")
 @click.option(
     "--show", is_flag=True, help="Show whether a lockdown is in force; change nothing."
@@ -51,13 +51,10 @@ def command(*, networks: bool, lift: bool, show: bool, as_json: bool) -> None:
     runs = broker_runs(paths)
     if runs or found is None:
         found = ask(LOCKDOWN, request)
-    open_networks = _open_networks(paths) if runs and found.networks else []
     if as_json:
-        shown = {**msgspec.to_builtins(found), "open_networks": open_networks}
-        render.json_line(shown)
+        render.json_line(msgspec.to_builtins(found))
     else:
-        lifted = lift and not found.locked
-        for line in [_LIFTED] if lifted else _text(found, open_networks):
+        for line in lockdown_lines(found, runs=runs, lifted=lift and not found.locked):
             render.note(line)
     if show and not found.locked:
         sys.exit(1)
@@ -83,31 +80,3 @@ def _without_broker(
         ) from error
     now = kept_lockdown(path)
     return LockdownAnswer(now is not None, bool(now))
-
-
-def _open_networks(paths: Paths) -> list[str]:
-    """Query the broker; return sandboxes with a network that no rule decides about."""
-    records = read_records(paths).records
-    found = []
-    for lease in ask_status().leases:
-        record = records.get(lease.record)
-        network = getattr(record and record.host.launch, "network", "none")
-        if network not in {"none", "rules"}:
-            found.append(lease.sandbox)
-    return found
-
-
-def _text(found: LockdownAnswer, open_networks: list[str]) -> list[str]:
-    """Describe the lockdown in force."""
-    if not found.locked:
-        return ["no lockdown is in force"]
-    what = "networks, " * found.networks + "microphones, cameras, copies and new starts"
-    lines = [f"a lockdown is in force: {what} are denied until the lockdown is lifted"]
-    if found.unkept:
-        lines.append(found.unkept)
-    if open_networks:
-        names = ", ".join(open_networks)
-        lines.append(
-            f"rules do not control the network of {names}; stop these sandboxes"
-        )
-    return lines

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from broker.cli.texts import tr, trn
+from broker.cli.wording.lockdown_lines import lockdown_lines
 from broker.core.escape import printable
 from broker.core.language.catalogue import mark
 from broker.core.services import CAMERA_USE, SCREEN_USE
@@ -242,7 +243,13 @@ def _lockdown(lockdown: LockdownAnswer) -> tuple[MenuRow, ...]:
     networks = (
         () if lockdown.networks else (MenuRow(tr("Also end all networks"), _NETWORKS),)
     )
-    return (MenuRow(tr("Lift the lockdown"), LockdownRequest(begin=False)), *networks)
+    names = ", ".join(lockdown.open_networks)
+    left = (MenuRow(_text(tr("Not cut: network of {names}", names=names))),)
+    return (
+        MenuRow(tr("Lift the lockdown"), LockdownRequest(begin=False)),
+        *(left if names else ()),
+        *networks,
+    )
 
 
 _NETWORKS = LockdownRequest(begin=True, networks=True)
@@ -262,7 +269,7 @@ def summary(now: TrayState) -> str:
         return tr("no broker is running")
     lines = []
     if now.lockdown.locked:
-        lines.append(tr("lockdown"))
+        lines += lockdown_lines(now.lockdown)[:1]
     if now.questions:
         asked = len(now.questions)
         lines.append(

@@ -57,6 +57,8 @@ class Prepared(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether ``brokerctl run`` started it, so that ending it is ours to do."""
     leader: ProcessIdentity | None = None
     """None: it is not bound yet."""
+    carriers: list[ProcessIdentity] | None = None
+    """What carries the frames of its network; None: others give it a network."""
     made: str = ""
     """The file of a record that was made for it, and is removed with it."""
 

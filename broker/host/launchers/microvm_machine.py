@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 FOLDERS = "virtiofsd-"
 """As ``launch.microvm.state.FOLDERS``, which is loaded with the first machine."""
+_FRAME_CARRIERS = frozenset({"frameguard", "netguard", "passt"})
 _BACKENDS = {
     "vhost-device-vsock": schema.Process.VHOST_DEVICE_VSOCK,
     "port-mux": schema.Process.PORT_MUX,
@@ -113,6 +114,12 @@ class MicroVmMachine:
     def flows(self) -> socket.socket | None:
         """Its frame filter's questions; None: it asks nothing."""
         return self._vm.flows
+
+    def network_processes(self, *, flows_too: bool) -> tuple[Tracked, ...]:
+        """Return the processes that carry its frames, but those that ask about flows."""
+        if self._vm.flows is not None and not flows_too:
+            return ()
+        return tuple(p for p in self._vm.processes if p.role in _FRAME_CARRIERS)
 
     @property
     def folder_servers(self) -> dict[int, Tracked]:

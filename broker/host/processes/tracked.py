@@ -124,6 +124,14 @@ class Tracked:
         """Return whether the process has ended."""
         return self._pidfd < 0 or has_ended(self._pidfd)
 
+    @property
+    def stopped(self) -> bool:
+        """Return whether a signal has stopped the process."""
+        try:
+            return status_fields(self.pid)["State"][0] == "T"
+        except OSError:
+            return False
+
     def into(self, identity: ProcessIdentity, pidfd: int) -> Tracked:
         """Return the jailed process in place of bubblewrap's; takes over ``pidfd``."""
         inside = Tracked(self.role, identity, pidfd, self._child, self._words)
@@ -180,7 +188,9 @@ class Tracked:
                 log_stderr(f"{who} did not exit after SIGKILL: the kernel blocks it")
 
     def _handles_sigterm(self) -> bool:
-        """Return whether the process handles SIGTERM."""
+        """Return whether the process handles SIGTERM; a stopped one handles none."""
+        if self.stopped:
+            return False
         try:
             status = status_fields(self.pid)
         except OSError:

@@ -185,6 +185,43 @@ def test_methods_that_start_something_are_refused(tmp_path):
             lockdown.refuse(name)
 
 
+async def test_networks_are_cut_before_it_is_recorded_and_restored_at_its_end():
+    async with stand() as it:
+        calls = []
+
+        async def cut_networks(*, cut):
+            await trio.lowlevel.checkpoint()
+            calls.append((cut, len(it.book.events("lockdown.changed"))))
+            return ["domain"] if cut else []
+
+        it.lockdown.cut_networks = cut_networks
+        answer = await it.change("begin")
+        assert (calls, answer.open_networks) == ([], [])
+        answer = await it.change("begin", networks=True)
+        assert (calls, answer.open_networks) == ([(True, 1)], ["domain"])
+        # What it shows later is the state then: sandboxes come and go.
+        await it.change()
+        assert calls.pop() == (True, 2)
+        answer = await it.change("lift")
+        assert (calls[-1], answer.open_networks) == ((False, 3), [])
+
+
+async def test_a_kept_lockdown_cuts_networks_of_an_earlier_broker(tmp_path):
+    for networks in (True, False):
+        keep_lockdown(tmp_path / "x", networks=networks)
+        lockdown = Lockdown(tmp_path / "x", None, lambda: None)
+        calls = []
+
+        async def cut_networks(*, cut, calls=calls):
+            await trio.lowlevel.checkpoint()
+            calls.append(cut)
+            return []
+
+        lockdown.cut_networks = cut_networks
+        await lockdown.take_kept()
+        assert calls == [networks]
+
+
 async def test_it_survives_a_restart():
     async with stand() as it:
         path = it.lockdown._path

@@ -18,10 +18,12 @@ from __future__ import annotations
 import errno
 import os
 import select
+import signal
 import socket
 import struct
+import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from broker.core import limits
@@ -31,6 +33,8 @@ from broker.host.network.frameguard.ethernet_frames import FrameError, FrameFilt
 
 _ANNOUNCED = 0x10 | 0x40 | 0x100 | 0x400
 """Addresses and routes of IPv4 and of IPv6 (RTMGRP_IPV4_IFADDR and so on)."""
+_STALE_SECONDS = 2.0
+"""How long frames are dropped at most that were sent while this process was stopped."""
 _FAMILIES = {socket.AF_INET: 4, socket.AF_INET6: 16}
 _RTM_NEWROUTE, _RTM_GETROUTE, _NLMSG_DONE, _NLMSG_ERROR = 24, 26, 3, 2
 _NLM_F_DUMP = 0x301  # REQUEST | ROOT | MATCH
@@ -135,6 +139,7 @@ class FrameGuard:
         self._sides = (qemu, passt)
         self._inward = memoryview(b"")  # waits to be written to QEMU
         self._outward: deque[bytes] = deque()  # sends that wait for passt
+        self._stale, self._stale_until = False, 0.0
         self._received = memoryview(bytearray(limits.FRAMES_READ_BYTES))
         qemu.settimeout(0)
         passt.settimeout(0)
@@ -153,12 +158,30 @@ class FrameGuard:
                     poll.register(fd, events)
                 watched = wanted
             try:
-                for fd, happened in poll.poll(self._pause):
+                ready = poll.poll(0 if self._stale else self._pause)
+                if self._stale:
+                    self._stale = self._has_backlog(ready)
+                for fd, happened in ready:
                     if not self._happened(fd, happened):
                         return
                 self._look()
             except (FrameError, ConnectionError):
                 return
+
+    def drop_backlog(self, *_signal: object) -> None:
+        """Drop what the guest has sent while a lockdown had stopped this process.
+
+        passt of 2023 loops for ever at some bursts of repeated packets.
+        """
+        self._stale, self._stale_until = True, time.monotonic() + _STALE_SECONDS
+
+    def _has_backlog(self, ready: Sequence[tuple[int, int]]) -> bool:
+        """Return whether the guest's old frames are still being read."""
+        self._outward.clear()
+        inside = self._sides[0].fileno()
+        # A guest that sends without a pause gets its network back, too.
+        late = time.monotonic() > self._stale_until
+        return not late and any(fd == inside for fd, _ in ready)
 
     def _wanted(self) -> dict[int, int]:
         """Return the descriptors to poll, each with its poll(2) events."""
@@ -230,7 +253,11 @@ class FrameGuard:
         return bytes(self._received[: side.recv_into(self._received, size)])
 
     def _send_outward(self, sends: Iterable[bytes]) -> None:
-        self._outward.extend(sends)
+        frames = list(sends)
+        # guard: what was sent in a lockdown stays in the sandbox
+        if self._stale:
+            return
+        self._outward.extend(frames)
         self._flush(self._sides[1])
 
     def _flush(self, side: socket.socket) -> None:
@@ -280,6 +307,7 @@ def guard_frames(qemu: int, passt: int) -> NoReturn:
 
 def confined_run(guard: FrameGuard) -> NoReturn:
     """Confine this process, carry a guard's frames to the end, and exit."""
+    signal.signal(signal.SIGCONT, guard.drop_backlog)
     keep_descriptors_only(*guard.calls)
     try:
         guard.run()

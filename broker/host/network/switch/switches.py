@@ -90,6 +90,10 @@ class Switches:
     def __init__(self) -> None:
         self._running: dict[str, _Switch] = {}
 
+    def processes(self) -> tuple[Tracked, ...]:
+        """Return the processes of the switches that have members."""
+        return tuple(one.process for one in self._running.values() if one.seats)
+
     def join_all(
         self, places: Iterable[SwitchPlace], sandbox: str, undo: AsyncExitStack
     ) -> tuple[SwitchSeat, ...]:

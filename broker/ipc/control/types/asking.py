@@ -102,3 +102,5 @@ class LockdownAnswer(ApiAnswer, frozen=True):
     networks: bool
     unkept: str = ""
     """Why it would not survive a restart of the broker; empty: it does."""
+    open_networks: list[str] = []
+    """With ``networks``: sandboxes whose network still works."""

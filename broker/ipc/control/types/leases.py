@@ -36,6 +36,19 @@ class LeaseRequest(ApiRequest, frozen=True, kw_only=True):
     """Its arena, as a descriptor of a process."""
 
 
+class CutNetworksRequest(ApiRequest, frozen=True, kw_only=True):
+    """Cut the networks of all sandboxes, or restore them."""
+
+    cut: bool
+
+
+class CutNetworksAnswer(ApiAnswer, frozen=True, kw_only=True):
+    """The effect."""
+
+    open: list[str]
+    """Sandboxes whose network still works, or may: others gave it to them."""
+
+
 class LeaseStatus(ApiAnswer, frozen=True, kw_only=True):
     """A live lease."""
 
