@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 from broker.jail.wayland.protocol.objects import ProtocolObject
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from broker.jail.wayland.canonical import Request
     from broker.jail.wayland.handlers.host_seat import OwnSeat
     from broker.jail.wayland.model import Surface
     from broker.jail.wayland.ports import SeatChords
@@ -102,9 +105,18 @@ class BoundGlobal(ProtocolObject):
 
 
 class Seat(BoundGlobal):
-    """A wl_seat of the client's."""
+    """A wl_seat of the client's, with the capabilities that it was told; None: none yet.
 
-    __slots__ = ()
+    ``waiting`` are devices that need another capability (``canonical.py``), each with
+    the request and what sends it.
+    """
+
+    __slots__ = ("capabilities", "waiting")
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.capabilities: int | None = None
+        self.waiting: list[tuple[ProtocolObject, Request, Callable[[], None]]] = []
 
 
 class Keyboard(ProtocolObject):

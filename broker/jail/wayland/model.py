@@ -19,6 +19,8 @@ from broker.jail.wayland.protocol.objects import ProtocolObject
 from broker.jail.wayland.scene.geometry import Rect, SourceRect, SurfaceContent, View
 
 if TYPE_CHECKING:
+    from broker.jail.wayland.handlers.exported_windows import ImportedWindow
+    from broker.jail.wayland.parents import RemovedParent
     from broker.jail.wayland.scene.frame import Edges, Frame
     from broker.jail.wayland.scene.promote import Promoted
 
@@ -326,7 +328,7 @@ class WmBase(ProtocolObject):
 class XdgSurface(ProtocolObject):
     """An xdg_surface: its id belongs to our frame's surface at the compositor.
 
-    ``painted``: pixels of all its layers together, 0 if they were not counted.
+    ``unmapped``: it was mapped, and is not.  ``painted``: pixels of all its layers together, 0 if they were not counted.
     ``last``: the serial of the compositor's last configure, 0 for none.  ``own``: those
     of the filter's own ones, acknowledged or not, each with ``last`` as it was then
     (``screen_states.py``).  ``unmapping``: the compositor has yet to read that it was
@@ -336,7 +338,7 @@ class XdgSurface(ProtocolObject):
     __slots__ = (
         "acked", "base", "committed", "constructed", "frame", "geometry",
         "last", "mapped", "number", "own", "painted", "role", "serials", "stale", "surface",
-        "unmapping",
+        "unmapped", "unmapping",
     )  # fmt: skip
 
     def __init__(self, interface: str, version: int) -> None:
@@ -356,6 +358,7 @@ class XdgSurface(ProtocolObject):
         self.painted = 0
         self.committed = False
         self.mapped = False
+        self.unmapped = False
         self.unmapping = False
 
     def next_own_serial(self) -> int:
@@ -400,20 +403,28 @@ class Toplevel(ProtocolObject):
     ``unanswered`` then.  ``restore``: maximised besides ``fake_fullscreen``, which the
     compositor shows maximised since ``seen``.  ``whole``: fullscreen was asked of it,
     and ``full`` asks for it once the compositor shows the window.
+    ``parent`` is set by the import ``imported``, or by xdg_toplevel; the compositor has it
+    if ``parent_sent``, by ``host_import`` (``parents.py``).  ``held_requests`` wait until
+    it is mapped (``canonical.py``).
     ``again``, ``awaited``, ``drawn``, ``postponed``, ``restless``: whether the compositor shows it (``shown.py``).
     """
 
     __slots__ = (
         "again", "app_id", "asked", "awaited", "bounds", "cap", "chosen", "configured", "decoration", "drawn", "due",
-        "fake_fullscreen", "fence", "former", "full", "granted", "heard", "held", "icon", "imposed", "max_size", "maximized",
-        "min_size", "offered", "own_title", "parent", "placed", "postponed", "restless", "restore", "seen", "since", "states",
-        "title", "titled", "told_edges", "told_maximized", "unanswered", "untold", "whole", "xdg",
+        "fake_fullscreen", "fence", "former", "full", "granted", "heard", "held", "held_requests", "host_import", "icon",
+        "imported", "imposed", "max_size", "maximized", "min_size", "offered", "own_title", "parent", "parent_sent", "placed", "postponed", "restless", "restore", "seen", "since", "states",
+        "title", "titled", "told_edges", "told_maximized", "unanswered", "unread_parents", "untold", "whole", "xdg",
     )  # fmt: skip
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
         self.xdg: XdgSurface | None = None
         self.parent: Toplevel | None = None
+        self.imported: ImportedWindow | None = None
+        self.parent_sent = False
+        self.host_import: ProtocolObject | None = None
+        self.unread_parents: list[RemovedParent] = []
+        self.held_requests: dict[tuple[str, str], Callable[[], None]] = {}
         self.decoration: ProtocolObject | None = None
         self.titled = self.own_title = False
         self.title = b""

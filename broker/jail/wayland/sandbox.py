@@ -48,6 +48,8 @@ _MINUTE = 60.0
 
 DRAG_MARK = b"application/x-vitrail-drag-"
 """Prefix of the private type of a drag; the rest is random."""
+LOCAL_DRAG_MARK = DRAG_MARK + b"local-"
+"""Prefix of the private type of a drag without content, which one client alone sees."""
 
 
 class Usage:
@@ -228,12 +230,16 @@ class Sandbox:
 
         A client that has seen some of them cannot guess the next.
         """
+        mime = self.new_drag_type(DRAG_MARK)
+        self.drags[mime] = source
+        return mime
+
+    def new_drag_type(self, mark: bytes) -> bytes:
+        """Return a type with this prefix that no client can guess."""
         self._drag_number += 1
         word = f"{self._secret}-{self._drag_number}".encode()
         # guard: a drag's type has no name
-        mime = DRAG_MARK + hashlib.blake2b(word, digest_size=16).hexdigest().encode()
-        self.drags[mime] = source
-        return mime
+        return mark + hashlib.blake2b(word, digest_size=16).hexdigest().encode()
 
     def new_handle(self) -> bytes:
         """A handle of a window, which no client can guess."""

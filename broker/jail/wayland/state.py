@@ -204,6 +204,15 @@ class ClientState(ObjectTable, ABC):
     def dismiss_menus(self) -> None:
         """The user has pressed outside of this client's windows."""
 
+    def bind_host(self, interface: str) -> ProtocolObject | None:
+        """Bind a global of the compositor for one request; None if it has none."""
+        name = self.host_name_of(interface)
+        if name is None:
+            return None
+        bound = self.own(interface)
+        self.up.data += emit.bind(self.registry, name, interface.encode(), 1, bound.sid)
+        return bound
+
     # -- descriptors -------------------------------------------------------------------
 
     def discard(self, fd: Fd) -> None:

@@ -22,13 +22,21 @@ class Needs(enum.Enum):
     SEAT = "a seat that is there: else nothing, or a local object"
     SCREEN = "a screen that is there: else none is named, or a local object"
     SHOWN_SCREEN = "a screen that is there: else none is named; and, if its window is mapped, that this has the keyboard or was drawn since it was asked for: waits for it"
+    DEVICE = "a seat that is there and has the capability: else a local object, which is requested once it has"
     POINTER = "a seat that has kept its pointer: else nothing, or a local object"
     PEN = "a pen that was not removed: else a local object"
     FOCUS = "a pointer or pen over its content: else nothing"
-    WINDOW = "a surface in a window: else nothing"
-    ALIVE_WINDOW = "a window that is not destroyed: else nothing"
     MAPPED = "a window that is mapped: else nothing"
-    MAPPED_PARENT = "a parent that is mapped: else none is named"
+    MAPPED_PARENT = (
+        "a parent that is mapped, and a window that is not unmapped: else held"
+    )
+    MAPPED_EXPORT = "a window that is mapped: else held"
+    NOT_UNMAPPED = "a window that is neither unmapped nor destroyed: else nothing"
+    NOT_UNMAPPED_OR_HELD = "a window that is neither unmapped nor destroyed: else held until it is mapped, or nothing"
+    NEW = "a window that was never mapped: else a local object"
+    SEAT_AND_MAPPED_ORIGIN = (
+        "a seat that is there and a mapped window that was pressed: else nothing"
+    )
     MAPPED_POPUP = "a popup at the compositor whose parent is mapped: else nothing"
     SEAT_AND_MAPPED = "a seat that is there and a window that is mapped: else nothing"
     SHOWN = "a mapped parent whose window has the keyboard or was drawn since it was asked for: waits 2 s, else `popup_done`"
@@ -44,11 +52,9 @@ _MADE_OF = {
     "wp_presentation": ("feedback",),
     "xdg_toplevel_icon_manager_v1": ("set_icon",),
     "xdg_wm_base": ("get_xdg_surface",),
-    "xdg_wm_dialog_v1": ("get_xdg_dialog",),
     "zwp_confined_pointer_v1": ("set_region",),
     "zwp_linux_dmabuf_v1": ("get_surface_feedback",),
     "zwp_locked_pointer_v1": ("set_region",),
-    "zxdg_decoration_manager_v1": ("get_toplevel_decoration",),
 }
 _KEPT_HERE = {
     "wl_data_device": ("set_selection",),
@@ -65,15 +71,15 @@ NEEDS: Mapping[tuple[str, str], Needs] = {
     **{(i, name): Needs.LIVE for i, names in _MADE_OF.items() for name in names},
     **{(i, name): Needs.UNSENT for i, names in _KEPT_HERE.items() for name in names},
     # -- seats, their devices, screens ------------------------------------------
-    ("wl_seat", "get_pointer"): Needs.SEAT,
-    ("wl_seat", "get_keyboard"): Needs.SEAT,
-    ("wl_seat", "get_touch"): Needs.SEAT,
+    ("wl_seat", "get_pointer"): Needs.DEVICE,
+    ("wl_seat", "get_keyboard"): Needs.DEVICE,
+    ("wl_seat", "get_touch"): Needs.DEVICE,
     ("wl_data_device_manager", "get_data_device"): Needs.SEAT,
-    ("wl_data_device", "start_drag"): Needs.SEAT,
+    ("wl_data_device", "start_drag"): Needs.SEAT_AND_MAPPED_ORIGIN,
     ("xdg_activation_token_v1", "set_serial"): Needs.SEAT,
     ("zwp_keyboard_shortcuts_inhibit_manager_v1", "inhibit_shortcuts"): Needs.SEAT,
     ("zwp_tablet_manager_v2", "get_tablet_seat"): Needs.SEAT,
-    ("zwp_text_input_manager_v3", "get_text_input"): Needs.SEAT,
+    ("zwp_text_input_manager_v3", "get_text_input"): Needs.DEVICE,
     ("wp_cursor_shape_manager_v1", "get_pointer"): Needs.POINTER,
     ("zwp_pointer_constraints_v1", "lock_pointer"): Needs.POINTER,
     ("zwp_pointer_constraints_v1", "confine_pointer"): Needs.POINTER,
@@ -88,14 +94,18 @@ NEEDS: Mapping[tuple[str, str], Needs] = {
     ("xdg_toplevel", "set_fullscreen"): Needs.SHOWN_SCREEN,
     ("zxdg_output_manager_v1", "get_xdg_output"): Needs.SCREEN,
     # -- windows -----------------------------------------------------------------
-    ("xdg_activation_v1", "activate"): Needs.WINDOW,
-    ("xdg_activation_token_v1", "set_surface"): Needs.WINDOW,
-    ("xdg_system_bell_v1", "ring"): Needs.WINDOW,
-    ("zxdg_imported_v2", "set_parent_of"): Needs.WINDOW,
-    ("xdg_dialog_v1", "set_modal"): Needs.ALIVE_WINDOW,
-    ("xdg_dialog_v1", "unset_modal"): Needs.ALIVE_WINDOW,
+    ("xdg_activation_v1", "activate"): Needs.NOT_UNMAPPED,
+    ("xdg_activation_token_v1", "set_surface"): Needs.NOT_UNMAPPED,
+    ("xdg_system_bell_v1", "ring"): Needs.NOT_UNMAPPED,
+    ("zxdg_imported_v2", "set_parent_of"): Needs.MAPPED_PARENT,
+    ("xdg_wm_dialog_v1", "get_xdg_dialog"): Needs.NOT_UNMAPPED_OR_HELD,
+    ("xdg_dialog_v1", "set_modal"): Needs.NOT_UNMAPPED_OR_HELD,
+    ("xdg_dialog_v1", "unset_modal"): Needs.NOT_UNMAPPED_OR_HELD,
+    ("zxdg_decoration_manager_v1", "get_toplevel_decoration"): Needs.NEW,
+    ("zxdg_toplevel_decoration_v1", "set_mode"): Needs.NOT_UNMAPPED_OR_HELD,
+    ("zxdg_toplevel_decoration_v1", "unset_mode"): Needs.NOT_UNMAPPED_OR_HELD,
     ("zwp_idle_inhibit_manager_v1", "create_inhibitor"): Needs.MAPPED,
-    ("zxdg_exporter_v2", "export_toplevel"): Needs.MAPPED,
+    ("zxdg_exporter_v2", "export_toplevel"): Needs.MAPPED_EXPORT,
     ("xdg_toplevel", "set_parent"): Needs.MAPPED_PARENT,
     ("xdg_toplevel", "show_window_menu"): Needs.SEAT_AND_MAPPED,
     ("xdg_toplevel", "move"): Needs.SEAT_AND_MAPPED,

@@ -9,6 +9,7 @@ from tests.kit.guards.mutation import Guard, main
 
 DMABUF = "tests/broker/jail/wayland/gpu/test_dmabuf.py"
 NEEDS = "tests/broker/jail/wayland/test_needs.py"
+CANONICAL = "tests/broker/jail/wayland/test_canonical.py"
 GUARDS = (
     Guard("a picture of the name is of its strip's height", "strip = self.strip", "tests/broker/jail/wayland/scene/test_label.py", "fits_any_edge"),
     Guard("a window has a name where its program draws the title bar", "titled = True", "tests/broker/jail/wayland/scene/test_label.py", "draws_the_title_bar"),
@@ -20,7 +21,17 @@ GUARDS = (
     Guard("no request names an inert object", "alive = True", NEEDS, "not_sent or used_and_ended"),
     Guard("what is bound too late is inert", "inert = False", NEEDS, "bound_too_late"),
     Guard("what is bound is inert once its global is gone", "if False:", NEEDS, "not_sent"),
-    Guard("a pointer of a seat without one is inert", "pointer.inert = False", "tests/attack/test_wayland_alive.py", "before_it_answers"),
+    Guard("no device of a seat without the capability", "if not seat.inert:", CANONICAL, "once_its_seat or used_and_ended"),
+    Guard("orders by the state of their window", "return True", CANONICAL, "by_its_row"),
+    Guard("no decoration of an unmapped window", "send()", CANONICAL, "by_its_row and get_toplevel_decoration"),
+    Guard("no mode of an unmapped window's decoration", "send()", CANONICAL, "by_its_row and mode or last_of_held"),
+    Guard("a parent is sent for no window that is unmapped", "if xdg.surface is None:", CANONICAL, "by_its_row and set_parent"),
+    Guard("a removed parent counts until that is read", "if False:", CANONICAL, "removed_parent"),
+    Guard("a window that is unmapped has no children", "if False:", CANONICAL, "children_of_unmapped"),
+    Guard("relations end before a window is unmapped", "pass", CANONICAL, "children_of_unmapped or has_its_parent_again"),
+    Guard("a parent ends with its export", "pass", CANONICAL, "ends_with_its_export"),
+    Guard("a drag has a source", "sent = source", CANONICAL, "one_of_the_filter"),
+    Guard("a drag without a source is its client's alone", "if False:", CANONICAL, "no_other_client"),
     Guard("a pointer ends with its seat's", "pass", NEEDS, "not_sent or another"),
     Guard("no constraint of an inert pointer", "if False:", NEEDS, "not_sent and lock_pointer"),
     Guard("a constraint names a wl_pointer that is new", "made = None", "tests/broker/jail/wayland/handlers/test_constraints.py", "names_a_new_pointer"),
@@ -36,7 +47,7 @@ GUARDS = (
     Guard("a pen that is gone is inert", "", "tests/broker/jail/wayland/handlers/extensions/test_tablets.py", "was_removed_gets_no_shape"),
     Guard("what a person does to a window is named with both", "return True", NEEDS, "not_sent and xdg_toplevel"),
     Guard("fullscreen on a screen that is there", "pass", NEEDS, "not_sent and set_fullscreen"),
-    Guard("a dialog ends with its window", "if True:", NEEDS, "dialog_ends"),
+    Guard("a dialog ends with its window", "send()", NEEDS, "dialog_ends"),
     Guard("a popup's parent is mapped", "if window is None:", NEEDS, "not_sent and get_popup"),
     Guard("a window that is shown late takes no keyboard", "if False:", "tests/broker/jail/wayland/scene/test_frame.py", "takes_none_when"),
     Guard("a window becomes fullscreen where it is shown", "if False:", "tests/attack/test_wayland_alive.py", "becomes_fullscreen_once"),
@@ -273,10 +284,10 @@ GUARDS = (
     Guard("a buffer that is never shown is given back", "if False:", "tests/attack/test_wayland_unshown.py", "given_back"),
     Guard("configure events are asked for by who acknowledges them", "if True:", "tests/attack/test_wayland_unanswered.py", "asks_for_no_more"),
     Guard("places are asked for by who acknowledges them", "pass", "tests/attack/test_wayland_unanswered.py", "menu"),
-    Guard("exported windows are shown", "if toplevel is None or toplevel.xdg is None:", "tests/broker/jail/wayland/handlers/test_exported_windows.py", "once_it_is_shown"),
+    Guard("exported windows are shown", "if toplevel.xdg is None:", "tests/broker/jail/wayland/handlers/test_exported_windows.py", "once_it_is_shown"),
     Guard("no configure event of before an unmap", "if True:", "tests/broker/jail/wayland/test_needs.py", "before_the_unmapping"),
     Guard("no popup outlives its window", "if False:", "tests/attack/test_wayland_order.py", "has_ended"),
-    Guard("parents are shown", "sid = parent.sid if parent is not None else 0", "tests/attack/test_wayland_order.py", "one_that_is_shown"),
+    Guard("parents are shown", "if parent.xdg is None:", "tests/attack/test_wayland_order.py", "one_that_is_shown"),
     Guard("a decoration ends before its window", "pass", "tests/attack/test_wayland_order.py", "decoration_ends"),
     Guard("listeners of a sandbox bounded", "pass", "tests/attack/test_wayland_costs.py", "screens_are_bounded"),
     Guard("listeners bounded", "if False:", "tests/broker/jail/wayland/handlers/test_seat.py", "hears_input_is_bounded"),

@@ -15,6 +15,7 @@ from typing import Any
 from broker.jail.wayland.filter import WaylandFilter
 from broker.jail.wayland.protocol import emit, signatures, wire
 from tests.kit.wayland.model_extensions import ExtensionRules
+from tests.kit.wayland.model_grammar import GrammarRules
 
 GLOBALS = [
     ("wl_compositor", 5),
@@ -91,7 +92,7 @@ class Shown(Thing):
         return dest if dest is not None else (w, h)
 
 
-class Model(ExtensionRules):
+class Model(GrammarRules, ExtensionRules):
     """``out`` collects the compositor's events; ``requests`` the requests to it."""
 
     def __init__(self, offers: list[tuple[str, int]] | None = None) -> None:
@@ -132,6 +133,8 @@ class Model(ExtensionRules):
         """Say an event."""
         message = signatures.event(thing.kind, name)
         values = [a.oid if isinstance(a, Thing) else a for a in args]
+        if name == "capabilities":
+            thing.state["capabilities"] = args[0]
         self.out += emit.packer(message)(thing.oid, *values)
 
     def _gone(self, thing: Thing) -> None:
@@ -416,6 +419,9 @@ class Model(ExtensionRules):
             and surface.xdg
         ):
             surface.xdg.state.update(acked=False, first=False)
+            role = surface.xdg.state.get("role")
+            if role is not None and role.kind == "xdg_toplevel":
+                self.unmap(role)
         surface.now.update(surface.cached)
         surface.cached = {}
         surface.size()
@@ -514,6 +520,8 @@ class Model(ExtensionRules):
         top.state["app_id"] = app_id
 
     def xdg_toplevel_destroy(self, top: Thing) -> None:
+        if top.kind == "xdg_toplevel":
+            self.unmap(top)
         top.state["xdg"].state["role"] = None
         top.state["xdg"].state.update(acked=False, first=False)
         top.state["xdg"].state["surface"].now["buffer"] = None
@@ -553,11 +561,12 @@ class Model(ExtensionRules):
     def wl_data_device_start_drag(
         self,
         _d: Thing,
-        _source: Thing | None,
+        source: Thing | None,
         _origin: Thing,
         icon: Shown | None,
         _serial: int,
     ) -> None:
+        assert source is not None, "a drag without a source"
         if icon is not None:
             assert icon.role in {"", "icon"}
             icon.role = "icon"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as limits
-from broker.jail.wayland import identity
+from broker.jail.wayland import canonical, identity
 from broker.jail.wayland.input_model import OwnSurface
 from broker.jail.wayland.model import Surface, window_of
 from broker.jail.wayland.protocol import emit
@@ -70,9 +70,8 @@ def set_app_id(
 
 
 def set_surface(core: ClientState, token: ActivationToken, surface: Surface) -> None:
-    sid = window_sid(surface)
-    if sid:
-        core.up.data += _set_surface(token.sid, sid)
+    if canonical.is_sent(canonical.SET_SURFACE, surface):
+        core.up.data += _set_surface(token.sid, window_sid(surface))
 
 
 def commit(core: ClientState, token: ActivationToken) -> None:
@@ -109,10 +108,10 @@ def activate(
     core: ClientState, activation: ProtocolObject, text: bytes, surface: Surface
 ) -> None:
     """Forward ``activate`` only with an unused token that this sandbox was given."""
-    sid = window_sid(surface)
+    sent = canonical.is_sent(canonical.ACTIVATE, surface)
     # guard: tokens of this sandbox
-    if sid and core.sandbox.use_token(text, core.now):
-        core.up.data += _activate(activation.sid, text, sid)
+    if sent and core.sandbox.use_token(text, core.now):
+        core.up.data += _activate(activation.sid, text, window_sid(surface))
 
 
 def create_inhibitor(
@@ -192,7 +191,8 @@ def destroy_bell(core: ClientState, bell: ProtocolObject) -> None:
 
 def ring(core: ClientState, bell: ProtocolObject, surface: Surface | None) -> None:
     if core.sandbox.may("bells", limits.WAYLAND_BELLS_PER_MINUTE, core.now):
-        core.up.data += _ring(bell.sid, window_sid(surface))
+        sent = canonical.is_sent(canonical.RING, surface)
+        core.up.data += _ring(bell.sid, window_sid(surface) if sent else 0)
 
 
 _ring = emit.request("xdg_system_bell_v1", "ring")

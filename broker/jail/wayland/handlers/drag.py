@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from broker.jail.wayland import canonical
 from broker.jail.wayland.handlers import drag_start, foreign_drags
-from broker.jail.wayland.handlers.drag_start import AskedDrag
+from broker.jail.wayland.handlers.drag_start import AskedDrag, LocalSource
 from broker.jail.wayland.handlers.selection import (
     DEVICE_ROLE,
     DEVICE_USED_SOURCE,
@@ -28,10 +29,11 @@ from broker.jail.wayland.handlers.selection import (
 )
 from broker.jail.wayland.input_model import OwnSurface
 from broker.jail.wayland.model import Surface, SurfaceRole
-from broker.jail.wayland.protocol import emit
-from broker.jail.wayland.protocol.dispatch import Classes, Rules
+from broker.jail.wayland.protocol import dispatch, emit
+from broker.jail.wayland.protocol.dispatch import Classes, Handlers, Rules
 from broker.jail.wayland.protocol.objects import ProtocolObject
 from broker.jail.wayland.protocol.wire import Fd, ProtocolFault
+from broker.jail.wayland.sandbox import LOCAL_DRAG_MARK
 from broker.jail.wayland.scene import commit
 from broker.jail.wayland.scene.frame import Frame
 
@@ -51,17 +53,20 @@ def start_drag(
     _claim(device, source, icon)
     # guard: no drag of an inert seat
     there = bool(device.sid) and device.seat is not None and not device.seat.inert
+    there = there and canonical.is_sent(canonical.START_DRAG, origin)
     # guard: drags with a press that lasts
     if not core.serials.held(serial) or not core.data_manager or not there:
         if source is not None:
             source.cancel()
         return
+    _end_local(core)
     if source is not None:
         _materialise(core, source)
-    core.drag.local = source is None
     if icon is not None and icon.icon is None:
         icon.icon = Frame(core, icon, core.popup_edges)
-    drag_start.send(core, AskedDrag(device, source, origin, icon, serial))
+    # guard: a drag has a source
+    sent = source or _make_local(core)
+    drag_start.send(core, AskedDrag(device, sent, origin, icon, serial))
     if icon is not None:
         commit.relayout(core, icon)
 
@@ -80,6 +85,36 @@ def _claim(device: DataDevice, source: DataSource | None, icon: Surface | None) 
                 device.cid, DEVICE_USED_SOURCE, "the source was already used"
             )
         source.used = True
+
+
+def _make_local(core: ClientState) -> LocalSource:
+    """Create our source for a drag without one: mutter 43 ends by a drag that has none."""
+    mime = core.sandbox.new_drag_type(LOCAL_DRAG_MARK)
+    core.drag.local = source = LocalSource(mime, core.data_version)
+    core.own("wl_data_source", source)
+    source.events = dispatch.own_events("wl_data_source", _LOCAL_EVENTS)
+    core.up.data += _create_data_source(core.data_manager, source.sid)
+    core.up.data += _source_offer(source.sid, mime)
+    if core.data_version >= foreign_drags.ACTIONS:
+        core.up.data += _set_actions(source.sid, foreign_drags.COPY)
+    return source
+
+
+def _end_local(core: ClientState) -> None:
+    """Destroy our source of the last drag that had none."""
+    source, core.drag.local = core.drag.local, None
+    if source is not None:
+        core.end_own(source)
+
+
+def _local_ended(core: ClientState, source: LocalSource) -> None:
+    """The compositor has ended a drag without content."""
+    if core.drag.local is source:
+        _end_local(core)
+
+
+def _local_event(core: ClientState, _source: LocalSource, *_values: object) -> None:
+    drag_start.heard(core)
 
 
 def _materialise(core: ClientState, source: DataSource) -> None:
@@ -142,8 +177,16 @@ def _arrive(
     top = device.over
     assert top is not None
     x, y = _in_content(device, x, y)
-    cid = 0
-    if isinstance(host, HostOffer):
+    cid, local = 0, core.drag.local
+    if not isinstance(host, HostOffer):
+        return
+    if local is not None and local.mime in host.mimes:
+        # No window of the client's says so of a drag without an offer.
+        core.up.data += _accept(host.sid, serial, local.mime)
+        if core.data_version >= foreign_drags.ACTIONS:
+            copy = foreign_drags.COPY
+            core.up.data += _offer_set_actions(host.sid, copy, copy)
+    else:
         source = next(
             (core.sandbox.drags[m] for m in host.mimes if m in core.sandbox.drags), None
         )
@@ -166,8 +209,6 @@ def _arrive(
             core.down.data += offer_mime(cid, mime)
         if device.version >= 3 and source.actions is not None:
             core.down.data += source_actions(cid, source.actions)
-    elif not core.drag.local:
-        return
     device.told, device.dropped = True, False
     core.serials.note(serial)
     core.down.data += _drag_enter(
@@ -385,6 +426,13 @@ def _plain(name: str) -> Callable[..., None]:
 
     return forward
 
+
+_LOCAL_EVENTS: Handlers = {
+    "target": _local_event,
+    "action": _local_event,
+    "cancelled": _local_ended,
+    "dnd_finished": _local_ended,
+}
 
 # -- tables ----------------------------------------------------------------------
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from broker.jail.wayland.protocol import dispatch, emit
+from broker.jail.wayland.protocol.objects import ProtocolObject
 from broker.jail.wayland.protocol.sync import send_sync
 
 if TYPE_CHECKING:
     from broker.jail.wayland.handlers.selection import DataDevice, DataSource
     from broker.jail.wayland.model import Surface
-    from broker.jail.wayland.protocol.objects import ProtocolObject
     from broker.jail.wayland.state import ClientState
 
 
@@ -28,10 +28,20 @@ class AskedDrag:
     """A drag that a client starts, and may still have been passed over."""
 
     device: DataDevice
-    source: DataSource | None
+    source: DataSource | LocalSource
     origin: Surface
     icon: Surface | None
     serial: int
+
+
+class LocalSource(ProtocolObject):
+    """Our wl_data_source of a drag whose client named none; ``mime`` is its type."""
+
+    __slots__ = ("mime",)
+
+    def __init__(self, mime: bytes, version: int) -> None:
+        super().__init__("wl_data_source", version)
+        self.mime = mime
 
 
 class DragStart:
@@ -40,8 +50,8 @@ class DragStart:
     __slots__ = ("asked", "local", "waiting")
 
     def __init__(self) -> None:
-        self.local = False
-        """Whether the drag has no source: other clients must not see it."""
+        self.local: LocalSource | None = None
+        """Our source of a drag without one, which other clients must not see."""
         self.asked: AskedDrag | None = None
         self.waiting = False
         """Whether the reply that follows the compositor's handling is still missing."""
@@ -71,7 +81,7 @@ def _retry(core: ClientState, _callback: ProtocolObject, _serial: int) -> None:
     asked, it.asked, it.waiting = it.asked, None, False
     if asked is None or asked.device.dead or asked.origin.dead:
         return
-    if (asked.source is not None and asked.source.dead) or (
+    if asked.source.dead or (
         asked.icon is not None and (asked.icon.dead or asked.icon.icon is None)
     ):
         return
@@ -96,7 +106,7 @@ def _request_drag(core: ClientState, asked: AskedDrag, origin: int) -> None:
     # guard: a dragged picture has a frame
     core.up.data += _start_drag(
         asked.device.sid,
-        source.sid if source is not None else 0,
+        source.sid,
         origin,
         icon.icon.root.sid if icon is not None and icon.icon is not None else 0,
         asked.serial,

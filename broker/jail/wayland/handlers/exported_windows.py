@@ -8,7 +8,7 @@ compositor is asked by its handle, which no client sees.
 from __future__ import annotations
 
 from broker.core.limits import wayland as limits
-from broker.jail.wayland.handlers import windows
+from broker.jail.wayland import canonical, parents
 from broker.jail.wayland.handlers.attention import window_sid
 from broker.jail.wayland.model import Surface, Toplevel
 from broker.jail.wayland.protocol import dispatch, emit
@@ -26,11 +26,11 @@ INVALID_SURFACE = 0
 class ExportedWindow(ProtocolObject):
     """A client's zxdg_exported_v2.
 
-    ``host`` is the compositor's one, for windows of other connections, and
-    ``host_handle`` its handle; ``children`` are the imports of it.
+    ``host`` is the compositor's one while the window is mapped, for windows of other
+    connections, and ``host_handle`` its handle; ``imports`` are those of it.
     """
 
-    __slots__ = ("children", "core", "handle", "host", "host_handle", "toplevel")
+    __slots__ = ("core", "handle", "host", "host_handle", "imports", "toplevel")
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
@@ -39,7 +39,7 @@ class ExportedWindow(ProtocolObject):
         self.handle = b""
         self.host: _HostExported | None = None
         self.host_handle = b""
-        self.children: list[ImportedWindow] = []
+        self.imports: list[ImportedWindow] = []
 
     def withdraw(self, *, closing: bool = False) -> None:
         """Withdraw an exported window: its imports end, and its handle is forgotten."""
@@ -47,29 +47,81 @@ class ExportedWindow(ProtocolObject):
         if core is None or self.toplevel is None:
             return
         core.sandbox.exports.pop(self.handle, None)
-        for child in self.children:
-            child.exported = None
-            if child.core is not None and not child.dead:
-                child.core.down.data += _destroyed(child.cid)
-                child.core.wake()
-        self.children.clear()
+        for imported in self.imports:
+            imported.exported = None
+            if imported.core is not None and not imported.dead:
+                # guard: a parent ends with its export
+                parents.end_import(imported.core, imported)
+                imported.core.down.data += _destroyed(imported.cid)
+                imported.core.wake()
+        self.imports.clear()
         self.toplevel = None
-        if self.host is not None and not closing:
-            core.end_own(self.host)
-        self.host = None
+        if closing:
+            self.host = None
+        self.end_host()
+
+    def end_host(self) -> None:
+        """End the compositor's export, before its window is unmapped or destroyed."""
+        host, self.host, self.host_handle = self.host, None, b""
+        if host is not None and self.core is not None:
+            self.core.end_own(host)
+            self.core.wake()
+
+    def request_handle(self) -> None:
+        """Ask the compositor for a handle of the window, if that is mapped."""
+        core, toplevel = self.core, self.toplevel
+        if core is None or toplevel is None or self.host is not None:
+            return
+        # wlroots 0.15 ends an export when its window is unmapped: of a window that never
+        # was mapped it writes into freed memory.
+        # guard: exported windows are shown
+        if toplevel.xdg is None or not canonical.is_sent(canonical.EXPORT, toplevel):
+            return
+        root = window_sid(toplevel.xdg.surface)
+        exporter = core.bind_host(_EXPORTER)
+        if exporter is None:
+            return
+        self.host = host = _HostExported(self)
+        core.own(_EXPORTED, host)
+        host.events = dispatch.own_events(_EXPORTED, _HOST_EVENTS)
+        core.up.data += _export(exporter.sid, host.sid, root)
+        core.end_own(exporter)
+        core.wake()
 
 
 class ImportedWindow(ProtocolObject):
     """A client's zxdg_imported_v2; ``exported`` is None once that has gone."""
 
-    __slots__ = ("child", "core", "exported", "host")
+    __slots__ = ("core", "exported")
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
         self.core: ClientState | None = None
         self.exported: ExportedWindow | None = None
-        self.child: Surface | None = None
-        self.host: ProtocolObject | None = None
+
+    @property
+    def is_near(self) -> bool:
+        """Return whether the exported window is of the same connection."""
+        return self.exported is not None and self.exported.core is self.core
+
+    def lead(self, child: Toplevel) -> ProtocolObject | None:
+        """Have the compositor put a window above the exported one.
+
+        Return the compositor's import, which has this relation alone; None without a
+        handle.
+        """
+        core, exported = self.core, self.exported
+        root = window_sid(child.xdg.surface) if child.xdg is not None else 0
+        if core is None or exported is None or not exported.host_handle or not root:
+            return None
+        importer = core.bind_host(_IMPORTER)
+        if importer is None:
+            return None
+        host = core.own(_IMPORTED)
+        core.up.data += _import(importer.sid, host.sid, exported.host_handle)
+        core.end_own(importer)
+        core.up.data += _set_parent_of(host.sid, root)
+        return host
 
 
 class _HostExported(ProtocolObject):
@@ -107,7 +159,7 @@ def export_toplevel(
     core.sandbox.exports[made.handle] = made
     core.down.data += _handle(made.cid, made.handle)
     # Now: a window floats on sway if it has its parent before it is shown.
-    _ask(made, core)
+    made.request_handle()
 
 
 def destroy_exported(core: ClientState, exported: ExportedWindow) -> None:
@@ -122,7 +174,7 @@ def close(core: ClientState) -> None:
             exported.withdraw(closing=True)
         else:
             # guard: an import ends with its connection
-            exported.children = [c for c in exported.children if c.core is not core]
+            exported.imports = [i for i in exported.imports if i.core is not core]
 
 
 # -- the importing client ------------------------------------------------------------------
@@ -140,21 +192,14 @@ def import_toplevel(
     if made.exported is None:
         core.down.data += _destroyed(made.cid)
     else:
-        made.exported.children.append(made)
+        made.exported.imports.append(made)
 
 
 def destroy_imported(core: ClientState, imported: ImportedWindow) -> None:
     """Destroy an import, and undo that its child is above the exported window."""
-    exported, child = imported.exported, imported.child
-    if exported is not None:
-        exported.children.remove(imported)
-        role = child.xdg.role if child is not None and child.xdg is not None else None
-        if isinstance(role, Toplevel) and role.parent is exported.toplevel:
-            role.parent = None
-            if exported.core is core:
-                windows.set_parent(core, role, None)
-    if imported.host is not None:
-        core.end_own(imported.host)
+    if imported.exported is not None:
+        imported.exported.imports.remove(imported)
+    parents.end_import(core, imported)
     core.drop_local(imported)
 
 
@@ -163,88 +208,25 @@ def set_parent_of(
 ) -> None:
     """Put a window above an imported one; ignore a loop of parents."""
     child, exported = _window(imported, surface), imported.exported
-    if exported is None or exported.toplevel is None or exported.core is None:
+    if exported is None or exported.toplevel is None:
         return
-    step: Toplevel | None = exported.toplevel
-    while step is not None:
-        # Compositors follow parents without counting.
-        # guard: a loop of parents over several connections
-        if step is child:
-            return
-        step = step.parent
-    imported.child = surface
-    if exported.core is core:
-        windows.set_parent(core, child, exported.toplevel)
+    # Compositors follow parents without counting.
+    # guard: a loop of parents over several connections
+    if parents.is_ancestor(child, exported.toplevel):
         return
-    child.parent = exported.toplevel
-    if exported.host_handle:
-        _lead(imported, exported.host_handle)
-    elif exported.host is None:
-        _ask(exported, exported.core)  # it may be shown by now
+    parents.set_parent(core, child, exported.toplevel, imported)
 
 
 # -- the compositor ------------------------------------------------------------------------
 
 
-def _bound(core: ClientState, interface: str) -> ProtocolObject | None:
-    """Bind a global of the compositor for one request; None if it has none."""
-    name = core.host_name_of(interface)
-    if name is None:
-        return None
-    made = core.own(interface)
-    core.up.data += emit.bind(core.registry, name, interface.encode(), 1, made.sid)
-    return made
-
-
-def _ask(exported: ExportedWindow, core: ClientState) -> None:
-    """Ask the compositor for a handle of the window."""
-    toplevel = exported.toplevel
-    # wlroots 0.15 ends an export when its window is unmapped: of a window that never was shown
-    # it writes into freed memory.
-    # guard: exported windows are shown
-    if toplevel is None or toplevel.xdg is None or not toplevel.xdg.mapped:
-        return
-    surface = toplevel.xdg.surface
-    root, exporter = window_sid(surface), _bound(core, _EXPORTER)
-    if exporter is None or not root:
-        return
-    host = _HostExported(exported)
-    core.own(_EXPORTED, host)
-    host.events = dispatch.own_events(_EXPORTED, _HOST_EVENTS)
-    exported.host = host
-    core.up.data += _export(exporter.sid, host.sid, root)
-    core.end_own(exporter)
-    core.wake()
-
-
 def _host_handle(core: ClientState, host: _HostExported, handle: bytes) -> None:
-    """Note the compositor's handle of an exported window; apply waiting children."""
-    del core
-    exported = host.exported
-    exported.host_handle = handle
-    for child in exported.children:
-        if child.child is not None and child.core is not exported.core:
-            _lead(child, handle)
+    """Note the compositor's handle of an exported window; set the parents that wait."""
+    host.exported.host_handle = handle
+    parents.send_held(core.sandbox)
 
 
 _HOST_EVENTS: Handlers = {"handle": _host_handle}
-
-
-def _lead(imported: ImportedWindow, handle: bytes) -> None:
-    """Have the compositor put the imported window's child above the exported one."""
-    core, root = imported.core, window_sid(imported.child)
-    if core is None or not root:
-        return
-    if imported.host is None:
-        importer = _bound(core, _IMPORTER)
-        if importer is None:
-            return
-        imported.host = core.own(_IMPORTED)
-        core.up.data += _import(importer.sid, imported.host.sid, handle)
-        core.end_own(importer)
-    core.up.data += _set_parent_of(imported.host.sid, root)
-    core.wake()
-
 
 _handle = emit.event(_EXPORTED, "handle")
 _destroyed = emit.event(_IMPORTED, "destroyed")

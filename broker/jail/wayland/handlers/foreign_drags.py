@@ -21,7 +21,7 @@ from broker.jail.wayland.handlers.selection import (
 )
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.wire import ProtocolFault
-from broker.jail.wayland.sandbox import DRAG_MARK
+from broker.jail.wayland.sandbox import DRAG_MARK, LOCAL_DRAG_MARK
 
 if TYPE_CHECKING:
     from broker.jail.wayland.model import Surface
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from broker.jail.wayland.protocol.wire import Fd
     from broker.jail.wayland.state import ClientState
 
-_COPY = 1
+COPY = 1
 """wl_data_device_manager.dnd_action: what crosses is a copy, never a move."""
 ACTIONS = 3
 """Version of wl_data_device_manager that has actions, and says how a drag ended."""
@@ -73,7 +73,7 @@ class Over:
         self._likes = self._likes if likes is None else likes
         self._actions = self._actions if actions is None else actions
         old = self.device.version < ACTIONS
-        good = self._likes and (old or self._actions & _COPY)
+        good = self._likes and (old or self._actions & COPY)
         # guard: a device that was released
         # guard: a withdrawn drag is not dropped
         gone = self.offer is None or self.device.dead
@@ -101,7 +101,11 @@ def enter(
     hand = core.sandbox.hand
     if hand is None or device.over is None:
         return
-    over = device.foreign = Over(core, device, device.over, host)
+    over = Over(core, device, device.over, host)
+    # guard: a drag without a source is its client's alone
+    if over.mark.startswith(LOCAL_DRAG_MARK):
+        return
+    device.foreign = over
     over.serial, (over.x, over.y) = serial, at
     hand.drags.over(over)
 
@@ -116,7 +120,7 @@ def accept(over: Over) -> None:
     mime = over.mark or next(iter(over.host.mimes), b"")
     up = over.core.up
     up.data += _accept(over.host.sid, over.serial, mime)
-    up.data += _set_actions(over.host.sid, _COPY, _COPY)
+    up.data += _set_actions(over.host.sid, COPY, COPY)
     over.core.wake()
 
 
@@ -184,7 +188,7 @@ def give(over: Over, content: Selection) -> bool:
     for mime in content.mimes:
         down.data += offer_mime(offer.cid, mime)
     if device.version >= ACTIONS:
-        down.data += source_actions(offer.cid, _COPY)
+        down.data += source_actions(offer.cid, COPY)
     x, y = over.x + top.cx * 256, over.y + top.cy * 256
     core.serials.note(over.serial)
     down.data += _enter(device.cid, over.serial, top.cid, x, y, offer.cid)
@@ -203,7 +207,7 @@ def accepted(over: Over, mime: bytes | None) -> None:
 def chosen(over: Over, actions: int) -> None:
     """The client has set the actions that it supports."""
     if over.offer is not None and not over.offer.dead:
-        over.core.down.data += _action(over.offer.cid, actions & _COPY)
+        over.core.down.data += _action(over.offer.cid, actions & COPY)
     over.like(actions=actions)
 
 

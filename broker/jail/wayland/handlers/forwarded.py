@@ -13,7 +13,6 @@ REQUESTS: Rules = {
     ("zwp_pointer_gestures_v1", "release"): FORWARD,
     ("zwp_pointer_gestures_v1", "get_hold_gesture"): FORWARD,
     ("zwp_text_input_manager_v3", "destroy"): FORWARD,
-    ("zwp_text_input_manager_v3", "get_text_input"): FORWARD,
     ("zxdg_decoration_manager_v1", "destroy"): FORWARD,
     ("zxdg_output_manager_v1", "destroy"): FORWARD,
     ("zxdg_output_manager_v1", "get_xdg_output"): FORWARD,

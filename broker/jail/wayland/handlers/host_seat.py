@@ -130,21 +130,13 @@ class Hands:
         if seat is not None:
             self.drop_keyboard(seat)
             self.drop_pointer(seat)
-            self.follow_pointers(name, alive=False)
+            self.lose_pointers(name)
 
-    def has_pointer(self, seat: ProtocolObject) -> bool:
-        """Return whether the compositor has told that a client's seat has a pointer."""
-        own = self.of(seat)
-        return own is not None and bool((own.capabilities or 0) & _POINTER)
-
-    def follow_pointers(self, name: int, *, alive: bool) -> None:
-        """Make the client's pointers of a seat inert; or no longer, where none was known."""
+    def lose_pointers(self, name: int) -> None:
+        """Make the client's pointers of a seat inert."""
         for pointer in self._core.pointers:
             if isinstance(pointer.seat, Seat) and pointer.seat.host_name == name:
-                if not alive:
-                    lose_pointer(self._core, pointer)
-                else:
-                    pointer.inert = pointer.seat.inert
+                lose_pointer(self._core, pointer)
 
     def of(self, seat: ProtocolObject) -> OwnSeat | None:
         """Ours beside one of the client's."""
@@ -334,13 +326,9 @@ _receive = emit.request("wl_data_offer", "receive")
 
 def _capabilities(core: ClientState, seat: OwnSeat, bits: int) -> None:
     """Create or drop our devices by a seat's capabilities."""
-    pointed = bool(bits & _POINTER)
-    # A pointer that was made before the seat was announced is the seat's; a pointer that the
-    # seat had before it lost its devices stays inert.
-    if not pointed or seat.capabilities is None:
-        core.hands.follow_pointers(seat.name, alive=pointed)
     seat.capabilities = bits
     if not bits & _POINTER:
+        core.hands.lose_pointers(seat.name)
         core.hands.drop_pointer(seat)
     elif seat.pointer is None:
         # guard: each seat has our pointer

@@ -12,7 +12,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as wayland_limits
-from broker.jail.wayland import choice
+from broker.jail.wayland import canonical, choice
 from broker.jail.wayland.handlers import drag_start, popups
 from broker.jail.wayland.input_model import (
     Keyboard,
@@ -27,6 +27,8 @@ from broker.jail.wayland.protocol.dispatch import FORWARD, Classes, Raw, Rules
 from broker.jail.wayland.protocol.objects import ProtocolObject
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from broker.jail.wayland.protocol.wire import Fd
     from broker.jail.wayland.state import ClientState
 
@@ -80,20 +82,63 @@ def forward(
 # -- wl_seat ------------------------------------------------------------------------------
 
 
-def get_pointer(core: ClientState, seat: ProtocolObject, new_id: int) -> None:
+def capabilities(core: ClientState, seat: Seat, bits: int) -> None:
+    """Tell a client what its seat has, and request the devices that waited for it."""
+    seat.capabilities = bits
+    core.down.data += _capabilities(seat.cid, bits)
+    waiting, seat.waiting = seat.waiting, []
+    for device, request, send in waiting:
+        if not device.dead:
+            request_device(core, seat, device, request, send)
+
+
+_capabilities = emit.event("wl_seat", "capabilities")
+
+
+def request_device(
+    core: ClientState,
+    seat: Seat,
+    device: ProtocolObject,
+    request: canonical.Request,
+    send: Callable[[], None],
+) -> None:
+    """Request a device of a seat now, or once the seat has the capability.
+
+    mutter 43 ends by a keyboard of a seat that never had one, and wlroots ends the
+    program's connection.
+    """
+    device.inert = True
+    # guard: no device of a seat without the capability
+    if not seat.inert and _has(core, seat, canonical.DEVICES[request]):
+        device.inert = False
+        send()
+    elif not seat.inert:
+        seat.waiting.append((device, request, send))
+
+
+def _has(core: ClientState, seat: Seat, capability: int) -> bool:
+    """Return whether a seat has one of these capabilities, by the compositor's last event."""
+    bits, own = seat.capabilities, core.hands.of(seat)
+    if bits is None and own is not None:
+        bits = own.capabilities
+    return bool((bits or 0) & capability)
+
+
+def get_pointer(core: ClientState, seat: Seat, new_id: int) -> None:
     """Create a pointer of a seat, inert while the seat has none.
 
     wlroots 0.15 takes the seat of an inert pointer from a null address: a relative pointer
     or a lock of it ends sway 1.7.
     """
-    pointer = core.make(new_id, "wl_pointer", seat.version, server=not seat.inert)
+    pointer = core.make(new_id, "wl_pointer", seat.version, server=False)
     assert isinstance(pointer, Pointer)
     pointer.seat = seat
     core.pointers.append(pointer)
-    # guard: a pointer of a seat without one is inert
-    pointer.inert = seat.inert or not core.hands.has_pointer(seat)
-    if pointer.sid:
-        core.up.data += _get_pointer(seat.sid, pointer.sid)
+
+    def send() -> None:
+        core.up.data += _get_pointer(seat.sid, core.give_sid(pointer))
+
+    request_device(core, seat, pointer, ("wl_seat", "get_pointer"), send)
 
 
 def lose_pointer(core: ClientState, pointer: Pointer) -> None:
@@ -109,16 +154,32 @@ _get_pointer = emit.request("wl_seat", "get_pointer")
 
 def get_keyboard(core: ClientState, seat: Seat, new_id: int) -> None:
     """Create a keyboard of a seat, with its judge of chords."""
-    keyboard = core.make(new_id, "wl_keyboard", seat.version, server=not seat.inert)
+    keyboard = core.make(new_id, "wl_keyboard", seat.version, server=False)
     assert isinstance(keyboard, Keyboard)
     keyboard.seat = core.hands.of(seat)
     if keyboard.seat is not None:
         keyboard.judge = keyboard.seat.judge
-    if keyboard.sid:
-        core.up.data += _get_keyboard(seat.sid, keyboard.sid)
+
+    def send() -> None:
+        core.up.data += _get_keyboard(seat.sid, core.give_sid(keyboard))
+
+    request_device(core, seat, keyboard, ("wl_seat", "get_keyboard"), send)
 
 
 _get_keyboard = emit.request("wl_seat", "get_keyboard")
+
+
+def get_touch(core: ClientState, seat: Seat, new_id: int) -> None:
+    """Create a touch screen of a seat."""
+    touch = core.make(new_id, "wl_touch", seat.version, server=False)
+
+    def send() -> None:
+        core.up.data += _get_touch(seat.sid, core.give_sid(touch))
+
+    request_device(core, seat, touch, ("wl_seat", "get_touch"), send)
+
+
+_get_touch = emit.request("wl_seat", "get_touch")
 
 
 def seat_name(core: ClientState, seat: ProtocolObject, _name: bytes) -> None:
@@ -513,7 +574,7 @@ REQUESTS: Rules = {
     ("wl_pointer", "release"): release_pointer,
     ("wl_seat", "get_pointer"): get_pointer,
     ("wl_seat", "get_keyboard"): get_keyboard,
-    ("wl_seat", "get_touch"): FORWARD,
+    ("wl_seat", "get_touch"): get_touch,
     ("wl_seat", "release"): FORWARD,
     ("wl_touch", "release"): release_touch,
 }
@@ -535,7 +596,7 @@ EVENTS: Rules = {
     ("wl_pointer", "axis_discrete"): Raw(_if_told),
     ("wl_pointer", "axis_value120"): Raw(_if_told),
     ("wl_pointer", "axis_relative_direction"): Raw(_if_told),
-    ("wl_seat", "capabilities"): FORWARD,
+    ("wl_seat", "capabilities"): capabilities,
     ("wl_seat", "name"): seat_name,
     ("wl_touch", "down"): touch_down,
     ("wl_touch", "up"): touch_up,

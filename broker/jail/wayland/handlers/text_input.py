@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as limits
-from broker.jail.wayland.handlers.seat import client_surface, named
-from broker.jail.wayland.input_model import TextInput
+from broker.jail.wayland.handlers.seat import client_surface, named, request_device
+from broker.jail.wayland.input_model import Seat, TextInput
 from broker.jail.wayland.model import Surface
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.dispatch import FORWARD, Classes, Rules
@@ -23,7 +23,8 @@ from broker.jail.wayland.scene.geometry import clamp
 if TYPE_CHECKING:
     from broker.jail.wayland.state import ClientState
 
-_KIND = "zwp_text_input_v3"
+_KIND, _MANAGER = "zwp_text_input_v3", "zwp_text_input_manager_v3"
+_get_text_input = emit.request(_MANAGER, "get_text_input")
 _enter = emit.event(_KIND, "enter")
 _leave = emit.event(_KIND, "leave")
 _done = emit.event(_KIND, "done")
@@ -41,6 +42,23 @@ _INSIDE = frozenset(bytes([byte]) for byte in range(0x80, 0xC0))
 """Bytes of UTF-8 that continue a character."""
 _HINTS, _PURPOSES = 0x3FF, 13
 """All bits of content_hint, and the last value of content_purpose."""
+
+
+def get_text_input(
+    core: ClientState, manager: ProtocolObject, new_id: int, seat: Seat
+) -> None:
+    """Create a text input of a seat, at the compositor once the seat has a device."""
+    text = core.make(new_id, _KIND, manager.version, server=False)
+
+    def send() -> None:
+        bound = core.bind_host(_MANAGER) if manager.dead else manager
+        if bound is not None:
+            sid = core.give_sid(text)
+            core.up.data += _get_text_input(bound.sid, sid, seat.sid)
+        if bound is not None and bound is not manager:
+            core.end_own(bound)
+
+    request_device(core, seat, text, (_MANAGER, "get_text_input"), send)
 
 
 # -- what the client asks ------------------------------------------------------------
@@ -159,6 +177,7 @@ def done(core: ClientState, text: TextInput, serial: int) -> None:
 # -- tables ----------------------------------------------------------------------
 
 REQUESTS: Rules = {
+    (_MANAGER, "get_text_input"): get_text_input,
     (_KIND, "destroy"): FORWARD,
     (_KIND, "enable"): enable,
     (_KIND, "disable"): disable,

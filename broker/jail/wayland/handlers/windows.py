@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_rules import FULLSCREEN_WISH, Fullscreen
-from broker.jail.wayland import choice, screen_states, unmapped
+from broker.jail.wayland import canonical, choice, parents, screen_states, unmapped
 from broker.jail.wayland.buffer_model import Buffer
 from broker.jail.wayland.configure_requests import configuring, passing
 from broker.jail.wayland.handlers.extensions.decorations import end_decoration
@@ -270,39 +270,24 @@ def destroy_toplevel(core: ClientState, toplevel: Toplevel) -> None:
         window_state.end_popups(core, toplevel.xdg)
     # guard: a decoration ends before its window
     end_decoration(core, toplevel)
-    core.destroy(toplevel)
-    core.usage.give("windows", 1)
-    end_role(core, toplevel.xdg)
-    _leave_family(core, toplevel)
+    parents.leave_family(core, toplevel)
+    parents.remove_parent(core, toplevel)
     for export in list(core.sandbox.exports.values()):
         if export.toplevel is toplevel:
             export.withdraw()
-
-
-def _leave_family(core: ClientState, toplevel: Toplevel) -> None:
-    """Give a window's children its parent as theirs (xdg_toplevel.set_parent).
-
-    Else each window would keep the one before it forever.
-    """
-    for xdg in core.windows:
-        child = xdg.role
-        if isinstance(child, Toplevel) and child.parent is toplevel:
-            child.parent = toplevel.parent
-    toplevel.parent = None
+    core.destroy(toplevel)
+    core.usage.give("windows", 1)
+    end_role(core, toplevel.xdg)
 
 
 def set_parent(core: ClientState, toplevel: Toplevel, parent: Toplevel | None) -> None:
     """Set a window's parent.  Raises ProtocolFault for a loop."""
-    step = parent
-    while step is not None:
-        # guard: a loop of parents
-        if step is toplevel:
-            raise ProtocolFault(
-                toplevel.cid, TOPLEVEL_INVALID_PARENT, "the window is its own parent"
-            )
-        step = step.parent
-    toplevel.parent = parent
-    window_state.tell_parent(core, toplevel)
+    # guard: a loop of parents
+    if parent is not None and parents.is_ancestor(toplevel, parent):
+        raise ProtocolFault(
+            toplevel.cid, TOPLEVEL_INVALID_PARENT, "the window is its own parent"
+        )
+    parents.set_parent(core, toplevel, parent)
 
 
 def set_title(core: ClientState, toplevel: Toplevel, untrusted_title: bytes) -> None:
@@ -341,7 +326,7 @@ def show_window_menu(
         return
     # guard: window menus with a young press
     if (
-        _is_there(toplevel, seat)
+        _is_there(canonical.SHOW_MENU, toplevel, seat)
         and core.serials.young(serial, core.now)
         and core.serials.current(serial)
     ):
@@ -360,17 +345,19 @@ def move(
     core: ClientState, toplevel: Toplevel, seat: ProtocolObject, serial: int
 ) -> None:
     # guard: moves with a press that lasts
-    if core.serials.held(serial) and _is_there(toplevel, seat):
+    if core.serials.held(serial) and _is_there(canonical.MOVE, toplevel, seat):
         core.up.data += _move(toplevel.sid, seat.sid, serial)
 
 
 _move = emit.request("xdg_toplevel", "move")
 
 
-def _is_there(toplevel: Toplevel, seat: ProtocolObject) -> bool:
+def _is_there(
+    request: canonical.Request, toplevel: Toplevel, seat: ProtocolObject
+) -> bool:
     """Return whether the compositor has the seat, and shows the window."""
     # guard: what a person does to a window is named with both
-    return toplevel.xdg is not None and toplevel.xdg.mapped and not seat.inert
+    return canonical.is_sent(request, toplevel) and not seat.inert
 
 
 def resize(
@@ -384,7 +371,7 @@ def resize(
     if edges > 10 or edges in {3, 7}:
         raise ProtocolFault(toplevel.cid, 0, f"invalid resize edge {edges}")
     # guard: resizes with a press that lasts
-    if core.serials.held(serial) and _is_there(toplevel, seat):
+    if core.serials.held(serial) and _is_there(canonical.RESIZE, toplevel, seat):
         core.up.data += resize_message(toplevel.sid, seat.sid, serial, edges)
 
 

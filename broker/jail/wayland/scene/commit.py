@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as limits
-from broker.jail.wayland import budget, choice
+from broker.jail.wayland import budget, canonical, choice
 from broker.jail.wayland.buffer_model import Buffer
 from broker.jail.wayland.model import (
     UNSET,
@@ -73,12 +73,15 @@ def commit(core: ClientState, surface: Surface) -> None:
         _merge(core, earlier, state)
         state = earlier
     xdg = surface.xdg
+    before = xdg is not None and xdg.mapped
     if xdg is not None:
         _may_commit(surface, xdg, state)
     apply(core, surface, state)
     if xdg is not None:
         _follow(core, surface, xdg)
     _send_tree(core, surface, explicit=True)
+    if xdg is not None and xdg.mapped and not before and isinstance(xdg.role, Toplevel):
+        canonical.release(core, xdg.role)
     held_buffers.finish(core)
 
 
@@ -183,7 +186,7 @@ def _follow(core: ClientState, surface: Surface, xdg: XdgSurface) -> None:
         window_state.rename_late(core, xdg.role)
     if surface.extent is not None:
         if not xdg.mapped:
-            xdg.mapped = True
+            xdg.mapped, xdg.unmapped = True, False
             surface.relayout = True
             if isinstance(xdg.role, Toplevel):
                 # guard: windows come at a pace

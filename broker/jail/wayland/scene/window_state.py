@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as limits
-from broker.jail.wayland import choice, identity, unmapped
+from broker.jail.wayland import choice, identity, parents, unmapped
 from broker.jail.wayland.model import FULLSCREEN, Popup, Surface, Toplevel, XdgSurface
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.wire import ProtocolFault
@@ -282,26 +282,9 @@ def introduce(core: ClientState, xdg: XdgSurface) -> None:
         role.untold.clear()
         for tell in _TELL.values():
             tell(core, role)
-        if role.parent is not None and role.parent.xdg in core.windows:
-            tell_parent(core, role)  # it may be shown by now
+        parents.send_parent(core, role)  # its parent may be mapped by now
         # guard: each window has our icon
         icon.tell(core, role)
-
-
-def tell_parent(core: ClientState, toplevel: Toplevel) -> None:
-    """Send the compositor a window's parent, if that is shown.
-
-    wlroots 0.15 ends the relation only when a parent is unmapped: with a parent that never was
-    shown it writes into freed memory.
-    """
-    parent = toplevel.parent
-    shown = parent is not None and parent.xdg is not None and parent.xdg.mapped
-    # guard: parents are shown
-    sid = parent.sid if parent is not None and shown else 0
-    core.up.data += _set_parent(toplevel.sid, sid)
-
-
-_set_parent = emit.request("xdg_toplevel", "set_parent")
 
 
 def _tell_title(core: ClientState, toplevel: Toplevel) -> None:
@@ -358,7 +341,10 @@ def rename_late(core: ClientState, toplevel: Toplevel) -> None:
 def unmap(core: ClientState, xdg: XdgSurface) -> None:
     """Hide a window whose surface lost its buffer; it starts from the beginning."""
     promote.end_window(core, xdg)
-    xdg.mapped = False
+    xdg.mapped, xdg.unmapped = False, True
+    if isinstance(xdg.role, Toplevel):
+        # guard: relations end before a window is unmapped
+        parents.leave_family(core, xdg.role)
     drop_adrift(core, xdg)
     xdg.acked = False
     xdg.committed = False

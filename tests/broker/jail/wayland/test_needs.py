@@ -10,6 +10,7 @@ from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_rules import Fullscreen, WindowRules
 from broker.core.streams.wayland_verdicts import OPTIONS
 from broker.jail.wayland import handler_table
+from broker.jail.wayland.canonical import ORDERS
 from broker.jail.wayland.protocol.dispatch import FORWARD
 from broker.jail.wayland.protocol.signatures import requests_of
 from broker.jail.wayland.protocol.tables import INTERFACES
@@ -207,17 +208,16 @@ ASK: dict[tuple[str, str], Callable[[Actor], object]] = {
 ELSEWHERE = {
     ("wp_cursor_shape_manager_v1", "get_tablet_tool_v2"),  # test_tablets
     ("zwp_tablet_tool_v2", "set_cursor"),  # test_tablets
-    ("zxdg_exporter_v2", "export_toplevel"),  # test_exported_windows
-    ("zxdg_imported_v2", "set_parent_of"),  # test_exported_windows
-    ("xdg_activation_v1", "activate"),  # test_attention: a surface without a window
-    ("xdg_activation_token_v1", "set_surface"),  # test_attention
-    ("xdg_system_bell_v1", "ring"),  # test_attention
-    ("xdg_dialog_v1", "set_modal"),  # below
-    ("xdg_dialog_v1", "unset_modal"),  # below
+    *(ORDERS.keys() - ASK.keys()),  # test_canonical
     ("xdg_popup", "reposition"),  # below
 }
 HAPPENS: dict[Needs, tuple[Callable[[Actor], None], ...]] = {
     Needs.SEAT: (lambda a: a.gone("wl_seat"),),
+    Needs.DEVICE: (
+        lambda a: a.gone("wl_seat"),
+        lambda a: a.all_hear("wl_seat", "capabilities", 0),
+    ),
+    Needs.SEAT_AND_MAPPED_ORIGIN: (lambda a: a.gone("wl_seat"), Actor.unmap),
     Needs.SCREEN: (lambda a: a.gone("wl_output"),),
     Needs.SHOWN_SCREEN: (lambda a: a.gone("wl_output"),),
     Needs.POINTER: (

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.jail.wayland import screen_states
+from broker.jail.wayland import canonical, screen_states
+from broker.jail.wayland.canonical import Rule
 from broker.jail.wayland.configure_requests import configuring
 from broker.jail.wayland.model import Toplevel
 from broker.jail.wayland.protocol import emit
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _DECORATION = "zxdg_toplevel_decoration_v1"
 _DECORATIONS = "zxdg_decoration_manager_v1"
 _ALREADY_CONSTRUCTED = 1
-_SERVER_SIDE = 2
+_CLIENT_SIDE, _SERVER_SIDE = 1, 2
 
 
 class Decoration(ProtocolObject):
@@ -44,10 +45,20 @@ def get_decoration(
         raise ProtocolFault(
             manager.cid, _ALREADY_CONSTRUCTED, "the window already has a decoration"
         )
-    made = core.make(new_id, _DECORATION, manager.version)
+    made = core.make(new_id, _DECORATION, manager.version, server=False)
     assert isinstance(made, Decoration)
     made.toplevel, toplevel.decoration = toplevel, made
-    core.up.data += _get_decoration(manager.sid, made.sid, toplevel.sid)
+
+    def send() -> None:
+        if not (made.dead or manager.dead):
+            sid = core.give_sid(made)
+            core.up.data += _get_decoration(manager.sid, sid, toplevel.sid)
+
+    # A mapped window's is an error of the protocol's (unconfigured_buffer).  sway 1.7
+    # keeps one that was unmapped for 200 ms, without a workspace, and ends by this.
+    # guard: no decoration of an unmapped window
+    if canonical.submit(toplevel, canonical.GET_DECORATION, send) is not Rule.SEND:
+        core.down.data += _configure(made.cid, _CLIENT_SIDE)
 
 
 _get_decoration = emit.request(_DECORATIONS, "get_toplevel_decoration")
@@ -61,26 +72,40 @@ def destroy_decoration(core: ClientState, decoration: Decoration) -> None:
 
 
 def set_mode(core: ClientState, decoration: Decoration, mode: int) -> None:
-    if not decoration.sid or decoration.toplevel is None:
+    if decoration.toplevel is None or decoration.toplevel.dead:
         return
     if mode != _SERVER_SIDE:
         window_state.lose_title_bar(core, decoration.toplevel)
-    core.up.data += _set_mode(decoration.sid, mode)
+    _submit_mode(core, decoration, canonical.SET_MODE, mode)
 
 
-_set_mode = emit.request(_DECORATION, "set_mode")
+def _submit_mode(
+    core: ClientState, decoration: Decoration, request: canonical.Request, *mode: int
+) -> None:
+    """Send a change of the mode now, or once the window is mapped."""
+
+    def send() -> None:
+        if decoration.sid and not decoration.dead:
+            core.up.data += _MODES[request](decoration.sid, *mode)
+
+    if decoration.toplevel is not None:
+        # guard: no mode of an unmapped window's decoration
+        canonical.submit(decoration.toplevel, request, send)
 
 
 def unset_mode(core: ClientState, decoration: Decoration) -> None:
     """Leave the choice to the compositor, which may take its title bar away."""
-    if not decoration.sid or decoration.toplevel is None:
+    if decoration.toplevel is None or decoration.toplevel.dead:
         return
     # guard: a name where the compositor is left the choice
     window_state.lose_title_bar(core, decoration.toplevel)
-    core.up.data += _unset_mode(decoration.sid)
+    _submit_mode(core, decoration, canonical.UNSET_MODE)
 
 
-_unset_mode = emit.request(_DECORATION, "unset_mode")
+_MODES = {
+    request: emit.request(*request)
+    for request in (canonical.SET_MODE, canonical.UNSET_MODE)
+}
 
 
 def configure(core: ClientState, decoration: Decoration, mode: int) -> None:
@@ -105,7 +130,7 @@ def end_decoration(core: ClientState, toplevel: Toplevel) -> None:
     wlroots 0.15 writes into a window's freed memory when its decoration ends later.
     """
     decoration = toplevel.decoration
-    if decoration is None or decoration.dead:
+    if decoration is None or decoration.dead or not decoration.sid:
         return
     former = ProtocolObject(_DECORATION, 1)
     former.sid, decoration.sid = decoration.sid, 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from broker.jail.wayland import canonical
 from broker.jail.wayland.model import Toplevel
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.dispatch import FORWARD, Classes, Rules
@@ -30,23 +31,33 @@ def get_dialog(
     core: ClientState, manager: ProtocolObject, new_id: int, toplevel: Toplevel
 ) -> None:
     """Create the dialog object of a window."""
-    made = core.make(new_id, _DIALOG, manager.version)
+    made = core.make(new_id, _DIALOG, manager.version, server=False)
     assert isinstance(made, WindowDialog)
     made.toplevel = toplevel
-    core.up.data += _get_dialog(manager.sid, made.sid, toplevel.sid)
+
+    def send() -> None:
+        if not (made.dead or manager.dead):
+            sid = core.give_sid(made)
+            core.up.data += _get_dialog(manager.sid, sid, toplevel.sid)
+
+    canonical.submit(toplevel, canonical.GET_DIALOG, send)
 
 
 _get_dialog = emit.request(_DIALOGS, "get_xdg_dialog")
 
 
 def _modal(name: str) -> Callable[..., None]:
-    """Return the handler that passes a request on while the window is there."""
+    """Return the handler that submits a request about the dialog's window."""
     write = emit.request(_DIALOG, name)
 
     def step(core: ClientState, dialog: WindowDialog) -> None:
+        def send() -> None:
+            if dialog.sid and not dialog.dead:
+                core.up.data += write(dialog.sid)
+
         # guard: a dialog ends with its window
-        if dialog.toplevel is not None and not dialog.toplevel.dead:
-            core.up.data += write(dialog.sid)
+        if dialog.toplevel is not None:
+            canonical.submit(dialog.toplevel, (_DIALOG, name), send)
 
     return step
 

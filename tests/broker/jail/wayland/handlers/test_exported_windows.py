@@ -111,12 +111,13 @@ def test_a_handle_of_another_sandbox_leads_nowhere(two):
 
 def test_a_loop_over_connections_is_not_made(two):
     one, other = two
-    first, _, _ = one.show(200, 100, 0)
+    first, _, top = one.show(200, 100, 0)
     second, _, _ = other.show(100, 50, 0)
     made = other.bring(one.export(first)[1])
     other.send(made, "set_parent_of", second)
     back = one.bring(other.export(second)[1])
     one.send(back, "set_parent_of", first)
+    assert one.core.by_client[top].parent is None
     assert len(other.parents()) == 1
     assert one.parents() == []
 
@@ -150,7 +151,7 @@ def test_imports_of_ended_connections_are_forgotten():
         for _ in range(3):
             with Program(sandbox) as other:
                 other.bring(handle)
-        assert sandbox.exports[handle].children == []
+        assert sandbox.exports[handle].imports == []
 
 
 def test_only_windows_are_exported_and_have_parents(two):
