@@ -85,6 +85,7 @@ class _Agent:
         try:
             fd = self._window.connect()
         except VitrailError as error:
+            self._window.close()
             self._say(Unable(str(error)))
             await self._send_queued()
             return

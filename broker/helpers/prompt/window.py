@@ -406,10 +406,21 @@ class DialogWindow:
         return min(grave, now + 1.0, rest, self._showing.renewed)
 
     def close(self) -> None:
-        """Leave the compositor."""
+        """Leave the compositor: destroy our objects, then the connection they belong to.
+
+        The library writes to freed memory if an object is destroyed after its connection.
+        """
         self._showing = None
         for seat in self._seats.values():
             seat.close()
+        buried = [surface for surface, _ in self._graves]
+        for proxy in (*buried, *self._buffers, *self._syncs):
+            if not proxy.destroyed:
+                proxy.destroy()
+        self._graves.clear()
+        self._buffers.clear()
+        self._syncs.clear()
+        # It destroys what is left, such as globals and the devices of seats.
         self._display.disconnect()
 
 
