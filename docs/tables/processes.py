@@ -157,10 +157,10 @@ PROGRAMS = (
         CONFINED,
         224,
         39_400,
-        23_750,
+        25_200,
         phase_of="fork server",
     ),
-    Program("worker", ("broker.programs.worker",), CONFINED, 217, 38_330, 23_110),
+    Program("worker", ("broker.programs.worker",), CONFINED, 217, 38_330, 24_410),
     Program("files", ("shims.files.own_files",), CONFINED, 14, 1_950, 1_290),
     Program(
         "jailed services and cameras",

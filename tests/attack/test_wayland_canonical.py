@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from broker.core.streams.wayland_rules import Fullscreen, WindowRules
+from tests.attack.test_wayland_alive import ask_menu
 from tests.attack.test_wayland_pixels import PAINT
 from tests.kit.wayland.client import ServerError, Window
 from tests.kit.wayland.mutter_person import GnomeKeyboard, GnomePointer
@@ -111,8 +112,8 @@ def attempt(c: Window, attack: Callable[[Window], None]) -> ServerError | None:
 
 
 def export(c: Window, surface: int) -> bytes:
-    made = c.make(c.bind(EXPORTER), "export_toplevel", EXPORTED, None, surface)
-    return c.wait(lambda e: e[0] == made and e[2] == "handle")[3][0]
+    exported = c.make(c.bind(EXPORTER), "export_toplevel", EXPORTED, None, surface)
+    return c.wait(lambda e: e[0] == exported and e[2] == "handle")[3][0]
 
 
 def set_imported_parent(c: Window, handle: bytes, child: int) -> int:
@@ -147,29 +148,64 @@ async def test_ring_through_unmapped_parent_freezes_no_compositor(kind):
 async def test_ring_by_late_import_freezes_no_compositor(kind):
     async with compositor(kind) as comp, filtered(comp, FILLS) as it:
 
-        def attack(one: Window) -> None:
-            if EXPORTER not in one.globals:
+        def attack(first_client: Window) -> None:
+            if EXPORTER not in first_client.globals:
                 pytest.skip(f"{kind} has no xdg-foreign")
-            with Window(it.path).start() as two:
-                surface = one.surface()
-                xdg, _ = one.toplevel(surface)
-                handle = export(one, surface)
-                child, _, child_top = two.show(200, 100, PAINT)
-                third, _, _ = two.show(200, 100, PAINT)
-                set_imported_parent(two, handle, child)
-                two.send(child_top, "set_parent", 0)
-                two.roundtrip()
-                one.send(surface, "commit")
-                one.configured(xdg)
-                one.paint(surface, 200, 100, PAINT)
-                one.send(surface, "commit")
-                one.roundtrip()
-                set_imported_parent(one, export(two, child), surface)
-                set_imported_parent(two, handle, third)
-                fill_screen(one)
+            with Window(it.path).start() as second_client:
+                surface = first_client.surface()
+                xdg, _ = first_client.toplevel(surface)
+                handle = export(first_client, surface)
+                child, _, child_top = second_client.show(200, 100, PAINT)
+                third, _, _ = second_client.show(200, 100, PAINT)
+                set_imported_parent(second_client, handle, child)
+                second_client.send(child_top, "set_parent", 0)
+                second_client.roundtrip()
+                first_client.send(surface, "commit")
+                first_client.configured(xdg)
+                first_client.paint(surface, 200, 100, PAINT)
+                first_client.send(surface, "commit")
+                first_client.roundtrip()
+                set_imported_parent(first_client, export(second_client, child), surface)
+                set_imported_parent(second_client, handle, third)
+                fill_screen(first_client)
 
         await it.client(attack)
         await assert_alive(it)
+
+
+# -- menus -------------------------------------------------------------------------------
+
+
+def unmap_window(c: Window, surface: int, _top: int) -> None:
+    c.send(surface, "attach", 0, 0, 0)
+    c.send(surface, "commit")
+
+
+def destroy_window(c: Window, _surface: int, top: int) -> None:
+    c.send(top, "destroy")
+
+
+@pytest.mark.parametrize("end", [unmap_window, destroy_window])
+@pytest.mark.parametrize("kind", ["mutter", "sway", "kwin", "weston"])
+async def test_window_that_ends_before_its_menu_is_drawn_keeps_its_program(kind, end):
+    """mutter 43 ended the program: "destroyed popup not top most popup"."""
+
+    def attack(c: Window) -> None:
+        surface, xdg, top = c.show(300, 200, PAINT)
+        menu, menu_xdg, popup = ask_menu(c, xdg)
+        c.send(menu, "commit")
+        c.wait(lambda e: e[0] == menu_xdg and e[2] == "configure")
+        end(c, surface, top)
+        c.wait(lambda e: e[0] == popup and e[2] == "popup_done")
+        c.roundtrip()
+        for oid in (popup, menu_xdg, menu):
+            c.send(oid, "destroy")
+        c.roundtrip()
+
+    async with compositor(kind) as comp, filtered(comp) as it:
+        await it.client(attack)
+        await assert_alive(it)
+        assert [str(error) for error in it.ends] == []
 
 
 # -- drags --------------------------------------------------------------------------------
@@ -204,8 +240,8 @@ async def test_drag_without_source_does_not_end_mutter():
         bus = (comp.display.parent / "address").read_text().strip()
         with await GnomeKeyboard.of(bus) as session:
             pointer = GnomePointer(session)
-            for at in ((640, 400), (5, 5)):
-                pointer.move(*at)
+            for point in ((640, 400), (5, 5)):
+                pointer.move(*point)
             events = await it.client(lambda c: start_sourceless_drag(c, pointer))
         assert "drop" in events
         await assert_alive(it)
@@ -223,7 +259,7 @@ def ask_for_devices(c: Window) -> None:
     pointer = c.make(seat, "get_pointer", "wl_pointer")
     c.make(seat, "get_keyboard", "wl_keyboard")
     c.make(seat, "get_touch", "wl_touch")
-    for interface, name, kind, named in (
+    for interface, name, kind, source in (
         ("zwp_relative_pointer_manager_v1", "get_relative_pointer", "zwp_relative_pointer_v1", pointer),
         ("zwp_pointer_gestures_v1", "get_swipe_gesture", "zwp_pointer_gesture_swipe_v1", pointer),
         ("zwp_pointer_gestures_v1", "get_pinch_gesture", "zwp_pointer_gesture_pinch_v1", pointer),
@@ -233,14 +269,14 @@ def ask_for_devices(c: Window) -> None:
         ("wl_data_device_manager", "get_data_device", "wl_data_device", seat),
     ):  # fmt: skip
         if interface in c.globals:
-            c.make(c.bind(interface), name, kind, None, named)
+            c.make(c.bind(interface), name, kind, None, source)
     c.roundtrip()
     c.show(120, 80, PAINT)
 
 
 @pytest.mark.parametrize("kind", ["mutter", "sway", "kwin", "weston"])
 async def test_devices_of_bare_seat_end_no_compositor(kind):
-    """mutter 43 ended by a keyboard on a seat that never had one."""
+    """mutter 43 ended by a keyboard on a seat that never had first_client."""
     async with compositor(kind) as comp, filtered(comp) as it:
         await it.client(ask_for_devices)
         await assert_alive(it)

@@ -12,13 +12,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from broker.jail.wayland import parents
 from broker.jail.wayland.model import Surface, Toplevel, XdgSurface, window_of
-
-if TYPE_CHECKING:
-    from broker.jail.wayland.state import ClientState
 
 Request = tuple[str, str]
 """Interface and name."""
@@ -31,12 +27,12 @@ class WindowState(enum.Enum):
     """Never mapped."""
     MAPPED = "mapped"
     UNMAPPED = "unmapped"
-    """It was mapped: compositors keep parts of it for a while."""
+    """Mapped earlier: compositors keep parts of such a window for a while."""
     GONE = "gone"
-    """Its role or its surface is destroyed, or it never was a window."""
+    """Destroyed, with its role or its surface, or never a window."""
 
 
-class Rule(enum.Enum):
+class Treatment(enum.Enum):
     """Treatment of a request in one state of its window."""
 
     SEND = "sent"
@@ -48,22 +44,27 @@ class Rule(enum.Enum):
 class Order(NamedTuple):
     """A request's rule in each state of the window that it names, and what is sent."""
 
-    new: Rule
-    mapped: Rule
-    unmapped: Rule
+    new: Treatment
+    mapped: Treatment
+    unmapped: Treatment
     sent: str
 
-    def rule(self, state: WindowState) -> Rule:
+    def rule(self, state: WindowState) -> Treatment:
         """Return the rule for a window in this state."""
         return {
             WindowState.NEW: self.new,
             WindowState.MAPPED: self.mapped,
             WindowState.UNMAPPED: self.unmapped,
-            WindowState.GONE: Rule.DROP,
+            WindowState.GONE: Treatment.DROP,
         }[state]
 
 
-_SEND, _HOLD, _COMMIT, _DROP = Rule.SEND, Rule.HOLD, Rule.COMMIT, Rule.DROP
+_SEND, _HOLD, _COMMIT, _DROP = (
+    Treatment.SEND,
+    Treatment.HOLD,
+    Treatment.COMMIT,
+    Treatment.DROP,
+)
 _AS_IT_IS = "the request"
 _ONCE_MAPPED = Order(_DROP, _SEND, _DROP, _AS_IT_IS)
 _NOT_UNMAPPED = Order(_SEND, _SEND, _DROP, _AS_IT_IS)
@@ -90,12 +91,12 @@ ORDERS: Mapping[Request, Order] = MappingProxyType(
         ("xdg_dialog_v1", "set_modal"): _LAST,
         ("xdg_dialog_v1", "unset_modal"): _LAST,
         SET_PARENT: Order(_SEND, _SEND, _COMMIT, "no parent, if it has one; then the parent, once that is mapped"),
-        ("zxdg_imported_v2", "set_parent_of"): Order(_SEND, _SEND, _COMMIT, "`set_parent` in one connection; else no parent, then an import of the compositor's for this parent alone, once that is mapped"),
-        EXPORT: Order(_HOLD, _SEND, _HOLD, "one export of the compositor's, which is destroyed before the window is unmapped"),
+        ("zxdg_imported_v2", "set_parent_of"): Order(_SEND, _SEND, _COMMIT, "`set_parent` in one connection; else no parent, then a separate import for this parent, once that is mapped"),
+        EXPORT: Order(_HOLD, _SEND, _HOLD, "one export, which is destroyed before the window is unmapped"),
         MOVE: _ONCE_MAPPED,
         RESIZE: _ONCE_MAPPED,
         SHOW_MENU: _ONCE_MAPPED,
-        START_DRAG: Order(_DROP, _SEND, _DROP, "always with a source: one of the filter's, with a private type, if the program names none"),
+        START_DRAG: Order(_DROP, _SEND, _DROP, "the request with a source; the filter adds one with a private type if the program names no source"),
         ACTIVATE: _NOT_UNMAPPED,
         SET_SURFACE: _NOT_UNMAPPED,
         RING: _NOT_UNMAPPED,
@@ -103,46 +104,39 @@ ORDERS: Mapping[Request, Order] = MappingProxyType(
 )  # fmt: skip
 
 
-def state_of(window: XdgSurface | None) -> WindowState:
-    """Return the state of the toplevel window that an xdg_surface or a popup belongs to."""
-    xdg = window_of(window)
-    role = xdg.role if xdg is not None else None
-    if xdg is None or not isinstance(role, Toplevel) or xdg.surface is None:
+def state_of(xdg: XdgSurface | None) -> WindowState:
+    """Return the state of a toplevel window."""
+    if xdg is None or xdg.role is None or xdg.surface is None:
         return WindowState.GONE
     if xdg.mapped:
         return WindowState.MAPPED
     return WindowState.UNMAPPED if xdg.unmapped else WindowState.NEW
 
 
-def is_sent(request: Request, named: Toplevel | Surface | None) -> bool:
-    """Return whether a request that names a window, or a surface of one, is sent now."""
-    root = named.root() if isinstance(named, Surface) else named
-    xdg = root.xdg if root is not None else None
+def rule_for(request: Request, window: Toplevel) -> Treatment:
+    """Return a request's rule in the present state of its window."""
     # guard: orders by the state of their window
-    return ORDERS[request].rule(state_of(xdg)) is Rule.SEND
+    return ORDERS[request].rule(state_of(window.xdg))
 
 
-def submit(window: Toplevel, request: Request, send: Callable[[], None]) -> Rule:
-    """Call ``send`` now, once the window is mapped, or never; return which."""
-    rule = ORDERS[request].rule(state_of(window.xdg))
+def is_sent(request: Request, target: Toplevel | Surface | None) -> bool:
+    """Return whether a request that names a window, or a surface of one, is sent now."""
+    root = target.root() if isinstance(target, Surface) else target
+    window = window_of(root.xdg) if root is not None else None
+    role = window.role if window is not None else None
+    return isinstance(role, Toplevel) and rule_for(request, role) is Treatment.SEND
+
+
+def submit(window: Toplevel, request: Request, send: Callable[[], None]) -> Treatment:
+    """Call ``send`` now, once the window is mapped, or never; return its rule."""
+    rule = rule_for(request, window)
     window.held_requests.pop(request, None)
-    if rule is Rule.SEND:
+    if rule is Treatment.SEND:
         send()
-    elif rule is Rule.HOLD:
+    elif rule is Treatment.HOLD:
         # One for each request, so what is held is bounded by the table.
         window.held_requests[request] = send
     return rule
-
-
-def release(core: ClientState, window: Toplevel) -> None:
-    """Send what was held until this window was mapped."""
-    held, window.held_requests = window.held_requests, {}
-    for send in held.values():
-        send()
-    for exported in list(core.sandbox.exports.values()):
-        if exported.toplevel is window:
-            exported.request_handle()
-    parents.send_held(core.sandbox)
 
 
 # -- seats ---------------------------------------------------------------------------
@@ -166,4 +160,4 @@ DEVICES: Mapping[Request, Capability] = MappingProxyType(
         ("zwp_text_input_manager_v3", "get_text_input"): ANY_DEVICE,
     }
 )
-"""Capabilities of which a seat must have one when a request is sent."""
+"""Capabilities for each request: the seat must have one when it is sent."""

@@ -399,6 +399,7 @@ class WaylandFilter(ClientState):
             self.rescreened = False
             # guard: windows follow a change of screens
             screen_change.follow_screens(self)
+        self.run_late()
         if self.answered:
             # guard: a frame counts after all that came with it
             after_frames(self)

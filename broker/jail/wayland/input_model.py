@@ -105,7 +105,7 @@ class BoundGlobal(ProtocolObject):
 
 
 class Seat(BoundGlobal):
-    """A wl_seat of the client's, with the capabilities that it was told; None: none yet.
+    """A client's wl_seat, with the ``capabilities`` that it received, or None.
 
     ``waiting`` are devices that need another capability (``canonical.py``), each with
     the request and what sends it.

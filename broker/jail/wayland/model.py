@@ -412,8 +412,8 @@ class Toplevel(ProtocolObject):
     __slots__ = (
         "again", "app_id", "asked", "awaited", "bounds", "cap", "chosen", "configured", "decoration", "drawn", "due",
         "fake_fullscreen", "fence", "former", "full", "granted", "heard", "held", "held_requests", "host_import", "icon",
-        "imported", "imposed", "max_size", "maximized", "min_size", "offered", "own_title", "parent", "parent_sent", "placed", "postponed", "restless", "restore", "seen", "since", "states",
-        "title", "titled", "told_edges", "told_maximized", "unanswered", "unread_parents", "untold", "whole", "xdg",
+        "imported", "imposed", "max_size", "maximized", "min_size", "offered", "own_title", "parent", "parent_sent", "placed", "postponed", "removed_parent", "restless", "restore", "seen", "since", "states",
+        "title", "titled", "told_edges", "told_maximized", "unanswered", "untold", "whole", "xdg",
     )  # fmt: skip
 
     def __init__(self, interface: str, version: int) -> None:
@@ -423,7 +423,7 @@ class Toplevel(ProtocolObject):
         self.imported: ImportedWindow | None = None
         self.parent_sent = False
         self.host_import: ProtocolObject | None = None
-        self.unread_parents: list[RemovedParent] = []
+        self.removed_parent: RemovedParent | None = None
         self.held_requests: dict[tuple[str, str], Callable[[], None]] = {}
         self.decoration: ProtocolObject | None = None
         self.titled = self.own_title = False
@@ -496,13 +496,14 @@ class Popup(ProtocolObject):
     The compositor does not report where it puts a larger one, nor when it moves it,
     which is at once (KWin, if the size stays) or with the acknowledgement. ``next``: as
     configured last, and ``told`` by serial, until a commit takes a later one.
-    ``adrift``: it is not at its parent any more, so it is shown no more.  ``ask``
+    ``adrift``: it is not at its parent any more, so it is shown no more; ``ended``: the
+    compositor does not have it any more.  ``ask``
     requests it at the compositor, which does not have it yet (``shown.py``), and ``waits``
     is until when its first commit may wait for that.
     """
 
     __slots__ = (
-        "adrift", "ask", "children", "done", "grabbing", "granted", "next", "parent", "told",
+        "adrift", "ask", "children", "done", "ended", "grabbing", "granted", "next", "parent", "told",
         "waits", "xdg",
     )  # fmt: skip
 
@@ -512,7 +513,7 @@ class Popup(ProtocolObject):
         self.parent: XdgSurface | None = None
         self.granted = self.next = Granted((1, 1), (0, 0))
         self.told: dict[int, Granted] = {}
-        self.adrift = False
+        self.adrift = self.ended = False
         self.ask: Callable[..., None] | None = None
         self.waits: float | None = None
         self.grabbing = False

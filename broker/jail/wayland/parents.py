@@ -5,13 +5,15 @@ relation is removed before another one is set, and before either window is unmap
 then no compositor derives one itself (xdg_toplevel.set_parent: children of an unmapped
 parent get the parent's parent).  Programs of one sandbox name each other's windows by
 xdg-foreign, and the compositor reads their connections in any order.  So a parent that
-was removed counts until the child's connection answers a sync (``unread_parents``).
+was removed counts until the child's connection answers a sync (``removed_parent``).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from broker.jail.wayland import canonical
+from broker.jail.wayland.canonical import Treatment
 from broker.jail.wayland.model import Toplevel
 from broker.jail.wayland.protocol import dispatch, emit
 from broker.jail.wayland.protocol.objects import ProtocolObject
@@ -65,7 +67,9 @@ def withdraw_parent(core: ClientState, child: Toplevel) -> None:
     if host is not None:
         core.end_own(host)
         removed = RemovedParent(core, child, set(_ancestors(child)))
-        child.unread_parents.append(removed)
+        if child.removed_parent is not None:
+            removed.ancestors |= child.removed_parent.ancestors
+        child.removed_parent = removed
         send_sync(core, _SYNC_EVENTS, removed)
     core.wake()
 
@@ -75,8 +79,9 @@ def send_parent(core: ClientState, child: Toplevel) -> None:
     parent, xdg = child.parent, child.xdg
     if parent is None or child.parent_sent or xdg is None:
         return
+    rule = canonical.rule_for(canonical.SET_PARENT, child)
     # guard: a parent is sent for no window that is unmapped
-    if xdg.surface is None or (xdg.unmapped and not xdg.committed):
+    if rule is Treatment.DROP or (rule is Treatment.COMMIT and not xdg.committed):
         return
     # wlroots 0.15 ends the relation only when a parent is unmapped: with a parent that
     # never was mapped it writes into freed memory.
@@ -95,13 +100,24 @@ def send_parent(core: ClientState, child: Toplevel) -> None:
     child.parent_sent = True
 
 
-def send_held(sandbox: Sandbox) -> None:
+def send_waiting(sandbox: Sandbox) -> None:
     """Send the parents of all windows of a sandbox that may be named by now."""
     for core in sandbox.filters:
         for child in _windows(core):
             if child.parent is not None and not child.parent_sent:
                 send_parent(core, child)
                 core.wake()
+
+
+def release(core: ClientState, window: Toplevel) -> None:
+    """Send what was held until this window was mapped."""
+    requests, window.held_requests = window.held_requests, {}
+    for send in requests.values():
+        send()
+    for exported in list(core.sandbox.exports.values()):
+        if exported.toplevel is window:
+            exported.request_handle()
+    send_waiting(core.sandbox)
 
 
 def is_ancestor(window: Toplevel, of: Toplevel) -> bool:
@@ -122,10 +138,10 @@ def leave_family(core: ClientState, parent: Toplevel) -> None:
                 near = _is_near(child)
                 above = (parent.parent, parent.imported) if near else (None, None)
                 set_parent(other, child, *above)
-            for removed in child.unread_parents:
-                if parent in removed.ancestors:
-                    # Until it is read, the compositor gives the child these.
-                    removed.ancestors.update(_ancestors(parent))
+            removed = child.removed_parent
+            if removed is not None and parent in removed.ancestors:
+                # Until it is read, the compositor gives the child these.
+                removed.ancestors.update(_ancestors(parent))
     for exported in list(core.sandbox.exports.values()):
         if exported.toplevel is parent:
             exported.end_host()
@@ -161,21 +177,23 @@ def _may_reach(core: ClientState, window: Toplevel, child: Toplevel) -> bool:
 
     What the child's own connection has removed is read before its next request.
     """
-    waiting, seen = [window], {window}
+    waiting, visited = [window], {window}
     while waiting:
         step = waiting.pop()
         above = {step.parent} if step.parent is not None else set()
-        for removed in step.unread_parents:
-            above |= removed.ancestors if removed.core is not core else set()
-        waiting += above - seen
-        seen |= above
-    return child in seen
+        removed = step.removed_parent
+        if removed is not None and removed.core is not core:
+            above |= removed.ancestors
+        waiting += above - visited
+        visited |= above
+    return child in visited
 
 
 def _removed(core: ClientState, removed: RemovedParent, _data: int) -> None:
     """The compositor has read that a relation ended: a held one may be set."""
-    removed.child.unread_parents.remove(removed)
-    send_held(core.sandbox)
+    if removed.child.removed_parent is removed:
+        removed.child.removed_parent = None
+        send_waiting(core.sandbox)
 
 
 _SYNC_EVENTS: dispatch.Handlers = {"done": _removed}

@@ -106,6 +106,9 @@ class ClientState(ObjectTable, ABC):
         """Of the screens that windows were last laid out for."""
         self.rescreened = False
         """A screen has another size, or is gone, since then."""
+        self.late: list[Callable[[], None]] = []
+        """What is done after all that the compositor sent at once: wlroots 0.15 closes
+        several popups together, and ends a connection that commits a closed one."""
         self.answered: list[XdgSurface] = []
         """Windows that the compositor has drawn, until all that it sent is read."""
         self.registry = 0
@@ -203,6 +206,11 @@ class ClientState(ObjectTable, ABC):
     @abstractmethod
     def dismiss_menus(self) -> None:
         """The user has pressed outside of this client's windows."""
+
+    def run_late(self) -> None:
+        """Do what waited until all that the compositor sent at once was read."""
+        while self.late:
+            self.late.pop(0)()
 
     def bind_host(self, interface: str) -> ProtocolObject | None:
         """Bind a global of the compositor for one request; None if it has none."""

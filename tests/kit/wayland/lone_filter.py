@@ -1,13 +1,17 @@
 """A Wayland filter alone in a process of its own, with limits that a game needs.
 
-``python -m tests.kit.wayland.lone_filter COMPOSITOR SOCKET``.  'brokerctl proxy wayland'
+``python -m tests.kit.wayland.lone_filter COMPOSITOR SOCKET``; with ``PLAYER_TRACE=FILE``
+in its environment it writes all messages there.  'brokerctl proxy wayland'
 has the same filter in a jailed worker, with a person's limits.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
+import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -34,7 +38,12 @@ async def main(compositor: str, path: str) -> None:
     )
     connect = partial(connect_compositor, Path(compositor))
     service = WaylandService(
-        rules, Sandbox(rules.name), RealMachine(), connect, _unseen
+        rules,
+        Sandbox(rules.name),
+        RealMachine(),
+        connect,
+        _print_reason,
+        _tracer(os.environ.get("PLAYER_TRACE")),
     )
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
@@ -42,8 +51,21 @@ async def main(compositor: str, path: str) -> None:
         await serve(listener, partial(serve_client, service=service))
 
 
-def _unseen(_error: Exception) -> None:
-    """Ignore why a connection ended: the game's program tells."""
+def _tracer(path: str | None) -> Callable[[str], None] | None:
+    """Return what writes a traced message, with its time, to the end of a file."""
+    if path is None:
+        return None
+    log = Path(path).open("a", buffering=1)  # noqa: SIM115 - as long as the process
+
+    def write(line: str) -> None:
+        log.write(f"{time.monotonic():.4f} {line}\n")
+
+    return write
+
+
+def _print_reason(error: Exception) -> None:
+    """Print why a connection ended: a game counts the reasons."""
+    print(str(error).replace("\n", " "), flush=True)
 
 
 if __name__ == "__main__":

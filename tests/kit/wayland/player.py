@@ -3,8 +3,10 @@
     .ci/as-user tests.kit.wayland.player KIND [--seconds=60] [--seed=N] [--direct]
 
 A program does what toolkits do, in any order that the protocols allow: windows, menus on
-menus, subsurfaces that reach outside, pointers and what is made of them, parents and
-states; beside it the user's devices, screens and windows come, go and hide.  The choices
+menus, subsurfaces that reach outside, pointers and what is made of them, parents, also
+over a second connection, decorations, drags with and without a source, and states;
+at the same time the user's devices, screens and windows come, go and hide.  Through the filter
+it asks seats for devices that they do not have, too.  The choices
 depend on the seed alone, so a seed that ends the compositor can be played again, and
 played to the compositor without a filter: what ends that, too, is not the filter's.
 """
@@ -14,11 +16,14 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -36,6 +41,7 @@ from tests.kit.wayland.stand import SIZE
 from tests.kit.wayland.virtual import compositor
 
 KINDS = ("sway", "weston", "kwin", "mutter")
+_TRACE = {k: v for k, v in os.environ.items() if k == "PLAYER_TRACE"}
 ROUND = 120
 """Orders of one program, from its connection to its end."""
 _PATIENCE = 0.3
@@ -54,6 +60,7 @@ class Shown:
     on: Shown | None = None
     committed: bool = False
     mapped: bool = False
+    decoration: int = 0
     children: list[Shown] = field(default_factory=list)
     parts: list[tuple[int, int]] = field(default_factory=list)
 
@@ -61,8 +68,15 @@ class Shown:
 class Program:
     """One connection and what it has made.  Every method is an order."""
 
-    def __init__(self, client: Window, rng: random.Random) -> None:
-        self.c, self.rng = client, rng
+    def __init__(
+        self, client: Window, rng: random.Random, partner: Window | None = None
+    ) -> None:
+        """Set up the program; ``partner``: its second connection, behind a filter."""
+        self.c, self.rng, self.partner = client, rng, partner
+        self.theirs: list[Shown] = []
+        """Windows of the second connection."""
+        self.exports: list[tuple[Window, int]] = []
+        self.imports: list[tuple[Window, int]] = []
         self.windows: list[Shown] = []
         self.seats: list[int] = []
         self.pointers: list[int] = []
@@ -91,12 +105,17 @@ class Program:
         # The person's commands name windows by it: without the filter, none has one.
         self.c.send(top, "set_title", b"played")
         self.windows.append(Shown(surface, xdg, top))
+        if self.rng.random() < 0.5:
+            self._decorate(self.windows[-1])
         if self.rng.random() < 0.8:
             self._map(self.windows[-1])
 
     def _map(self, it: Shown) -> None:
         """Commit, wait for the configure event, show a picture."""
         c = self.c
+        if it.committed:
+            # A configure event of before an unmap is not the answer to this commit.
+            c.roundtrip()
         before = len(c.events)
         c.send(it.surface, "commit")
         it.committed = True
@@ -167,6 +186,8 @@ class Program:
         for sub, surface in it.parts:
             self.c.send(sub, "destroy")
             self.c.send(surface, "destroy")
+        if it.decoration:
+            self.c.send(it.decoration, "destroy")
         self.c.send(it.role, "destroy")
         self.c.send(it.xdg, "destroy")
         self.c.send(it.surface, "destroy")
@@ -218,12 +239,121 @@ class Program:
             self.c.send(self.rng.choice(self.windows).role, "set_fullscreen", screen)
 
     def parent(self) -> None:
-        """A mapped window as parent; never a loop: only an older one."""
+        """An older window as parent, so that there is no loop, mapped or not."""
         if len(self.windows) > 1:
             at = self.rng.randrange(1, len(self.windows))
             over = self.rng.choice([None, *self.windows[:at]])
-            named = over.role if over is not None and over.mapped else 0
+            named = over.role if over is not None else 0
             self.c.send(self.windows[at].role, "set_parent", named)
+
+    def _decorate(self, it: Shown) -> None:
+        """Make a window's decoration; of a mapped window that is an error."""
+        manager = "zxdg_decoration_manager_v1"
+        if manager in self.c.globals and not it.decoration and not it.mapped:
+            it.decoration = self.c.make(
+                self.c.bind(manager), "get_toplevel_decoration",
+                "zxdg_toplevel_decoration_v1", None, it.role,
+            )  # fmt: skip
+
+    def decoration(self) -> None:
+        """Make, change or end the decoration of a window in any state."""
+        if not self.windows:
+            return
+        it = self.rng.choice(self.windows)
+        if not it.decoration:
+            self._decorate(it)
+            return
+        name = self.rng.choice(["set_mode", "unset_mode", "set_mode", "destroy"])
+        if name == "set_mode":
+            self.c.send(it.decoration, name, self.rng.choice([1, 2]))
+            return
+        self.c.send(it.decoration, name)
+        if name == "destroy":
+            it.decoration = 0
+
+    def unmap_and_act(self) -> None:
+        """Unmap a window, and do the next thing to it in the same moment."""
+        tops = [s for s in self.windows if s.mapped]
+        if not tops:
+            return
+        it = self.rng.choice(tops)
+        for child in list(it.children):
+            self._end(child)
+        self.c.send(it.surface, "attach", 0, 0, 0)
+        self.c.send(it.surface, "commit")
+        it.mapped = False
+        self.rng.choice([self.decoration, self.state, self.parent, self.fullscreen])()
+        if self.rng.random() < 0.5:
+            self._map(it)
+
+    # -- two connections ---------------------------------------------------------------
+
+    def foreign_window(self) -> None:
+        """Show or unmap a window of the second connection."""
+        other = self.partner
+        if other is None:
+            return
+        if len(self.theirs) < 3 and self.rng.random() < 0.5:
+            surface, xdg, top = other.show(90, 60, 0xFF306030)
+            self.theirs.append(Shown(surface, xdg, top, mapped=True))
+        elif self.theirs:
+            it = self.rng.choice(self.theirs)
+            if it.mapped:
+                other.send(it.surface, "attach", 0, 0, 0)
+                other.send(it.surface, "commit")
+                it.mapped = False
+            else:
+                self.theirs.remove(it)
+                for oid in (it.role, it.xdg, it.surface):
+                    other.send(oid, "destroy")
+
+    def foreign_parent(self) -> None:
+        """Name a window of one connection as the parent of one of the other."""
+        other = self.partner
+        if other is None or not self.windows or not self.theirs:
+            return
+        if {"zxdg_exporter_v2", "zxdg_importer_v2"} - self.c.globals.keys():
+            return
+        sides = [(self.c, self.windows), (other, self.theirs)]
+        self.rng.shuffle(sides)
+        (above, parents), (below, children) = sides
+        parent, child = self.rng.choice(parents), self.rng.choice(children)
+        exported = above.make(
+            above.bind("zxdg_exporter_v2"), "export_toplevel", "zxdg_exported_v2", None, parent.surface
+        )  # fmt: skip
+        handle = above.wait(lambda e: e[0] == exported and e[2] == "handle")[3][0]
+        imported = below.make(
+            below.bind("zxdg_importer_v2"), "import_toplevel", "zxdg_imported_v2", None, handle
+        )  # fmt: skip
+        below.send(imported, "set_parent_of", child.surface)
+        self.exports.append((above, exported))
+        self.imports.append((below, imported))
+
+    def end_foreign(self) -> None:
+        """End an export or an import."""
+        relations = self.rng.choice([self.exports, self.imports])
+        if relations:
+            client, oid = relations.pop(self.rng.randrange(len(relations)))
+            client.send(oid, "destroy")
+
+    # -- drags -------------------------------------------------------------------------
+
+    def drag(self) -> None:
+        """Begin a drag with the last press, with a source or without."""
+        presses = [e for e in self.c.events if e[2] == "button" and e[3][3] == 1]
+        at = self._pick(mapped=True)
+        manager = "wl_data_device_manager"
+        if not presses or at is None or not self.seats or manager not in self.c.globals:
+            return
+        data = self.c.bind(manager)
+        seat = self.rng.choice(self.seats)
+        device = self.c.make(data, "get_data_device", "wl_data_device", None, seat)
+        source = 0
+        if self.rng.random() < 0.4:
+            source = self.c.make(data, "create_data_source", "wl_data_source", None)
+            self.c.send(source, "offer", b"text/plain")
+        serial = presses[-1][3][0]
+        self.c.send(device, "start_drag", source, at.surface, 0, serial)
 
     # -- devices and screens -----------------------------------------------------------
 
@@ -232,6 +362,14 @@ class Program:
         if kind in self.c.globals:
             made = self.c.bind(kind, min(5, self.c.globals[kind][1]))
             (self.seats if kind == "wl_seat" else self.screens).append(made)
+
+    def device(self) -> None:
+        """Ask a seat for what it may not have: the filter does not pass that on."""
+        if self.seats and self.partner is not None:
+            name = self.rng.choice(["pointer", "keyboard", "touch"])
+            made = self.c.make(self.rng.choice(self.seats), f"get_{name}", f"wl_{name}")
+            if name == "pointer":
+                self.pointers.append(made)
 
     def pointer(self) -> None:
         """A pointer of a seat that has, or had, one: else it is the client's error."""
@@ -318,7 +456,8 @@ _ORDERS = {
     "window": 3, "map_later": 3, "unmap": 3, "menu": 10, "reposition": 2, "close": 3,
     "draw": 4, "part": 4, "move_part": 3, "state": 2, "fullscreen": 1, "parent": 1,
     "bind": 2, "pointer": 2, "of_pointer": 4, "of_seat": 2, "of_screen": 2, "end": 3,
-    "release": 1, "wait": 3,
+    "release": 1, "wait": 3, "decoration": 4, "unmap_and_act": 4, "foreign_window": 2,
+    "foreign_parent": 2, "end_foreign": 1, "drag": 2, "device": 1,
 }  # fmt: skip
 
 
@@ -334,15 +473,17 @@ class User:
     ) -> None:
         self.comp, self.kind, self.rng, self.bus = comp, kind, rng, bus
         self.devices: list[ExitStack] = []
+        self.mice: list[tuple[ExitStack, Pointer | GnomePointer]] = []
+        self.pressed: ExitStack | None = None
         self.screens = 1
 
     def act(self) -> str:
         """Do something; return what."""
         ways: list[Callable[[], str]] = []
         if self.kind == "sway":
-            ways = [self._command, self._command, self._plug, self._unplug]
+            ways = [self._command, self._command, self._plug, self._unplug, self._press]
         elif self.kind == "mutter":
-            ways = [self._plug, self._unplug]
+            ways = [self._plug, self._unplug, self._press]
         return self.rng.choice(ways)() if ways else "nothing"
 
     def _plug(self) -> str:
@@ -353,8 +494,11 @@ class User:
         if self.bus is not None:
             mouse = GnomePointer(stack.enter_context(GnomeKeyboard(self.bus)))
             mouse.move(*at)
+            self.mice.append((stack, mouse))
         elif self.rng.random() < 0.7:
-            stack.enter_context(Pointer(self.comp.display, SIZE)).move(*at)
+            pointer = stack.enter_context(Pointer(self.comp.display, SIZE))
+            pointer.move(*at)
+            self.mice.append((stack, pointer))
         else:
             stack.enter_context(Keyboard(self.comp.display))
         self.devices.append(stack)
@@ -362,8 +506,24 @@ class User:
 
     def _unplug(self) -> str:
         if self.devices:
-            self.devices.pop(self.rng.randrange(len(self.devices))).close()
+            device = self.devices.pop(self.rng.randrange(len(self.devices)))
+            self.mice = [(s, mouse) for s, mouse in self.mice if s is not device]
+            device.close()
         return "unplug"
+
+    def _press(self) -> str:
+        """Press at a likely place of a window, or release the last press."""
+        if not self.mice:
+            return "nothing"
+        stack, mouse = self.rng.choice(self.mice)
+        if self.pressed is stack:
+            self.pressed = None
+            mouse.button(False)
+            return "release a button"
+        self.pressed = stack
+        mouse.move(self.rng.randrange(400, 880), self.rng.randrange(250, 550))
+        mouse.button(True)
+        return "press"
 
     def _command(self) -> str:
         text = self.rng.choice(_COMMANDS)
@@ -396,18 +556,25 @@ _COMMANDS = [
 async def through_the_filter(comp: HeadlessCompositor):
     """The socket of a filter alone before a compositor."""
     path = comp.display.with_name("played")
-    child = spawn(
-        [sys.executable, "-m", "tests.kit.wayland.lone_filter", str(comp.display), str(path)],
-        env={**comp.environment, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-        stdout=DEVNULL,
-        stderr=DEVNULL,
-    )  # fmt: skip
+    with path.with_suffix(".log").open("wb") as log:
+        child = spawn(
+            [sys.executable, "-m", "tests.kit.wayland.lone_filter", str(comp.display), str(path)],
+            env={**comp.environment, **_TRACE, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+            stdout=log.fileno(),
+            stderr=DEVNULL,
+        )  # fmt: skip
     try:
         await eventually(lambda: takes_connections(path))
         yield path
     finally:
         with trio.CancelScope(shield=True):
             await child.stop()
+
+
+def refusals_of(path: Path) -> dict[str, int]:
+    """Count the reasons that the filter of a socket has given for ended connections."""
+    lines = path.with_suffix(".log").read_text(errors="replace").splitlines()
+    return dict(Counter(re.sub(r"\d+", "N", line) for line in lines))
 
 
 @dataclass
@@ -425,17 +592,32 @@ class Played:
     crashed: bool = False
     last: list[str] = field(default_factory=list)
     errors: set[str] = field(default_factory=set)
+    refusals: dict[str, int] = field(default_factory=dict)
+    """Why the filter ended connections, without the numbers, and how often."""
 
 
-def _play(comp: HeadlessCompositor, path: Path, game: Played, seconds: float, user: User) -> None:  # fmt: skip
+def _play(
+    comp: HeadlessCompositor,
+    path: Path,
+    game: Played,
+    seconds: float,
+    user: User,
+    *,
+    filtered: bool,
+) -> None:
     """Play programs one after the other until the time is over, or the compositor is."""
     rng = random.Random(game.seed)
     end = time.monotonic() + seconds
     while time.monotonic() < end and not game.crashed:
         game.programs += 1
         try:
-            with Window(path, deadline=20).start() as client:
-                program = Program(client, rng)
+            with ExitStack() as connections:
+                client = connections.enter_context(Window(path, deadline=20)).start()
+                partner = None
+                if filtered:
+                    partner = connections.enter_context(Window(path, deadline=20))
+                    partner.start()
+                program = Program(client, rng, partner)
                 for _ in range(ROUND):
                     acts = rng.random() < 0.15
                     said = user.act() if acts else program.step()
@@ -464,14 +646,13 @@ async def play(kind: str, seed: int, seconds: float, *, direct: bool = False) ->
         user = User(comp, kind, random.Random(seed + 1), bus)
         try:
             if direct:
-                await trio.to_thread.run_sync(
-                    _play, comp, comp.display, game, seconds, user
-                )
+                run = partial(_play, comp, comp.display, filtered=False)
+                await trio.to_thread.run_sync(run, game, seconds, user)
             else:
                 async with through_the_filter(comp) as path:
-                    await trio.to_thread.run_sync(
-                        _play, comp, path, game, seconds, user
-                    )
+                    run = partial(_play, comp, path, filtered=True)
+                    await trio.to_thread.run_sync(run, game, seconds, user)
+                    game.refusals = refusals_of(path)
         finally:
             with suppress(OSError, GoneError, ServerError):
                 await trio.to_thread.run_sync(user.close)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from broker.jail.wayland import canonical
 from broker.jail.wayland.handlers import drag_start, foreign_drags
-from broker.jail.wayland.handlers.drag_start import AskedDrag, LocalSource
+from broker.jail.wayland.handlers.drag_start import AskedDrag, FilterDragSource
 from broker.jail.wayland.handlers.selection import (
     DEVICE_ROLE,
     DEVICE_USED_SOURCE,
@@ -87,10 +87,10 @@ def _claim(device: DataDevice, source: DataSource | None, icon: Surface | None) 
         source.used = True
 
 
-def _make_local(core: ClientState) -> LocalSource:
+def _make_local(core: ClientState) -> FilterDragSource:
     """Create our source for a drag without one: mutter 43 ends by a drag that has none."""
     mime = core.sandbox.new_drag_type(LOCAL_DRAG_MARK)
-    core.drag.local = source = LocalSource(mime, core.data_version)
+    core.drag.local = source = FilterDragSource(mime, core.data_version)
     core.own("wl_data_source", source)
     source.events = dispatch.own_events("wl_data_source", _LOCAL_EVENTS)
     core.up.data += _create_data_source(core.data_manager, source.sid)
@@ -107,13 +107,15 @@ def _end_local(core: ClientState) -> None:
         core.end_own(source)
 
 
-def _local_ended(core: ClientState, source: LocalSource) -> None:
+def _local_ended(core: ClientState, source: FilterDragSource) -> None:
     """The compositor has ended a drag without content."""
     if core.drag.local is source:
         _end_local(core)
 
 
-def _local_event(core: ClientState, _source: LocalSource, *_values: object) -> None:
+def _local_event(
+    core: ClientState, _source: FilterDragSource, *_values: object
+) -> None:
     drag_start.heard(core)
 
 

@@ -28,13 +28,13 @@ class AskedDrag:
     """A drag that a client starts, and may still have been passed over."""
 
     device: DataDevice
-    source: DataSource | LocalSource
+    source: DataSource | FilterDragSource
     origin: Surface
     icon: Surface | None
     serial: int
 
 
-class LocalSource(ProtocolObject):
+class FilterDragSource(ProtocolObject):
     """Our wl_data_source of a drag whose client named none; ``mime`` is its type."""
 
     __slots__ = ("mime",)
@@ -50,7 +50,7 @@ class DragStart:
     __slots__ = ("asked", "local", "waiting")
 
     def __init__(self) -> None:
-        self.local: LocalSource | None = None
+        self.local: FilterDragSource | None = None
         """Our source of a drag without one, which other clients must not see."""
         self.asked: AskedDrag | None = None
         self.waiting = False

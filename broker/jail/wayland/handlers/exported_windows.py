@@ -223,7 +223,7 @@ def set_parent_of(
 def _host_handle(core: ClientState, host: _HostExported, handle: bytes) -> None:
     """Note the compositor's handle of an exported window; set the parents that wait."""
     host.exported.host_handle = handle
-    parents.send_held(core.sandbox)
+    parents.send_waiting(core.sandbox)
 
 
 _HOST_EVENTS: Handlers = {"handle": _host_handle}

@@ -259,7 +259,7 @@ def destroy_popup(core: ClientState, popup: Popup) -> None:
         popup.parent.role.children -= 1
     if xdg is not None:
         promote.end_window(core, xdg)
-        if not popup.sid:
+        if not popup.sid and not popup.ended:
             _construct(core, xdg)
     core.destroy(popup)
     core.usage.give("popups", 1)

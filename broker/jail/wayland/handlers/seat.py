@@ -12,7 +12,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as wayland_limits
-from broker.jail.wayland import canonical, choice
+from broker.jail.wayland import choice
 from broker.jail.wayland.handlers import drag_start, popups
 from broker.jail.wayland.input_model import (
     Keyboard,
@@ -25,10 +25,9 @@ from broker.jail.wayland.model import Surface
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.dispatch import FORWARD, Classes, Raw, Rules
 from broker.jail.wayland.protocol.objects import ProtocolObject
+from broker.jail.wayland.seat_devices import capabilities, request_device
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from broker.jail.wayland.protocol.wire import Fd
     from broker.jail.wayland.state import ClientState
 
@@ -80,48 +79,6 @@ def forward(
 
 
 # -- wl_seat ------------------------------------------------------------------------------
-
-
-def capabilities(core: ClientState, seat: Seat, bits: int) -> None:
-    """Tell a client what its seat has, and request the devices that waited for it."""
-    seat.capabilities = bits
-    core.down.data += _capabilities(seat.cid, bits)
-    waiting, seat.waiting = seat.waiting, []
-    for device, request, send in waiting:
-        if not device.dead:
-            request_device(core, seat, device, request, send)
-
-
-_capabilities = emit.event("wl_seat", "capabilities")
-
-
-def request_device(
-    core: ClientState,
-    seat: Seat,
-    device: ProtocolObject,
-    request: canonical.Request,
-    send: Callable[[], None],
-) -> None:
-    """Request a device of a seat now, or once the seat has the capability.
-
-    mutter 43 ends by a keyboard of a seat that never had one, and wlroots ends the
-    program's connection.
-    """
-    device.inert = True
-    # guard: no device of a seat without the capability
-    if not seat.inert and _has(core, seat, canonical.DEVICES[request]):
-        device.inert = False
-        send()
-    elif not seat.inert:
-        seat.waiting.append((device, request, send))
-
-
-def _has(core: ClientState, seat: Seat, capability: int) -> bool:
-    """Return whether a seat has one of these capabilities, by the compositor's last event."""
-    bits, own = seat.capabilities, core.hands.of(seat)
-    if bits is None and own is not None:
-        bits = own.capabilities
-    return bool((bits or 0) & capability)
 
 
 def get_pointer(core: ClientState, seat: Seat, new_id: int) -> None:

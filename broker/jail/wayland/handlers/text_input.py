@@ -12,13 +12,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as limits
-from broker.jail.wayland.handlers.seat import client_surface, named, request_device
+from broker.jail.wayland.handlers.seat import client_surface, named
 from broker.jail.wayland.input_model import Seat, TextInput
 from broker.jail.wayland.model import Surface
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.dispatch import FORWARD, Classes, Rules
 from broker.jail.wayland.protocol.objects import ProtocolObject
 from broker.jail.wayland.scene.geometry import clamp
+from broker.jail.wayland.seat_devices import request_device
 
 if TYPE_CHECKING:
     from broker.jail.wayland.state import ClientState

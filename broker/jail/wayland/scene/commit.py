@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as limits
-from broker.jail.wayland import budget, canonical, choice
+from broker.jail.wayland import budget, parents
 from broker.jail.wayland.buffer_model import Buffer
 from broker.jail.wayland.model import (
     UNSET,
@@ -81,7 +81,7 @@ def commit(core: ClientState, surface: Surface) -> None:
         _follow(core, surface, xdg)
     _send_tree(core, surface, explicit=True)
     if xdg is not None and xdg.mapped and not before and isinstance(xdg.role, Toplevel):
-        canonical.release(core, xdg.role)
+        parents.release(core, xdg.role)
     held_buffers.finish(core)
 
 
@@ -190,7 +190,7 @@ def _follow(core: ClientState, surface: Surface, xdg: XdgSurface) -> None:
             surface.relayout = True
             if isinstance(xdg.role, Toplevel):
                 # guard: windows come at a pace
-                _pace_mapping(core, xdg.role)
+                window_state.pace_mapping(core, xdg.role)
                 core.sandbox.note_mapped()
             if isinstance(xdg.role, Toplevel) and xdg.frame is not None:
                 # Its answer while it showed nothing may no longer be valid.
@@ -207,12 +207,6 @@ def _follow(core: ClientState, surface: Surface, xdg: XdgSurface) -> None:
         xdg.committed = True
         core.arriving.add(xdg)
         window_state.introduce(core, xdg)
-
-
-def _pace_mapping(core: ClientState, window: Toplevel) -> None:
-    """Take a mapping from the sandbox's rate; beyond it, end the connection."""
-    if not choice.map_window(core.sandbox, window, core.now):
-        raise core.too_much("windows open too often without input from the user")
 
 
 def apply(core: ClientState, surface: Surface, state: SurfaceState) -> None:

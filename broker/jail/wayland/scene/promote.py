@@ -14,6 +14,7 @@ a cropped part of its window again: never is it shown without a frame.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as limits
@@ -343,7 +344,13 @@ def _popup_configure(
 
 
 def _configure(core: ClientState, xdg: Shell, serial: int) -> None:
-    """Acknowledge a promoted popup's size, and draw it."""
+    """Acknowledge a promoted popup's size, and draw it, unless it is closed by then."""
+    core.late.append(partial(_answer, core, xdg, serial))
+
+
+def _answer(core: ClientState, xdg: Shell, serial: int) -> None:
+    if xdg.dead:
+        return
     mine = xdg.of
     core.up.data += emit.ack_configure(xdg.sid, serial)
     mine.granted, mine.waiting, mine.changed = mine.next, False, True
@@ -361,7 +368,8 @@ def _popup_done(core: ClientState, popup: Shell) -> None:
     surface = sub.surface
     end(core, sub)
     if surface is not None:
-        core.show_again(surface)
+        # guard: popups that close together are closed before anything is drawn
+        core.late.append(partial(core.show_again, surface))
 
 
 _XDG_EVENTS: dispatch.Handlers = {"configure": _configure}

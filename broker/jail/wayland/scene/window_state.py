@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as limits
 from broker.jail.wayland import choice, identity, parents, unmapped
 from broker.jail.wayland.model import FULLSCREEN, Popup, Surface, Toplevel, XdgSurface
 from broker.jail.wayland.protocol import emit
+from broker.jail.wayland.protocol.objects import ProtocolObject
 from broker.jail.wayland.protocol.wire import ProtocolFault
 from broker.jail.wayland.scene import icon, promote
 from broker.jail.wayland.scene.frame import NO_EDGES
@@ -212,6 +214,12 @@ def placed(core: ClientState, xdg: XdgSurface, popup: Popup, serial: int) -> Non
     _, _, w, h = content_rect(core, xdg)
     # guard: a popup's place counts at once
     if astray(popup) or frame.outer != (w + frame.edges.wide, h + frame.edges.high):
+        core.late.append(partial(_show_popup, core, xdg, surface))
+
+
+def _show_popup(core: ClientState, xdg: XdgSurface, surface: Surface) -> None:
+    """Lay a popup out again, unless the compositor has closed it at once."""
+    if xdg.mapped and not surface.dead:
         core.show_again(surface)
 
 
@@ -231,6 +239,8 @@ def drop_adrift(core: ClientState, parent: XdgSurface) -> None:
         # guard: no popup without its parent
         if (drifts or not parent.mapped) and not role.adrift:
             cut_loose(core, xdg, role)
+        elif not parent.mapped:
+            end_host_popup(core, role)
 
 
 def end_popups(core: ClientState, parent: XdgSurface) -> None:
@@ -240,9 +250,12 @@ def end_popups(core: ClientState, parent: XdgSurface) -> None:
     """
     for xdg in list(core.windows):
         role = xdg.role
+        if not isinstance(role, Popup) or role.parent is not parent:
+            continue
         # guard: no popup outlives its window
-        if isinstance(role, Popup) and role.parent is parent and not role.adrift:
+        if not role.adrift:
             cut_loose(core, xdg, role)
+        end_host_popup(core, role)
 
 
 def cut_loose(core: ClientState, xdg: XdgSurface, popup: Popup) -> None:
@@ -258,9 +271,22 @@ def cut_loose(core: ClientState, xdg: XdgSurface, popup: Popup) -> None:
         xdg.frame.release_surface()
         if seen:
             xdg.frame.hide()
-    if not popup.done:
+    # mutter 43 ends a connection that unmaps or destroys a window before its popups.
+    # guard: a popup ends before its parent is unmapped
+    end_host_popup(core, popup)
+    if not popup.done and not popup.dead:
         popup.done = True
         core.down.data += emit.popup_done(popup.cid)
+
+
+def end_host_popup(core: ClientState, popup: Popup) -> None:
+    """Destroy a popup at the compositor; the client keeps the object."""
+    if not popup.sid or popup.dead:
+        return
+    former = ProtocolObject("xdg_popup", 1)
+    former.sid, popup.sid, popup.ended = popup.sid, 0, True
+    core.by_server[former.sid] = former
+    core.end_own(former)
 
 
 def closed(core: ClientState, xdg: XdgSurface, popup: Popup) -> None:
@@ -371,6 +397,12 @@ def unmap(core: ClientState, xdg: XdgSurface) -> None:
         xdg.frame.change_edges(core.popup_edges if popup else core.edges)
         xdg.frame.hide()
         unmapped.begin_again(core, xdg)
+
+
+def pace_mapping(core: ClientState, window: Toplevel) -> None:
+    """Take a mapping from the sandbox's rate; beyond it, end the connection."""
+    if not choice.map_window(core.sandbox, window, core.now):
+        raise core.too_much("windows open too often without input from the user")
 
 
 def lose_title_bar(core: ClientState, role: Toplevel) -> None:

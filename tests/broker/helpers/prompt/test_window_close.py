@@ -18,7 +18,7 @@ from broker.ipc import prompt as m
 
 
 class Proxy:
-    """An object of the library's that records when it is destroyed."""
+    """A library object that records its end."""
 
     def __init__(self, log: list[str], name: str) -> None:
         self.log, self.name, self.destroyed = log, name, False
@@ -39,9 +39,9 @@ def test_objects_are_destroyed_before_the_connection():
     dialog.bury(Proxy(log, "surface"))
     dialog._buffers.add(Proxy(log, "buffer"))
     dialog._syncs.add(Proxy(log, "sync"))
-    gone = Proxy(log, "buffer that is gone")
-    gone.destroyed = True
-    dialog._buffers.add(gone)
+    ended = Proxy(log, "buffer that is ended")
+    ended.destroyed = True
+    dialog._buffers.add(ended)
     dialog.close()
     assert sorted(log[:-1]) == ["buffer", "surface", "sync"]
     assert log[-1] == "disconnect"
@@ -62,20 +62,20 @@ def close_after(listener: socket.socket, size: int) -> None:
 @pytest.mark.parametrize("size", [0, 12, 24])
 def test_compositor_that_ends_at_once_ends_no_agent_by_a_signal(tmp_path, size):
     path = tmp_path / "display"
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with socket.socket(socket.AF_UNIX) as listener, ours, theirs:
+    broker_end, agent_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with socket.socket(socket.AF_UNIX) as listener, broker_end, agent_end:
         listener.bind(str(path))
         listener.listen()
         thread = threading.Thread(target=close_after, args=(listener, size))
         thread.start()
         agent = subprocess.run(
-            our_program("broker.programs.prompt", str(theirs.fileno())),
+            our_program("broker.programs.prompt", str(agent_end.fileno())),
             env={**os.environ, "WAYLAND_DISPLAY": str(path)},
-            pass_fds=[theirs.fileno()],
+            pass_fds=[agent_end.fileno()],
             stderr=subprocess.PIPE,
             timeout=60,
             check=False,
         )
         thread.join()
         assert agent.returncode == 0, agent.stderr
-        assert isinstance(m.decode_from_agent(ours.recv(1 << 16)), m.Unable)
+        assert isinstance(m.decode_from_agent(broker_end.recv(1 << 16)), m.Unable)

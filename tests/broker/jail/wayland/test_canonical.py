@@ -6,14 +6,20 @@ The model compositor refuses all others (``tests/kit/wayland/model_grammar.py``)
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from broker.core.streams.wayland_rules import WindowRules
 from broker.core.streams.wayland_verdicts import OPTIONS
-from broker.jail.wayland.canonical import DEVICES, ORDERS, Rule, WindowState
+from broker.jail.wayland.canonical import DEVICES, ORDERS, Treatment, WindowState
 from broker.jail.wayland.handlers import foreign_drags
+from broker.jail.wayland.handlers.drag_start import DragStart
+from broker.jail.wayland.handlers.exported_windows import ExportedWindow
+from broker.jail.wayland.input_model import BoundGlobal
+from broker.jail.wayland.model import Popup, Toplevel
 from broker.jail.wayland.sandbox import LOCAL_DRAG_MARK, Sandbox
+from docs.tables.wayland import canonical as canonical_page
 from tests.kit.wayland.client import ServerError
 from tests.kit.wayland.model import GLOBALS, Model
 from tests.kit.wayland.talk import Talk
@@ -80,8 +86,8 @@ class Program(Talk):
         self.send(surface, "commit")
 
     def export(self, surface: int) -> bytes:
-        made = self.make(self.bind(EXPORTER), "export_toplevel", EXPORTED, None, surface)  # fmt: skip
-        return self.heard("handle", made)[0][0]
+        created = self.make(self.bind(EXPORTER), "export_toplevel", EXPORTED, None, surface)  # fmt: skip
+        return self.heard("handle", created)[0][0]
 
     def bring(self, handle: bytes) -> int:
         return self.make(self.bind(IMPORTER), "import_toplevel", IMPORTED, None, handle)
@@ -96,22 +102,35 @@ class Program(Talk):
 
     def set_parents(self) -> list[int]:
         """Return the compositor's ids that xdg_toplevel.set_parent named; 0 for none."""
-        named = [args[0] for args in self.told("xdg_toplevel", "set_parent")]
-        return [thing.oid if thing is not None else 0 for thing in named]
+        parents = [args[0] for args in self.told("xdg_toplevel", "set_parent")]
+        return [thing.oid if thing is not None else 0 for thing in parents]
 
 
 @pytest.fixture
 def program():
-    with Program() as made:
-        yield made
+    with Program() as created:
+        yield created
 
 
 @pytest.fixture
 def two():
     sandbox = Sandbox("work")
-    with Program(sandbox) as one, Program(sandbox) as other:
-        yield one, other
+    with Program(sandbox) as owner, Program(sandbox) as other:
+        yield owner, other
     assert not sandbox.exports
+
+
+def test_page_is_what_the_tables_print():
+    page = (Path(__file__).parents[4] / "docs/wayland.md").read_text()
+    assert canonical_page.updated(page) == page
+
+
+def test_relation_of_the_page_is_an_attribute():
+    classes = {c.__name__: c for c in (Toplevel, Popup, ExportedWindow, BoundGlobal, DragStart)}  # fmt: skip
+    for relation in canonical_page.RELATIONS:
+        name, attribute = relation.attribute.split(".")
+        slots = {s for c in classes[name].__mro__ for s in getattr(c, "__slots__", ())}
+        assert attribute in slots
 
 
 # -- each row of ORDERS in each state -------------------------------------------------------
@@ -200,11 +219,11 @@ STATES = [WindowState.NEW, WindowState.MAPPED, WindowState.UNMAPPED]
 
 def count(a: Actor, request: tuple[str, str]) -> int:
     """Return how often a request reached the compositor and named the window."""
-    told = a.told(*SENT_AS.get(request, request))
+    requests = a.told(*SENT_AS.get(request, request))
     if request[1] in {"ring", "set_parent", "set_parent_of"}:
-        told = [args for args in told if args[0] is not None]
+        requests = [args for args in requests if args[0] is not None]
     # The start of a drag that nothing follows is asked for twice.
-    return min(len(told), 1) if request[1] == "start_drag" else len(told)
+    return min(len(requests), 1) if request[1] == "start_drag" else len(requests)
 
 
 def test_each_row_is_tried():
@@ -217,26 +236,26 @@ def test_request_is_sent_held_or_dropped_by_its_row(request_, state):
     with Actor(state) as a:
         rule = ORDERS[request_].rule(state)
         ASK[request_](a)
-        assert count(a, request_) == (1 if rule is Rule.SEND else 0)
+        assert count(a, request_) == (1 if rule is Treatment.SEND else 0)
         if state is not WindowState.MAPPED:
             a.send(a.win, "commit")
-            committed = rule in {Rule.SEND, Rule.COMMIT}
+            committed = rule in {Treatment.SEND, Treatment.COMMIT}
             assert count(a, request_) == (1 if committed else 0)
             a.configured(a.xdg)
             a.paint(a.win, 60, 40, 0)
             a.send(a.win, "commit")
-        assert count(a, request_) == (0 if rule is Rule.DROP else 1)
+        assert count(a, request_) == (0 if rule is Treatment.DROP else 1)
 
 
 @pytest.mark.parametrize("request_", ASK, ids=".".join)
 def test_request_held_for_destroyed_window_is_never_sent(request_):
     with Actor(WindowState.UNMAPPED) as a:
         ASK[request_](a)
-        before = count(a, request_)
+        sent = count(a, request_)
         a.send(a.top, "destroy")
         a.send(a.xdg, "destroy")
         a.roundtrip()
-        assert count(a, request_) == before
+        assert count(a, request_) == sent
 
 
 # -- decorations ------------------------------------------------------------------------
@@ -331,49 +350,49 @@ def test_parent_of_destroyed_window_is_forgotten(program):
 
 def test_late_handle_sets_no_parent_that_was_taken_back(two):
     """The filter alone closed a ring so: the compositor's handle came for both imports."""
-    one, other = two
-    late = one.new_window()
-    handle = one.export(late[0])
+    owner, other = two
+    late = owner.new_window()
+    handle = owner.export(late[0])
     child, third = other.show(60, 40, 0), other.show(60, 40, 0)
     imported = other.bring(handle)
     other.send(imported, "set_parent_of", child[0])
     other.send(child[2], "set_parent", 0)
-    one.map(*late[:2])
+    owner.map(*late[:2])
     again = other.bring(handle)
     other.send(again, "set_parent_of", third[0])
-    one.answer_exports()
+    owner.answer_exports()
     other.pump()
     roots = [args[0] for args in other.told(IMPORTED, "set_parent_of")]
     assert roots == [other.server_side(third[0]).parent]
 
 
 def test_import_sets_one_parent_at_the_compositor(two):
-    one, other = two
-    parent, child = one.show(60, 40, 0), other.show(60, 40, 0)
-    imported = other.bring(one.export(parent[0]))
-    one.answer_exports()
+    owner, other = two
+    parent, child = owner.show(60, 40, 0), other.show(60, 40, 0)
+    imported = other.bring(owner.export(parent[0]))
+    owner.answer_exports()
     other.send(imported, "set_parent_of", child[0])
     other.send(imported, "set_parent_of", child[0])
     names = [n for k, n, _ in other.model.requests if k == IMPORTED]
     assert names == ["set_parent_of", "destroy", "set_parent_of"]
-    one.unmap(parent[0])
+    owner.unmap(parent[0])
     other.pump()
     assert len(other.told(IMPORTED, "destroy")) == 2
-    assert one.told(EXPORTED, "destroy")
-    one.map(*parent[:2])
-    one.answer_exports()
+    assert owner.told(EXPORTED, "destroy")
+    owner.map(*parent[:2])
+    owner.answer_exports()
     other.send(imported, "set_parent_of", child[0])
     assert len(other.told(IMPORTED, "set_parent_of")) == 3
 
 
 def test_parent_by_import_ends_with_its_export(two):
-    one, other = two
-    parent, child = one.show(60, 40, 0), other.show(60, 40, 0)
-    exported = one.make(one.bind(EXPORTER), "export_toplevel", EXPORTED, None, parent[0])  # fmt: skip
-    handle = one.heard("handle", exported)[0][0]
-    one.answer_exports()
+    owner, other = two
+    parent, child = owner.show(60, 40, 0), other.show(60, 40, 0)
+    exported = owner.make(owner.bind(EXPORTER), "export_toplevel", EXPORTED, None, parent[0])  # fmt: skip
+    handle = owner.heard("handle", exported)[0][0]
+    owner.answer_exports()
     other.send(other.bring(handle), "set_parent_of", child[0])
-    one.send(exported, "destroy")
+    owner.send(exported, "destroy")
     other.pump()
     assert other.told(IMPORTED, "destroy")
     assert other.core.by_client[child[2]].parent is None
@@ -381,26 +400,32 @@ def test_parent_by_import_ends_with_its_export(two):
 
 def test_removed_parent_counts_until_the_compositor_has_read_that(two):
     """It reads two connections in any order: a new relation could close a ring."""
-    one, other = two
-    first, second = one.show(60, 40, 0), other.show(60, 40, 0)
-    handle = one.export(first[0])
-    back = other.export(second[0])
-    one.answer_exports()
+    owner, other = two
+    parent, child = owner.show(60, 40, 0), other.show(60, 40, 0)
+    handle = owner.export(parent[0])
+    back = other.export(child[0])
+    owner.answer_exports()
     other.answer_exports()
     imported = other.bring(handle)
-    other.send(imported, "set_parent_of", second[0])
-    held: list[tuple] = []
-    other.model.wl_display_sync = lambda _display, callback: held.append(callback)
-    other.send(second[2], "set_parent", 0)
-    assert other.told(IMPORTED, "destroy")
-    returned = one.bring(back)
-    one.send(returned, "set_parent_of", first[0])
-    assert not one.told(IMPORTED, "set_parent_of")
-    for callback in held:
-        other.model.tell(callback, "done", 0)
+    other.send(imported, "set_parent_of", child[0])
+    answers: list[tuple] = []
+    other.model.wl_display_sync = lambda _display, callback: answers.append(callback)
+    other.send(child[2], "set_parent", 0)
+    other.send(imported, "set_parent_of", child[0])
+    other.send(child[2], "set_parent", 0)
+    assert len(other.told(IMPORTED, "destroy")) == 2
+    returned = owner.bring(back)
+    owner.send(returned, "set_parent_of", parent[0])
+    assert not owner.told(IMPORTED, "set_parent_of")
+    assert len(answers) == 2
+    other.model.tell(answers[0], "done", 0)
     other.pump()
-    one.pump()
-    assert len(one.told(IMPORTED, "set_parent_of")) == 1
+    owner.pump()
+    assert not owner.told(IMPORTED, "set_parent_of"), "it was set and removed once more"
+    other.model.tell(answers[1], "done", 0)
+    other.pump()
+    owner.pump()
+    assert len(owner.told(IMPORTED, "set_parent_of")) == 1
 
 
 # -- drags ---------------------------------------------------------------------------------
@@ -446,13 +471,13 @@ def test_drag_without_source_has_one_of_the_filter(two):
 
 def test_drag_without_source_is_seen_by_no_other_client():
     class Hand:
-        """Records the foreign drags that the viewer would hear of."""
+        """Records the foreign drags that the viewer would receive."""
 
         def __init__(self):
             self.drags, self.reports = self, []
 
-        def over(self, over: foreign_drags.Over) -> None:
-            self.reports.append(over)
+        def over(self, drag: foreign_drags.Over) -> None:
+            self.reports.append(drag)
 
     with Dragging() as p:
         p.sandbox.hand = hand = Hand()
@@ -488,8 +513,8 @@ class Bare(Program):
     def sent(self, request: tuple[str, str]) -> list[int]:
         """Return the ids of the program's devices that the compositor was asked for."""
         its = {obj.sid for obj in self.core.by_client.values()}
-        made = [args[0].oid for args in self.told(*request)]
-        return [oid for oid in made if oid in its]
+        created = [args[0].oid for args in self.told(*request)]
+        return [oid for oid in created if oid in its]
 
 
 @pytest.mark.parametrize("request_", DEVICES, ids=".".join)
@@ -515,6 +540,13 @@ def test_device_of_bare_seat_is_used_and_ended(request_):
         assert not p.sent(request_)
 
 
+def test_devices_that_wait_are_forgotten_with_their_objects():
+    with Bare() as p:
+        for _ in range(200):
+            p.send(p.make(p.seat, "get_keyboard", "wl_keyboard"), "release")
+        assert len(p.core.by_client[p.seat].waiting) <= 1
+
+
 def test_what_is_made_of_a_pointer_that_is_not_there_is_local():
     with Bare() as p:
         pointer = p.make(p.seat, "get_pointer", "wl_pointer")
@@ -525,8 +557,8 @@ def test_what_is_made_of_a_pointer_that_is_not_there_is_local():
             ("zwp_pointer_gestures_v1", "get_hold_gesture", "zwp_pointer_gesture_hold_v1"),
             ("wp_cursor_shape_manager_v1", "get_pointer", "wp_cursor_shape_device_v1"),
         ):  # fmt: skip
-            made = p.make(p.bind(manager), name, kind, None, pointer)
-            p.send(made, "destroy")
+            created = p.make(p.bind(manager), name, kind, None, pointer)
+            p.send(created, "destroy")
             assert not p.told(manager, name)
         p.send(pointer, "set_cursor", 1, 0, 0, 0)
         p.send(pointer, "release")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.jail.wayland import canonical, screen_states
-from broker.jail.wayland.canonical import Rule
+from broker.jail.wayland.canonical import Treatment
 from broker.jail.wayland.configure_requests import configuring
 from broker.jail.wayland.model import Toplevel
 from broker.jail.wayland.protocol import emit
@@ -57,7 +57,7 @@ def get_decoration(
     # A mapped window's is an error of the protocol's (unconfigured_buffer).  sway 1.7
     # keeps one that was unmapped for 200 ms, without a workspace, and ends by this.
     # guard: no decoration of an unmapped window
-    if canonical.submit(toplevel, canonical.GET_DECORATION, send) is not Rule.SEND:
+    if canonical.submit(toplevel, canonical.GET_DECORATION, send) is not Treatment.SEND:
         core.down.data += _configure(made.cid, _CLIENT_SIDE)
 
 

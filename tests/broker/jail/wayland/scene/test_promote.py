@@ -300,6 +300,29 @@ def test_at_the_limit_of_popups_it_is_cropped():
         assert sandbox.refused["popups"] == 1, "said once"
 
 
+def test_popups_that_are_closed_together_are_not_committed(talk):
+    """sway 1.7 closes a menu with all on it, and ends who commits one of them."""
+    surface, _, _ = talk.show(200, 100, 0)
+    popover(talk, surface, 150, 60, 120, 80)
+    popover(talk, surface, -90, 10, 120, 80)
+    roles = [r.xdg.state["role"] for r in talk.model.roots()]
+    menus = [role for role in roles if role.kind == "xdg_popup"]
+    assert len(menus) == 2
+    closed = [role.state["xdg"].state["surface"] for role in menus]
+
+    def refuse(root) -> None:
+        assert root not in closed, "xdg_surface has never been configured"
+
+    for role in menus:
+        talk.model.configure(role.state["xdg"])
+    for role in menus:
+        talk.model.tell(role, "popup_done")
+    talk.model.on_root_commit = refuse
+    talk.pump()
+    assert popups(talk) == []
+    assert ((4, 4, 200, 100), (154, 64, 50, 40)) in guest_rects(talk)
+
+
 def test_dismissed_it_is_cropped_until_it_comes_again(talk):
     surface, _, _ = talk.show(200, 100, 0)
     child, _ = popover(talk, surface, 150, 60, 120, 80)
