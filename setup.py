@@ -2,7 +2,8 @@
 
 Everything else stands in pyproject.toml.  Where there is no compiler or no
 Python.h the package installs all the same: the pump runs in Python,
-vhost-device-vsock as it is, and no machine shares its parent's memory.
+vhost-device-vsock as it is, no machine shares its parent's memory, and no sandbox
+reaches the machine's network.
 """
 
 from __future__ import annotations
@@ -79,6 +80,8 @@ setup(
         part("helpers.pump._turns"),
         # Not a module: it is loaded into another program (host/vmm/vsock_backend.py).
         part("host.vmm._fairpoll"),
+        # As that one: it is loaded into passt (host/network/confined_passt.py).
+        part("host.network._kernelports"),
         # A program: see broker/host/vmm/port_mux.py.
         part("host.vmm._portmux"),
         # A program without libc, for guests: see shims/minimal.

@@ -17,15 +17,22 @@ from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool
 from broker.host.network.passt import guard_args
 from broker.host.processes.tracked import spawn_helper
+from tests.broker.host.network.test_flow_filter import udp
 from tests.kit.eventually import eventually
 
 MACS = bytes(12)
 
 
-def frame(target: str, size: int = 60) -> bytes:
-    head = bytes([0x45]) + bytes(8) + bytes([6]) + bytes(6)
+def frame(target: str, size: int = 60, *, proto: int = 6) -> bytes:
+    head = bytes([0x45]) + bytes(8) + bytes([proto]) + bytes(6)
     packet = head + IPv4Address(target).packed
     body = (MACS + b"\x08\x00" + packet).ljust(size, b"x")
+    return struct.pack(">I", len(body)) + body
+
+
+def datagram(receiver: str, sender: str = "10.0.2.15") -> bytes:
+    """From and to port 7001."""
+    body = udp(b"x", (7001, 7001), sender=sender, receiver=receiver)
     return struct.pack(">I", len(body)) + body
 
 
@@ -66,9 +73,9 @@ async def test_good_frames_pass_and_bad_ones_do_not(guard):
     good = frame("198.51.100.1")
     await guard.qemu.send_all(frame("127.0.0.1") + good + frame("0.0.0.0") + good)
     assert await guard.receive(guard.passt, 2 * len(good)) == good + good
-    anything = bytes(range(256)) * 1000
-    await guard.passt.send_all(anything)
-    assert await guard.receive(guard.qemu, len(anything)) == anything
+    answers = frame("10.0.2.15", 1514) * 200
+    await guard.passt.send_all(frame("10.0.2.15", proto=17) + answers)
+    assert await guard.receive(guard.qemu, len(answers)) == answers, "not the datagram"
 
 
 async def test_it_can_do_nothing_else(guard):
@@ -114,8 +121,9 @@ async def test_the_end_of_either_side_is_its_end(guard, side):
         assert await guard.process.wait() == 0
 
 
-async def test_a_malformed_frame_ends_it(guard):
-    await guard.qemu.send_all(b"\xff\xff\xff\xff")
+@pytest.mark.parametrize("side", ["qemu", "passt"])
+async def test_malformed_frame_ends_guard(guard, side):
+    await getattr(guard, side).send_all(b"\xff\xff\xff\xff")
     with trio.fail_after(60):
         assert await guard.process.wait() == 0
 
@@ -131,8 +139,9 @@ async def test_a_side_that_does_not_read_holds_the_other_back(guard):
     resident = int(Path(f"/proc/{guard.process.pid}/statm").read_text().split()[1])
     assert resident * os.sysconf("SC_PAGESIZE") < 64 << 20
     # The other direction is not held up by it.
-    await guard.passt.send_all(b"x" * 100000)
-    assert len(await guard.receive(guard.qemu, 100000)) == 100000
+    answers = frame("10.0.2.15", 1000) * 100
+    await guard.passt.send_all(answers)
+    assert await guard.receive(guard.qemu, len(answers)) == answers
 
 
 @pytest.mark.alone
@@ -161,7 +170,7 @@ async def test_an_address_that_this_machine_gets_is_closed_at_once():
         pytest.skip("iproute2 is not installed")
     argv = [*UNSHARE, *our_program("tests.integration.test_frameguard")]
     said = await run_tool(argv, deadline=30)
-    assert said.decode().split() == ["open", "closed", "open"]
+    assert said.decode().split() == ["answered", "open", "closed", "open", "silent"]
 
 
 async def _addresses_come_and_go() -> None:
@@ -175,6 +184,15 @@ async def _addresses_come_and_go() -> None:
             got += await guard.receive(guard.passt, 1)
         return "open" if got.startswith(wanted) else "closed"
 
+    async def answer() -> str:
+        """Send an answer of the host to the guest's datagram, and say what comes."""
+        came, last = datagram("10.0.2.15", sender="198.51.100.7"), frame("10.0.2.15")
+        await guard.passt.send_all(came + last)
+        got = await guard.receive(guard.qemu, len(last))
+        while not got.endswith(last):
+            got += await guard.receive(guard.qemu, 1)
+        return "answered" if got.startswith(came) else "silent"
+
     async def becomes(expected: str) -> None:
         async def reached() -> bool:
             return await state() == expected
@@ -182,11 +200,15 @@ async def _addresses_come_and_go() -> None:
         await eventually(reached)
         print(expected)
 
+    await guard.qemu.send_all(datagram("198.51.100.7") + marker)
+    await guard.receive(guard.passt, len(datagram("198.51.100.7") + marker))
+    print(await answer())
     await becomes("open")
     await run_tool(["ip", "address", "add", "198.51.100.7/24", "dev", "lo"])
     await becomes("closed")
     await run_tool(["ip", "address", "del", "198.51.100.7/24", "dev", "lo"])
     await becomes("open")
+    print(await answer())
     await guard.close()
 
 

@@ -1,4 +1,4 @@
-"""Limits of a sandbox's network with ``network = "rules"``; each is per sandbox.
+"""Limits of a sandbox's network, most with ``network = "rules"``; each is per sandbox.
 
 The packet guard keeps to most of them, the viewer to those of questions and forwarded
 ports.
@@ -14,6 +14,10 @@ FLOWS = 1024
 FLOWS_PER_SECOND = 100
 FLOWS_BURST = 200
 """New ones; a browser's start opens some fifty at once."""
+HOSTS = 1024
+"""Hosts with ``network = "user"`` that are not new; others come at the pace of new flows."""
+DATAGRAM_PEERS = 4096
+"""Hosts with ``network = "user"``, for each port of the guest, that may answer datagrams."""
 DESTINATIONS = 512
 """Hosts, ports and protocols that are asked about or open; each is a live permission."""
 WAITING = 16

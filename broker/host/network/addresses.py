@@ -26,6 +26,9 @@ GATEWAY6 = "fe80::2"
 MAC = "52:56:0a:00:02:02"
 """Of passt; without it, passt has that of this machine's card."""
 
+NOWHERE, NOWHERE6 = "192.0.0.8", "100::1"
+"""Addresses that no machine has: a dummy (RFC 7600), and one that is discarded (RFC 6666)."""
+
 LAN = "10.0.3"
 """The first octets of sandboxes that share a network (``lan:``)."""
 PROVIDED = "10.0.4"

@@ -6,7 +6,8 @@ other side: ``frames``, each judged by itself (frameguard of QEMU, netguard of o
 them.  ``INTERFACE`` is ``qemu`` (a stream of frames), ``veth`` (of a box) or ``tap`` (of
 another VMM).  The arguments of each are those of its module.
 
-``packet_guard switch`` is the process that sandboxes of one network share.
+``packet_guard switch`` is the process that sandboxes of one network share, and
+``packet_guard passt LIBRARY COMMAND…`` confines itself and becomes passt.
 
 Each mode imports its own modules alone, makes its interface and confines itself by
 ``keep_descriptors_only`` before it reads a byte of the sandbox.
@@ -41,6 +42,10 @@ def main() -> int:
             from broker.host.network.switch.cable import lay_to_switch
 
             return lay_to_switch(interface, *words)
+        case "passt", library, *command:
+            from broker.host.network.confined_passt import execute_passt
+
+            return execute_passt(library, command)
         case "switch", control, network:
             from broker.host.network.switch.process import switch_frames
 

@@ -22,6 +22,7 @@ import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.util import find_spec
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
@@ -35,6 +36,8 @@ from broker.host.network.addresses import (
     GUEST,
     GUEST6,
     MAC,
+    NOWHERE,
+    NOWHERE6,
     RESOLVER,
     RESOLVER6,
     template_interface,
@@ -117,9 +120,14 @@ def passt_args(
     # guard: a sandbox takes few of the machine's ports
     few = [*ordinary(), *few_files(network_limits.PASST_FDS)]
     template, has_ipv6 = template_interface()
-    ipv6 = ("--address", GUEST6, "--gateway", GATEWAY6)
+    # Only a socket of TCP is bound to this address of origin, which passt tries and goes
+    # on without.  And passt of 2025 asks no other for the port that it believes to have.
+    # guard: a passt that binds its ports itself opens none
+    source, source6 = ("--outbound", NOWHERE), ("--outbound", NOWHERE6)
+    ipv6 = ("--address", GUEST6, "--gateway", GATEWAY6, *source6)
     return [
         *few,
+        *our_program(PACKET_GUARD, "passt", port_library()),
         str(passt),
         "--foreground",
         "--quiet",
@@ -127,7 +135,7 @@ def passt_args(
         *("--fd", str(fd)),
         *("--interface", template),
         *(ipv6 if has_ipv6 else ("--ipv4-only",)),
-        *("--address", GUEST, "--netmask", "24", "--gateway", GATEWAY),
+        *("--address", GUEST, "--netmask", "24", "--gateway", GATEWAY, *source),
         *("--mac-addr", MAC),
         *dns,
         *size,
@@ -201,12 +209,13 @@ def give_room(passt: socket.socket) -> None:
 
 
 def require_passt(passt: Path | None) -> Path:
-    """Return passt's path.  Raises SetupError if it is not installed."""
+    """Return passt's path.  Raises SetupError if it, or its library, is not installed."""
     if passt is None:
         raise SetupError(
             'network = "user" requires passt, which is not installed',
             hint='install the package passt, or set network = "none"',
         )
+    port_library()
     return passt
 
 
@@ -220,6 +229,18 @@ def kernel_args(resolv_conf: str, *, decided: bool) -> tuple[str, ...]:
         *(f"{keys[address]}={address}" for address in resolvers),
         *((f"vitrail.search={search}",) if search else ()),
     )
+
+
+def port_library() -> str:
+    """Return the path of the library for passt.  Raises SetupError if it was not built."""
+    spec = find_spec("broker.host.network._kernelports")
+    if spec is None or spec.origin is None:
+        raise SetupError(
+            "a sandbox's network requires _kernelports, and Vitrail was installed without"
+            " a C compiler",
+            hint='install gcc and python3-dev and reinstall Vitrail, or set network = "none"',
+        )
+    return spec.origin
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:

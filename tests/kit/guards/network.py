@@ -7,7 +7,19 @@ from __future__ import annotations
 
 from tests.kit.guards.mutation import Guard, main
 
+_PEERS = "tests/broker/host/network/test_datagram_peers.py"
+
 GUARDS = (
+    Guard("a guest names no port of this machine", "environment = dict(os.environ)", "tests/broker/host/network/test_confined_passt.py", "kernel_chooses"),
+    Guard("a passt that binds its ports itself opens none", "source = source6 = ()", "tests/attack/test_machine_ports.py", "binds_itself"),
+    Guard("passt shares no port with another program", "pass", "tests/broker/host/network/test_confined_passt.py", "shares"),
+    Guard("a datagram comes from a host that the guest has sent to", "if False:", _PEERS, "nobody"),
+    Guard("a datagram is not in pieces", "if packet is None:\n    return True", _PEERS, "fragment"),
+    Guard("a guest's peers are bounded", "if False:", _PEERS, "are_bounded"),
+    Guard("the gateway is sent no datagrams but those of DHCP", "if target == _BROADCAST:", _PEERS, "gateway"),
+    Guard("new hosts have a pace", "if False:", _PEERS, "pace"),
+    Guard("an address that this machine gets is not a guest's peer any more", "pass", "tests/integration/test_frameguard.py", "this_machine_gets"),
+    Guard("an address that this machine gets has no open flow", "pass", "tests/broker/host/network/test_flow_filter.py", "becomes_this_machines"),
     Guard("a sandbox takes few of the machine's ports", "few = ()", "tests/attack/test_machine_ports.py", "leaves_ports"),
     Guard("what is forgotten here has ended at passt, too", 'self._end(flow, "idle")', "tests/broker/host/network/test_flow_filter.py", "idle_flows"),
     Guard("a connection that reuses ports is a new flow", "if False:", "tests/broker/host/network/test_flow_filter.py", "same_ports"),

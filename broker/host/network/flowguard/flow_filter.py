@@ -42,6 +42,8 @@ from broker.host.network.flowguard.tls_hello import (
 from broker.host.network.frameguard.neighbours import is_arp
 from broker.host.network.frameguard.packets import (
     ACK,
+    ECHO,
+    ECHO_REPLY,
     FIN,
     ICMP,
     ICMP6,
@@ -60,8 +62,6 @@ from policy.destinations import is_inner
 
 _PROTOCOLS = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMP6: "icmp"}
 _DNS, _DOT, _HTTPS = 53, 853, 443
-_ECHO = {ICMP: 8, ICMP6: 128}
-_ECHO_REPLY = {ICMP: 0, ICMP6: 129}
 _TELLS = {ICMP: frozenset({3, 11}), ICMP6: frozenset({1, 2, 3})}
 """ICMP from outside that is about a flow: unreachable, too big, time exceeded."""
 
@@ -199,7 +199,7 @@ class FlowFilter:
             if not packet.flags & RST:
                 self.to_guest.append(reset_back(packet))
             return
-        if packet.kind != _ECHO.get(packet.protocol, 0):
+        if packet.kind != ECHO.get(packet.protocol, 0):
             return
         # guard: name servers are ours alone
         if packet.target in {_DNS, _DOT} and packet.protocol in {TCP, UDP}:
@@ -278,7 +278,7 @@ class FlowFilter:
                 return
             if packet.flags & FIN:
                 flow.ending |= 1
-        elif packet.kind != _ECHO.get(packet.protocol, 0):
+        elif packet.kind != ECHO.get(packet.protocol, 0):
             return
         if flow.quic is not None and not self._check_quic(flow, packet, now):
             return
@@ -423,7 +423,7 @@ class FlowFilter:
                 self.to_guest.append(frame)
             # guard: nothing comes in without a flow
             return
-        if packet.kind != _ECHO_REPLY.get(packet.protocol, 0):
+        if packet.kind != ECHO_REPLY.get(packet.protocol, 0):
             return
         flow.used = now
         flow.received += len(frame)
@@ -508,6 +508,12 @@ class FlowFilter:
         self._names.limit(given.lookups)
         self._may_encrypt_hello = given.encrypted_hello
         self.rates.limit(given.send_rate, given.receive_rate)
+
+    def cut_own(self, is_own: Callable[[bytes], bool]) -> None:
+        """Cut the flows to addresses that this machine has got."""
+        for flow in [one for one in self._flows.values() if is_own(one.key[2])]:
+            # guard: an address that this machine gets has no open flow
+            self.cut(flow, "its address is this machine's now")
 
     def lost(self) -> None:
         """Cut all flows, because the viewer that decides them has disconnected."""

@@ -17,11 +17,12 @@ from broker.host.network.frameguard.neighbours import (
     FROM_PASST,
     is_dhcpv6,
     is_discovery,
+    is_lease,
     is_link_local,
     is_own_arp,
     told_address,
 )
-from broker.host.network.frameguard.packets import ICMP6, UDP, Packet, is_dhcp
+from broker.host.network.frameguard.packets import ICMP6, Packet, is_dhcp
 
 _PREFIX = 8
 """Bytes of a guest's network of IPv6."""
@@ -98,7 +99,4 @@ class LinkPackets:
         """Return whether a packet of passt (DHCP, neighbour discovery) may pass."""
         if packet.protocol == ICMP6 and packet.kind in FROM_PASST:
             return self._prefix is not None
-        return self._leases is not None and (
-            is_dhcp(packet.target, packet.source, packet)
-            or (packet.protocol == UDP and (packet.source, packet.target) == (547, 546))
-        )
+        return self._leases is not None and is_lease(packet)

@@ -150,6 +150,8 @@ class FlowGuard(PacketGuard):
     @override
     def _refresh(self) -> None:
         super()._refresh()
+        self.flows.cut_own(self._filter.is_own)
+        self._flush_flows()
         self._ask_for_servers()
 
     def _ask_for_servers(self) -> None:

@@ -10,8 +10,8 @@ What the guest may send: ARP, DHCP, IPv6's questions for neighbours, and IPv4 an
 to addresses that are not this machine's and not special.  Everything else is dropped,
 as a firewall drops: VLAN tags, further headers of IPv6, loopback, link-local (the
 clouds' metadata services among them), multicast, broadcast, IPv4 addresses in those of
-IPv6 that are closed, and every address this machine itself has.  Frames from passt are
-not examined.
+IPv6 that are closed, and every address this machine itself has.  ``datagram_peers``
+has what may come from passt.
 
 Passt must see the frames that were judged: ``joined`` cuts what passes into sends
 that end where a frame ends, because older passt loses its place in the stream when
@@ -26,9 +26,10 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 
 from broker.core import limits
+from broker.host.network.addresses import GATEWAY
 from broker.host.network.frameguard.neighbours import is_dhcpv6, is_discovery
 from broker.host.network.frameguard.packets import IPV6, read
 from policy.destinations import embedded_ipv4
@@ -40,6 +41,8 @@ _IPV4 = b"\x08\x00"
 _BROADCAST = b"\xff\xff\xff\xff"
 _UDP = 17
 _DHCP_SERVER = 67
+_DHCP_CLIENT = b"\0D"
+_GATEWAY = ipaddress.IPv4Address(GATEWAY).packed
 
 _CLOSED = tuple(
     ipaddress.IPv4Network(text)
@@ -96,17 +99,14 @@ class FrameError(ValueError):
 
 
 class FrameFilter:
-    """Takes QEMU's stream (a length, a frame) and gives back what may pass.
+    """Judges the receiver of each frame of a guest.
 
     ``own`` is what this machine takes for itself: networks as first address
-    and number of bits.  It may be replaced at any time.  Holds at most one frame
-    beyond the last input.
+    and number of bits.  It may be replaced at any time.
     """
 
     def __init__(self, own: Iterable[tuple[bytes, int]] = ()) -> None:
         self.own = own
-        self.dropped = 0
-        self._buffer = bytearray()
 
     @property
     def own(self) -> frozenset[tuple[bytes, int]]:
@@ -128,7 +128,7 @@ class FrameFilter:
             if bits < size
         )
 
-    def _is_own(self, target: bytes) -> bool:
+    def is_own(self, target: bytes) -> bool:
         """Return whether an address is one of the host's own."""
         if target in self._addresses:
             return True
@@ -138,35 +138,6 @@ class FrameFilter:
             size == bits and number & mask == first
             for size, first, mask in self._networks
         )
-
-    def feed(self, untrusted_data: bytes) -> list[bytes]:
-        """Return the whole frames of this data that may pass, in order, as sends.
-
-        Raises FrameError for a length of less than an Ethernet header or
-        beyond ``limits.FRAME_BYTES``.
-        """
-        self._buffer += untrusted_data
-        data = bytes(self._buffer)
-        passed: list[bytes] = []
-        run = start = 0  # from run to start: frames that pass
-        while len(data) - start >= _LENGTH.size:
-            (untrusted_size,) = _LENGTH.unpack_from(data, start)
-            if not _ETHERNET <= untrusted_size <= limits.FRAME_BYTES:
-                raise FrameError(f"invalid frame size: {untrusted_size} bytes")
-            end = start + _LENGTH.size + untrusted_size
-            if len(data) < end:
-                break
-            if end - run > limits.FRAMES_SEND_BYTES:
-                passed.append(data[run:start])
-                run = start
-            if not self.may_pass(data[start + _LENGTH.size : end]):
-                passed.append(data[run:start])
-                run = end
-                self.dropped += 1
-            start = end
-        passed.append(data[run:start])
-        del self._buffer[:start]
-        return joined(passed)
 
     def may_pass(self, untrusted_frame: bytes) -> bool:
         """Return whether a guest's Ethernet frame may reach passt."""
@@ -179,7 +150,10 @@ class FrameFilter:
         if kind != _IPV4 or len(packet) < 20 or packet[0] >> 4 != 4:
             return False
         target = packet[16:20]
-        if target == _BROADCAST:
+        # passt gives the gateway's address to datagrams of this machine's own addresses,
+        # so a guest that sends one there would be answered by any program of the machine.
+        # guard: the gateway is sent no datagrams but those of DHCP
+        if target == _BROADCAST or (target == _GATEWAY and packet[9] == _UDP):
             return _is_dhcp(packet)
         return not self._is_closed(target, packet)
 
@@ -194,7 +168,7 @@ class FrameFilter:
                 target in _METADATA
                 and not (packet and _is_to(packet, _DNS, {_UDP, _TCP}))
             )
-            or self._is_own(target)
+            or self.is_own(target)
         )
 
     def _may_pass6(self, untrusted_frame: bytes) -> bool:
@@ -213,7 +187,48 @@ class FrameFilter:
         # guard: an IPv4 address in one of IPv6 is judged as it is elsewhere
         if inside and self._is_closed(inside, b""):
             return False
-        return not (target in _METADATA6 or self._is_own(target))
+        return not (target in _METADATA6 or self.is_own(target))
+
+
+class FrameStream:
+    """A stream of frames, each after its length, without those that may not pass.
+
+    QEMU and passt send one.  Holds at most one frame beyond the last input.
+    """
+
+    def __init__(self, may_pass: Callable[[bytes], bool]) -> None:
+        self._may_pass = may_pass
+        self.dropped = 0
+        self._buffer = bytearray()
+
+    def feed(self, untrusted_data: bytes) -> list[bytes]:
+        """Return the whole frames of this data that may pass, in order, as ``joined`` takes them.
+
+        Raises FrameError for a length of less than an Ethernet header or
+        beyond ``limits.FRAME_BYTES``.
+        """
+        self._buffer += untrusted_data
+        data = bytes(self._buffer)
+        passed: list[bytes] = []
+        run = start = 0  # from run to start: frames that pass
+        while len(data) - start >= _LENGTH.size:
+            (untrusted_size,) = _LENGTH.unpack_from(data, start)
+            if not _ETHERNET <= untrusted_size <= limits.FRAME_BYTES:
+                raise FrameError(f"invalid frame size: {untrusted_size} bytes")
+            end = start + _LENGTH.size + untrusted_size
+            if len(data) < end:
+                break
+            if end - run > limits.FRAMES_SEND_BYTES:
+                passed.append(data[run:start])
+                run = start
+            if not self._may_pass(data[start + _LENGTH.size : end]):
+                passed.append(data[run:start])
+                run = end
+                self.dropped += 1
+            start = end
+        passed.append(data[run:start])
+        del self._buffer[:start]
+        return passed
 
 
 def joined(runs: Iterable[bytes]) -> list[bytes]:
@@ -245,7 +260,9 @@ def joined(runs: Iterable[bytes]) -> list[bytes]:
 
 
 def _is_dhcp(packet: bytes) -> bool:
-    return _is_to(packet, _DHCP_SERVER, {_UDP})
+    source = (packet[0] & 15) * 4
+    from_client = packet[source : source + 2] == _DHCP_CLIENT
+    return from_client and _is_to(packet, _DHCP_SERVER, {_UDP})
 
 
 def _is_to(packet: bytes, port: int, protocols: Container[int]) -> bool:

@@ -2,8 +2,8 @@
 
 It is ``packet_guard frames qemu``, and the loop of its other modes.
 Its arguments are the descriptors of two stream sockets, QEMU's and passt's.
-What QEMU sends is filtered, what passt sends is carried as it is.  Either
-side's end is ours.  The set of this machine's addresses follows the kernel's
+What QEMU sends is filtered by its receiver, what passt sends by ``datagram_peers``.
+Either side's end is ours.  The set of this machine's addresses follows the kernel's
 announcements (rtnetlink(7)), because laptops change networks.  It is read from
 the routes of type local: each address has one, and whole networks may have one
 without any address ("AnyIP", ``ip route add local 192.0.2.0/24 dev lo``).
@@ -29,7 +29,14 @@ from typing import NoReturn
 from broker.core import limits
 from broker.helpers.filters.descriptor_filter import keep_descriptors_only
 from broker.host.network.addresses import template_interface
-from broker.host.network.frameguard.ethernet_frames import FrameError, FrameFilter
+from broker.host.network.frameguard.datagram_peers import DatagramPeers
+from broker.host.network.frameguard.ethernet_frames import (
+    FrameError,
+    FrameFilter,
+    FrameStream,
+    joined,
+)
+from broker.host.network.frameguard.host_pace import HostPace
 
 _ANNOUNCED = 0x10 | 0x40 | 0x100 | 0x400
 """Addresses and routes of IPv4 and of IPv6 (RTMGRP_IPV4_IFADDR and so on)."""
@@ -136,6 +143,10 @@ class FrameGuard:
         self._addresses = addresses
         self._always = (addresses.news.fileno(), *([leader] if leader >= 0 else []))
         self._filter = FrameFilter(addresses.read())
+        self._peers, self._pace = DatagramPeers(), HostPace()
+        self._from_guest = FrameStream(self._may_leave)
+        self._from_passt = FrameStream(self._may_enter)
+        self._now = time.monotonic()
         self._sides = (qemu, passt)
         self._inward = memoryview(b"")  # waits to be written to QEMU
         self._outward: deque[bytes] = deque()  # sends that wait for passt
@@ -229,6 +240,7 @@ class FrameGuard:
         return wanted if self._waits(self._other(side)) else wanted | select.POLLIN
 
     def _serve(self, side: socket.socket, happened: int) -> bool:
+        self._now = time.monotonic()
         if happened & select.POLLOUT:
             self._flush(side)
         if happened & select.POLLIN and not self._waits(self._other(side)):
@@ -236,14 +248,25 @@ class FrameGuard:
         return not happened & (select.POLLHUP | select.POLLERR | select.POLLNVAL)
 
     def _carry(self, side: socket.socket) -> bool:
-        """Read one side's data; send it filtered to passt, or as it is to the guest."""
+        """Read one side's data, and send what may pass to the other side."""
         untrusted_data = self._receive(side)
         if side is self._sides[0]:
-            self._send_outward(self._filter.feed(untrusted_data))
-        else:  # only the guest's frames are filtered, not passt's
-            self._inward = memoryview(untrusted_data)
+            self._send_outward(joined(self._from_guest.feed(untrusted_data)))
+        else:
+            passed = b"".join(self._from_passt.feed(untrusted_data))
+            self._inward = memoryview(passed)
             self._flush(self._sides[0])
         return bool(untrusted_data)
+
+    def _may_leave(self, untrusted_frame: bytes) -> bool:
+        return (
+            self._filter.may_pass(untrusted_frame)
+            and self._pace.may_leave(untrusted_frame, self._now)
+            and self._peers.may_leave(untrusted_frame, self._now)
+        )
+
+    def _may_enter(self, frame: bytes) -> bool:
+        return self._peers.may_enter(frame, self._now)
 
     def _receive(
         self, side: socket.socket, size: int = limits.FRAMES_READ_BYTES
@@ -288,6 +311,8 @@ class FrameGuard:
             if error.errno != errno.ENOBUFS:
                 raise
         self._filter.own = self._addresses.read()
+        # guard: an address that this machine gets is not a guest's peer any more
+        self._peers.forget(self._filter.is_own)
 
 
 def _make_room(passt: socket.socket) -> None:

@@ -6,7 +6,13 @@ requests.  Sans-IO.
 
 from __future__ import annotations
 
-from broker.host.network.frameguard.packets import ETHERNET, ICMP6, UDP, Packet
+from broker.host.network.frameguard.packets import (
+    ETHERNET,
+    ICMP6,
+    UDP,
+    Packet,
+    is_dhcp,
+)
 
 _ARP = b"\x08\x06"
 _ETHERNET_IPV4 = b"\x00\x01\x08\x00\x06\x04"
@@ -70,4 +76,12 @@ def is_dhcpv6(packet: Packet) -> bool:
     ports = (packet.source, packet.target)
     return (
         packet.protocol == UDP and packet.receiver == _SERVERS and ports == (546, 547)
+    )
+
+
+def is_lease(packet: Packet) -> bool:
+    """Return whether a packet of passt answers one of DHCP or DHCPv6."""
+    ports = (packet.source, packet.target)
+    return is_dhcp(packet.target, packet.source, packet) or (
+        packet.protocol == UDP and ports == (547, 546)
     )

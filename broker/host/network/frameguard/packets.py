@@ -17,7 +17,9 @@ ETHERNET, IP_HEADER = 14, 20
 IP6_HEADER = 40
 TCP, UDP, ICMP, ICMP6 = 6, 17, 1, 58
 FIN, SYN, RST, ACK = 1, 2, 4, 16
-_IPV4, IPV6 = b"\x08\x00", b"\x86\xdd"
+IPV4, IPV6 = b"\x08\x00", b"\x86\xdd"
+ECHO, ECHO_REPLY = {ICMP: 8, ICMP6: 128}, {ICMP: 0, ICMP6: 129}
+"""Types of the messages of a ping."""
 _IP = struct.Struct(">BBHHHBBH4s4s")
 _IP6 = struct.Struct(">IHBB16s16s")
 _TCP = struct.Struct(">HHIIBBHHH")
@@ -65,7 +67,7 @@ def read(untrusted_frame: bytes) -> Packet | None:
     """
     if untrusted_frame[12:14] == IPV6:
         return _read6(untrusted_frame)
-    if untrusted_frame[12:14] != _IPV4 or len(untrusted_frame) < ETHERNET + IP_HEADER:
+    if untrusted_frame[12:14] != IPV4 or len(untrusted_frame) < ETHERNET + IP_HEADER:
         return None
     first, _, size, _, fragment, _, protocol, _, sender, receiver = _IP.unpack_from(
         untrusted_frame, ETHERNET
@@ -205,7 +207,7 @@ def _frame(
         0x45, 0, IP_HEADER + len(body), 0, 0x4000, 64, protocol, 0, sender, receiver
     )
     head = head[:10] + struct.pack(">H", checksum(head)) + head[12:]
-    return to + _IPV4 + head + body
+    return to + IPV4 + head + body
 
 
 def _summed(

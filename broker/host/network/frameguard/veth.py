@@ -332,7 +332,7 @@ class PacketGuard(FrameGuard):
             self._send_outward(joined(self._passed()))
             return True
         data = self._read_passt()
-        for frame in self._whole_frames():
+        for frame in filter(self._may_enter, self._whole_frames()):
             self._put(frame)
         return bool(data)
 
@@ -352,7 +352,7 @@ class PacketGuard(FrameGuard):
         """Frames of the box that may pass, as passt reads them."""
         for untrusted_frame in self._read_frames():
             # guard: a box's frames pass the filter
-            if self._filter.may_pass(untrusted_frame):
+            if self._may_leave(untrusted_frame):
                 yield LENGTH.pack(len(untrusted_frame)) + untrusted_frame
 
     def _whole_frames(self) -> list[bytes]:

@@ -472,6 +472,21 @@ def test_a_revoked_permission_resets_tcp_and_drops_udp():
     assert talk.reasons == ["its permission was revoked"] * 2
 
 
+def test_flow_ends_when_its_address_becomes_this_machines():
+    """Else passt's socket would reach a service of this machine."""
+    other = "203.0.113.9"
+    talk = Talk((WWW, "udp", 9), (other, "udp", 9))
+    talk.send(udp(b"x", ports=(7, 9)))
+    talk.send(udp(b"x", ports=(7, 9), receiver=other))
+    frames = FrameFilter([(packed(WWW), 32)])
+    talk.filter.cut_own(frames.is_own)
+    talk.pump()
+    assert talk.reasons == ["its address is this machine's now"]
+    assert talk.come(udp(b"y", ports=(9, 7), sender=WWW, receiver=GUEST))["guest"] == []
+    answer = udp(b"y", ports=(9, 7), sender=other, receiver=GUEST)
+    assert talk.come(answer)["guest"] == [answer]
+
+
 def test_a_connection_without_a_flow_is_reset_at_its_own_number():
     """A guest that delays its acknowledgement does not take the reset of a cut flow.
 
