@@ -183,9 +183,9 @@ PROGRAMS = (
         "packet guard",
         ("broker.host.network.packet_guard",),
         CONFINED,
-        60,
-        7_770,
-        4_800,
+        66,
+        8_230,
+        5_010,
     ),
     Program(
         "launch tools",
