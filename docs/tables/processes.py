@@ -65,7 +65,7 @@ PROGRAMS = (
             *("broker.session.child", "broker.core.language.notices"),
         ),
     ),
-    Program("session children", ("broker.session.child",), USER, 191, 20_990, 12_460),
+    Program("session children", ("broker.session.child",), USER, 191, 21_050, 12_460),
     Program(
         "pump and acceptor",
         ("broker.helpers.pump.process", "broker.programs.acceptor"),
@@ -214,8 +214,8 @@ PROGRAMS = (
         ("shims.hooks.oci_hook", "shims.hooks.oci_rootful"),
         ROOT,
         11,
-        1_450,
-        940,
+        1_530,
+        1_010,
     ),
     Program("libvirt's hook", ("shims.hooks.libvirt_hook",), ROOT, 7, 660, 420),
 )
