@@ -54,6 +54,8 @@ class LaunchedMachine(ForeignMachine):
         self._undo = AsyncExitStack()
         self.flows: socket.socket | None = None
         """The frame filter's questions, for the viewer; the viewer closes it."""
+        self.must_end = False
+        """Whether its first process ends with its lease, though another started it."""
         self.over = False
         """Its launcher has ended it: no later broker leases it again."""
         self._left_alive = False
@@ -143,11 +145,11 @@ class LaunchedMachine(ForeignMachine):
 
     @override
     async def power_down(self, grace: float) -> None:
-        """End its first process if ``brokerctl run`` started the sandbox.
+        """End its first process if ``brokerctl run`` started the sandbox, or it must end.
 
         Its program is asked to end before.
         """
-        if not self.state.ours:
+        if not (self.state.ours or self.must_end):
             # It runs on; the next broker leases it again.
             self._left_alive = not has_ended(self._pidfd)
         elif not has_ended(self._pidfd):

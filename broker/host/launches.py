@@ -117,7 +117,10 @@ class Launches:
                 made = write_made(self.paths, self.records(), name, text)
                 await self.reload()
             found = self._record(name)
-            state = self._make(self._name(found, sandbox), name, ours=ours, made=made)
+            # guard: namespaces count as closed where our launcher closes them
+            closed = ours and not getattr(found.host.launch, "user_namespaces", True)
+            sandbox = self._name(found, sandbox)
+            state = self._make(sandbox, name, ours=ours, closed=closed, made=made)
         except BaseException as error:
             if made is not None:
                 made.unlink(missing_ok=True)
@@ -208,6 +211,7 @@ class Launches:
         record: SandboxName,
         *,
         ours: bool,
+        closed: bool,
         made: Path | None,
     ) -> Prepared:
         """Create the directory and state of a launch.
@@ -230,6 +234,7 @@ class Launches:
             directory=str(directory),
             since=time.time(),
             ours=ours,
+            namespaces_closed=closed,
             made="" if made is None else str(made),
         )
         try:
@@ -441,6 +446,7 @@ class LaunchControl:
             sandbox=state.sandbox,
             directory=str(state.sockets),
             open_files=self._launches.open_files(state),
+            close_namespaces=state.namespaces_closed,
         )
 
     @serves(methods.LAUNCH_BOX)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+from broker.core import limits
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.paths import find_paths, read_config
 from broker.core.services import CALL, RESERVED
@@ -22,7 +23,13 @@ from broker.helpers.console_log import ConsoleLog
 from broker.helpers.filters import box_filters
 from broker.helpers.mounts.bound_files import BoundFiles
 from broker.helpers.process import popen
-from broker.helpers.process.jail_libraries import MERGED, merged_words, python_words
+from broker.helpers.process.gate import limit_argv
+from broker.helpers.process.jail_libraries import (
+    MERGED,
+    hide_keys_argv,
+    merged_words,
+    python_words,
+)
 from broker.helpers.process.memory_file import memory_file
 from broker.helpers.process.namespace_limits import limit_box
 from broker.ipc.guest.file_requests import GuestCall, reply_frame
@@ -150,10 +157,14 @@ def _serve(
 def _command_line(service: DesktopService, fds: tuple[int, int, int, int]) -> list[str]:
     """Return the command line of bubblewrap that runs the service."""
     report, rules, tool, far = fds
+    # guard: a service of the desktop ends first where memory ends
+    first = ("choom", "-n", str(limits.BOX_OOM), "--")
+    # guard: a service of the desktop has the limits of a box
+    limited = limit_argv(limits.SANDBOX_FDS)
     return [
-        *("bwrap", "--json-status-fd", str(report), "--seccomp", str(rules)),
+        *(*first, "bwrap", "--json-status-fd", str(report), "--seccomp", str(rules)),
         *_jail_words(service, Path.home(), os.getuid()),
-        *(*python_words(), f"/proc/self/fd/{tool}", "serve-here", str(far)),
+        *(*limited, *python_words(), f"/proc/self/fd/{tool}", "serve-here", str(far)),
     ]
 
 
@@ -163,14 +174,19 @@ def _jail_words(service: DesktopService, home: Path, uid: int) -> Iterator[str]:
     if service.network:
         yield "--share-net"
     yield from ("--cap-drop", "ALL", "--clearenv")
+    sizes = _memory_sizes(home)
+    for place in sorted(sizes, key=lambda path: len(Path(path).parts)):
+        if place != "/dev/shm":  # noqa: S108 -- the jail's own
+            yield from ("--size", str(sizes[place]), "--tmpfs", place)
     yield from ("--ro-bind", "/usr", "/usr", "--proc", "/proc", "--dev", "/dev")
+    yield from ("--size", str(sizes["/dev/shm"]), "--tmpfs", "/dev/shm")  # noqa: S108
+    # A program could lower its score in one, and fill the other, which has no size.
+    # guard: a service of the desktop stays the first to end
+    yield from ("--remount-ro", "/proc", *hide_keys_argv(), "--remount-ro", "/dev")
     yield from merged_words(*MERGED)
     for name in (*_ETC, *(_NETWORK_ETC if service.network else ())):
         yield from ("--ro-bind-try", f"/etc/{name}", f"/etc/{name}")
-    for place in ("/tmp", "/run"):  # noqa: S108 -- the jail's own
-        yield from ("--tmpfs", place)
     runtime = f"/run/user/{uid}"
-    yield from ("--perms", "0700", "--dir", str(home))
     yield from ("--perms", "0700", "--dir", runtime)
     binds = [(path, "--ro-bind") for path in service.read]
     binds += [(path, "--bind") for path in service.write]
@@ -186,6 +202,14 @@ def _jail_words(service: DesktopService, home: Path, uid: int) -> Iterator[str]:
     for name, value in env.items():
         yield from ("--setenv", name, value)
     yield from ("--chdir", str(home), "--")
+
+
+def _memory_sizes(home: Path) -> dict[str, int]:
+    """Return the sizes of the jail's file systems in memory: a box's."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    sizes = {path: memory // part for path, part in limits.BOX_MEMORY_PARTS}
+    # guard: the file systems of a service in memory have a size
+    return {"/": limits.BOX_SMALL_BYTES, str(home): sizes.pop("/home"), **sizes}
 
 
 def _wait_ready(near: socket.socket) -> None:

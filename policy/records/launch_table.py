@@ -338,10 +338,13 @@ LAUNCH = Table(
         ),
         _switch(
             "user_namespaces",
-            "Whether programs of a box may create namespaces, and mounts in them. "
+            "Whether programs of a box or container may create namespaces, and mounts in them. "
             "Browsers need this for their own sandbox (Chromium, Firefox), but a "
-            "hostile program can then attack large parts of the kernel.",
+            "hostile program can then attack large parts of the kernel. A container that you start "
+            "yourself has what its own filter permits.",
             _BWRAP,
+            _PODMAN,
+            _NSPAWN,
         ),
         Field(
             "gpu",

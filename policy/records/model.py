@@ -299,6 +299,7 @@ class Podman(msgspec.Struct, frozen=True, tag=True):
     """Of a sandbox that 'brokerctl run' starts; another has what its command line says."""
     provides_network: bool = False
     open_files: int = FEW_OPEN_FILES
+    user_namespaces: bool = False
     gpu: Gpu = "none"
     mounts: tuple[Mount, ...] = ()
 
@@ -315,6 +316,7 @@ class Nspawn(msgspec.Struct, frozen=True, tag=True):
     memory_mib: int = 768
     pids: int = 512
     open_files: int = FEW_OPEN_FILES
+    user_namespaces: bool = False
     network: str = "none"
     provides_network: bool = False
     mounts: tuple[Mount, ...] = ()

@@ -30,6 +30,25 @@ POOLS = {
     "request_key": errno.EPERM,
 }
 """System calls that take from what a user or the machine has once, and the answer."""
+NAMESPACES = 0x7E020000
+"""All CLONE_NEW… flags that clone(2) takes."""
+FLAGGED = ("clone", "unshare")
+"""System calls whose first argument has such flags."""
+CLOSED = {
+    "clone3": errno.ENOSYS,  # its flags are behind a pointer; glibc falls back to clone
+    **dict.fromkeys(
+        (
+            *("setns", "mount", "umount", "umount2", "pivot_root", "move_mount"),
+            *("open_tree", "open_tree_attr", "fsopen", "fsconfig", "fsmount", "fspick"),
+            *("mount_setattr", "userfaultfd"),
+        ),
+        errno.EPERM,
+    ),
+}
+"""System calls that make namespaces and mounts, or hold up the kernel, and the answer."""
+MEMORY_PERCENT = {"/home/user": 25, "/run": 3, "/var/tmp": 3}
+"""Sizes of file systems in memory, as parts of this machine's; see BOX_MEMORY_PARTS."""
+OTHER_PERCENT = 12
 TERMINALS = 128
 """Pseudo-terminals of a container; all together have 3,072."""
 OPEN_FILES = 700
@@ -185,9 +204,80 @@ def close_pools(config: Json) -> None:
 def _huge(name: str, *, wanted: bool) -> Json:
     """Return the condition that a call wants huge pages, or does not."""
     index, flag = HUGE_PAGES[name]
-    value = flag if wanted else 0
+    return dict(_masked(flag, flag if wanted else 0), index=index)
+
+
+def close_namespaces(config: Json) -> None:
+    """Close namespaces and mounts in the filter that ``close_vsock`` has made.
+
+    Programs with capabilities in a user namespace of their own have large parts of the
+    kernel to themselves (nf_tables, mounts), and a copy of each shared folder.  /proc
+    becomes read-only, because programs can lower their oom_score_adj there.
+    """
+    linux = config["linux"]
+    profile = linux["seccomp"]
+    denies = profile["defaultAction"] not in PERMITTING
+    rules: List[Json] = []
+    for rule in profile["syscalls"]:
+        permits = rule["action"] in PERMITTING
+        names = [name for name in rule["names"] if name not in CLOSED]
+        flagged = [name for name in names if name in FLAGGED]
+        if permits or denies:
+            names = [name for name in names if name not in FLAGGED]
+        if names:
+            rules.append(dict(rule, names=names))
+        # guard: our containers make no namespaces
+        if permits and flagged:
+            rules += _without_namespaces(dict(rule, names=flagged))
+    refused = {"action": "SCMP_ACT_ERRNO", "errnoRet": errno.EPERM}
+    rules += [
+        dict(refused, names=list(FLAGGED), args=[_masked(1 << bit, 1 << bit)])
+        for bit in range(32)
+        if NAMESPACES >> bit & 1
+    ]
+    # guard: our containers mount nothing
+    rules += [dict(refused, names=[n], errnoRet=CLOSED[n]) for n in CLOSED]
+    profile["syscalls"] = rules
+    # guard: a container stays the first to end
+    linux["readonlyPaths"] = [*(linux.get("readonlyPaths") or []), "/proc"]
+
+
+def _without_namespaces(rule: Json) -> List[Json]:
+    """Narrow a rule that permits FLAGGED calls to those without such flags.
+
+    A rule that requires flags, or compares them otherwise, permits nothing more.
+    """
+    others = []
+    mask = NAMESPACES
+    for condition in rule.get("args") or []:
+        if condition["index"] != 0:
+            others.append(condition)
+        elif condition["op"] == "SCMP_CMP_MASKED_EQ" and not condition.get("valueTwo"):
+            mask |= int(condition["value"])
+        else:
+            return []
+    return [dict(rule, args=[_masked(mask, 0), *others])]
+
+
+def _masked(mask: int, value: int) -> Json:
+    """Return the condition that the masked flags of a call have a value."""
     op = "SCMP_CMP_MASKED_EQ"
-    return {"index": index, "value": flag, "valueTwo": value, "op": op}
+    return {"index": 0, "value": mask, "valueTwo": value, "op": op}
+
+
+def limit_file_systems(config: Json) -> None:
+    """Give each file system in memory of the container a size, if it has none.
+
+    The kernel's own bound is half of the machine's memory for each.
+    """
+    for mount in config.get("mounts") or []:
+        options = mount.get("options") or []
+        if mount.get("type") == "tmpfs" and not any(
+            option.startswith("size=") for option in options
+        ):
+            percent = MEMORY_PERCENT.get(mount["destination"], OTHER_PERCENT)
+            # guard: a container's file systems in memory have a size
+            mount["options"] = [*options, f"size={percent}%"]
 
 
 def limit_terminals(config: Json) -> None:

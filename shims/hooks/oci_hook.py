@@ -47,9 +47,11 @@ from shims.hooks.oci_annotations import (
 )
 from shims.hooks.oci_broker import DEADLINE_SECONDS, RETRY_SECONDS, Broker
 from shims.hooks.oci_config import (
+    close_namespaces,
     close_pools,
     close_vsock,
     enter,
+    limit_file_systems,
     limit_open_files,
     limit_terminals,
 )
@@ -175,8 +177,11 @@ def precreate(hook: Hook, config: Json, annotations: Dict[str, str]) -> str:
         limit_open_files(config, answer.get("open_files"))
         limit_terminals(config)
         if ours:
+            limit_file_systems(config)
             close_vsock(config)
             close_pools(config)
+            if answer.get("close_namespaces") is not False:
+                close_namespaces(config)
     except (KeyError, TypeError, AttributeError) as error:
         if hook.person is not None:
             _rootful(hook, "unmount_sockets", launch)

@@ -514,8 +514,8 @@ async def test_after_a_crash_an_unused_folder_is_unmounted(tmp_path, hosted):
         await mounted.__aexit__(None, None, None)
 
 
-async def may_not(pid):
-    del pid
+async def may_not(pid, *, closed):
+    del pid, closed
     return False
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import trio
 
-from tests.kit.brokerctl import brokerctl
+from tests.kit.brokerctl import OUR_PYTHON, brokerctl
 from tests.kit.eventually import eventually
 from tests.kit.flatpak import applications, environment
 from tests.kit.nspawn import skip_without_nspawn
@@ -135,7 +136,7 @@ class Way:
         with output.open("wb") as file:
             self.child = subprocess.Popen(
                 self.typed(*words),
-                env=self.w.environ,
+                env={**OUR_PYTHON, **self.w.environ},
                 cwd=self.w.base,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
@@ -161,8 +162,7 @@ class Way:
 
 
 def _brokerctl(*words: str) -> list[str]:
-    root = Path(__file__).parents[2]
-    return [str(root / ".venv/bin/python"), "-m", "broker.cli.app", *words]
+    return [sys.executable, "-m", "broker.cli.app", *words]
 
 
 class UnrecordedBox(Way):

@@ -58,6 +58,7 @@ def _starter(run: HeldRun, launch: Nspawn, resolver: Path | None) -> Start:
             home=run.tree,
             variables=variables_of(run.record),
             open_files=launch.open_files,
+            user_namespaces=launch.user_namespaces,
             x11=x11,
             mounts=launch.mounts,
             without_links=run.without_links,

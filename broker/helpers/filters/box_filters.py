@@ -27,6 +27,10 @@ _TYPE = 0xF
 """The bits of a type of socket without its flags (linux/net.h, SOCK_TYPE_MASK)."""
 _LAST_FAMILY = 64
 """Beyond all that Linux has (AF_MAX is 46)."""
+# By userfaultfd(2) a program holds up the kernel while it uses the program's memory.
+_KERNEL_CALLS = words(
+    "keyctl add_key request_key bpf perf_event_open userfaultfd",
+)
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 _REAL_TIME = (1, 2, 6)
 """SCHED_FIFO, SCHED_RR and SCHED_DEADLINE."""
@@ -46,6 +50,8 @@ def tree_filter() -> bytes:
     # guard: a tree has no AF_VSOCK
     rules.refuse("socket", errno.EAFNOSUPPORT, rules.equal(0, socket.AF_VSOCK))
     close_pools(rules)
+    # guard: a tree has no userfaultfd
+    rules.deny("userfaultfd", errno.EPERM)
     for name in ("io_uring_setup", "io_uring_enter", "io_uring_register"):
         rules.deny(name, errno.ENOSYS)
     return rules.program()
@@ -97,7 +103,7 @@ def box_filter(*, nested: bool = False, unix: bool = True) -> bytes:
     for name in ("io_uring_setup", "io_uring_enter", "io_uring_register"):
         # guard: a box has no io_uring
         rules.deny(name, errno.ENOSYS)
-    for name in ("keyctl", "add_key", "request_key", "bpf", "perf_event_open"):
+    for name in _KERNEL_CALLS:
         # guard: a box has no keys and no programs of the kernel
         rules.deny(name, errno.EPERM)
     for request in (_TIOCSTI, _TIOCLINUX):

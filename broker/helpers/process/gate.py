@@ -25,8 +25,12 @@ if TYPE_CHECKING:
 _SCRIPT = 'read -r go && [ "$go" = go ] && exec "$@" </dev/null'
 # read(1) of a pipe takes no byte after the line, so what follows is the program's.
 _SCRIPT_WITH_INPUT = _SCRIPT.removesuffix(" </dev/null")
-GATE_WORDS = ("/bin/sh", "-c", _SCRIPT, "sh")
-"""The words before the command line of a program whose standard input is the gate."""
+READY = b"ready\n"
+_SAY_READY = f"echo {READY.decode().strip()}; "
+GATE_WORDS = ("/bin/sh", "-c", _SAY_READY + _SCRIPT, "sh")
+"""The words before the command line of a program whose standard input is the gate.
+
+It writes READY first, when all mounts and namespaces are there."""
 
 # Counted in the user namespace of the shell (setrlimit(2), user_namespaces(7)): so only
 # where that is the sandbox's own.  Some shells know it by the one letter, some by the other.
@@ -62,8 +66,6 @@ _FEW_SIGNALS = (
     f" --msgqueue={limits.BOX_MESSAGE_BYTES} 2>/dev/null; "
 )
 
-READY = b"ready\n"
-
 
 def outer_limits(open_files: int) -> list[str]:
     """Return the command that sets the limits before bubblewrap, which it runs.
@@ -92,9 +94,8 @@ def box_gate_words(open_files: int, *, stdin: bool = False) -> tuple[str, ...]:
     It writes READY first, when all mounts and namespaces are there, sets limits, and waits
     for a line of its pipe.  ``stdin``: the program reads what follows in that pipe.
     """
-    ready = f"echo {READY.decode().strip()}; "
     limited = _few_files(open_files) + _FEW_PROCESSES + _FEW_SIGNALS + _ORDINARY
-    script = ready + limited + (_SCRIPT_WITH_INPUT if stdin else _SCRIPT)
+    script = _SAY_READY + limited + (_SCRIPT_WITH_INPUT if stdin else _SCRIPT)
     return ("/bin/sh", "-c", script, "sh")
 
 
@@ -102,6 +103,12 @@ def _few_files(most: int) -> str:
     # Where the limit is lower already, the shell cannot set it, and need not.
     # guard: a box's programs open few files
     return f"ulimit -n {most} 2>/dev/null; "
+
+
+def limit_argv(open_files: int) -> tuple[str, ...]:
+    """Return the command that sets a box's limits in a jail, and starts a program."""
+    script = _few_files(open_files) + _FEW_PROCESSES + _FEW_SIGNALS + _ORDINARY
+    return ("/bin/sh", "-c", script + 'exec "$@"', "sh")
 
 
 class Gate:

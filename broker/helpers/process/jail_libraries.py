@@ -44,6 +44,14 @@ def merged_words(*names: str) -> Iterator[str]:
             yield from ("--ro-bind-try", str(path), str(path))
 
 
+def hide_keys_argv() -> Iterator[str]:
+    """Yield bubblewrap's words that hide the names of the user's keys in /proc."""
+    for path in ("/proc/keys", "/proc/key-users"):
+        if Path(path).exists():
+            # guard: a box does not see the names of the user's keys
+            yield from ("--ro-bind", "/dev/null", path)
+
+
 def python_words() -> list[str]:
     """Return the command of the Python that the jail shows."""
     # Not sys.executable: that is a link of a virtual environment's.

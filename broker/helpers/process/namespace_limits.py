@@ -31,8 +31,10 @@ _NEWUSER, _NEWNS = 0x10000000, 0x20000
 _GET_OWNER = 0xB701
 """NS_GET_USERNS (ioctl_nsfs(2))."""
 _TERMINALS = b"/dev/pts"
+_KEYS = (b"/proc/keys", b"/proc/key-users")
 _REMOUNT, _NO_SETUID, _NO_PROGRAMS = 32, 2, 8
 _RECURSIVE, _PRIVATE = 0x4000, 1 << 18
+_BIND, _READ_ONLY, _NO_DEVICES = 4096, 1, 4
 _libc = ctypes.CDLL(None, use_errno=True)
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 _COUNTED = {
@@ -43,11 +45,11 @@ _COUNTED = {
 }
 
 
-def limit_box(leader: int, *, nested: bool) -> None:
+def limit_box(leader: int, *, nested: bool, proc: bool = False) -> None:
     """Limit the namespaces of a box's first process, whose pidfd is held.
 
-    Also makes its mounts private.  Raises UpstreamError if the kernel refuses, or if the
-    process has no separate user namespace.
+    Also makes its mounts private.  ``proc``: protect its /proc, too.  Raises
+    UpstreamError if the kernel refuses, or if the process has no separate user namespace.
     """
     make_mounts_private(leader)
     namespace = open_user_namespace(leader)
@@ -55,7 +57,7 @@ def limit_box(leader: int, *, nested: bool) -> None:
         limit_namespace(namespace, nested=nested)
     finally:
         os.close(namespace)
-    limit_terminals(leader)
+    limit_terminals(leader, proc=proc)
 
 
 def open_user_namespace(leader: int) -> int:
@@ -67,7 +69,7 @@ def open_user_namespace(leader: int) -> int:
     # guard: our own user namespace is not a box's
     if os.fstat(namespace).st_ino == Path("/proc/self/ns/user").stat().st_ino:
         os.close(namespace)
-        raise UpstreamError("bubblewrap did not create a user namespace for the box")
+        raise UpstreamError("the launcher did not create a user namespace for the box")
     return namespace
 
 
@@ -100,9 +102,9 @@ def limit_namespace(namespace: int, *, nested: bool) -> None:
 
 
 # bubblewrap makes the mounts of a box slaves of the mounts outside, and has no option for
-# private ones (bwrap(1)).  A private namespace around bubblewrap was rejected: its outer process would
-# be in it until the box ends, with a copy of every mount of this machine, so that no stick
-# or vault that was mounted before could be closed.
+# private ones (bwrap(1)).  A private namespace around bubblewrap was rejected: its outer
+# process would be in it until the box ends, with a copy of every mount of this machine,
+# so that no stick or vault that was mounted before could be closed.
 def make_mounts_private(leader: int) -> None:
     """Separate a box's mounts from this machine's; its first process is held.
 
@@ -122,19 +124,21 @@ def make_mounts_private(leader: int) -> None:
         )
 
 
-def limit_terminals(leader: int) -> None:
+def limit_terminals(leader: int, *, proc: bool = False) -> None:
     """Limit the pseudo-terminals of a box, whose first process is held.
 
-    Raises UpstreamError on failure, and where it has ended.
+    ``proc``: make /proc read-only, where its programs can lower their oom_score_adj,
+    and hide the names of the user's keys.  Raises UpstreamError on failure, and where
+    it has ended.
     """
     mounts = _open(leader, "mnt")
     try:
         # guard: a box takes few of the machine's terminals
-        limited = _done_inside(partial(_remount_terminals, mounts))
+        limited = _done_inside(partial(_remount, mounts, proc=proc))
     finally:
         os.close(mounts)
     if not limited:
-        raise UpstreamError("cannot limit the terminals of the box (/dev/pts)")
+        raise UpstreamError("cannot limit the terminals of the box (/dev/pts, /proc)")
 
 
 def _done_inside(work: Callable[[], bool]) -> bool:
@@ -152,16 +156,27 @@ def _done_inside(work: Callable[[], bool]) -> bool:
     return os.waitpid(child, 0)[1] == 0
 
 
-def _remount_terminals(mounts: int) -> bool:
+def _remount(mounts: int, *, proc: bool) -> bool:
     """Give the devpts of a mount namespace a limit, as bubblewrap has mounted it.
 
-    The program's user namespace may be below the owner of these mounts.
+    ``proc``: protect its /proc, as bubblewrap does for a box.  The program's user
+    namespace may be below the owner of these mounts.
     """
     flags = _REMOUNT | _NO_SETUID | _NO_PROGRAMS
     options = f"ptmxmode=0666,mode=620,max={limits.BOX_TERMINALS}".encode()
-    return _enter_mounts(mounts) and not _libc.mount(
+    if not _enter_mounts(mounts) or _libc.mount(
         b"devpts", _TERMINALS, None, flags, options
-    )
+    ):
+        return False
+    if not proc:
+        return True
+    for path in filter(os.path.exists, _KEYS):
+        # guard: a tree does not see the names of the user's keys
+        if _libc.mount(b"/dev/null", path, None, _BIND, None):
+            return False
+    flags |= _BIND | _READ_ONLY | _NO_DEVICES
+    # guard: a tree stays the first to end
+    return bool(_libc.mount(None, b"/proc", None, flags, None) == 0)
 
 
 def _make_private(mounts: int) -> bool:

@@ -45,6 +45,7 @@ from broker.net.peers.identity import ContainerClaim, SharedClaim
 _SOCKETS = "/run/vitrail"
 """Where each of our launchers mounts a sandbox's sockets, its last mount but files."""
 _CLOSE_IT = "close these files and try again; to stop the sandbox instead, run 'brokerctl unshare --force SANDBOX FOLDER'"
+_STOP_IT = "to end its access, stop it: run 'brokerctl unshare --force SANDBOX FOLDER'"
 
 
 @dataclass(eq=False)
@@ -62,6 +63,12 @@ class MountedFolder:
     number: int | None = None
     """The kernel's number of the mount, once it is there."""
 
+    @property
+    def _closed(self) -> bool:
+        """Whether our launcher keeps the sandbox's programs from making namespaces."""
+        machine = self.machine
+        return isinstance(machine, LaunchedMachine) and machine.state.namespaces_closed
+
     async def lost(self) -> None:
         """Wait for ever: a mount needs no process."""
         await trio.sleep_forever()
@@ -75,7 +82,11 @@ class MountedFolder:
         try:
             with _namespace(self.machine) as (pid, namespace):
                 # guard: a copy that no process has is not overlooked
-                await mounts.refuse_mount_makers(pid)
+                if await mounts.may_make_mounts(pid, closed=self._closed):
+                    raise RefusedError(
+                        "the sandbox's programs may have separate mounts, because they can create namespaces",
+                        hint=_STOP_IT,
+                    )
                 await in_thread(mounts.refuse_other_namespaces, pid)
                 # guard: a copy made before the unmounting is found
                 self.kept = await self.unmount(pid, namespace)
@@ -96,7 +107,7 @@ class MountedFolder:
         if await in_thread(mounts.may_have_copy, pid):
             return True
         # guard: after a crash a copy that no process has is not overlooked
-        return await mounts.may_make_mounts(pid)
+        return await mounts.may_make_mounts(pid, closed=self._closed)
 
 
 class FolderHost:
@@ -148,7 +159,9 @@ class FolderHost:
             with trio.CancelScope(shield=True):
                 if not mounted.released:
                     await _revoke(mounted)
-                if not mounted.kept:
+                if mounted.kept:
+                    _end_with_lease(machine)
+                else:
                     self._notes.remove(lease.sandbox, path)
 
     @asynccontextmanager
@@ -197,6 +210,7 @@ class FolderHost:
             return False  # it takes no folder, or has ended
         if noted is None:
             self._notes.clear(lease.sandbox)
+            _end_with_lease(machine)
             return True
         left = [
             MountedFolder(machine, "", _path_of(name), number=n)
@@ -204,6 +218,8 @@ class FolderHost:
         ]
         kept = [await _taken_back(mounted) for mounted in left]
         self._notes.clear(lease.sandbox)
+        if any(kept):
+            _end_with_lease(machine)
         return any(kept)
 
     def _machine(self, lease: Lease) -> Machine:
@@ -272,9 +288,17 @@ async def _taken_back(mounted: MountedFolder) -> bool:
         return bool(mounted.machine.alive())
 
 
+def _end_with_lease(machine: Machine) -> None:
+    """Have a sandbox that keeps a folder end, also a container of the user's own."""
+    if isinstance(machine, LaunchedMachine):
+        # guard: a container that keeps a folder does not run on
+        machine.must_end = True
+
+
 async def _withdraw(mounted: MountedFolder) -> None:
     """Undo an attempt to mount.  Raises HeldError if a program keeps the folder."""
     if await _taken_back(mounted):
+        _end_with_lease(mounted.machine)
         raise HeldError("a program in the sandbox still has files of the folder open")
 
 

@@ -55,6 +55,8 @@ class Prepared(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds since 1970 when it was prepared."""
     ours: bool = False
     """Whether ``brokerctl run`` started it, so that ending it is ours to do."""
+    namespaces_closed: bool = False
+    """Whether Vitrail's launcher keeps its programs from making namespaces."""
     leader: ProcessIdentity | None = None
     """None: it is not bound yet."""
     carriers: list[ProcessIdentity] | None = None

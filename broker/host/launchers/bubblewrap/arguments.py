@@ -25,7 +25,7 @@ from broker.core.limits import (
     SANDBOX_FDS,
 )
 from broker.helpers.process.gate import box_gate_words
-from broker.helpers.process.jail_libraries import MERGED, merged_words
+from broker.helpers.process.jail_libraries import MERGED, hide_keys_argv, merged_words
 from broker.helpers.process.popen import BUBBLEWRAP
 from broker.host.launchers.bubblewrap.other_root import inside
 from broker.host.launchers.session_bus import (
@@ -263,6 +263,9 @@ def _file_system(box: Box, fds: BoxDescriptors, uid: int) -> Iterator[str]:
         # Those of a browser write the ids of their namespaces there.
         # guard: a box stays the first to end
         yield from ("--remount-ro", "/proc")
+        # bubblewrap of a browser mounts /proc again, which the kernel refuses where
+        # a file of it is covered.
+        yield from hide_keys_argv()
     yield from merged_words(*MERGED) if box.root is None else _merged(box.root)
     # bubblewrap makes directories of mounts for itself alone, which the box's user is not.
     for place in dict.fromkeys((*_DIRECTORIES, *_parents(_PROCESSORS))):
@@ -301,6 +304,9 @@ def _file_system(box: Box, fds: BoxDescriptors, uid: int) -> Iterator[str]:
             yield from ("--perms", "0755", "--dir", above)
         yield from _in_memory(str(at), size, shared=fds.namespace is not None)
     yield from box.devices
+    # The box's user can write to it otherwise, and it has no size.
+    # guard: a box writes no files into /dev
+    yield from ("--remount-ro", "/dev")
 
 
 def _bound(box: Box, place: str) -> tuple[str, ...]:

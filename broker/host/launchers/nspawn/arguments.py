@@ -21,7 +21,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from broker.core.limits import BOX_OOM, SANDBOX_FDS
+from broker.core.limits import (
+    BOX_MEMORY_PARTS,
+    BOX_MESSAGE_BYTES,
+    BOX_OOM,
+    BOX_PROCESSES,
+    BOX_SIGNALS,
+    SANDBOX_FDS,
+    SANDBOX_LOCKED_BYTES,
+)
 from broker.helpers.process.gate import GATE_WORDS
 from broker.helpers.process.popen import our_program
 from policy.records.mounts.user_files import Mount
@@ -57,6 +65,13 @@ _CONFINED = (
     *("--drop-capability=all", "--no-new-privileges=yes"),
     *("--resolv-conf=off", "--timezone=off"),
 )
+# unshare(2) and clone(2) end at the limits of its user namespace.
+_NO_MOUNTS = "--system-call-filter=~@mount setns"
+_RLIMITS = (
+    *(("NPROC", BOX_PROCESSES), ("SIGPENDING", BOX_SIGNALS), ("RTPRIO", 0)),
+    *(("MSGQUEUE", BOX_MESSAGE_BYTES), ("MEMLOCK", SANDBOX_LOCKED_BYTES)),
+)
+_PERCENT = {path: 100 // part for path, part in BOX_MEMORY_PARTS}
 
 
 @dataclass(frozen=True)
@@ -76,6 +91,8 @@ class ContainerTree:
     variables: Mapping[str, str] = field(default_factory=dict)
     """Language, terminal type and time zone of its programs."""
     open_files: int = SANDBOX_FDS
+    user_namespaces: bool = False
+    """Whether its programs may make namespaces, and mounts in them."""
     resolver: Path | None = None
     """A file outside that is its resolv.conf(5); None: it has no network."""
     mounts: tuple[Mount, ...] = ()
@@ -108,12 +125,14 @@ def nspawn_args(
     one of ours.  ``root`` has the tree's path without links, and which file it is
     (``helpers.mounts.binding``).
     """
+    # guard: a tree mounts nothing
+    closed = () if tree.user_namespaces else (_NO_MOUNTS,)
     return [
         *_grouped(group),
         *_NAMESPACES,
         *("/bin/sh", "-c", _PREPARE, "sh"),
         *our_program("broker.helpers.mounts.binding", _ROOT, *root, "--"),
-        *("systemd-nspawn", *_CONFINED, *_few_files(tree.open_files)),
+        *("systemd-nspawn", *_CONFINED, *closed, *_limits(tree.open_files)),
         *(f"--directory={_ROOT}/0", f"--machine={tree.name}"),
         *_files(tree),
         *_environment(tree),
@@ -124,12 +143,15 @@ def nspawn_args(
     ]
 
 
-def _few_files(most: int) -> tuple[str, ...]:
-    # See limited_gate_words; here the shell after the gate is the tree's own.
-    # guard: a tree's programs open few files
+def _limits(open_files: int) -> Iterator[str]:
+    # See box_gate_words; here the shell after the gate is the tree's own.  nspawn keeps
+    # to what the user may set.
     # guard: a tree ends first where memory ends
-    first = f"--oom-score-adjust={BOX_OOM}"
-    return (first, f"--rlimit=RLIMIT_NOFILE={most}")
+    yield f"--oom-score-adjust={BOX_OOM}"
+    # guard: a tree's programs open few files
+    yield f"--rlimit=RLIMIT_NOFILE={open_files}"
+    # guard: a tree's programs have the limits of a box
+    yield from (f"--rlimit=RLIMIT_{name}={most}" for name, most in _RLIMITS)
 
 
 def _grouped(group: Scope | Path) -> Iterator[str]:
@@ -148,9 +170,10 @@ def _files(tree: ContainerTree) -> Iterator[str]:
     """Yield systemd-nspawn's words for the container's files."""
     # Read-only: it may connect to existing sockets, and make, move or remove nothing.
     yield f"--bind-ro={_escaped(tree.sockets)}:{SOCKETS}"
-    yield "--tmpfs=/run/user/0:mode=0700"
+    # guard: a tree's file systems in memory have a size
+    yield f"--tmpfs=/run/user/0:mode=0700,size={_PERCENT['/run']}%"
     if tree.home is None:
-        yield f"--tmpfs={_HOME}:mode=0700"
+        yield f"--tmpfs={_HOME}:mode=0700,size={_PERCENT['/home']}%"
     else:
         yield f"--bind={_escaped(tree.home)}:{_HOME}"
     if tree.resolver is not None:

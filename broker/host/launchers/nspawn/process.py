@@ -21,11 +21,10 @@ from broker.core.escape import printable
 from broker.core.process_status import descendants, status_fields
 from broker.helpers.mounts.binding import file_words
 from broker.helpers.mounts.bound_files import BoundFiles
-from broker.helpers.mounts.mounts import wait_set_up
 from broker.helpers.mounts.opened import open_without_links
-from broker.helpers.process.gate import Gate, close_output
+from broker.helpers.process.gate import READY, Gate, close_output
 from broker.helpers.process.identity import open_pidfd
-from broker.helpers.process.namespace_limits import limit_terminals
+from broker.helpers.process.namespace_limits import limit_box
 from broker.helpers.process.polled import lives
 from broker.helpers.process.spawn import (
     PIPE,
@@ -35,7 +34,6 @@ from broker.helpers.process.spawn import (
     spawn,
 )
 from broker.host.launchers.nspawn.arguments import (
-    SOCKETS,
     ContainerTree,
     Scope,
     nspawn_args,
@@ -46,6 +44,8 @@ _PROGRAMS = ("systemd-nspawn", "unshare", "newuidmap", "newgidmap")
 _START_SECONDS = 30.0
 _LOOK_SECONDS = 0.01
 _MESSAGE_CHARS = 500
+_GROUPS = 2
+"""Control groups that systemd-nspawn makes: its own and the container's."""
 _DEEPER = 2
 """Namespaces of its first process below ours: unshare's, and nspawn's own."""
 _KEPT = ("PATH", "HOME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "TMPDIR")
@@ -106,19 +106,19 @@ def choose_scope(
 
 def may_divide() -> bool:
     """Return whether we may make control groups below our own (cgroups(7))."""
-    group = _own_group()
+    group = _group_of()
     return group is not None and all(
         os.access(path, os.W_OK) for path in (group, group / "cgroup.procs")
     )
 
 
-def _own_group() -> Path | None:
-    """Return this process's directory in the unified cgroup hierarchy."""
+def _group_of(process: str = "self") -> Path | None:
+    """Return the directory of a process in the unified cgroup hierarchy."""
     try:
         # Paths in both may be any bytes but a newline.
         groups, mounts = (
-            Path(f"/proc/self/{name}").read_text(errors="surrogateescape").split("\n")
-            for name in ("cgroup", "mountinfo")
+            Path(f"/proc/{name}").read_text(errors="surrogateescape").split("\n")
+            for name in (f"{process}/cgroup", "self/mountinfo")
         )
     except OSError:
         return None
@@ -176,12 +176,15 @@ async def start_held(tree: ContainerTree, scope: Scope | None) -> HeldTree:
         ours.pop_all()
         held = HeldTree(child, leader, pidfd, Gate(release), group)
         try:
-            # The last of its mounts is made before its root is its own.
-            await wait_set_up(leader, SOCKETS)
+            await _wait_ready(child)
             # guard: what is mounted in a tree is what was looked at
             files.check(leader)
-            # guard: a tree takes few of the machine's terminals
-            limit_terminals(leader)
+            # guard: a tree takes few of what is counted for its user
+            limit_box(
+                leader, nested=tree.user_namespaces, proc=not tree.user_namespaces
+            )
+            # guard: a tree makes no control groups
+            _limit_groups(child.pid)
         except BaseException:
             await held.end()
             close_output(child)
@@ -203,7 +206,7 @@ def _opened_root(root: Path, opened: ExitStack) -> int:
 
 def _make_group() -> Path:
     """Make a control group below our own: containers in one could end each other."""
-    own = _own_group()
+    own = _group_of()
     if own is None:
         raise SetupError(
             "systemd-nspawn requires cgroups v2, which this machine does not use"
@@ -216,12 +219,29 @@ def _make_group() -> Path:
     return group
 
 
+def _limit_groups(outer: int) -> None:
+    """Deny a container new control groups: the machine has 65,535.
+
+    The limit is that of the group around its own, which it does not see; ``outer`` is a
+    process in it.  Raises UpstreamError.
+    """
+    group = _group_of(str(outer))
+    if group is None:
+        raise UpstreamError("the container ended while starting")
+    try:
+        (group / "cgroup.max.descendants").write_text(str(_GROUPS))
+    except OSError as error:
+        raise UpstreamError(
+            f"cannot limit the container's control groups in {group}: {error.strerror}"
+        ) from error
+
+
 def _remove_group(group: Scope | Path) -> None:
-    """Remove ours; systemd removes the others."""
+    """Remove a group that was made here, and all groups in it; systemd removes a scope."""
     if isinstance(group, Path):
-        for path in (*group.glob("*/"), group):
+        for path, _, _ in os.walk(group, topdown=False):
             with suppress(OSError):
-                path.rmdir()
+                Path(path).rmdir()
 
 
 async def _leader(child: Child) -> tuple[int, int]:
@@ -236,11 +256,33 @@ async def _leader(child: Child) -> tuple[int, int]:
                 if found is not None:
                     return pid, found
             await trio.sleep(_LOOK_SECONDS)
+    raise _start_error(child)
 
+
+async def _wait_ready(child: Child) -> None:
+    """Wait for the gate, which runs when systemd-nspawn has set up all.
+
+    Raises UpstreamError with systemd-nspawn's message.
+    """
+    assert child.popen.stdout is not None
+    output, data = child.popen.stdout.fileno(), b""
+    with trio.move_on_after(_START_SECONDS):
+        while READY.startswith(data) and data != READY:
+            await trio.lowlevel.wait_readable(output)
+            more = os.read(output, len(READY) - len(data))
+            if not more:
+                break
+            data += more
+    if data != READY:
+        raise _start_error(child)
+
+
+def _start_error(child: Child) -> UpstreamError:
+    """Return the error of a systemd-nspawn that does not start its container."""
     late = f"did not start the container within {_START_SECONDS:g} s"
     how = "ended" if has_ended(child.pidfd) else late
     message = stderr_so_far(child, _MESSAGE_CHARS) or "no message"
-    raise UpstreamError(
+    return UpstreamError(
         f"systemd-nspawn {how}: {message}",
         hint="run 'brokerctl doctor', which checks user namespaces, /etc/subuid and /etc/subgid",
     )

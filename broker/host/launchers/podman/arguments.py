@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from broker.core.limits import BOX_OOM, SANDBOX_FDS
+from broker.core.limits import BOX_OOM, SANDBOX_FDS, SANDBOX_LOCKED_BYTES
 from policy.records.mounts.user_files import Mount
 
 _HOME = "/home/user"
@@ -117,9 +117,11 @@ def _few_files(most: int) -> tuple[str, ...]:
     files = f"--ulimit=nofile={most}:{most}"
     # guard: a container has no real-time priority
     ordinary = ("--ulimit=rtprio=0:0", "--ulimit=nice=0:0")
+    # guard: a container locks little memory
+    locked = f"--ulimit=memlock={SANDBOX_LOCKED_BYTES}:{SANDBOX_LOCKED_BYTES}"
     # guard: a container ends first where memory ends
     first = f"--oom-score-adj={BOX_OOM}"
-    return (files, *ordinary, first)
+    return (files, *ordinary, locked, first)
 
 
 def _limits(limits: ContainerLimits | None) -> Iterator[str]:

@@ -26,6 +26,8 @@ class LaunchAnswer(ApiAnswer, frozen=True, kw_only=True):
     """Of its sockets, to be mounted into the sandbox read-only."""
     open_files: int | None = None
     """That each of its programs may have open; None: the record has no such key."""
+    close_namespaces: bool | None = None
+    """Whether its launcher is to keep its programs from making namespaces."""
 
 
 class LaunchBoxRequest(ApiRequest, frozen=True, kw_only=True):

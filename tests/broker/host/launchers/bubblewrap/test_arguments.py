@@ -38,7 +38,7 @@ def test_nothing_of_the_persons_is_mounted_and_nothing_writable() -> None:
     for how, source, _ in binds(args):
         assert how.startswith("--ro-bind"), source
         allowed = source.startswith(("/usr", "/etc/", "/lib", "/bin", "/sbin", *MADE))
-        assert allowed or source in {str(sockets), "12", "13"}, source
+        assert allowed or source in {str(sockets), "/dev/null", "12", "13"}, source
     assert ("--ro-bind", str(sockets), SOCKETS) in binds(args)
     assert args[args.index("--") + 1 :][:2] == ["/bin/sh", "-c"]
     assert args[-2:] == ["sh", "foot"]

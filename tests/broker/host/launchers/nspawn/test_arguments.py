@@ -49,7 +49,9 @@ def test_without_systemd_it_joins_the_group_that_was_made_for_it():
 def test_a_home_is_bound_where_there_is_one():
     tree = ContainerTree("work", ("gedit",), Path("/r"), Path("/s"), home=Path("/h"))
     assert "--bind=/h:/home/user" in nspawn_args(tree, Path("/group"), ROOT)
-    assert "--tmpfs=/home/user:mode=0700" in nspawn_args(TREE, Path("/group"), ROOT)
+    assert "--tmpfs=/home/user:mode=0700,size=25%" in nspawn_args(
+        TREE, Path("/group"), ROOT
+    )
 
 
 def test_a_tree_has_the_time_zone_that_its_record_chooses():

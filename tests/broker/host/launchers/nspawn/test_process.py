@@ -70,7 +70,7 @@ async def result(base, script):
 
 
 def groups():
-    return list(process._own_group().glob("vitrail-*"))
+    return list(process._group_of().glob("vitrail-*"))
 
 
 async def test_it_has_no_right_no_network_and_leaves_nothing(base):

@@ -23,6 +23,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from shims.hooks.oci_config import CLOSED
 from tests.kit.hooks import oci
 
 HOOK = Path(oci.__file__)
@@ -179,7 +180,9 @@ def filter_of(place, **annotations):
 def test_a_container_of_ours_opens_sockets_of_named_families_only(place):
     _, made = filter_of(place, **{"io.vitrail.ours": "true"})
     assert made["architectures"] == ["SCMP_ARCH_X86_64", "SCMP_ARCH_X32"]
-    read, *families, refused = made["syscalls"]
+    read, *families = made["syscalls"]
+    families = [rule for rule in families if rule["names"] == ["socket"]]
+    *families, refused = families
     assert read["names"] == ["read"]
     assert (refused["action"], refused["errnoRet"]) == ("SCMP_ACT_ERRNO", 22)
     assert {tuple(rule["names"]) for rule in families} == {("socket",)}
@@ -200,7 +203,7 @@ def test_a_container_of_ours_takes_huge_pages_by_no_rule_that_permits_more(place
     given["linux"] = {"seccomp": seccomp}
     with Broker(place / "control", lambda *_: reply(**PREPARED)):
         done = hook(place, "precreate", given)
-    read, mmap = json.loads(done.stdout)["linux"]["seccomp"]["syscalls"]
+    read, mmap = json.loads(done.stdout)["linux"]["seccomp"]["syscalls"][:2]
     assert (read["names"], mmap["names"]) == (["read"], ["mmap"])
     (without,) = mmap["args"]
     assert (without["value"], without["valueTwo"]) == (0x40000, 0)
@@ -217,6 +220,91 @@ def test_a_container_has_few_terminals(place):
     assert found["options"] == ["mode=620", "max=128"]
 
 
+FLAGS = 0x7E020000
+
+
+def closes_namespaces(rule):
+    refused = {"clone", "unshare", *CLOSED}
+    return rule["action"] == "SCMP_ACT_ERRNO" and set(rule["names"]) <= refused
+
+
+def _masked(mask, value):
+    op = "SCMP_CMP_MASKED_EQ"
+    return {"index": 0, "value": mask, "valueTwo": value, "op": op}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "permitted"),
+    [
+        ([], [[_masked(FLAGS, 0)]]),
+        ([_masked(0x2000, 0)], [[_masked(FLAGS | 0x2000, 0)]]),
+        ([_masked(0x10000000, 0x10000000)], []),
+        ([{"index": 0, "value": 17, "op": "SCMP_CMP_EQ"}], []),
+        (
+            [{"index": 1, "value": 0, "op": "SCMP_CMP_EQ"}],
+            [[_masked(FLAGS, 0), {"index": 1, "value": 0, "op": "SCMP_CMP_EQ"}]],
+        ),
+    ],
+)
+def test_container_of_ours_clones_without_namespaces_only(place, conditions, permitted):
+    """Promise: what a filter permits is narrowed, never widened."""
+    document = config(**{"io.vitrail.ours": "true"})
+    names = ["clone", "unshare", "clone3", "setns", "mount", "read"]
+    allow = {"names": names, "action": "SCMP_ACT_ALLOW", "args": conditions}
+    other = {"names": ["setns"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}
+    document["linux"] = {
+        "seccomp": {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [allow, other]}
+    }
+    with Broker(place / "control", lambda *_: reply(**PREPARED)):
+        done = hook(place, "precreate", document)
+    linux = json.loads(done.stdout)["linux"]
+    rules = linux["seccomp"]["syscalls"]
+    allowed = [rule for rule in rules if rule["action"] == "SCMP_ACT_ALLOW"]
+    assert allowed[0]["names"] == ["read"]
+    assert [rule["args"] for rule in allowed[1:]] == permitted
+    assert {tuple(rule["names"]) for rule in allowed[1:]} <= {("clone", "unshare")}
+    refused = {}
+    for rule in rules:
+        if rule["action"] == "SCMP_ACT_ERRNO" and "clone" not in rule["names"]:
+            (name,) = rule["names"]
+            assert refused.setdefault(name, rule["errnoRet"]) == rule["errnoRet"]
+    assert refused == CLOSED
+    flags = [r["args"][0]["value"] for r in rules if "clone" in r["names"]][-7:]
+    assert sum(flags) == FLAGS
+    assert linux["readonlyPaths"] == ["/proc"]
+
+
+def test_container_whose_record_has_namespaces_keeps_its_calls(place):
+    document = config(**{"io.vitrail.ours": "true"})
+    allow = {"names": ["clone", "unshare", "mount"], "action": "SCMP_ACT_ALLOW"}
+    document["linux"] = {
+        "seccomp": {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [allow]}
+    }
+    answer = {**PREPARED, "close_namespaces": False}
+    with Broker(place / "control", lambda *_: reply(**answer)):
+        done = hook(place, "precreate", document)
+    linux = json.loads(done.stdout)["linux"]
+    assert linux["seccomp"]["syscalls"] == [allow]
+    assert "readonlyPaths" not in linux
+
+
+def test_file_systems_in_memory_of_container_of_ours_have_sizes(place):
+    document = config(**{"io.vitrail.ours": "true"})
+    paths = ("/tmp", "/home/user", "/run", "/sized")
+    document["mounts"] = [
+        {"destination": path, "type": "tmpfs", "options": ["mode=0700"]}
+        for path in paths
+    ]
+    document["mounts"][-1]["options"] = ["size=64k"]
+    with Broker(place / "control", lambda *_: reply(**PREPARED)):
+        done = hook(place, "precreate", document)
+    mounts = {
+        mount["destination"]: mount for mount in json.loads(done.stdout)["mounts"]
+    }
+    sizes = [mounts[path]["options"][-1] for path in paths]
+    assert sizes == ["size=12%", "size=25%", "size=3%", "size=64k"]
+
+
 def test_a_container_of_a_persons_command_keeps_its_filter(place):
     given, made = filter_of(place)
     assert made == given
@@ -228,7 +316,7 @@ def test_a_container_of_ours_without_a_filter_has_no_vsock_either(place):
         done = hook(place, "precreate", given)
     made = json.loads(done.stdout)["linux"]["seccomp"]
     assert made["defaultAction"] == "SCMP_ACT_ALLOW"
-    vsock, others, *huge = made["syscalls"]
+    vsock, others, *huge = [r for r in made["syscalls"] if not closes_namespaces(r)]
     assert [rule["names"] for rule in huge] == [
         ["mmap"],
         ["mmap2"],
