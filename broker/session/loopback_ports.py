@@ -32,7 +32,7 @@ class _Forwarded(msgspec.Struct):
 
     local: int
     sandbox: str
-    localhost: bool = False
+    localhost: bool | None = None
 
 
 def connect_port(errand: Errand, order: m.ConnectPort) -> None:

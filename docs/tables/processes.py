@@ -113,9 +113,9 @@ PROGRAMS = (
         "vitrail-host",
         ("broker.programs.host",),
         USER,
-        296,
-        35_900,
-        22_060,
+        302,
+        38_050,
+        23_210,
         linked=True,
     ),
     Program(

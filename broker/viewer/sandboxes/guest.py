@@ -228,8 +228,7 @@ class Guest:
 
     def mark(self, *, asks: bool | None = None, frozen: bool | None = None) -> None:
         """Note whether the user is asked, or the host silent; see ``follow_frames``."""
-        self._frames.asks = self._frames.asks if asks is None else asks
-        self._frames.frozen = self._frames.frozen if frozen is None else frozen
+        self._frames.mark(asks=asks, frozen=frozen)
 
     async def follow_frames(self) -> None:
         """Have the frames say what ``mark`` noted."""

@@ -151,6 +151,11 @@ class GuestFrames:
             with suppress(UpstreamError):  # it has just ended
                 await self.follow(self._worker)
 
+    def mark(self, *, asks: bool | None, frozen: bool | None) -> None:
+        """Set what the frames say from their next change on; None: leave it."""
+        self.asks = self.asks if asks is None else asks
+        self.frozen = self.frozen if frozen is None else frozen
+
     async def _rules(self, record: Record) -> WindowRules:
         rules = rules_from(record, self._lease.sandbox)
         mark = tr("asks") if self.asks else tr("frozen")

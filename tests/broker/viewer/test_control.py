@@ -28,6 +28,7 @@ from broker.viewer.network.network_control import NetworkControl
 from broker.viewer.notifications.notification_service import NotificationControl
 from broker.viewer.runner import Runner
 from broker.viewer.sandboxes.suspending import SuspendControl
+from broker.viewer.sound.sound_control import SoundControl
 from broker.viewer.transfer.person import PersonOpens
 from broker.viewer.wayland.window_requests import WindowsPart
 
@@ -52,6 +53,7 @@ SCREEN = (
     FolderControl,
     NotificationControl,
     PortalControl,
+    SoundControl,
 )
 LEASES = [
     Lease(LeaseId(f"{number:016x}"), SandboxName(name), SandboxName(record), 1)

@@ -50,7 +50,7 @@ class ForwardRequest(ApiRequest, frozen=True, kw_only=True):
     port: int
     local: int
     """0: the broker chooses it."""
-    localhost: bool = False
+    localhost: bool | None = None
     """Whether to listen on 127.0.0.1 instead of the sandbox's own loopback address."""
 
 
