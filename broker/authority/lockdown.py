@@ -153,8 +153,8 @@ class Lockdown:
             elif self.networks:  # its effect now: sandboxes have come and gone
                 self._open_networks = await self.cut_networks(cut=True)
         locked, wide = self.networks is not None, bool(self.networks)
-        left = self._open_networks if wide else []
-        return api.LockdownAnswer(locked, wide, self.unkept, left)
+        open_networks = self._open_networks if wide else []
+        return api.LockdownAnswer(locked, wide, self.unkept, open_networks)
 
     async def take_kept(self) -> None:
         """Begin a lockdown that was stored before the control socket answered.

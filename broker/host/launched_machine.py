@@ -84,7 +84,7 @@ class LaunchedMachine(ForeignMachine):
 
     def _write_carriers(self) -> None:
         """Write down the processes of its network, for a later broker.  Raises OSError."""
-        carriers = [p.identity for one in self._networks for p in one.processes]
+        carriers = [p.identity for network in self._networks for p in network.processes]
         self.state = msgspec.structs.replace(self.state, carriers=carriers)
         write_state(self.state)
 
@@ -95,8 +95,8 @@ class LaunchedMachine(ForeignMachine):
         """
         if self.state.carriers is None:
             return None
-        networks = [one for one in self._networks if flows_too or one.flows is None]
-        return tuple(process for one in networks for process in one.processes)
+        networks = [net for net in self._networks if flows_too or net.flows is None]
+        return tuple(process for net in networks for process in net.processes)
 
     def adopt_network(self) -> None:
         """Hold the processes of its network, which an earlier broker started."""
@@ -105,8 +105,8 @@ class LaunchedMachine(ForeignMachine):
         # Late: most boxes have no network.
         from broker.host.network.passt import GuestNetwork
 
-        found = [find("network", identity) for identity in self.state.carriers]
-        processes = tuple(process for process in found if process is not None)
+        carriers = [find("network", identity) for identity in self.state.carriers]
+        processes = tuple(process for process in carriers if process is not None)
         self._networks.append(GuestNetwork(processes))
 
     async def _connect(self, network: str) -> None:

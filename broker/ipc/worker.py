@@ -123,7 +123,7 @@ class CloseWindow(TypedMessage, frozen=True, tag="close-window"):
 
 
 TOKEN_CHARACTERS = 1000
-"""What is sent of a token of the compositor's; others are shorter."""
+"""Maximum length of an activation token in a message; a longer one is cut."""
 
 
 class RaiseWindow(TypedMessage, frozen=True, tag="raise-window"):

@@ -98,9 +98,7 @@ def _external(taken: Taken) -> External:
     )
 
 
-def _peer(
-    taken: Taken,
-) -> Peer:
+def _peer(taken: Taken) -> Peer:
     """Build the peer that [peer] names from the validated values."""
     if "peer.cid" in taken:
         return CidPeer(cast("int", taken["peer.cid"]))
@@ -201,23 +199,23 @@ def check(taken: Taken, complain: Complain) -> None:
         _check_shared(taken, complain)
 
 
-def _check_folders(taken: Taken, complain: Complain) -> None:
+def _check_folders(values: Taken, complain: Complain) -> None:
     """Complain about folders to read that the sandbox can change by another path."""
-    mounts = [(("mounts", n), mount) for n, mount in enumerate(taken["mounts"])]
+    mounts = [(("mounts", n), mount) for n, mount in enumerate(values["mounts"])]
     read_only: list[tuple[KeyPath, Path]] = [
         ((FOLDERS.name, "read_only"), Path(path))
-        for path in taken[f"{FOLDERS.name}.read_only"]
+        for path in values[f"{FOLDERS.name}.read_only"]
     ]
-    read_only += [(at, m.source) for at, m in mounts if m.source and not m.write]
+    read_only += [(key, m.source) for key, m in mounts if m.source and not m.write]
     keys = (f"{FOLDERS.name}.read_write", "launch.bind_read_write")
-    writable = [Path(path) for key in keys for path in taken.get(key, ())]
+    writable = [Path(path) for key in keys for path in values.get(key, ())]
     writable += [mount.source for _, mount in mounts if mount.source and mount.write]
-    for at, path in read_only:
+    for key, path in read_only:
         for other in writable:
             # guard: a folder to read is in no folder to change
             if path.is_relative_to(other):
                 complain(
-                    at,
+                    key,
                     f"the sandbox can change {path}, because it is in {other}, to which "
                     "it may write",
                     "",
@@ -232,24 +230,24 @@ _DESCRIBED = frozenset({"image", "memory", "huge_pages", "folders"})
 """What it prints for a domain, which libvirt starts, or 'launcher prepare' adds to one."""
 
 
-def _check_external(taken: Taken, complain: Complain) -> None:
+def _check_external(values: Taken, complain: Complain) -> None:
     """Complain about what only ``brokerctl machine arguments`` gives to a machine."""
     own = External(UnixPeer(Path()))
     keys = ("image", "memory", "huge_pages", "shared_image", "image_file")
     found: list[tuple[str, ...]] = [
         ("launch", key)
         for key in (*keys, "pixel_arena", "folders")
-        if taken.get(f"launch.{key}") not in {getattr(own, _NAMES.get(key, key)), None}
+        if values.get(f"launch.{key}") not in {getattr(own, _NAMES.get(key, key)), None}
     ]
-    found += [(STATE.name,)] if f"{STATE.name}.keep" in taken else []
-    if "launch.image_file" in taken and not taken["launch.shared_image"]:
+    found += [(STATE.name,)] if f"{STATE.name}.keep" in values else []
+    if "launch.image_file" in values and not values["launch.shared_image"]:
         complain(
             ("launch", "image_file"),
             "'image_file' has no meaning without shared_image = true",
             "",
             "set shared_image = true, or remove it",
         )
-    peers = {key.removeprefix("peer.") for key in taken if key.startswith("peer.")}
+    peers = {key.removeprefix("peer.") for key in values if key.startswith("peer.")}
     if "libvirt" in peers:
         found = [path for path in found if path[-1] not in _DESCRIBED]
     for path in found if peers and not peers & {*_SCRIPTED} else ():
@@ -262,10 +260,10 @@ def _check_external(taken: Taken, complain: Complain) -> None:
         )
 
 
-def _check_monitor(taken: Mapping[str, object], complain: Complain) -> None:
+def _check_monitor(values: Mapping[str, object], complain: Complain) -> None:
     """Complain about a folder or an encrypted disk of a VMM other than QEMU."""
-    kind = str(taken[KIND_KEY])
-    if taken.get("state.encrypted"):
+    kind = str(values[KIND_KEY])
+    if values.get("state.encrypted"):
         complain(
             (STATE.name, "encrypted"),
             f'kind = "{kind}" does not support encrypted disks (LUKS)',
@@ -273,7 +271,7 @@ def _check_monitor(taken: Mapping[str, object], complain: Complain) -> None:
             _INSTEAD,
         )
     for field in FOLDERS.fields:
-        if taken[f"{FOLDERS.name}.{field.key}"]:
+        if values[f"{FOLDERS.name}.{field.key}"]:
             complain(
                 (FOLDERS.name, field.key),
                 f'a sandbox of kind = "{kind}" cannot have folders',
@@ -282,21 +280,21 @@ def _check_monitor(taken: Mapping[str, object], complain: Complain) -> None:
             )
 
 
-def _check_shared(taken: Taken, complain: Complain) -> None:
+def _check_shared(values: Taken, complain: Complain) -> None:
     """Complain about shared memory of a machine that is not a disposable of its own."""
-    kept = taken.get("class")
-    folders = [f for f in FOLDERS.fields if taken[f"folders.{f.key}"]]
-    shared = any(mount.source for mount in taken["mounts"])
+    kept = values.get("class")
+    folders = [f for f in FOLDERS.fields if values[f"folders.{f.key}"]]
+    shared = any(mount.source for mount in values["mounts"])
     why = ""
     if kept is not None and kept != "disposable":
         why = f'class = "{kept}": only disposable machines share memory'
-    elif boots := [key for key in _BOOTS_ALWAYS if taken[f"launch.{key}"]]:
+    elif boots := [key for key in _BOOTS_ALWAYS if values[f"launch.{key}"]]:
         why = f"{boots[0]}: such a machine always boots"
-    elif taken.get("launch.gpu") == "render":
+    elif values.get("launch.gpu") == "render":
         why = "gpu: such a machine always boots"
-    elif taken["disks"]:
+    elif values["disks"]:
         why = "[[disks]]: such a machine always boots"
-    elif folders or shared or taken["launch.folders"]:
+    elif folders or shared or values["launch.folders"]:
         why = "folders: their process (virtiofsd) could access the memory of the other machines"
     # guard: a record that cannot share memory does not ask for it
     if why:

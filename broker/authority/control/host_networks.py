@@ -35,7 +35,7 @@ class HostNetworks:
     """The networks of the sandboxes of one broker."""
 
     host: Forward | None
-    """None: the sandboxes are on another machine, which has a lockdown of its own."""
+    """The host; None if sandboxes are on another machine, with its own lockdown."""
     leases: Callable[[], list[Lease]]
 
     async def cut(self, *, cut: bool) -> list[str]:

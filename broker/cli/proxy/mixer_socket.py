@@ -51,7 +51,7 @@ class MixerReply(msgspec.Struct, frozen=True):
     hint: str = ""
 
 
-async def serve_desk(directory: Path, name: str, desk: Desk) -> None:
+async def serve_desk(directory: Path, name: str, mixer: Desk) -> None:
     """Serve a sandbox's mixer socket until cancelled.
 
     Raises SetupError where the name is served already.  Creates the directory, and the
@@ -59,32 +59,32 @@ async def serve_desk(directory: Path, name: str, desk: Desk) -> None:
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     listener = await open_listener(UnixEndpoint(directory / name))
-    places = trio.Semaphore(pulse_limits.MIXER_CONNECTIONS)
+    slots = trio.Semaphore(pulse_limits.MIXER_CONNECTIONS)
     try:
         async with trio.open_nursery() as nursery:
             while True:
                 # guard: a mixer has a bounded number of connections
-                await places.acquire()
+                await slots.acquire()
                 try:
                     conn = await listener.accept()
                 except UpstreamError:
-                    places.release()
+                    slots.release()
                     await trio.sleep(0.1)  # out of descriptors: look again
                     continue
-                nursery.start_soon(_serve_one, conn, desk, places)
+                nursery.start_soon(_serve_one, conn, mixer, slots)
     finally:
         listener.close()
 
 
-async def _serve_one(conn: socket.socket, desk: Desk, places: trio.Semaphore) -> None:
+async def _serve_one(conn: socket.socket, mixer: Desk, slots: trio.Semaphore) -> None:
     """Answer one client of the mixer to its end."""
     try:
-        await _serve_lines(conn, desk)
+        await _serve_lines(conn, mixer)
     finally:
-        places.release()
+        slots.release()
 
 
-async def _serve_lines(conn: socket.socket, desk: Desk) -> None:
+async def _serve_lines(conn: socket.socket, mixer: Desk) -> None:
     """Answer a client's lines, if it is the user's or root's."""
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(conn))
     uid = peer_numbers(conn)[1]
@@ -103,7 +103,7 @@ async def _serve_lines(conn: socket.socket, desk: Desk) -> None:
                     return
                 *lines, buffer = buffer.split(b"\n")
                 for line in lines:
-                    await _reply(stream, await _answer(bytes(line), desk))
+                    await _reply(stream, await _answer(bytes(line), mixer))
 
 
 async def _reply(stream: trio.SocketStream, reply: MixerReply) -> None:
@@ -111,11 +111,11 @@ async def _reply(stream: trio.SocketStream, reply: MixerReply) -> None:
         await stream.send_all(msgspec.json.encode(reply) + b"\n")
 
 
-async def _answer(line: bytes, desk: Desk) -> MixerReply:
+async def _answer(line: bytes, mixer: Desk) -> MixerReply:
     """Carry out one request to the mixer; return the reply."""
     try:
         request = msgspec.json.decode(line, type=SoundRequest)
-        return MixerReply(status=await change_sound(desk, request))
+        return MixerReply(status=await change_sound(mixer, request))
     except UNREADABLE as error:
         return MixerReply(error=f"invalid request: {error}")
     except VitrailError as error:

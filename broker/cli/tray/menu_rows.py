@@ -244,10 +244,10 @@ def _lockdown(lockdown: LockdownAnswer) -> tuple[MenuRow, ...]:
         () if lockdown.networks else (MenuRow(tr("Also end all networks"), _NETWORKS),)
     )
     names = ", ".join(lockdown.open_networks)
-    left = (MenuRow(_text(tr("Not cut: network of {names}", names=names))),)
+    uncut = (MenuRow(_text(tr("Not cut: network of {names}", names=names))),)
     return (
         MenuRow(tr("Lift the lockdown"), LockdownRequest(begin=False)),
-        *(left if names else ()),
+        *(uncut if names else ()),
         *networks,
     )
 

@@ -1,4 +1,4 @@
-"""Execute passt under a filter of ours, and with the kernel's choice of its ports.
+"""Execute passt in our own seccomp filter, on ports that the kernel chooses.
 
 It is ``packet_guard passt LIBRARY COMMAND…``, which the host starts in the place of passt.
 """

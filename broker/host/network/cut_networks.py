@@ -22,7 +22,7 @@ from broker.ipc.control.method import Exchange, serves
 from broker.ipc.control.types.leases import CutNetworksAnswer, CutNetworksRequest
 
 _STOP_SECONDS = 2.0
-"""For the kernel to stop a process; one that waits for a disk takes longer."""
+"""Deadline for the kernel to stop a process; a process in disk sleep takes longer."""
 _LOOK_SECONDS = 0.005
 
 
@@ -64,7 +64,7 @@ class CutNetworks:
                 process.kill(number)
 
     def _networks(self) -> Iterable[tuple[str, tuple[Tracked, ...] | None]]:
-        """Yield each sandbox with the processes of its network; None: they are not ours."""
+        """Yield each sandbox with the processes of its network; None: others started them."""
         switches = self.switches.processes()
         for active in self.host.active_leases():
             find: Callable[..., tuple[Tracked, ...] | None]
@@ -78,10 +78,10 @@ class CutNetworks:
         with trio.move_on_after(_STOP_SECONDS):
             # No event tells that a process is stopped.
             while any(  # noqa: ASYNC110 -- see above
-                not _is_stopped(one or ()) for _, one in self._networks()
+                not _is_stopped(processes or ()) for _, processes in self._networks()
             ):
                 await trio.sleep(_LOOK_SECONDS)
-        # guard: a network that is not ours, or runs on, is named
+        # guard: a network of others, or one that still runs, is named
         return [
             sandbox
             for sandbox, processes in self._networks()

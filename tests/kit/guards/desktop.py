@@ -202,7 +202,7 @@ GUARDS = (
     Guard("a lockdown ends unfiltered sound", "", LOCKDOWN, "only_what"),
     Guard("a lockdown ends networks where the user says so", "", LOCKDOWN, "networks"),
     Guard("a lockdown cuts networks that no rule decides about", "pass", LOCKDOWN, "networks_are_cut"),
-    Guard("a network that is not ours, or runs on, is named", "return []", "tests/broker/host/network/test_cut_networks.py", "is_named"),
+    Guard("a network of others, or one that still runs, is named", "return []", "tests/broker/host/network/test_cut_networks.py", "is_named"),
     Guard("a start that a lockdown overtakes has no network", "if False:", "tests/broker/host/network/test_cut_networks.py", "begins_in_a_lockdown"),
     Guard("a host that does not answer has cut nothing", "return []", "tests/broker/authority/test_host_networks.py", "does_not_answer"),
     Guard("what was sent in a lockdown stays in the sandbox", "if False:", "tests/integration/test_frameguard.py", "while_it_was_stopped"),

@@ -511,7 +511,7 @@ class FlowFilter:
 
     def cut_own(self, is_own: Callable[[bytes], bool]) -> None:
         """Cut the flows to addresses that this machine has got."""
-        for flow in [one for one in self._flows.values() if is_own(one.key[2])]:
+        for flow in [f for f in self._flows.values() if is_own(f.key[2])]:
             # guard: an address that this machine gets has no open flow
             self.cut(flow, "its address is this machine's now")
 

@@ -92,7 +92,8 @@ class Switches:
 
     def processes(self) -> tuple[Tracked, ...]:
         """Return the processes of the switches that have members."""
-        return tuple(one.process for one in self._running.values() if one.seats)
+        switches = self._running.values()
+        return tuple(switch.process for switch in switches if switch.seats)
 
     def join_all(
         self, places: Iterable[SwitchPlace], sandbox: str, undo: AsyncExitStack

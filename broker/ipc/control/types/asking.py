@@ -103,4 +103,4 @@ class LockdownAnswer(ApiAnswer, frozen=True):
     unkept: str = ""
     """Why it would not survive a restart of the broker; empty: it does."""
     open_networks: list[str] = []
-    """With ``networks``: sandboxes whose network still works."""
+    """Sandboxes whose network still works, although ``networks`` are denied."""

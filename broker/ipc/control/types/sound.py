@@ -23,7 +23,7 @@ class SoundStatus(ApiAnswer, frozen=True):
     muted: bool
     streams: int
     idle: int
-    """Those of them that have played nothing for a while."""
+    """Number of streams that have played nothing for a while."""
     rule: str
     """The microphone's: deny, ask or allow."""
     wanted: bool = False

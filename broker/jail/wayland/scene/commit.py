@@ -284,12 +284,12 @@ def _attach(
 
 
 def count_pixels(
-    core: ClientState, before: tuple[int, int] | None, after: tuple[int, int] | None
+    core: ClientState, previous: tuple[int, int] | None, current: tuple[int, int] | None
 ) -> None:
     """Count the pixels that the compositor may keep a copy of, before and after."""
-    more = after[0] * after[1] if after is not None else 0
-    if before is not None:
-        more -= before[0] * before[1]
+    more = current[0] * current[1] if current is not None else 0
+    if previous is not None:
+        more -= previous[0] * previous[1]
     if more > 0:
         # guard: shown pixels are counted
         core.usage.take("shown_pixels", more)
