@@ -16,8 +16,9 @@ from broker.core.limits import network as limits
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 _FILE_BYTES = 1 << 16
-_SEARCHED = 6
-"""Maximum number of search domains, as of musl and of older C libraries (MAXDNSRCH)."""
+_SEARCHED, _SEARCHED_CHARACTERS = 6, 256
+"""Maximum number of search domains, and of their characters (MAXDNSRCH of resolv.h, and
+resolv.conf(5) of glibc before 2.26): a kernel's command line has 2,048 in all."""
 _DOMAIN = re.compile(r"(?!.{254})[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?")
 
 
@@ -48,7 +49,11 @@ def search_domains(resolv_conf: str) -> list[str]:
                 domains = names if option == "search" else names[:1]
             case _:
                 pass
-    return [name for name in domains if _DOMAIN.fullmatch(name)][:_SEARCHED]
+    domains = [name for name in domains if _DOMAIN.fullmatch(name)][:_SEARCHED]
+    # guard: a long search list does not cut a kernel's command line
+    while len(" ".join(domains)) > _SEARCHED_CHARACTERS:
+        domains.pop()
+    return domains
 
 
 def resolver_sockets(resolv_conf: Path = RESOLV_CONF) -> list[socket.socket]:

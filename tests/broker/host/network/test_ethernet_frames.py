@@ -213,6 +213,8 @@ def test_kernel_arguments_name_resolvers_and_search_list():
         ("search . a;b a'b a\u0430 -x x- _tcp.example\n", ["_tcp.example"]),
         (f"search {'a' * 254} b\n", ["b"]),
         ("search 1 2 3 4 5 6 7\n", list("123456")),
+        (f"search {'a' * 200} {'b' * 55} c\n", ["a" * 200, "b" * 55]),
+        (f"search {'a' * 200} {'b' * 56} c\n", ["a" * 200]),
         ("", []),
     ],
 )
