@@ -79,7 +79,7 @@ def attack(passt: str) -> None:
 def bind_itself(passt: str) -> None:
     """Start passt without our library; print the ports of UDP after the guest's datagram."""
     guest, host = socket.socketpair()
-    words = passt_args(Path(passt), host.fileno(), forward_dns=False)
+    words = passt_args(Path(passt), host.fileno(), resolvers=())
     alone = words[words.index(passt) :]
     with subprocess.Popen(alone, pass_fds=(host.fileno(),)) as process:
         host.close()
@@ -109,7 +109,7 @@ def _ask() -> int:
     return len(asking)
 
 
-def played(what: str) -> str:
+def played(name: str) -> str:
     """Run an attack in namespaces of its own; return what it prints."""
     passt = shutil.which("passt")
     if passt is None or shutil.which("ip") is None:
@@ -117,20 +117,20 @@ def played(what: str) -> str:
     enter = ["unshare", "--map-root-user", "--net", "sh", "-ec", MACHINE, "sh"]
     if subprocess.run([*enter, "true"], capture_output=True, check=False).returncode:
         pytest.skip("no network namespaces with veth here")
-    words = [*enter, "prlimit", "--nofile=4096", sys.executable, __file__, what, passt]
+    argv = [*enter, "prlimit", "--nofile=4096", sys.executable, __file__, name, passt]
     path = str(Path(__file__).parents[2])
     env = {**os.environ, "PYTHONPATH": path}
     done = subprocess.run(
-        words, capture_output=True, text=True, timeout=90, env=env, check=False
+        argv, capture_output=True, text=True, timeout=90, env=env, check=False
     )
     assert done.returncode == 0, done
     return done.stdout
 
 
 def test_a_sandbox_leaves_ports_to_the_others():
-    said = played("attack")
-    assert "running True" in said
-    assert int(said.split()[-1]) == LEFT, said
+    output = played("attack")
+    assert "running True" in output
+    assert int(output.split()[-1]) == LEFT, output
 
 
 def test_passt_that_binds_itself_opens_no_port():

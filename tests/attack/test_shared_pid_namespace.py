@@ -62,21 +62,21 @@ async def test_container_in_namespace_of_another_not_leased(kind):
         root = w.base / "root"
         await install_hook(w)
         option = "--ipc=shareable" if kind == "ipc" else "--hostname=first"
-        words = hooked_words(root, option, "--name=first", name="vault")[1:]
-        first = podman_start(w.environ, *words, "sleep", "1000")
+        argv = hooked_words(root, option, "--name=first", name="vault")[1:]
+        first = podman_start(w.environ, *argv, "sleep", "1000")
         try:
             await w.wait_event("lease.begin", sandbox="vault")
-            words = hooked_words(root, f"--{kind}=container:first", name="work")[1:]
+            argv = hooked_words(root, f"--{kind}=container:first", name="work")[1:]
             if kind == "network":
-                words.remove("--network=none")
-            second = podman_start(w.environ, *words, "true")
+                argv.remove("--network=none")
+            second = podman_start(w.environ, *argv, "true")
             await trio.to_thread.run_sync(second.communicate)
             refused = await w.wait_event("lease.refused", sandbox="work")
             name = "IPC" if kind == "ipc" else "network"
             assert f"shares the {name} namespace of 'vault'" in refused["reason"]
             # With separate ones, both are leased.
-            words = hooked_words(root, name="work")[1:]
-            third = podman_start(w.environ, *words, "true")
+            argv = hooked_words(root, name="work")[1:]
+            third = podman_start(w.environ, *argv, "true")
             await trio.to_thread.run_sync(third.communicate)
             await w.wait_event("lease.begin", sandbox="work")
         finally:

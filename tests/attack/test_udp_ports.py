@@ -1,7 +1,7 @@
 """Attack from inside a sandbox with a network: a UDP port of this machine that it names.
 
-passt opens a socket for each port from which its guest sends, which is not connected in
-older versions.  It had the guest's number and SO_REUSEADDR: a sandbox that sent one
+passt opens a socket for each port that its guest sends from.  Older versions do not
+connect it.  It had the guest's number and SO_REUSEADDR: a sandbox that sent one
 datagram from port P read the answers to another sandbox's datagrams from P, and what
 programs of this machine sent to P, also in the place of a service there; and no service
 could be started at P for minutes.
@@ -128,7 +128,7 @@ print(json.dumps(said))
 
 @pytest.fixture(scope="module", params=["user", "rules"])
 def results(request):
-    """Attack from a box with one of the networks; every test looks at what was heard."""
+    """Attack from a box with one of the networks; every test looks at the datagrams."""
     need_boxes_at_cables("bwrap", "passt", "ip", "nsenter")
     return played("tests.attack.test_udp_ports", request.param, deadline=150)
 
@@ -179,12 +179,12 @@ def test_echo_identifier_of_machine_is_not_the_guests_number(results):
 
 def local_ports() -> dict[str, list[int]]:
     """Return the ports, or identifiers, of this namespace's sockets but those for names."""
-    found: dict[str, list[int]] = {}
+    ports: dict[str, list[int]] = {}
     for kind in ("udp", "udp6", "icmp", "icmp6"):
         lines = Path(f"/proc/net/{kind}").read_text().splitlines()[1:]
         ends = [[int(end[-4:], 16) for end in line.split()[1:3]] for line in lines]
-        found[kind] = sorted(local for local, remote in ends if remote != DNS)
-    return found
+        ports[kind] = sorted(local for local, remote in ends if remote != DNS)
+    return ports
 
 
 @asynccontextmanager
@@ -222,8 +222,8 @@ async def serves(host: str) -> bool:
 
 async def be_other_machine() -> None:
     """Answer datagrams; strike a port of this machine from a stranger's address."""
-    known = lambda: "v1" in [name for _, name in socket.if_nameindex()]  # noqa: E731
-    await eventually(known, deadline=60)
+    has_cable = lambda: "v1" in [name for _, name in socket.if_nameindex()]  # noqa: E731
+    await eventually(has_cable, deadline=60)
     for address in (OTHER, STRANGER):
         await ip("address", "add", f"{address}/24", "dev", "v1")
     for address in (OTHER6, STRANGER6):
@@ -236,8 +236,8 @@ async def be_other_machine() -> None:
             await strange.bind((stranger, SERVER))
             while True:
                 data, sender = await sock.recvfrom(2000)
-                word, _, port = data.decode().partition(" to ")
-                if word == "strike":
+                command, _, port = data.decode().partition(" to ")
+                if command == "strike":
                     await strange.sendto(b"stranger", (sender[0], int(port)))
                 await sock.sendto(b"to " + data + b" by IPv%d" % version, sender)
 
@@ -248,12 +248,12 @@ async def be_other_machine() -> None:
 
 @asynccontextmanager
 async def service(port: int, *, shared: bool):
-    """A program of the user's at a port; yields what it receives."""
-    heard: list[str] = []
+    """A user's program at a port; yields what it receives."""
+    received: list[str] = []
 
     async def receive(sock) -> None:
         while True:
-            heard.append((await sock.recv(100)).decode())
+            received.append((await sock.recv(100)).decode())
 
     with datagrams() as sock:
         if shared:
@@ -261,7 +261,7 @@ async def service(port: int, *, shared: bool):
         await sock.bind(("0.0.0.0", port))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(receive, sock)
-            yield heard
+            yield received
             nursery.cancel_scope.cancel()
 
 
@@ -280,24 +280,24 @@ async def strike(port: int) -> None:
 
 
 @asynccontextmanager
-async def box(place: Path, program: str, network: str, book):
+async def box(base: Path, program: str, network: str, book):
     """A box that runs a program; yields its directory and its first process."""
-    out, sockets = place / "out", place / "s"
-    for directory in (place, out, sockets):
+    out, sockets = base / "out", base / "s"
+    for directory in (base, out, sockets):
         directory.mkdir()
     (out / "asked").write_text(str(ASKED))
-    script = place / "program.py"
+    script = base / "program.py"
     script.write_text(program)
-    words = (str(script), str(out), json.dumps(PORTS), str(SERVER), OTHER, OTHER6)
-    held = await start_held(
+    argv = (str(script), str(out), json.dumps(PORTS), str(SERVER), OTHER, OTHER6)
+    process = await start_held(
         Box(
-            ("sh", "-c", f'python3 "$@" 2>{out}/error; exec sleep 1000', "sh", *words),
+            ("sh", "-c", f'python3 "$@" 2>{out}/error; exec sleep 1000', "sh", *argv),
             sockets,
             files=(script,),
             writable=(out,),
         )
     )
-    pidfd = os.pidfd_open(held.leader)
+    pidfd = os.pidfd_open(process.leader)
     decided = network == "rules"
     async with trio.open_nursery() as nursery:
         try:
@@ -306,16 +306,16 @@ async def box(place: Path, program: str, network: str, book):
                 opening = Opening(WORK, NETWORK, 1, "the test")
                 carry = partial(book.flows().carry, opening, running.flows)
                 await nursery.start(carry)
-            held.release()
-            yield out, held.leader
+            process.release()
+            yield out, process.leader
         finally:
-            await held.end()
+            await process.end()
             os.close(pidfd)
         await eventually(lambda: all(p.ended for p in running.processes), deadline=60)
         await running.end()
 
 
-async def said(out: Path, name: str):
+async def read_saved(out: Path, name: str):
     """Wait for what the program of a box saves under a name."""
     error = out / "error"
     broken = lambda: error.exists() and error.read_text()  # noqa: E731
@@ -327,60 +327,60 @@ async def said(out: Path, name: str):
 async def ping(leader: int) -> list:
     """Ping with the number of all, with a right over the box's network."""
     enter = ["nsenter", f"--target={leader}", "--user", "--net"]
-    words = ["--preserve-credentials", "python3", "-c", PING, str(ECHO_ID)]
-    return json.loads(await run_tool([*enter, *words, OTHER, OTHER6], deadline=60))
+    argv = ["--preserve-credentials", "python3", "-c", PING, str(ECHO_ID)]
+    return json.loads(await run_tool([*enter, *argv, OTHER, OTHER6], deadline=60))
 
 
 async def be_this_machine(network: str) -> dict:
     Path("/proc/sys/net/ipv4/ping_group_range").write_text("0 0")
-    found: dict = {}
-    with short_directory() as place:
-        conf = place / "resolv.conf"
+    results: dict = {}
+    with short_directory() as directory:
+        conf = directory / "resolv.conf"
         conf.write_text("nameserver 127.0.0.53\n")
         await run_tool(["mount", "--bind", str(conf), "/etc/resolv.conf"])
         async with (
             other_machine(),
             rulebook(RULES, work=RECORD) as book,
-            service(SHARED, shared=True) as heard,
+            service(SHARED, shared=True) as received,
         ):
-            await attack(place, network, book, found)
-            found["service"] = heard
-    return found
+            await attack(directory, network, book, results)
+            results["service"] = received
+    return results
 
 
-async def attack(place: Path, network: str, book, found: dict) -> None:
-    async with box(place / "bank", ASKS, "user", book) as (bank, other):
-        await said(bank, "first")
-        found["ports before"] = local_ports()
-        async with box(place / "spy", SPY, network, book) as (spy, leader):
-            await said(spy, "ready")
-            found["ports"] = local_ports()
+async def attack(directory: Path, network: str, book, results: dict) -> None:
+    async with box(directory / "bank", ASKS, "user", book) as (bank, other):
+        await read_saved(bank, "first")
+        results["ports before"] = local_ports()
+        async with box(directory / "spy", SPY, network, book) as (spy, leader):
+            await read_saved(spy, "ready")
+            results["ports"] = local_ports()
             (bank / "go").touch()
-            found["bank"] = await said(bank, "said")
-            found["pings"] = [await ping(leader), await ping(other)]
-            found["ports"] |= {k: v for k, v in local_ports().items() if "icmp" in k}
-            await send_unasked(found)
+            results["bank"] = await read_saved(bank, "said")
+            results["pings"] = [await ping(leader), await ping(other)]
+            results["ports"] |= {k: v for k, v in local_ports().items() if "icmp" in k}
+            await send_unasked(results)
             (spy / "again").touch()  # what came in between comes before these answers
             await eventually(lambda: not (spy / "again").exists(), deadline=30)
             (spy / "stop").touch()
-            found["spy"] = await said(spy, "said")
+            results["spy"] = await read_saved(spy, "said")
 
 
-async def send_unasked(found: dict) -> None:
+async def send_unasked(results: dict) -> None:
     """Send what no sandbox asked for, as this machine's programs and as a stranger."""
     await send_as_user(SHARED, "127.0.0.1", THIS)
-    for port in sorted({NAMED, *found["ports"]["udp"], *found["ports"]["udp6"]}):
+    for port in sorted({NAMED, *results["ports"]["udp"], *results["ports"]["udp6"]}):
         if port != SHARED:
             await send_as_user(port, "127.0.0.1", THIS, "::1", THIS6)
             await strike(port)
     try:
-        async with service(NAMED, shared=False) as heard:
+        async with service(NAMED, shared=False) as received:
             await send_as_user(NAMED, "127.0.0.1", THIS)
             with suppress(TimeoutError):
-                await eventually(lambda: len(heard) == 2, deadline=5)
-            found["later"] = ["bound", *heard]
+                await eventually(lambda: len(received) == 2, deadline=5)
+            results["later"] = ["bound", *received]
     except OSError as error:
-        found["later"] = [error.strerror]
+        results["later"] = [error.strerror]
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ class Decorating(Model):
 
     def zxdg_toplevel_decoration_v1_destroy(self, made: Any) -> None:
         self.bars = {top: bar for top, bar in self.bars.items() if bar is not made}
-        self._gone(made)
+        self._remove(made)
         self.look()
 
     def configure(self, xdg: Any, w: int = 0, h: int = 0, states=()) -> int:

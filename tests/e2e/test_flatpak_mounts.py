@@ -60,8 +60,8 @@ async def test_directory_above_read_only_path_keeps_its_name():
         (folder / "a/b/hooks").mkdir(parents=True)
         async with applications(w.base, env, Foot="", Other=""):
             w.write_record("term", NESTED.format(folder=folder))
-            words = ("run", "-q", "--flatpak", APP, "--", "-T", "flat", "sleep", "1000")
-            async with running(*words, env=env):
+            argv = ("run", "-q", "--flatpak", APP, "--", "-T", "flat", "sleep", "1000")
+            async with running(*argv, env=env):
                 await wait_window(w.comp, title="flat")
                 script = f"{RENAMES.format(folder=folder)}; echo new >new"
                 child = plain(w, APP, "-c", script, program="sh")

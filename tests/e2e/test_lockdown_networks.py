@@ -101,11 +101,11 @@ def results():
 @pytest.mark.parametrize("name", ["user", "ruled", "vpn"])
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
 def test_another_machine_hears_nothing_in_a_lockdown(results, name, protocol):
-    before, cut, later, lifted = (
+    earlier, cut, later, lifted = (
         results["other"][time].get(f"{protocol} {name}", 0)
         for time in ("before", "cut", "later", "lifted")
     )
-    assert before > 0
+    assert earlier > 0
     assert later == cut
     assert lifted > later
 
@@ -115,11 +115,11 @@ def test_another_machine_hears_nothing_in_a_lockdown(results, name, protocol):
 def test_sandboxes_do_not_reach_each_other_in_a_lockdown(
     results, server, client, protocol
 ):
-    before, cut, later, lifted = (
+    earlier, cut, later, lifted = (
         results[server][time].get(f"{protocol} {client}", 0)
         for time in ("before", "cut", "later", "lifted")
     )
-    assert before > 0
+    assert earlier > 0
     assert later == cut
     assert lifted > later
 
@@ -171,13 +171,15 @@ async def ip(*words):
 
 @asynccontextmanager
 async def other_machine(out, program):
-    words = ["unshare", "--net", "sh", "-c", 'read _; exec python3 "$@"', "sh"]
+    argv = ["unshare", "--net", "sh", "-c", 'read _; exec python3 "$@"', "sh"]
     import subprocess
 
-    child = subprocess.Popen([*words, program, out, "other"], stdin=subprocess.PIPE)
+    child = subprocess.Popen([*argv, program, out, "other"], stdin=subprocess.PIPE)
     try:
-        own = Path("/proc/self/ns/net").stat().st_ino
-        await eventually(lambda: Path(f"/proc/{child.pid}/ns/net").stat().st_ino != own)
+        host_netns = Path("/proc/self/ns/net").stat().st_ino
+        await eventually(
+            lambda: Path(f"/proc/{child.pid}/ns/net").stat().st_ino != host_netns
+        )
         await ip("link", "set", "lo", "up")
         await ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
         await ip("link", "set", "v1", "netns", str(child.pid))
@@ -197,14 +199,14 @@ async def other_machine(out, program):
 
 
 async def be_this_machine(kind):
-    with short_directory() as place:
-        program, out = place / "program.py", place / "heard"
+    with short_directory() as directory:
+        program, out = directory / "program.py", directory / "heard"
         program.write_text(PROGRAM)
         async with other_machine(str(out), str(program)):
             # An ordinary user again, as brokers are of one.
             argv = ["unshare", "--user", "--map-user=1000", "--map-group=1000"]
-            words = [*argv, *our_program(MODULE, kind, str(out))]
-            return (await trio.run_process(words, capture_stdout=True)).stdout
+            command = [*argv, *our_program(MODULE, kind, str(out))]
+            return (await trio.run_process(command, capture_stdout=True)).stdout
 
 
 @dataclass
@@ -224,10 +226,8 @@ class Senders:
         self.w.write_record(name, text)
         out = self.files[name] = self.w.base / "out" / name
         program = (str(self.w.base / "program.py"), str(out), name, *addresses)
-        words = ("run", "-q", "--no-window", name, "--", "/usr/bin/python3", *program)
-        child = await self.stack.enter_async_context(
-            running(*words, env=self.w.environ)
-        )
+        argv = ("run", "-q", "--no-window", name, "--", "/usr/bin/python3", *program)
+        child = await self.stack.enter_async_context(running(*argv, env=self.w.environ))
         await eventually(
             lambda: out.exists() or child.returncode is not None, deadline=60
         )
@@ -306,17 +306,17 @@ class Senders:
 
 
 @asynccontextmanager
-async def senders(heard, expected, **options):
-    made = world(rules=RULES, records={}, **options)
-    async with made as w, AsyncExitStack() as stack:
+async def senders(counts_path, expected, **options):
+    context = world(rules=RULES, records={}, **options)
+    async with context as w, AsyncExitStack() as stack:
         (w.base / "out").mkdir()
         (w.base / "program.py").write_text(PROGRAM)
-        yield Senders(w, stack, {"other": Path(heard)}, expected)
+        yield Senders(w, stack, {"other": Path(counts_path)}, expected)
 
 
-async def be_boxes(heard):
+async def be_boxes(counts_path):
     expected = {"other": ["user", "ruled", "vpn"], "db": ["app"], "vpn": ["behind"]}
-    async with senders(heard, expected, image=False) as it:
+    async with senders(counts_path, expected, image=False) as it:
         await it.box("user", "user", OTHER)
         await it.box("ruled", "rules", OTHER)
         await it.box("vpn", "user", OTHER, more="provides_network = true")
@@ -328,9 +328,9 @@ async def be_boxes(heard):
         return it.results
 
 
-async def be_machines(heard):
+async def be_machines(counts_path):
     expected = {"other": ["vm"], "db": ["member"]}
-    async with senders(heard, expected) as it:
+    async with senders(counts_path, expected) as it:
         await it.box("db", "lan:lab")
         for name, network, address in (
             ("vm", "user", OTHER),

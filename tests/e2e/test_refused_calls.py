@@ -1,4 +1,4 @@
-"""Filters of system calls beside the code that runs under them.
+"""Filters of system calls match the code that runs under them.
 
 A filter that is tightened after the code denies a call that the code needs, and the
 feature ends without a word.  So each feature acts once in a real broker with real
@@ -30,9 +30,9 @@ pytestmark = [
 EXPECTED = (
     # A process's memory; the kernel shows it of traceable ones, the status has "-".
     ("vitrail-session", r"openat\(.*/proc/\d+/smaps_rollup"),
-    # The parent of a namespace that is above ours: it ends the list.
+    # The parent of a namespace that is above our own: it ends the list.
     ("vitrail-host", r"ioctl\(\d+, NS_GET_PARENT"),
-    # Python's socket module asks while it takes a descriptor over, and goes on without.
+    # Python's socket module asks while it takes a descriptor over, and works without.
     ("vitrail-accept", r"getpeername\("),
     # Changes of settings files: the viewer looks every few seconds instead.
     ("python", r"inotify_init1\("),
@@ -41,7 +41,7 @@ EXPECTED = (
     # It drops capabilities and groups that it does not have.
     (r"passt.*", r"prctl\(PR_CAPBSET_DROP|setgroups\("),
 )
-"""Denied calls that are no fault: the process's name, and the call."""
+"""Denied calls that are expected: the process's name, and the call."""
 RULES = """\
 vitrail.AudioInput * talk @adminvm ask
 vitrail.Notification * talk @adminvm allow
@@ -71,7 +71,8 @@ def denied(trace: str) -> Counter[str]:
             continue
         name, call = match.groups()
         if not any(
-            re.fullmatch(who, name) and re.match(what, call) for who, what in EXPECTED
+            re.fullmatch(process, name) and re.match(pattern, call)
+            for process, pattern in EXPECTED
         ):
             calls[f"{name}: {call}"] += 1
     return calls
@@ -79,9 +80,9 @@ def denied(trace: str) -> Counter[str]:
 
 def test_denied_calls_are_found_in_a_trace():
     """As strace prints them; an expected one of another process is a fault."""
-    asked = "getsockopt(35, SOL_SOCKET, SO_PEERPIDFD, 0x7ffd, [4])"
+    getsockopt = "getsockopt(35, SOL_SOCKET, SO_PEERPIDFD, 0x7ffd, [4])"
     lines = (
-        f"12<python> {asked} = -1 EPERM (Operation not permitted)",
+        f"12<python> {getsockopt} = -1 EPERM (Operation not permitted)",
         "13<vitrail-accept> getpeername(9, 0x7f, [110]) = -1 EPERM (Operation not permitted)",
         "14<vitrail-host> getpeername(9, 0x7f, [110]) = -1 EPERM (Operation not permitted)",
         "15<python> read(3, 0x7f, 5) = -1 EAGAIN (Resource temporarily unavailable)",
@@ -95,10 +96,10 @@ def test_denied_calls_are_found_in_a_trace():
 
 
 async def test_no_feature_of_a_box_meets_its_filter():
-    made = world(
+    context = world(
         {"talk": TALK}, start=False, image=False, program="tests.kit.refused_calls"
     )
-    async with sound_server("pipewire") as server, made as w:
+    async with sound_server("pipewire") as server, context as w:
         trace = w.base / "trace"
         w.environ[TRACE] = str(trace)
         # Landlock denies a confined process the directory of compiled modules.
@@ -113,10 +114,10 @@ async def test_no_feature_of_a_box_meets_its_filter():
             async with running(*box, env=w.environ):
                 await wait_window(w.comp, title="here")
 
-                async def asked():
+                async def has_question():
                     return "microphone" in await w.said("pending")
 
-                await eventually(asked)
+                await eventually(has_question)
                 await w.said("answer", "1", "allow")
                 await w.wait_event("microphone.on")
                 for verb in VERBS:

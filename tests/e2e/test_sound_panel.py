@@ -34,8 +34,8 @@ RECORDS = "while :; do timeout {} parec > /dev/null; done"
 async def recording(seconds):
     """A broker with the box ``talk``, which records; the world and its sound server."""
     needs("pipewire")
-    made = world({"talk": TALK}, start=False, image=False)
-    async with sound_server("pipewire") as server, made as w:
+    context = world({"talk": TALK}, start=False, image=False)
+    async with sound_server("pipewire") as server, context as w:
         await microphone(server)
         w.environ["PULSE_SERVER"] = f"unix:{server.socket}"
         w.write_rules(RULES)
@@ -82,21 +82,21 @@ async def test_audio_list_shows_a_box_and_deny_ends_its_recording():
 
         await w.said("audio", "microphone", "talk", "deny")
         assert not await sources(server)
-        begun = len(w.events("microphone.on"))
+        starts = len(w.events("microphone.on"))
 
-        async def wanted():
+        async def requests_microphone():
             (row,) = json.loads(await w.said("audio", "list", "--json"))["sandboxes"]
             assert not row["allowed"]
             return row["wanted"]
 
         async def unwanted():
-            return not await wanted()
+            return not await requests_microphone()
 
         # The box records again, and a rule allows it: the person's no is newer.
         await eventually(unwanted)
-        await eventually(wanted)
+        await eventually(requests_microphone)
         assert not await sources(server)
-        assert len(w.events("microphone.on")) == begun
+        assert len(w.events("microphone.on")) == starts
 
 
 async def test_the_panel_shows_a_microphone_and_turns_it_off():

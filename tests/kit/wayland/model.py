@@ -137,7 +137,7 @@ class Model(GrammarRules, ExtensionRules):
             thing.state["capabilities"] = args[0]
         self.out += emit.packer(message)(thing.oid, *values)
 
-    def _gone(self, thing: Thing) -> None:
+    def _remove(self, thing: Thing) -> None:
         del self.things[thing.oid]
         if thing.oid < 0xFF000000 and self.confirms:
             self.freed.add(thing.oid)
@@ -183,13 +183,13 @@ class Model(GrammarRules, ExtensionRules):
         if rule is not None:
             rule(thing, *args)
         elif message.name in {"destroy", "release"}:
-            self._gone(thing)
+            self._remove(thing)
 
     # -- display, registry ------------------------------------------------------------
 
     def wl_display_sync(self, _display: Thing, callback: Thing) -> None:
         self.tell(callback, "done", 0)
-        self._gone(callback)
+        self._remove(callback)
 
     def wl_display_get_registry(self, _display: Thing, registry: Thing) -> None:
         self.registries.append(registry.oid)
@@ -312,7 +312,7 @@ class Model(GrammarRules, ExtensionRules):
         surface = viewport.state["surface"]
         surface.state["viewport"] = None
         surface.pending["source"] = surface.pending["dest"] = None
-        self._gone(viewport)
+        self._remove(viewport)
 
     def wl_subcompositor_get_subsurface(
         self, _s: Thing, sub: Thing, surface: Shown, parent: Shown
@@ -369,7 +369,7 @@ class Model(GrammarRules, ExtensionRules):
         if surface is not None and surface.parent is not None:
             surface.parent.children.remove(surface)
             surface.parent = None
-        self._gone(sub)
+        self._remove(sub)
 
     def wl_surface_destroy(self, surface: Shown) -> None:
         assert surface.xdg is None, "a surface destroyed before its xdg_surface"
@@ -380,7 +380,7 @@ class Model(GrammarRules, ExtensionRules):
             surface.parent.children.remove(surface)
         for child in surface.children:
             child.parent = None
-        self._gone(surface)
+        self._remove(surface)
 
     def wl_surface_commit(self, surface: Shown) -> None:
         if surface.xdg is not None:
@@ -412,7 +412,7 @@ class Model(GrammarRules, ExtensionRules):
         frames = surface.cached.pop("frames", [])
         for made in surface.cached.pop("feedbacks", []):
             self.tell(made, "presented", 0, 0, 0, 0, 0, 0, 0)
-            self._gone(made)
+            self._remove(made)
         if (
             "buffer" in surface.cached
             and surface.cached["buffer"] is None
@@ -427,7 +427,7 @@ class Model(GrammarRules, ExtensionRules):
         surface.size()
         for callback in frames:
             self.tell(callback, "done", 1)
-            self._gone(callback)
+            self._remove(callback)
         for child in surface.children:
             if child.next_spot is not None:
                 child.spot, child.next_spot = child.next_spot, None
@@ -440,7 +440,7 @@ class Model(GrammarRules, ExtensionRules):
             t.kind == "xdg_surface" and t.state["base"] is base
             for t in self.things.values()
         )
-        self._gone(base)
+        self._remove(base)
 
     def xdg_wm_base_get_xdg_surface(
         self, base: Thing, xdg: Thing, surface: Shown
@@ -525,14 +525,14 @@ class Model(GrammarRules, ExtensionRules):
         top.state["xdg"].state["role"] = None
         top.state["xdg"].state.update(acked=False, first=False)
         top.state["xdg"].state["surface"].now["buffer"] = None
-        self._gone(top)
+        self._remove(top)
 
     xdg_popup_destroy = xdg_toplevel_destroy
 
     def xdg_surface_destroy(self, xdg: Thing) -> None:
         assert xdg.state.get("role") is None, "xdg_surface destroyed before its role"
         xdg.state["surface"].xdg = None
-        self._gone(xdg)
+        self._remove(xdg)
 
     def configure(
         self, xdg: Thing, w: int = 0, h: int = 0, states: tuple[int, ...] = ()

@@ -19,7 +19,7 @@ class ExtensionRules:
     def tell(self, thing: Thing, name: str, *args: object) -> None:
         raise NotImplementedError
 
-    def _gone(self, thing: Thing) -> None:
+    def _remove(self, thing: Thing) -> None:
         raise NotImplementedError
 
     def bound(self, thing: Thing) -> None:
@@ -49,7 +49,7 @@ class ExtensionRules:
     def xdg_toplevel_icon_v1_destroy(self, icon: Thing) -> None:
         if "buffer" in icon.state:
             icon.state["buffer"].state["icons"].remove(icon)
-        self._gone(icon)
+        self._remove(icon)
 
     def wp_content_type_manager_v1_get_surface_content_type(
         self, _manager: Thing, made: Thing, surface: Thing
@@ -74,7 +74,7 @@ class ExtensionRules:
 
     def wp_fifo_v1_destroy(self, made: Thing) -> None:
         del made.state["surface"].state[made.kind]
-        self._gone(made)
+        self._remove(made)
 
     def wp_content_type_v1_destroy(self, made: Thing) -> None:
         self.wp_fifo_v1_destroy(made)
@@ -101,4 +101,4 @@ class ExtensionRules:
 
     def wl_buffer_destroy(self, buffer: Thing) -> None:
         assert not buffer.state.get("icons"), "the buffer of an icon was destroyed"
-        self._gone(buffer)
+        self._remove(buffer)

@@ -18,7 +18,7 @@ class GrammarRules:
 
     things: dict[int, Thing]
 
-    def _gone(self, thing: Thing) -> None:
+    def _remove(self, thing: Thing) -> None:
         raise NotImplementedError
 
     # -- windows ---------------------------------------------------------------------

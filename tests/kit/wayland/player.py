@@ -429,8 +429,10 @@ class Program:
         if self.screens and manager in self.c.globals:
             screen = self.rng.choice(self.screens)
             bound = self.c.bind(manager)
-            made = self.c.make(bound, "get_xdg_output", "zxdg_output_v1", None, screen)
-            self.ends.append((made, "destroy"))
+            xdg_output = self.c.make(
+                bound, "get_xdg_output", "zxdg_output_v1", None, screen
+            )
+            self.ends.append((xdg_output, "destroy"))
 
     def end(self) -> None:
         if self.ends:
@@ -490,14 +492,14 @@ class User:
         if len(self.devices) > 2:
             return self._unplug()
         stack = ExitStack()
-        at = self.rng.randrange(100, 900), self.rng.randrange(100, 600)
+        point = self.rng.randrange(100, 900), self.rng.randrange(100, 600)
         if self.bus is not None:
             mouse = GnomePointer(stack.enter_context(GnomeKeyboard(self.bus)))
-            mouse.move(*at)
+            mouse.move(*point)
             self.mice.append((stack, mouse))
         elif self.rng.random() < 0.7:
             pointer = stack.enter_context(Pointer(self.comp.display, SIZE))
-            pointer.move(*at)
+            pointer.move(*point)
             self.mice.append((stack, pointer))
         else:
             stack.enter_context(Keyboard(self.comp.display))

@@ -30,8 +30,8 @@ RECORD = SimpleNamespace(name="scan")
 
 
 def test_session_domain_uses_the_device_if_it_may_be_opened(device):
-    way = domains.vsock_way(PATHS, "scan", "qemu:///session")
-    assert (way.vhost_user is None) is device
+    vsock = domains.vsock_way(PATHS, "scan", "qemu:///session")
+    assert (vsock.vhost_user is None) is device
 
 
 def test_system_domain_uses_the_device_that_its_libvirtd_opens(device):

@@ -48,7 +48,7 @@ def watched(monkeypatch):
 
         monkeypatch.setattr(home_room, "in_thread", look)
         await watch_room(machine, Path("/homes/work/current/disk"), reports.append)
-        pauses = [after - before for before, after in pairwise(times)]
+        pauses = [end - start for start, end in pairwise(times)]
         return machine.stops, reports, pauses
 
     return watch

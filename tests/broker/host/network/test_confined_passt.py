@@ -56,7 +56,7 @@ def free_port():
 
 
 @pytest.fixture(scope="module")
-def found():
+def results():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as service:
         service.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         service.bind(("127.0.0.1", 0))
@@ -65,39 +65,39 @@ def found():
         argv = our_program(
             PACKET_GUARD, "passt", port_library(), sys.executable, "-c", PROGRAM
         )
-        words = [str(port), str(free_port())]
-        with subprocess.Popen([*argv, *words], stdout=subprocess.PIPE) as process:
+        ports = [str(port), str(free_port())]
+        with subprocess.Popen([*argv, *ports], stdout=subprocess.PIPE) as process:
             data, sender = service.recvfrom(100)
             while data != b"ask":
                 data, sender = service.recvfrom(100)
             service.sendto(b"answer", sender)
             yield json.loads(process.communicate(timeout=60)[0]) | {
                 "port": port,
-                "free": int(words[1]),
+                "free": int(ports[1]),
             }
 
 
 @pytest.mark.parametrize("version", "46")
-def test_kernel_chooses_port_of_datagrams(found, version):
-    """Also where a service that shares its port has the one that was asked for."""
-    _, before, after = found[f"{int(socket.SOCK_DGRAM)} {version}"]
-    assert before == 0
-    assert after not in {0, found["port"]}
+def test_kernel_chooses_port_of_datagrams(results, version):
+    """Also if a service that shares its port has the requested one."""
+    _, bound, used = results[f"{int(socket.SOCK_DGRAM)} {version}"]
+    assert bound == 0
+    assert used not in {0, results["port"]}
 
 
 @pytest.mark.parametrize("version", "46")
-def test_stream_is_bound(found, version):
+def test_stream_is_bound(results, version):
     """Older passt resets a connection if its target can be bound, or seems to be."""
-    _, before, after = found[f"{int(socket.SOCK_STREAM)} {version}"]
-    assert before == after
-    assert after in {found["port"], found["free"]}
+    _, bound, used = results[f"{int(socket.SOCK_STREAM)} {version}"]
+    assert bound == used
+    assert used in {results["port"], results["free"]}
 
 
-def test_no_socket_shares_its_port(found):
+def test_no_socket_shares_its_port(results):
     kinds = [
         f"{int(k)} {v}" for k in (socket.SOCK_DGRAM, socket.SOCK_STREAM) for v in "46"
     ]
-    assert [found[kind][0] for kind in kinds] == [[0, 0]] * 4
+    assert [results[kind][0] for kind in kinds] == [[0, 0]] * 4
 
 
 def test_missing_library_is_an_error(monkeypatch):
@@ -107,6 +107,6 @@ def test_missing_library_is_an_error(monkeypatch):
         require_passt(Path("/usr/bin/passt"))
 
 
-def test_netlink_and_answers_work(found):
-    assert found["groups"] == 0x10
-    assert found["answer"] == "answer"
+def test_netlink_and_answers_work(results):
+    assert results["groups"] == 0x10
+    assert results["answer"] == "answer"

@@ -19,11 +19,11 @@ from tests.kit.eventually import eventually
 
 @contextmanager
 def processes(*roles):
-    found = [spawn_helper(role, ["sleep", "1000"]) for role in roles]
+    helpers = [spawn_helper(role, ["sleep", "1000"]) for role in roles]
     try:
-        yield found
+        yield helpers
     finally:
-        for process in found:
+        for process in helpers:
             process.kill_now()
 
 
@@ -37,11 +37,11 @@ def sandbox(name, carriers, flows=()):
     return SimpleNamespace(machine=machine, lease=SimpleNamespace(sandbox=name))
 
 
-def made(*sandboxes, switches=(), **options):
+def build_cut(*sandboxes, switches=(), **options):
     leases = list(sandboxes)
     host = SimpleNamespace(active_leases=lambda: leases, before_run=None)
-    found = SimpleNamespace(processes=lambda: tuple(switches))
-    return leases, CutNetworks(host, found, **options)
+    switch_owner = SimpleNamespace(processes=lambda: tuple(switches))
+    return leases, CutNetworks(host, switch_owner, **options)
 
 
 async def change(cut_it, cut):
@@ -51,7 +51,7 @@ async def change(cut_it, cut):
 
 async def test_carriers_are_stopped_and_continue():
     with processes("netguard", "passt", "switch") as (guard, passt, switch):
-        _, it = made(sandbox("a", (guard, passt)), switches=(switch,))
+        _, it = build_cut(sandbox("a", (guard, passt)), switches=(switch,))
         assert await change(it, cut=True) == []
         assert guard.stopped
         assert passt.stopped
@@ -61,7 +61,7 @@ async def test_carriers_are_stopped_and_continue():
 
 
 async def test_network_of_others_is_named():
-    _, it = made(sandbox("ours", ()), sandbox("domain", None))
+    _, it = build_cut(sandbox("ours", ()), sandbox("domain", None))
     assert await change(it, cut=True) == ["domain"]
 
 
@@ -70,14 +70,14 @@ async def test_network_that_is_not_stopped_is_named(monkeypatch):
     monkeypatch.setattr(cut_networks, "_STOP_SECONDS", 0.1)
     with processes("passt") as (passt,):
         monkeypatch.setattr(passt, "kill", lambda *_number: None)
-        _, it = made(sandbox("a", (passt,)))
+        _, it = build_cut(sandbox("a", (passt,)))
         assert await change(it, cut=True) == ["a"]
 
 
 async def test_sandbox_that_begins_in_a_lockdown_has_no_network():
     """Its start was asked for before."""
     with processes("passt", "passt") as (first, second):
-        leases, it = made(sandbox("a", (first,)))
+        leases, it = build_cut(sandbox("a", (first,)))
         it.host.before_run()
         assert not first.stopped
         await change(it, cut=True)
@@ -89,14 +89,14 @@ async def test_sandbox_that_begins_in_a_lockdown_has_no_network():
 @pytest.mark.parametrize("flows_too", [False, True])
 async def test_flows_of_another_machines_rules_are_stopped(flows_too):
     with processes("netguard") as (guard,):
-        _, it = made(sandbox("a", (), flows=(guard,)), flows_too=flows_too)
+        _, it = build_cut(sandbox("a", (), flows=(guard,)), flows_too=flows_too)
         assert await change(it, cut=True) == []
         assert guard.stopped == flows_too
 
 
 async def test_a_stopped_process_is_ended_without_a_wait():
     with processes("passt") as (passt,):
-        _, it = made(sandbox("a", (passt,)))
+        _, it = build_cut(sandbox("a", (passt,)))
         await change(it, cut=True)
         began = time.monotonic()
         await passt.end(1000)

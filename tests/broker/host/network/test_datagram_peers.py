@@ -112,7 +112,7 @@ def test_peers_are_bounded_and_the_oldest_is_forgotten(peers):
 
 
 def test_own_address_is_forgotten(peers):
-    """Of a laptop that gets the address of a host that its guest has asked."""
+    """A laptop may get the address of a host that its guest has asked."""
     frames = FrameFilter()
     peers.may_leave(out(), 1.0)
     peers.may_leave(out(STRANGER), 1.0)
@@ -144,12 +144,12 @@ def test_gateway_gets_no_datagrams():
 
 def test_fragment_of_datagram_is_dropped(peers):
     """passt reads it as one, with ports of the guest's choice in its data."""
-    whole = out()
+    datagram = out()
     for flags in (0x2000, 1):
-        piece = whole[:20] + struct.pack(">H", flags) + whole[22:]
+        piece = datagram[:20] + struct.pack(">H", flags) + datagram[22:]
         assert FrameFilter().may_pass(piece)
         assert not peers.may_leave(piece, 1.0)
-    options = whole[:14] + b"\x46" + whole[15:]
+    options = datagram[:14] + b"\x46" + datagram[15:]
     assert not peers.may_leave(options, 1.0)
 
 

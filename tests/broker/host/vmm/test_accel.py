@@ -80,23 +80,23 @@ def device(tmp_path):
 
 
 def keep(cache, **changes):
-    kept = {
+    answer = {
         "boot": boot_id(), "accel": "kvm", "reason": "seen",
         "tested_at": time.time(), "failures": 0, **changes,
     }  # fmt: skip
-    (cache / "accel.json").write_text(json.dumps(kept))
+    (cache / "accel.json").write_text(json.dumps(answer))
 
 
 FAILED = {"accel": "tcg", "failures": 1}
 
 
-@pytest.mark.parametrize("kept", [{}, {"accel": "kvm-q35", "tested_at": 0}, FAILED])
-async def test_the_answer_of_this_boot_is_used_again(tmp_path, device, kept):
-    keep(tmp_path, **kept)
+@pytest.mark.parametrize("answer", [{}, {"accel": "kvm-q35", "tested_at": 0}, FAILED])
+async def test_the_answer_of_this_boot_is_used_again(tmp_path, device, answer):
+    keep(tmp_path, **answer)
     choice = await choose_accel(**ONCE, cache=tmp_path, environ={}, device=device)
-    assert (choice.accel, choice.reason) == (kept.get("accel", "kvm"), "seen")
+    assert (choice.accel, choice.reason) == (answer.get("accel", "kvm"), "seen")
     assert not choice.tested
-    assert ("run 'brokerctl doctor'" in choice.hint) is (kept is FAILED)
+    assert ("run 'brokerctl doctor'" in choice.hint) is (answer is FAILED)
 
 
 @pytest.fixture
@@ -163,9 +163,9 @@ async def test_failures_are_counted_also_over_a_clock_that_was_set_back(
     assert json.loads((tmp_path / "accel.json").read_text())["failures"] == 2
 
 
-@pytest.mark.parametrize("kept", [{}, FAILED])
-async def test_doctor_tests_again(tmp_path, device, probes, kept):
-    keep(tmp_path, **kept)
+@pytest.mark.parametrize("answer", [{}, FAILED])
+async def test_doctor_tests_again(tmp_path, device, probes, answer):
+    keep(tmp_path, **answer)
     results, probed = probes
     results[Accel.KVM] = "Linux version"
     choice = await choose_accel(

@@ -185,17 +185,17 @@ def test_no_character_of_a_path_means_anything_to_qemu(spec, path):
 
 
 def test_without_a_root_there_is_no_disk(spec):
-    words = qemu_args(replace(spec, root=None), QEMU, Accel.TCG, HYBRID)
-    assert not after(words, "-blockdev")
+    argv = qemu_args(replace(spec, root=None), QEMU, Accel.TCG, HYBRID)
+    assert not after(argv, "-blockdev")
 
 
 def test_a_network_is_a_device_and_a_word_for_the_guest(spec):
     wiring = replace(HYBRID, nic_fd=9, kernel_args=("vitrail.net=dhcp",))
-    words = qemu_args(replace(spec, network=Network.USER), QEMU, Accel.TCG, wiring)
-    assert after(words, "-netdev") == [
+    argv = qemu_args(replace(spec, network=Network.USER), QEMU, Accel.TCG, wiring)
+    assert after(argv, "-netdev") == [
         "stream,id=net,server=off,addr.type=fd,addr.str=9"
     ]
-    assert "vitrail.net=dhcp" in after(words, "-append")[0].split()
+    assert "vitrail.net=dhcp" in after(argv, "-append")[0].split()
 
 
 def test_the_guest_is_told_its_name_and_whether_it_is_disposable(spec):

@@ -476,7 +476,7 @@ def test_drag_without_source_is_seen_by_no_other_client():
         def __init__(self):
             self.drags, self.reports = self, []
 
-        def over(self, drag: foreign_drags.Over) -> None:
+        def over(self, drag: foreign_drags.Over) -> None:  # style: the port's method
             self.reports.append(drag)
 
     with Dragging() as p:

@@ -211,9 +211,9 @@ async def test_the_agent_is_pinged_from_its_hello_on(autojump_clock):
 
 
 async def test_pings_carry_the_time_to_agents_that_know_it(autojump_clock):
-    before = time.time_ns()
+    start_ns = time.time_ns()
     (ping, *_) = await pings(agent.TIMED_VERSION, 1)
-    assert before <= ping.time <= time.time_ns()
+    assert start_ns <= ping.time <= time.time_ns()
     (ping, *_) = await pings(agent.TIMED_VERSION - 1, 1)
     assert b"time" not in agent.encode(ping)
 

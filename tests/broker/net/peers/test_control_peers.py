@@ -65,7 +65,7 @@ def test_what_the_kernel_answers_is_said_with_what_to_do(pair, monkeypatch):
 
 
 class _DeniedSocket:
-    """A connection of which a filter of system calls lets nobody ask."""
+    """A connection whose peer a filter of system calls hides."""
 
     def __init__(self, code):
         self.code = code
@@ -95,8 +95,8 @@ def test_refusals_are_logged_up_to_a_limit(monkeypatch, capsys):
     for _ in range(1000):
         control_peers.log_refusal("the mixer", conn, RefusedError("it is in a box"))
     lines = capsys.readouterr().err.splitlines()
-    mine = os.getpid()
-    assert lines[0].endswith(f"does not serve process {mine}: it is in a box")
+    pid = os.getpid()
+    assert lines[0].endswith(f"does not serve process {pid}: it is in a box")
     assert 10 <= len(lines) <= 20
 
 

@@ -364,9 +364,9 @@ async def test_loss_of_a_folder_is_reported_unless_its_sandbox_ends(
 ):
     monkeypatch.setattr(folder_desk, "_ENDING_SECONDS", 0.01)
     inside = Inside()
-    async with desk(f"{RULE}allow\n", tmp_path, inside=inside) as (b, source, made):
+    async with desk(f"{RULE}allow\n", tmp_path, inside=inside) as (b, source, shares):
         source.place = 0
-        shared = await made.share(
+        shared = await shares.share(
             str(tmp_path / "home/f0"), "work", write=False, warrant=b""
         )
         source.lost.over.set()
@@ -388,10 +388,10 @@ async def test_no_loss_is_reported_of_a_folder_that_is_taken_back(
 ):
     monkeypatch.setattr(folder_desk, "_ENDING_SECONDS", 0)
     inside = Inside()
-    async with desk(f"{RULE}allow\n", tmp_path, inside=inside) as (b, source, made):
-        await made.share(str(tmp_path / "home/f0"), "work", write=False, warrant=b"")
-        await made.unshare("f0", "work", force=True)
-        await made.share(str(tmp_path / "home/f1"), "work", write=False, warrant=b"")
+    async with desk(f"{RULE}allow\n", tmp_path, inside=inside) as (b, source, shares):
+        await shares.share(str(tmp_path / "home/f0"), "work", write=False, warrant=b"")
+        await shares.unshare("f0", "work", force=True)
+        await shares.share(str(tmp_path / "home/f1"), "work", write=False, warrant=b"")
         await b.change("50-test.policy", "")
         await eventually(lambda: source.inside == {})
         await trio.testing.wait_all_tasks_blocked(0.01)

@@ -566,29 +566,29 @@ async def test_a_machine_of_another_program_waits_for_its_first_program(
 ):
     """Its agent says hello before anything is run: it was not started for a program."""
     async with (
-        guest(tmp_path, text=text) as (mine, workers, _),
+        guest(tmp_path, text=text) as (machine, workers, _),
         trio.open_nursery() as streams,
     ):
-        with await open_agent(mine, streams):
+        with await open_agent(machine, streams):
             (other,) = workers.opened
             greeting = agent.AgentHello(agent.VERSION, "unknown", "6.1")
             await other.say.send(worker.FromAgent(1, greeting))
             await wait_all_tasks_blocked()
-            assert mine.idle.is_set() == ends
+            assert machine.idle.is_set() == ends
             # A file is copied to it, which is no program of the user's.
-            program = await mine.start_program(["vitrail-files"], {}, display=False)
-            gone = agent.AgentExited(program.number, 0)
-            await other.say.send(worker.FromAgent(1, gone))
-            changed = mine.agent_changed
+            program = await machine.start_program(["vitrail-files"], {}, display=False)
+            exited = agent.AgentExited(program.number, 0)
+            await other.say.send(worker.FromAgent(1, exited))
+            changed = machine.agent_changed
             await other.say.send(worker.FromAgent(1, greeting))
             await changed.wait()
             await wait_all_tasks_blocked()
-            assert mine.idle.is_set() == ends
-            program = await mine.start_program(["a"], {}, display=False)
+            assert machine.idle.is_set() == ends
+            program = await machine.start_program(["a"], {}, display=False)
             await wait_all_tasks_blocked()
-            assert not mine.idle.is_set()
-            gone = agent.AgentExited(program.number, 0)
-            await other.say.send(worker.FromAgent(1, gone))
+            assert not machine.idle.is_set()
+            exited = agent.AgentExited(program.number, 0)
+            await other.say.send(worker.FromAgent(1, exited))
             with trio.fail_after(60):
-                await mine.idle.wait()
+                await machine.idle.wait()
             await other.say.send(worker.AgentClosed(1, "it left"))

@@ -203,18 +203,18 @@ async def test_only_the_first_sandboxes_with_a_gpu_have_all_its_planes(tmp_path)
     colours = FrameColours()
 
     async def begin(number):
-        one = One(tmp_path, f"gpu-{number}", BLUE, colours)
+        sandbox = One(tmp_path, f"gpu-{number}", BLUE, colours)
         text = record("persistent") + '[window]\nallow = ["zwp_linux_dmabuf_v1"]\n'
-        one.now, problems = parse_record(one.name, one.path, text.encode())
-        assert one.now is not None, problems
-        return one, (await one.frames.begin(one.now)).ceilings["gpu_planes"]
+        sandbox.now, problems = parse_record(sandbox.name, sandbox.path, text.encode())
+        assert sandbox.now is not None, problems
+        return sandbox, (await sandbox.frames.begin(sandbox.now)).ceilings["gpu_planes"]
 
-    begun = [await begin(number) for number in range(30)]
-    planes = [most for _, most in begun]
+    sandboxes = [await begin(number) for number in range(30)]
+    planes = [count for _, count in sandboxes]
     assert planes[:4] == [128] * 4
     assert sum(planes) <= 1024
-    begun[0][0].frames.gone()
-    again = await begun[4][0].frames.begin(begun[4][0].now)
+    sandboxes[0][0].frames.gone()
+    again = await sandboxes[4][0].frames.begin(sandboxes[4][0].now)
     assert again.ceilings["gpu_planes"] == 128
     assert (await begin(30))[1] == 16
 

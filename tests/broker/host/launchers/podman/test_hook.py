@@ -757,8 +757,8 @@ def test_a_record_that_the_broker_refuses_for_its_size_is_not_parsed(
 
     monkeypatch.setattr(tomllib, "loads", parsed)
     required(place, "[launch]\nrequired = true\n" + more)
-    named = {"io.vitrail.sandbox": "work"}
-    assert oci.is_required(named, [str(place / "records")])
+    annotations = {"io.vitrail.sandbox": "work"}
+    assert oci.is_required(annotations, [str(place / "records")])
 
 
 def test_lines_without_a_word_do_not_take_the_square_of_their_number():
@@ -780,21 +780,21 @@ def limited():
 
 
 @pytest.mark.parametrize(
-    ("work", "wanted"),
+    ("work", "expected"),
     [(dies, True), (fails, True), (limited, True), (bool, False)],
 )
 def test_a_record_on_which_the_reading_process_dies_is_required(
-    place, monkeypatch, work, wanted
+    place, monkeypatch, work, expected
 ):
     """And that process has a bounded memory."""
     monkeypatch.setattr(oci, "is_required", lambda *_: work())
-    words = Namespace(
+    options = Namespace(
         seconds=10.0, control=str(place / "control"), settings=None, records=[]
     )
-    made = oci.Hook(words, of_root=False)
+    instance = oci.Hook(options, of_root=False)
     text = json.dumps(config())
-    output, answer = oci.lease(made, "precreate", text, config()["annotations"])
-    assert (output, answer) == (None, wanted)
+    output, answer = oci.lease(instance, "precreate", text, config()["annotations"])
+    assert (output, answer) == (None, expected)
 
 
 def test_a_runtime_of_root_s_obeys_no_annotation_of_the_image_either(place):
@@ -803,7 +803,7 @@ def test_a_runtime_of_root_s_obeys_no_annotation_of_the_image_either(place):
         require_confined=lambda _config: None,
         mount_sockets=lambda _person, _launch, directory: directory,
     )
-    made = SimpleNamespace(
+    instance = SimpleNamespace(
         person="ada",
         rootful=rootful,
         command_line=["--annotation", "io.vitrail.sandbox=work"],
@@ -811,6 +811,6 @@ def test_a_runtime_of_root_s_obeys_no_annotation_of_the_image_either(place):
     )
     document = stored(place, json.dumps({"annotations": {CRUNS: "", SYSTEMDS: ""}}))
     document["annotations"] |= {CRUNS: "1", SYSTEMDS: "1", "org.example.mine": "1"}
-    text = oci.precreate(made, document, oci.annotations_of(document))
-    left = set(json.loads(text)["annotations"])
-    assert left == {"io.vitrail.sandbox", "io.vitrail.launch", "org.example.mine"}
+    text = oci.precreate(instance, document, oci.annotations_of(document))
+    remaining = set(json.loads(text)["annotations"])
+    assert remaining == {"io.vitrail.sandbox", "io.vitrail.launch", "org.example.mine"}

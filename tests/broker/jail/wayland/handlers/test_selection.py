@@ -368,7 +368,7 @@ def hold_answers(one: Person) -> list:
 def answer(one: Person, held: list) -> None:
     for callback in held:
         one.model.tell(callback, "done", 0)
-        one.model._gone(callback)
+        one.model._remove(callback)
     held.clear()
     one.pump()
 

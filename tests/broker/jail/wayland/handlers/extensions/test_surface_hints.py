@@ -140,8 +140,8 @@ def unshown(talk: Talk) -> list:
             real(thing, name, *args)
 
     talk.model.tell = tell
-    gone = talk.model._gone
-    talk.model._gone = lambda t: None if t.kind == "wl_callback" else gone(t)
+    gone = talk.model._remove
+    talk.model._remove = lambda t: None if t.kind == "wl_callback" else gone(t)
     return kept
 
 
@@ -165,7 +165,7 @@ def test_pictures_wait_again_when_some_were_shown(talk):
 def test_a_picture_that_is_shown_late_makes_room_for_one_alone(talk):
     surface, _, _ = talk.show(40, 30, 0)
     fifo = paced(talk, surface)
-    real, gone = talk.model.tell, talk.model._gone
+    real, gone = talk.model.tell, talk.model._remove
     kept = unshown(talk)
     for shown in range(1, 20):
         for _ in range(2):
