@@ -30,6 +30,7 @@ from policy.records.model import MicroVM, Record, State
 from policy.records.places import folder_places
 
 if TYPE_CHECKING:
+    from broker.host.homes.home_room import HomeRooms
     from broker.host.images.store import Image
     from broker.host.network.switch.switches import SwitchSeat
     from broker.host.places import FindSeats
@@ -89,6 +90,7 @@ class MicroVms:
         self._find_tools = find_tools
         self._log = log
         self._nursery: trio.Nursery | None = None
+        self._rooms: HomeRooms | None = None
         self.warnings: list[str] = []
         self._launch_warnings: dict[str, dict[str, str]] = {}
         """Of running machines: warnings by their subject."""
@@ -222,10 +224,11 @@ class MicroVms:
         )
         if disk is not None:
             # Late: a host without homes needs none of it.
-            from broker.host.homes.home_room import watch_room
+            from broker.host.homes.home_room import HomeRooms
 
+            self._rooms = self._rooms or HomeRooms()
             self._nursery.start_soon(
-                watch_room, machine, disk, partial(self._report_room, sandbox)
+                self._rooms.watch, machine, disk, partial(self._report_room, sandbox)
             )
         return machine
 

@@ -13,6 +13,8 @@ GUARDS = (
     Guard("a failed test of KVM is repeated after some minutes", "lifetime = 1e9", "tests/broker/host/vmm/test_accel.py", "after_minutes"),
     Guard("KVM is used by a QEMU that lacks microvm", "pass", "tests/broker/host/vmm/test_accel.py", "without_microvm"),
     Guard("a ping that waited while the guest was stopped sets no clock back", "pass", "tests/test_shims_clock.py", "that_waited"),
+    Guard("a machine with a small reserve stops no other one", "reserve = max(reserves)", "tests/broker/host/homes/test_home_room.py", "smallest"),
+    Guard("a machine that writes nothing is not stopped", "writes = True", "tests/broker/host/homes/test_home_room.py", "writes_nothing"),
     Guard("a machine stops before the disk of its home is full", "pass", "tests/broker/host/homes/test_home_room.py", "below_the_reserve"),
     Guard("warnings of a machine end with it", "forget = list", "tests/broker/host/launchers/test_microvm.py", "end_with_it"),
     Guard("no request waits for a machine that the host has stopped", "", "tests/broker/viewer/sandboxes/test_guest.py", "host_has_stopped"),
