@@ -279,6 +279,7 @@ GUARDS = (
     Guard("a directory of machines' sockets is that directory alone", "return way == 'hybrid' and str(place).startswith(str(self.path))", "tests/broker/host/test_lease_requests.py", "several_machines"),
     Guard("the socket of a machine of machined is its record's", "return False", "tests/broker/host/test_lease_requests.py", "of_machined"),
     Guard("a machine that a record names is not another record's", "if False:", "tests/broker/host/test_lease_requests.py", "one_of_several"),
+    Guard("a tree makes no namespace before its limits are set", "prepare = _PREPARE", "tests/broker/host/launchers/nspawn/test_process.py", "before_limits"),
 )  # fmt: skip
 
 if __name__ == "__main__":

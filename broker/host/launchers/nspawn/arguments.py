@@ -54,6 +54,8 @@ _PREPARE = (
     "mount -t tmpfs -o mode=0755,nosuid,nodev none /run/systemd && "
     'exec "$@"'
 )
+_NO_NAMESPACES = "echo 0 > /proc/sys/user/max_user_namespaces && "
+"""In the user namespace of the container, after its own ones were made."""
 # NAME.nspawn beside the tree could set the program's user, limits and host name.
 # guard: a file beside the tree adds nothing to a container
 _SETTINGS = ("--settings=no",)
@@ -127,10 +129,13 @@ def nspawn_args(
     """
     # guard: a tree mounts nothing
     closed = () if tree.user_namespaces else (_NO_MOUNTS,)
+    # The tree's own shell is the gate, and runs before ``limit_box``.
+    # guard: a tree makes no namespace before its limits are set
+    prepare = _PREPARE if tree.user_namespaces else _NO_NAMESPACES + _PREPARE
     return [
         *_grouped(group),
         *_NAMESPACES,
-        *("/bin/sh", "-c", _PREPARE, "sh"),
+        *("/bin/sh", "-c", prepare, "sh"),
         *our_program("broker.helpers.mounts.binding", _ROOT, *root, "--"),
         *("systemd-nspawn", *_CONFINED, *closed, *_limits(tree.open_files)),
         *(f"--directory={_ROOT}/0", f"--machine={tree.name}"),

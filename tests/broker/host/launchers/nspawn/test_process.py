@@ -107,6 +107,23 @@ async def test_a_file_beside_the_tree_adds_nothing(base):
     assert await result(base, script) == "work\nnone\n"
 
 
+async def test_shell_of_tree_makes_no_namespace_before_limits(base):
+    """The gate is the tree's own shell: it runs before limits are set."""
+    (base / "root" / "bin").unlink()
+    (base / "root" / "bin").mkdir()
+    shell = base / "root" / "bin" / "sh"
+    shell.write_text(
+        "#!/usr/bin/bash\n"
+        f"unshare --user true 2>> {base}/shared/early && echo made >> {base}/shared/early\n"
+        'exec /usr/bin/bash "$@"\n'
+    )
+    shell.chmod(0o755)
+    assert await result(base, "echo started") == "started\n"
+    early = (base / "shared" / "early").read_text()
+    assert "unshare failed: No space left on device" in early
+    assert "made" not in early
+
+
 async def test_its_leader_is_the_first_process_inside(base):
     async with started(tree(base, "sleep 1000")) as held:
         numbers = process._numbers(held.leader)
