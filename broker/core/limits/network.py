@@ -14,8 +14,9 @@ FLOWS = 1024
 FLOWS_PER_SECOND = 100
 FLOWS_BURST = 200
 """New ones; a browser's start opens some fifty at once."""
-HOSTS = 1024
-"""Hosts with ``network = "user"`` that are not new; others come at the pace of new flows."""
+HOSTS = 256
+"""Hosts with ``network = "user"`` that are not new; others come at the pace of new flows.
+A guest can send to all of them at once, and the kernel has 1,024 neighbours."""
 DATAGRAM_PEERS = 4096
 """Hosts with ``network = "user"``, for each port of the guest, that may answer datagrams."""
 DESTINATIONS = 512
