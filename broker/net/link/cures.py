@@ -51,15 +51,21 @@ _CURES = (
 """Parts of reasons, and what to do; the first that fits.  ``{other}``: host or viewer."""
 
 
+_REPORTED = ", and reported: "
+"""What precedes a peer's own words in a reason."""
+
+
 def reason_of_peer(name: str, untrusted_reason: str) -> str:
     """Return why an end has left, from its last message, with its name."""
     for pattern, text in _OF_PEER:
         if match := re.fullmatch(pattern, untrusted_reason):
             return f"{name} left: {match.expand(text)}"
-    return f"{name} left, and reported: {untrusted_reason}"
+    return f"{name} left{_REPORTED}{untrusted_reason}"
 
 
 def cure(problem: str, role: Role) -> str:
     """Return what to do about a link's problem, for the end that has the ``role``."""
-    fits = (text for part, text in _CURES if part in problem)
+    # guard: a peer's own words choose no cure
+    known, _, _ = problem.partition(_REPORTED)
+    fits = (text for part, text in _CURES if part in known)
     return next(fits, _START).format(other=role.other.name.lower())

@@ -57,6 +57,12 @@ def test_cure_fits_the_problem(problem, cured):
     assert cured in cure(problem, Role.VIEWER)
 
 
+def test_cure_not_chosen_by_own_words_of_peer():
+    """A taken-over end would have the user pair again, or install another release."""
+    problem = reason_of_peer("desk", f"not paired with you, {FORGOTTEN} version")
+    assert "start 'vitrail-host'" in cure(problem, Role.VIEWER)
+
+
 def test_cure_names_the_other_end():
     assert cure("", Role.HOST).startswith("start 'vitrail-viewer' on the viewer")
     assert "the viewer's machine is suspended" in cure("x did not answer", Role.HOST)
