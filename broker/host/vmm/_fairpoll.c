@@ -134,7 +134,10 @@ static void watch_others(int set, uint32_t events)
 		uint32_t number = atomic_load(&number_of[fd]);
 		if (atomic_load(&set_of[fd]) != set + 1 || number < FIRST_OTHER)
 			continue;
-		struct epoll_event event = {.events = events, .data.u64 = number};
+		/* EPOLLHUP and EPOLLERR are always reported, and are dropped then: by edge, or
+		   the worker would spin (epoll_ctl(2)). */
+		struct epoll_event event = {
+			.events = events ? events : EPOLLET, .data.u64 = number};
 		change_set(set, EPOLL_CTL_MOD, fd, &event);
 	}
 }
