@@ -83,9 +83,14 @@ def is_inner(argument: str) -> bool:
     return not (bool(inside) or (mapped or address).is_global)
 
 
-_INNER_DOMAINS = frozenset({"localhost", "local", "internal", "lan", "home.arpa"})
+_INNER_DOMAINS = frozenset(
+    {
+        *("localhost", "localdomain", "local", "internal", "home.arpa"),
+        *("lan", "home", "corp", "intranet", "fritz.box"),
+    }
+)
 """Domains of one machine or network (RFC 6761, 6762 and 8375; ICANN reserves "internal",
-and home routers use "lan")."""
+and the others are usual names of routers and companies, RFC 6762 appendix G)."""
 
 
 def is_inner_host(host: str) -> bool:

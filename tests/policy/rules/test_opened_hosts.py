@@ -13,7 +13,7 @@ INNER = (
     *("localhost", "a.localhost", "LOCALHOST.", "127.0.0.1", "192.168.1.1", "10.1.2.3"),
     *("100.64.0.1", "169.254.169.254", "::1", "fd00::1", "fe80::1", "::ffff:10.0.0.1"),
     *("64:ff9b::a00:1", "wiki", "printer.local", "home.arpa", "nas.home.arpa"),
-    *("db.internal", "fritz.lan"),
+    *("db.internal", "fritz.lan", "fritz.box", "wiki.corp"),
 )
 OUTER = ("www.example.org", "example.org.", "8.8.8.8", "2606:4700::1", "arpa.org", "")
 WORLD = World({"work": Domain("work"), "web": Domain("web")})
