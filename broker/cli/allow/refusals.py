@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from broker.cli.audit.events import shown_target
 from broker.cli.run.connect import offline_paths
@@ -34,16 +35,17 @@ class RefusedCall:
     @property
     def what(self) -> str:
         """The refused call as the user reads it."""
-        target = shown_target(self.target)
-        words = f"{self.service}: {self.sandbox} → {target or 'no target'}"
-        return printable(words, 200)
+        target = shown_target(self.target) or "no target"
+        details = " ".join(filter(None, (self.argument, self.object)))
+        text = f"{self.service}: {self.sandbox} → {target}"
+        return printable(f"{text} ({details})" if details else text, 200)
 
 
 def last_refusals(most: int) -> list[RefusedCall]:
     """Return the last refusals by rules, newest first.  Raises SetupError."""
     with open_log(offline_paths().audit) as log:
-        found = log.find(_DENIED, last=most, newest_first=True)
-        return [_refusal(one) for one in found]
+        events = filter(_is_refusal, log.find(_DENIED, newest_first=True))
+        return [_refusal(event) for event in islice(events, most)]
 
 
 def refusals_within(seconds: float) -> list[RefusedCall]:
@@ -55,7 +57,7 @@ def refusals_within(seconds: float) -> list[RefusedCall]:
     with open_log(offline_paths().audit) as log:
         calls = dict[tuple[str, ...], RefusedCall]()
         filters = replace(_DENIED, since_ns=since)
-        for event in log.find(filters, newest_first=True):
+        for event in filter(_is_refusal, log.find(filters, newest_first=True)):
             refusal = _refusal(event)
             calls.setdefault(refusal.call, refusal)
         return list(calls.values())
@@ -63,8 +65,14 @@ def refusals_within(seconds: float) -> list[RefusedCall]:
 
 async def refusals_from_now(log: Log) -> AsyncIterator[RefusedCall]:
     """Yield refusals by rules that are recorded from now on."""
-    async for found in log.follow(_DENIED, after=log.newest()):
-        yield _refusal(found)
+    async for event in log.follow(_DENIED, after=log.newest()):
+        if _is_refusal(event):
+            yield _refusal(event)
+
+
+def _is_refusal(event: Found) -> bool:
+    """Return whether a call was refused; a permit that was cut is denied, too."""
+    return event.fields().get("outcome") != "cut"
 
 
 def _refusal(found: Found) -> RefusedCall:

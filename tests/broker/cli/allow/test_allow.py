@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 import trio
 
+from broker.authority.audit.settings import AuditSettings
+from broker.authority.audit.store import open_store
 from broker.authority.permit import Request
 from broker.cli.allow import watch
 from broker.cli.allow.offer import ONCE_FILE, offer_for
@@ -17,7 +20,8 @@ from broker.cli.verbs import report
 from broker.core.errors import RefusedError
 from broker.core.lease import Lease
 from broker.core.paths import find_paths
-from tests.kit.refused import COPY, decided, refused, user_with_rules
+from broker.ipc.audit import schema
+from tests.kit.refused import CALL, COPY, decided, refused, user_with_rules
 
 
 @pytest.fixture(name="run")
@@ -69,6 +73,38 @@ def test_allow_without_number_refused_among_several_calls(run, how):
     code, out = run("2", "--always")
     assert code == 0, out
     assert decided().verdict == "allow"
+
+
+def test_allow_means_refused_call_and_not_later_cut(run):
+    """A lockdown cuts permits after the refusal that the user means."""
+    refused(run)
+
+    async def write():
+        async with open_store(run.log, settings=AuditSettings()) as store:
+            event = schema.Decision(
+                sandbox="vault",
+                lease="l2",
+                service="vitrail.Network",
+                verdict=schema.EventVerdict.DENY,
+                outcome="cut",
+            )
+            await store.record(event)
+
+    trio.run(write)
+    code, out = run("--always")
+    assert code == 0, out
+    assert decided().verdict == "allow"
+    assert "vault" not in run("--list")[1]
+
+
+def test_list_has_argument_of_each_refused_call(run):
+    """Four refused hosts of one sandbox were four equal lines."""
+    for host in ("+a.example", "+b.example"):
+        refused(run, replace(CALL, argument=host))
+    code, out = run("--list")
+    assert code == 0
+    assert f"{COPY}: work → mail (+a.example)" in out
+    assert f"{COPY}: work → mail (+b.example)" in out
 
 
 def test_allow_without_number_refused_for_old_call(run, monkeypatch):
