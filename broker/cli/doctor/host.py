@@ -380,10 +380,13 @@ async def _broker_runs(context: Context) -> bool:
 
 
 async def check_network(context: Context) -> Sequence[Finding]:
-    """Check that passt is installed, which sandboxes with a network need.
+    """Check that passt and its library are there, which sandboxes with a network need.
 
     Runs ``passt --version``.
     """
+    # Late: most verbs have no use for networks.
+    from broker.host.network.passt import port_library
+
     del context
     passt = shutil.which("passt")
     if passt is None:
@@ -391,6 +394,10 @@ async def check_network(context: Context) -> Sequence[Finding]:
             'passt is not installed: sandboxes with network = "user" cannot start'
         )
         return [warn("network", text, "sudo apt install passt")]
+    try:
+        port_library()
+    except SetupError as error:
+        return [warn("network", error.message, error.hint)]
     said = (await run_tool([passt, "--version"])).decode(errors="replace")
     return [ok("network", passt_words(said))]
 
