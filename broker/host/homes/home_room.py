@@ -65,13 +65,13 @@ class HomeRooms:
         if space is None:
             return
         # A sandbox that is started on an almost full disk can make room itself.
-        own = min(limits.HOME_RESERVE_BYTES, space.free // 2)
+        reserve = min(limits.HOME_RESERVE_BYTES, space.free // 2)
         reserves = self._reserves[space.device]
-        reserves.append(own)
+        reserves.append(reserve)
         try:
             await self._watch(machine, disk, report, reserves)
         finally:
-            reserves.remove(own)
+            reserves.remove(reserve)
 
     async def _watch(
         self,

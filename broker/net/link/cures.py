@@ -66,6 +66,6 @@ def reason_of_peer(name: str, untrusted_reason: str) -> str:
 def cure(problem: str, role: Role) -> str:
     """Return what to do about a link's problem, for the end that has the ``role``."""
     # guard: a peer's own words choose no cure
-    known, _, _ = problem.partition(_REPORTED)
-    fits = (text for part, text in _CURES if part in known)
+    local_part, _, _ = problem.partition(_REPORTED)
+    fits = (text for part, text in _CURES if part in local_part)
     return next(fits, _START).format(other=role.other.name.lower())

@@ -36,7 +36,7 @@ GUARDS = (
     Guard("a host that comes and goes does not fill the screen", "", "tests/attack/test_link_taken_host.py", "losses_are_notified"),
     Guard("an answer before the end", "hang_up(conn)\nawait answer(error)", "tests/broker/viewer/test_role.py", "denial"),
     Guard("one nonce is shown in a run of pairing", "if False:", "tests/attack/test_link_pairing.py", "again_and_again"),
-    Guard("a peer's own words choose no cure", "known = problem", "tests/broker/net/link/test_cures.py", "own_words"),
+    Guard("a peer's own words choose no cure", "local_part = problem", "tests/broker/net/link/test_cures.py", "own_words"),
 )  # fmt: skip
 
 
