@@ -15,9 +15,12 @@ from pathlib import Path
 import pytest
 import trio
 
+from broker.cli import headless_sway
+from broker.core.streams.wayland_rules import WindowRules
 from broker.jail.wayland.protocol import emit
+from tests.attack.test_wayland_alive import ask_menu
 from tests.kit.wayland.client import Window
-from tests.kit.wayland.stand import TRANSACTION, stand
+from tests.kit.wayland.stand import FRAME, TRANSACTION, stand
 from tests.kit.wayland.talk import Talk
 
 COLOR = 0xFF00FF00
@@ -98,6 +101,119 @@ async def test_commits_after_a_role_do_not_end_sway(shown, ends):
             await it.client(lambda c: c.show(60, 40, COLOR))
 
 
+def show_menu(c: Window, xdg: int) -> tuple[int, int, int]:
+    """Show a menu on a window: its surface, xdg_surface and xdg_popup."""
+    surface, menu_xdg, menu = ask_menu(c, xdg)
+    c.send(surface, "commit")
+    c.configured(menu_xdg)
+    c.paint(surface, 60, 40, COLOR)
+    c.send(surface, "commit")
+    c.roundtrip()
+    return surface, menu_xdg, menu
+
+
+def add_part(c: Window, parent: int, *, overhangs: bool = False) -> int:
+    """Make a subsurface of a surface, and commit it."""
+    part = c.surface()
+    c.child(part, parent, 40, 20)
+    c.paint(part, 400 if overhangs else 10, 10, COLOR)
+    c.send(part, "commit")
+    return part
+
+
+def end_window(c: Window, surface: int, *shell: int) -> None:
+    c.send(surface, "attach", 0, 0, 0)
+    c.send(surface, "commit")
+    for oid in shell:
+        c.send(oid, "destroy")
+    c.roundtrip()
+    time.sleep(2 * TRANSACTION)  # sway frees the window then, and sends no event
+
+
+def leave_with_closed_menu(c: Window) -> None:
+    """Disconnect after the compositor has closed a menu with a promoted part."""
+    surface, xdg, _ = c.show(300, 200, COLOR)
+    menu_surface, _, menu = show_menu(c, xdg)
+    add_part(c, menu_surface, overhangs=True)
+    c.send(menu_surface, "commit")
+    c.roundtrip()
+    c.show(100, 100, COLOR)  # takes the keyboard, so sway closes the menu
+    c.wait(lambda e: e[0] == menu and e[2] == "popup_done")
+    end_window(c, surface)
+
+
+def add_part_after_window(c: Window) -> None:
+    """Nest a subsurface in one whose window has been freed."""
+    surface, xdg, top = c.show(300, 200, COLOR)
+    part = add_part(c, surface)
+    c.send(surface, "commit")
+    c.roundtrip()
+    end_window(c, surface, top, xdg)
+    add_part(c, part)
+    c.send(part, "commit")
+    c.send(surface, "commit")
+    c.roundtrip()
+
+
+def add_part_after_menu(c: Window) -> None:
+    """The same in a menu that ended before its window."""
+    surface, xdg, top = c.show(300, 200, COLOR)
+    menu_surface, menu_xdg, menu = show_menu(c, xdg)
+    part = add_part(c, menu_surface)
+    c.send(menu_surface, "commit")
+    c.roundtrip()
+    c.send(menu, "destroy")
+    c.send(menu_xdg, "destroy")
+    end_window(c, surface, top, xdg)
+    add_part(c, part)
+    c.send(part, "commit")
+    c.send(menu_surface, "commit")
+    c.roundtrip()
+
+
+def add_part_after_subsurface(c: Window) -> None:
+    """The same in a tree that was taken out of its window before."""
+    surface, xdg, top = c.show(300, 200, COLOR)
+    outer = c.surface()
+    outer_sub = c.child(outer, surface, 0, 0)
+    c.paint(outer, 50, 50, COLOR)
+    part = add_part(c, outer)
+    c.send(outer, "commit")
+    c.send(surface, "commit")
+    c.roundtrip()
+    c.send(outer_sub, "destroy")
+    end_window(c, surface, top, xdg)
+    add_part(c, part)
+    c.send(part, "commit")
+    c.send(outer, "commit")
+    c.roundtrip()
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        leave_with_closed_menu,
+        add_part_after_window,
+        add_part_after_menu,
+        add_part_after_subsurface,
+    ],
+)
+async def test_subsurface_of_freed_window_does_not_end_sway(attack, monkeypatch):
+    """sway 1.7 keeps a pointer to its window with each subsurface."""
+    spawn = headless_sway.spawn
+
+    def spawn_strictly(argv, *, env, **more):
+        """Start a program whose freed memory is overwritten (mallopt(3))."""
+        return spawn(argv, env={**env, "MALLOC_PERTURB_": "165"}, **more)
+
+    monkeypatch.setattr(headless_sway, "spawn", spawn_strictly)
+    async with stand(WindowRules("work", color=FRAME, promote=True)) as it:
+        with trio.fail_after(60):
+            await it.client(attack)
+            await it.client(lambda c: c.show(60, 40, COLOR))
+        assert it.comp.child.popen.poll() is None
+
+
 async def test_commits_of_what_lost_its_parent_take_no_memory_of_the_compositor():
     async with stand() as it:
         pid = it.comp.child.popen.pid
@@ -124,8 +240,10 @@ def test_children_are_shown_with_their_window(talk):
     talk.send(parent, "commit")
     before = commits(talk)
     talk.paint(grandchild, 8, 8, COLOR)
+    talk.make(grandchild, "frame", "wl_callback")
     talk.send(grandchild, "commit")
     assert commits(talk) == before
+    assert talk.told("wl_surface", "frame") == []
     talk.configured(xdg)
     talk.paint(parent, 60, 40, COLOR)
     talk.send(parent, "commit")

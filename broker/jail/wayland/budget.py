@@ -278,3 +278,17 @@ def _deep(window: XdgSurface) -> int:
     outer = window.frame.outer if window.frame is not None else None
     area = outer[0] * outer[1] if outer else 0
     return -(-window.painted // area) if area else 0
+
+
+def count_pixels(
+    core: ClientState, previous: tuple[int, int] | None, current: tuple[int, int] | None
+) -> None:
+    """Count the pixels that the compositor may keep a copy of, before and after."""
+    more = current[0] * current[1] if current is not None else 0
+    if previous is not None:
+        more -= previous[0] * previous[1]
+    if more > 0:
+        # guard: shown pixels are counted
+        core.usage.take("shown_pixels", more)
+    elif more:
+        core.usage.give("shown_pixels", -more)

@@ -69,6 +69,8 @@ class Shown(Thing):
     role: str = ""
     alone: bool = False
     """Its next commits do not wait for its parent's."""
+    waits: bool = False
+    """The last commit is not applied before the one of the parent."""
 
     def size(self) -> tuple[int, int] | None:
         """Logical size, by the rules of wl_surface and wp_viewport."""
@@ -397,6 +399,7 @@ class Model(GrammarRules, ExtensionRules):
                 surface.pending[name] = kept
         surface.cached.update(surface.pending)
         surface.pending = {}
+        surface.waits = True
         if surface.alone:
             before = surface.size()
             self._apply(surface)
@@ -409,6 +412,7 @@ class Model(GrammarRules, ExtensionRules):
                 self.on_root_commit(surface)
 
     def _apply(self, surface: Shown) -> None:
+        surface.waits = False
         frames = surface.cached.pop("frames", [])
         for made in surface.cached.pop("feedbacks", []):
             self.tell(made, "presented", 0, 0, 0, 0, 0, 0, 0)
@@ -432,6 +436,12 @@ class Model(GrammarRules, ExtensionRules):
             if child.next_spot is not None:
                 child.spot, child.next_spot = child.next_spot, None
             self._apply(child)
+
+    def require_no_waiting_commit(self) -> None:
+        """Check that no commit waits: wlroots applies it when the surface ends."""
+        for thing in self.things.values():
+            if isinstance(thing, Shown) and thing.parent is not None:
+                assert not thing.waits, f"a commit of {thing.oid} waits for a frame"
 
     # -- windows ---------------------------------------------------------------------------
 
@@ -610,6 +620,8 @@ def connect(core: WaylandFilter, model: Model, now: float = 0.0) -> None:
             for fd in core.up.drain_fds():
                 core.machine.close(fd)
             model.feed(data, fds)
+            if core.fault is None:
+                model.require_no_waiting_commit()
         if model.out:
             said, model.out = bytes(model.out), bytearray()
             told, model.out_fds = model.out_fds, 0

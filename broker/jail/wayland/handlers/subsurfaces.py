@@ -93,6 +93,7 @@ def subsurface_destroy(core: ClientState, sub: Subsurface) -> None:
     surface, parent = sub.surface, sub.parent
     if surface is not None:
         promote.end_promoted_below(core, surface)
+        promote.renew_children(core, surface)
     if parent is not None and sub in parent.children:
         parent.children.remove(sub)
     if surface is not None:

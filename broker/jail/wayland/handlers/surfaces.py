@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as limits
+from broker.jail.wayland import budget
 from broker.jail.wayland.buffer_model import Buffer
 from broker.jail.wayland.handlers import windows
 from broker.jail.wayland.input_model import OwnSurface
@@ -223,7 +224,7 @@ def destroy_surface(core: ClientState, surface: Surface) -> None:
         core.up.data += emit.viewport_destroy(surface.viewport_sid)
     if surface.viewport is not None:
         surface.viewport.surface = None
-    commit.count_pixels(core, surface.content.buffer, None)
+    budget.count_pixels(core, surface.content.buffer, None)
     held_buffers.left(core, surface.attached)
     surface.attached = None
     core.lose_focus(surface)

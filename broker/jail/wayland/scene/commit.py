@@ -200,8 +200,8 @@ def _follow(core: ClientState, surface: Surface, xdg: XdgSurface) -> None:
         # Without its commit the root still shows all: content and window
         # go together, in the commit of 'hide'.
         xdg.mapped = False
-        promote.end_window(core, xdg)
-        _send_tree(core, surface, explicit=False)
+        promote.take_back(core, xdg)
+        _send_tree(core, surface, explicit=False, hides=True)
         window_state.unmap(core, xdg)
     elif not xdg.committed:
         xdg.committed = True
@@ -260,7 +260,7 @@ def _attach(
     size = (buffer.width, buffer.height) if buffer is not None else None
     changed = size != content.buffer
     if changed:
-        count_pixels(core, content.buffer, size)
+        budget.count_pixels(core, content.buffer, size)
         content.buffer = size
     former, surface.attached = surface.attached, buffer
     if buffer is not None:
@@ -281,20 +281,6 @@ def _attach(
         _reshape(core, surface)
         return True
     return changed or stale
-
-
-def count_pixels(
-    core: ClientState, previous: tuple[int, int] | None, current: tuple[int, int] | None
-) -> None:
-    """Count the pixels that the compositor may keep a copy of, before and after."""
-    more = current[0] * current[1] if current is not None else 0
-    if previous is not None:
-        more -= previous[0] * previous[1]
-    if more > 0:
-        # guard: shown pixels are counted
-        core.usage.take("shown_pixels", more)
-    elif more:
-        core.usage.give("shown_pixels", -more)
 
 
 def _want_shape(surface: Surface, state: SurfaceState) -> None:
@@ -503,11 +489,14 @@ def _resize(surface: Surface) -> None:
 # -- commits -------------------------------------------------------------------------
 
 
-def _send_tree(core: ClientState, surface: Surface, *, explicit: bool) -> None:
+def _send_tree(
+    core: ClientState, surface: Surface, *, explicit: bool, hides: bool = False
+) -> None:
     """Lay out if needed, then commit from the leaves to the frame's root.
 
     ``explicit``: the client itself committed the window's surface, which on
     an unmapped window is what asks for a configure; our own commits must not.
+    ``hides``: the frame is hidden next, with a commit of its own.
     """
     root = surface.root()
     explicit &= root is surface
@@ -520,7 +509,12 @@ def _send_tree(core: ClientState, surface: Surface, *, explicit: bool) -> None:
     xdg = root.xdg
     sends = xdg is not None and _sends_frame(xdg, explicit=explicit)
     popups: _Popups = []
-    if root.children:
+    # wlroots keeps a commit that no frame's follows until the surface ends.  sway 1.7
+    # uses the window then, which may be gone: a program that disconnects ended it.
+    # guard: a frame's commit follows each in its tree
+    if root.sub is not None or (xdg is not None and not (sends or hides)):
+        pass
+    elif root.children:
         _commit_dirty(core, root, popups)
     elif root.dirty and not alone:
         root.dirty = False
@@ -580,6 +574,9 @@ def _commit_dirty(core: ClientState, surface: Surface, popups: _Popups) -> bool:
     core.pixels += limits.WAYLAND_SURFACE_PIXELS
     for sub in surface.children:
         if sub.surface is None:
+            continue
+        # guard: a promoted surface waits for its configure event
+        if sub.promoted is not None and sub.promoted.granted is None:
             continue
         done = _commit_dirty(core, sub.surface, popups)
         if sub.promoted is not None:

@@ -280,6 +280,13 @@ def end(core: ClientState, sub: Subsurface) -> None:
     sub.promoted = None
     core.promoted.discard(sub)
     core.usage.give("popups", 1)
+    _join_parent(core, sub, surface, parent)
+
+
+def _join_parent(
+    core: ClientState, sub: Subsurface, surface: Surface, parent: Surface
+) -> None:
+    """Make a surface its parent's subsurface again, at the compositor."""
     # guard: a pixel back in the window
     cropping.withdraw(core, surface)
     core.up.data += emit.get_subsurface(
@@ -289,6 +296,20 @@ def end(core: ClientState, sub: Subsurface) -> None:
     surface.dirty = parent.dirty = True
     restack(core, sub)
     surface.root().relayout = True
+
+
+def renew_children(core: ClientState, surface: Surface) -> None:
+    """Replace all subsurfaces below a surface that leaves its window.
+
+    sway 1.7 keeps a pointer to the window with each of them, as long as that exists,
+    and uses it when the subsurface gets one itself, also after the window was freed.
+    """
+    for sub in surface.children:
+        # guard: subsurfaces do not outlive their window
+        if sub.surface is not None and sub.sid:
+            renew_children(core, sub.surface)
+            _leave_parent(core, sub)
+            _join_parent(core, sub, sub.surface, surface)
 
 
 def restack(core: ClientState, sub: Subsurface) -> None:
@@ -323,6 +344,13 @@ def end_promoted_below(core: ClientState, surface: Surface) -> None:
 
 
 def end_window(core: ClientState, window: XdgSurface) -> None:
+    """Take back all that is on a window, and all from it, before its role ends."""
+    take_back(core, window)
+    if window.surface is not None:
+        renew_children(core, window.surface)
+
+
+def take_back(core: ClientState, window: XdgSurface) -> None:
     """Take back all that is on a window, before it goes."""
     for sub in list(core.promoted):
         if sub.promoted is not None and sub.promoted.window is window:

@@ -366,7 +366,7 @@ def rename_late(core: ClientState, toplevel: Toplevel) -> None:
 
 def unmap(core: ClientState, xdg: XdgSurface) -> None:
     """Hide a window whose surface lost its buffer; it starts from the beginning."""
-    promote.end_window(core, xdg)
+    promote.take_back(core, xdg)
     xdg.mapped, xdg.unmapped = False, True
     if isinstance(xdg.role, Toplevel):
         # guard: relations end before a window is unmapped

@@ -323,6 +323,69 @@ def test_popups_that_are_closed_together_are_not_committed(talk):
     assert ((4, 4, 200, 100), (154, 64, 50, 40)) in guest_rects(talk)
 
 
+def test_part_of_closed_menu_is_not_committed(talk):
+    """wlroots applies a commit that waits when the surface ends: sway 1.7 died of that."""
+    _, window, _ = talk.show(200, 100, 0)
+    surface, xdg, menu = popup(talk, window)
+    talk.configured(xdg)
+    talk.paint(surface, 60, 60, 0)
+    talk.send(surface, "commit")
+    popover(talk, surface, 40, 30, 120, 80)
+    roles = [r.xdg.state["role"] for r in talk.model.roots()]
+    closed = [role for role in roles if role.kind == "xdg_popup"]
+    assert len(closed) == 2
+    for role in reversed(closed):
+        talk.model.tell(role, "popup_done")
+    talk.pump()  # the model refuses commits that wait
+    assert talk.heard("popup_done", menu)
+
+
+def test_part_is_not_committed_before_its_popup_is_configured(talk, monkeypatch):
+    surface, _, _ = talk.show(200, 100, 0)
+    unconfigured = []
+    with monkeypatch.context() as patch:
+        patch.setattr(talk.model, "configure", unconfigured.append)
+        child, _ = popover(talk, surface, 150, 60, 120, 80)
+        part = talk.surface()
+        talk.child(part, child, 0, 0)
+        talk.paint(part, 10, 10, 0)
+        talk.send(part, "commit")
+        talk.send(child, "commit")
+        talk.send(surface, "commit")  # the model refuses commits that wait
+    (xdg,) = unconfigured
+    talk.model.configure(xdg)
+    talk.pump()
+    ((size, _),) = popups(talk)
+    assert size == (128, 88)
+    assert talk.server_side(part).size() == (10, 10)
+
+
+def test_parts_of_ended_window_are_shown_at_their_places_in_next_one(talk):
+    surface, xdg, top = talk.show(200, 100, 0)
+    for x, kind in ((10, "place_below"), (50, "place_above"), (90, "place_above")):
+        part, sub = popover(talk, surface, x, 20, 30, 30)
+        talk.send(sub, kind, surface)
+        nested = talk.surface()
+        talk.child(nested, part, 5, 5)
+        talk.paint(nested, 9, 9, 0)
+        talk.send(nested, "commit")
+        talk.send(part, "commit")
+        talk.send(surface, "commit")
+    rects = guest_rects(talk)
+    talk.send(surface, "attach", 0, 0, 0)
+    talk.send(surface, "commit")
+    subs = len(talk.told("wl_subsurface", "destroy"))
+    talk.send(top, "destroy")
+    assert len(talk.told("wl_subsurface", "destroy")) == subs + 6
+    talk.send(xdg, "destroy")
+    xdg, _ = talk.toplevel(surface)
+    talk.send(surface, "commit")
+    talk.configured(xdg)
+    talk.paint(surface, 200, 100, 0)
+    talk.send(surface, "commit")
+    assert guest_rects(talk) == rects
+
+
 def test_dismissed_it_is_cropped_until_it_comes_again(talk):
     surface, _, _ = talk.show(200, 100, 0)
     child, _ = popover(talk, surface, 150, 60, 120, 80)
