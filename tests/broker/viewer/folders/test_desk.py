@@ -369,11 +369,12 @@ async def test_loss_of_a_folder_is_reported_unless_its_sandbox_ends(
         shared = await shares.share(
             str(tmp_path / "home/f0"), "work", write=False, warrant=b""
         )
+        if ending:
+            b.leases.remove(WORK)
         source.lost.over.set()
         await shared.over.wait()
         if ending:
-            b.leases.remove(WORK)
-            await trio.sleep(0.1)
+            await trio.testing.wait_all_tasks_blocked(0.05)
             assert (b.told, inside.warnings) == ([], [])
             return
         await eventually(lambda: b.told)
