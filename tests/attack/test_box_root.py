@@ -71,7 +71,8 @@ def test_a_box_has_the_programs_and_settings_of_its_root_alone(root):
     ours = [
         p for p in sources(words) if not p.startswith((str(root), "/sys", "/sockets"))
     ]
-    assert ours == ["/etc/localtime"]
+    # An empty file covers the names of the user's keys.
+    assert set(ours) == {"/dev/null", "/etc/localtime"}
     assert words[words.index("/bin") - 2 : words.index("/bin")] == [
         "--symlink",
         "usr/bin",

@@ -385,7 +385,7 @@ def test_a_program_closes_no_dialog_of_another_one():
     with pytest.raises(CallError):
         dialogs.close(":1.6", "/handle")
     assert not dialog.over
-    dialogs.gone(":1.6")
+    dialogs.forget_program(":1.6")
     assert not dialog.over
     dialogs.close(":1.5", "/handle")
     assert dialog.over

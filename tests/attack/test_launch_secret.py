@@ -496,7 +496,7 @@ async def _alarm(tmp_path, paths, ports, told):
     async with journal(tmp_path) as log, trio.open_nursery() as nursery:
         records = SimpleNamespace(now=SimpleNamespace(records={}), reload=None)
         host = HostPart(
-            SimpleNamespace(paths=paths, records=records, log=log),
+            SimpleNamespace(paths=paths, records=records, log=log, role="host"),
             None,
             alarm=lambda title, text: told.append((title, text)),
         )

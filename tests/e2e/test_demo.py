@@ -28,7 +28,7 @@ async def nothing_left(env):
     runtime = paths_of(env).runtime
     # The lock under which a broker starts stays: a waiting starter holds it open.
     directories = {p.name for p in runtime.iterdir()} - {"start.lock"}
-    own = {"display", "sound"}  # the viewer's, made before it is confined
+    own = {"display"}  # the viewer makes it before it is confined
     assert directories == {"sandboxes", "launch", "sandboxes.d"} | own
     assert not [p for name in directories for p in (runtime / name).iterdir()]
 
