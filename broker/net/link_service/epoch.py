@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import socket
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +43,9 @@ from broker.net.link_service.lease_turns import Turn
 from broker.net.link_service.sockets import receive, send_some
 
 _R = TypeVar("_R", bound=m.LinkRequest)
+_SAME_END_SECONDS = 1.0
+"""How long before the link a stream may have ended by the same cause."""
+_CLOSED_DISPLAYS = 256
 _LAST_WORDS_SECONDS = 1.0
 _LOOK_SECONDS = 1.0
 """How often a silent end that owes answers is looked at."""
@@ -118,6 +121,8 @@ class Epoch(FarEnd):
         """Set when the other end becomes silent: waits for replies that end then."""
         self._resumed = 0.0
         """When the other end was silent for the last time."""
+        self._closed_displays: deque[tuple[float, str]] = deque(maxlen=_CLOSED_DISPLAYS)
+        """Times and sandboxes of the streams of windows that ended last."""
         self.ended_programs: Counter[str] = Counter()
         """At the end: the programs with windows whose streams were cut, by sandbox."""
         # A listening end has one pace for all its epochs: else a peer that reconnects
@@ -197,6 +202,9 @@ class Epoch(FarEnd):
                 yield stream
         finally:
             del self.streams[number]
+            if opening.service == DISPLAY:
+                ending = (trio.current_time(), opening.lease.sandbox)
+                self._closed_displays.append(ending)
             stream.over.set()
 
     # -- running ----------------------------------------------------------------
@@ -235,11 +243,12 @@ class Epoch(FarEnd):
             self.reason = self.reason or str(_first(group))
         finally:
             self._lose()
+            ended_at = trio.current_time()
             self.reason = self.reason or BROKER_ENDS
             with trio.CancelScope(shield=True):
                 await self._last_words()
                 self._sock.close()
-                await self._cut_all()
+                await self._cut_all(ended_at)
             self.over.set()
         return self.reason
 
@@ -252,10 +261,15 @@ class Epoch(FarEnd):
             self.reason = self.reason or str(error)
             raise
 
-    async def _cut_all(self) -> None:
+    async def _cut_all(self, ended_at: float) -> None:
         streams = list(self.streams.values())
         displays = [s.opening for s in streams if s.opening.service == DISPLAY]
         self.ended_programs.update(opening.lease.sandbox for opening in displays)
+        # What carries the link may end its streams before its control connection.
+        first = ended_at - _SAME_END_SECONDS
+        self.ended_programs.update(
+            sandbox for moment, sandbox in self._closed_displays if moment >= first
+        )
         for stream in streams:
             stream.end(f"the link was lost: {self.reason}")
         for stream in streams:

@@ -121,7 +121,8 @@ class Transport:
     async def kill(self):
         """All of it at once, with every stream of the link."""
         # One process for each connection, in a separate process group.
-        os.killpg(self._child.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it was killed before
+            os.killpg(self._child.pid, signal.SIGKILL)
         await self._child.wait()
         self._near.unlink(missing_ok=True)
 
