@@ -59,7 +59,8 @@ async def ask(kind: str) -> Answers:
 def _key_of_user() -> Iterator[None]:
     """Give the user a key, whose name sandboxes should not see."""
     libc = ctypes.CDLL(None, use_errno=True)
-    name = KEY.encode()
+    # Its own name, because another test at the same time removes its key.
+    name = f"{KEY}-{os.getpid()}".encode()
     key = libc.syscall(CALLS["add_key"], b"user", name, b"-", 1, _USER_KEYRING)
     if key < 0:
         pytest.skip(f"no key can be added: {os.strerror(ctypes.get_errno())}")
