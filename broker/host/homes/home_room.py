@@ -2,8 +2,8 @@
 
 QEMU would stop the machine itself, at the failed write (``werror=enospc``), but as by
 QMP's ``stop``: vhost-device-vsock (0.3) carries nothing after that, and the guest's clock
-is late.  SIGSTOP keeps both.  A guest that writes faster than we look still meets it.  A machine
-that writes nothing runs on, because another sandbox may have filled the disk.
+is late.  SIGSTOP keeps both.  A guest that writes faster than we look still meets it.
+A machine that writes nothing runs on, because another sandbox may have filled the disk.
 
 The host watches each of its machines that have a home.
 """
