@@ -25,6 +25,7 @@ from broker.helpers.prompt.dialog import lay_out
 from broker.ipc import prompt as messages
 from broker.jail.clipboard.chord_recogniser import Recogniser
 from broker.jail.wayland.listing import cut, windows_of
+from broker.jail.wayland.model import FULLSCREEN, Toplevel
 from tests.bench.wayland.costs import KINDS as ALL
 from tests.kit.observers.costs import BOUND, Costs, lower
 from tests.kit.observers.felt import FeltJudge, process_below
@@ -177,6 +178,21 @@ def end_a_window(sandbox) -> bool:
     return trio.from_thread.run_sync(end)
 
 
+def has_fullscreen_window(sandbox) -> bool:
+    """Return whether one of its windows fills the screen.  From another thread."""
+
+    def look() -> bool:
+        return any(
+            FULLSCREEN in window.role.states
+            for core in sandbox.filters
+            if core.fault is None
+            for window in core.windows
+            if window.mapped and isinstance(window.role, Toplevel)
+        )
+
+    return trio.from_thread.run_sync(look)
+
+
 def play(
     comp, display, pid, work, other, claims, seed, seconds, actions, kind, prompt
 ) -> Judge:
@@ -223,7 +239,11 @@ def play(
                 judge.place(observer.begin(name, color), *place)
             judge.observers += [one, two]
             judge.neighbour = same
-            judge.gains = gains = Gains(animation, partial(end_a_window, work.sandbox))
+            judge.gains = gains = Gains(
+                animation,
+                partial(end_a_window, work.sandbox),
+                partial(has_fullscreen_window, work.sandbox),
+            )
             judge.hostile = hostile = Hostile(work.path, seed, actions)
             end = time.monotonic() + seconds
             try:

@@ -64,11 +64,18 @@ class Animation:
         self._stop, self._begun = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._draw, daemon=True)
         self.pictures, self._longest, self._last = 0, 0.0, self.clock()
+        self._covered = threading.Event()
 
     @property
     def longest(self) -> float:
         """Seconds of the longest gap, the one that lasts still included."""
+        if self._covered.is_set():
+            return self._longest
         return max(self._longest, self.clock() - self._last)
+
+    def exclude_gap(self) -> None:
+        """Leave out the present gap: the compositor draws a fullscreen window alone."""
+        self._covered.set()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -89,9 +96,10 @@ class Animation:
                 window.paint(window.painted, 32, 32, color)
                 window.shown(window.painted)
                 now = self.clock()
-                if self.pictures:
+                if self.pictures and not self._covered.is_set():
                     self._longest = max(self._longest, now - self._last)
                 self._last = now
+                self._covered.clear()
                 self.pictures += 1
                 self._begun.set()
 
@@ -99,10 +107,20 @@ class Animation:
 class Gains:
     """Of one run."""
 
-    def __init__(self, animation: Animation, kill: Callable[[], bool]) -> None:
-        """``kill`` ends a window of the sandbox; False where it has none."""
+    def __init__(
+        self,
+        animation: Animation,
+        kill: Callable[[], bool],
+        is_fullscreen: Callable[[], bool],
+    ) -> None:
+        """``kill`` ends a window of the sandbox; False where it has none.
+
+        ``is_fullscreen``: whether a window of the sandbox fills the screen, as a record
+        allows it to one with the keyboard.
+        """
         self.animation = animation
         self._kill = kill
+        self.is_fullscreen = is_fullscreen
         self.stolen = 0
         """Keys typed for other programs that came to a window which came by itself."""
         self.claimed = self.killed = 0.0

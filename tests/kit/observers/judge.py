@@ -175,6 +175,8 @@ class Judge:
         place = self.spot(observer.color)
         if place is None:
             self.hidden += 1
+            if self.gains.is_fullscreen():
+                self.gains.animation.exclude_gap()
             return False
         self._answered(observer)
         since, mapped = len(observer.events), self.hostile.mapped
