@@ -4,8 +4,7 @@ Invariant: any bytes give a policy or a list of problems, never an exception.
 A problem lies inside its file.  A set has a barrier where, and only where, it
 has a problem; every call has an answer, and with a barrier for everything in
 front that answer is deny.  What was aligned means the same.  Records either
-are one or have problems; worlds and expectations likewise.  Nothing comes out
-of a bundle but by its signature, and then only rules and records.  A recorded
+are one or have problems; worlds and expectations likewise.  A recorded
 decision is asked again or counted, one or the other.
 
 The first byte of an input picks the door, the rest is what is read; in rule
@@ -20,7 +19,6 @@ inputs got past the framing (*deep*), and branch coverage with 'coverage'.
 
 from __future__ import annotations
 
-import base64
 import json
 import random
 import sys
@@ -34,9 +32,6 @@ from fuzz.runner import Admission, Meter
 
 _METER = Meter(__name__, "policy/**/*.py")
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: E402
-    Ed25519PrivateKey,
-)
 
 from policy import limits  # noqa: E402
 from policy.records.globals import OPTIONS  # noqa: E402
@@ -46,13 +41,6 @@ from policy.rules.world import (  # noqa: E402
     Domain,
     World,
     world_of,
-)
-from policy.tools import limits as tool_limits  # noqa: E402
-from policy.tools.bundles.bundle import (  # noqa: E402
-    BundleError,
-    Signer,
-    verify,
-    written_key,
 )
 from policy.tools.cases import parse_cases, run_cases, tap  # noqa: E402
 from policy.tools.explain import as_json, explain  # noqa: E402
@@ -66,7 +54,7 @@ from policy.tools.linting.lint_records import lint_records  # noqa: E402
 from policy.tools.qubes import compat  # noqa: E402
 from policy.tools.qubes.differences import differences  # noqa: E402
 from policy.tools.qubes.world_json import WorldError, world_from_json  # noqa: E402
-from policy.tools.record_files import is_policy_path, parse_record  # noqa: E402
+from policy.tools.record_files import parse_record  # noqa: E402
 from policy.tools.replay import simulate  # noqa: E402
 
 WORLD = World(
@@ -83,8 +71,6 @@ CALLS = [
     PolicyCall("b", "+", "web", "@dispvm"),
     PolicyCall("a", "+", "vault", "dom0"),
 ]
-SIGNER = Ed25519PrivateKey.from_private_bytes(b"7" * 32)
-PUBLIC = written_key(SIGNER.public_key())
 ROOM = 20000
 """Bytes of one input: what a mutation changes should matter."""
 
@@ -199,24 +185,6 @@ def door_records(data: bytes) -> str:
     return f"{'deep ' if found.records else ''}{len(found.records)} {len(found.broken)}"
 
 
-def door_bundle(data: bytes) -> str:
-    """A bundle, as it comes; and its payload, rightly signed."""
-    signature = base64.b64encode(SIGNER.sign(b"vitrail bundle 1\0" + data)).decode()
-    head = f"vitrail-bundle 1\nkey {PUBLIC}\nsignature {signature}\n\n"
-    told = []
-    for content in (data, head.encode() + data):
-        try:
-            found = verify(content, {PUBLIC: Signer("fuzz", None)})
-        except BundleError as error:
-            told.append(str(error)[:12])
-        else:
-            assert all(is_policy_path(path) for path in found.files)
-            assert 1 <= found.version <= tool_limits.BUNDLE_VERSION
-            found.problems()
-            told.append(f"deep {len(found.files)}")
-    return " ".join(sorted(told))
-
-
 def door_event(data: bytes) -> str:
     """A recorded decision, asked again."""
     try:
@@ -241,7 +209,6 @@ DOORS: list[Callable[[bytes], str]] = [
     door_world,
     door_cases,
     door_records,
-    door_bundle,
     door_event,
 ]
 

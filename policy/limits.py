@@ -185,11 +185,6 @@ DOMAINS = 65536
 KEPT_BYTES = 64 << 20
 """The last good set on disk: RULES lines of ordinary length, with their places."""
 
-# -- bundles ---------------------------------------------------------------------
-
-BUNDLE_BYTES = 32 << 20
-"""One bundle: the largest set of rules, and every record that may be."""
-
 # -- devices --------------------------------------------------------------------
 
 BINDS = 32

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -26,8 +27,6 @@ from broker.ipc.audit import schema
 from broker.ipc.in_thread import NoThreadError, in_thread
 from policy.errors import Problem
 from policy.records.loader import FOLDER as RECORDS
-from policy.rules.applied import FOLDER as BUNDLES
-from policy.rules.applied import applied_bundles
 from policy.rules.engine import Engine
 from policy.rules.last_good import InForce, choose, keep, kept
 from policy.rules.rulefiles import FOLDER as RULES
@@ -79,8 +78,6 @@ class Rules:
         self.unkept = ""
         """Why the set in force could not be written down."""
         self.since = time.time()
-        self.bundle = ""
-        """The signed bundles that were applied to the set in force, with versions."""
         self.notify: Notify = _silent
 
     @property
@@ -99,7 +96,7 @@ class Rules:
             log_stderr(f"vitrail: cannot use the saved rules: {saved.first_line()}")
             saved = None
         async with self._changing:
-            await self._take(*await self._read(), saved)
+            await self._take(await self._read(), saved)
 
     async def reload(self) -> bool:
         """Read the files again; return whether other rules are in force now.
@@ -110,27 +107,20 @@ class Rules:
         """
         # Read inside: an older reading must never come into force later.
         async with self._changing:
-            return await self._take(*await self._read(), None)
+            return await self._take(await self._read(), None)
 
-    async def _read(self) -> tuple[RuleSet, str]:
-        """Read the rules' files in a thread; return them with the applied bundle."""
+    async def _read(self) -> RuleSet:
+        """Read the rules' files."""
         paths = rule_path(self._paths.runtime, self._paths.config)
-
-        def read() -> tuple[RuleSet, str]:
-            rules = load_rules(paths, shipped=self._shipped)
-            return rules, applied_bundles(self._paths.config)
-
         # In a thread: ten thousand rules are half a second's work.
-        return await in_thread(read)
+        return await in_thread(partial(load_rules, paths, shipped=self._shipped))
 
-    async def _take(self, read: RuleSet, bundle: str, saved: RuleSet | None) -> bool:
+    async def _take(self, read: RuleSet, saved: RuleSet | None) -> bool:
         """Record a set of rules and put it in force.
 
         A set without problems is also kept in a file, for a restart.
         """
         chosen = self._choose(read, saved)
-        if read.problems:
-            bundle = self.bundle  # that of the set which stays in force
         fresh = not self._started or chosen.rules.digest != self.digest
         moved = chosen.rules.rules != self.now.rules.rules
         if fresh:
@@ -143,12 +133,8 @@ class Rules:
                 # guard: a denied stream is cut before it is recorded
                 self.tightened()
             # guard: rules recorded before they hold
-            await self._log.require(_loaded(chosen, bundle))
+            await self._log.require(_loaded(chosen))
             self.since = time.time()
-        elif bundle != self.bundle:
-            # A bundle that changes no rule is on this machine, too: the fleet asks.
-            await self._log.note(_loaded(chosen, bundle))
-        self.bundle = bundle
         self.pending = None
         # Nothing is awaited between here and the end of the swap.
         self._started, self.files = True, read.files
@@ -214,10 +200,9 @@ class Rules:
         return [*found, *([self.unkept] if self.unkept else [])]
 
 
-def _loaded(chosen: InForce, bundle: str) -> schema.PolicyLoaded:
+def _loaded(chosen: InForce) -> schema.PolicyLoaded:
     return schema.PolicyLoaded(
         policy=chosen.rules.digest,
-        bundle=bundle,
         files=_shown(list(chosen.rules.files)),
         rules=len(chosen.rules.rules),
         outcome="kept" if chosen.kept else "denies all" if chosen.why else "read",
@@ -244,7 +229,7 @@ async def follow_files(
     again later.
     """
     bases = (paths.runtime, *paths.config)
-    roots = [base / folder for base in bases for folder in (RULES, RECORDS, BUNDLES)]
+    roots = [base / folder for base in bases for folder in (RULES, RECORDS)]
     async with open_watch(roots, lambda: rules.files) as watch:
         # Not what a look says now: between the first reading and this moment
         # a file may have changed, so the first thing is to read once more.

@@ -1,4 +1,4 @@
-"""Tools for people who write policy: lint, explain, diff, graph, bundles.
+"""Tools for people who write policy: lint, explain, diff, graph.
 
 Only brokerctl runs these modules.
 """

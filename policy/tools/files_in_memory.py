@@ -1,4 +1,4 @@
-"""Rules and records of files in memory: of a bundle, an import, a change that is tried."""
+"""Rules and records of files in memory: of an import, a change that is tried."""
 
 from __future__ import annotations
 

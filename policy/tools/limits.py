@@ -46,14 +46,5 @@ GRAPH_NODES = 48
 DIFF_CALLS = 2_000_000
 """Classes of calls that a comparison of two sets asks: a minute's work."""
 
-BUNDLE_FILES = 2048
-"""RECORDS and RULE_FILES together."""
-
-BUNDLE_VERSION = (1 << 53) - 1
-"""Every reader of JSON holds it exactly; the time in microseconds fits as well."""
-
-BUNDLE_RINGS = 32
-"""Rings of one index: sites and stages of one rollout."""
-
 CONFIRM_SECONDS = (1, 3600)
 """How long an edit may be on trial: an hour is a long look."""

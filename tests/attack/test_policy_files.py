@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from broker.cli.homes.backups.home_records import write_record
-from broker.cli.policy.bundles.files import install
 from broker.cli.sandboxes import new
 
 ROOT = Path(__file__).parents[2]
@@ -66,87 +65,12 @@ def _brokerctl(*words, room=resource.RLIM_INFINITY):
     )  # fmt: skip
 
 
-def _bundle(tmp_path, version, **files):
-    """Sign a bundle of rules; returns its file."""
-    source, signed = tmp_path / f"source-{version}", tmp_path / f"{version}.bundle"
-    (source / "policy.d").mkdir(parents=True)
-    for name, text in files.items():
-        (source / f"policy.d/{name}.policy").write_text(text)
-    if not (key := tmp_path / "key.pem").exists():
-        made = _brokerctl("policy", "bundle", "key", str(key))
-        (tmp_path / "key").write_text(made.stdout)
-    words = ["--key", str(key), "--name", "site", "--version", str(version)]
-    done = _brokerctl("policy", "bundle", "sign", str(source), *words, "-o", str(signed))  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return signed
-
-
-def _apply(tmp_path, signed, **how):
-    trust = ["--trust", (tmp_path / "key").read_text().strip()]
-    to = ["--to", str(tmp_path / "etc")]
-    return _brokerctl("policy", "bundle", "apply", str(signed), *trust, *to, **how)
-
-
-def test_a_bundle_is_installed_whole_or_not_at_all(tmp_path):
-    """The denial moves to another file, for which there is no room."""
-    (tmp_path / "etc/policy.d").mkdir(parents=True)
-    (tmp_path / "etc").chmod(0o755)
-    (tmp_path / "etc/policy.d").chmod(0o755)
-    deny, allow = "vitrail.FileCopy * work vault deny\n", "vitrail.FileCopy * @anyvm @anyvm allow\n"  # fmt: skip
-    old = _bundle(tmp_path, 1, a=deny, b=allow)
-    new = _bundle(tmp_path, 2, a="# moved\n", b=f"{deny}{allow}" + "# -\n" * 1500)
-    assert _apply(tmp_path, old).returncode == 0
-    before = _files(tmp_path / "etc")
-    assert _apply(tmp_path, new, room=4096).returncode != 0
-    assert _files(tmp_path / "etc") == before
-    assert _apply(tmp_path, new).returncode == 0
-
-
-def test_a_key_is_written_whole_or_not_at_all(tmp_path):
-    """Else a part of one is in the way, and cannot be told from a key."""
-    done = _brokerctl("policy", "bundle", "key", str(tmp_path / "key.pem"), room=64)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert not list(tmp_path.iterdir())
-    assert _brokerctl("policy", "bundle", "key", str(tmp_path / "key.pem")).stdout
-    assert (tmp_path / "key.pem").stat().st_mode & 0o777 == 0o600
-
-
-def test_a_bundle_that_is_installed_is_recorded(tmp_path):
-    """Else the next one finds files that were 'changed here', and a key stays trusted."""
-    (tmp_path / "etc/policy.d").mkdir(parents=True)
-    (tmp_path / "etc").chmod(0o755)
-    (tmp_path / "etc/policy.d").chmod(0o755)
-    many = {f"{n:02}-{'x' * 90}": f"# {n}\n" for n in range(40)}
-    new = _bundle(tmp_path, 1, **many)
-    assert _apply(tmp_path, new, room=4096).returncode != 0
-    assert not list((tmp_path / "etc/policy.d").iterdir())
-
-
 def _files(folder):
     return {
         path: path.read_bytes()
         for path in folder.rglob("*")
         if path.is_file() and path.name != ".lock"
     }
-
-
-def test_an_interrupt_does_not_install_half_of_a_bundle(tmp_path, monkeypatch):
-    rename = Path.replace
-
-    def interrupted(path, target):
-        if target in paths:
-            signal.raise_signal(signal.SIGINT)
-        return rename(path, target)
-
-    monkeypatch.setattr(Path, "replace", interrupted)
-    paths = [tmp_path / name for name in ("10-a.policy", "20-b.policy")]
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            install({str(path): b"a * * * deny\n" for path in paths})
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert sorted(tmp_path.iterdir()) == paths
 
 
 @pytest.mark.parametrize("write", [new.write_record, write_record])

@@ -93,12 +93,10 @@ async def server(tmp_path: Path) -> AsyncIterator[Postgres]:
 
 
 async def fill(server: Postgres, directory: Path) -> None:
-    """Two machines, each with a bundle, a denial of rule 3 for each of ``number``."""
+    """Two machines, each with rules, a denial of rule 3 for each of ``number``."""
     for number, machine in enumerate(("one", "two"), 1):
         async with open_store(directory / machine / "audit.sqlite") as store:
-            await store.record(
-                PolicyLoaded(policy="ab", bundle="site 4", detail={"what": "rules"})
-            )
+            await store.record(PolicyLoaded(policy="ab", detail={"what": "rules"}))
             for _ in range(25 * number):
                 await store.record(
                     Decision(
@@ -145,8 +143,8 @@ async def test_panels_show_what_the_fleet_has_done(
         ("two", 50, 52),
         ("one", 25, 27),
     ]
-    (bundle,) = panel(server, "Bundles in force")
-    assert bundle[:3] == ("site 4", "ab", 2)
+    (loaded,) = panel(server, "Policies in force")
+    assert loaded[:2] == ("ab", 2)
     went = panel(server, "Addresses and files that went elsewhere")
     assert {(row[1], row[3]) for row in went} == {
         ("one", "https://example.org/"),

@@ -98,8 +98,6 @@ _PATHS = {
     ("guest install", "output"),
     ("image import", "origin"),
     ("open", "objects"),
-    ("policy bundle fetch", "ca"),
-    ("policy bundle sign", "signer"),
 }
 """Parameters that are paths among others, and say so in their help alone."""
 _METAVAR = re.compile(r"\[?(FILE|DIRECTORY|PATH|FOLDER|CHECKPOINT)")

@@ -256,14 +256,14 @@ def _settings_are_closed(home: Home) -> None:
 @_state
 def _settings_are_directories(home: Home) -> None:
     """Each file of settings, wherever the manual names one."""
-    names = ("bundle.keys", "clipboard.toml", "link.toml", "ship.toml", "phrase")
+    names = ("clipboard.toml", "link.toml", "ship.toml", "phrase")
     for name in (*names, "network.toml", "policy.d/10-x.policy"):
         (home.config / name).mkdir(parents=True)
 
 
 @_state
 def _settings_are_rubbish(home: Home) -> None:
-    names = ("bundle.keys", "clipboard.toml", "link.toml", "ship.toml", "network.toml")
+    names = ("clipboard.toml", "link.toml", "ship.toml", "network.toml")
     (home.config / "policy.d").mkdir()
     for name in (*names, "policy.d/10-x.policy", "sandboxes.d/work.toml"):
         (home.config / name).write_bytes(b"\xff\0[[[")

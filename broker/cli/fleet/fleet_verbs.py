@@ -159,7 +159,7 @@ def machines_command(*, store: str, silent: int, as_json: bool) -> None:
     query = f"""
         SELECT * FROM (SELECT DISTINCT ON (machine) machine, owner AS role,
             encode(name, 'hex') AS log, sequence AS events,
-            extract(epoch FROM heard)::float8 AS last_heard, bundle, policy,
+            extract(epoch FROM heard)::float8 AS last_heard, policy,
             extract(epoch FROM loaded)::float8 AS policy_loaded
         FROM vitrail.head JOIN vitrail.log ON id = head.log
         ORDER BY machine, heard DESC) AS machines
@@ -169,7 +169,7 @@ def machines_command(*, store: str, silent: int, as_json: bool) -> None:
         "ROLE": "role",
         "EVENTS": "events",
         "LAST SEEN": "last_heard",
-        "BUNDLE": "bundle",
+        "POLICY": "policy",
     }
     _show(store, query, columns, as_json=as_json)
 
@@ -178,17 +178,16 @@ def machines_command(*, store: str, silent: int, as_json: bool) -> None:
 @_STORE
 @_JSON
 def policies_command(*, store: str, as_json: bool) -> None:
-    """List the policy bundles that are in force, and their number of machines.
+    """List the sets of rules that are in force, and their number of machines.
 
-    Exit code: 0 bundles were listed, 1 none exist.
+    Exit code: 0 sets were listed, 1 none exist.
     """
     query = """
-        SELECT bundle, policy, count(DISTINCT machine) AS machines,
+        SELECT policy, count(DISTINCT machine) AS machines,
             min(machine) AS example, extract(epoch FROM max(loaded))::float8 AS last_loaded
         FROM vitrail.head JOIN vitrail.log ON id = head.log WHERE loaded IS NOT NULL
-        GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2"""
+        GROUP BY 1 ORDER BY 2 DESC, 1"""
     columns = {
-        "BUNDLE": "bundle",
         "POLICY": "policy",
         "MACHINES": "machines",
         "EXAMPLE": "example",

@@ -1,4 +1,4 @@
-"""Preview and installation of a changed set, for ``edit`` and ``bundle apply``."""
+"""Preview and installation of a changed set, for ``edit`` and ``set``."""
 
 from __future__ import annotations
 

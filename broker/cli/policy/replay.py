@@ -62,7 +62,7 @@ def simulate(
     Print the decisions that would change.  A decision whose values were hashed or dropped
     in the log cannot be replayed.  Sandboxes have the tags and classes of their current
     records, or of the records in NEW.  With --store, replay the decisions of all machines
-    of a fleet, for example before a bundle is signed, with the sandboxes of each machine.
+    of a fleet, for example before they are rolled out, with the sandboxes of each machine.
 
     Exit code: 0 no decision would change, 1 decisions would change, 3 the rules have an
     error.

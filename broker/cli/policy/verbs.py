@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 _LATER = MappingProxyType(
     {
-        "bundle": "policy.bundles.verbs:bundle",
         "check": "policy.check:check",
         "diff": "policy.tools:diff",
         "edit": "policy.edit:edit",

@@ -33,7 +33,7 @@ class Part:
 PARTS: Mapping[str, Part] = MappingProxyType(
     {
         "fleet": Part(
-            "databases, OTLP, ingest, bundles and their rollout, Grafana",
+            "databases, OTLP, ingest, Grafana",
             (
                 "broker.fleet",
                 "broker.programs.ingest",
@@ -48,14 +48,10 @@ PARTS: Mapping[str, Part] = MappingProxyType(
                 "broker.cli.fleet.fleet_counts",
                 "broker.cli.fleet.fleet_database",
                 "broker.cli.fleet.fleet_verbs",
-                "broker.cli.policy.bundles",
-                "policy.tools.bundles",
             ),
             (
                 "broker/data/grafana",
                 "broker/data/sql",
-                "broker/data/systemd/system/vitrail-bundle.service",
-                "broker/data/systemd/system/vitrail-bundle.timer",
                 "broker/data/systemd/system/vitrail-ingest.service",
             ),
             ("vitrail-ingest",),

@@ -46,8 +46,6 @@ class PolicyLoaded(Event, frozen=True, kw_only=True, tag="policy.loaded"):
 
     policy: str
     """The digest of everything that was read."""
-    bundle: str = ""
-    """The signed bundles that were applied, with their versions, as ``acme 42``."""
     files: list[str] = msgspec.field(default_factory=list)
     rules: int = 0
 

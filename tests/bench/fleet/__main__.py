@@ -261,7 +261,7 @@ def questions(server: Postgres, rules: list[str]) -> dict[str, float]:
         timed("stats of the fleet", lambda: fleet.counts(Filters(), 10))
         timed(
             "machines, when they were last heard of",
-            lambda: fleet.rows("SELECT log, heard, bundle FROM vitrail.head", []),
+            lambda: fleet.rows("SELECT log, heard, policy FROM vitrail.head", []),
         )
     return took
 

@@ -305,25 +305,24 @@ async def test_a_file_that_never_rests_is_read_all_the_same(monkeypatch):
         nursery.cancel_scope.cancel()
 
 
-async def test_bundle_in_force_is_named_and_one_that_changes_no_rule_too():
-    async with rulebook(GOOD) as b:
-        assert b.events("policy.loaded")[-1].get("bundle", "") == ""
-        state = b.paths.config[0] / ".bundles"
-        state.mkdir()
-        for text, named in (
-            ('{"version": 42}', "acme 42"),
-            ('{"version": 43}', "acme 43"),
-            ("{", "acme ?"),
-        ):
-            (state / "acme.json").write_text(text)
-            assert not await b.rules.reload()
-            assert b.events("policy.loaded")[-1]["bundle"] == named
-        loaded = len(b.events("policy.loaded"))
+async def test_directory_of_rules_is_replaced_by_renaming_a_link(tmp_path):
+    """As docs/policy-rollout.md does: all files of a release take effect at once."""
+    async with rulebook() as b, trio.open_nursery() as nursery:
+        for release, verdict in (("1", "allow"), ("2", "deny")):
+            (tmp_path / release).mkdir()
+            rules = f"t.Ask * work @adminvm {verdict}\n"
+            (tmp_path / release / "30-site.policy").write_text(rules)
+        b.folder.rmdir()
+        b.folder.symlink_to(tmp_path / "1")
+        await b.follow(nursery)
         await b.rules.reload()
-        assert len(b.events("policy.loaded")) == loaded, "it is the same"
-        # Rules with a mistake are not in force, nor is their bundle.
-        (state / "acme.json").write_text('{"version": 44}')
-        await b.change("50-test.policy", "x\n")
-        assert b.rules.bundle == "acme ?"
-        await b.change("50-test.policy", GOOD)
-        assert b.events("policy.loaded")[-1]["bundle"] == "acme 44"
+        assert await b.once()
+        link = b.folder.with_name("new")
+        link.symlink_to(tmp_path / "2")
+        reloaded = b.reloaded
+        link.replace(b.folder)
+        with trio.fail_after(2 * limits.RULES_LOOK_SECONDS + 10):
+            await reloaded.wait()
+        with pytest.raises(RefusedError):
+            await b.once()
+        nursery.cancel_scope.cancel()

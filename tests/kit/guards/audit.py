@@ -104,7 +104,6 @@ GUARDS = (
     Guard("a long frame is two sends", "if False:", "tests/attack/test_frame_boundaries.py", "does_not_become or whatever"),
     Guard("passt takes a send whole", "if False:", "tests/attack/test_frame_boundaries.py", "not_taken_whole"),
     Guard("passt's socket has room for a send", "if False:", "tests/attack/test_frame_boundaries.py", "cuts_sooner"),
-    Guard("a bundle's name is its signer's", "", "tests/policy/tools/test_bundle.py", "anothers_bundle"),
     Guard("the report is text and not markup", "env = Environment(loader=PackageLoader('broker', 'data/report'), autoescape=False, finalize=_printed, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)", "tests/broker/cli/audit/test_html.py", "only_ever_text"),
     Guard("the report shows no hidden character", "return untrusted_value", "tests/broker/cli/audit/test_html.py", "only_ever_text"),
     Guard("a sign of life is due until it is taken", "", "tests/broker/helpers/shipper/test_run.py", "without_a_connection"),

@@ -172,7 +172,7 @@ def test_kept_in_time(home):
 
 
 def test_what_was_installed_during_a_trial_is_not_written_over(home):
-    """A bundle that came meanwhile may have taken a permission away."""
+    """A change that came meanwhile may have taken a permission away."""
     one = Editing(home, GOOD, "--confirm", "60s", "--yes")
     one.start()
     one.file.write_text("a * * * deny\n")

@@ -1,1 +1,0 @@
-"""``brokerctl policy bundle``: signed rules and records, and how they reach machines."""
