@@ -267,9 +267,6 @@ def seeds() -> list[bytes]:
     """At least one input that goes all the way through each door."""
     world = {"domains": {"work": {"tags": ["x"], "uuid": "1", "default_dispvm": "work", "template_for_dispvms": True}, "uuid:1": {"name": "work"}}}  # fmt: skip
     record = b'class = "disposable"\ntags = ["a"]\n[label]\ncolour = "red"\n'
-    payload = (
-        b'{"name": "a", "version": 3, "files": {"policy.d/1.policy": "a * b c deny"}}'
-    )
     event = {"kind": "decision", "sequence": 1, "sandbox": "work", "service": "a", "verdict": "deny", "reason": "denied by 1.policy:1", "detail": {"asked": "vault", "size": 3, "host-dropped": False}}  # fmt: skip
     cases = b"a+x work vault mime=a/b size=3 -> allow target=vault rule=1.policy:1\n"
     return [
@@ -278,8 +275,7 @@ def seeds() -> list[bytes]:
         b"\x04" + json.dumps(world).encode(),
         b"\x05" + cases,
         b"\x06" + _RECORDS,
-        b"\x07" + payload,
-        b"\x08" + json.dumps(event).encode(),
+        b"\x07" + json.dumps(event).encode(),
     ]
 
 

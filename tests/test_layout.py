@@ -34,7 +34,6 @@ OTHER_KINDS = {
     "broker.cli.sandboxes.presets": 1,
     # Protocols of a foreign machine's VMM, by which it takes a device: keys of
     # devices.toml, whatever the kind of its sandbox is.
-    "broker.host.devices.host_devices": 1,
 }
 """Modules where a name of a kind has another meaning, with the number of places."""
 OF_NO_DAEMON = 3_870
@@ -146,9 +145,7 @@ def test_launch_kinds_are_asked_for_in_their_launchers_only():
         "isinstance(launch.peer, model.UnixPeer)",
         "type(launch) is Bwrap",
         'kind.name == "vmspawn"',
-        "kind in MONITORS",
         "taken[KEY] == kinds.MICROVM.name",
-        "monitor is Monitor.FIRECRACKER",
         'kind in ("bwrap", "podman")',
         "{Bwrap: run_box}",
         '{"nspawn": run_tree}',

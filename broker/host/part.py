@@ -50,7 +50,6 @@ from policy.suggestions import did_you_mean
 if TYPE_CHECKING:
     from broker.host.images.store import Image
     from broker.host.machine_interface import Machine
-    from broker.host.vmm.control import Monitor
     from broker.host.vmm.launcher import Tools
     from broker.host.vmm.qmp import Qmp
 
@@ -265,14 +264,12 @@ class HostPart:
             *self.leasing.foreign.warnings[-10:],
         ]
 
-    async def _find_tools(
-        self, image: Image, monitor: Monitor, progress: Callable[[str], None]
-    ) -> Tools:
+    async def _find_tools(self, image: Image, progress: Callable[[str], None]) -> Tools:
         """Find or fetch the programs that a machine needs."""
         # Needed where machines are started, which a broker of others' never does.
         from broker.host.vmm.toolbox import find_tools
 
-        tools = await find_tools(self._ground.paths, image, monitor, progress)
+        tools = await find_tools(self._ground.paths, image, progress)
         return replace(tools, allow_unjailed=self._ground.options.allow_unjailed)
 
     async def _start_box(self, name: SandboxName, leased: trio.Event) -> bool:

@@ -70,7 +70,7 @@ FEATURES: Mapping[str, Feature] = {
     "devices": _feature(
         "USB devices",
         "devices device usb",
-        "camera launchers link machines screens sound",
+        "camera link machines screens sound",
     ),
     "security_keys": _feature(
         "security keys",

@@ -26,19 +26,19 @@ LAUNCH_CLASSES = frozenset(
 """Classes of launches, and of the peers by which foreign ones are recognised."""
 LAUNCH_KINDS = frozenset(
     {
-        *("microvm", "external", "libvirt-qemu", "vmspawn", "firecracker"),
-        *("cloud-hypervisor", "crosvm", "bwrap", "podman", "nspawn", "shared-box"),
+        *("microvm", "external", "libvirt-qemu", "vmspawn"),
+        *("bwrap", "podman", "nspawn", "shared-box"),
         *("flatpak", "toolbox", "distrobox"),
     }
 )
 LAUNCH_ROWS = frozenset(
     {
-        *("MICROVM", "FIRECRACKER", "CLOUD_HYPERVISOR", "CROSVM", "LIBVIRT"),
+        *("MICROVM", "LIBVIRT"),
         *("VMSPAWN", "BWRAP", "PODMAN", "NSPAWN", "FLATPAK", "SHARED_BOX"),
-        *("EXTERNAL", "MONITORS"),
+        "EXTERNAL",
     }
 )
-"""Constants that are a kind's row, several, or the value of a VMM."""
+"""Constants that are a kind's row, or several."""
 _LAUNCHERS = ("broker.host.launchers.", "broker.cli.launchers.")
 """Folders of launchers: the host's half, and brokerctl's."""
 _TABLES = frozenset(

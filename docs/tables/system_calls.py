@@ -17,7 +17,7 @@ LISTS = {
     "pump": "pumps",
     "acceptor": "acceptors",
     "frames": "frameguard, netguard, flowguard, switch, security key, unpacking of kernels",
-    "vmm": "QEMU, other VMMs, vhost-device-vsock",
+    "vmm": "QEMU, vhost-device-vsock",
     "renderer": "vhost-user-gpu",
     "ports": "port-mux",
     "folders": "virtiofsd",

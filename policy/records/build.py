@@ -196,8 +196,6 @@ class _Reader:
 
 def _without_meaning(kind: LaunchKind) -> str:
     """Return the hint for a key of [launch] that other kinds have."""
-    if kind.monitor:
-        return 'remove it, or set kind = "microvm"'
     others = "; the program that starts the sandbox controls this"
     return "remove it" + (others if kind.of_others else "")
 

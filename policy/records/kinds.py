@@ -29,7 +29,6 @@ Capability = Literal[
     "mounts",
     "disks",
     "boundary",
-    "monitor",
 ]
 
 
@@ -51,8 +50,6 @@ class LaunchKind:
     ``whole_gpu``: with a GPU it has all of /dev/dri, what shows pictures too.
     ``of_others``: other programs start it, at any time.
     ``boundary``: it is kept from the user's files and sockets; without, it is a label.
-    ``monitor``: a VMM other than QEMU runs it, without folders and encrypted disks;
-    its program has the name of the kind.
     ``gpu``: how its programs can draw with a GPU.
     ``host_x11``: an Xwayland of this machine shows its X11 programs.
     ``part``: the package that has its launcher, if few need it.
@@ -72,7 +69,6 @@ class LaunchKind:
     whole_gpu: bool = False
     of_others: bool = False
     boundary: bool = True
-    monitor: bool = False
     gpu: Literal["buffers", "render"] = "buffers"
     host_x11: bool = False
     part: str = ""
@@ -98,9 +94,6 @@ _MANAGED = replace(_MICROVM, homes=False, network=False)
 MICROVM = replace(
     _MICROVM, name="microvm", folders=True, mounts=True, disks=True, gpu="render"
 )
-FIRECRACKER = replace(_MICROVM, name="firecracker", monitor=True, part=_LAUNCHERS)
-CLOUD_HYPERVISOR = replace(FIRECRACKER, name="cloud-hypervisor")
-CROSVM = replace(FIRECRACKER, name="crosvm")
 LIBVIRT = replace(_MANAGED, name="libvirt-qemu", part=_LAUNCHERS)
 VMSPAWN = replace(_MANAGED, name="vmspawn", part=_LAUNCHERS)
 BWRAP = replace(_CONTAINER, name="bwrap", instant=True, host_x11=True)
@@ -116,9 +109,6 @@ KINDS: Mapping[str, LaunchKind] = MappingProxyType(
         kind.name: kind
         for kind in (
             MICROVM,
-            FIRECRACKER,
-            CLOUD_HYPERVISOR,
-            CROSVM,
             LIBVIRT,
             VMSPAWN,
             BWRAP,
@@ -137,7 +127,3 @@ of ``docs/launchers`` and a class of ``tests/conformance/launchers``."""
 def kinds_with(capability: Capability) -> tuple[str, ...]:
     """Return the names of the kinds that have a capability, in the table's order."""
     return tuple(kind.name for kind in KINDS.values() if kind.has(capability))
-
-
-MONITORS = kinds_with("monitor")
-"""Kinds of micro VMs whose VMM is not QEMU."""

@@ -19,7 +19,7 @@ from policy.records.field_types import (
     WholeRange,
     Words,
 )
-from policy.records.kinds import MONITORS, kinds_with
+from policy.records.kinds import kinds_with
 from policy.records.patterns import (
     LIBVIRT_DOMAIN,
     MACHINE_NAME,
@@ -46,7 +46,11 @@ _INSTEAD = {
     "(docs/launchers/libvirt.md)",
     "libvirt-lxc": 'set kind = "nspawn" or "podman" to run containers as you; libvirt '
     "runs them only as root (docs/launchers/libvirt.md)",
-    "libkrun": _OTHERS.format('hybrid = "PATH"', "launchers/vmm.md"),
+    **dict.fromkeys(
+        ("cloud-hypervisor", "firecracker", "libkrun"),
+        _OTHERS.format('hybrid = "PATH"', "launchers/vmm.md"),
+    ),
+    "crosvm": _OTHERS.format("cid = N", "launchers/vmm.md"),
 }
 """Launchers that people know, which are not a separate kind here."""
 FLATPAK_APP = Pattern(
@@ -79,10 +83,6 @@ LAUNCH = Table(
             Choice(
                 {
                     _VM: "a micro VM that Vitrail starts",
-                    kinds.FIRECRACKER.name: "a micro VM that Vitrail starts with Firecracker, "
-                    "which needs KVM; folders are not supported",
-                    kinds.CLOUD_HYPERVISOR.name: "a micro VM that Vitrail starts with Cloud Hypervisor; folders are not supported",
-                    kinds.CROSVM.name: "a micro VM that Vitrail starts with crosvm; folders are not supported",
                     _LIBVIRT: "a domain of your libvirt (qemu:///session), which "
                     "'brokerctl run' creates from the image and removes at the end; it "
                     "has no network, and libvirt's confinement replaces Vitrail's jail",
@@ -122,7 +122,7 @@ LAUNCH = Table(
             ),
             "The source of the sandbox's programs; with `host`, `image` has no effect.",
             default="image",
-            only=(_VM, *MONITORS),
+            only=(_VM,),
         ),
         Field(
             "packages",
@@ -136,7 +136,7 @@ LAUNCH = Table(
             "Packages of the image in addition to the default ones. 'brokerctl run' "
             "builds the image, and rebuilds it when this key changes. `image` must name an image that no other record uses.",
             default=[],
-            only=(_VM, *MONITORS),
+            only=(_VM,),
         ),
         Field(
             "host_files",
@@ -157,14 +157,14 @@ LAUNCH = Table(
             "Files of the host that are copied into the guest at each start. They "
             "reveal something about the machine and the user: an added certificate may name a company.",
             default=[],
-            only=(_VM, *MONITORS),
+            only=(_VM,),
         ),
         Field(
             "memory",
             MemoryAmount(*limits.MEMORY_MIB),
             "Memory of the machine, or of a container if the user's control groups can limit it.",
             default=768,
-            only=(_VM, *MONITORS, _LIBVIRT, _VMSPAWN, _PODMAN, _NSPAWN, _EXTERNAL),
+            only=(_VM, _LIBVIRT, _VMSPAWN, _PODMAN, _NSPAWN, _EXTERNAL),
         ),
         Field(
             "cpus",

@@ -62,7 +62,6 @@ def launch_of(taken: Taken) -> Launch:
 
 def _micro_vm(taken: Taken) -> MicroVM:
     """Build a micro VM's launch from the validated values."""
-    kind = taken[KIND_KEY]
     own_root = taken["launch.root"] != "host"
     fields: dict[str, Any] = {
         "image": taken["launch.image"] if own_root else HOST_IMAGE,
@@ -71,16 +70,13 @@ def _micro_vm(taken: Taken) -> MicroVM:
     }
     keys = ["cpus", "network", "provides_network", "command", "boot_deadline"]
     keys += ["root", "host_files"]
-    if KINDS[kind].monitor:
-        fields |= {"monitor": kind, "fork": "no"}
-    else:
-        keys += ["fork", "folders", "huge_pages", "shared_image"]
-        # What its GPU drew is left in an arena.
-        fields["gpu"] = taken["launch.gpu"]
-        fields["pixel_arena"] = fields["gpu"] == "render" or taken["launch.pixel_arena"]
-        standby = taken["launch.standby"] * taken["limits.standby_memory"]
-        fields["standby_mib"] = standby
-        fields["disks"] = len(taken["disks"])
+    keys += ["fork", "folders", "huge_pages", "shared_image"]
+    # What its GPU drew is left in an arena.
+    fields["gpu"] = taken["launch.gpu"]
+    fields["pixel_arena"] = fields["gpu"] == "render" or taken["launch.pixel_arena"]
+    standby = taken["launch.standby"] * taken["limits.standby_memory"]
+    fields["standby_mib"] = standby
+    fields["disks"] = len(taken["disks"])
     return MicroVM(**fields, **{key: taken[f"launch.{key}"] for key in keys})
 
 
@@ -193,8 +189,6 @@ def check(taken: Taken, complain: Complain) -> None:
     _check_folders(taken, complain)
     if kind.of_others:
         _check_external(taken, complain)
-    elif kind.monitor:
-        _check_monitor(taken, complain)
     elif taken.get("launch.fork") == "shared":
         _check_shared(taken, complain)
 
@@ -258,26 +252,6 @@ def _check_external(values: Taken, complain: Complain) -> None:
             f"[peer] with one of {', '.join(_SCRIPTED)}",
             "remove it; the program that starts the sandbox controls this",
         )
-
-
-def _check_monitor(values: Mapping[str, object], complain: Complain) -> None:
-    """Complain about a folder or an encrypted disk of a VMM other than QEMU."""
-    kind = str(values[KIND_KEY])
-    if values.get("state.encrypted"):
-        complain(
-            (STATE.name, "encrypted"),
-            f'kind = "{kind}" does not support encrypted disks (LUKS)',
-            "encrypted = false",
-            _INSTEAD,
-        )
-    for field in FOLDERS.fields:
-        if values[f"{FOLDERS.name}.{field.key}"]:
-            complain(
-                (FOLDERS.name, field.key),
-                f'a sandbox of kind = "{kind}" cannot have folders',
-                "",
-                f"remove it, or {_INSTEAD}",
-            )
 
 
 def _check_shared(values: Taken, complain: Complain) -> None:

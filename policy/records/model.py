@@ -226,15 +226,13 @@ class MicroVM(msgspec.Struct, frozen=True, tag=True):
     """It is the network of others; its programs have rights over its own."""
     host_files: tuple[Literal["fonts", "locale", "certificates"], ...] = ()
     """Files of the host that the guest gets, besides the image."""
-    monitor: Literal["qemu", "firecracker", "cloud-hypervisor", "crosvm"] = "qemu"
-    """The VMM that runs it."""
     disks: int = 0
     """Places for disks of the user's images."""
 
     @property
     def kind(self) -> LaunchKind:
         """The row of its kind."""
-        return KINDS.get(self.monitor, kinds.MICROVM)
+        return kinds.MICROVM
 
 
 class ThrowawayVm(msgspec.Struct, frozen=True, tag=True):

@@ -318,36 +318,22 @@ def _other_namespace():
                 pytest.skip("no network namespaces to be had")
         there = os.open(f"/proc/{box.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            yield there, box.pidfd
+            yield there
         finally:
             os.close(there)
     finally:
         box.kill_now()
 
 
-def _given(kind, there, pidfd):
-    return (there,) if kind == "veth" else (there, pidfd)
-
-
-_NO_TAP = pytest.mark.skipif(
-    not os.access("/dev/net/tun", os.R_OK | os.W_OK),
-    reason="/dev/net/tun cannot be opened by this user (chmod 666)",
-)
-"""A mark: pytest-trio loses the reason of a skip that an asynchronous test raises."""
-_KINDS = ["veth", pytest.param("tap", marks=_NO_TAP)]
-
-
-@pytest.mark.parametrize("kind", _KINDS)
 @pytest.mark.parametrize("decided", [False, True])
-async def test_the_filter_of_an_interface(session, monkeypatch, kind, decided):
+async def test_the_filter_of_an_interface(session, monkeypatch, decided):
     monkeypatch.setattr(namespace, "require_passt", lambda _: Path("/bin/sleep"))
     monkeypatch.setattr(namespace, "passt_args", lambda *_, **__: ["sleep", "1000"])
     session.take_over(monkeypatch, namespace, _GUARD)
     conf = _resolver(session)
-    with _other_namespace() as (there, pidfd):
-        given = _given(kind, there, pidfd)
+    with _other_namespace() as there:
         network = await namespace.start_network(
-            kind, given, decided=decided, resolv_conf=conf
+            there, decided=decided, resolv_conf=conf
         )
         try:
             found = await session.found()
@@ -355,26 +341,22 @@ async def test_the_filter_of_an_interface(session, monkeypatch, kind, decided):
             await network.end()
     # passt's, the interface's, two of rtnetlink; the viewer, a name server, who asks by
     # TCP and who finds others.
-    leader = {"anon_inode": 1} if kind == "tap" else {}
-    session.check(found, dev=1, memfd=2, socket=8 if decided else 4, **leader)
+    session.check(found, dev=1, memfd=2, socket=8 if decided else 4)
 
 
-@pytest.mark.parametrize("kind", _KINDS)
-async def test_the_cable_to_a_switch(session, monkeypatch, kind):
+async def test_the_cable_to_a_switch(session, monkeypatch):
     seat = Switches().join(SwitchPlace("lan:lab", PortRole.MEMBER), "work")
     session.take_over(monkeypatch, namespace)
     try:
-        with _other_namespace() as (there, pidfd):
-            given = _given(kind, there, pidfd)
-            network = await namespace.start_card(kind, given, seat, "eth0")
+        with _other_namespace() as there:
+            network = await namespace.start_card(there, seat, "eth0")
             try:
                 found = await session.found()
             finally:
                 await network.end()
     finally:
         await seat.leave()
-    leader = {"anon_inode": 1} if kind == "tap" else {}
-    session.check(found, dev=1, memfd=2, socket=4, **leader)
+    session.check(found, dev=1, memfd=2, socket=4)
 
 
 async def test_the_process_that_unpacks_a_kernel(session, monkeypatch):

@@ -13,18 +13,17 @@ import resource
 import shutil
 import signal
 import socket
-import subprocess
 import sys
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import trio
 
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError
+from broker.host.devices.crosvm_client import ask_crosvm
 from broker.host.gpu.gpu_renderer import (
     DATA_BYTES,
     FILE_BYTES,
@@ -32,21 +31,15 @@ from broker.host.gpu.gpu_renderer import (
     few_threads,
     renderer_view,
 )
-from broker.host.launchers.crosvm.client import ask_crosvm
-from broker.host.launchers.crosvm.machine import CrosvmControl
-from broker.host.vmm.accel import DEVICE
 from broker.host.vmm.launcher import clean_leftovers, start_vm
-from broker.host.vmm.monitors.plan import monitor_view
 from broker.host.vmm.qemu_arguments import Accel
 from broker.host.vmm.running import EndKind
-from broker.host.vmm.vm_state import API_DIRECTORY
 from broker.host.vmm.vmm_jail import (
     JailError,
     JailView,
     qemu_view,
     spawn_jailed,
 )
-from broker.host.vmm.vsock_backend import VSOCK_DIRECTORY
 from tests.attack.test_jail_worker import check_walls
 from tests.kit.eventually import eventually
 from tests.kit.vm.machines import (
@@ -71,12 +64,9 @@ def around():
         yield made
 
 
-@pytest.fixture(params=["qemu", "another"])
-def view(tmp_path, request):
-    """What a VMM sees of a machine with a disk; the program is the probe.
-
-    QEMU, or one that makes the sockets of its API and its vsock itself.
-    """
+@pytest.fixture
+def view(tmp_path):
+    """What QEMU sees of a machine with a disk; the program is the probe."""
     for name in ("kernel", "initrd", "disk"):
         (tmp_path / name).write_text("x")
     spec = replace(
@@ -85,14 +75,7 @@ def view(tmp_path, request):
         initrd=tmp_path / "initrd",
         root=tmp_path / "disk",
     )
-    if request.param == "qemu":
-        return qemu_view(spec, Path("/usr/bin/qemu-system-x86_64"), Accel.TCG)
-    if not DEVICE.exists():
-        pytest.skip(f"this machine has no {DEVICE}")
-    sockets = [spec.directory / name for name in (API_DIRECTORY, VSOCK_DIRECTORY)]
-    for place in sockets:
-        place.mkdir(parents=True)
-    return monitor_view(spec, Path("/usr/bin/firecracker"), sockets=sockets)
+    return qemu_view(spec, Path("/usr/bin/qemu-system-x86_64"), Accel.TCG)
 
 
 REACH = [
@@ -153,45 +136,9 @@ async def test_no_crosvm_of_others_is_asked_without_a_jail(client, monkeypatch):
     async def none():
         return "no user namespaces"
 
-    monkeypatch.setattr("broker.host.launchers.crosvm.client.why_no_jail", none)
+    monkeypatch.setattr("broker.host.devices.crosvm_client.why_no_jail", none)
     with pytest.raises(JailError, match="without a jail: no user namespaces"):
         await client("open", "/etc/passwd")
-
-
-@pytest.mark.parametrize("jailed", [True, False])
-async def test_a_jailed_crosvm_is_asked_from_a_jail_or_not_at_all(
-    tmp_path, monkeypatch, jailed
-):
-    """The test of the jail fails for a moment: the guest has loaded the machine."""
-    program = tmp_path / "crosvm"
-    program.write_text(f"#!/bin/sh\n: > {tmp_path}/asked\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-
-    async def slow():
-        return "bwrap took longer than 60 s"
-
-    monkeypatch.setattr("broker.host.launchers.crosvm.client.why_no_jail", slow)
-
-    @contextmanager
-    def proven():
-        with Path(os.devnull).open("rb") as null:
-            yield "", null.fileno()
-
-    words = ["unshare", "--user", "sleep", "60"] if jailed else ["sleep", "60"]
-    vmm = subprocess.Popen(words)
-    try:
-        namespace = Path(f"/proc/{vmm.pid}/ns/user")
-        ours = Path("/proc/self/ns/user").readlink()
-        await eventually(lambda: (namespace.readlink() != ours) is jailed)
-        control = CrosvmControl(SimpleNamespace(proven=proven), vmm)
-        # The one error that a machine's end expects: it is killed then.
-        with pytest.raises(UpstreamError) if jailed else nullcontext():
-            await control.quit()
-    finally:
-        vmm.kill()
-        vmm.wait()
-    assert (tmp_path / "asked").exists() is not jailed
 
 
 @pytest.mark.parametrize("what", ["unshare", "mount", "bpf", "keyctl", "perf"])

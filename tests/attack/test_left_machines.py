@@ -22,7 +22,6 @@ from broker.host.vmm.control import (
     GuestEvents,
     connect_qemu,
 )
-from broker.host.vmm.monitors.api_socket import ApiSocket
 from broker.host.vmm.qmp import Qmp
 from broker.net.refused_descriptors import refuse_descriptors
 from tests.kit.link.roles import AdoptingLauncher
@@ -68,7 +67,7 @@ async def test_console_that_is_gone_is_qemus_fault(place):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve, listener)
             with pytest.raises(UpstreamError):
-                await connect_qemu(place, None, GuestEvents(print, print))
+                await connect_qemu(place, GuestEvents(print, print))
 
 
 async def test_machine_that_is_silent_delays_no_other_lease():
@@ -114,12 +113,3 @@ async def test_monitor_attaches_no_descriptors(place):
             await _must_refuse(
                 theirs, socket.socket(fileno=os.dup(stream.socket.fileno()))
             )
-
-
-async def test_api_of_a_vmm_attaches_no_descriptors(place):
-    _require_refusals()
-    with _listening(place / "api") as listener:
-        vmm = SimpleNamespace(role="Firecracker", pid=os.getpid(), ended=False)
-        ours = ApiSocket(place / "api", vmm).connected()
-        theirs, _ = listener.accept()
-        await _must_refuse(theirs, ours)

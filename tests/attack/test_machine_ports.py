@@ -22,7 +22,7 @@ import pytest
 
 from broker.core.limits.network import PASST_FDS
 from broker.host.network.passt import GUEST, MAC, passt_args
-from tests.attack.test_tap_frames import arp
+from tests.attack.test_box_frames import arp
 
 FIRST, PORTS = 40_000, 3_000
 LEFT = PORTS - PASST_FDS

@@ -22,7 +22,7 @@ from broker.host.homes.tree import ready_tree
 from broker.host.launchers.libvirt.guests import LibvirtMachine
 from broker.host.vmm.launcher import clean_leftovers
 from broker.host.vmm.running import Vm
-from broker.host.vmm.vm_state import API_DIRECTORY, STATE_FILE, remove_files
+from broker.host.vmm.vm_state import STATE_FILE, remove_files
 from broker.host.vmm.vsock_backend import VSOCK_DIRECTORY
 
 BOX, OTHER = SandboxName("box"), SandboxName("other")
@@ -103,17 +103,6 @@ def test_what_a_jailed_process_made_among_its_sockets_goes(hostile, name, tmp_pa
     directory = tmp_path / "homes" / "machine"
     (directory / VSOCK_DIRECTORY / name).mkdir(parents=True)
     hostile(directory / VSOCK_DIRECTORY / name)
-    (directory / STATE_FILE).write_text("{}")
-    remove_files(directory)
-    assert not directory.exists()
-
-
-@pytest.mark.parametrize("name", ["vm.vsock", "vm.vsock_6501", "other"])
-def test_what_a_vmm_made_beside_its_api_goes(hostile, name, tmp_path):
-    """A VMM, taken over: it makes the socket of its API in a separate directory."""
-    directory = tmp_path / "homes" / "machine"
-    (directory / API_DIRECTORY / name).mkdir(parents=True)
-    hostile(directory / API_DIRECTORY / name)
     (directory / STATE_FILE).write_text("{}")
     remove_files(directory)
     assert not directory.exists()

@@ -14,11 +14,8 @@ import pytest
 
 from broker.cli.proxy import mixer_socket
 from broker.core.errors import InternalError, VitrailError
-from broker.host.launchers.cloud_hypervisor import requests as cloud_hypervisor
-from broker.host.launchers.firecracker import requests as firecracker
 from broker.host.launchers.machined.reply import read_reply
 from broker.host.part import HostPart
-from broker.host.vmm.monitors.http import VmmReply
 from broker.host.vmm.qmp import QmpReader
 from broker.ipc import agent, prompt, worker
 from broker.ipc.control import varlink
@@ -45,13 +42,7 @@ MSGPACK = (
 )
 
 
-def _vmm(read_state):
-    return lambda body: read_state(VmmReply(200, body))
-
-
 FROM_JSON = {
-    "Firecracker": _vmm(firecracker.read_state),
-    "Cloud Hypervisor": _vmm(cloud_hypervisor.read_state),
     "QEMU": lambda body: QmpReader(1 << 20).feed(body + b"\n"),
     "guest": agent.decode_from_guest,
     "files in a guest": file_requests.decode_ask,
@@ -86,11 +77,6 @@ def test_unreadable_json_is_its_senders_error(sender, data):
 @pytest.mark.parametrize("sender", FROM_MSGPACK)
 def test_unreadable_msgpack_is_its_senders_error(sender, data):
     _must_blame(FROM_MSGPACK[sender], data)
-
-
-def test_error_of_firecracker_that_is_unreadable_is_an_error_of_firecracker():
-    for data in JSON:
-        _must_blame(lambda body: firecracker.read_state(VmmReply(400, body)), data)
 
 
 @pytest.mark.parametrize("data", JSON, ids=lambda data: repr(data[:16]))

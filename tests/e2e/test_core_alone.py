@@ -76,9 +76,7 @@ from broker.cli.launchers.table import launcher_of, setup_of, PROGRAMS
 from broker.core.parts.absent import AbsentPartError
 from broker.helpers.shipper import config as ship
 from broker.helpers.shipper.run import make_target
-from broker.host.launchers.monitors import connect_by
 from broker.host.required_parts import require_parts, unleased_records
-from broker.host.vmm.control import Monitor
 from policy.records.kinds import KINDS
 from policy.tools.record_files import load_files
 from shims.bundle import guest_agent, write_programs
@@ -97,8 +95,6 @@ for name, kind in KINDS.items():
     asked(f"kind {name}", launcher_of, kind)
 for program in PROGRAMS:
     asked(f"install {program}", setup_of, program)
-for monitor in Monitor:
-    asked(f"monitor {monitor.value}", connect_by, monitor)
 for target in (
     ship.PostgresTarget(name="t", address="postgresql://x"),
     ship.OtlpTarget(name="t", endpoint="http://localhost/v1/logs"),
@@ -129,7 +125,6 @@ RECORDS = {
     "vm": RECORD + '[launch]\nkind = "microvm"\n',
     "vm-x11": RECORD + '[window]\nx11 = true\n[launch]\nkind = "microvm"\n',
     "tree": RECORD + '[launch]\nkind = "nspawn"\nrootfs = "/srv/x"\n',
-    "crosvm": RECORD + '[launch]\nkind = "crosvm"\n',
     "leased": RECORD + '[launch]\nkind = "external"\n[peer]\nhybrid = "/run/x/v"\n',
     "domain": RECORD + '[launch]\nkind = "external"\n[peer]\nlibvirt = "web"\n',
     "machine": RECORD + '[launch]\nkind = "external"\n[peer]\nmachine = "web"\n',
@@ -182,13 +177,9 @@ async def test_kinds_receivers_and_records_say_their_package(core, tmp_path):
         **{
             f"install {name}": launchers for name in ("libvirt", "toolbox", "distrobox")
         },
-        **{
-            f"monitor {name}": launchers
-            for name in ("firecracker", "cloud-hypervisor", "crosvm")
-        },
         **{f"ship {name}": fleet for name in ("postgresql", "otlp", "ingest")},
         **{f"record {name}": x11 for name in ("box-x11", "vm-x11")},
-        **{f"record {name}": launchers for name in ("tree", "crosvm")},
+        "record tree": launchers,
     }
     message, _, where = said["asked"]["record box-x11"]
     assert message == f"x11 = true is in the package {x11}, which is not installed"

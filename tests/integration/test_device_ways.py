@@ -31,7 +31,7 @@ from tests.integration.test_usb_qemu import machine
 from tests.kit.eventually import eventually
 from tests.kit.listening import takes_connections
 from tests.kit.shared import Shared
-from tests.kit.vm.monitors.installed import widen_jail
+from tests.kit.vm.wide_jail import widen_jail
 from tests.kit.wayland.compositor import short_directory
 
 LEASE = Lease(LeaseId("0123456789abcdef"), SandboxName("work"), SandboxName("work"), 1)

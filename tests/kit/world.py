@@ -55,7 +55,6 @@ WORDS = (
         "tests.kit.fixed",
         "tests.kit.hurried",
         "tests.kit.relay.mode",
-        "tests.kit.vm.monitors",
         "tests.kit.vm.patient_copies",
     ),
 )

@@ -15,7 +15,6 @@ from broker.core.files.path_errors import path_error
 from broker.core.parts.absent import AbsentPartError, require
 from broker.helpers.process.spawn import run_tool
 from broker.host.gpu.render_nodes import joining, render_nodes
-from broker.host.vmm import accel
 from broker.net.peers.credentials import can_ask_pid_namespaces
 from policy.records.kinds import KINDS, LaunchKind
 from policy.records.loader import load_records, search_path
@@ -35,7 +34,6 @@ async def check_launchers(context: Context) -> Sequence[Finding]:
         *_missing(context, kinds),
         *_without_x11(context, records),
         *_without_gpu(records),
-        *_monitors(context, kinds),
         *await _without_network(context, records),
         *_labels(records),
     ]
@@ -115,30 +113,6 @@ def _without_x11(context: Context, records: Sequence[Record]) -> list[Finding]:
         return []
     text = tr("records of boxes allow X11 programs, but Xwayland is not installed")
     return [warn("launchers", text, "sudo apt install xwayland")]
-
-
-def _monitors(context: Context, kinds: Sequence[LaunchKind]) -> Iterator[Finding]:
-    """Yield missing programs of VMMs other than QEMU."""
-    monitors = [kind for kind in kinds if kind.monitor]
-    names = [f'"{kind.name}"' for kind in monitors]
-    path = context.environ.get("PATH", os.defpath)
-    for kind, name in zip(monitors, names, strict=True):
-        if shutil.which(kind.name, path=path) is None:
-            yield _lacks(kind, kind.name, tr("see docs/launchers/vmm.md"))
-        text = tr(
-            "the kind {name} is experimental: it was tested only with a substitute "
-            "for the VMM",
-            name=name,
-        )
-        yield warn("launchers", text, tr('use kind = "microvm", which runs QEMU'))
-    missing = accel.permission() if names else None
-    if missing is not None:
-        text = tr(
-            "records of kind {names} need KVM: {reason}",
-            names=", ".join(names),
-            reason=missing.reason,
-        )
-        yield warn("launchers", text, missing.hint)
 
 
 def _without_gpu(records: Sequence[Record]) -> list[Finding]:

@@ -30,12 +30,6 @@ QMP_GREETING_SECONDS = 10.0
 QMP_ANSWER_SECONDS = 10.0
 """An answer to a command; they take milliseconds, 60 ms beside a busy vCPU."""
 
-VMM_REPLY_BYTES = 1 << 16
-"""One reply of the API of another VMM than QEMU; a whole configuration has 4 KiB."""
-VMM_REPLY_HEADERS = 32
-VMM_ANSWER_SECONDS = 10.0
-"""A reply of that API; reading a kernel takes a tenth of a second."""
-FIRECRACKER_CPUS = 32
 VMLINUX_BYTES = 1 << 28
 """A kernel that was unpacked; Debian's has 58 MB."""
 

@@ -94,20 +94,16 @@ PARTS: Mapping[str, Part] = MappingProxyType(
             ("broker/data/report",),
         ),
         "launchers": Part(
-            "libvirt, systemd-machined, nspawn and vmspawn, other VMMs, toolbox, "
-            "distrobox, filters in front of one program",
+            "libvirt, systemd-machined, nspawn and vmspawn, toolbox, distrobox, "
+            "filters in front of one program",
             (
                 "broker.host.launchers.libvirt",
-                "broker.host.launchers.cloud_hypervisor",
-                "broker.host.launchers.crosvm",
-                "broker.host.launchers.firecracker",
                 "broker.host.launchers.machined.guests",
                 "broker.host.launchers.machined.reply",
                 "broker.host.launchers.nspawn",
                 "broker.host.launchers.piped_stderr",
                 "broker.host.launchers.vmspawn",
                 "broker.host.vmm.image_boot",
-                "broker.host.vmm.monitors",
                 "broker.cli.launchers.adoption",
                 "broker.cli.launchers.box_entries",
                 "broker.cli.launchers.libvirt",

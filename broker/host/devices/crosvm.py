@@ -94,7 +94,7 @@ class CrosvmDevice:
         """Run ``crosvm usb`` on the machine's socket; return its output."""
         # Late: few hosts have a crosvm.
         with needed("attaching devices to crosvm"):
-            from broker.host.launchers.crosvm.client import ask_crosvm
+            from broker.host.devices.crosvm_client import ask_crosvm
 
         with self._socket() as socket:
             return await ask_crosvm(

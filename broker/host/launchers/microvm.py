@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from broker.host.images.store import Image
     from broker.host.network.switch.switches import SwitchSeat
     from broker.host.places import FindSeats
-    from broker.host.vmm.control import Monitor
     from broker.host.vmm.launcher import Tools
     from broker.host.vmm.parent.request import StartedVm
     from broker.host.vmm.parent.starting import Starter
@@ -44,9 +43,7 @@ if TYPE_CHECKING:
 
 ListenVsock = Callable[[], Awaitable[bool]]
 """Listens on the AF_VSOCK ports; returns whether also on those below 1024."""
-FindTools: TypeAlias = Callable[
-    ["Image", "Monitor", Callable[[str], None]], Awaitable["Tools"]
-]
+FindTools: TypeAlias = Callable[["Image", Callable[[str], None]], Awaitable["Tools"]]
 _RECORD_FILE = "record"
 
 
@@ -138,11 +135,10 @@ class MicroVms:
         from broker.host.images.launch_files import host_settings
         from broker.host.images.store import find_image
         from broker.host.images.vmlinux import boot_kernel
-        from broker.host.vmm.control import Monitor
 
         launch = _changed(recorded, changes)
         image = find_image(self._paths, launch.image)
-        tools = await self._find_tools(image, Monitor(launch.monitor), progress)
+        tools = await self._find_tools(image, progress)
         secret, settings = await self._launch_secret(tools)
         directory = self._paths.sandbox(sandbox)
         logs = self._paths.logs(sandbox).parent
@@ -370,7 +366,6 @@ class MicroVms:
         """Start a machine, paused: a copy of a booted one where that is possible."""
         # Late: a host that starts no machines needs none of it.
         from broker.host.images.launch_files import fingerprint
-        from broker.host.launchers.monitors import start_machine
         from broker.host.vmm.parent.request import StartRequest
         from broker.host.vmm.parent.starting import Starter
 
@@ -378,9 +373,6 @@ class MicroVms:
         assert isinstance(record.host.launch, MicroVM)
 
         on_loss = partial(self._lost, spec.name)
-        if tools.monitor != "qemu":
-            more = (self._paths.cache, self._nursery)
-            return await start_machine(spec, tools, more, closed, on_loss)
         if self.starter is None:
             self.starter = Starter(
                 self._paths.parents,
@@ -511,7 +503,6 @@ class MicroVms:
     async def _take_over(self, sandbox: SandboxName, directory: Path) -> _Adopted:
         """Connect to a running machine by the files of its directory."""
         from broker.host.homes.store import HomeStore
-        from broker.host.launchers.monitors import connect_by
         from broker.host.vmm.launcher import adopt_vm
         from broker.net.peers.launch_secret import read_secret
 
@@ -528,7 +519,6 @@ class MicroVms:
             directory,
             nursery=self._nursery,
             on_loss=partial(self._lost, sandbox),
-            connect=connect_by,
         )
         if vm is None:
             raise UpstreamError("processes of the machine have ended")

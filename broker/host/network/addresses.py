@@ -53,10 +53,6 @@ def neighbours6(address: str) -> tuple[str, ...]:
 MTU = 1500
 """Of the interfaces that we make: a VMM's device may know no larger frames."""
 
-TAP = "vitrail"
-"""Begins the name of each device of a VMM in the network namespace of its jail; its
-number follows."""
-
 _PROC_NET = Path("/proc/net")
 _UP, _REJECT = 0x1, 0x200
 _LINK_LOCAL = 0x20

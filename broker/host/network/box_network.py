@@ -27,9 +27,7 @@ async def start_box_network(
     no namespace of its own.
     """
     with _namespace_of(leader) as namespace:
-        return await start_network(
-            "veth", (namespace,), decided=decided, resolv_conf=resolv_conf
-        )
+        return await start_network(namespace, decided=decided, resolv_conf=resolv_conf)
 
 
 async def start_box_card(leader: int, seat: SwitchSeat, name: str) -> GuestNetwork:
@@ -39,7 +37,7 @@ async def start_box_card(leader: int, seat: SwitchSeat, name: str) -> GuestNetwo
     Starts a packet guard, which makes it and carries its frames.
     """
     with seat.conn, _namespace_of(leader) as namespace:
-        return await start_card("veth", (namespace,), seat, name)
+        return await start_card(namespace, seat, name)
 
 
 @contextmanager

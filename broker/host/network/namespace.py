@@ -1,4 +1,4 @@
-"""Gives a box, container or VMM its network cards: ``launch.network``.
+"""Gives a box or container its network cards: ``launch.network``.
 
 The host does this, also for a box that brokerctl started; the program does not run
 before the cards exist.  It reaches what a micro VM of QEMU with this setting reaches:
@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -40,37 +39,15 @@ from broker.ipc.channel import when_ready
 _START_SECONDS = 15.0
 
 
-@contextmanager
-def namespace_of(vmm: Tracked) -> Iterator[tuple[int, int]]:
-    """Open the network namespace of a VMM that waits in its jail; yield it and its pidfd.
-
-    Raises UpstreamError when the VMM has ended.
-    """
-    with ExitStack() as ours:
-        try:
-            namespace = os.open(f"/proc/{vmm.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise UpstreamError(f"{vmm.role} exited while starting") from error
-        ours.callback(os.close, namespace)
-        # It lives after the name was opened: the pid was not reused.
-        if vmm.ended:
-            raise UpstreamError(f"{vmm.role} exited while starting")
-        refuse_own(namespace)
-        yield namespace, vmm.pidfd
-
-
 async def start_network(
-    kind: str,
-    given: tuple[int, ...],
-    known: Callable[[Tracked], None] = lambda _: None,
+    namespace: int,
     *,
     decided: bool,
     resolv_conf: Path = RESOLV_CONF,
 ) -> GuestNetwork:
     """Start the filter's process, which makes an interface, and passt.
 
-    ``known`` writes each down for a later broker.  ``decided``: the filter asks about
-    each flow (``network = "rules"``).  Raises SetupError when passt is missing, or what
+    ``decided``: the filter asks about each flow (``network = "rules"``).  Raises SetupError when passt is missing, or what
     the interface needs.
     """
     found = shutil.which("passt")
@@ -79,7 +56,7 @@ async def start_network(
         pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         inner, host = map(ours.enter_context, pair)
         give_room(host)
-        fds = (inner.fileno(), *given)
+        fds: tuple[int, ...] = (inner.fileno(), namespace)
         flows = None
         if decided:
             flows, asks = socket.socketpair()
@@ -88,21 +65,18 @@ async def start_network(
             fds = (*fds, *(one.fileno() for one in names))
         carried = "flows" if decided else "frames"
         words = (str(resolv_conf),) if decided else ()
-        guard = await start_guard(carried, kind, fds, known, words=words)
+        guard = await start_guard(carried, fds, words=words)
         failed.callback(guard.kill_now)
         text = read_resolv_conf(resolv_conf)
         forwarded = () if decided else forwarded_resolvers(text)
         argv = passt_args(passt, host.fileno(), resolvers=forwarded, mtu=MTU)
         helper = spawn_helper("passt", argv, pass_fds=(host.fileno(),))
         failed.callback(helper.kill_now)
-        known(helper)
         failed.pop_all()
     return GuestNetwork((guard, helper), flows)
 
 
-async def start_card(
-    kind: str, given: tuple[int, ...], seat: SwitchSeat, name: str
-) -> GuestNetwork:
+async def start_card(namespace: int, seat: SwitchSeat, name: str) -> GuestNetwork:
     """Start the process that makes an interface at a switch.
 
     It ends with the switch, and so no later broker needs to know it.  Raises SetupError
@@ -111,23 +85,21 @@ async def start_card(
     router = (seat.router,) if seat.router else ()
     words = (name, seat.address, seat.mac, *router)
     with seat.conn:
-        fds = (seat.conn.fileno(), *given)
-        guard = await start_guard("cable", kind, fds, words=words)
+        fds = (seat.conn.fileno(), namespace)
+        guard = await start_guard("cable", fds, words=words)
     return GuestNetwork((guard,))
 
 
 async def start_guard(
     carried: str,
-    kind: str,
     given: tuple[int, ...],
-    known: Callable[[Tracked], None] = lambda _: None,
     *,
     words: tuple[str, ...] = (),
 ) -> Tracked:
     """Start a packet guard, which makes an interface and carries its frames.
 
-    Returns when the interface is up; ``known`` is given the guard's process before that.
-    ``carried``, ``kind``: see ``packet_guard``.  Raises SetupError; the guard is killed
+    Returns when the interface is up.
+    ``carried``: see ``packet_guard``.  Raises SetupError; the guard is killed
     then.
     """
     with ExitStack() as ours, ExitStack() as failed:
@@ -136,11 +108,10 @@ async def start_guard(
         with ExitStack() as theirs:
             theirs.callback(os.close, ready)
             fds = (given[0], ready, *given[1:])
-            argv = our_program(PACKET_GUARD, carried, kind, *map(str, fds), *words)
+            argv = our_program(PACKET_GUARD, carried, "veth", *map(str, fds), *words)
             guard = spawn_helper("netguard", argv, pass_fds=fds)
             failed.callback(guard.kill_now)
-            known(guard)
-        await _wait_ready(heard, guard, kind)
+        await _wait_ready(heard, guard)
         failed.pop_all()
     return guard
 
@@ -153,13 +124,7 @@ def refuse_own(namespace: int) -> None:
         raise UpstreamError("the sandbox is not in a separate network namespace")
 
 
-_NEEDS = {
-    "veth": "load the kernel module veth and install the package iproute2",
-    "tap": "load the kernel module tun and install the package iproute2",
-}
-
-
-async def _wait_ready(fd: int, guard: Tracked, kind: str) -> None:
+async def _wait_ready(fd: int, guard: Tracked) -> None:
     """Wait until a network process is ready.  Raises SetupError with what it needs."""
     os.set_blocking(fd, False)
     data = b""
@@ -168,8 +133,8 @@ async def _wait_ready(fd: int, guard: Tracked, kind: str) -> None:
         data = await when_ready(read, trio.lowlevel.wait_readable, fd)
     if not data:
         slow = f"the helper ended or was not ready within {_START_SECONDS:g} s"
-        needs = _NEEDS[kind]
         raise SetupError(
             f"cannot set up the sandbox's network: {guard.words or slow}",
-            hint=f'{needs}, or set network = "none"',
+            hint="load the kernel module veth and install the package iproute2, or set "
+            'network = "none"',
         )

@@ -3,8 +3,7 @@
 ``packet_guard CARRIED INTERFACE ARGUMENT…``.  ``CARRIED`` names what it carries to the
 other side: ``frames``, each judged by itself (frameguard of QEMU, netguard of others);
 ``flows``, each decided by the viewer (flowguard); ``cable``, all, for a switch judges
-them.  ``INTERFACE`` is ``qemu`` (a stream of frames), ``veth`` (of a box) or ``tap`` (of
-another VMM).  The arguments of each are those of its module.
+them.  ``INTERFACE`` is ``qemu`` (a stream of frames) or ``veth`` (of a box).  The arguments of each are those of its module.
 
 ``packet_guard switch`` is the process that sandboxes of one network share, and
 ``packet_guard passt LIBRARY COMMAND…`` confines itself and becomes passt.
@@ -30,18 +29,18 @@ def main() -> int:
             from broker.host.network.frameguard.frameguard import guard_frames
 
             return guard_frames(*map(int, fds))
-        case "frames", interface, *fds:
+        case "frames", "veth", *fds:
             from broker.host.network.frameguard.interfaces import guard_interface
 
-            return guard_interface(interface, *map(int, fds))
+            return guard_interface(*map(int, fds))
         case "flows", interface, *fds, resolv_conf:
             from broker.host.network.flowguard.rules import guard_flows
 
             return guard_flows(interface, Path(resolv_conf), *map(int, fds))
-        case "cable", interface, *words:
+        case "cable", "veth", *words:
             from broker.host.network.switch.cable import lay_to_switch
 
-            return lay_to_switch(interface, *words)
+            return lay_to_switch(*words)
         case "passt", library, *command:
             from broker.host.network.confined_passt import execute_passt
 

@@ -1,18 +1,13 @@
-"""How a running machine is controlled: the interface, and QEMU's monitor as its implementation.
-
-A machine's process (its VMM) is QEMU, or one of those in ``launch.monitors``, each
-with another API.  What ``running`` needs of them is the same.
+"""How a running machine is controlled: by QEMU's monitor.
 
 The host controls a machine by it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Protocol, Self, TypeAlias
 
 import trio
 
@@ -20,69 +15,16 @@ from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.escape import printable
 from broker.host.processes.ready import open_stream
-from broker.host.processes.tracked import Tracked
 from broker.host.vmm.qmp import Qmp, QmpEvent, open_qmp
-
-
-class Monitor(StrEnum):
-    """The programs that can run a machine; the values of ``launch.kind`` but QEMU's."""
-
-    program: str
-    """Its name in messages, and its process's role."""
-    hybrid: bool
-    """Whether it has a vsock of its own, whose connections arrive at UNIX sockets."""
-
-    def __new__(cls, name: str, program: str = "", *hybrid: bool) -> Self:
-        """Take the columns of a row."""
-        made = str.__new__(cls, name)
-        made._value_, made.program, made.hybrid = name, program, any(hybrid)
-        return made
-
-    QEMU = "qemu", "QEMU"
-    FIRECRACKER = "firecracker", "Firecracker", True
-    CLOUD_HYPERVISOR = "cloud-hypervisor", "Cloud Hypervisor", True
-    CROSVM = "crosvm", "crosvm"
-
 
 QMP_SOCKET = "qmp"
 CONSOLE_SOCKET = "console"
-"""QEMU listens there; another VMM writes into a FIFO of this name."""
-
-
-class Control(Protocol):
-    """A connection to the VMM of one machine, or the way to make one."""
-
-    async def run(self) -> None:
-        """Serve the connection until the VMM ends.
-
-        Raises UpstreamError when it cannot be controlled any more.
-        """
-        ...
-
-    async def cont(self) -> None:
-        """Let the guest run; does nothing if it runs.  Raises UpstreamError."""
-        ...
-
-    async def press_power(self) -> None:
-        """Ask the guest to end.  Raises UpstreamError when the VMM refuses."""
-        ...
-
-    async def quit(self) -> None:
-        """Ask the VMM to end.  Raises UpstreamError when it refuses."""
-        ...
-
-    async def close(self) -> None:
-        """Let go of a connection whose ``run`` was never begun."""
-        ...
-
-    def guest_end(self, code: int | None) -> str:
-        """Return why the guest ended, by the VMM's exit code; "" if it did not."""
-        ...
+"""QEMU listens there."""
 
 
 @dataclass(frozen=True)
 class GuestEvents:
-    """What a VMM's monitor reports of its guest, told to the machine's owner."""
+    """What QEMU's monitor reports of its guest, told to the machine's owner."""
 
     ended: Callable[[str], None]
     """The guest has ended itself, for this reason."""
@@ -100,15 +42,6 @@ class GuestEvents:
 
 
 NO_SPACE = f"the disk that holds its home is full: QEMU paused the guest and retries every {limits.VM_ROOM_SECONDS:g} s; if its programs do not answer once there is room, stop the sandbox and start it again"
-
-Connect: TypeAlias = Callable[
-    [Path, Tracked, GuestEvents],
-    Awaitable[tuple[Control, trio.abc.ReceiveStream]],
-]
-"""Connects to the VMM of a machine's directory: its control, and its console.
-
-Raises UpstreamError.
-"""
 
 _GUEST_REASONS = {
     "guest-shutdown": "the guest powered off",
@@ -167,7 +100,7 @@ class QemuControl:
         await self.qmp.execute("cont")
 
     async def press_power(self) -> None:
-        """Press the power button."""
+        """Ask the guest to end, by its power button."""
         await self.qmp.execute("system_powerdown", deadline=limits.VM_QUIT_SECONDS)
 
     async def quit(self) -> None:
@@ -175,20 +108,14 @@ class QemuControl:
         await self.qmp.execute("quit", deadline=limits.VM_QUIT_SECONDS)
 
     async def close(self) -> None:
-        """Let go of the monitor."""
+        """Let go of a monitor whose ``run`` was never begun."""
         await self.qmp.close()
-
-    def guest_end(self, code: int | None) -> str:
-        """Say nothing: an event came before."""
-        del code
-        return ""
 
 
 async def connect_qemu(
-    directory: Path, vmm: Tracked, events: GuestEvents
-) -> tuple[Control, trio.abc.ReceiveStream]:
+    directory: Path, events: GuestEvents
+) -> tuple[QemuControl, trio.abc.ReceiveStream]:
     """Connect to QEMU's QMP monitor and console sockets.  Raises UpstreamError."""
-    del vmm  # its sockets were made by us, and passed to it
     path = directory / CONSOLE_SOCKET
 
     def take(event: QmpEvent) -> None:

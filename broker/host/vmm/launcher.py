@@ -33,9 +33,6 @@ from broker.host.vmm.arena import make_arena
 from broker.host.vmm.control import (
     CONSOLE_SOCKET,
     QMP_SOCKET,
-    Connect,
-    Monitor,
-    connect_qemu,
 )
 from broker.host.vmm.qemu_arguments import (
     Accel,
@@ -76,19 +73,18 @@ class Tools:
     """The programs of this machine, found by the caller."""
 
     vmm: Path
-    """QEMU, or what ``monitor`` says."""
+    """QEMU."""
     accel: Accel
     vhost_device_vsock: Path | None
-    """None: use the kernel's /dev/vhost-vsock, or the VMM's own device."""
+    """None: use the kernel's /dev/vhost-vsock."""
     passt: Path | None = None
     allow_unjailed: bool = False
     """Where the jail of a VMM cannot be built, run it without one, and warn."""
-    monitor: Monitor = Monitor.QEMU
 
     @property
     def hybrid(self) -> bool:
         """Return whether a guest's connections arrive at UNIX sockets."""
-        return self.vhost_device_vsock is not None or self.monitor.hybrid
+        return self.vhost_device_vsock is not None
 
 
 async def start_vm(
@@ -194,9 +190,6 @@ class LaunchPlan:
     A machine that does not boot (``launch.parent``) has other words and a ``prepare``.
     """
 
-    connect: Connect = staticmethod(connect_qemu)
-    """Connects to the VMM that ``spawn_vmm`` has started."""
-
     def __init__(
         self,
         spec: VmSpec,
@@ -283,7 +276,7 @@ class LaunchPlan:
     def _write_down(self, process: Tracked) -> None:
         """Write a process to the state file, in place of an earlier one of its role."""
         assert self._state is not None
-        if process.role == self._state.monitor.program:
+        if process.role == QEMU:
             self._state = msgspec.structs.replace(self._state, vmm=process.identity)
         else:
             helpers = {**self._state.helpers, process.role: process.identity}
@@ -314,7 +307,6 @@ class LaunchPlan:
             console=console,
             kernel_vsock=self._kernel,
             on_loss=self._on_loss,
-            connect=self.connect,
             flows=None if self._network is None else self._network.flows,
             arena=self._arena,
         )
@@ -394,13 +386,11 @@ async def adopt_vm(
     *,
     nursery: trio.Nursery,
     on_loss: Callable[[str], None] | None = None,
-    connect: Callable[[Monitor], Connect] = lambda _: connect_qemu,
 ) -> Vm | None:
     """Adopt the running machine of an earlier broker and watch it in ``nursery``.
 
     Each process is proven by pidfd, start time and boot first.  None when
     there is no machine, or not all of one: call ``clean_leftovers`` then.
-    ``connect`` returns how a VMM is connected to.
 
     Raises UpstreamError when the VMM lives and cannot be reached.
     A machine with the kernel's vsock is watched as any other, but we hold no
@@ -426,7 +416,6 @@ async def adopt_vm(
             helpers=found.helpers,
             console=console,
             on_loss=on_loss,
-            connect=connect(state.monitor),
         )
         vm.resume()  # or a monitor that was suspended says nothing
         await vm.connect(nursery)

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING
 from broker.core import limits
 from broker.core.errors import SetupError
 from broker.core.names import SandboxName
-from broker.host.network.addresses import TAP
 
 if TYPE_CHECKING:
     from broker.host.network.switch.switches import SwitchSeat
@@ -129,13 +128,6 @@ class VmSpec:
     """Size of the arena for the pixels of its windows; 0: it has none."""
     gpu: bool = False
     """It has a GPU, for which a separate process draws."""
-
-    @property
-    def taps(self) -> list[tuple[str, SwitchSeat | None]]:
-        """The TAP devices of a VMM that takes such, in order; None: that of ``network``."""
-        first = () if self.network is Network.NONE else (None,)
-        cards = enumerate((*first, *self.seats))
-        return [(f"{TAP}{number}", seat) for number, seat in cards]
 
     def __post_init__(self) -> None:
         """Refuse values that QEMU or the kernel would misread.  Raises SetupError."""

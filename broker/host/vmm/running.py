@@ -27,8 +27,6 @@ from broker.helpers.process.removal import remove_aside
 from broker.host.processes.tracked import Tracked
 from broker.host.vmm.console_pump import pump_console
 from broker.host.vmm.control import (
-    Connect,
-    Control,
     GuestEvents,
     QemuControl,
     connect_qemu,
@@ -73,7 +71,7 @@ class VmEnd:
 class Vm:
     """A machine that runs or is paused.
 
-    ``vmm`` is QEMU or another one: a lease watches ``vmm.pidfd``.  ``uds`` is the base of the
+    ``vmm`` is QEMU: a lease watches ``vmm.pidfd``.  ``uds`` is the base of the
     hybrid sockets (None with the kernel's vsock).  ``console`` is the log.
     """
 
@@ -87,7 +85,6 @@ class Vm:
         console: ConsoleLog,
         kernel_vsock: KernelVsock | None = None,
         on_loss: Callable[[str], None] | None = None,
-        connect: Connect = connect_qemu,
         flows: socket.socket | None = None,
         arena: int = -1,
     ) -> None:
@@ -102,8 +99,7 @@ class Vm:
         self._helpers = tuple(helpers)
         self._kernel_vsock = kernel_vsock
         self._on_loss = on_loss
-        self._connect = connect
-        self._control: Control | None = None
+        self._control: QemuControl | None = None
         self._scope = trio.CancelScope()
         self._watched = False
         self._cause: VmEnd | None = None
@@ -127,14 +123,11 @@ class Vm:
 
     @property
     def qmp(self) -> Qmp:
-        """QEMU's monitor.  Raises UpstreamError if the machine has none."""
-        control = self.control
-        if not isinstance(control, QemuControl):
-            raise UpstreamError(f"{self.vmm.role} does not have a QMP monitor")
-        return control.qmp
+        """QEMU's monitor.  Raises UpstreamError before it is connected to."""
+        return self.control.qmp
 
     @property
-    def control(self) -> Control:
+    def control(self) -> QemuControl:
         """The VMM's control.  Raises UpstreamError before it is connected to."""
         if self._control is None:
             raise UpstreamError(f"{self.vmm.role} is not connected to this broker yet")
@@ -216,7 +209,7 @@ class Vm:
             self._finish()
         return await self.wait()
 
-    async def _try(self, request: Callable[[Control], Awaitable[None]]) -> None:
+    async def _try(self, request: Callable[[QemuControl], Awaitable[None]]) -> None:
         try:
             await request(self.control)
         except UpstreamError:
@@ -254,7 +247,7 @@ class Vm:
         Called once, by ``start_vm`` and ``adopt_vm``.  Raises UpstreamError.
         """
         events = GuestEvents(partial(self._blame, EndKind.GUEST), self._warn_once)
-        self._control, console = await self._connect(self.directory, self.vmm, events)
+        self._control, console = await connect_qemu(self.directory, events)
         nursery.start_soon(self._watch, console)
 
     def _warn_once(self, what: str) -> None:
@@ -295,9 +288,7 @@ class Vm:
                 with trio.move_on_after(limits.VM_DRAIN_SECONDS):
                     await drained.wait()
                 nursery.cancel_scope.cancel()
-            why = self.control.guest_end(code)
-            kind = EndKind.GUEST if why else EndKind.LOST
-            self._blame(kind, why or self._last_words(code))
+            self._blame(EndKind.LOST, self._last_words(code))
             await self._end_processes()
             self._finish()
 

@@ -23,7 +23,7 @@ from broker.core.errors import UpstreamError
 from broker.core.files.trees import remove_tree
 from broker.helpers.process.identity import ProcessIdentity, boot_id
 from broker.host.processes.tracked import Tracked, find
-from broker.host.vmm.control import CONSOLE_SOCKET, QMP_SOCKET, Monitor
+from broker.host.vmm.control import CONSOLE_SOCKET, QMP_SOCKET
 from broker.host.vmm.qemu_arguments import Accel, Network, VmSpec
 from broker.host.vmm.vsock_backend import (
     BACKEND_SOCKET,
@@ -31,14 +31,11 @@ from broker.host.vmm.vsock_backend import (
 )
 
 STATE_FILE = "vm.json"
-API_DIRECTORY = "api"
-"""Where a VMM other than QEMU makes the socket of its API."""
-API_SOCKET = f"{API_DIRECTORY}/api.sock"
 FOLDERS = "virtiofsd-"
 """Begins the role of what serves a folder; the number of its place follows."""
 RENDERER = "vhost-user-gpu"
 """The role of what draws for a machine."""
-QEMU = Monitor.QEMU.program
+QEMU = "QEMU"
 """Its role; the others are helpers."""
 
 
@@ -65,8 +62,8 @@ class VmState(VmProcesses, frozen=True, kw_only=True, forbid_unknown_fields=True
     network: Network
     disposable: bool
     logs: str
-    monitor: Monitor = Monitor.QEMU
-    """Which program ``vmm`` is."""
+    monitor: Literal["qemu"] = "qemu"
+    """Brokers of before wrote which program ``vmm`` is."""
     version: Literal[1] = 1
 
 
@@ -79,7 +76,6 @@ def state_of(
     cid: int,
     hybrid: bool,
     accel: Accel,
-    monitor: Monitor = Monitor.QEMU,
 ) -> VmState:
     """Return the stored state of a machine that has no process yet."""
     return VmState(
@@ -92,7 +88,6 @@ def state_of(
         disposable=spec.disposable,
         logs=str(spec.logs),
         helpers={},
-        monitor=monitor,
     )
 
 
@@ -166,7 +161,7 @@ def find_processes(state: VmProcesses) -> FoundState:
     """Return those processes of the state that are proven to live."""
     if state.boot != boot_id():
         return FoundState(None, ())
-    role = state.monitor.program if isinstance(state, VmState) else "VMM"
+    role = QEMU if isinstance(state, VmState) else "VMM"
     vmm = find(role, state.vmm) if state.vmm is not None else None
     found = (find(role, process) for role, process in state.helpers.items())
     helpers = tuple(process for process in found if process is not None)
@@ -198,8 +193,6 @@ def remove_files(directory: Path) -> None:
     # A process in a jail writes to these, and may have made anything there.
     # guard: a jailed process leaves nothing that cannot be removed
     remove_tree(directory / VSOCK_DIRECTORY)
-    # guard: a VMM leaves nothing beside its API that cannot be removed
-    remove_tree(directory / API_DIRECTORY)
     for name in ("vm.new", QMP_SOCKET, CONSOLE_SOCKET, BACKEND_SOCKET, STATE_FILE):
         (directory / name).unlink(missing_ok=True)
     with suppress(OSError):  # it is gone, or foreign files are still in it

@@ -285,8 +285,6 @@ def _no_disks(kind: LaunchKind) -> tuple[str, str]:
     if kind.of_others:
         why = "its devices are those of the program that starts it"
         return why, "give it the image by means of that program"
-    if kind.monitor:
-        return "its VMM cannot be given a disk once it runs", _INSTEAD
     if kind.boots:
         return "its devices are those of libvirt or systemd-vmspawn", _INSTEAD
     return _BOX

@@ -1,23 +1,18 @@
 """Time from a command to its window, by what starts the sandbox.
 
     python -m tests.bench.launch.machine_monitors [RUNS] [NAME…]
-    python -m tests.bench.launch.machine_monitors [RUNS] --stand-ins
     sudo python -m tests.bench.launch.machines_of_root [RUNS]
 
 The broker runs already, and no machine is copied.  In turn, so that a busy moment
 falls on all: ``brokerctl run`` of foot in our micro VM (QEMU in Vitrail's jail),
-in a domain of the user's libvirt, in a container of systemd-nspawn, and in a machine
-of each other VMM that is installed where KVM works.  Root's half adds a container of
-the system's libvirt (``virsh create``) and a machine of systemd-vmspawn.  With
-``--stand-ins`` it is the stand-ins of the VMMs that cannot run here: what they measure
-is our own part, and QEMU's in their place.  Prints least and median in seconds, and
-the raw values.
+in a domain of the user's libvirt and in a container of systemd-nspawn.  Root's half adds
+a container of the system's libvirt (``virsh create``) and a machine of systemd-vmspawn.
+Prints least and median in seconds, and the raw values.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import statistics
 import sys
 import time
@@ -26,18 +21,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import trio
 
-from broker.host.vmm.accel import permission
-from policy.records.kinds import MONITORS
 from tests.bench.launch.boxes import window_after
 from tests.kit.nspawn import skip_without_nspawn
 from tests.kit.podman import root_directory, shared_words
-from tests.kit.records import shown_record
 from tests.kit.vm.libvirt import RECORD as BY_HOOK
 from tests.kit.vm.libvirt import libvirt, require_libvirt
-from tests.kit.vm.monitors.installed import install
 from tests.kit.vm.system_libvirt import System, container_xml
 from tests.kit.vm.vmspawn import OWN, own_vmspawn
-from tests.kit.wayland.compositor import short_directory, wait_window
+from tests.kit.wayland.compositor import wait_window
 from tests.kit.world import World, record, world
 
 LIBVIRT, LXC, NSPAWN, VMSPAWN = "libvirt-qemu", "libvirt-lxc", "nspawn", "vmspawn"
@@ -49,41 +40,20 @@ kind = "nspawn"
 rootfs = "{root}"
 bind_read_only = [{shared}]
 """
-MONITOR = shown_record(
-    'kind = "{}"', 'memory = "512M"', "boot_deadline = 300", of="disposable"
-)
 RECORDS = {
     "microvm": record(launch='fork = "no"'),
     LIBVIRT: OWN.replace(VMSPAWN, LIBVIRT),
     VMSPAWN: OWN,
     LXC: BY_HOOK.format("office"),
-    **{kind: MONITOR.format(kind) for kind in MONITORS},
 }
 
 
-def usual_names() -> list[str]:
-    """Return what this machine can start without root."""
-    names = ["microvm", LIBVIRT, NSPAWN]
-    if permission() is None:
-        names += [kind for kind in MONITORS if shutil.which(kind)]
-    return names
-
-
 @asynccontextmanager
-async def stage(names: list[str], *, stand_ins: bool) -> AsyncIterator[World]:
+async def stage(names: list[str]) -> AsyncIterator[World]:
     """A broker with the records, and what each way to start needs."""
     async with AsyncExitStack() as stack:
-        extra, program = {}, "broker.programs.local"
-        if stand_ins:
-            place = stack.enter_context(short_directory())
-            for kind in MONITORS:
-                install(place, kind)
-            extra["PATH"] = f"{place}:{os.environ['PATH']}"
-            program = "tests.kit.vm.monitors.broker"
         records = {name: RECORDS[name] for name in names if name in RECORDS}
-        w = await stack.enter_async_context(
-            world(records, extra=extra, program=program)
-        )
+        w = await stack.enter_async_context(world(records))
         w.environ["PYTHONPATH"] = os.getcwd()
         if LIBVIRT in names:
             require_libvirt()
@@ -129,10 +99,10 @@ async def start_container(w: World, title: str) -> float:
     return took
 
 
-async def main(runs: int, names: list[str], *, stand_ins: bool) -> None:
+async def main(runs: int, names: list[str]) -> None:
     """Measure and print."""
     times: dict[str, list[float]] = {}
-    async with stage(names, stand_ins=stand_ins) as w:
+    async with stage(names) as w:
         for turn in range(runs + 1):  # the first one warms the caches
             for name in names:
                 took = await start(w, name, f"{name}-{turn}")
@@ -149,6 +119,5 @@ async def main(runs: int, names: list[str], *, stand_ins: bool) -> None:
 if __name__ == "__main__":
     given = [word for word in sys.argv[1:] if not word.startswith("-")]
     count = int(given.pop(0)) if given and given[0].isdecimal() else 3
-    played = "--stand-ins" in sys.argv
-    chosen = given or (list(MONITORS) if played else usual_names())
-    trio.run(lambda: main(count, chosen, stand_ins=played))
+    chosen = given or ["microvm", LIBVIRT, NSPAWN]
+    trio.run(main, count, chosen)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from broker.cli.doctor import launchers
 from broker.cli.doctor.finding import Context, FindingState
 from broker.cli.doctor.launchers import check_launchers
 from broker.cli.launchers import external
 from broker.core.paths import find_paths
 from broker.host.launchers.libvirt.hook import install_hook
-from broker.host.vmm.accel import Accel, AcceleratorChoice
-from policy.records.kinds import MONITORS
 from shims.bundle import BundleError
 
 TEXT = 'class = "persistent"\n[launch]\nkind = "external"\n[peer]\n{} = "x"\n'
@@ -136,27 +133,6 @@ async def test_what_a_machine_of_vmspawn_needs_is_named(place, tmp_path):
         (programs / name).touch(0o755)
     (found,) = await place(path=str(programs))
     assert "need the service manager of this user" in found.text
-
-
-@pytest.mark.parametrize("kind", MONITORS)
-async def test_what_other_vmms_need_is_named(place, tmp_path, monkeypatch, kind):
-    folder = tmp_path / "config/vitrail/sandboxes.d"
-    folder.mkdir(parents=True)
-    text = f'class = "disposable"\n[launch]\nkind = "{kind}"\n'
-    (folder / "fast.toml").write_text(text)
-    missing = AcceleratorChoice(Accel.TCG, "no permission to open it", "join a group")
-    monkeypatch.setattr(launchers.accel, "permission", lambda: missing)
-    program, experimental, kvm = await place()
-    assert kind in program.text
-    assert program.mend == "see docs/launchers/vmm.md"
-    assert ("no permission to open it" in kvm.text, kvm.mend) == (True, "join a group")
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / kind).touch(0o755)
-    monkeypatch.setattr(launchers.accel, "permission", lambda: None)
-    (found,) = await place(path=str(tmp_path / "bin"))
-    assert found.text == experimental.text
-    assert f'the kind "{kind}" is experimental' in found.text
-    assert found.state is FindingState.WARN
 
 
 async def test_it_says_whether_guests_without_python_can_have_an_agent(

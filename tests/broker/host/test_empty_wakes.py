@@ -65,7 +65,7 @@ async def test_of_the_first_process_of_a_machines_jail(woken, pipe):
 async def test_of_a_network_that_is_up(woken, pipe):
     read, write = pipe
     woken.append(lambda: os.write(write, b"."))
-    await namespace._wait_ready(read, SimpleNamespace(words=""), "veth")
+    await namespace._wait_ready(read, SimpleNamespace(words=""))
 
 
 async def test_of_a_vmm_that_connects_to_a_guests_port(woken):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -20,16 +20,13 @@ from broker.core.errors import VitrailError
 from broker.helpers.process.spawn import wait_ended
 from broker.ipc.control.api import Nothing
 from broker.ipc.control.methods import LEASE_LIST
-from policy.records.kinds import MONITORS
 from tests.kit import brokerctl
 from tests.kit.booted import PLACE
 from tests.kit.eventually import eventually
 from tests.kit.records import shown_record
 from tests.kit.vm.libvirt import RECORD, libvirt, require_libvirt
 from tests.kit.vm.machines import require_vm
-from tests.kit.vm.monitors.installed import install
 from tests.kit.vm.vmspawn import OWN, booted_sid, own_vmspawn
-from tests.kit.wayland.compositor import short_directory
 from tests.kit.world import record, world
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
@@ -123,33 +120,11 @@ class Vmspawn(OneRun):
         return own_vmspawn(self.w)
 
 
-class Monitor(MicroVm):
-    """Started by the broker with another VMM than QEMU: a stand-in of it."""
-
-    program = "tests.kit.vm.monitors.broker"
-    name: str
-
-    @classmethod
-    @contextmanager
-    def installed(cls):
-        """Put the stand-in on a PATH; gives the broker's further environment."""
-        with short_directory() as place:
-            install(place, cls.name)
-            yield {"PATH": f"{place}:{os.environ['PATH']}"}
-
-
-def monitor(kind):
-    """Return the launcher of a VMM's kind."""
-    text = RECORD_OF_MONITOR.format(kind)
-    return type(kind, (Monitor,), {"name": kind, "record": text})
-
-
 LAUNCHERS = {
     "microvm": MicroVm,
     "libvirt": Libvirt,
     "libvirt-qemu": LibvirtQemu,
     "vmspawn": Vmspawn,
-    **{kind: monitor(kind) for kind in MONITORS},
 }
 
 
@@ -162,13 +137,7 @@ def kind(request):
         require_libvirt()
         if shutil.which("bwrap") is None:
             pytest.skip("bubblewrap is not installed")
-    chosen = LAUNCHERS[request.param]
-    if not issubclass(chosen, Monitor):
-        yield chosen
-        return
-    with chosen.installed() as extra:
-        chosen.extra = extra
-        yield chosen
+    return LAUNCHERS[request.param]
 
 
 @pytest.mark.root

@@ -323,7 +323,6 @@ GUARDS = (
     Guard("a VMM has a system-call filter", "", "tests/attack/test_jail_vmm.py", "filter_refuses"),
     Guard("what crosvm answers is read in a jail", "if False:", "tests/attack/test_jail_vmm.py", "asks_a_crosvm"),
     Guard("another launcher's crosvm is asked from a jail or not at all", "if False:", "tests/attack/test_jail_vmm.py", "crosvm_of_others"),
-    Guard("a crosvm in a jail is asked from a jail or not at all", "jail_needed = False", "tests/attack/test_jail_vmm.py", "jailed_crosvm"),
     Guard("a VMM has no network", "", "tests/attack/test_jail_vmm.py", "abstract"),
     Guard("a VMM's root is read-only", "", "tests/attack/test_jail_vmm.py", "takes_files"),
     Guard("a VMM's jail is written down before it is built", "", "tests/attack/test_jail_vmm.py", "leaves_nothing and before"),

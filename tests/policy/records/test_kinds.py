@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from policy.records.kinds import KINDS, MONITORS, kinds_with
+from policy.records.kinds import KINDS, kinds_with
 from policy.records.launch_table import LAUNCH, STATE
 from policy.records.model import (
     Bwrap,
@@ -27,7 +27,6 @@ _ROOT = Path(__file__).parents[3]
 _VM = ("image", 512, 1)
 _LAUNCHES = {
     "microvm": MicroVM(*_VM, "none", ("foot",), 60),
-    **{kind: MicroVM(*_VM, "none", ("foot",), 60, monitor=kind) for kind in MONITORS},
     "libvirt-qemu": ThrowawayVm(*_VM, ("foot",), 60),
     "vmspawn": ThrowawayVm(*_VM, ("foot",), 60, "vmspawn"),
     "bwrap": Bwrap(("foot",)),
@@ -80,5 +79,5 @@ def test_every_kind_has_a_page_and_a_test_of_conformance(name):
         )
 
     assert says("docs/launchers", "*.md"), "docs/launchers"
-    if name not in {"external", *MONITORS}:  # the monitors' class takes MONITORS
+    if name != "external":
         assert says("tests/conformance/launchers", "*.py"), "tests/conformance"

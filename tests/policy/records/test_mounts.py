@@ -175,7 +175,6 @@ def test_no_mount_is_in_a_directory_of_the_users():
         ("podman", "this machine's would read the file system"),
         ("libvirt-qemu", "those of libvirt or"),
         ("vmspawn", "or systemd-vmspawn"),
-        ("firecracker", "cannot be given a disk once it runs"),
     ],
 )
 def test_other_kinds_have_no_disks(kind, why):
@@ -187,8 +186,6 @@ def test_other_kinds_have_no_disks(kind, why):
 def test_kinds_of_others_have_no_mounts():
     text = '[launch]\nkind = "external"\n[peer]\ncid = 7\n'
     assert "is not allowed" in problem(text + MEMORY.format("/x")).message
-    found = problem('[launch]\nkind = "firecracker"\n' + MEMORY.format("/x"))
-    assert found.hint == 'set kind = "microvm"'
 
 
 @pytest.mark.parametrize(

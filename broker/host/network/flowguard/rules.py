@@ -70,9 +70,8 @@ class FlowGuard(PacketGuard):
         resolvers: Sequence[socket.socket],
         streams: socket.socket,
         servers: socket.socket,
-        leader: int = -1,
     ) -> None:
-        super().__init__(packets, passt, addresses, leader=leader)
+        super().__init__(packets, passt, addresses)
         self._viewer = viewer
         self._streams = streams
         self._servers: socket.socket | None = servers
@@ -286,14 +285,10 @@ class FlowGuard(PacketGuard):
             self.flows.lost()
 
 
-class TapFlowGuard(FlowGuard):
-    """``FlowGuard`` of a VMM's device."""
+class QemuFlowGuard(FlowGuard):
+    """``FlowGuard`` whose first side is QEMU's stream of frames, with their lengths."""
 
     _leases = True
-
-
-class QemuFlowGuard(TapFlowGuard):
-    """``FlowGuard`` whose first side is QEMU's stream of frames, with their lengths."""
 
     def __init__(
         self,
@@ -360,7 +355,7 @@ def guard_flows(kind: str, resolv_conf: Path, *fds: int) -> int:
     quic_hello.load()
     if kind == "qemu":
         return _serve_qemu(resolv_conf, *fds)
-    return _serve_interface(kind, resolv_conf, *fds)
+    return _serve_interface(resolv_conf, *fds)
 
 
 def _serve_qemu(
@@ -390,10 +385,9 @@ def _start_parts(
 
 
 def _serve_interface(
-    kind: str, resolv_conf: Path, passt: int, ready: int, netns: int, *more: int
+    resolv_conf: Path, passt: int, ready: int, netns: int, *fds: int
 ) -> int:
     """Serve a box's interface in its network namespace."""
-    leader, *fds = more if kind == "tap" else (-1, *more)
     side, viewer, *resolvers = (socket.socket(fileno=one) for one in (passt, *fds))
     try:
         streams, servers = _start_parts(
@@ -402,8 +396,8 @@ def _serve_interface(
     except (OSError, SetupError) as error:
         return not_made(error)
     return carry(
-        SandboxInterface(kind, netns, ready, leader),
-        lambda packets, addresses: (TapFlowGuard if kind == "tap" else FlowGuard)(
+        SandboxInterface(netns, ready),
+        lambda packets, addresses: FlowGuard(
             packets,
             side,
             addresses,
@@ -411,6 +405,5 @@ def _serve_interface(
             resolvers=resolvers,
             streams=streams,
             servers=servers,
-            leader=leader,
         ),
     )

@@ -125,7 +125,7 @@ def _local(payload: bytes) -> set[tuple[bytes, int]]:
 class FrameGuard:
     """The loop of frameguard, netguard and flowguard: carries both directions.
 
-    It ends with one side, or with the process of a pidfd.
+    It ends with one side.
     """
 
     calls: tuple[str, ...] = ()
@@ -136,12 +136,8 @@ class FrameGuard:
         qemu: socket.socket,
         passt: socket.socket,
         addresses: Addresses,
-        *,
-        leader: int = -1,
     ) -> None:
-        self._leader = leader
         self._addresses = addresses
-        self._always = (addresses.news.fileno(), *([leader] if leader >= 0 else []))
         self._filter = FrameFilter(addresses.read())
         self._peers, self._pace = DatagramPeers(), HostPace()
         self._from_guest = FrameStream(self._may_leave)
@@ -197,15 +193,13 @@ class FrameGuard:
     def _wanted(self) -> dict[int, int]:
         """Return the descriptors to poll, each with its poll(2) events."""
         inside, outside = self._sides
-        always = dict.fromkeys(self._always, select.POLLIN)
+        always = {self._addresses.news.fileno(): select.POLLIN}
         always[inside.fileno()] = self._poll_events(inside)
         always[outside.fileno()] = self._poll_events(outside)
         return always | self._more()
 
     def _happened(self, fd: int, happened: int) -> bool:
         """Serve one ready descriptor; return False once the machine has ended."""
-        if fd == self._leader:
-            return False
         if fd == self._addresses.news.fileno():
             self._refresh()
             return True

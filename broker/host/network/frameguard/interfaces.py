@@ -1,4 +1,4 @@
-"""Make a sandbox's interface, ``veth`` or ``tap``, and carry its frames to the end.
+"""Make a box's interface, and carry its frames to the end.
 
 The packet guard of a sandbox runs this, jailed; the host only starts it.
 """
@@ -12,9 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from broker.core.errors import SetupError
-from broker.host.network.addresses import TAP
 from broker.host.network.frameguard.frameguard import Addresses, confined_run
-from broker.host.network.frameguard.tap import make_tap
 from broker.host.network.frameguard.veth import (
     PASST_CARD,
     Card,
@@ -25,32 +23,21 @@ from broker.host.network.frameguard.veth import (
 
 @dataclass(frozen=True)
 class SandboxInterface:
-    """An interface that is to be made: ``veth`` of a box, or ``tap`` of another VMM."""
+    """The interface of a box that is to be made."""
 
-    kind: str
     namespace: int
     """The descriptor of the network namespace that gets it."""
     ready: int
     """The pipe that gets a byte when the interface is up."""
-    leader: int = -1
-    """The pidfd of the VMM, with which this process ends."""
-    name: str = f"{TAP}0"
-    """Of the TAP device."""
     card: Card = PASST_CARD
-    """Of a box."""
 
 
-def guard_interface(
-    kind: str, passt: int, ready: int, namespace: int, *vmm: int
-) -> int:
-    """Judge each frame of an interface; ``vmm``: the VMM's pidfd for ``tap``."""
+def guard_interface(passt: int, ready: int, namespace: int) -> int:
+    """Judge each frame of an interface."""
     side = socket.socket(fileno=passt)
-    interface = SandboxInterface(kind, namespace, ready, leader=vmm[0] if vmm else -1)
     return carry(
-        interface,
-        lambda packets, addresses: PacketGuard(
-            packets, side, addresses, leader=interface.leader
-        ),
+        SandboxInterface(namespace, ready),
+        lambda packets, addresses: PacketGuard(packets, side, addresses),
     )
 
 
@@ -69,11 +56,8 @@ def carry(
     """
     try:
         addresses = Addresses()  # of the host's namespace, before this leaves it
-        if interface.kind == "tap":
-            packets = make_tap(interface.namespace, interface.name)
-        else:
-            ipv6 = addresses.ipv6 if ipv6 is None else ipv6
-            packets = lay_cable(interface.namespace, ipv6=ipv6, card=interface.card)
+        ipv6 = addresses.ipv6 if ipv6 is None else ipv6
+        packets = lay_cable(interface.namespace, ipv6=ipv6, card=interface.card)
     except OSError as error:
         return not_made(error)
     guard = guard_of(packets, addresses)

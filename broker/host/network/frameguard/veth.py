@@ -9,8 +9,7 @@ A box has an interface and no right over it: the cable (veth(4)) is made
 from here, with the rights that the owner of a user namespace has over it
 (user_namespaces(7)), and its other end lies in a network namespace that has nothing
 else.  So nothing inside has to be a wall: each frame is checked outside by the same
-filter as a machine's (``microvm.ethernet_frames``), whatever the box sends.  A TAP
-device would need /dev/net/tun, which not every machine lets its users open; rules of
+filter as a machine's (``microvm.ethernet_frames``), whatever the box sends.  Rules of
 nftables inside the box's namespace would be a second implementation of the filter.
 
 The filter's table follows the addresses of the network namespace that this process
@@ -317,10 +316,8 @@ class PacketGuard(FrameGuard):
         packets: socket.socket,
         passt: socket.socket,
         addresses: Addresses,
-        *,
-        leader: int = -1,
     ) -> None:
-        super().__init__(packets, passt, addresses, leader=leader)
+        super().__init__(packets, passt, addresses)
         self._packets = packets
         self._unread = bytearray()  # of passt
         self._unput: deque[bytes] = deque()  # frames that wait for the interface

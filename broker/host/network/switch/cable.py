@@ -1,18 +1,17 @@
-"""The process between the network namespace of a box or VMM and a switch.
+"""The process between the network namespace of a box and a switch.
 
     program in the box ─ eth0 ═ veth ═ packet socket ═ stream of frames ═ switch
 
-It is ``packet_guard cable veth`` or ``tap``, without a filter, for the switch is one.
+It is ``packet_guard cable veth``, without a filter, for the switch is one.
 Its arguments are the descriptors of the switch's stream, of a pipe for the word that the
 interface is up and of the network namespace.  Then the interface: name, addresses,
-router; or the VMM's pidfd, and the device's name.
+router.
 """
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 from typing_extensions import override
@@ -45,21 +44,12 @@ def can_ipv6() -> bool:
         return False
 
 
-def lay_to_switch(
-    kind: str, switch: str, ready: str, namespace: str, *words: str
-) -> int:
-    """Make an interface (TAP or veth) and carry its frames to and from a switch."""
-    made = partial(SandboxInterface, kind, int(namespace), int(ready))
-    if kind == "tap":
-        interface = made(leader=int(words[0]), name=words[1])
-    else:
-        interface = made(card=_card(*words))
+def lay_to_switch(switch: str, ready: str, namespace: str, *words: str) -> int:
+    """Make a box's interface and carry its frames to and from a switch."""
     side = socket.socket(fileno=int(switch))
     return carry(
-        interface,
-        lambda packets, addresses: CableGuard(
-            packets, side, addresses, leader=interface.leader
-        ),
+        SandboxInterface(int(namespace), int(ready), card=_card(*words)),
+        lambda packets, addresses: CableGuard(packets, side, addresses),
         ipv6=can_ipv6(),
     )
 

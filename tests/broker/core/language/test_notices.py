@@ -70,6 +70,8 @@ COMPOSED = {
     "Vitrail: a request of {name} was cut",
     "{service} to {target}, by {where}",
     "{service}: {reason}",
+    # viewer.exchange.failures
+    "{party} closed the connection",
     # viewer.clipboard.outcomes, and who adds a rule's place
     "by {where}; paste it there as usual",
     "by {where}; paste it there as usual, the clipboard is cleared",

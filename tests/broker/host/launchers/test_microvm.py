@@ -98,7 +98,7 @@ class Stand:
         assert made is not None, problems
         self.records[name] = made
 
-    async def find_tools(self, image, monitor, progress):
+    async def find_tools(self, image, progress):
         return Tools(
             Path("/bin/sh"), Accel.TCG, None if self.kernel else Path("/backend")
         )
@@ -432,7 +432,7 @@ async def test_a_machine_that_lives_is_adopted_and_told_to_go(stand, monkeypatch
     async with stand() as s:
         vm = PaperVm(s.left())
 
-        async def adopt_vm(directory, *, nursery, on_loss, connect):
+        async def adopt_vm(directory, *, nursery, on_loss):
             return vm
 
         monkeypatch.setattr(launcher, "adopt_vm", adopt_vm)
@@ -551,7 +551,7 @@ async def test_one_that_cannot_be_looked_at_hides_no_other(stand, monkeypatch):
         broken = s.left("NotAName")
         good = s.left("work")
 
-        async def adopt_vm(directory, *, nursery, on_loss, connect):
+        async def adopt_vm(directory, *, nursery, on_loss):
             return PaperVm(directory) if directory == good else None
 
         async def clean(directory):
@@ -573,7 +573,7 @@ async def test_a_vmm_that_breaks_its_adoption_keeps_no_broker_from_starting(
     async with stand() as s:
         bad, good = s.left("aaa"), s.left("work")
 
-        async def adopt_vm(directory, *, nursery, on_loss, connect):
+        async def adopt_vm(directory, *, nursery, on_loss):
             if directory == bad:
                 raise trio.BrokenResourceError
             return PaperVm(directory)
@@ -608,7 +608,7 @@ async def test_a_vmm_that_is_silent_delays_no_other_adoption(stand, monkeypatch)
         s.left("work")
         adopted = trio.Event()
 
-        async def adopt_vm(directory, *, nursery, on_loss, connect):
+        async def adopt_vm(directory, *, nursery, on_loss):
             if directory == bad:
                 await adopted.wait()
                 raise UpstreamError("QEMU did not send the QMP greeting")

@@ -10,6 +10,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import UpstreamError
+from broker.host.vmm import running
 from broker.host.vmm.control import QemuControl
 from broker.host.vmm.qmp import QmpEvent
 from broker.host.vmm.running import EndKind, Vm
@@ -74,15 +75,16 @@ async def test_a_machine_that_ends_meanwhile_is_not_an_error_of_the_port(vm, por
     await vm.close()
 
 
-async def test_a_full_disk_under_a_machine_is_told_once(tmp_path):
+async def test_a_full_disk_under_a_machine_is_told_once(tmp_path, monkeypatch):
     """Its guest saw an error, and the user a terminal that forgot."""
     told, taken = [], []
 
-    async def connect(_directory, _vmm, events):
+    async def connect(_directory, events):
         await trio.lowlevel.checkpoint()
         taken.append(events)
         return Quiet(), None
 
+    monkeypatch.setattr(running, "connect_qemu", connect)
     vm = Vm(
         tmp_path,
         SimpleNamespace(cid=3),
@@ -90,7 +92,6 @@ async def test_a_full_disk_under_a_machine_is_told_once(tmp_path):
         helpers=(),
         console=None,
         on_loss=told.append,
-        connect=connect,
     )
     await vm.connect(SimpleNamespace(start_soon=lambda *_: None))
     (events,) = taken

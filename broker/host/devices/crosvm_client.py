@@ -29,16 +29,14 @@ async def ask_crosvm(
     *,
     deadline: float,
     fds: Sequence[int] = (),
-    jail_needed: bool = True,
 ) -> bytes:
     """Run ``crosvm WORDS SOCKET`` in a jail and return its standard output.
 
     ``socket`` is a descriptor of the socket's file; ``fds`` are further ones that
-    ``words`` name below ``/proc/self/fd``.  Without ``jail_needed`` it runs outside
-    where no jail can be built: for a crosvm that has none either.
+    ``words`` name below ``/proc/self/fd``.
 
-    Raises SetupError when crosvm is not installed, JailError where a jail is needed and
-    cannot be built, UpstreamError when crosvm fails or takes longer than ``deadline``
+    Raises SetupError when crosvm is not installed, JailError where no jail can
+    be built, UpstreamError when crosvm fails or takes longer than ``deadline``
     seconds.
     """
     found = shutil.which("crosvm")
@@ -51,14 +49,11 @@ async def ask_crosvm(
     argv = [str(program), *words, f"/proc/self/fd/{socket}"]
     passed = (*fds, socket)
     reason = await why_no_jail()
-    # guard: what crosvm answers is read in a jail
-    if not reason:
-        with jailed_words(JailView(program, proc=True), argv) as (jailed, filter_fd):
-            more = (*passed, filter_fd)
-            return await run_tool(
-                jailed, deadline=deadline, pass_fds=more, name="crosvm"
-            )
     # guard: another launcher's crosvm is asked from a jail or not at all
-    if jail_needed:
+    if reason:
         raise JailError(f"cannot run the crosvm client without a jail: {reason}")
-    return await run_tool(argv, deadline=deadline, pass_fds=passed)
+    # guard: what crosvm answers is read in a jail
+    with jailed_words(JailView(program, proc=True), argv) as (jailed, filter_fd):
+        return await run_tool(
+            jailed, deadline=deadline, pass_fds=(*passed, filter_fd), name="crosvm"
+        )

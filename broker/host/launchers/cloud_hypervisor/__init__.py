@@ -1,1 +1,0 @@
-"""Cloud Hypervisor as a machine's VMM."""

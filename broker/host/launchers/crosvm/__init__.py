@@ -1,1 +1,0 @@
-"""crosvm as a machine's VMM."""

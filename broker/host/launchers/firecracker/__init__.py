@@ -1,1 +1,0 @@
-"""Firecracker as a machine's VMM."""

@@ -1,1 +1,0 @@
-"""Stand-ins for VMMs that no Debian release has: their API, with QEMU."""
