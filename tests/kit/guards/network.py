@@ -100,6 +100,8 @@ GUARDS = (
     Guard("an answer has what was asked for", "return [*records]", "tests/broker/host/network/test_dns_answers.py", "left_out"),
     Guard("the guest's question has the resolver's place", "if False:", "tests/broker/host/network/test_dns_answers.py", "by_a_pointer"),
     Guard("an answer is not longer than its asker can take", "while False:", "tests/broker/host/network/test_dns_answers.py", "can_take"),
+    Guard("a response gets no answer", "if False:", "tests/broker/host/network/test_dns_answers.py", "have_no_answer"),
+    Guard("answers by an error have a pace", "if error:", "tests/broker/host/network/test_dns_answers.py", "other_messages_have_a_pace"),
     Guard("a hello is bounded", 'if False:', "tests/broker/host/network/test_flow_filter.py", "too_long"),
     Guard("a hello names one server", 'if False:', "tests/broker/host/network/test_flow_filter.py", "two_names"),
     Guard("packets have one plain form", 'if False:', "tests/broker/host/network/test_flow_filter.py", "odd_packets"),

@@ -48,22 +48,18 @@ _LEADING = frozenset({CNAME, 39, 46})
 """In an answer beside the type that was asked for: aliases, and signatures."""
 _AUTHORITY = frozenset({2, 6, 43, 46, 47, 50})
 """Of the authority section: name servers, SOA of "none exists", proofs of DNSSEC."""
-NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = 0, 1, 2, 3, 4, 5
+NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 0, 1, 2, 3, 4, 5, 16
 PLAIN_BYTES = 512
 """Of an answer by UDP to who names no other size (RFC 1035, 4.2.1)."""
-MAX_ADDRESSES = 32
-"""Of one answer; the rest is left out."""
 _POINTERS = 127
 """Of a name: one for each label that it may have."""
 _LINKS = 16
 """Aliases on the way from a name to its addresses."""
 _RECORDS = 512
-"""Records of an answer that are looked at."""
+"""Maximum number of records of an answer that are read, and so of its addresses."""
 _HEADER = struct.Struct(">6H")
 _RECORD = struct.Struct(">HHIH")
 _EDNS = b"\0" + struct.pack(">HHIH", OPT, 4096, 0, 0)
-_OWN_EDNS = b"\0" + struct.pack(">HHIH", OPT, PLAIN_BYTES, 0, 0)
-"""In answers to a question that has it (RFC 6891, 6.1.1): how long one may be."""
 _RESPONSE, _CUT, _RECURSION = 0x8000, 0x0200, 0x0180  # QR; TC; RD and RA
 _OPCODE = 0x7800
 
@@ -77,6 +73,7 @@ class DnsQuestion:
     """One question: ``wire`` is its section as the asker wrote it.
 
     ``room``: how long an answer by UDP may be; None: as without EDNS (RFC 6891).
+    ``code``: why it is not asked: for its class, or its version of EDNS.
     """
 
     number: int
@@ -84,14 +81,19 @@ class DnsQuestion:
     kind: int
     wire: bytes
     room: int | None = None
+    code: int = NOERROR
 
 
 @dataclass(frozen=True)
 class NameAddresses:
-    """The addresses of a name (of IPv4, or of IPv6), and for how many seconds."""
+    """The addresses of a name (of IPv4, or of IPv6), and for how many seconds.
+
+    ``aliases``: the names that lead from it to them, the last one theirs.
+    """
 
     found: tuple[bytes, ...]
     ttl: int
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -172,24 +174,39 @@ def read_question(untrusted_data: bytes) -> DnsQuestion:
     if at + 4 > len(untrusted_data):
         raise DnsError("truncated question")
     kind, group = struct.unpack_from(">HH", untrusted_data, at)
-    if group != IN:
-        raise DnsError("unsupported class of question")
     wire = untrusted_data[_HEADER.size : at + 4]
     records = _records(untrusted_data, at + 4, min(sum(others), _RECORDS))
-    rooms = [record.group for record in records if record.kind == OPT]
-    room = max(rooms[0], PLAIN_BYTES) if rooms else None
-    return DnsQuestion(number, _text(labels), kind, wire, room)
+    edns = next((record for record in records if record.kind == OPT), None)
+    room = None if edns is None else max(edns.group, PLAIN_BYTES)
+    code = NOERROR if group == IN else REFUSED
+    if edns is not None and edns.ttl >> 16 & 0xFF:
+        code = BADVERS
+    return DnsQuestion(number, _text(labels), kind, wire, room, code)
+
+
+def error_reply(untrusted_data: bytes) -> bytes:
+    """Return the answer to a message that ``read_question`` rejects; empty: none."""
+    if len(untrusted_data) < _HEADER.size:
+        return b""
+    number, flags, *_ = _HEADER.unpack_from(untrusted_data)
+    # guard: a response gets no answer
+    if flags & _RESPONSE:
+        return b""
+    opcode = flags & _OPCODE
+    code = NOTIMP if opcode else FORMERR
+    return _HEADER.pack(number, _RESPONSE | opcode | code, 0, 0, 0, 0)
 
 
 def query(number: int, question: DnsQuestion, *, plain: bool = False) -> bytes:
     """Encode a DNS question for the upstream resolver; ``plain``: without EDNS."""
-    labels = b"".join(
-        bytes([len(label)]) + label.encode("ascii")
-        for label in question.name.split(".")
-    )
     head = _HEADER.pack(number, 0x0100, 1, 0, 0, not plain)
     kind = struct.pack(">HH", question.kind, IN)
-    return head + labels + b"\0" + kind + (b"" if plain else _EDNS)
+    return head + _encode_name(question.name) + kind + (b"" if plain else _EDNS)
+
+
+def _encode_name(name: str) -> bytes:
+    labels = [label.encode("ascii") for label in name.split(".") if label]
+    return b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
 
 
 def reply(
@@ -199,18 +216,29 @@ def reply(
     *,
     most: int = PLAIN_BYTES,
 ) -> bytes:
-    """Encode a DNS answer for the guest: a code, and as many addresses as fit."""
-    found = () if addresses is None else addresses.found
-    ttl = 0 if addresses is None else addresses.ttl
-    records = [
-        b"\xc0\x0c" + _RECORD.pack(question.kind, IN, ttl, len(address)) + address
-        for address in found
+    """Encode a DNS answer for the guest: a code, the aliases, and the addresses.
+
+    What does not fit is left out, with the flag by which a guest asks by TCP.
+    """
+    addresses = NameAddresses((), 0) if addresses is None else addresses
+    ttl, flags = addresses.ttl, 0
+    owner, end = b"\xc0\x0c", _HEADER.size + len(question.wire)
+    records: list[bytes] = []
+    for target in addresses.aliases:
+        name = _encode_name(target)
+        records.append(owner + _RECORD.pack(CNAME, IN, ttl, len(name)) + name)
+        end += len(records[-1])
+        owner = struct.pack(">H", 0xC000 | end - len(name))
+    records += [
+        owner + _RECORD.pack(question.kind, IN, ttl, len(address)) + address
+        for address in addresses.found
     ]
-    room = most - len(_encoded(question, code, (0, 0), b""))
+    size = sum(map(len, records)) + len(_encoded(question, code, (0, 0), b""))
     # guard: an answer is not longer than its asker can take
-    while sum(map(len, records)) > room:
-        records.pop()
-    return _encoded(question, code, (len(records), 0), b"".join(records))
+    while size > most:
+        size -= len(records.pop())
+        flags = _CUT
+    return _encoded(question, code, (len(records), 0), b"".join(records), flags)
 
 
 def passed(question: DnsQuestion, answer: DnsAnswer, most: int) -> bytes:
@@ -225,14 +253,21 @@ def passed(question: DnsQuestion, answer: DnsAnswer, most: int) -> bytes:
 
 def cut(question: DnsQuestion) -> bytes:
     """Return an answer that has the guest ask by TCP (TC of RFC 1035, 4.1.1)."""
-    return _encoded(question, NOERROR | _CUT, (0, 0), b"")
+    return _encoded(question, NOERROR, (0, 0), b"", _CUT)
 
 
 def _encoded(
-    question: DnsQuestion, flags: int, counts: tuple[int, int], records: bytes
+    question: DnsQuestion,
+    code: int,
+    counts: tuple[int, int],
+    records: bytes,
+    flags: int = 0,
 ) -> bytes:
-    edns = b"" if question.room is None else _OWN_EDNS
-    flags |= _RESPONSE | _RECURSION
+    edns = b""
+    if question.room is not None:
+        # How long a question may be, and the code's upper bits (RFC 6891, 6.1.3).
+        edns = b"\0" + _RECORD.pack(OPT, PLAIN_BYTES, code >> 4 << 24, 0)
+    flags |= _RESPONSE | _RECURSION | code & 15
     head = _HEADER.pack(question.number, flags, 1, *counts, bool(edns))
     return head + question.wire + records + edns
 
@@ -276,7 +311,8 @@ def _sections(
 
     Up to the first record that does not belong there: names after it may lead to it.
     """
-    answers = _leading(records, {wanted} | _LEADING)
+    # Addresses are written anew, for the names that they belong to.
+    answers = _leading(records, _LEADING | ({wanted} - _SIZES.keys()))
     end = answers[-1].end if answers else at
     authorities: list[_Record] = []
     if len(answers) == counts[0]:
@@ -350,7 +386,7 @@ def _addresses(name: str, wanted: int, records: list[_Record]) -> NameAddresses:
             or len(one.value) != _SIZES.get(one.kind)
         ):
             continue
-        if len(found) < MAX_ADDRESSES:
-            found.append(one.value)
-            ttls.append(one.ttl if one.ttl < 1 << 31 else 0)
-    return NameAddresses(tuple(dict.fromkeys(found)), min(ttls, default=0))
+        found.append(one.value)
+        ttls.append(one.ttl if one.ttl < 1 << 31 else 0)
+    addresses = tuple(dict.fromkeys(found))
+    return NameAddresses(addresses, min(ttls, default=0), tuple(chain[1:]))

@@ -158,6 +158,10 @@ class GuestNames:
         try:
             question = dns.read_question(untrusted_data)
         except dns.DnsError:
+            error = dns.error_reply(untrusted_data)
+            # guard: answers by an error have a pace
+            if error and self._has_room(now) and took(self._pace, now):
+                asker.answer(error)
             return
         # guard: answers to questions do not exceed the record's rate
         if not self._has_room(now):
@@ -169,10 +173,12 @@ class GuestNames:
         if host == CANARY and not slow:
             self._reply(asker, question, dns.NXDOMAIN)
             return
-        if host is None or slow or not self._may_ask():
+        if question.code and not slow:
+            self._reply(asker, question, question.code)
+        elif host is None or slow or not self._may_ask():
             self._reply(asker, question, dns.REFUSED)
-            return
-        self._look_up(asker, question, host, now, known=known)
+        else:
+            self._look_up(asker, question, host, now, known=known)
 
     def _look_up(
         self,
@@ -247,7 +253,7 @@ class GuestNames:
         del self._questions[number]
         if answer.cut and by_udp_to_guest:
             asker.answer(dns.cut(question))
-        elif question.kind in dns.PASSED:
+        elif question.kind in dns.PASSED or not answer.addresses.found:
             asker.answer(dns.passed(question, answer, asker.most(question)))
         else:
             least, most = limits.BINDING_SECONDS

@@ -33,6 +33,7 @@ from broker.host.network.flowguard.dns_messages import (
     A,
     DnsError,
     NameAddresses,
+    error_reply,
     read_question,
     reply,
 )
@@ -255,16 +256,20 @@ class LanSwitch:
         try:
             question = read_question(packet.data)
         except DnsError:
+            if error := error_reply(packet.data):
+                self._send(port.number, datagram_back(packet, error))
             return
         # Some resolvers ask for no name of one label.
         name = question.name.removesuffix(_DOMAIN)
         ports = [port for port in self._ports.values() if port.name == name]
         found: tuple[bytes, ...] = ()
+        if question.code:
+            ports = []
         if question.kind == A:
             found = tuple(port.address for port in ports)
         elif question.kind == AAAA:
             found = tuple(port.address6 for port in ports)
-        code = NOERROR if ports else NXDOMAIN
+        code = question.code or (NOERROR if ports else NXDOMAIN)
         answer = reply(question, code, NameAddresses(found, _NAME_SECONDS))
         self._send(port.number, datagram_back(packet, answer))
 
