@@ -3,7 +3,7 @@
 It is an IPP printer at the socket that ``CUPS_SERVER`` names (libcups), with one queue
 that takes PDF files.  What becomes of a job is what ``vitrail-print`` does with a file:
 the sandbox draws it, and the broker decides.
-Sources: RFC 8011; the CUPS Implementation of IPP; PWG 5100.7 (sizes of paper).
+Sources: RFC 8011; the CUPS Implementation of IPP.
 """
 
 from __future__ import annotations
@@ -12,26 +12,21 @@ import contextlib
 import io
 import os
 import socket
+import threading
 import time
 from typing import TYPE_CHECKING
 
 from shims.files.bus_service import IDLE_SECONDS, PortalOffer
 from shims.files.printing import TITLE_CHARS, print_document
+from shims.files.printing_attributes import PDF, QUEUE, chosen_rows, printer_rows
 from shims.files.printing_messages import (
-    BOOLEAN,
-    CHARSET,
-    COLLECTION,
     ENUM,
     INTEGER,
     IPP_JOB,
     IPP_PRINTER,
     KEYWORD,
-    LANGUAGE,
-    MIME,
     NAME,
     NO_VALUE,
-    RANGE,
-    RESOLUTION,
     TEXT,
     URI,
     IppError,
@@ -41,35 +36,36 @@ from shims.files.printing_messages import (
 from shims.files.protocol import COPY_BYTES, TransferError, tell
 
 if TYPE_CHECKING:
-    from typing import IO, Dict, List, Optional, Tuple
+    from typing import IO, Callable, Dict, List, Optional, Tuple
 
-    from shims.files.printing_messages import IppRows, IppValue
+    from shims.files.printing_messages import IppRows
 
     IppAnswer = Tuple[int, List[Tuple[int, IppRows]], str]
 
 PRINTER_USAGE = "usage: vitrail_files.py printer -"
-QUEUE = "Desktop"
-QUEUE_WORDS = "Printer of the desktop (Vitrail)"
-PDF = "application/pdf"
 # As lp(1) names a file that it does not look into, and the filters of CUPS a PDF file.
 PDF_TYPES = ("", PDF, "application/octet-stream", "application/vnd.cups-pdf")
 DOCUMENT_BYTES = 1 << 28
 HEAD_BYTES = 1 << 15
 HTTP = "HTTP/1.1 {}\r\nContent-Type: application/ipp\r\nContent-Length: {}\r\n{}\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+CONTINUE_SECONDS = 20.0  # libcups waits 60 for an answer
 CLIENTS, CLIENT_SECONDS = 16, 300.0
 JOBS_WAITING, JOBS_KEPT = 8, 64
 
 PRINT_JOB, VALIDATE_JOB, CREATE_JOB, SEND_DOCUMENT, CANCEL_JOB = 2, 4, 5, 6, 8
 GET_JOB, GET_JOBS, GET_PRINTER = 9, 10, 11
+PURGE_JOBS, CANCEL_JOBS, CANCEL_MY_JOBS = 0x12, 0x38, 0x39
 GET_DEFAULT, GET_PRINTERS, GET_CLASSES = 0x4001, 0x4002, 0x4005
 OPERATIONS = (
     *(PRINT_JOB, VALIDATE_JOB, CREATE_JOB, SEND_DOCUMENT, CANCEL_JOB, GET_JOB),
-    *(GET_JOBS, GET_PRINTER, GET_DEFAULT, GET_PRINTERS),
+    *(GET_JOBS, GET_PRINTER, PURGE_JOBS, CANCEL_JOBS, CANCEL_MY_JOBS),
+    *(GET_DEFAULT, GET_PRINTERS),
 )
-OK, NOT_POSSIBLE, NOT_FOUND, TOO_LARGE = 0, 0x404, 0x406, 0x408
-WRONG_FORMAT, NOT_SUPPORTED, BUSY = 0x40A, 0x501, 0x507
+OK, BAD_REQUEST, NOT_POSSIBLE, NOT_FOUND, TOO_LARGE = 0, 0x400, 0x404, 0x406, 0x408
+WRONG_FORMAT, WRONG_CHARSET, NOT_SUPPORTED, WRONG_VERSION = 0x40A, 0x40D, 0x501, 0x503
+BUSY, JOB_CANCELED = 0x507, 0x508
 PENDING, PROCESSING, CANCELED, ABORTED, COMPLETED = 3, 5, 7, 8, 9
-IDLE, PRINTS = 3, 4  # of the printer
 NO_PDF = "this printer takes PDF files"
 JOB_REASONS = {
     PENDING: "job-incoming",
@@ -78,17 +74,6 @@ JOB_REASONS = {
     ABORTED: "aborted-by-system",
     COMPLETED: "job-completed-successfully",
 }
-# Names of PWG 5101.1, and hundredths of a millimetre.
-PAPER = {
-    "iso_a4_210x297mm": (21000, 29700),
-    "na_letter_8.5x11in": (21590, 27940),
-    "na_legal_8.5x14in": (21590, 35560),
-    "iso_a3_297x420mm": (29700, 42000),
-    "iso_a5_148x210mm": (14800, 21000),
-}
-LETTER_COUNTRIES = ("_US", "_CA", "_MX", "_PH", "_CL", "_CO", "_VE")
-MARGIN = 423  # a sixth of an inch
-PRINTER_COLOUR = 8  # cups_ptype_t
 
 
 class PrintJob:
@@ -101,8 +86,10 @@ class PrintJob:
         self.state = PENDING
         self.words = ""
         self.begun = time.time()
-        self.ended = 0.0
+        self.processed = self.ended = 0.0
+        self.done = threading.Event()
         self.document: Optional[IO[bytes]] = None
+        self.size = 0
 
     @property
     def waiting(self) -> bool:
@@ -114,10 +101,14 @@ class PrintJob:
         self.state, self.words, self.ended = state, words, time.time()
         if self.document is not None:
             self.document.close()
+        self.done.set()
 
     def rows(self, queue: str) -> IppRows:
         """Return the job's attributes, by the URI of its queue."""
-        ended = (INTEGER, [int(self.ended)]) if self.ended else (NO_VALUE, [0])
+        processed, ended = (
+            (INTEGER, [int(seconds)]) if seconds else (NO_VALUE, [0])
+            for seconds in (self.processed, self.ended)
+        )
         return {
             "job-id": (INTEGER, [self.number]),
             "job-uri": (URI, [f"{queue}/{self.number}"]),
@@ -127,8 +118,11 @@ class PrintJob:
             "job-state": (ENUM, [self.state]),
             "job-state-reasons": (KEYWORD, [JOB_REASONS[self.state]]),
             "job-state-message": (TEXT, [self.words]),
+            "job-k-octets": (INTEGER, [(self.size + 1023) // 1024]),
             "job-media-sheets-completed": (INTEGER, [0]),
+            "job-printer-up-time": (INTEGER, [int(time.time())]),
             "time-at-creation": (INTEGER, [int(self.begun)]),
+            "time-at-processing": processed,
             "time-at-completed": ended,
         }
 
@@ -138,7 +132,6 @@ class PrintQueue:
 
     def __init__(self, uri: str) -> None:
         import queue
-        import threading
 
         self._uri = uri
         self._offer = PortalOffer({"type": "print"})
@@ -163,7 +156,7 @@ class PrintQueue:
             with self._lock:
                 if not job.waiting:
                     continue  # it was cancelled
-                job.state = PROCESSING
+                job.state, job.processed = PROCESSING, time.time()
             document = job.document
             assert document is not None
             document.seek(0)
@@ -177,6 +170,9 @@ class PrintQueue:
 
     def answer(self, request: IppRequest, source: IO[bytes]) -> IppAnswer:
         """Answer a request, whose document follows: code, attributes and a reason."""
+        code, reason = find_fault(request)
+        if code:
+            return code, [], reason
         with self._lock:
             offered, jobs = self._offer.held(), list(self._jobs.values())
         operation = request.operation
@@ -187,17 +183,19 @@ class PrintQueue:
         if operation == GET_CLASSES:
             return OK, [], ""
         if operation in (GET_DEFAULT, GET_PRINTER, GET_PRINTERS):
-            rows = printer_rows(request, self._uri, self.busy())
+            rows = printer_rows(request, self._uri, self.busy(), OPERATIONS)
             return OK, [(IPP_PRINTER, rows)], ""
-        if operation == GET_JOBS:
-            which = request.word("which-jobs") or "not-completed"
-            some = [
-                j for j in jobs if which == "all" or j.waiting == (which[:3] == "not")
-            ]
-            return OK, [self._described(request, job) for job in some], ""
+        if operation in (GET_JOBS, PURGE_JOBS, CANCEL_JOBS, CANCEL_MY_JOBS):
+            user = request.word("requesting-user-name")
+            if operation == CANCEL_MY_JOBS or request.values.get("my-jobs") == [b"\1"]:
+                jobs = [job for job in jobs if job.user == user]
+            return self._answer_jobs(request, jobs)
         if operation in (PRINT_JOB, VALIDATE_JOB, CREATE_JOB):
             return self._begin(request, source)
-        job = self._jobs.get(job_number(request))
+        number = job_number(request)
+        job = self._jobs.get(number)
+        if operation == CANCEL_JOB and not number:  # as CUPS: the current job
+            job = next((job for job in jobs if job.waiting), None)
         if operation not in (SEND_DOCUMENT, CANCEL_JOB, GET_JOB):
             return NOT_SUPPORTED, [], "this printer does not have this operation"
         if job is None:
@@ -216,8 +214,39 @@ class PrintQueue:
                 return OK, [], ""
         return self._take_document(request, source, job)
 
+    def _answer_jobs(self, request: IppRequest, jobs: List[PrintJob]) -> IppAnswer:
+        """List jobs, or cancel those that wait."""
+        which = request.word("which-jobs") or "not-completed"
+        if request.operation == GET_JOBS:
+            jobs = [
+                j for j in jobs if which == "all" or j.waiting == (which[:3] == "not")
+            ]
+            limit = request.integer("limit")
+            jobs = jobs[:limit] if limit > 0 else jobs
+            request.values.setdefault("requested-attributes", [b"job-id", b"job-uri"])
+            return OK, [self._described(request, job) for job in jobs], ""
+        with self._lock:
+            for job in jobs:
+                if job.state == PENDING:
+                    job.end(CANCELED)
+        printing = [str(job.number) for job in jobs if job.waiting]
+        reason = f"job {printing[0]} is being printed" if printing else ""
+        return NOT_POSSIBLE if printing else OK, [], reason
+
     def _described(self, request: IppRequest, job: PrintJob) -> Tuple[int, IppRows]:
         return IPP_JOB, chosen_rows(request, job.rows(self._uri))
+
+    def wait_for_end(self, number: int, keep_waiting: Callable[[], None]) -> IppAnswer:
+        """Return the answer about a job once it has ended; tell the client to wait.
+
+        A sandbox may end with the program that prints: a job that was accepted and
+        not printed would be lost without a report.
+        """
+        job = self._jobs[number]
+        while not job.done.wait(CONTINUE_SECONDS):
+            keep_waiting()
+        codes = {CANCELED: JOB_CANCELED, ABORTED: NOT_POSSIBLE}
+        return codes.get(job.state, OK), [(IPP_JOB, job.rows(self._uri))], job.words
 
     def _begin(self, request: IppRequest, source: IO[bytes]) -> IppAnswer:
         """Begin a job, or answer whether it could begin."""
@@ -249,9 +278,9 @@ class PrintQueue:
         job.document = document = tempfile.TemporaryFile()  # noqa: SIM115 -- of the job
         code, words = WRONG_FORMAT, NO_PDF
         try:
-            size = copy_bounded(source, document)
+            job.size = copy_bounded(source, document)
             document.seek(0)
-            if size > DOCUMENT_BYTES:
+            if job.size > DOCUMENT_BYTES:
                 code, words = (
                     TOO_LARGE,
                     f"the document has more than {DOCUMENT_BYTES} bytes",
@@ -269,6 +298,31 @@ class PrintQueue:
         return code, [] if code else [(IPP_JOB, job.rows(self._uri))], words
 
 
+def find_fault(request: IppRequest) -> Tuple[int, str]:
+    """Return why a request is not answered, as a code and a reason; 0: it is.
+
+    RFC 8011, 4.1 and 4.2.
+    """
+    operation = request.operation
+    names = [*request.values, "", ""]
+    target = operation in (GET_DEFAULT, GET_PRINTERS, GET_CLASSES) or (
+        request.values.keys() & {"printer-uri", "job-uri"}
+    )
+    if not 1 <= request.major <= 2:
+        return WRONG_VERSION, f"this printer has no IPP {request.major}"
+    if not request.number:
+        return BAD_REQUEST, "the request-id is 0"
+    if names[:2] != ["attributes-charset", "attributes-natural-language"]:
+        return BAD_REQUEST, "the request does not begin with charset and language"
+    if request.word("attributes-charset").lower() not in ("utf-8", "us-ascii"):
+        return WRONG_CHARSET, "this printer has the charset utf-8"
+    if not target:
+        return BAD_REQUEST, "the request has no printer-uri"
+    if operation == SEND_DOCUMENT and "last-document" not in request.values:
+        return BAD_REQUEST, "the request has no last-document"
+    return OK, ""
+
+
 def copy_bounded(source: IO[bytes], out: IO[bytes]) -> int:
     """Copy a document up to its bound, and return its size so far.  Raises OSError."""
     size = 0
@@ -280,107 +334,10 @@ def copy_bounded(source: IO[bytes], out: IO[bytes]) -> int:
     return size
 
 
-def chosen_rows(request: IppRequest, rows: IppRows) -> IppRows:
-    """Return the attributes that a request asks for."""
-    wanted = request.words("requested-attributes")
-    groups = {"all", "printer-description", "job-template", "media-col-database"}
-    if not wanted or groups & set(wanted):
-        return rows
-    # As CUPS names all of these together.
-    ends = "-default" if "printer-defaults" in wanted else "\0"
-    return {
-        name: row for name, row in rows.items() if name in wanted or name.endswith(ends)
-    }
-
-
 def job_number(request: IppRequest) -> int:
     """Return the number of the job that a request is about."""
     last = request.word("job-uri").rpartition("/")[2]
     return int(last) if last.isdecimal() else request.integer("job-id")
-
-
-def printer_rows(request: IppRequest, uri: str, busy: int) -> IppRows:
-    """Return the attributes of the printer that a request asks for."""
-    language = os.environ.get("LC_PAPER") or os.environ.get("LANG", "")
-    letter = any(country in language for country in LETTER_COUNTRIES)
-    usual = list(PAPER)[letter]
-    sizes: List[IppValue] = [paper_rows(name) for name in PAPER]
-    margin = (INTEGER, [MARGIN])
-    rows: IppRows = {
-        "printer-name": (NAME, [QUEUE]),
-        "printer-uri-supported": (URI, [uri]),
-        "uri-authentication-supported": (KEYWORD, ["requesting-user-name"]),
-        "uri-security-supported": (KEYWORD, ["none"]),
-        "printer-info": (TEXT, [QUEUE_WORDS]),
-        "printer-location": (TEXT, [""]),
-        "printer-make-and-model": (TEXT, ["Vitrail"]),
-        "printer-type": (ENUM, [PRINTER_COLOUR]),
-        "printer-state": (ENUM, [PRINTS if busy else IDLE]),
-        "printer-state-reasons": (KEYWORD, ["none"]),
-        "printer-state-message": (TEXT, [""]),
-        "printer-state-change-time": (INTEGER, [int(time.time())]),
-        "printer-is-accepting-jobs": (BOOLEAN, [True]),
-        "printer-is-shared": (BOOLEAN, [False]),
-        "printer-is-temporary": (BOOLEAN, [False]),
-        "printer-up-time": (INTEGER, [int(time.monotonic()) + 1]),
-        "queued-job-count": (INTEGER, [busy]),
-        "ipp-versions-supported": (KEYWORD, ["1.1", "2.0"]),
-        "ipp-features-supported": (KEYWORD, ["none"]),
-        "operations-supported": (
-            ENUM,
-            OPERATIONS,
-        ),
-        "charset-configured": (CHARSET, ["utf-8"]),
-        "charset-supported": (CHARSET, ["utf-8"]),
-        "natural-language-configured": (LANGUAGE, ["en"]),
-        "generated-natural-language-supported": (LANGUAGE, ["en"]),
-        "pdl-override-supported": (KEYWORD, ["attempted"]),
-        "compression-supported": (KEYWORD, ["none"]),
-        "multiple-document-jobs-supported": (BOOLEAN, [False]),
-        "document-format-default": (MIME, [PDF]),
-        "document-format-supported": (MIME, [PDF, "application/octet-stream"]),
-        "job-creation-attributes-supported": (KEYWORD, ["media", "media-col"]),
-        "color-supported": (BOOLEAN, [True]),
-        "print-color-mode-default": (KEYWORD, ["auto"]),
-        "print-color-mode-supported": (KEYWORD, ["auto"]),
-        "copies-default": (INTEGER, [1]),
-        "copies-supported": (RANGE, [(1, 1)]),
-        "sides-default": (KEYWORD, ["one-sided"]),
-        "sides-supported": (KEYWORD, ["one-sided"]),
-        "printer-resolution-default": (RESOLUTION, [(300, 300, 3)]),
-        "printer-resolution-supported": (RESOLUTION, [(300, 300, 3)]),
-        "media-default": (KEYWORD, [usual]),
-        "media-ready": (KEYWORD, list(PAPER)),
-        "media-supported": (KEYWORD, list(PAPER)),
-        "media-bottom-margin-supported": margin,
-        "media-left-margin-supported": margin,
-        "media-right-margin-supported": margin,
-        "media-top-margin-supported": margin,
-        "media-col-default": (COLLECTION, [paper_rows(usual)]),
-        "media-col-ready": (COLLECTION, sizes),
-        "media-col-database": (COLLECTION, sizes),
-        "media-size-supported": (COLLECTION, [size_rows(name) for name in PAPER]),
-    }
-    return chosen_rows(request, rows)
-
-
-def size_rows(name: str) -> IppRows:
-    """Return the attributes of a size of paper."""
-    width, height = PAPER[name]
-    return {"x-dimension": (INTEGER, [width]), "y-dimension": (INTEGER, [height])}
-
-
-def paper_rows(name: str) -> IppRows:
-    """Return the attributes of a sheet of paper."""
-    margin = (INTEGER, [MARGIN])
-    return {
-        "media-size-name": (KEYWORD, [name]),
-        "media-size": (COLLECTION, [size_rows(name)]),
-        "media-bottom-margin": margin,
-        "media-left-margin": margin,
-        "media-right-margin": margin,
-        "media-top-margin": margin,
-    }
 
 
 def serve_printer(words: List[str]) -> int:
@@ -388,8 +345,6 @@ def serve_printer(words: List[str]) -> int:
 
     Whoever started this listens on, and starts another one for the next client.
     """
-    import threading
-
     if words != ["-"]:
         raise TransferError(PRINTER_USAGE)
     listener = socket.socket(fileno=os.dup(0))
@@ -439,11 +394,22 @@ def serve_request(
     if method != "POST":
         return False
     if head.get("expect", "").lower() == "100-continue":
-        sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        sock.sendall(CONTINUE)
     body = HttpBody(reader, head)
     source: IO[bytes] = io.BufferedReader(body)
     request = IppRequest(source)
-    answer = encode_answer(request, *queue.answer(request, source))
+    code, groups, reason = queue.answer(request, source)
+    if code:
+        # Otherwise the connection would end before the client has read the answer.
+        with open(os.devnull, "wb") as null:
+            copy_bounded(source, null)
+    elif request.operation in (PRINT_JOB, SEND_DOCUMENT):
+        number = groups[0][1]["job-id"][1][0]
+        assert isinstance(number, int)
+        code, groups, reason = queue.wait_for_end(
+            number, lambda: sock.sendall(CONTINUE)
+        )
+    answer = encode_answer(request, code, groups, reason)
     # What was not read would be the next request.
     whole = body.ended and not source.read(1)
     close = "" if whole else "Connection: close\r\n"

@@ -18,9 +18,12 @@ from shims.files import printing_queue
 from shims.files.printing_messages import IPP_BYTES, IppError, IppRequest
 from shims.files.printing_queue import (
     CANCEL_JOB,
+    CANCEL_JOBS,
+    CANCEL_MY_JOBS,
     CLIENT_SECONDS,
     CREATE_JOB,
     GET_JOB,
+    GET_JOBS,
     GET_PRINTERS,
     HEAD_BYTES,
     JOBS_KEPT,
@@ -45,12 +48,20 @@ def attribute(tag, name, value):
     )
 
 
-def request(operation, document=b"", **values):
-    data = struct.pack(">BBHI", 2, 0, operation, 7) + b"\x01"
-    for name, value in values.items():
-        word = value if isinstance(value, bytes) else struct.pack(">i", value)
+BEGIN = {
+    "attributes_charset": b"utf-8",
+    "attributes_natural_language": b"en",
+    "printer_uri": b"ipp://x/printers/Desktop",
+    "last_document": b"\x01",
+}
+
+
+def request(operation, document=b"", begin=BEGIN, version=(2, 0), number=7, **values):
+    data = struct.pack(">BBHI", *version, operation, number) + b"\x01"
+    for name, value in {**begin, **values}.items():
+        content = value if isinstance(value, bytes) else struct.pack(">i", value)
         tag = 0x42 if isinstance(value, bytes) else 0x21
-        data += attribute(tag, name.replace("_", "-").encode(), word)
+        data += attribute(tag, name.replace("_", "-").encode(), content)
     return data + b"\x03" + document
 
 
@@ -113,6 +124,54 @@ def test_a_cancelled_job_is_not_printed(queue):
     assert ask(queue, PRINT_JOB, PDF, job_name=b"three")[0] == OK
     until(lambda: len(queue.printed) == 2)
     assert [title for title, _ in queue.printed] == ["one", "three"]
+
+
+def test_jobs_that_wait_cancelled_together(queue):
+    for name, user in ((b"one", b"me"), (b"two", b"you"), (b"three", b"me")):
+        ask(queue, PRINT_JOB, PDF, job_name=name, requesting_user_name=user)
+    until(lambda: queue.printed)
+    mine = {"requesting_user_name": b"me"}
+    code, _, reason = ask(queue, CANCEL_MY_JOBS, **mine)
+    assert (code, reason) == (NOT_POSSIBLE, "job 1 is being printed")
+    rows = [row for _, row in ask(queue, GET_JOBS)[1]]
+    assert [row["job-id"][1] for row in rows] == [[1], [2]]
+    assert [list(row) for row in rows] == [["job-id", "job-uri"]] * 2
+    (group,) = ask(queue, GET_JOBS, my_jobs=b"\x01", **mine)[1]
+    assert group[1]["job-id"][1] == [1]
+    assert len(ask(queue, GET_JOBS, limit=1)[1]) == 1
+    queue.go.set()
+    until(lambda: not queue.busy())
+    assert [title for title, _ in queue.printed] == ["one", "two"]
+    assert ask(queue, CANCEL_JOBS)[0] == OK
+
+
+def test_a_job_without_a_number_cancelled(queue):
+    """As lprm(1) asks: the current job."""
+    assert ask(queue, CANCEL_JOB)[0] == 0x406
+    ask(queue, CREATE_JOB)
+    assert ask(queue, CANCEL_JOB)[0] == OK
+    assert not queue.busy()
+
+
+@pytest.mark.parametrize(
+    ("code", "change"),
+    [
+        (0x400, {"number": 0}),
+        (0x400, {"begin": {}}),
+        (0x400, {"begin": dict([*BEGIN.items()][:2])}),
+        (0x400, {"begin": dict([*BEGIN.items()][1:])}),
+        (0x400, {"begin": dict(reversed(BEGIN.items()))}),
+        (0x40D, {"attributes_charset": b"utf-7"}),
+        (0x503, {"version": (0, 0)}),
+        (0x503, {"version": (3, 0)}),
+    ],
+)
+def test_a_request_that_breaks_the_protocol_refused(queue, code, change):
+    assert ask(queue, PRINT_JOB, PDF, **change)[0] == code
+    assert not queue._jobs
+    assert ask(queue, CREATE_JOB)[0] == OK
+    begin = {key: value for key, value in BEGIN.items() if key != "last_document"}
+    assert ask(queue, SEND_DOCUMENT, PDF, begin=begin, job_id=1)[0] == 0x400
 
 
 def test_few_jobs_wait_and_one_without_a_document_gives_its_place_up(
@@ -194,19 +253,61 @@ def client(queue):
     assert not thread.is_alive()
 
 
+def head(data):
+    return b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(data) + data
+
+
+def read_code(sock):
+    """The code of an answer."""
+    data = b""
+    while not data.partition(b"\r\n\r\n")[2]:
+        data += sock.recv(65536)
+    return int.from_bytes(data.partition(b"\r\n\r\n")[2][2:4])
+
+
 def test_a_document_in_chunks_is_whole_and_the_next_request_is_read(queue):
     whole = request(PRINT_JOB, PDF, job_name=b"chunks")
-    head = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    begin = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
     parts = b"".join(b"%x\r\n%b\r\n" % (len(p), p) for p in (whole[:9], whole[9:]))
+    queue.go.set()
     with client(queue) as (sock, failed):
-        sock.sendall(head + parts + b"0\r\n\r\n")
-        assert b"200 OK" in sock.recv(65536)
+        sock.sendall(begin + parts + b"0\r\n\r\n")
+        assert read_code(sock) == OK
         sock.sendall(b"GET /printers/Desktop.ppd HTTP/1.1\r\n\r\n")
         answer = sock.recv(65536)
         assert b"404" in answer
         assert answer.endswith(b"\n")  # GTK 3 would wait for more for ever
     until(lambda: queue.printed)
     assert queue.printed == [("chunks", PDF)]
+    assert all(isinstance(error, ConnectionError) for error in failed)
+
+
+def test_an_answer_when_the_job_has_ended(queue, monkeypatch):
+    """A box ends with its program: what is accepted and waits would be lost."""
+    monkeypatch.setattr(printing_queue, "CONTINUE_SECONDS", 0.01)
+    for title, code in ((b"good", OK), (b"bad", NOT_POSSIBLE)):
+        with client(queue) as (sock, _):
+            sock.sendall(head(request(PRINT_JOB, PDF, job_name=title)))
+            assert sock.recv(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            assert sock.recv(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            assert queue.busy()
+            queue.go.set()
+            data = sock.recv(65536)
+            while b"200 OK" not in data:
+                data = data[-24:] + sock.recv(65536)
+            assert struct.pack(">BBHI", 2, 0, code, 7) in data
+            assert (b"refused by the user" in data) is (title == b"bad")
+            assert not queue.busy()
+        queue.go.clear()
+
+
+def test_an_error_with_the_document_unread(queue):
+    with client(queue) as (sock, failed):
+        data = request(PRINT_JOB, bytes(1 << 20), begin={})
+        sock.sendall(head(data))
+        assert read_code(sock) == 0x400
+        sock.sendall(head(request(CREATE_JOB)))
+        assert read_code(sock) == OK
     assert all(isinstance(error, ConnectionError) for error in failed)
 
 

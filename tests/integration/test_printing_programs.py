@@ -25,6 +25,13 @@ vitrail.Print * @anyvm @adminvm deny
 FILE = f"cd && printf %s {base64.b64encode(PDF).decode()} | base64 -d > a.pdf"
 # The box ends with its program.
 ENDED = "until lpstat -W completed | grep -q Desktop-; do sleep 0.1; done"
+IPP_TESTS = Path("/usr/share/cups/ipptool/ipp-1.1.test")
+IPPTOOL = f"""\
+cp {IPP_TESTS} . && cp a.pdf document-a4.pdf && cp a.pdf document-letter.pdf
+touch color.jpg gray.jpg document-a4.ps document-letter.ps
+uri=ipp://$(echo $CUPS_SERVER | sed 's,/,%2F,g')/printers/Desktop
+exec ipptool -I -t -f a.pdf $uri ipp-1.1.test
+"""
 GTK_3 = """
 import gi
 gi.require_version("Gtk", "3.0")
@@ -147,8 +154,9 @@ async def in_a_box(*scripts):
 
 
 async def test_lp_prints_on_the_printer_of_the_rule():
-    # As soon as its box has started, and what is no PDF file is refused at once.
-    script = f"{FILE}; lpstat -d; lp a.pdf && {ENDED}; echo x > a; lp a; test $? = 1"
+    # As soon as its box has started, and what is no PDF file is refused at once.  The
+    # box ends with lp(1), which waits for the end of its job.
+    script = f"{FILE}; lpstat -d; echo x > a; lp a; test $? = 1 && exec lp a.pdf"
     ((said, job),) = await in_a_box(script)
     assert "system default destination: Desktop" in said
     assert "lp: this printer takes PDF files" in said
@@ -157,6 +165,22 @@ async def test_lp_prints_on_the_printer_of_the_rule():
     pixels, width = dark(job.content)
     assert 500 < pixels < 30_000
     assert width == 300
+
+
+@pytest.mark.skipif(not IPP_TESTS.exists(), reason="cups-ipp-utils is needed")
+async def test_the_printer_passes_the_tests_of_cups():
+    """The shipped file of ipptool(1), which cupsd passes, too."""
+    with short_directory() as folder:
+        env = {"XDG_CACHE_HOME": str(folder)}
+        async with (
+            printers(folder, "Home", "Office") as cups,
+            boxes(rules=RULES, extra={**cups.env, **env}) as (w, _screen),
+        ):
+            code, output = await in_box(w, "work", f"{FILE}\n{IPPTOOL}")
+            assert code == 0, output
+            assert "Score: 100%" in output
+            assert "passed, 0 failed" in output
+            assert len(cups.jobs()) >= 3
 
 
 async def test_a_gtk_3_program_prints():
