@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 
+import pytest
+
+from broker.helpers.process.spawn import run_tool
 from tests.kit.wayland.client import Window
 from tests.kit.wayland.stand import stand
 
@@ -44,3 +49,37 @@ async def test_a_dialog_of_another_program_floats_over_its_parent():
 
         found = await trio.to_thread.run_sync(inside)
         assert sorted(node["type"] for node in found) == ["con", "con", "floating_con"]
+
+
+# As libportal asks for the parent of a portal's dialog.
+GTK_3 = """
+import ctypes, gi
+gi.require_version("Gtk", "3.0")
+from gi.repository import GLib, Gtk
+gdk = ctypes.CDLL("libgdk-3.so.0")
+form = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
+loop = GLib.MainLoop()
+def told(_window, handle, _data):
+    print("handle", handle.decode(), flush=True)
+    loop.quit()
+callback = form(told)
+window = Gtk.Window()
+def export():
+    pointer = ctypes.c_void_p(hash(window.get_window()))
+    if not gdk.gdk_wayland_window_export_handle(pointer, callback, None, None):
+        print("no xdg-foreign", flush=True)
+        loop.quit()
+window.connect("map-event", lambda *_: export())
+window.show_all()
+GLib.timeout_add_seconds(20, loop.quit)
+loop.run()
+"""
+
+
+@pytest.mark.skipif(not shutil.which("gtk3-demo"), reason="GTK 3 is not installed")
+async def test_a_window_of_gtk_3_has_a_handle():
+    """It knows version 1 alone."""
+    async with stand() as it:
+        env = {**os.environ, "WAYLAND_DISPLAY": str(it.path), "GDK_BACKEND": "wayland"}
+        argv = ["/usr/bin/python3", "-c", GTK_3]
+        assert b"handle " in await run_tool(argv, env=env, deadline=60)

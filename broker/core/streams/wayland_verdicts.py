@@ -120,6 +120,8 @@ _ROWS = (
         "Places windows over another window of the sandbox.",
         local=True,
     ),
+    _yes("zxdg_exporter_v1", 1, "As zxdg_exporter_v2, for GTK 3.", local=True),
+    _yes("zxdg_importer_v1", 1, "As zxdg_importer_v2, for GTK 3.", local=True),
     _yes("xdg_wm_dialog_v1", 1, "Marks a dialog of its window as modal."),
     _yes(
         "zwp_text_input_manager_v3",
@@ -222,8 +224,6 @@ _ROWS = (
     _no("zxdg_shell_v6", "Opens legacy windows without a frame."),
     _no("xwayland_shell_v1", "Serves only the compositor's X server."),
     # -- links between clients -----------------------------------------------------------------
-    _no("zxdg_exporter_v1", "Exports a window as a parent for other applications."),
-    _no("zxdg_importer_v1", "Places windows over another application's window."),
     _no(
         "xdg_session_manager_v1",
         "Restores windows by names shared with other sandboxes.",

@@ -177,6 +177,15 @@ REQUESTS: Policies = {
     ("zxdg_imported_v2", "set_parent_of"): request(
         "Its window is kept above another window of the same sandbox."
     ),
+    ("zxdg_exporter_v1", "destroy"): END_LOCAL,
+    ("zxdg_exporter_v1", "export"): MAKE_LOCAL,
+    ("zxdg_exported_v1", "destroy"): END_LOCAL,
+    ("zxdg_importer_v1", "destroy"): END_LOCAL,
+    ("zxdg_importer_v1", "import"): MAKE_LOCAL,
+    ("zxdg_imported_v1", "destroy"): END_LOCAL,
+    ("zxdg_imported_v1", "set_parent_of"): request(
+        "Its window is kept above another window of the same sandbox."
+    ),
     # -- screens ---------------------------------------------------------------
     ("wl_output", "release"): END,
     ("zxdg_output_manager_v1", "destroy"): END,
@@ -186,6 +195,8 @@ REQUESTS: Policies = {
 EVENTS: Policies = {
     ("zxdg_exported_v2", "handle"): _FOREIGN,
     ("zxdg_imported_v2", "destroyed"): _FOREIGN,
+    ("zxdg_exported_v1", "handle"): _FOREIGN,
+    ("zxdg_imported_v1", "destroyed"): _FOREIGN,
     ("xdg_wm_base", "ping"): event(
         "Learns that the compositor wants an answer.", serial=Serial.GIVES
     ),

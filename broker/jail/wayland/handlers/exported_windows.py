@@ -20,6 +20,9 @@ from broker.jail.wayland.state import ClientState
 
 _EXPORTER, _EXPORTED = "zxdg_exporter_v2", "zxdg_exported_v2"
 _IMPORTER, _IMPORTED = "zxdg_importer_v2", "zxdg_imported_v2"
+# The same messages, two with other names: the compositor is asked by version 2 only.
+_EXPORTER_1, _EXPORTED_1 = "zxdg_exporter_v1", "zxdg_exported_v1"
+_IMPORTER_1, _IMPORTED_1 = "zxdg_importer_v1", "zxdg_imported_v1"
 INVALID_SURFACE = 0
 
 
@@ -152,7 +155,8 @@ def export_toplevel(
     # guard: exported windows bounded
     if len(core.sandbox.exports) >= limits.WAYLAND_EXPORTS:
         raise core.too_much("too many exported windows")
-    made = core.make(new_id, _EXPORTED, 1, server=False)
+    interface = _EXPORTED_1 if exporter.interface == _EXPORTER_1 else _EXPORTED
+    made = core.make(new_id, interface, 1, server=False)
     assert isinstance(made, ExportedWindow)
     made.core, made.toplevel = core, toplevel
     made.handle = core.sandbox.new_handle()
@@ -181,10 +185,11 @@ def close(core: ClientState) -> None:
 
 
 def import_toplevel(
-    core: ClientState, _importer: ProtocolObject, new_id: int, untrusted_handle: bytes
+    core: ClientState, importer: ProtocolObject, new_id: int, untrusted_handle: bytes
 ) -> None:
     """Import a window by its handle, if this sandbox has exported it."""
-    made = core.make(new_id, _IMPORTED, 1, server=False)
+    interface = _IMPORTED_1 if importer.interface == _IMPORTER_1 else _IMPORTED
+    made = core.make(new_id, interface, 1, server=False)
     assert isinstance(made, ImportedWindow)
     made.core = core
     # guard: handles of this sandbox
@@ -244,9 +249,23 @@ REQUESTS: Rules = {
     (_IMPORTER, "import_toplevel"): import_toplevel,
     (_IMPORTED, "destroy"): destroy_imported,
     (_IMPORTED, "set_parent_of"): set_parent_of,
+    (_EXPORTER_1, "destroy"): ObjectTable.drop_local,
+    (_EXPORTER_1, "export"): export_toplevel,
+    (_EXPORTED_1, "destroy"): destroy_exported,
+    (_IMPORTER_1, "destroy"): ObjectTable.drop_local,
+    (_IMPORTER_1, "import"): import_toplevel,
+    (_IMPORTED_1, "destroy"): destroy_imported,
+    (_IMPORTED_1, "set_parent_of"): set_parent_of,
 }
 EVENTS: Rules = {
     (_EXPORTED, "handle"): LOCAL,
     (_IMPORTED, "destroyed"): LOCAL,
+    (_EXPORTED_1, "handle"): LOCAL,
+    (_IMPORTED_1, "destroyed"): LOCAL,
 }
-CLASSES: Classes = {_EXPORTED: ExportedWindow, _IMPORTED: ImportedWindow}
+CLASSES: Classes = {
+    _EXPORTED: ExportedWindow,
+    _EXPORTED_1: ExportedWindow,
+    _IMPORTED: ImportedWindow,
+    _IMPORTED_1: ImportedWindow,
+}

@@ -537,15 +537,25 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
             ),
             (),
         ),
+        "zxdg_exported_v1": (("destroy 1",), ("handle 1 s",)),
         "zxdg_exported_v2": (("destroy 1",), ("handle 1 s",)),
+        "zxdg_exporter_v1": (
+            ("destroy 1", "export 1 n:zxdg_exported_v1 o:wl_surface"),
+            (),
+        ),
         "zxdg_exporter_v2": (
             ("destroy 1", "export_toplevel 1 n:zxdg_exported_v2 o:wl_surface"),
             (),
+        ),
+        "zxdg_imported_v1": (
+            ("destroy 1", "set_parent_of 1 o:wl_surface"),
+            ("destroyed 1",),
         ),
         "zxdg_imported_v2": (
             ("destroy 1", "set_parent_of 1 o:wl_surface"),
             ("destroyed 1",),
         ),
+        "zxdg_importer_v1": (("destroy 1", "import 1 n:zxdg_imported_v1 s"), ()),
         "zxdg_importer_v2": (
             ("destroy 1", "import_toplevel 1 n:zxdg_imported_v2 s"),
             (),

@@ -209,6 +209,8 @@ ELSEWHERE = {
     ("wp_cursor_shape_manager_v1", "get_tablet_tool_v2"),  # test_tablets
     ("zwp_tablet_tool_v2", "set_cursor"),  # test_tablets
     *(ORDERS.keys() - ASK.keys()),  # test_canonical
+    ("zxdg_exporter_v1", "export"),  # test_exported_windows
+    ("zxdg_imported_v1", "set_parent_of"),  # test_exported_windows
     ("xdg_popup", "reposition"),  # below
 }
 HAPPENS: dict[Needs, tuple[Callable[[Actor], None], ...]] = {

@@ -211,3 +211,31 @@ def test_the_compositor_exports_a_window_once_it_is_shown(two):
     other.send(made, "set_parent_of", child)
     one.pump()
     assert len(one.told(EXPORTER, "export_toplevel")) == 1
+
+
+V1 = ("zxdg_exporter_v1", "zxdg_exported_v1", "zxdg_importer_v1", "zxdg_imported_v1")
+
+
+def test_version_1_leads_to_the_same_windows():
+    """GTK 3 knows no other: without it, a portal's caller waits for a handle for ever."""
+    exporter, exported, importer, imported = V1
+    sandbox = Sandbox("work")
+    offers = [*OFFERS, (exporter, 1), (importer, 1)]
+    with Program(sandbox, offers) as owner, Program(sandbox, offers) as other:
+        parent, _, _ = owner.show(200, 100, 0)
+        child, _, _ = other.show(100, 50, 0)
+        window = owner.make(owner.bind(exporter), "export", exported, None, parent)
+        (host,) = [t for t in owner.model.things.values() if t.kind == EXPORTED]
+        owner.model.tell(host, "handle", HOST)
+        owner.pump()
+        handle = owner.heard("handle", window)[0][0]
+        assert handle != HOST
+        near = other.make(other.bind(importer), "import", imported, None, handle)
+        other.send(near, "set_parent_of", child)
+        assert other.parents() == [(HOST, other.frame(child))]
+        owner.send(window, "destroy")
+        other.pump()
+        assert other.heard("destroyed", near)
+        bad = other.make(other.bind(importer), "import", imported, None, HOST)
+        assert other.heard("destroyed", bad), "a handle of the compositor"
+    assert not sandbox.exports
