@@ -47,8 +47,7 @@ class WindowManager(BridgePart):
 
     def _redirect(self, opcode: int, _event: int) -> None:
         self._x.request(opcode, self._x.root, 1, minor=2)
-        # Xwayland listens for programs once this selection has an owner.
-        self._x.own(self._core.helper, "WM_S0")
+        self._core.tell("redirected")
 
     def _sync_found(self, opcode: int, event: int) -> None:
         self._sync = opcode

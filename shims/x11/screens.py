@@ -1,14 +1,18 @@
-"""The globals that Xwayland is shown, and the three screens of its plane.
+"""The globals that Xwayland is shown, and the screen on its plane.
 
 Wayland tells no client where its windows are, so each managed window is at one fixed
-place of X11's plane, the origin; only distances from it matter.  X11's pointer
-cannot leave the screens, and a menu may lie left of its window or above it: so two more
-screens are there beside the real one, which is the first and so the primary one.
+place of X11's plane, the origin; only distances from it matter.  A menu may lie left of
+its window or above it, so the screen is the lower right quarter of the plane.
+
+X11's pointer cannot leave the screens, except if these lie apart.  The server looks for
+that when a client sets a screen, and not when one goes (RRCrtcSet of the X server): so
+for this moment a second, small screen is in the upper left corner.
 """
 
 from __future__ import annotations
 
 import struct
+from functools import partial
 from typing import Optional
 
 from shims.x11.core import BridgePart, Core
@@ -18,8 +22,11 @@ PASSED_ON = (
     ("wl_compositor", 4), ("wl_shm", 1), ("wl_seat", 7),
     ("zwp_relative_pointer_manager_v1", 1), ("zwp_pointer_constraints_v1", 1),
 )  # fmt: skip
-SCREENS = 3
+CORNER, CORNER_SIDE = 2, 64
+"""The number of the global that goes, and its width and height in pixels."""
 MOST_SCREEN = 8192
+_GET_CRTC, _SET_CRTC, _GET_RESOURCES = 20, 21, 25  # of RandR 1.3
+_ROUND_TRIPS = 4  # these three, and the one about the extension
 
 
 class Screens(BridgePart):
@@ -32,6 +39,7 @@ class Screens(BridgePart):
         self._logical: Optional[tuple[int, int]] = None
         self._offered: list[tuple[str, int, int]] = []
         self._shown: list[WireObject] = []
+        self._registries: list[WireObject] = []
         self._serial = 0
 
     def _on_bound(self) -> None:
@@ -43,7 +51,7 @@ class Screens(BridgePart):
     def offer(self) -> None:
         """Announce Xwayland's globals, once the output is known."""
         self._measure()
-        self._offered = [("wl_output", 2, 0)] * SCREENS
+        self._offered = [("wl_output", 2, 0)] * CORNER
         for interface, most in PASSED_ON:
             if interface in self._core.globals:
                 name, version = self._core.globals[interface]
@@ -65,6 +73,47 @@ class Screens(BridgePart):
         ]  # fmt: skip
         data = xsettings(self._serial, settings)
         x.set_property(core.helper, "_XSETTINGS_SETTINGS", "_XSETTINGS_SETTINGS", data)
+
+    # -- the pointer outside of the screen
+
+    def _on_redirected(self) -> None:
+        """Set the screen to what it is while there are two; then let programs in."""
+        self._x.extension("RANDR", self._get_crtcs, 1, 3)
+        self._let_programs_in(_ROUND_TRIPS)
+
+    def _let_programs_in(self, round_trips: int) -> None:
+        """Own what makes Xwayland serve programs, after so many replies."""
+        if round_trips:
+            self._x.sync(lambda: self._let_programs_in(round_trips - 1))
+        else:
+            self._x.own(self._core.helper, "WM_S0")
+
+    def _get_crtcs(self, opcode: int, _event: int) -> None:
+        x = self._x
+
+        def answered(reply: Optional[bytes]) -> None:
+            if reply is not None and len(reply) >= 36:
+                (config_time,), crtc = struct.unpack_from("<I", reply, 12), reply[32:36]
+                get = partial(self._set_crtc, opcode, crtc, config_time)
+                x.request(opcode, crtc, config_time, minor=_GET_CRTC, then=get)
+
+        x.request(opcode, x.root, minor=_GET_RESOURCES, then=answered)
+
+    def _set_crtc(
+        self, opcode: int, crtc: bytes, config_time: int, reply: Optional[bytes]
+    ) -> None:
+        """Set the real screen, at another place: its own would change nothing."""
+        if reply is not None and len(reply) >= 36:
+            (mode,) = struct.unpack_from("<I", reply, 20)
+            outputs = reply[32 : 32 + 4 * struct.unpack_from("<H", reply, 28)[0]]
+            position = struct.pack("<hhIHxx", 0, 0, mode, 1)
+            values = (crtc, 0, config_time, position, outputs)
+            self._x.request(opcode, *values, minor=_SET_CRTC, then=self._end_corner)
+
+    def _end_corner(self, _reply: Optional[bytes]) -> None:
+        self._shown = [output for output in self._shown if output.data + 1 != CORNER]
+        for registry in self._registries:
+            self._relay.tell(registry, "global_remove", CORNER)
 
     # -- the real output
 
@@ -111,6 +160,7 @@ class Screens(BridgePart):
 
     def _wl_display_get_registry(self, _display: WireObject, new: int) -> None:
         registry = self._relay.make_local("wl_registry", 1, new)
+        self._registries.append(registry)
         for number, (interface, version, _) in enumerate(self._offered):
             self._relay.tell(registry, "global", number + 1, interface, version)
 
@@ -131,7 +181,9 @@ class Screens(BridgePart):
     def _describe(self, output: WireObject) -> None:
         """Send an output's properties."""
         w, h = self._core.size
-        x, y, w, h = [(w, h, w, h), (0, 0, w, 2 * h), (w, 0, w, h)][output.data]
+        x, y = w, h
+        if output.data + 1 == CORNER:
+            x, y, w, h = 0, 0, CORNER_SIDE, CORNER_SIDE
         tell = self._relay.tell
         millimetres = round(w / 96 * 25.4), round(h / 96 * 25.4)
         tell(output, "geometry", x, y, *millimetres, 0, "Vitrail", "X11", 0)

@@ -276,8 +276,12 @@ class Selections(BridgePart):
 
     def _own(self, selection: SharedSelection) -> None:
         if self._core.managing and selection.source is None:
-            owner = self._core.helper if selection.offer is not None else 0
-            self._x.own(owner, selection.name)
+            offered = selection.offer is not None
+            # The compositor refuses a copy that is made without the keyboard: X11
+            # programs paste it all the same, until there is another one.
+            if offered or not selection.unsaid:
+                selection.unsaid = False
+                self._x.own(self._core.helper if offered else 0, selection.name)
 
     def _on_x_selection_request(self, when: int, _owner: int, *words: int) -> None:
         """Answer an X11 program with what the compositor offers."""

@@ -149,3 +149,43 @@ async def test_the_programs_exit_code_is_the_boxs():
             env=w.environ,
         )
         assert answer.code == 7, answer
+
+
+COPY_PASTE = """
+for name in clipboard primary; do
+printf "$name" | xclip -selection $name -i && sleep 1 && xclip -selection $name -o; echo
+done
+"""
+
+
+@pytest.mark.skipif(not shutil.which("xclip"), reason="xclip is missing")
+async def test_a_script_pastes_what_it_copied_without_a_window():
+    """The compositor has no copy of a sandbox without the keyboard; the X server has."""
+    argv = ("run", "-q", "--bwrap", "--x11", "--", "sh", "-c", COPY_PASTE)
+    async with world(image=False) as w:
+        answer = await brokerctl(*argv, env=w.environ)
+        assert answer.out.split()[:2] == ["clipboard", "primary"], answer
+
+
+SCREENS = """
+import gi
+gi.require_version("Gdk", "3.0")
+from gi.repository import Gdk
+display = Gdk.Display.get_default()
+for number in range(display.get_n_monitors()):
+    place = display.get_monitor(number).get_geometry()
+    print("screen", place.width, place.height, flush=True)
+"""
+
+
+async def test_x11_programs_have_one_screen_whatever_the_desktop_has():
+    """A game that lists screens would show some that do not exist."""
+    script = f"python3 -c '{SCREENS}'; command -v xrandr >/dev/null && xrandr"
+    argv = ("--", "env", "GDK_BACKEND=x11", "sh", "-c", script)
+    async with world(image=False) as w:
+        for _ in range(2):
+            await w.comp.command("create_output")
+        answer = await brokerctl("run", "-q", "--bwrap", "--x11", *argv, env=w.environ)
+        assert answer.out.count("screen ") == 1, answer
+        if shutil.which("xrandr"):
+            assert answer.out.count(" connected ") == 1, answer

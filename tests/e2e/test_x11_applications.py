@@ -84,6 +84,53 @@ async def test_a_menu_is_framed_and_goes_when_the_user_clicks_elsewhere(
         assert there.it.ends == []
 
 
+_UPPER_LEFT_MENU = """
+import tkinter
+root = tkinter.Tk()
+root.geometry("100x80")
+root.title("corner")
+menu = tkinter.Menu(root, tearoff=0)
+for number in range(8):
+    menu.add_command(label=f"item {number} " + "x" * 40)
+root.bind("<Button-1>", lambda _: menu.tk_popup(root.winfo_rootx(), root.winfo_rooty()))
+def poll():
+    x, y = root.winfo_pointerxy()
+    if x < root.winfo_rootx() - 20 and y < root.winfo_rooty() - 20:
+        print(root.winfo_screenwidth(), file=open("/shared/result", "w"), flush=True)
+    root.after(20, poll)
+poll()
+tkinter.mainloop()
+"""
+
+
+@pytest.mark.slow
+async def test_a_menu_left_of_its_window_and_above_it_is_used(tmp_path):
+    """X11's pointer leaves the only screen for it."""
+    config = CONFIG + "for_window [app_id=.*] floating enable\n"
+    argv = ("python3", "-c", _UPPER_LEFT_MENU)
+    async with (
+        desktop(config_extra=config) as comp,
+        started(comp, None) as there,
+        x11(there, tmp_path, *argv) as app,
+    ):
+        await app.framed()
+        await placed(there, {"corner": (1172, 712)})
+        frame = await app.framed()
+
+        async def posted():
+            if not app.shown_popups():
+                await there.click(frame.x + 50, frame.y + 50)
+            return app.shown_popups()
+
+        ((x, y, _, _),) = await eventually(posted)
+        assert max(x, y) < -50
+        result = tmp_path / "result"
+        for step in range(3):
+            await there.move(frame.x + x + 20 + step, frame.y + y + 20)
+        await eventually(result.exists)
+        assert there.it.ends == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("scale", ["1.5", "2"])
 async def test_a_menu_of_tk_at_other_scales(scale, tmp_path):
