@@ -18,7 +18,7 @@ from shims.files.connection import BrokerConnection
 from shims.files.frames import EXIT_BROKEN, CallStream
 from shims.files.ports import PORT_SERVICE, serve_port
 from shims.files.protocol import TransferError, frame, tell
-from shims.files.services import find_service
+from shims.files.services import SERVICE_ARGUMENT, SERVICE_NAME, find_service
 from shims.files.ssh_agent import AGENT_SERVICE, serve_own_agent
 
 if TYPE_CHECKING:
@@ -49,6 +49,16 @@ def call_service(
     target: str, service: str, argument: str, source: int = 0, sink: int = 1
 ) -> int:
     """Call a service with two descriptors as its input and output; returns its code."""
+    if not SERVICE_NAME.fullmatch(service):
+        raise TransferError(
+            f"invalid name of a service '{service}': it has up to 64 letters, digits "
+            "and . _ -, and begins with a letter or digit"
+        )
+    if not SERVICE_ARGUMENT.fullmatch(argument):
+        raise TransferError(
+            f"invalid argument of a service '{argument}': it has up to 64 letters, "
+            "digits and _ + . -, and does not begin with a hyphen"
+        )
     try:
         connection = BrokerConnection("VITRAIL_CALL")
         ask = {"type": "call", "service": service, "argument": argument}

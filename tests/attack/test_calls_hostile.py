@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -12,6 +13,8 @@ from broker.core.services import CALL
 from broker.ipc.guest.file_requests import CallService, GuestCall, decode_ask
 from broker.viewer.calls.calls import call_request
 from broker.viewer.exchange.guest_connection import GuestConnections, Meeting
+from shims.files.calling import call_service
+from shims.files.protocol import TransferError
 
 TOKEN = "a" * 32
 WORK = Opening(Lease("l1", "work", "work", 1), CALL, 1, "vsock:3")
@@ -58,6 +61,14 @@ def test_names_with_separators_options_and_look_alikes_are_refused(service, argu
     ask = {"type": "call", "service": service, "argument": argument}
     with pytest.raises(PeerError):
         decode_ask(json.dumps(ask).encode())
+    # The program in the sandbox says which of them, without a regular expression.
+    reason = (
+        "invalid name"
+        if argument == ""
+        else f"invalid argument of a service '{argument}"
+    )
+    with pytest.raises(TransferError, match=re.escape(reason)):
+        call_service("", service, argument)
 
 
 def test_a_name_with_a_dot_is_decided_as_in_qubes():

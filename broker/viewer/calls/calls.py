@@ -428,7 +428,10 @@ def own_call(record: Record, service: str, argument: str) -> list[str]:
     try:
         ask = msgspec.convert({"service": service, "argument": argument}, CallService)
     except msgspec.ValidationError as error:
-        raise RefusedError(f"invalid service name or argument: {error}") from error
+        raise RefusedError(
+            f"invalid service name or argument '{service}' '{argument}': they have up to "
+            "64 letters, digits and . _ -, an argument also +; neither begins with '-'"
+        ) from error
     named = _named(record, ask.service)
     full = f"{ask.service}+{ask.argument}"
     words = ["vitrail-files", "call-here", "", named.user, full]
