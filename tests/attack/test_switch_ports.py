@@ -275,6 +275,21 @@ def test_members_have_no_other_records():
     assert read(answer).data[3:8] == b"\x80\0\1\0\0"
 
 
+def test_other_questions_at_a_switch_have_an_error():
+    for code, change in (
+        (dns.REFUSED, lambda q: setattr(q.question[0], "rdclass", 3)),
+        (dns.NOTIMP, lambda q: q.set_opcode(2)),
+        (dns.FORMERR, lambda q: q.question.clear()),
+    ):
+        query = make_query("box2", dns.A)
+        change(query)
+        data = query.to_wire()
+        ((_, answer),) = lan().send(
+            A, udp(data, sender=at(2), receiver=at(1), to=mac(1) + mac(2))
+        )
+        assert read(answer).data[3] & 15 == code
+
+
 @pytest.mark.parametrize(
     "odd",
     [
