@@ -33,6 +33,7 @@ def test_files_program_runs_alone_without_packages(alone, tmp_path):
     )
     assert sent.returncode == 0
     top = tmp_path / "kept"
+    top.mkdir()
     kept = subprocess.run(
         [*argv, "store", str(top), "work", "0"],
         check=False,

@@ -103,14 +103,15 @@ def _confine_to_folder(path: str) -> None:
 
 
 def store_entries(words: List[str]) -> int:
-    """Keep entries from standard input; prints the names as JSON."""
+    """Keep entries from standard input; prints the names as JSON.
+
+    ``store DIRECTORY ORIGIN FREE``: the directory exists, and its path has no link.
+    """
     import shutil  # noqa: F401 -- for clearing up: nothing can be loaded in the jail
 
-    os.makedirs(words[0], mode=0o700, exist_ok=True)
-    top = os.path.realpath(words[0])
     # guard: files are kept from a jail
-    confine([top], write=True)
-    kept = EntryStore(top, words[1], int(words[2]))
+    confine(words[:1], write=True)
+    kept = EntryStore(words[0], words[1], int(words[2]))
     with os.fdopen(0, "rb", closefd=False) as source:
         names = keep(source, kept)
     print(json.dumps(names))

@@ -13,12 +13,13 @@ import trio
 from click.testing import CliRunner
 
 from broker.authority.control.server import serve
-from broker.cli.transfer import named_files
+from broker.cli.audit.files import write_out
+from broker.cli.transfer import copy, named_files, named_path
 from broker.cli.transfer.named_files import open_named, writable_places
 from broker.cli.transfer.named_path import NamedPath, path_of
 from broker.cli.transfer.sanitize import NewDocumentFolder
 from broker.cli.verbs import VERBS
-from broker.core.errors import RefusedError
+from broker.core.errors import RefusedError, UpstreamError
 from broker.viewer.folders.control import FolderControl
 from broker.viewer.folders.desk import FolderDesk, SharedFolder
 from tests.kit.brokerctl import home as user_home
@@ -142,6 +143,60 @@ def test_a_link_that_is_made_after_the_look_is_not_opened(shared, monkeypatch):
     swapped(monkeypatch, change)
     with pytest.raises(RefusedError, match="cannot open"):
         open_named(shared / "real.pdf", [shared])
+
+
+@pytest.fixture(name="exchanged")
+def _exchanged(shared, monkeypatch):
+    """Have a sandbox rename a directory between its check and its use.
+
+    Returns its path, where it is then, and the directory to which the sandbox's link leads.
+    """
+    inbox, private = shared / "inbox", shared.parent / "autostart"
+    for folder in (inbox, private):
+        folder.mkdir()
+    looked = named_path.refuse_planted_link
+
+    def then_changed(path):
+        found = looked(path)
+        if inbox.is_dir() and not inbox.is_symlink():
+            inbox.rename(shared / "was")
+            inbox.symlink_to(private)
+        return found
+
+    for module in (named_path, copy):
+        monkeypatch.setattr(module, "refuse_planted_link", then_changed)
+    return inbox, shared / "was", private
+
+
+def test_file_is_not_written_through_a_link_made_after_the_check(exchanged):
+    """As 'audit export', 'policy graph', 'sandbox backup', 'image export' write one."""
+    inbox, _, private = exchanged
+    with pytest.raises(UpstreamError, match="Not a directory") as caught:
+        write_out(inbox / "app.desktop", ["hostile"], force=False)
+    assert str(inbox / "app.desktop") in str(caught.value)
+    assert list(private.iterdir()) == []
+
+
+def test_directory_exchanged_while_its_file_is_written(shared):
+    """The file is in the directory that was checked, wherever that is then."""
+    inbox, private = shared / "inbox", shared.parent / "autostart"
+    for folder in (inbox, private):
+        folder.mkdir()
+
+    def texts():
+        yield "text"
+        inbox.rename(shared / "was")
+        inbox.symlink_to(private)
+
+    write_out(inbox / "report.html", texts(), force=False)
+    assert list(private.iterdir()) == []
+    assert (shared / "was/report.html").read_text() == "text"
+
+
+def test_target_of_a_copy_is_the_directory_that_was_checked(exchanged):
+    inbox, _, _ = exchanged
+    with pytest.raises(RefusedError, match="cannot open"):
+        copy._directory_here(str(inbox))
 
 
 def test_a_pipe_in_the_place_of_a_document_is_not_waited_for(shared):

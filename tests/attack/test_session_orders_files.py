@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -26,6 +27,7 @@ from broker.ipc.session import file_orders as m
 from broker.ipc.session.warrant import sign
 from broker.session.printing import document
 from broker.session.read_warrant import FileTicket
+from broker.session.transfer.file_errands import files_tool
 from broker.viewer.exchange.pipes import pipe
 from broker.viewer.transfer.own import Own
 from shims.files.protocol import LENGTH
@@ -332,6 +334,86 @@ async def test_files_are_kept_by_a_permit_of_copies_to_the_desktop(
         with pytest.raises(RefusedError):
             await session.carry_out(order, [read.fileno()])
     assert not (home / "Incoming").exists()
+
+
+def _stored(name, content):
+    """Return the entries of a file, as a worker writes them into a pipe."""
+    parts = ({"type": "file", "path": [name], "size": len(content)}, {"type": "end"})
+    head, end = (json.dumps(part).encode() for part in parts)
+    return b"".join([LENGTH.pack(len(head)), head, content, LENGTH.pack(len(end)), end])
+
+
+async def _store(session, name=b"evil.desktop"):
+    """Have the files of a permitted copy kept at the desktop."""
+    with pipe() as (read, write):
+        os.write(write.fileno(), _stored(name.decode(), b"attack"))
+        write.close()
+        order = m.StoreFiles(session.permit(FILE_COPY, sandbox="work-1234"))
+        async with session.carrying_out(order, [read.fileno()]) as begun:
+            await begun.outcome()
+
+
+def _writer(home, *paths):
+    """Have a sandbox write to these directories, by its record."""
+    records = home / "CONFIG/vitrail/sandboxes.d"
+    records.mkdir(parents=True)
+    (records / "writer.toml").write_text(
+        'class = "persistent"\n[launch]\nkind = "bwrap"\n'
+        f"bind_read_write = {json.dumps([str(path) for path in paths])}\n"
+    )
+
+
+LINKS = {"of its own name": "Incoming/work-1234", "of the folder": "Incoming"}
+
+
+@pytest.mark.parametrize("link", LINKS.values(), ids=LINKS)
+async def test_files_denied_through_a_sandboxs_link_in_incoming(home, link):
+    """Nothing is kept in, or made below, a directory that the sandbox chose."""
+    (home / ".config/autostart").mkdir(parents=True)
+    place = home / link
+    place.parent.mkdir(exist_ok=True)
+    place.symlink_to(home / ".config/autostart")
+    _writer(home, place.parent)
+    with desktop(home) as session, pytest.raises(RefusedError, match="a sandbox"):
+        await _store(session)
+    assert list((home / ".config/autostart").iterdir()) == []
+
+
+async def test_files_denied_where_a_sandbox_writes_to_incoming(home):
+    """It could exchange what another sandbox sends, before the user opens it."""
+    (home / "Incoming").mkdir()
+    _writer(home, home / "Incoming")
+    with desktop(home) as session, pytest.raises(RefusedError, match="can write to"):
+        await _store(session)
+    assert list((home / "Incoming").iterdir()) == []
+
+
+async def test_files_kept_where_the_users_own_link_leads(home):
+    (home / "Downloads").mkdir()
+    (home / "Incoming").symlink_to("Downloads/sandboxes")
+    with desktop(home) as session:
+        await _store(session, b"notes.txt")
+    kept = home / "Downloads/sandboxes/work-1234/notes.txt"
+    assert kept.read_bytes() == b"attack"
+
+
+async def test_link_made_after_the_check_is_not_stored_through(home, tmp_path):
+    """The jailed program makes no directory and follows no link of its path."""
+    (home / ".config/autostart").mkdir(parents=True)
+    (home / "Incoming").mkdir()
+    (home / "Incoming/work").symlink_to(home / ".config/autostart")
+    tool = tmp_path / "tool"
+    tool.write_bytes(files_tool())
+    words = [sys.executable, "-I", tool, "store", home / "Incoming/work", "work", "0"]
+    ended = subprocess.run(
+        words,
+        check=False,
+        input=_stored("evil.desktop", b"attack"),
+        capture_output=True,
+    )
+    assert ended.returncode
+    assert b"Incoming/work" in ended.stderr
+    assert list((home / ".config/autostart").iterdir()) == []
 
 
 # -- the dialog ------------------------------------------------------------------------

@@ -235,6 +235,32 @@ async def test_the_programs_of_a_box_are_not_shared_to_write(session, home, name
     assert await given(session, order, permitted) == (Path(path), False)
 
 
+@pytest.mark.parametrize("name", ["Incoming", "arrivals", "arrivals/here"])
+async def test_share_to_write_denied_for_incoming(session, home, name):
+    """The sandbox would choose, by a link, where files of another one are kept."""
+    if name != "Incoming":
+        (home / "arrivals/here").mkdir(parents=True)
+        (home / "Incoming").symlink_to("arrivals/here")
+    else:
+        (home / "Incoming").mkdir()
+    path = str(home / name)
+    order = OpenFolder(share(session, path, write=True), path, True)
+    with pytest.raises(RefusedError, match="files of all sandboxes arrive"):
+        await session.carry_out(order)
+    order = OpenFolder(share(session, path), path, False)
+    permitted = permit(session, home, name.rpartition("/")[2], about=path)
+    assert await given(session, order, permitted) == (Path(path), False)
+
+
+async def test_directory_in_incoming_shared_to_write(session, home):
+    """What has arrived from one sandbox may be the project of another one."""
+    path = home / "Incoming/web-1"
+    path.mkdir(parents=True)
+    order = OpenFolder(share(session, path, write=True), str(path), True)
+    permitted = permit(session, home, "web-1", about=str(path), write=True)
+    assert await given(session, order, permitted) == (path, True)
+
+
 @pytest.mark.parametrize("name", ["links", "links/more"])
 async def test_a_link_to_the_programs_of_a_box_is_not_shared_to_write(
     session, home, name

@@ -107,7 +107,7 @@ def test_it_reaches_nothing_of_the_person(tmp_path, verb, hook):
     secret.write_text("s")
     sent.write_text("t")
     kept = tmp_path / "kept"
-    kept.mkdir()
+    (kept / "Incoming").mkdir(parents=True)
     mine = kept / "mine"
     mine.write_text("m")
     name = f"vitrail-test-{os.getpid()}-{verb}"
@@ -223,6 +223,7 @@ def test_files_below_a_directory_that_is_sent_are_sent_once_each(tmp_path):
 def test_nothing_is_read_or_kept_without_user_namespaces(tmp_path, verb):
     mine = tmp_path / "mine"
     mine.write_text("content")
+    (tmp_path / "Incoming").mkdir()
     words = {"send": [str(mine)], "store": [str(tmp_path / "Incoming"), "work", "0"]}
     none = 'echo 0 > /proc/sys/user/max_user_namespaces; exec "$@"'
     argv = [sys.executable, "-I", files_program(), verb, *words[verb]]

@@ -222,6 +222,7 @@ def test_many_files_need_few_descriptors(top):
 async def test_a_receiver_that_is_killed_leaves_nothing_visible(top):
     """At random points; the next one removes the unfinished entries."""
     source = top.parent / "source"
+    top.mkdir()
     (source / "d").mkdir(parents=True)
     for number in range(300):
         (source / "d" / str(number)).write_bytes(bytes(5000))

@@ -9,6 +9,7 @@ from pathlib import Path
 import rich_click as click
 
 from broker.cli.texts import tr
+from broker.cli.transfer.named_path import opened_target
 from broker.core.errors import UpstreamError
 from broker.core.escape import displayed
 from broker.core.files.replace_file import whole_file
@@ -31,7 +32,10 @@ def write_out(path: Path, texts: Iterable[str], *, force: bool) -> None:
     if path.exists() and not force:
         raise _there(path)  # before the work, which may be long
     try:
-        with whole_file(path, replace=force) as file:
+        with (
+            opened_target(path) as target,
+            whole_file(target, replace=force) as file,
+        ):
             file.writelines(text.encode() for text in texts)
     except FileExistsError as error:
         raise _there(path) from error

@@ -14,7 +14,11 @@ from broker.cli.images.building.build_room import Progress, scratch_base
 from broker.cli.images.describe import describe
 from broker.cli.images.steps import BuildSteps
 from broker.cli.texts import tr
-from broker.cli.transfer.named_path import NamedPath, refuse_planted_link
+from broker.cli.transfer.named_path import (
+    NamedPath,
+    opened_target,
+    refuse_planted_link,
+)
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
 from broker.core.paths import Paths, find_paths
@@ -48,7 +52,8 @@ def export(name: str, target: Path, *, key: Path, as_json: bool) -> None:
     with BuildSteps(quiet=as_json) as steps:
         steps.step(f"writing {target}")
         try:
-            signed.export_image(image, target, private)
+            with opened_target(target) as opened:
+                signed.export_image(image, opened, private)
         except OSError as error:
             raise SetupError(
                 tr(

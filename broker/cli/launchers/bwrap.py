@@ -31,8 +31,9 @@ from broker.cli.quick.made_record import box_text, new_name, with_files
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
 from broker.cli.texts import tr
-from broker.cli.transfer.named_files import in_places, writable_places
+from broker.cli.transfer.named_files import writable_places
 from broker.core.escape import printable
+from broker.core.files.planted_links import in_places
 from broker.core.paths import Paths
 from broker.host.launchers.bubblewrap.answer import describe_box
 from broker.host.launchers.bubblewrap.arguments import Box

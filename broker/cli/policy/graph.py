@@ -23,7 +23,7 @@ from broker.cli.policy.load import (
 )
 from broker.cli.policy.records import end_by_problems
 from broker.cli.texts import tr
-from broker.cli.transfer.named_path import NamedPath
+from broker.cli.transfer.named_path import NamedPath, opened_target
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.files.replace_file import replace_file
 from broker.helpers.process.spawn import run_tool
@@ -115,7 +115,8 @@ def graph(
         sys.stdout.write(picture)
         return
     try:
-        replace_file(output, picture.encode(), mode=0o644)
+        with opened_target(output) as target:
+            replace_file(target, picture.encode(), mode=0o644)
     except OSError as error:
         raise RefusedError(
             tr(

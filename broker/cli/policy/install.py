@@ -11,6 +11,7 @@ from broker.cli import render
 from broker.cli.policy.load import record_directories, rule_directories
 from broker.cli.policy.show import print_change
 from broker.cli.texts import tr
+from broker.cli.transfer.named_path import opened_target
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.files.replace_file import replace_file
@@ -126,7 +127,8 @@ def put(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        replace_file(path, content, mode=mode)
+        with opened_target(path) as target:
+            replace_file(target, content, mode=mode)
     except OSError as error:
         raise RefusedError(
             tr("cannot write {path}: {strerror}", path=path, strerror=error.strerror),

@@ -17,6 +17,7 @@ from broker.cli.policy.records import read_records
 from broker.cli.run.connect import (
     ask_status,
     broker_runs,
+    offline_paths,
     open_client,
     running_or_record,
 )
@@ -24,6 +25,7 @@ from broker.cli.run.progress import Steps
 from broker.cli.sandboxes.ended_disposables import is_disposable_of
 from broker.cli.texts import tr
 from broker.cli.transfer.arrivals import Arrivals
+from broker.cli.transfer.named_files import writable_places
 from broker.cli.transfer.named_path import refuse_planted_link
 from broker.cli.transfer.open_in import send_request
 from broker.core.errors import RefusedError
@@ -33,6 +35,7 @@ from broker.core.paths import find_paths
 from broker.ipc.control.api import OpenRequest, RunItem, RunRequest
 from broker.ipc.control.methods import RUN
 from policy.rules.world import DISPOSABLE
+from shims.files.sending import open_directory
 
 
 @click.command("cp")
@@ -62,7 +65,7 @@ def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
         )
     (source,) = found
     here = _directory_here(target)
-    where = "" if here else str(take_sandbox_name(target.removesuffix(":")))
+    where = "" if here >= 0 else str(take_sandbox_name(target.removesuffix(":")))
     if source == where:
         raise click.UsageError(tr("SOURCE and TARGET are in the same place"))
     if not source:
@@ -81,14 +84,14 @@ def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
     words = [_in_sandbox(source) for source in sources]
     argv = ["vitrail-copy", "--to", where or "@adminvm", "--", *words]
     steps = _Steps(quiet=quiet, slow_only=True)
-    arrivals = Arrivals(Path.home()) if here else None
+    arrivals = Arrivals(writable_places(offline_paths())) if here >= 0 else None
     code = trio.run(_from_sandbox, running_or_record(source), argv, steps)
     if steps.denied:
         render.note(
             "  hint: to see the rule, and a line that would allow the copy, run "
             f"'brokerctl policy explain vitrail.FileCopy {source} {where or 'you'}'"
         )
-    elif code == 0 and here is not None and arrivals is not None:
+    elif code == 0 and arrivals is not None:
         names = [posixpath.basename(word.rstrip("/")) for word in words]
         for place in arrivals.move(steps.sandbox or source, names, here):
             render.note(tr("copied to {place}", place=printable(str(place), 400)))
@@ -154,19 +157,27 @@ def _in_sandbox(source: str) -> str:
     return path
 
 
-def _directory_here(target: str) -> Path | None:
-    """Return the directory here that TARGET names; None for 'SANDBOX:'."""
+def _directory_here(target: str) -> int:
+    """Open the directory here that TARGET names; return -1 for 'SANDBOX:'."""
     name, colon, path = target.partition(":")
     if colon and "/" not in name:
         if path or not name:
             raise click.UsageError(_bad_target(target))
-        return None
-    found = Path(target)
-    if not found.is_dir():
+        return -1
+    if not Path(target).is_dir():
         raise click.UsageError(_bad_target(target))
-    # A file of that name and of a sandbox's content would be in another directory.
-    refuse_planted_link(found)
-    return found
+    try:
+        # Otherwise a sandbox chooses a directory for a file of its content.
+        # guard: the target of a copy is the directory that was checked
+        return open_directory(str(refuse_planted_link(Path(target))))
+    except OSError as error:
+        raise RefusedError(
+            tr(
+                "cannot open {path}: {strerror}",
+                path=printable(target, 200),
+                strerror=error.strerror,
+            )
+        ) from error
 
 
 def _bad_target(target: str) -> str:

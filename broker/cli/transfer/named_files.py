@@ -62,12 +62,6 @@ def _shared_folders(paths: Paths) -> list[Path]:
     return [next(p for p in (one, *one.parents) if p.is_dir()) for one in written]
 
 
-def in_places(path: Path, places: Sequence[Path]) -> Path | None:
-    """Return the place that a path without links is in; None for none."""
-    real = (Path(os.path.realpath(place)) for place in places)
-    return next((place for place in real if path.is_relative_to(place)), None)
-
-
 def open_named(path: Path, places: Sequence[Path]) -> int:
     """Open a regular file that the user names, through no link of a sandbox.
 

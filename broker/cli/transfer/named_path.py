@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import rich_click as click
@@ -11,6 +13,7 @@ from typing_extensions import override
 
 from broker.core.escape import printable
 from broker.core.files.planted_links import named_path
+from shims.files.sending import open_directory
 
 _TERMINALS = frozenset({4, 5, *range(136, 144)})
 """Major numbers of terminals (devices.txt of Linux), as of /dev/stdin and /dev/tty."""
@@ -55,8 +58,12 @@ def path_of(text: str) -> str:
     return os.fsdecode(unquote_to_bytes(text.removeprefix("file://")))
 
 
-def refuse_planted_link(path: Path) -> None:
-    """Raise RefusedError where a path leads through a sandbox's link out of its place."""
+def refuse_planted_link(path: Path) -> Path:
+    """Return a path without links, absolute.
+
+    Raises RefusedError if it leads through a sandbox's link out of the directory to which
+    the sandbox may write.
+    """
     whole = Path.cwd() / path
     # Without links no records need to be read.
     if ".." in whole.parts or os.path.realpath(whole) != str(whole):
@@ -65,4 +72,28 @@ def refuse_planted_link(path: Path) -> None:
         from broker.cli.transfer.named_files import writable_places
 
         # guard: a file that is named to brokerctl is not a sandbox's link to another one
-        named_path(whole, writable_places(offline_paths()))
+        return named_path(whole, writable_places(offline_paths()))
+    return whole
+
+
+@contextmanager
+def opened_target(path: Path) -> Iterator[Path]:
+    """Yield a path of this name in its directory, which stays open during the block.
+
+    A sandbox that may write to the directory above may put a link in its place while the
+    content is made, and does not change which directory is written to.  Raises
+    RefusedError for a sandbox's link, OSError with the name that the user knows.
+    """
+    folder, inside = refuse_planted_link(path.parent), None
+    try:
+        # guard: a verb writes to the directory that was checked
+        fd = open_directory(str(folder))
+        try:
+            inside = Path(f"/proc/self/fd/{fd}", path.name)
+            yield inside
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.filename in {str(folder), str(inside)}:
+            error.filename = str(path)
+        raise

@@ -16,9 +16,7 @@ from broker.cli.completion import sandboxes
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import offline_paths
 from broker.cli.texts import tr
-from broker.cli.transfer.arrivals import INCOMING
 from broker.cli.transfer.named_files import (
-    in_places,
     open_named,
     open_named_directory,
     writable_places,
@@ -26,6 +24,7 @@ from broker.cli.transfer.named_files import (
 from broker.cli.transfer.named_path import path_of
 from broker.core.errors import PeerError, RefusedError, UpstreamError
 from broker.core.escape import printable
+from broker.core.files.planted_links import in_places, incoming_folder
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import PIPE, spawn
 from shims.files.page_writers import write_document
@@ -149,21 +148,8 @@ class NewDocumentFolder:
 
 def _incoming(sandbox: str, places: Sequence[Path]) -> tuple[Path, int]:
     """Open the directory below ~/Incoming where this sandbox's files arrive."""
-    folder = Path.home() / INCOMING / sandbox
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path, opened = open_named_directory(folder, places)
-    place = in_places(path, places)
-    if place is not None:
-        os.close(opened)
-        raise RefusedError(
-            tr(
-                "cannot write to {path}: a sandbox can write to {place}",
-                path=printable(str(path), 200),
-                place=printable(str(place), 200),
-            ),
-            hint=tr("specify a directory of your own with --to"),
-        )
-    return path, opened
+    hint = tr("specify a directory of your own with --to")
+    return open_named_directory(incoming_folder(sandbox, places, hint=hint), places)
 
 
 def sanitize(

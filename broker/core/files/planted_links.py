@@ -15,7 +15,7 @@ files and folders of the user's calls.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,8 @@ from broker.core.escape import printable
 if TYPE_CHECKING:
     from broker.core.paths import Paths
 
+INCOMING = "Incoming"
+"""The directory of the user's home in which files of sandboxes arrive."""
 _HOPS = 40
 """Links that one path may lead through, as path_resolution(7) has it."""
 
@@ -66,6 +68,32 @@ def is_chosen_in(path: Path, place: Path) -> bool:
     if links:
         return True
     return found.is_relative_to(place) or place.is_relative_to(found)
+
+
+def in_places(path: Path, places: Iterable[Path]) -> Path | None:
+    """Return the place that a path without links is in; None for none."""
+    real = (Path(os.path.realpath(place)) for place in places)
+    return next((place for place in real if path.is_relative_to(place)), None)
+
+
+def incoming_folder(sandbox: str, writable: Sequence[Path], *, hint: str = "") -> Path:
+    """Return the directory for files of a sandbox, without links; create it if absent.
+
+    ``writable`` and links are as of ``named_path``.  Raises RefusedError if a sandbox may
+    write there, OSError.
+    """
+    path = named_path(Path.home() / INCOMING / sandbox, writable)
+    place = in_places(path, writable)
+    # guard: no file arrives where a sandbox can exchange it
+    if place is not None:
+        raise RefusedError(
+            f"cannot keep files in {printable(str(path), 200)}: a sandbox can write to {printable(str(place), 200)}",
+            hint=hint
+            or "choose another directory for the sandbox that can write there",
+        )
+    # Each directory of the path is the user's alone, so that none becomes a link.
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
 
 
 def private_directory(path: Path, paths: Paths) -> Path | None:

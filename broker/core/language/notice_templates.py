@@ -171,6 +171,7 @@ TEMPLATES: Final[tuple[Template, ...]] = (
     ),
     mark("{name} sent you files"),
     mark("they are in ~/Incoming/{name}"),
+    mark("cannot keep files in {path}: a sandbox can write to {text}"),
     mark("{name}: no file was opened or saved"),
     mark("{name}: nothing was printed"),
     mark("{name}: cannot show the pages"),

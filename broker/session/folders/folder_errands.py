@@ -19,7 +19,7 @@ import msgspec
 from broker.core.errors import PeerError, RefusedError
 from broker.core.escape import printable
 from broker.core.files.opened_folder import OpenedFolder, folder_argument, folder_object
-from broker.core.files.planted_links import is_chosen_in
+from broker.core.files.planted_links import INCOMING, is_chosen_in
 from broker.core.names import sandboxes_named
 from broker.core.paths import Paths, find_paths
 from broker.core.services import BLOCK, FOLDER
@@ -140,6 +140,7 @@ def _opened(
             folder.at = _place(order, records)
         if order.write:
             _refuse_programs(folder.path, records)
+            _refuse_incoming(folder.path, home / INCOMING)
         yield folder, name
     finally:
         folder.close()
@@ -160,6 +161,17 @@ def _refuse_programs(path: Path, records: RecordSet) -> None:
                 hint="share it without --write, or change 'rootfs' in [launch] of "
                 f"{record.name}.toml",
             )
+
+
+def _refuse_incoming(path: Path, incoming: Path) -> None:
+    """Refuse to have a sandbox choose where files of others arrive.  Raises RefusedError."""
+    real = Path(os.path.realpath(incoming))
+    # guard: no sandbox writes to the directory in which files of all sandboxes arrive
+    if is_chosen_in(incoming, path) and real not in path.parents:
+        raise RefusedError(
+            f"cannot share {printable(str(path), 200)} to write: files of all sandboxes arrive in {printable(str(real), 200)}",
+            hint="share it without --write, or share another directory",
+        )
 
 
 def _of_call(errand: Errand, order: m.OpenFolder) -> str:

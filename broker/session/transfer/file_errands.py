@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.escape import printable
+from broker.core.files.planted_links import incoming_folder
 from broker.core.services import FILE_COPY
 from broker.helpers.process import popen
 from broker.helpers.process.memory_file import memory_file
@@ -27,7 +28,6 @@ from broker.session.transfer import chosen_files, dropped_files, links
 from policy.names import ADMIN
 from shims.bundle import bundle
 
-INCOMING = "Incoming"
 KEEP_FREE_BYTES = 100 << 20
 _LAST_WORDS_BYTES = 4096
 _MAIN = """
@@ -88,7 +88,8 @@ def _save(errand: Errand, order: m.SaveFile) -> None:
 def _store(errand: Errand, order: m.StoreFiles) -> None:
     """Have a jailed program keep the files in the directory for this sandbox."""
     permit = errand.permit(order.warrant, {FILE_COPY})
-    top = Path.home() / INCOMING / permit.sandbox
+    # Folders that are shared while sandboxes run are never ~/Incoming or above it.
+    top = incoming_folder(permit.sandbox, chosen_files.writable_places(()))
     words = ["store", str(top), permit.sandbox, str(KEEP_FREE_BYTES)]
     errand.answer(run_files_tool(errand, words, stdin=errand.fds[0]))
 

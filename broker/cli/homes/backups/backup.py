@@ -30,6 +30,7 @@ from broker.cli.homes.backups.gpg_errors import (
 )
 from broker.cli.homes.backups.gpg_status import GpgStatus
 from broker.cli.texts import tr
+from broker.cli.transfer.named_path import opened_target
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.files.replace_file import whole_file
@@ -238,7 +239,10 @@ async def back_up(
     try:
         # The descriptor of a file that no other program can name: the directory may be
         # writable by others, and a passphrase takes its time.
-        with whole_file(target, replace=False) as file:
+        with (
+            opened_target(target) as opened,
+            whole_file(opened, replace=False) as file,
+        ):
             room.write_text(record, encoding="utf-8")
             made = BackupLabel(home.name, time.time())
             label.write_bytes(msgspec.json.encode(made))
