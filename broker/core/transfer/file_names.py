@@ -1,15 +1,13 @@
 """Names of files that a sandbox sends: one strict rule.
 
-The allow-list follows Qubes' libqubes-pure (``unicode.c``): printable ASCII, and
-of the rest assigned letters, digits and punctuation of scripts that are written
-left to right without shaping.  Refused are therefore control and format
-characters, bidirectional controls, combining marks, private use, spaces other
-than U+0020, and right-to-left and complex scripts.  On top of that: one
-component only, no backslash, nothing that is hidden at an end of the name, and
-none of the device names of Windows, where synchronised folders end.
+Names in any script pass: letters, marks, digits, punctuation, symbols and spaces.
+Refused are control and format characters (bidirectional, zero width, tags), which change
+how others are read, and characters that are drawn as a blank, are private or not
+assigned.  On top of that: one component only, no backslash, nothing that is hidden at an
+end of the name, and none of the device names of Windows, where synchronised folders end.
 
 A name that is refused is not repaired, because two hostile names could become
-one; ``display_name`` is for showing it.
+one; ``display_name`` is for showing it.  The trusted dialog escapes what it cannot draw.
 
 The worker checks each name that it receives; the viewer, session children and brokerctl
 do so for names in requests.
@@ -25,50 +23,10 @@ from typing import NewType
 from broker.core.errors import PeerError, RefusedError
 from broker.core.escape import hidden
 from broker.core.limits import transfer as limits
-from broker.core.transfer.scripts import script
 
 FileName = NewType("FileName", str)
 """One component of a path that passed ``take_file_name``."""
 
-_SCRIPTS = frozenset(
-    {
-        "Latin",
-        "Greek",
-        "Cyrillic",
-        "Han",
-        "Hangul",
-        "Hiragana",
-        "Katakana",
-        "Bopomofo",
-        "Braille",
-        "Common",
-        "Inherited",
-    }
-)
-# Letters, numbers, punctuation, mathematical and currency symbols.
-_CATEGORIES = frozenset(
-    {
-        "Lu",
-        "Ll",
-        "Lt",
-        "Lm",
-        "Lo",
-        "Nd",
-        "Nl",
-        "No",
-        "Pd",
-        "Ps",
-        "Pe",
-        "Pc",
-        "Po",
-        "Sm",
-        "Sc",
-        "Pi",
-        "Pf",
-    }
-)
-# Left to right, European numbers and their separators, neutral.
-_DIRECTIONS = frozenset({"L", "EN", "ES", "ET", "CS", "ON", "WS"})
 _WINDOWS = re.compile(
     r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(?:[ ]*\..*)?",
     re.IGNORECASE | re.DOTALL,
@@ -101,7 +59,8 @@ def display_name(untrusted_name: bytes) -> str:
     Not a name to create a file by: several names have the same display form.
     """
     text = untrusted_name[: limits.FILE_NAME_BYTES].decode("utf-8", "replace")
-    return "".join("_" if _fault(char) else char for char in text) or "_"
+    kept = (c.isprintable() and c != "\ufffd" and not _fault(c) for c in text)
+    return "".join(c if ok else "_" for c, ok in zip(text, kept, strict=True)) or "_"
 
 
 def suggested_name(untrusted_name: str) -> str:
@@ -109,6 +68,8 @@ def suggested_name(untrusted_name: str) -> str:
 
     It is not hidden: users do not look for saved files among hidden ones.
     """
+    if not untrusted_name:
+        return ""
     shown = display_name(untrusted_name.encode("utf-8", "replace"))
     # guard: no hidden file is suggested
     shown = shown.strip(" ").lstrip(".-").strip(" ")
@@ -142,8 +103,12 @@ def _refuse_form(text: str) -> None:
     if text.startswith("-"):
         raise RefusedError("the name begins with '-' and would be read as an option")
     # guard: spaces at an end of a name
-    if text != text.strip(" "):
+    if "Zs" in {unicodedata.category(text[0]), unicodedata.category(text[-1])}:
         raise RefusedError("the name begins or ends with a space")
+    # It would be drawn on the character before the name.
+    # guard: marks before a name
+    if unicodedata.category(text[0]).startswith("M"):
+        raise RefusedError("the name begins with a combining mark")
     # guard: names of devices
     if _WINDOWS.fullmatch(text):
         raise RefusedError("the name is reserved for a device on Windows")
@@ -156,19 +121,11 @@ def _fault(char: str) -> str:
         return "a path separator"
     if " " <= char <= "~":
         return ""
-    category = unicodedata.category(char)
     # guard: categories of characters
-    if category not in _CATEGORIES:
-        return _KINDS.get(category, "not a letter, digit or punctuation mark")
+    if reason := _KINDS.get(unicodedata.category(char)):
+        return reason
     # guard: blank letters
-    if hidden(char):
-        return "it is drawn as a blank"
-    # guard: names from right to left
-    if unicodedata.bidirectional(char) not in _DIRECTIONS:
-        return "it is written from right to left"
-    found = script(char)
-    # guard: scripts of names
-    return "" if found in _SCRIPTS else f"the script {found} is not allowed"
+    return "it is drawn as a blank" if hidden(char) else ""
 
 
 _KINDS = {
@@ -177,10 +134,6 @@ _KINDS = {
     "Cs": "a surrogate",
     "Co": "a private use character",
     "Cn": "not assigned",
-    "Mn": "a combining mark",
-    "Mc": "a combining mark",
-    "Me": "a combining mark",
-    "Zs": "a space other than U+0020",
     "Zl": "a line separator",
     "Zp": "a paragraph separator",
 }

@@ -1,9 +1,9 @@
 """Scripts of characters: Latin, Greek, Han and so on (Unicode Standard Annex 24).
 
-Python's ``unicodedata`` does not have this property, and the rules for file
-names and for mixed host names need it.  The table is that of Unicode 14, which
-is the version of Python 3.11's own data; a character that was assigned later has
-the category Cn there and is refused before its script is looked up.
+Python's ``unicodedata`` does not have this property, and the rules for mixed
+host names need it.  The table is that of Unicode 14, which is the version of Python
+3.11's own data; a character that was assigned later has the category Cn there and is
+refused before its script is looked up.
 """
 
 from __future__ import annotations

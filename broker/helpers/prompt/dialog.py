@@ -11,10 +11,12 @@ typed.
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from broker.core import limits
+from broker.core.escape import code_of
 from broker.core.limits import wayland as wayland_limits
 from broker.core.question import Keep, PersonAnswer, Question
 from broker.helpers.prompt.guard import Guard
@@ -124,6 +126,24 @@ def claims(question: Question) -> list[str]:
     return [f"{title}: {value}" for title, value in shown]
 
 
+_DRAWN = ((0x20, 0x2AF), (0x370, 0x525), (0x1E00, 0x1EF9), (0x1F00, 0x20B5), (0x2190, 0x22FF))  # fmt: skip
+"""Latin, Greek, Cyrillic, punctuation, arrows and operators, which the font has."""
+
+
+def drawable(text: str) -> str:
+    r"""Return a text with each character that is not drawn as ``\\u....``.
+
+    Other scripts, marks and odd spaces: boxes, or letters in another order than read.
+    """
+    # guard: what the dialog cannot draw is escaped
+    return "".join(char if _is_drawn(char) else code_of(char) for char in text)
+
+
+def _is_drawn(char: str) -> bool:
+    in_font = any(first <= ord(char) <= last for first, last in _DRAWN)
+    return in_font and (char == " " or unicodedata.category(char)[0] not in "MZ")
+
+
 def wrapped(line: str) -> list[str]:
     """Wrap a line into rows of a dialog, each of ``LINE_CHARACTERS`` at most."""
     first, rest = line[:LINE_CHARACTERS], line[LINE_CHARACTERS:]
@@ -139,7 +159,8 @@ def text_rows(question: Question) -> list[tuple[str, bool]]:
     """What the sandbox wants and says of it, in rows; True for those of the request."""
     rows = [(row, True) for row in wrapped(request_words(question))]
     # guard: what is long is wrapped
-    rows += [(row, False) for claim in claims(question) for row in wrapped(claim)]
+    lines = map(drawable, claims(question))
+    rows += [(row, False) for line in lines for row in wrapped(line)]
     return rows
 
 

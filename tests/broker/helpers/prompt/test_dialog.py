@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,8 +11,16 @@ from hypothesis import strategies as st
 from broker.core import limits
 from broker.core.question import Keep
 from broker.helpers.prompt.description import describe
-from broker.helpers.prompt.dialog import FRAME, ROWS, WIDTH, Dialog, lay_out
-from broker.helpers.prompt.paint import _INERT, draw
+from broker.helpers.prompt.dialog import (
+    FRAME,
+    ROWS,
+    WIDTH,
+    Dialog,
+    drawable,
+    lay_out,
+    text_rows,
+)
+from broker.helpers.prompt.paint import _INERT, draw, font
 from tests.kit.prompting import MANY, question
 
 LEFT = 0x110
@@ -452,3 +462,31 @@ def test_the_picture_has_as_many_pixels_as_it_says():
     for scale in (1, 2):
         made = paint(Dialog(MANY), "", 0.0, 1.0, scale)
         assert len(made) == WIDTH * scale * lay_out(MANY).height * scale * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "drawn"),
+    [
+        ("Ärger Ω жук 5€ → ≤", "Ärger Ω жук 5€ → ≤"),
+        ("אב1.pdf", r"\u05d0\u05d11.pdf"),
+        ("日本.txt", r"\u65e5\u672c.txt"),
+        ("e\u0301\u00a0x", r"e\u0301\xa0x"),
+        ("😀", r"\U0001f600"),
+    ],
+)
+def test_letters_that_the_dialog_cannot_draw_are_escaped(name, drawn):
+    """Otherwise all of them are the same box, or are drawn in another order."""
+    rows = text_rows(question(details=(("what", name),)))
+    assert [row for row, _ in rows][-1].endswith(f": {drawn}")
+
+
+def test_letters_that_the_dialog_cannot_draw_are_known():
+    """Compared with the font: each character that is not escaped has a picture."""
+    fonts = [font(20), font(20, bold=True)]
+    boxes = [bytes(face.getmask("\uffff")) for face in fonts]
+    for code in range(0x20, 0x3000):
+        char = chr(code)
+        if unicodedata.category(char)[0] == "C" or drawable(char) != char:
+            continue
+        for face, box in zip(fonts, boxes, strict=True):
+            assert bytes(face.getmask(char)) != box, hex(code)
