@@ -191,8 +191,14 @@ class FileDialogs:
         most = chosen.permit.max_size or _LARGEST
         quota = Quota(most, most, 1_000_000)
         with pipe() as (read, write):
-            async with self._parts.own.sending(chosen.files.ticket, write):
+            sending = self._parts.own.sending(chosen.files.ticket, write)
+            async with sending as result:
                 await _deliver(chosen, quota, read)
+                left_out = await result.left_out()
+        if left_out:
+            name = chosen.exchange.guest.lease.sandbox
+            title = f"{name}: some of the chosen files were not copied"
+            self._decider.notify(title, left_out, sandbox=name)
 
     async def _save(self, chosen: _Chosen) -> None:
         """Give the program empty files; store each content that it writes."""

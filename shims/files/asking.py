@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from shims.files.connection import BrokerConnection
 from shims.files.edited import Edited
-from shims.files.protocol import TransferError, frame, tell
+from shims.files.protocol import EXIT_LEFT_OUT, TransferError, frame, tell
 from shims.files.sending import Walk, send_entries
 
 if TYPE_CHECKING:
-    from typing import Dict, List, Tuple
+    from typing import Any, Dict, List, Tuple
 
 
 def mime_of(path: str) -> str:
@@ -79,19 +79,20 @@ def give(words: List[str]) -> int:
     """
     paths = [local_path(word) for word in words[1:] if word.startswith("file:")]
     walk = Walk(paths)
-    return send_all(walk, {"type": "give", "token": words[0]})
+    ask = {"type": "give", "token": words[0], "left_out": walk.left_out}
+    return send_all(walk, ask)
 
 
-def send_all(walk: Walk, ask: Dict[str, str]) -> int:
-    """Ask to copy files, and send them once that is permitted."""
-    if not walk.found:
-        raise TransferError("no files to copy")
+def send_all(walk: Walk, ask: Dict[str, Any]) -> int:
+    """Ask to copy files, and send them once that is permitted; print what is left out."""
+    walk.require_files()
+    walk.report()
     connection = BrokerConnection("VITRAIL_COPY")
     whole = dict(ask, name=walk.found[0][0][0], files=len(walk.found))
     connection.send(frame(dict(whole, size=walk.size)))
     connection.wait("go")
     send_entries(connection, walk)
-    return 0
+    return EXIT_LEFT_OUT if walk.left_out else 0
 
 
 def ask_copy(words: List[str]) -> int:
@@ -101,10 +102,7 @@ def ask_copy(words: List[str]) -> int:
         target = paths.pop()
     if not target or not paths:
         raise TransferError("usage: vitrail-copy FILE… SANDBOX")
-    walk = Walk(paths)
-    if walk.left_out:
-        tell(f"skipped {walk.left_out} links, devices or deeply nested directories")
-    return send_all(walk, {"type": "copy", "target": target})
+    return send_all(Walk(paths), {"type": "copy", "target": target})
 
 
 def take_option(

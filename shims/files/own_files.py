@@ -41,11 +41,15 @@ PRINT_MEMORY = 3 * PRINT_PIXELS + (64 << 20)
 def send_files(words: List[str]) -> int:
     """Write the entries of the user's own files to standard output, from a jail.
 
-    Run by a session child, which has followed the links in their paths.
+    Run by a session child, which has followed the links in their paths.  Prints what is
+    left out.
     """
     # guard: files are sent from a jail
     confine(words)
-    _write(Walk(words, follow=False))
+    walk = Walk(words, follow=False)
+    walk.require_files()
+    walk.report()
+    _write(walk)
     return 0
 
 

@@ -31,6 +31,7 @@ LENGTH = struct.Struct("<I")
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 EXIT_FAILED = 1
+EXIT_LEFT_OUT = 3  # done, but only files and directories were copied
 EXIT_NO_ROOM = 73  # EX_CANTCREAT of sysexits.h; the broker reports it to the sender
 
 

@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from shims.files.progress import Bar
-from shims.files.protocol import COPY_BYTES, DEPTH, TransferError, frame
+from shims.files.protocol import COPY_BYTES, DEPTH, TransferError, frame, tell
 
 if TYPE_CHECKING:
     from typing import (
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 WALK_ENTRIES = 1_000_000  # as many as a rule can permit ("transfer.files")
 WALK_PATH_BYTES = 256 << 20  # of their paths, as they are kept
+LEFT_NAMES, LEFT_NAME_CHARACTERS = 8, 200
+NOT_COPIED = f"only files, and directories of up to {DEPTH} levels, are copied"
 
 # guard: nothing is sent through a link
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -52,6 +54,7 @@ class Walk:
         self.found: List[Tuple[List[str], str, int]] = []
         """Path in the transfer, path here, size; size -1 for a directory."""
         self.left_out = 0
+        self._left_names: List[str] = []
         self._entries = self._path_bytes = 0
         for path in paths:
             name = os.path.basename(os.path.abspath(path))
@@ -80,7 +83,7 @@ class Walk:
         try:
             facts = os.stat(name, dir_fd=parent, follow_symlinks=False)
         except OSError:
-            self.left_out += 1
+            self._leave_out(inside)
             return
         if stat.S_ISREG(facts.st_mode):
             self.found.append((inside, path, facts.st_size))
@@ -88,7 +91,30 @@ class Walk:
             self.found.append((inside, path, -1))
             self._add_directory(inside, path, parent)
         else:
-            self.left_out += 1
+            self._leave_out(inside)
+
+    def _leave_out(self, inside: List[str]) -> None:
+        """Count an entry that is not sent, and keep the names of the first ones."""
+        self.left_out += 1
+        if len(self._left_names) < LEFT_NAMES:
+            self._left_names.append("/".join(inside)[:LEFT_NAME_CHARACTERS])
+
+    def require_files(self) -> None:
+        """Raise TransferError if there is nothing to send."""
+        if not self.found:
+            raise TransferError(
+                f"nothing to copy: {NOT_COPIED}: {self._format_names()}"
+            )
+
+    def report(self) -> None:
+        """Print what is left out, if anything."""
+        if self.left_out:
+            tell(f"left out {self.left_out}: {NOT_COPIED}")
+            tell(self._format_names())
+
+    def _format_names(self) -> str:
+        more = self.left_out - len(self._left_names)
+        return ", ".join(self._left_names) + (f" and {more} more" if more else "")
 
     def _add_directory(self, inside: List[str], path: str, parent: int) -> None:
         """List the entries of a directory."""

@@ -14,7 +14,8 @@ from click.testing import CliRunner
 
 from broker.authority.control.server import serve
 from broker.cli.audit.files import write_out
-from broker.cli.transfer import copy, named_files, named_path
+from broker.cli.transfer import named_files, named_path
+from broker.cli.transfer.arrivals import Arrivals
 from broker.cli.transfer.named_files import open_named, writable_places
 from broker.cli.transfer.named_path import NamedPath, path_of
 from broker.cli.transfer.sanitize import NewDocumentFolder
@@ -154,17 +155,16 @@ def _exchanged(shared, monkeypatch):
     inbox, private = shared / "inbox", shared.parent / "autostart"
     for folder in (inbox, private):
         folder.mkdir()
-    looked = named_path.refuse_planted_link
+    check = named_path.refuse_planted_link
 
-    def then_changed(path):
-        found = looked(path)
+    def check_and_change(path):
+        resolved = check(path)
         if inbox.is_dir() and not inbox.is_symlink():
             inbox.rename(shared / "was")
             inbox.symlink_to(private)
-        return found
+        return resolved
 
-    for module in (named_path, copy):
-        monkeypatch.setattr(module, "refuse_planted_link", then_changed)
+    monkeypatch.setattr(named_path, "refuse_planted_link", check_and_change)
     return inbox, shared / "was", private
 
 
@@ -193,10 +193,16 @@ def test_directory_exchanged_while_its_file_is_written(shared):
     assert (shared / "was/report.html").read_text() == "text"
 
 
-def test_target_of_a_copy_is_the_directory_that_was_checked(exchanged):
-    inbox, _, _ = exchanged
+def test_target_of_a_copy_is_the_directory_that_was_checked(shared, monkeypatch):
+    (shared / "inbox").mkdir()
+
+    def change():
+        (shared / "inbox").rename(shared / "was")
+        (shared / "inbox").symlink_to("..")
+
+    swapped(monkeypatch, change)
     with pytest.raises(RefusedError, match="cannot open"):
-        copy._directory_here(str(inbox))
+        Arrivals(shared / "inbox", [shared])
 
 
 def test_a_pipe_in_the_place_of_a_document_is_not_waited_for(shared):

@@ -349,8 +349,8 @@ async def _store(session, name=b"evil.desktop"):
         os.write(write.fileno(), _stored(name.decode(), b"attack"))
         write.close()
         order = m.StoreFiles(session.permit(FILE_COPY, sandbox="work-1234"))
-        async with session.carrying_out(order, [read.fileno()]) as begun:
-            await begun.outcome()
+        async with session.carrying_out(order, [read.fileno()]) as child:
+            await child.outcome()
 
 
 def _writer(home, *paths):
@@ -370,10 +370,10 @@ LINKS = {"of its own name": "Incoming/work-1234", "of the folder": "Incoming"}
 async def test_files_denied_through_a_sandboxs_link_in_incoming(home, link):
     """Nothing is kept in, or made below, a directory that the sandbox chose."""
     (home / ".config/autostart").mkdir(parents=True)
-    place = home / link
-    place.parent.mkdir(exist_ok=True)
-    place.symlink_to(home / ".config/autostart")
-    _writer(home, place.parent)
+    path = home / link
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to(home / ".config/autostart")
+    _writer(home, path.parent)
     with desktop(home) as session, pytest.raises(RefusedError, match="a sandbox"):
         await _store(session)
     assert list((home / ".config/autostart").iterdir()) == []
@@ -393,8 +393,8 @@ async def test_files_kept_where_the_users_own_link_leads(home):
     (home / "Incoming").symlink_to("Downloads/sandboxes")
     with desktop(home) as session:
         await _store(session, b"notes.txt")
-    kept = home / "Downloads/sandboxes/work-1234/notes.txt"
-    assert kept.read_bytes() == b"attack"
+    notes = home / "Downloads/sandboxes/work-1234/notes.txt"
+    assert notes.read_bytes() == b"attack"
 
 
 async def test_link_made_after_the_check_is_not_stored_through(home, tmp_path):
@@ -404,9 +404,9 @@ async def test_link_made_after_the_check_is_not_stored_through(home, tmp_path):
     (home / "Incoming/work").symlink_to(home / ".config/autostart")
     tool = tmp_path / "tool"
     tool.write_bytes(files_tool())
-    words = [sys.executable, "-I", tool, "store", home / "Incoming/work", "work", "0"]
+    argv = [sys.executable, "-I", tool, "store", home / "Incoming/work", "work", "0"]
     ended = subprocess.run(
-        words,
+        argv,
         check=False,
         input=_stored("evil.desktop", b"attack"),
         capture_output=True,

@@ -11,13 +11,14 @@ import threading
 
 import pytest
 
+from broker.core.transfer import entries
 from shims.files import connection as module
 from shims.files import sending
 from shims.files.connection import BrokerConnection
 from shims.files.edited import Edited
 from shims.files.frames import PIECE_BYTES
 from shims.files.protocol import TransferError, frame, read_message
-from shims.files.sending import Walk, send_entries, write_entries
+from shims.files.sending import NOT_COPIED, Walk, send_entries, write_entries
 
 SIZE = 3 << 20
 
@@ -363,3 +364,27 @@ def test_a_name_that_is_not_utf8_is_refused_by_name(tmp_path, inside):
     path = str(tmp_path) if inside else os.fsdecode(odd)
     with pytest.raises(TransferError, match=r"of .*txt is not UTF-8"):
         Walk([path])
+
+
+def test_what_is_left_out_is_counted_and_named(tmp_path, capsys):
+    folder = tmp_path / "d"
+    folder.mkdir()
+    (folder / "real").touch()
+    for number in range(10):
+        (folder / f"link{number}").symlink_to("real")
+    os.mkfifo(tmp_path / "pipe")
+    Walk([str(folder), str(tmp_path / "pipe")]).report()
+    first, names = capsys.readouterr().err.splitlines()
+    assert first == f"left out 11: {NOT_COPIED}"
+    assert names.startswith("d/link0, d/link1, ")
+    assert names.endswith("d/link7 and 3 more")
+
+
+def test_nothing_but_a_pipe_is_no_copy(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(TransferError, match=r"nothing to copy: .* are copied: pipe"):
+        Walk([str(tmp_path / "pipe")]).require_files()
+
+
+def test_reason_for_what_is_left_out_is_the_brokers():
+    assert entries.left_out_text(11) == f"left out 11: {NOT_COPIED}"

@@ -10,6 +10,7 @@ import os
 
 import pytest
 
+from broker.core.transfer.entries import left_out_text
 from tests.e2e.test_clipboard import held_from, status, told
 from tests.kit.clipboard.person import Person
 from tests.kit.eventually import eventually
@@ -56,6 +57,7 @@ async def test_the_bytes_of_copied_files_go_to_the_other_sandbox_by_rule():
             work, personal = guests["work"], guests["personal"]
             (work.home / "d").mkdir()
             (work.home / "d/a b.txt").write_text("in a directory")
+            (work.home / "d/latest").symlink_to("a b.txt")
             (work.home / "one.txt").write_text("one")
             listed = f"file://{work.home}/d\r\nfile://{work.home}/one.txt\r\n"
             (work.home / "list").write_text(listed)
@@ -76,9 +78,14 @@ async def test_the_bytes_of_copied_files_go_to_the_other_sandbox_by_rule():
                 assert (await status(w)).source == ""
 
                 async def reported():
-                    return [n[3] for n in shown.values() if "Files copied" in n[3]]
+                    return [n[3:5] for n in shown.values() if "Files copied" in n[3]]
 
-                assert await eventually(reported) == ["Files copied: work → personal"]
+                ((summary, body),) = await eventually(reported)
+                assert summary == "Files copied: work → personal"
+                assert body.splitlines() == [
+                    "the files are in ~/Incoming/work",
+                    left_out_text(1),
+                ]
                 # Once only, and not back: no rule says so.
                 await person.paste("personal")
                 await w.wait_event("clipboard.ended", outcome="refused")

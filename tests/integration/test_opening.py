@@ -96,10 +96,10 @@ async def test_directories_are_copied_between_sandboxes_and_to_the_person():
         (tree / "big").write_bytes(os.urandom(3_000_000))
         (tree / "big").chmod(0o4755)
         (tree / "link").symlink_to("/etc/passwd")
-        code, said = await work.command("vitrail-copy", "d", "personal")
-        assert code == 0, said
-        code, said = await work.command("vitrail-copy", "d", "@adminvm")
-        assert code == 0, said
+        for target in ("personal", "@adminvm"):
+            code, said = await work.command("vitrail-copy", "d", target)
+            assert (code, "left out 1: only files" in said) == (3, True), said
+            assert "d/link" in said
         homes = (personal.home, Path(w.environ["HOME"]))
         for home in homes:
             there = home / "Incoming/work/d"
@@ -194,6 +194,54 @@ async def test_the_person_opens_and_copies():
         assert (personal.home / "Incoming/work/x").read_text() == "from work"
         begun = [e for e in w.events("transfer.begin") if "sandbox" not in e]
         assert [e["target"] for e in begun] == ["personal"] * 3
+
+
+async def test_copy_that_leaves_files_out_reports_them():
+    """Pipes, sockets and links: they were dropped, and it said "copied"."""
+    async with sandboxes(PERSONS) as (w, work, personal):
+        folder = w.base / "mine"
+        (folder / "d").mkdir(parents=True)
+        (folder / "d/real").write_text("x")
+        (folder / "d/latest").symlink_to("real")
+        os.mkfifo(folder / "d/pipe")
+        os.mkfifo(folder / "p")
+        code, output = await run_cli(w, "cp", f"{folder}/d", "personal:")
+        assert code == 3, output
+        assert "copied to ~/Incoming/desktop in personal" in output
+        assert "left out 2: only files" in output
+        assert "d/latest, d/pipe" in output
+        assert os.listdir(personal.home / "Incoming/desktop/d") == ["real"]
+        code, output = await run_cli(w, "cp", f"{folder}/p", "personal:")
+        assert (code, "nothing to copy" in output, "p" in output) == (1, True, True), (
+            output
+        )
+        assert "copied to" not in output
+
+        (work.home / "t").mkdir()
+        (work.home / "t/real").write_text("x")
+        (work.home / "t/lnk").symlink_to("real")
+        code, output = await run_cli(w, "cp", f"work:{work.home}/t", "personal:")
+        assert (code, "left out 1: only files" in output) == (3, True), output
+        assert "t/lnk" in output
+
+
+async def test_copy_with_a_refused_name_starts_no_sandbox():
+    """The message has the name and the character, also for a file in a directory."""
+    async with sandboxes(PERSONS) as (w, _work, _personal):
+        folder = w.base / "mine"
+        folder.mkdir()
+        (folder / "a\u202etxt.exe").write_text("x")
+        file = f"{folder}/a\u202etxt.exe"
+        for argv in (
+            ("cp", f"{folder}", "absent:"),
+            ("cp", file, "absent:"),
+            ("open", "--in", "app", file),
+        ):
+            code, output = await run_cli(w, *argv)
+            assert code == 1
+            assert "U+202E" in output
+            assert "txt.exe" in output
+        assert w.events("transfer.begin") == [], "nothing was begun"
 
 
 async def test_a_file_of_the_users_that_cannot_be_read_is_named_with_the_reason():

@@ -33,7 +33,7 @@ from broker.cli.run.start import ensure_broker
 from broker.cli.texts import tr
 from broker.cli.transfer.named_files import writable_places
 from broker.core.escape import printable
-from broker.core.files.planted_links import in_places
+from broker.core.files.planted_links import find_enclosing
 from broker.core.paths import Paths
 from broker.host.launchers.bubblewrap.answer import describe_box
 from broker.host.launchers.bubblewrap.arguments import Box
@@ -107,7 +107,7 @@ def with_named_files(
     or program, is no file of a folder that a sandbox may write to ('sh -c make').
     """
     here, named, places = Path.cwd(), list(words), list(writable)
-    shared = in_places(here.resolve(), places) is not None
+    shared = find_enclosing(here.resolve(), places) is not None
     files: list[Path] = []
     for number, word in enumerate(words[1:], 1):
         inside = None if home is None or Path(word).is_absolute() else home / word

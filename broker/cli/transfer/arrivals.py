@@ -30,9 +30,15 @@ _NOFOLLOW = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 class Arrivals:
     """Entries below ``~/Incoming`` now, so that later ones are known."""
 
-    def __init__(self, writable: Sequence[Path]) -> None:
-        """``writable`` are the directories that sandboxes may write to."""
+    def __init__(self, target: Path, writable: Sequence[Path]) -> None:
+        """Open the directory for the copies.  Raises RefusedError.
+
+        ``writable`` are the directories that sandboxes may write to.
+        """
         self._writable = writable
+        # Otherwise a sandbox chooses a directory for a file of its content.
+        # guard: the target of a copy is the directory that was checked
+        _, self._target = open_named_directory(target, writable)
         top = Path.home() / INCOMING
         self._before = {
             identity
@@ -40,12 +46,12 @@ class Arrivals:
             for identity in _entries(top / folder).values()
         }
 
-    def move(self, source: str, names: Sequence[str], target: int) -> list[Path]:
-        """Move arrivals of ``source`` under these names into an opened directory.
+    def move(self, source: str, names: Sequence[str]) -> list[Path]:
+        """Move arrivals of ``source`` under these names; return the new paths.
 
-        Return the new paths.  A name that arrived as ``NAME (2)``, because ``NAME`` was
-        there, counts too.  Raises RefusedError if the target has such a name, or nothing
-        has come under one of the names; the arrivals stay below ``~/Incoming`` then.
+        A name that arrived as ``NAME (2)``, because ``NAME`` was there, counts too.
+        Raises RefusedError if the target has such a name, or nothing has come under one
+        of the names; the arrivals stay below ``~/Incoming`` then.
         """
         folder = incoming_folder(source, self._writable)
         _, fd = open_named_directory(folder, self._writable)
@@ -70,7 +76,7 @@ class Arrivals:
                             folder=folder,
                         ),
                     )
-                moved.append(_move(folder / arrived, fd, source, target, name))
+                moved.append(_move(folder / arrived, fd, source, self._target, name))
             return moved
         finally:
             os.close(fd)

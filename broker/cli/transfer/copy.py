@@ -26,8 +26,8 @@ from broker.cli.sandboxes.ended_disposables import is_disposable_of
 from broker.cli.texts import tr
 from broker.cli.transfer.arrivals import Arrivals
 from broker.cli.transfer.named_files import writable_places
-from broker.cli.transfer.named_path import refuse_planted_link
 from broker.cli.transfer.open_in import send_request
+from broker.cli.wording.known_words import known_words
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.names import take_sandbox_name
@@ -35,7 +35,7 @@ from broker.core.paths import find_paths
 from broker.ipc.control.api import OpenRequest, RunItem, RunRequest
 from broker.ipc.control.methods import RUN
 from policy.rules.world import DISPOSABLE
-from shims.files.sending import open_directory
+from shims.files.protocol import EXIT_LEFT_OUT
 
 
 @click.command("cp")
@@ -56,7 +56,8 @@ def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
     Copies from a sandbox need a rule for vitrail.FileCopy; copies from you need no rule,
     but a rule with the source @adminvm may deny them.
 
-    Exit code: 0 done, 1 a copy was refused or interrupted.
+    Exit code: 0 done, 1 a copy was refused or interrupted, 3 done, but links, devices,
+    pipes and sockets were left out.
     """
     found = {_sandbox_of(source) for source in sources}
     if len(found) != 1:
@@ -65,7 +66,7 @@ def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
         )
     (source,) = found
     here = _directory_here(target)
-    where = "" if here >= 0 else str(take_sandbox_name(target.removesuffix(":")))
+    where = "" if here else str(take_sandbox_name(target.removesuffix(":")))
     if source == where:
         raise click.UsageError(tr("SOURCE and TARGET are in the same place"))
     if not source:
@@ -80,20 +81,23 @@ def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
                 sandbox=printable(kept.sandbox, 60),
             )
         )
+        if kept.detail:
+            render.note(known_words(kept.detail))
+            sys.exit(EXIT_LEFT_OUT)
         return
     words = [_in_sandbox(source) for source in sources]
     argv = ["vitrail-copy", "--to", where or "@adminvm", "--", *words]
     steps = _Steps(quiet=quiet, slow_only=True)
-    arrivals = Arrivals(writable_places(offline_paths())) if here >= 0 else None
+    arrivals = Arrivals(here, writable_places(offline_paths())) if here else None
     code = trio.run(_from_sandbox, running_or_record(source), argv, steps)
     if steps.denied:
         render.note(
             "  hint: to see the rule, and a line that would allow the copy, run "
             f"'brokerctl policy explain vitrail.FileCopy {source} {where or 'you'}'"
         )
-    elif code == 0 and arrivals is not None:
+    elif code in {0, EXIT_LEFT_OUT} and arrivals is not None:
         names = [posixpath.basename(word.rstrip("/")) for word in words]
-        for place in arrivals.move(steps.sandbox or source, names, here):
+        for place in arrivals.move(steps.sandbox or source, names):
             render.note(tr("copied to {place}", place=printable(str(place), 400)))
     sys.exit(code)
 
@@ -157,27 +161,16 @@ def _in_sandbox(source: str) -> str:
     return path
 
 
-def _directory_here(target: str) -> int:
-    """Open the directory here that TARGET names; return -1 for 'SANDBOX:'."""
+def _directory_here(target: str) -> Path | None:
+    """Return the directory here that TARGET names; None for 'SANDBOX:'."""
     name, colon, path = target.partition(":")
     if colon and "/" not in name:
         if path or not name:
             raise click.UsageError(_bad_target(target))
-        return -1
+        return None
     if not Path(target).is_dir():
         raise click.UsageError(_bad_target(target))
-    try:
-        # Otherwise a sandbox chooses a directory for a file of its content.
-        # guard: the target of a copy is the directory that was checked
-        return open_directory(str(refuse_planted_link(Path(target))))
-    except OSError as error:
-        raise RefusedError(
-            tr(
-                "cannot open {path}: {strerror}",
-                path=printable(target, 200),
-                strerror=error.strerror,
-            )
-        ) from error
+    return Path(target)
 
 
 def _bad_target(target: str) -> str:

@@ -24,7 +24,7 @@ from broker.cli.transfer.named_files import (
 from broker.cli.transfer.named_path import path_of
 from broker.core.errors import PeerError, RefusedError, UpstreamError
 from broker.core.escape import printable
-from broker.core.files.planted_links import in_places, incoming_folder
+from broker.core.files.planted_links import find_enclosing, incoming_folder
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import PIPE, spawn
 from shims.files.page_writers import write_document
@@ -119,7 +119,7 @@ class NewDocumentFolder:
         Raises RefusedError.
         """
         self.path, self._fd = open_named_directory(folder or file.parent, places)
-        place = in_places(self.path, places)
+        place = find_enclosing(self.path, places)
         # guard: no sandbox can replace a harmless copy before it is opened
         if place is not None and folder is None:
             os.close(self._fd)

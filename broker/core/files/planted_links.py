@@ -70,10 +70,10 @@ def is_chosen_in(path: Path, place: Path) -> bool:
     return found.is_relative_to(place) or place.is_relative_to(found)
 
 
-def in_places(path: Path, places: Iterable[Path]) -> Path | None:
-    """Return the place that a path without links is in; None for none."""
-    real = (Path(os.path.realpath(place)) for place in places)
-    return next((place for place in real if path.is_relative_to(place)), None)
+def find_enclosing(path: Path, directories: Iterable[Path]) -> Path | None:
+    """Return the directory that contains a path without links; None for none."""
+    real = (Path(os.path.realpath(directory)) for directory in directories)
+    return next((each for each in real if path.is_relative_to(each)), None)
 
 
 def incoming_folder(sandbox: str, writable: Sequence[Path], *, hint: str = "") -> Path:
@@ -83,11 +83,11 @@ def incoming_folder(sandbox: str, writable: Sequence[Path], *, hint: str = "") -
     write there, OSError.
     """
     path = named_path(Path.home() / INCOMING / sandbox, writable)
-    place = in_places(path, writable)
-    # guard: no file arrives where a sandbox can exchange it
-    if place is not None:
+    shared = find_enclosing(path, writable)
+    # guard: no file arrives in a directory to which a sandbox writes
+    if shared is not None:
         raise RefusedError(
-            f"cannot keep files in {printable(str(path), 200)}: a sandbox can write to {printable(str(place), 200)}",
+            f"cannot keep files in ~/Incoming/{sandbox}: a sandbox can write to {printable(str(shared), 200)}",
             hint=hint
             or "choose another directory for the sandbox that can write there",
         )

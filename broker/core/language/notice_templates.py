@@ -171,7 +171,11 @@ TEMPLATES: Final[tuple[Template, ...]] = (
     ),
     mark("{name} sent you files"),
     mark("they are in ~/Incoming/{name}"),
-    mark("cannot keep files in {path}: a sandbox can write to {text}"),
+    mark(
+        "left out {number}: only files, and directories of up to {most} levels, are copied"
+    ),
+    mark("{name}: some of the chosen files were not copied"),
+    mark("cannot keep files in ~/Incoming/{name}: a sandbox can write to {path}"),
     mark("{name}: no file was opened or saved"),
     mark("{name}: nothing was printed"),
     mark("{name}: cannot show the pages"),

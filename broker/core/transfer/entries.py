@@ -54,6 +54,12 @@ class End(_Entry, frozen=True, tag="end"):
 Entry: TypeAlias = Directory | FileEntry | End
 
 
+def left_out_text(number: int) -> str:
+    """Return why links, devices, pipes or sockets were left out of a copy."""
+    levels = limits.TRANSFER_DEPTH
+    return f"left out {number}: only files, and directories of up to {levels} levels, are copied"
+
+
 def entry_frame(entry: Entry) -> bytes:
     """Return an entry as bytes."""
     return encode_frame(msgspec.json.encode(entry), limits.TRANSFER_FRAME_BYTES)

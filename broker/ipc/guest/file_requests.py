@@ -113,6 +113,8 @@ class GiveFiles(TypedMessage, frozen=True, tag="give"):
     name: _Name
     files: _Count
     size: _Count
+    left_out: _Count = 0
+    """Entries that are not copied, as they are neither files nor directories."""
 
 
 class CallService(TypedMessage, frozen=True, tag="call"):

@@ -35,6 +35,8 @@ from broker.session import dialogs as chooser
 from broker.session.errand import Errand
 from broker.session.read_warrant import TICKET_SECONDS, FileTicket, read_ticket
 from policy.records.places import writable
+from shims.files.protocol import TransferError
+from shims.files.sending import Walk
 
 _TITLES = {"open": "open files", "folder": "open a folder", "save": "save a file"}
 _SAME_NAMES = 100
@@ -109,6 +111,7 @@ def find_named(errand: Errand, order: m.FindNamedFiles) -> None:
         if not given or not all(Path(path).is_absolute() for path in given):
             raise RefusedError("the paths to copy are not absolute")
         paths = [named_file(path, writable) for path in given]
+    _require_sendable(paths)
     edit = request.edit and request.path is not None
     verb: Literal["send", "edit"] = "edit" if edit else "send"
     # Of a file to edit: it is replaced once.
@@ -117,6 +120,29 @@ def find_named(errand: Errand, order: m.FindNamedFiles) -> None:
         time.monotonic(), verb, tuple(map(os.fsencode, paths)), states=states
     )
     answer_found(errand, found, size)
+
+
+def _require_sendable(paths: list[str]) -> None:
+    """Refuse files that no sandbox would get, before one is started for them.
+
+    Raises RefusedError.
+    """
+    try:
+        walk = Walk(paths, follow=False)
+        walk.require_files()
+    except TransferError as error:
+        raise RefusedError(printable(str(error), 900)) from None
+    except OSError as error:
+        raise _unusable(str(error.filename), error) from None
+    for inside, path, _ in walk.found:
+        try:
+            # guard: a name that no sandbox takes starts none
+            take_file_name(os.fsencode(inside[-1]))
+        except RefusedError as error:
+            raise RefusedError(
+                f"cannot copy {printable(path, 200)}: {error.message}",
+                hint="rename it, or copy the other files",
+            ) from None
 
 
 def named_file(path: str, writable: Iterable[Path]) -> str:

@@ -87,6 +87,8 @@ class Gift:
     taken: trio.Event = field(default_factory=trio.Event)
     done: trio.Event = field(default_factory=trio.Event)
     reason: str = ""
+    left_out: int = 0
+    """Entries that the sandbox did not send, by its own count."""
 
     def end(self, reason: str) -> None:
         """It is over."""

@@ -42,15 +42,15 @@ class DroppedFiles:
         self._finding: set[LeaseId] = set()
         """Sandboxes about whose drop the portal is being asked."""
 
-    async def give(self, target: Lease, untrusted_key: str) -> None:
+    async def give(self, target: Lease, untrusted_key: str) -> str:
         """Copy the files of a key to the sandbox on which the user dropped them.
 
-        Raises VitrailError: no rule allows it, or the portal does not know the key.
+        Returns what was left out, as text.  Raises VitrailError: no rule allows it, or the portal does not know the key.
         """
         files = await self._found(target, untrusted_key)
         request = dropped_files(target, question_names(files), files.found.size)
         async with self._parts.decider.permit(request) as permit:
-            await self._copy(target, files, permit)
+            return await self._copy(target, files, permit)
 
     async def _found(self, target: Lease, untrusted_key: str) -> UserFiles:
         """Return the files of a key.  Raises VitrailError."""
@@ -70,8 +70,11 @@ class DroppedFiles:
             hint="restart it with 'systemctl --user restart xdg-document-portal', or use 'brokerctl cp'",
         )
 
-    async def _copy(self, target: Lease, files: UserFiles, permit: Permit) -> None:
-        """Have the target's agent keep the files.  Raises VitrailError."""
+    async def _copy(self, target: Lease, files: UserFiles, permit: Permit) -> str:
+        """Have the target's agent keep the files; return what was left out.
+
+        Raises VitrailError.
+        """
         size = ALL_FILES.size if permit.max_size is None else permit.max_size
         # guard: no more is dropped than the rule allows
         quota = Quota(size, size, ALL_FILES.files)
@@ -97,11 +100,12 @@ class DroppedFiles:
                 begun_transfer(self._parts.log, begin, moved),
                 self._parts.targets.receiving_in(target.sandbox, delivery, _quiet),
             ):
-                await self._parts.own.send(
+                left_out = await self._parts.own.send(
                     files, write, delivery, delivery.done.wait, permit.warrant
                 )
                 moved.size = files.found.size or delivery.moved
                 moved.files = files.found.files
+                return left_out
 
 
 def question_names(files: UserFiles) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
@@ -43,6 +43,15 @@ class ToolResult:
     """What the program for files has written, once it has ended."""
 
     written: bytes = b""
+    ended: trio.Event = field(default_factory=trio.Event)
+
+    async def left_out(self) -> str:
+        """Return what was not sent, as text, once all else has arrived."""
+        with trio.move_on_after(_SENDER_SECONDS):
+            await self.ended.wait()
+        # Names of the user's files, in a line of their own.
+        lines = self.written.strip().splitlines()
+        return "\n".join(printable(line, 1800) for line in lines)
 
     @property
     def before(self) -> bytes:
@@ -160,20 +169,24 @@ class Own:
         delivery: Delivery,
         follow: Callable[[], Awaitable[object]],
         warrant: bytes = b"",
-    ) -> None:
+    ) -> str:
         """Write the entries of files into the pipe of a delivery until it has ended.
 
-        ``follow`` returns at its end; ``warrant`` is as of ``sending``.  Raises
-        VitrailError.
+        ``follow`` returns at its end; ``warrant`` is as of ``sending``.  Returns what was
+        left out, as text.  Raises VitrailError.
         """
-        async with self.sending(files.ticket, write, warrant):
+        left_out = ""
+        async with self.sending(files.ticket, write, warrant) as result:
             await follow()
+            if not delivery.reason:
+                left_out = await result.left_out()
             if delivery.reason == SENDER_LEFT:
                 # Its own error has the file and the reason; it ends this block.
                 with trio.move_on_after(_SENDER_SECONDS):
                     await trio.sleep_forever()
         if delivery.reason:
             raise RefusedError(delivery.reason)
+        return left_out
 
     def saving(
         self, ticket: bytes, number: int, read: PipeEnd, before: str
@@ -264,6 +277,7 @@ async def _followed(begun: Begun, *, awaited: bool = True) -> AsyncIterator[Tool
 
     async def follow() -> None:
         result.written = await begun.outcome()
+        result.ended.set()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(follow)

@@ -194,10 +194,10 @@ class PersonOpens:
             async with self._targets.receiving_in(target, delivery, wait) as receiver:
                 await emit(_begun(_COPYING))
                 follow = partial(_followed, delivery, emit)
-                await self._own.send(wanted.files, write, delivery, follow)
+                detail = await self._own.send(wanted.files, write, delivery, follow)
                 if delivery.open:
                     await shown(receiver.sandbox, receiver.program)
-                return api.OpenItem(sandbox=receiver.sandbox)
+                return api.OpenItem(sandbox=receiver.sandbox, detail=detail)
 
     async def _edit(
         self,

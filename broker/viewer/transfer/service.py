@@ -29,6 +29,7 @@ from broker.core.lease import Lease, Opening
 from broker.core.limits import transfer as limits
 from broker.core.services import CALL, FILE_COPY, OPEN_FILE, OPEN_URL, SSH_AGENT
 from broker.core.transfer.claimed_type import mime_type_of_name
+from broker.core.transfer.entries import left_out_text
 from broker.core.transfer.file_names import take_file_name
 from broker.core.transfer.urls import DEFAULT_SCHEMES, take_url
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
@@ -181,10 +182,10 @@ class OpeningService:
 
     # -- files that were pasted or dropped ----------------------------------------------
 
-    async def give(self, guest: Guest, target: str, files: Sequence[str]) -> None:
+    async def give(self, guest: Guest, target: str, files: Sequence[str]) -> str:
         """Copy files of a sandbox to where the user has pasted or dropped them.
 
-        ``files``: their addresses there.  Raises RefusedError where no rule for
+        ``files``: their addresses there.  Returns what was left out, as text.  Raises RefusedError where no rule for
         vitrail.FileCopy allows it, or the sandbox does not send them.
         """
         token, gift = secrets.token_hex(16), Gift(target, trio.current_time())
@@ -198,10 +199,12 @@ class OpeningService:
             await gift.done.wait()
         if gift.reason:
             raise RefusedError(gift.reason)
+        return left_out_text(gift.left_out) if gift.left_out else ""
 
     async def _given(self, exchange: GuestConnection, ask: GiveFiles) -> None:
         """Decide about files that the user has pasted, and copy them."""
         gift = exchange.guest.transfers.gifts.take(ask.token)
+        gift.left_out = ask.left_out
         gift.taken.set()
         reason = "it was cut"
         try:

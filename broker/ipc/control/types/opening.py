@@ -27,4 +27,4 @@ class OpenItem(ApiAnswer, frozen=True, kw_only=True):
     sandbox: str = ""
     """Where it was opened or kept."""
     detail: str = ""
-    """The result, for the user: what became of an edited file."""
+    """The result, for the user: what became of an edited file, or was not copied."""

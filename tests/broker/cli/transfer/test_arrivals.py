@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 
 import pytest
 
@@ -27,69 +26,65 @@ def _target(tmp_path):
     return target
 
 
-def move(arrivals, name, target, source="work"):
-    """Move one arrival into a directory, as ``brokerctl cp`` does; return its path."""
-    fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        (path,) = arrivals.move(source, [name], fd)
-    finally:
-        os.close(fd)
+def move(arrivals, name, source="work"):
+    """Move one arrival, as ``brokerctl cp`` does; return its path."""
+    (path,) = arrivals.move(source, [name])
     return path
 
 
 def test_asked_names_are_moved_and_others_stay(tmp_path, incoming, target):
     """A sandbox that sends more than was asked for chooses no name here."""
-    arrivals = Arrivals([])
+    arrivals = Arrivals(target, [])
     (incoming / "notes.txt").write_text("notes")
     (incoming / "Makefile").write_text("hostile")
-    assert move(arrivals, "notes.txt", target) == target / "notes.txt"
+    assert move(arrivals, "notes.txt") == target / "notes.txt"
     assert [path.name for path in target.iterdir()] == ["notes.txt"]
     assert (incoming / "Makefile").exists()
 
 
 def test_earlier_arrival_of_the_same_name_stays(tmp_path, incoming, target):
     (incoming / "notes.tar.gz").write_text("earlier")
-    arrivals = Arrivals([])
+    arrivals = Arrivals(target, [])
     (incoming / "notes (1).tar.gz").write_text("now")
-    place = move(arrivals, "notes.tar.gz", target)
+    place = move(arrivals, "notes.tar.gz")
     assert place.read_text() == "now"
     assert (incoming / "notes.tar.gz").read_text() == "earlier"
 
 
 def test_existing_file_is_not_replaced(tmp_path, incoming, target):
     (target / "notes").symlink_to(tmp_path / "missing")
-    arrivals = Arrivals([])
+    arrivals = Arrivals(target, [])
     (incoming / "notes").write_text("now")
     with pytest.raises(RefusedError, match="was not replaced") as caught:
-        move(arrivals, "notes", target)
+        move(arrivals, "notes")
     assert str(incoming / "notes") in caught.value.hint
 
 
 def test_directory_is_moved_whole(tmp_path, incoming, target):
-    arrivals = Arrivals([])
+    arrivals = Arrivals(target, [])
     (incoming / "photos").mkdir()
     (incoming / "photos" / "a").write_text("a")
-    assert move(arrivals, "photos", target) == target / "photos"
+    assert move(arrivals, "photos") == target / "photos"
     assert (target / "photos" / "a").read_text() == "a"
 
 
 def test_name_that_did_not_arrive_is_reported(tmp_path, incoming, target):
-    arrivals = Arrivals([])
+    arrivals = Arrivals(target, [])
     (incoming / "other (1)").write_text("")
     with pytest.raises(
         RefusedError, match="no file or directory named 'notes' has arrived"
     ):
-        move(arrivals, "notes", target)
+        move(arrivals, "notes")
 
 
 def test_first_file_of_a_new_sandbox_is_found(tmp_path, target, monkeypatch):
     """A disposable that was started for the copy has no directory before."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    arrivals = Arrivals([])
+    arrivals = Arrivals(target, [])
     folder = tmp_path / "Incoming" / "demo-8030"
     folder.mkdir(parents=True)
     (folder / "x").write_text("x")
-    assert move(arrivals, "x", target, "demo-8030") == target / "x"
+    assert move(arrivals, "x", "demo-8030") == target / "x"
 
 
 def test_exchanged_target_keeps_its_files(tmp_path, incoming, target):
@@ -99,22 +94,20 @@ def test_exchanged_target_keeps_its_files(tmp_path, incoming, target):
     """
     private = tmp_path / ".config/autostart"
     private.mkdir(parents=True)
-    arrivals = Arrivals([])
-    fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+    arrivals = Arrivals(target, [])
     target.rename(tmp_path / "gone")
     target.symlink_to(private)
     (incoming / "app.desktop").write_text("hostile")
-    assert arrivals.move("work", ["app.desktop"], fd) == [tmp_path / "gone/app.desktop"]
-    os.close(fd)
+    assert arrivals.move("work", ["app.desktop"]) == [tmp_path / "gone/app.desktop"]
     assert list(private.iterdir()) == []
 
 
 def test_arrivals_denied_where_a_sandbox_can_exchange_them(tmp_path, incoming, target):
     """A link in the place of an arrival would be moved to the user's directory."""
-    arrivals = Arrivals([tmp_path / "Incoming"])
+    arrivals = Arrivals(target, [tmp_path / "Incoming"])
     (incoming / "notes").write_text("now")
     with pytest.raises(RefusedError, match="a sandbox can write to"):
-        move(arrivals, "notes", target)
+        move(arrivals, "notes")
     assert list(target.iterdir()) == []
 
 
@@ -131,12 +124,12 @@ def test_copy_to_another_file_system_is_complete(
     tmp_path, incoming, target, monkeypatch
 ):
     across(monkeypatch)
-    arrivals = Arrivals([])
+    arrivals = Arrivals(target, [])
     (incoming / "photos/2026").mkdir(parents=True)
     (incoming / "photos/2026/a").write_text("a")
     (incoming / "notes").write_text("notes")
-    assert move(arrivals, "photos", target) == target / "photos"
-    assert move(arrivals, "notes", target) == target / "notes"
+    assert move(arrivals, "photos") == target / "photos"
+    assert move(arrivals, "notes") == target / "notes"
     assert (target / "photos/2026/a").read_text() == "a"
     assert (target / "notes").read_text() == "notes"
     assert list(incoming.iterdir()) == []
@@ -147,10 +140,10 @@ def test_copy_to_another_file_system_replaces_nothing(
 ):
     """Not even by a link that a sandbox has put there."""
     across(monkeypatch)
-    arrivals = Arrivals([])
+    arrivals = Arrivals(target, [])
     (target / "notes").symlink_to(tmp_path / "chosen")
     (incoming / "notes").write_text("now")
     with pytest.raises(RefusedError, match="was not replaced"):
-        move(arrivals, "notes", target)
+        move(arrivals, "notes")
     assert not (tmp_path / "chosen").exists()
     assert (incoming / "notes").exists()
