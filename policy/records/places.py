@@ -43,6 +43,13 @@ def writable(record: Record) -> tuple[Path, ...]:
     return (*own, *record.viewer.folders.read_write)
 
 
+def read_only(record: Record) -> tuple[Path, ...]:
+    """Return the user's directories and files that its programs may only read."""
+    launch = record.host.launch
+    binds = launch.read_only if is_held(launch) else ()
+    return (*binds, *record.viewer.folders.read_only)
+
+
 def root_tree(record: Record) -> Path | None:
     """Return the directory from which a box or container has its programs, if it is its own."""
     root: Path | None = getattr(record.host.launch, "rootfs", None)

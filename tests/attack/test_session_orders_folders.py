@@ -235,6 +235,34 @@ async def test_the_programs_of_a_box_are_not_shared_to_write(session, home, name
     assert await given(session, order, permitted) == (Path(path), False)
 
 
+OVERLAPS = {
+    "below a folder to change": ("written/hooks", False),
+    "above a folder to read": ("above", True),
+    "below a folder to change, by the user's link": ("link/hooks", False),
+}
+
+
+@pytest.mark.parametrize(("name", "write"), OVERLAPS.values(), ids=OVERLAPS)
+async def test_share_denied_if_the_record_undoes_it(session, home, name, write):
+    """The sandbox could change by its record's folder what it may only read."""
+    (home / "written/hooks").mkdir()
+    (home / "above/inner").mkdir(parents=True)
+    (home / "read").rmdir()
+    (home / "read").symlink_to("above/inner")
+    (home / "link").symlink_to("written")
+    path = (home / name).resolve()
+    order = OpenFolder(
+        share(session, home / name, write=write), f"{home}/{name}", write
+    )
+    warrant = permit(
+        session, home, path.name, about=str(path), write=write, record="web"
+    )
+    with pytest.raises(
+        RefusedError, match=r"web may only read .*, but could change it"
+    ):
+        await given(session, order, warrant)
+
+
 @pytest.mark.parametrize("name", ["Incoming", "arrivals", "arrivals/here"])
 async def test_share_to_write_denied_for_incoming(session, home, name):
     """The sandbox would choose, by a link, where files of another one are kept."""

@@ -61,3 +61,24 @@ async def test_bind_of_another_boxs_programs_refused():
             assert f"cannot let the sandbox write to {path}" in text
         w.write_record("work", record(f'bind_read_only = ["{tree}"]'))
         await w.said("run", "-q", "work")
+
+
+@pytest.mark.parametrize("key", ["bind_read_only", "bind_read_write"])
+async def test_bind_in_hidden_directory_warned(key):
+    """Also by the user's link; the box starts, as programs keep their files there."""
+    async with world(image=False) as w:
+        w.environ["HOME"] = str(w.base)
+        (w.base / ".mozilla/firefox").mkdir(parents=True)
+        (w.base / "docs").mkdir()
+        (w.base / "profile").symlink_to(".mozilla/firefox")
+        for name in (".mozilla/firefox", "profile"):
+            w.write_record("work", record(f'{key} = ["{w.base}/{name}"]'))
+            answer = await brokerctl("policy", "check", env=w.environ)
+            assert answer.code == 0, answer
+            text = " ".join((answer.out + answer.err).split())
+            assert f"{w.base}/{name}: hidden directories of your home" in text
+            assert "[hidden-bind]" in text
+            assert "warnings: 1" in text
+        w.write_record("work", record(f'{key} = ["{w.base}/docs"]'))
+        answer = await brokerctl("policy", "check", env=w.environ)
+        assert (answer.code, "hidden" in answer.out + answer.err) == (0, False), answer

@@ -13,7 +13,7 @@ import rich_click as click
 
 from broker import __version__
 from broker.cli import render
-from broker.cli.launchers.binds import bind_problems
+from broker.cli.launchers.binds import bind_problems, hidden_binds
 from broker.cli.policy.directories import holds, parts
 from broker.cli.policy.load import rule_directories
 from broker.cli.policy.records import (
@@ -132,6 +132,9 @@ def _warnings(
             found += unknown_names(one.rules, world_of(records[0]))
     if not alone:
         found += _without_effect(records[0])
+        for record in records[0].records.values():
+            for problem in hidden_binds(record):
+                found.append(LintFinding("hidden-bind", "warning", problem))
     return sorted(found, key=lambda f: (f.problem.file, f.problem.span))
 
 

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.core.errors import RefusedError
 from broker.core.escape import printable
 
 _PATH_CHARACTERS = 1 << 16
@@ -26,6 +27,15 @@ def folder_argument(name: str) -> str:
 def folder_object(path: Path) -> str:
     """Return what a request for a folder is about: its path, whole and escaped."""
     return printable(os.fsencode(path), _PATH_CHARACTERS)
+
+
+def overlap_error(sandbox: str, inner: Path, outer: Path) -> RefusedError:
+    """Return the refusal of a path to read in a path to which a sandbox writes."""
+    inner_text, outer_text = (printable(str(path), 200) for path in (inner, outer))
+    return RefusedError(
+        f"{sandbox} may only read {inner_text}, but could change it, because it may write to {outer_text}",
+        hint="share directories that do not contain each other, or both to write",
+    )
 
 
 @dataclass(eq=False)

@@ -18,7 +18,12 @@ import msgspec
 
 from broker.core.errors import PeerError, RefusedError
 from broker.core.escape import printable
-from broker.core.files.opened_folder import OpenedFolder, folder_argument, folder_object
+from broker.core.files.opened_folder import (
+    OpenedFolder,
+    folder_argument,
+    folder_object,
+    overlap_error,
+)
 from broker.core.files.planted_links import INCOMING, is_chosen_in
 from broker.core.names import sandboxes_named
 from broker.core.paths import Paths, find_paths
@@ -36,9 +41,9 @@ from broker.session.read_warrant import SECONDS
 from broker.session.settings_files import settings_problems
 from broker.session.transfer.service_files import written_by_services
 from policy.records.loader import load_records, search_path, with_last_good
-from policy.records.model import RecordSet
+from policy.records.model import Record, RecordSet
 from policy.records.mounts.user_files import Folders
-from policy.records.places import root_tree, writable
+from policy.records.places import read_only, root_tree, writable
 
 
 def carry_out_folder(errand: Errand, order: m.FolderOrder) -> None:
@@ -80,6 +85,9 @@ def _share(errand: Errand, order: m.OpenFolder) -> None:
         # guard: a folder goes to the sandbox that the user or a record names
         if not sandboxes_named(sandbox, [(permit.sandbox, permit.record)]):
             raise RefusedError("the permit is for another sandbox")
+        if permit.record in records.records:
+            record = records.records[permit.record]
+            _refuse_overlap(folder.path, record, write=order.write)
         ticket = _give(errand.host, folder, permit.sandbox, write=order.write)
         errand.answer(ticket)
         if ticket:
@@ -161,6 +169,21 @@ def _refuse_programs(path: Path, records: RecordSet) -> None:
                 hint="share it without --write, or change 'rootfs' in [launch] of "
                 f"{record.name}.toml",
             )
+
+
+def _refuse_overlap(path: Path, record: Record, *, write: bool) -> None:
+    """Refuse a folder if its sandbox could change what it may only read.
+
+    Links in paths of the record are followed, which the loader does not do.
+    Raises RefusedError.
+    """
+    for other in map(
+        os.path.realpath, read_only(record) if write else writable(record)
+    ):
+        inner, outer = (Path(other), path) if write else (path, Path(other))
+        # guard: a sandbox does not change by one path what it may read by another
+        if inner.is_relative_to(outer):
+            raise overlap_error(record.name, inner, outer)
 
 
 def _refuse_incoming(path: Path, incoming: Path) -> None:

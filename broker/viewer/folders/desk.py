@@ -21,7 +21,11 @@ from broker.authority.audit import event_log
 from broker.authority.permit import Permit, Request
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
-from broker.core.files.opened_folder import folder_argument, folder_object
+from broker.core.files.opened_folder import (
+    folder_argument,
+    folder_object,
+    overlap_error,
+)
 from broker.core.lease import Lease
 from broker.core.limits import transfer as limits
 from broker.core.names import LeaseId, ServiceName
@@ -194,7 +198,7 @@ class FolderDesk:
         return str(folders.at(Path(order.path), write=order.write) or "")
 
     def _refuse_more(self, shared: SharedFolder) -> None:
-        """Refuse a folder whose name is taken, or one too many.
+        """Refuse a folder whose name is taken, one too many, or one in another.
 
         Raises RefusedError.
         """
@@ -206,6 +210,11 @@ class FolderDesk:
                 hint="to end the sharing of that folder, run 'brokerctl unshare "
                 f"{shared.lease.sandbox} {shared.name}'",
             )
+        for other in mine:
+            reader, writer = (other, shared) if shared.write else (shared, other)
+            # guard: a folder to read is in no folder to change while both are shared
+            if writer.write > reader.write and reader.path.is_relative_to(writer.path):
+                raise overlap_error(shared.lease.sandbox, reader.path, writer.path)
         if len(mine) >= limits.FOLDERS_PER_SANDBOX:
             raise RefusedError(
                 f"{shared.lease.sandbox} already has {limits.FOLDERS_PER_SANDBOX} shared folders, "

@@ -190,6 +190,8 @@ GUARDS = (
     Guard("a verb writes to the directory that was checked", "fd = os.open(path.parent, os.O_RDONLY)", "tests/attack/test_named_files.py", "written"),
     Guard("the target of a copy is the directory that was checked", "self._target = os.open(target, os.O_RDONLY)", "tests/attack/test_named_files.py", "target_of_a_copy"),
     Guard("a copy from a sandbox replaces nothing", "os.replace(old / arrived.name, new / name)", "tests/broker/cli/transfer/test_arrivals.py", "not_replaced"),
+    Guard("a sandbox does not change by one path what it may read by another", "if False:", "tests/attack/test_session_orders_folders.py", "undoes_it"),
+    Guard("a folder to read is in no folder to change while both are shared", "if False:", "tests/broker/viewer/folders/test_desk.py", "in_another_one"),
     Guard("no folder that a sandbox writes to has the programs of a box", "if False:", "tests/attack/test_session_orders_folders.py", "programs_of_a_box"),
     Guard("a folder that is permitted to read is not written to", "if False:", "tests/attack/test_session_orders_folders.py", "permit_for_something_else"),
     Guard("a folder goes to the sandbox that the user or a record names", "if False:", "tests/attack/test_session_orders_folders.py", "permit_for_something_else"),

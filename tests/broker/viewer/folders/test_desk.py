@@ -304,6 +304,35 @@ async def test_folders_of_a_sandbox_are_limited(tmp_path):
         assert len(source.inside) == limits.FOLDERS_PER_SANDBOX
 
 
+@pytest.mark.parametrize("first", [False, True])
+async def test_folder_in_another_one_denied_unless_both_may_be_written(tmp_path, first):
+    """The sandbox would change by the outer one what it may only read."""
+    outer, inner = tmp_path / "home/f0", tmp_path / "home/f0/hooks"
+    async with desk(f"{RULE}allow write=yes\n", tmp_path) as (_, source, folder_desk):
+        inner.mkdir()
+        (tmp_path / "home/link").symlink_to("f0/hooks")
+        shares = [(outer, True), (tmp_path / "home/link", False)]
+        (path, write), (path2, write2) = shares if first else reversed(shares)
+        await folder_desk.share(str(path), "work", write=write, warrant=b"")
+        with pytest.raises(RefusedError, match=r"work may only read .*, but could"):
+            await folder_desk.share(str(path2), "work", write=write2, warrant=b"")
+        assert len(source.inside) == 1
+
+
+async def test_folders_in_each_other_shared_to_read(tmp_path):
+    """And a folder to change in one that may only be read."""
+    async with desk(f"{RULE}allow write=yes\n", tmp_path) as (_, source, folder_desk):
+        (tmp_path / "home/f0/inner").mkdir()
+        (tmp_path / "home/f0/drafts").mkdir()
+        await folder_desk.share(
+            str(tmp_path / "home/f0"), "work", write=False, warrant=b""
+        )
+        for name, write in (("inner", False), ("drafts", True)):
+            path = tmp_path / "home/f0" / name
+            await folder_desk.share(str(path), "work", write=write, warrant=b"")
+        assert len(source.inside) == 3
+
+
 async def test_folders_of_a_record_come_by_the_rules(tmp_path):
     home = tmp_path / "home"
     folders = Folders((home / "f0", home / "absent"), (home / "f1",))
