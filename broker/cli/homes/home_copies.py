@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
-import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.cli.homes.tree_copies import copy_tree
 from broker.cli.texts import tr
-from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.core.errors import RefusedError, SetupError
 from broker.core.names import SandboxName, take_sandbox_name
 from broker.host.homes.sparse import Progress, copy_sparse, no_progress
 from broker.host.homes.store import (
@@ -166,56 +165,5 @@ def copy_state(source: Path, target: Path, progress: Progress = no_progress) -> 
             files.callback(os.close, writer)
             copy_sparse(reader, writer, progress)
         return
-    try:
-        shutil.copytree(
-            source / TREE,
-            target / TREE,
-            symlinks=True,
-            ignore=_special,
-            copy_function=_FileCopies().copy,
-        )
-    except RecursionError as error:
-        raise UpstreamError(
-            tr(
-                "cannot copy {source}: its directories are nested too deeply",
-                source=source / TREE,
-            )
-        ) from (error)
+    copy_tree(source / TREE, target / TREE)
     progress(1, 1)
-
-
-class _FileCopies:
-    """Copies of a tree's files, which take no more of the disk than these do."""
-
-    def __init__(self) -> None:
-        self._copied: dict[tuple[int, int], str] = {}
-        """Where the first name of a file that has several was copied to."""
-
-    def copy(self, name: str, to: str) -> None:
-        """Copy a regular file with its times, mode and attributes."""
-        with ExitStack() as files:
-            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-            reader = os.open(name, flags)
-            files.callback(os.close, reader)
-            info = os.fstat(reader)
-            first = to
-            if info.st_nlink > 1:
-                first = self._copied.setdefault((info.st_dev, info.st_ino), to)
-            # guard: a copy of a home has files of several names once
-            if first != to:
-                os.link(first, to, follow_symlinks=False)
-                return
-            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
-            writer = os.open(to, flags, 0o600)
-            files.callback(os.close, writer)
-            # guard: a copy of a home has its holes
-            copy_sparse(reader, writer)
-        shutil.copystat(name, to, follow_symlinks=False)
-
-
-def _special(folder: str, names: list[str]) -> set[str]:
-    """Of these names in a directory, those that are neither files, links nor directories."""
-    plain = (stat.S_ISREG, stat.S_ISLNK, stat.S_ISDIR)
-    modes = {name: os.lstat(Path(folder, name)).st_mode for name in names}
-    # guard: a copy of a home opens no pipe
-    return {name for name, mode in modes.items() if not any(k(mode) for k in plain)}

@@ -15,10 +15,21 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
+from enum import Enum, auto
 from pathlib import Path
 
 _DIRECTORY = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _RIGHTS = 0o700
+
+
+class TreeEvent(Enum):
+    """What a walk yields a name for."""
+
+    FILE = auto()
+    ENTERED = auto()
+    """A directory, before it is opened."""
+    LEFT = auto()
+    """A directory, after its content."""
 
 
 def remove_tree(path: Path) -> OSError | None:
@@ -29,9 +40,12 @@ def remove_tree(path: Path) -> OSError | None:
     """
     errors: list[OSError] = []
     try:
-        for fd, name, is_directory in _walk(path, errors, unlock=True):
+        for fd, name, event in walk_tree(path, errors, unlock=True):
+            if event is TreeEvent.ENTERED:
+                continue
             try:
-                (os.rmdir if is_directory else os.unlink)(name, dir_fd=fd)
+                remove = os.unlink if event is TreeEvent.FILE else os.rmdir
+                remove(name, dir_fd=fd)
             except OSError as error:
                 errors.append(error)
         path.rmdir()
@@ -50,25 +64,26 @@ def disk_usage(path: Path) -> int:
     """
     blocks = 0
     with suppress(OSError):
-        for fd, name, _ in _walk(path, [], unlock=False):
+        for fd, name, event in walk_tree(path, [], unlock=False):
             with suppress(OSError):  # removed since it was listed
-                blocks += os.lstat(name, dir_fd=fd).st_blocks
+                info = os.lstat(name, dir_fd=fd)
+                blocks += info.st_blocks if event is not TreeEvent.ENTERED else 0
     return 512 * blocks
 
 
-def _walk(
-    top: Path, errors: list[OSError], *, unlock: bool
-) -> Iterator[tuple[int, str, bool]]:
-    """Yield each name below ``top`` with its directory, and whether it is one.
+def walk_tree(
+    top: Path, errors: list[OSError] | None, *, unlock: bool
+) -> Iterator[tuple[int, str, TreeEvent]]:
+    """Yield each name below ``top`` with its opened directory.
 
-    A directory comes after its content.  ``errors`` gets those of directories that
-    cannot be entered.  Raises OSError where ``top`` cannot be, or a directory was moved.
+    ``errors`` gets those of directories that cannot be entered; None: they raise.  With ``unlock`` closed
+    directories get back their owner's rights.  Raises OSError where ``top`` cannot be, or a directory was moved.
     """
     fd = _open_directory(os.fspath(top), None, unlock=unlock)
     above: list[tuple[str, tuple[int, int], list[str]]] = []
     try:
         files, waiting = _listed(fd)
-        yield from ((fd, name, False) for name in files)
+        yield from ((fd, name, TreeEvent.FILE) for name in files)
         while waiting or above:
             if not waiting:
                 name, identity, waiting = above.pop()
@@ -76,18 +91,22 @@ def _walk(
                 # guard: a walk leaves a directory by the way it came
                 if _identity(fd) != identity:
                     raise OSError(errno.ESTALE, "a directory was moved", name)
-                yield fd, name, True
+                yield fd, name, TreeEvent.LEFT
                 continue
             name = waiting.pop()
+            yield fd, name, TreeEvent.ENTERED
             try:
                 below = _open_directory(name, fd, unlock=unlock)
             except OSError as error:
+                # guard: what is in a directory that cannot be entered is not left out
+                if errors is None:
+                    raise
                 errors.append(error)
                 continue
             above.append((name, _identity(fd), waiting))
             fd = _exchange(fd, below)
             files, waiting = _listed(fd)
-            yield from ((fd, name, False) for name in files)
+            yield from ((fd, name, TreeEvent.FILE) for name in files)
     finally:
         os.close(fd)
 

@@ -26,7 +26,7 @@ from broker.cli.homes.home_copies import HomeCopies
 from broker.cli.sandboxes.state import command
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.names import SandboxName
-from broker.host.homes.store import DISK
+from broker.host.homes.store import DISK, TREE
 from tests.kit.gnupg_home import gnupg_home
 from tests.kit.needs import NEEDS_JAIL
 
@@ -80,6 +80,30 @@ def age(tmp_path: Path) -> Iterator[tuple[Lock, Lock]]:
 @NEEDS_JAIL
 async def test_a_backup_is_restored_elsewhere(tmp_path: Path, lock: Lock):
     await saved_and_restored(tmp_path, lock, lock)
+
+
+@NEEDS_JAIL
+async def test_closed_directories_are_in_a_backup(tmp_path: Path, lock: Lock):
+    """A box has closed them; tar(1) could not read them, and there was no backup."""
+    store = HomeCopies(tmp_path / "homes")
+    with store.new(TREE) as prepared:
+        (prepared / TREE / "closed").mkdir(parents=True)
+        (prepared / TREE / "closed/file").write_text("mine")
+        (prepared / TREE / "closed/file").chmod(0)
+        (prepared / TREE / "closed").chmod(0)
+        store.publish(prepared, MAIL)
+    await save(store, lock, tmp_path / "mail.backup")
+    assert (store.require(MAIL).tree / "closed").stat().st_mode & 0o7777 == 0
+    other = HomeCopies(tmp_path / "other")
+    with other.new(TREE) as prepared:
+        await unpack(tmp_path / "mail.backup", prepared, lock, lambda _: None)
+        other.publish(prepared, AGAIN)
+    closed = other.require(AGAIN).tree / "closed"
+    assert closed.stat().st_mode & 0o7777 == 0
+    for path in (closed, store.require(MAIL).tree / "closed"):
+        path.chmod(0o700)
+    (closed / "file").chmod(0o600)
+    assert (closed / "file").read_text() == "mine"
 
 
 @NEEDS_JAIL
