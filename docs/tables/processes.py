@@ -65,7 +65,7 @@ PROGRAMS = (
             *("broker.session.child", "broker.core.language.notices"),
         ),
     ),
-    Program("session children", ("broker.session.child",), USER, 191, 21_050, 12_460),
+    Program("session children", ("broker.session.child",), USER, 191, 21_050, 13_360),
     Program(
         "pump and acceptor",
         ("broker.helpers.pump.process", "broker.programs.acceptor"),

@@ -1,7 +1,8 @@
 """Files on their way out: which are sent, their bytes, a progress bar.
 
 Programs in the sandbox send by it, and the jailed program of a session child the user's
-own files; brokerctl only opens by it the files on its command line.
+own files; session children list by it the files that a call names, and brokerctl opens
+by it those on its command line.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ import pytest
 import trio
 
 from broker.core.errors import UpstreamError, VitrailError
+from broker.core.transfer.entries import left_out_text
 from broker.helpers.process.spawn import DEVNULL, run_tool, spawn
 from tests.integration.test_desktop_settings import PORTAL
 from tests.kit.desktop_portal import desktop_portal
@@ -321,6 +322,27 @@ async def test_several_files_are_opened():
         assert {one.parent for one in copies} == {work.home / "Incoming/desktop"}
         begun = await w.only_event("transfer.begin", service="vitrail.FileDialog")
         assert begun["object"] == "notes.txt, other.txt"
+
+
+async def test_folder_with_a_link_is_copied_and_the_rest_reported():
+    async with (
+        _folder() as folder,
+        two(start=folder) as (_w, screen, work, _personal),
+    ):
+        (folder / "latest").symlink_to("notes.txt")
+        async with asking(screen, work, "4.0", "SELECT_FOLDER", "") as program:
+            await choose(screen, "work: open a folder")
+            (copy,) = await program.answered()
+        assert os.listdir(copy) == ["notes.txt"]
+
+        async def reported():
+            return [one for one in await screen.shown() if "not copied" in one[1]]
+
+        (notice,) = await eventually(reported)
+        assert notice[1] == "work: some of the chosen files were not copied"
+        assert left_out_text(1) in notice[2]
+        assert "folder/latest" in notice[2]
+        assert work.home / "Incoming/desktop" == copy.parent
 
 
 @asynccontextmanager

@@ -12,11 +12,11 @@ from pathlib import Path
 from broker.cli.homes.tree_copies import copy_tree
 from broker.cli.texts import tr
 from broker.core.errors import RefusedError, SetupError
+from broker.core.files.rename import RENAME_NOREPLACE, rename_at
 from broker.core.names import SandboxName, take_sandbox_name
 from broker.host.homes.sparse import Progress, copy_sparse, no_progress
 from broker.host.homes.store import (
     DISK,
-    RENAME_NOREPLACE,
     SNAPSHOTS,
     TREE,
     Home,
@@ -25,7 +25,6 @@ from broker.host.homes.store import (
     flush,
     flush_tree,
     read_meta,
-    rename_at,
 )
 
 

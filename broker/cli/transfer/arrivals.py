@@ -18,6 +18,7 @@ from broker.cli.transfer.named_files import open_named_directory
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.files.planted_links import INCOMING, incoming_folder
+from broker.core.files.rename import RENAME_NOREPLACE, rename_at
 from broker.core.files.trees import remove_tree
 from shims.files.incoming_files import EntryStore
 from shims.files.protocol import TransferError
@@ -106,9 +107,6 @@ def _move(arrived: Path, folder: int, source: str, target: int, name: str) -> Pa
 
     Raises RefusedError.
     """
-    # Late: most copies go the other way.
-    from broker.host.homes.store import RENAME_NOREPLACE, rename_at
-
     old, new = (Path(f"/proc/self/fd/{fd}") for fd in (folder, target))
     hint = tr("move the received copy, {arrived}, to another place", arrived=arrived)
     try:

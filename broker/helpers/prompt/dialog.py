@@ -158,8 +158,8 @@ def wrapped(line: str) -> list[str]:
 def text_rows(question: Question) -> list[tuple[str, bool]]:
     """What the sandbox wants and says of it, in rows; True for those of the request."""
     rows = [(row, True) for row in wrapped(request_words(question))]
-    # guard: what is long is wrapped
     lines = map(drawable, claims(question))
+    # guard: what is long is wrapped
     rows += [(row, False) for line in lines for row in wrapped(line)]
     return rows
 

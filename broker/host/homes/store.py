@@ -23,7 +23,6 @@ copies, restores and removes them.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
@@ -38,6 +37,7 @@ from typing import Literal, Self
 import msgspec
 
 from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.core.files.rename import RENAME_EXCHANGE, RENAME_NOREPLACE, rename_at
 from broker.core.files.trees import disk_usage, remove_tree
 from broker.core.names import SandboxName
 from broker.core.stderr_log import log_stderr
@@ -51,9 +51,6 @@ _LOCKS = ".locks"
 _NEW = ".new-"
 _OLD = ".old-"
 _OTHER_NAME = "choose another name, or delete this home with 'brokerctl sandbox remove --keep-record {}'"
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2  # renameat2(2)
-RENAME_NOREPLACE = 1
 
 
 class HomeMeta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -246,7 +243,7 @@ class HomeStore:
         """Replace a sandbox's home with a prepared directory."""
         current = self.require(name).directory
         flush_tree(prepared)
-        rename_at(prepared, current, _RENAME_EXCHANGE)
+        rename_at(prepared, current, RENAME_EXCHANGE)
         flush(current.parent)
         flush(self.root)
         return self.require(name)
@@ -353,14 +350,3 @@ def flush_tree(directory: Path) -> None:
     if (directory / TREE).is_dir():
         os.sync()
     flush(directory)
-
-
-def rename_at(source: Path, target: Path, how: int) -> None:
-    """Rename a path by renameat2(2) with the flags ``how``.  Raises OSError."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    names = os.fsencode(source), os.fsencode(target)
-    if libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], how) != 0:
-        code = ctypes.get_errno()
-        if code == errno.EEXIST:
-            raise FileExistsError(code, os.strerror(code), str(target))
-        raise OSError(code, os.strerror(code), str(source), None, str(target))

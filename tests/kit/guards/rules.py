@@ -105,7 +105,7 @@ GUARDS = (
     Guard("look-alikes", "plain = ''.join((char for char in printable(untrusted_text, 4 * most)))", "tests/broker/core/test_prompt_words.py"),
     Guard("names keep their end", "return plain[:most - 3] + '...'", "tests/attack/test_question_texts.py", "names_keep"),
     Guard("hosts are shown whole", "if False:", "tests/attack/test_question_texts.py", "whole_host or security_key"),
-    Guard("what is long is wrapped", "rows += [(claim, False) for claim in claims(question)]", "tests/attack/test_question_texts.py", "no_row"),
+    Guard("what is long is wrapped", "rows += [(line, False) for line in lines]", "tests/attack/test_question_texts.py", "no_row"),
     Guard("a claim is marked as one", "said = [(title, value) for title, value in claims]", "tests/attack/test_question_words.py", "imitates"),
     Guard("a claim is marked as one in each language", "if False:", "tests/attack/test_translated_texts.py", "claim_is_marked"),
     Guard("a name in a sentence does not continue it", "return untrusted_value", "tests/attack/test_question_words.py", "continue_the_sentence"),

@@ -6,9 +6,9 @@ import errno
 
 import pytest
 
+from broker.cli.transfer import arrivals as module
 from broker.cli.transfer.arrivals import Arrivals
 from broker.core.errors import RefusedError
-from broker.host.homes import store
 
 
 @pytest.fixture(name="incoming")
@@ -117,7 +117,7 @@ def across(monkeypatch):
     def refuse(*_):
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 
-    monkeypatch.setattr(store, "rename_at", refuse)
+    monkeypatch.setattr(module, "rename_at", refuse)
 
 
 def test_copy_to_another_file_system_is_complete(

@@ -14,9 +14,10 @@ import pytest
 
 from broker.cli.homes.home_copies import HomeCopies
 from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.core.files.rename import rename_at
 from broker.core.names import SandboxName
 from broker.host.homes.sparse import copy_sparse, copy_without_zeros, data_ranges
-from broker.host.homes.store import DISK, TREE, rename_at
+from broker.host.homes.store import DISK, TREE
 
 MAIL = SandboxName("mail")
 WORK = SandboxName("work")
