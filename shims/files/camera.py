@@ -24,7 +24,7 @@ from shims.files.bus_service import (
 )
 from shims.files.calling import desktop_call, start_thread
 from shims.files.connection import BrokerConnection
-from shims.files.openers import which
+from shims.files.desktop_entries import which
 from shims.files.protocol import TransferError, frame, tell
 from shims.files.video_node import VideoNode, narrowed
 

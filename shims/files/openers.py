@@ -7,11 +7,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from shims.files.asking import mime_of
+from shims.files.desktop_entries import (
+    find_shared_type,
+    list_entries,
+    read_command,
+    which,
+)
 from shims.files.protocol import TransferError
 from shims.files.sealing import seal
 
 if TYPE_CHECKING:
-    from typing import Iterator, List, Optional
+    from typing import List, Tuple
 
 # Programs that open a type, where no desktop file says: the first that is there.
 VIEWERS = {
@@ -89,17 +95,28 @@ def kind_of(path: str) -> str:
     for magic, kind in MAGIC:
         if head.startswith(magic):
             return kind
-    return mime_of(path) or (
-        "text/plain" if b"\0" not in head else "application/octet-stream"
+    return (
+        mime_of(path)
+        or guest_type(os.path.basename(path))
+        or ("text/plain" if b"\0" not in head else "application/octet-stream")
     )
+
+
+def guest_type(name: str) -> str:
+    """Return the type that this guest has for names of files unknown to Python."""
+    import mimetypes
+
+    kind = find_shared_type(name)
+    # guard: a name without a type for the rules gets none that rules know
+    return "" if mimetypes.guess_all_extensions(kind, strict=False) else kind
 
 
 def opener(what: str, kind: str, fallback: List[str]) -> List[str]:
     """Find the command that opens an address or a file in this sandbox."""
     wanted = f"x-scheme-handler/{what.partition(':')[0]}" if kind == "url" else kind
-    found = desktop_command(wanted, what)
-    if found:
-        return found
+    command, reason = desktop_command(wanted, what)
+    if command:
+        return command
     for prefix, programs in VIEWERS.items():
         if kind.startswith(prefix):
             for program in programs:
@@ -110,65 +127,19 @@ def opener(what: str, kind: str, fallback: List[str]) -> List[str]:
     runs = not fallback or os.path.basename(fallback[0]) in RUN_THINGS
     if not runs and which(fallback[0]):
         return [*fallback, what]
-    raise TransferError(f"no program in this sandbox can open {wanted}")
+    raise TransferError(f"no program in this sandbox can open {wanted}{reason}")
 
 
-def desktop_command(kind: str, what: str) -> List[str]:
-    """Return the command of the desktop file that opens a type, or nothing."""
-    import configparser
-    import shlex
-
-    for folder in desktop_folders():
-        for name in handlers(folder, kind):
-            parser = configparser.RawConfigParser(strict=False)
-            try:
-                parser.read(os.path.join(folder, name), encoding="utf-8")
-                line = parser.get("Desktop Entry", "Exec")
-                words = shlex.split(line)
-                argv = [expand(word, what) for word in words]
-            except (configparser.Error, ValueError, OSError, UnicodeDecodeError):
-                continue
-            argv = [word for word in argv if word]
-            # Our own handler would ask the broker again; that of boxes begins with env(1).
-            ours = "vitrail-open" in words or "vitrail" in argv[0] if argv else True
-            if not ours and which(argv[0]):
-                return argv if what in argv else [*argv, what]
-    return []
-
-
-def which(program: str) -> Optional[str]:
-    """Return the path of a program that is installed here."""
-    import shutil
-
-    return shutil.which(program)
-
-
-def desktop_folders() -> List[str]:
-    """Where desktop files are, the user's first."""
-    home = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
-    dirs = os.environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share"
-    return [os.path.join(d, "applications") for d in [home, *dirs.split(":")] if d]
-
-
-def handlers(folder: str, kind: str) -> Iterator[str]:
-    """Yield a folder's desktop files for a type: chosen ones, then registered."""
-    import configparser
-
-    for name, section in (
-        ("mimeapps.list", "Default Applications"),
-        ("mimeinfo.cache", "MIME Cache"),
-    ):
-        parser = configparser.RawConfigParser(strict=False, delimiters=("=",))
-        parser.optionxform = str  # type: ignore[assignment,method-assign]
+def desktop_command(kind: str, what: str) -> Tuple[List[str], str]:
+    """Return the command of the desktop file that opens a type, or why there is none."""
+    reason = ""
+    for path in list_entries(kind):
         try:
-            parser.read(os.path.join(folder, name), encoding="utf-8")
-            yield from [w for w in parser.get(section, kind).split(";") if w]
-        except (configparser.Error, UnicodeDecodeError):
+            argv = read_command(path, what)
+        except TransferError as error:
+            reason = f": {error}"
             continue
-
-
-def expand(word: str, what: str) -> str:
-    """Return a word of Exec= with its field code filled in."""
-    if word in ("%u", "%U", "%f", "%F"):
-        return what
-    return "" if len(word) == 2 and word[0] == "%" else word
+        # Our own handler would ask the broker again; that of boxes begins with env(1).
+        if argv and "vitrail-open" not in argv and "vitrail" not in argv[0]:
+            return argv, ""
+    return [], reason

@@ -13,7 +13,7 @@ import struct
 import zlib
 from typing import TYPE_CHECKING
 
-from shims.files.openers import which
+from shims.files.desktop_entries import which
 
 if TYPE_CHECKING:
     from typing import Iterator, List, Tuple
