@@ -165,8 +165,8 @@ SSH_KEYS_VARIABLE: Final = "VITRAIL_SSH_KEYS"
 """Where a rule lets a program use ssh keys: its agent sets SSH_AUTH_SOCK, with the path
 that the guest's end of it has there (``shims/guest/ssh_keys.py``)."""
 LINKS_VARIABLE: Final = "VITRAIL_LINKS"
-"""Where a rule may open any address elsewhere: the session of a box or container then has
-our opener as the program of addresses."""
+"""Schemes whose addresses a rule may open elsewhere: the session of a box or container
+then has our opener as the program of these."""
 PRINTER_VARIABLE: Final = "VITRAIL_PRINTER"
 """Where a rule may allow to print: the sandbox's shim then has a printer for programs
 that ask CUPS (``shims/files/printing_queue.py``)."""

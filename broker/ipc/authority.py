@@ -184,6 +184,7 @@ class ShownRule(msgspec.Struct, frozen=True, array_like=True):
     attach: str | None
     mime: tuple[str, ...]
     host: tuple[str, ...]
+    scheme: tuple[str, ...]
     max_size: int | None
     ttl: int | None
 

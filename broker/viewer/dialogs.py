@@ -36,8 +36,10 @@ from broker.core.services import (
 )
 from broker.core.transfer.entries import End, FileEntry, entry_frame
 from broker.core.transfer.quota import Quota
+from broker.core.transfer.urls import DEFAULT_SCHEMES
 from broker.ipc import transfer as messages
 from broker.ipc.audit import schema
+from broker.ipc.authority import Preview
 from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
 from broker.ipc.guest.file_requests import ChooseFiles
@@ -344,28 +346,36 @@ class PortalControl:
 async def portal_use(decider: Permits, lease: Lease) -> api.PortalUseAnswer:
     """Return whether rules may allow each call of programs that use the portal.
 
-    And whether they may allow the sandbox to print, and to open an address elsewhere.
+    And whether they may allow the sandbox to print, and which addresses to open elsewhere.
     """
     asked = [
         Request(lease=lease, service=service, argument=argument)
         for service, argument in PORTAL_CALLS
     ]
-    asked.append(
-        Request(
-            lease=lease, service=OPEN_URL, target="", scheme="https", host=_ANY_HOST
-        )
-    )
-    answers = zip(asked, await decider.preview(asked), strict=True)
-    denied = {
-        request.service
-        for request, answer in answers
-        if answer is None or answer.verdict == "deny"
-    }
+    rules = await decider.rules_about(OPEN_URL, lease.sandbox)
+    rule_schemes = {scheme for rule in rules for scheme in rule.scheme}
+    links = [
+        Request(lease=lease, service=OPEN_URL, target="", scheme=scheme, host=_ANY_HOST)
+        for scheme in sorted(DEFAULT_SCHEMES | rule_schemes)
+    ]
+    requests = [*asked, *links]
+    answers = await decider.preview(requests)
+    possible = [
+        r for r, a in zip(requests, answers, strict=True) if _may_be_allowed(r, a)
+    ]
     return api.PortalUseAnswer(
-        uses=not denied - {OPEN_URL},
-        prints=PRINT not in denied,
-        links=OPEN_URL not in denied,
+        uses=all(request in possible for request in asked),
+        prints=any(request.service == PRINT for request in possible),
+        schemes=[r.scheme for r in links if r in possible and r.scheme],
     )
+
+
+def _may_be_allowed(request: Request, answer: Preview | None) -> bool:
+    """Return whether a request may be allowed; of an unusual scheme, by its name."""
+    if answer is None or answer.verdict == "deny":
+        return False
+    schemes = () if answer.rule is None else answer.rule.scheme
+    return request.scheme in {None, *DEFAULT_SCHEMES, *schemes}
 
 
 async def desktop_variables(

@@ -45,37 +45,59 @@ async def test_a_box_has_the_variables_where_every_call_may_be_allowed(text, use
         assert answer.uses is uses
 
 
+WEB = "http https"
+
+
 @pytest.mark.parametrize(
-    ("text", "links"),
+    ("text", "schemes"),
     [
-        ("vitrail.OpenURL * @anyvm @default ask target=vault scheme=https", True),
+        ("vitrail.OpenURL * @anyvm @default ask target=vault", f"{WEB} mailto"),
+        ("vitrail.OpenURL * work @default allow target=vault scheme=https,http", WEB),
         (
-            "vitrail.OpenURL * work @default allow target=vault scheme=https,http",
-            True,
+            (
+                "vitrail.OpenURL * work @default allow target=vault scheme=mailto,zoommtg\n"
+                "vitrail.OpenURL * work @default deny scheme=tel"
+            ),
+            "mailto zoommtg",
+        ),
+        (  # the first rule decides, and does not name the scheme
+            (
+                "vitrail.OpenURL * work @default allow target=vault\n"
+                "vitrail.OpenURL * work @default allow target=vault scheme=tel"
+            ),
+            f"{WEB} mailto",
         ),
         (
             "vitrail.OpenURL * work @default allow target=vault host=bank.example",
-            False,
+            "",
         ),
-        ("vitrail.OpenURL * other @default allow target=vault", False),
-        ("", False),
+        ("vitrail.OpenURL * other @default allow target=vault scheme=tel", ""),
+        ("", ""),
     ],
 )
-async def test_addresses_are_opened_elsewhere_where_a_rule_may_open_all(text, links):
+async def test_schemes_that_rules_may_open_elsewhere_are_listed(text, schemes):
     async with rulebook(f"{text}\n") as book:
         control = PortalControl(book.decider)
         answer = await control.portal_use(None, PortalUseRequest(record="work"))
-        assert (answer.links, answer.uses) == (links, False)
+        assert (" ".join(answer.schemes), answer.uses) == (schemes, False)
 
 
-async def test_a_link_in_a_box_is_for_our_opener_by_rule_and_else_the_machine_s():
-    asks = 'gio mime x-scheme-handler/https; test -z "$VITRAIL_LINKS"'
-    rules = "vitrail.OpenURL * work @default allow target=personal\n"
+async def test_links_of_box_start_our_opener_for_schemes_of_rules_only():
+    """A rule for mail addresses counts for gio(1) and GTK's programs, too."""
+    asks = (
+        "for s in mailto zoommtg https; do gio mime x-scheme-handler/$s | head -1; done"
+    )
+    asks += '; test -z "$VITRAIL_LINKS"'
+    rules = (
+        "vitrail.OpenURL * work @default allow target=personal scheme=mailto,zoommtg\n"
+    )
     async with boxes(rules=rules) as (w, _screen):
         code, said = await in_box(w, "work", asks)
         assert code == 0, said
-        assert said.startswith("Default application"), said
-        assert "vitrail-open.desktop" in said.splitlines()[0], said
+        mail, meeting, web = said.splitlines()
+        assert "vitrail-open.desktop" in mail
+        assert "vitrail-open.desktop" in meeting
+        assert "vitrail-open" not in web
         code, said = await in_box(w, "personal", asks)
         assert code == 0, said
         assert "vitrail-open" not in said
@@ -99,13 +121,16 @@ def test_an_earlier_broker_gives_no_variables(monkeypatch):
 @pytest.mark.parametrize("denied", [None, *range(len(PORTAL_CALLS))])
 async def test_a_machine_asks_about_every_call(denied):
     class Decider:
+        async def rules_about(self, *_):
+            return []
+
         async def preview(self, requests):
             asked = [(r.service, r.argument) for r in requests]
-            assert asked == [*PORTAL_CALLS, (OPEN_URL, "+")]
+            assert asked == [*PORTAL_CALLS, *[(OPEN_URL, "+")] * 3]
             verdicts = ["ask"] * len(requests)
             if denied is not None:
                 verdicts[denied] = "deny"
-            return [SimpleNamespace(verdict=one) for one in verdicts]
+            return [SimpleNamespace(verdict=one, rule=None) for one in verdicts]
 
     assert (await portal_use(Decider(), USER)).uses is (denied is None)
 

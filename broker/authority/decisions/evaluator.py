@@ -242,6 +242,7 @@ def _shown_rule(rule: Rule) -> m.ShownRule:
         rule.attach,
         rule.match.mime,
         rule.match.host,
+        rule.match.scheme,
         rule.limits.max_size,
         rule.limits.ttl,
     )

@@ -16,5 +16,6 @@ def portal_variables(record: str) -> dict[str, str]:
     except VitrailError:
         return {}  # an earlier broker's, or one that ends: the start itself reports that
     printer = {PRINTER_VARIABLE: "1"} if answer.prints else {}
-    links = {LINKS_VARIABLE: "1"} if answer.links else {}
+    schemes = " ".join(answer.schemes)
+    links = {LINKS_VARIABLE: schemes} if schemes else {}
     return {**printer, **links, **(PORTAL_VARIABLES if answer.uses else {})}

@@ -98,7 +98,8 @@ def run_record(name: str, words: tuple[str, ...]) -> int | None:
         with suppress(VitrailError):  # an earlier broker has no such method
             answer = broker.call("PortalUse", {"record": name})
             printer = {PRINTER_VARIABLE: "1"} if answer.get("prints") is True else {}
-            links = {LINKS_VARIABLE: "1"} if answer.get("links") is True else {}
+            schemes = " ".join(_texts(answer.get("schemes")))
+            links = {LINKS_VARIABLE: schemes} if schemes else {}
             portal = PORTAL_VARIABLES if answer.get("uses") is True else {}
             box = replace(box, variables=tuple({**printer, **links, **portal}.items()))
         _, code = leased(broker, name, box, _write)

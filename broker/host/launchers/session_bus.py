@@ -67,8 +67,9 @@ fi
 if [ -n "$VITRAIL_LINKS" ] && [ -e {SOCKETS}/{TOOL} ] && mkdir -p "$d/{LINKS}/applications" \
 && printf '%s\\n' '[Desktop Entry]' Type=Application 'Name=Open elsewhere' NoDisplay=true \
 'Exec={_TOOL_WORDS} vitrail-open %u' >"$d/{LINKS}/applications/vitrail-open.desktop" \
-&& printf '%s\\n' '[Default Applications]' x-scheme-handler/http=vitrail-open.desktop \
-x-scheme-handler/https=vitrail-open.desktop >"$d/{LINKS}/applications/mimeapps.list"
+&& {{ echo '[Default Applications]'; for scheme in $VITRAIL_LINKS; do \
+echo "x-scheme-handler/$scheme=vitrail-open.desktop"; done; }} \
+>"$d/{LINKS}/applications/mimeapps.list"
 then export XDG_DATA_DIRS="$d/{LINKS}:${{XDG_DATA_DIRS:-/usr/local/share:/usr/share}}"
 fi
 unset VITRAIL_PRINTER VITRAIL_LINKS

@@ -68,8 +68,8 @@ class PortalUseAnswer(ApiAnswer, frozen=True, kw_only=True):
     uses: bool
     prints: bool = False
     """Whether a rule may allow to print; an earlier broker does not say it."""
-    links: bool = False
-    """Whether a rule may open an address elsewhere, of whatever host."""
+    schemes: list[str] = []
+    """The schemes of addresses that a rule may open elsewhere, of whatever host."""
 
 
 class LaunchBindRequest(ApiRequest, frozen=True, kw_only=True):
