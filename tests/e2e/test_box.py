@@ -33,6 +33,19 @@ def left_over(w) -> list[Path]:
     return [*(w.paths.runtime / "launch").glob("*"), *records]
 
 
+async def test_box_without_record_gets_requested_number_of_open_files():
+    """Node raises its limit to the hard one by itself, and needs more than 700."""
+    argv = ("--", "sh", "-c", "ulimit -Hn; ulimit -Sn")
+    async with world(image=False) as w:
+        for options, number in (([], "700"), (["--open-files", "5000"], "5000")):
+            run = ("run", "-q", "--bwrap", *options, *argv)
+            answer = await brokerctl(*run, env=w.environ)
+            assert (answer.code, answer.out.split()) == (0, [number] * 2)
+        answer = await brokerctl("run", "--open-files", "5000", "work", env=w.environ)
+        assert answer.code == 2
+        assert "brokerctl set SANDBOX launch.open_files 5000" in answer.err
+
+
 async def test_a_program_of_the_hosts_has_a_framed_window_and_leaves_nothing():
     words = ("run", "-q", "--bwrap", "--", "foot", "-T", "boxed", "sleep", "1000")
     async with world(image=False) as w:

@@ -44,7 +44,12 @@ from policy.records.model import Bwrap, Record
 
 
 def run_box(
-    argv: Sequence[str], *, quiet: bool, as_json: bool, x11: bool = False
+    argv: Sequence[str],
+    *,
+    quiet: bool,
+    as_json: bool,
+    x11: bool = False,
+    open_files: int | None = None,
 ) -> int:
     """Run a program in a box without a record, to its end.
 
@@ -55,6 +60,9 @@ def run_box(
     trio.run(ensure_broker, paths)
     box = replace(our_box(words, files), x11=x11)
     text = box_text(name)
+    if open_files:
+        box = replace(box, open_files=open_files)
+        text += f"open_files = {open_files}\n"
     code = _run(paths, name, box, text, quiet=quiet, as_json=as_json)
     if code:
         with open_connection(paths) as connection:

@@ -56,7 +56,13 @@ def run_flatpak(app: str, argv: list[str], words: StreamWords) -> NoReturn:
 
 
 def run_bwrap(
-    argv: list[str], words: StreamWords, *, detach: bool, changed: bool, x11: bool
+    argv: list[str],
+    words: StreamWords,
+    *,
+    detach: bool,
+    changed: bool,
+    x11: bool,
+    open_files: int | None,
 ) -> NoReturn:
     """Run a program of this machine's in a box, and exit as it does."""
     if detach:
@@ -72,7 +78,15 @@ def run_bwrap(
             from broker.cli.proxy.x11 import require_xwayland
 
         require_xwayland()
-    sys.exit(run_box(argv, quiet=words.quiet, as_json=words.as_json, x11=x11))
+    sys.exit(
+        run_box(
+            argv,
+            quiet=words.quiet,
+            as_json=words.as_json,
+            x11=x11,
+            open_files=open_files,
+        )
+    )
 
 
 def run_held(

@@ -17,6 +17,7 @@ from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.launch_changes import LaunchChanges
+from policy.limits import OPEN_FILES
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _X11_ELSEWHERE = (
@@ -39,6 +40,11 @@ _X11_ELSEWHERE = (
 )
 @click.option("--x11", is_flag=True, help="Also allow X11 programs in a --bwrap box.")
 @click.option(
+    "--open-files",
+    type=click.IntRange(*OPEN_FILES),
+    help="Open files of each program in a --bwrap box [default: 700].",
+)
+@click.option(
     "--flatpak",
     metavar="APP",
     help="Run the installed Flatpak application APP with ARGUMENTS.",
@@ -58,6 +64,7 @@ def command(
     no_window: bool,
     bwrap: bool,
     x11: bool,
+    open_files: int | None,
     flatpak: str | None,
     root: str | None,
     words: StreamWords,
@@ -104,13 +111,26 @@ def command(
         request.run_flatpak(flatpak, [*filter(None, [sandbox]), *command_words], words)
     if x11 and not bwrap:
         raise click.UsageError(_X11_ELSEWHERE)
+    if open_files and not bwrap:
+        raise click.UsageError(
+            tr(
+                "--open-files requires --bwrap; for the box of a record, run "
+                "'brokerctl set SANDBOX launch.open_files {number}'",
+                number=open_files,
+            )
+        )
     if sandbox is None:
         raise _missing("--bwrap" if bwrap else f"--root {root}" if root else "")
     if root:
         sandbox, command_words = request.on_host(root, sandbox, command_words)
     if bwrap:
         request.run_bwrap(
-            [sandbox, *command_words], words, detach=detach, changed=changed, x11=x11
+            [sandbox, *command_words],
+            words,
+            detach=detach,
+            changed=changed,
+            x11=x11,
+            open_files=open_files,
         )
     argv = command_after_dashes(command_words)
     if argv and _ADDRESS.match(argv[0]):
