@@ -7,9 +7,11 @@ of files.  Source: the documentation of XDG Desktop Portal.
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,9 +173,12 @@ def _words(choice: FileChoice) -> tuple[str, Options]:
         # A path is an array of bytes that ends with zero.
         found = [name.encode() + b"\0" for name in ask.names]
         options["files"] = ("aay", found)
-    elif save:
-        if ask.name:
-            options["current_name"] = ("s", ask.name)
+    elif save and ask.name:
+        options["current_name"] = ("s", ask.name)
+    if save:
+        # Otherwise GNOME's dialog starts in the root directory.
+        folder = os.fsencode(find_downloads(os.environ)) + b"\0"
+        options["current_folder"] = ("ay", folder)
     else:
         options["multiple"] = ("b", ask.several)
         options["directory"] = ("b", ask.kind == "folder")
@@ -181,6 +186,20 @@ def _words(choice: FileChoice) -> tuple[str, Options]:
         options["filters"] = ("a(sa(us))", rows)
     method = "SaveFile" if save else "OpenFile"
     return f"{method}{'s' * bool(ask.names)}", options
+
+
+def find_downloads(environ: Mapping[str, str]) -> Path:
+    """Return the user's folder for downloads (XDG user-dirs), or home without one."""
+    home = Path(environ["HOME"])
+    config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
+    try:
+        text = (config / "user-dirs.dirs").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    matches = re.findall(r'^\s*XDG_DOWNLOAD_DIR="(.*)"\s*$', text, re.MULTILINE)
+    value = matches[-1] if matches else "$HOME/Downloads"
+    folder = home / value.removeprefix("$HOME/").replace("$HOME", str(home))
+    return folder if folder.is_dir() else home
 
 
 def _filter_row(one: FileFilter) -> tuple[str, list[tuple[int, str]]]:

@@ -149,7 +149,7 @@ class PortalDialogs(PortalPart):
             if not answered:
                 answered.append(code)
                 uris = [address_of(path) for path in paths]
-                results = {"uris": ("as", uris)} if uris else {}
+                results = {"uris": ("as", uris)}
                 self._respond(dialog.sender, handle, code, results)
 
         try:

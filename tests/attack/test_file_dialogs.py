@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 from contextlib import asynccontextmanager, nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -28,6 +29,7 @@ from broker.net.desktop_bus import PortalRequest
 from broker.session.dialogs import (
     FileChoice,
     _filter_row,
+    find_downloads,
     paths_in,
 )
 from broker.session.transfer.chosen_files import (
@@ -187,6 +189,47 @@ def test_several_files_replace_none_of_the_folder(tmp_path):
     (tmp_path / "thesis (2).odt").symlink_to("nowhere")
     assert free_place(tmp_path / "thesis.odt") == tmp_path / "thesis (3).odt"
     assert free_place(tmp_path / "new") == tmp_path / "new"
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/a.txt", "you cannot save in the folder /$"),
+        ("/proc/a.txt", "you cannot save in the folder /proc$"),
+        ("TOP/closed/a.txt", "you cannot save in the folder .*closed$"),
+    ],
+)
+def test_place_that_cannot_be_saved_to_is_refused_at_the_choice(
+    tmp_path, path, message
+):
+    """Later it would be too late: the program believes that it has saved."""
+    (tmp_path / "closed").mkdir(mode=0o500)
+    with pytest.raises(RefusedError, match=message) as caught:
+        checked(Path(path.replace("TOP", str(tmp_path))), [], save=True)
+    assert caught.value.hint.startswith("choose another")
+    assert checked(tmp_path / "new.txt", [], save=True) == tmp_path / "new.txt"
+
+
+@pytest.mark.parametrize(
+    ("text", "folder"),
+    [
+        ('XDG_DOWNLOAD_DIR="$HOME/Hämtningar"', "home/Hämtningar"),
+        ('XDG_DOWNLOAD_DIR="/absent"', "home"),
+        ('XDG_DOWNLOAD_DIR="$HOME/"', "home"),
+        ('#XDG_DOWNLOAD_DIR="$HOME/Hämtningar"', "home/Downloads"),
+        ("\udcff", "home/Downloads"),
+        (None, "home/Downloads"),
+    ],
+)
+def test_dialog_to_save_starts_in_downloads(tmp_path, text, folder):
+    for name in ("Hämtningar", "Downloads"):
+        (tmp_path / "home" / name).mkdir(parents=True)
+    if text is not None:
+        data = text.encode(errors="surrogateescape")
+        (tmp_path / "user-dirs.dirs").write_bytes(data)
+    home = str(tmp_path / "home")
+    environ = {"HOME": home, "XDG_CONFIG_HOME": str(tmp_path)}
+    assert find_downloads(environ) == tmp_path / folder
 
 
 def test_only_the_portal_answers_and_only_for_its_request():

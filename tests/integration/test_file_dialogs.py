@@ -28,7 +28,8 @@ from tests.kit.wayland.input import CONTROL, Keyboard
 
 pytestmark = requires("waypipe", "mako", "dbus-daemon", "gdbus", "wtype")
 PROPERTY = "org.freedesktop.DBus.Properties.Get"
-ENTER, PACE_SECONDS = 28, 0.4
+ENTER, ESCAPE, PACE_SECONDS = 28, 1, 0.4
+GTK_DELETE_EVENT, GTK_CANCEL = -4, -6
 RULES = "vitrail.FileDialog * work @adminvm allow\n"
 ASKS = """
 import sys, gi
@@ -236,6 +237,43 @@ async def test_gtk_programs_open_and_save_files_that_the_user_chooses(tmp_path):
         await eventually(lambda: len(w.events("transfer.returned")) >= 2)
 
 
+@pytest.mark.parametrize("version", ["3.0", "4.0"])
+async def test_place_that_cannot_be_saved_to_reaches_program_and_user(version):
+    """The program got a path, and reported a saved file that was nowhere."""
+    async with (
+        two() as (w, screen, work, _personal),
+        asking(screen, work, version, "SAVE", "first.txt", "second") as program,
+    ):
+        await pick(screen, "work: save a file", "/first.txt")
+        notice = await screen.one_with("you cannot save in the folder /")
+        assert "choose another folder, such as your Downloads" in notice[2]
+        assert await program.answered() == []
+        assert f"answered {GTK_DELETE_EVENT}" in program.lines()
+        assert not w.events("transfer.begin", service="vitrail.FileDialog")
+
+
+@pytest.mark.parametrize("version", ["3.0", "4.0"])
+async def test_program_goes_on_after_dismissed_dialog(version):
+    """GTK reads the chosen addresses of every answer, and got none of a dismissed one."""
+    async with (
+        two() as (_w, screen, work, _personal),
+        asking(screen, work, version, "SAVE", "first.txt", "second") as program,
+    ):
+        await wait_window(screen.comp, title="work: save a file")
+        with Keyboard(screen.comp.display) as keyboard:
+
+            async def gone():
+                keyboard.press(ESCAPE)
+                with trio.move_on_after(2):
+                    while await open_dialogs(screen, "work: save a file"):
+                        await trio.sleep(0.1)
+                return not await open_dialogs(screen, "work: save a file")
+
+            await eventually(gone)
+        assert await program.answered() == []
+        assert f"answered {GTK_CANCEL}" in program.lines()
+
+
 SAVES = """
 import sys, gi
 from gi.repository import Gio, GLib
@@ -286,7 +324,8 @@ QT_THEME = Path(
 async def test_several_files_are_saved_in_a_folder_that_the_user_chooses():
     with short_directory() as folder:
         async with (
-            two(start=folder) as (w, screen, work, _personal),
+            two() as (w, screen, work, _personal),
+            _downloads(w, folder),
             asking(screen, work, "a.txt", "b.txt", program=SAVES) as asked,
         ):
             await choose(screen, "work: save files")
@@ -343,6 +382,14 @@ async def test_folder_with_a_link_is_copied_and_the_rest_reported():
         assert left_out_text(1) in notice[2]
         assert "folder/latest" in notice[2]
         assert work.home / "Incoming/desktop" == copy.parent
+
+
+@asynccontextmanager
+async def _downloads(w, folder):
+    """Make a folder the one for the downloads of the user."""
+    settings = Path(w.environ["XDG_CONFIG_HOME"], "user-dirs.dirs")
+    settings.write_text(f'XDG_DOWNLOAD_DIR="{folder}"\n')
+    yield
 
 
 @asynccontextmanager

@@ -109,16 +109,13 @@ def command(
                 tr("{others} cannot be used with --flatpak", others=others)
             )
         request.run_flatpak(flatpak, [*filter(None, [sandbox]), *command_words], words)
-    if x11 and not bwrap:
-        raise click.UsageError(_X11_ELSEWHERE)
-    if open_files and not bwrap:
-        raise click.UsageError(
-            tr(
-                "--open-files requires --bwrap; for the box of a record, run "
-                "'brokerctl set SANDBOX launch.open_files {number}'",
-                number=open_files,
-            )
+    if not bwrap and (x11 or open_files):
+        other = tr(
+            "--open-files requires --bwrap; for the box of a record, run "
+            "'brokerctl set SANDBOX launch.open_files {number}'",
+            number=open_files or "",
         )
+        raise click.UsageError(_X11_ELSEWHERE if x11 else other)
     if sandbox is None:
         raise _missing("--bwrap" if bwrap else f"--root {root}" if root else "")
     if root:

@@ -389,6 +389,8 @@ TEMPLATES: Final[tuple[Template, ...]] = (
         "suspend it by the program that started it, such as 'podman pause' or 'virsh suspend'; its windows stay"
     ),
     mark("{text} is hidden, or in a hidden folder: sandboxes cannot save there"),
+    mark("you cannot save in the folder {path}"),
+    mark("choose another folder, such as your Downloads"),
     mark("more than one file was chosen"),
     mark("the file has changed since you named it"),
     mark("the document no longer exists"),

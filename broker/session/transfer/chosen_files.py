@@ -293,4 +293,11 @@ def checked(path: Path, writable: Iterable[Path], *, save: bool) -> Path:
         raise RefusedError(
             f"{printable(str(found), 200)} is hidden, or in a hidden folder: sandboxes cannot save there"
         )
+    folder = found.parent
+    # The jail of the process that keeps files has that folder, which is not the root.
+    if folder == Path("/") or not os.access(folder, os.W_OK | os.X_OK):
+        raise RefusedError(
+            f"you cannot save in the folder {printable(str(folder), 200)}",
+            hint="choose another folder, such as your Downloads",
+        )
     return found
