@@ -17,7 +17,7 @@ from shims.files.confine import confine
 from shims.files.edited import Edited, Saved
 from shims.files.incoming_files import EntryStore, keep, require_room
 from shims.files.page_writers import PdfWriter
-from shims.files.pages import PRINT_DPI, PagesError, read_pages
+from shims.files.pages import PRINT_DPI, PRINT_PIXELS, PagesError, read_pages
 from shims.files.protocol import (
     EXIT_FAILED,
     EXIT_NO_ROOM,
@@ -32,8 +32,6 @@ from shims.files.sending import Walk, write_entries
 if TYPE_CHECKING:
     from typing import Callable, List
 
-# Of one page: SRA3 (320 x 450 mm), in which an A3 has its margins; 63 MB in colour.
-PRINT_PIXELS = 21_000_000
 # Of the process that keeps pages: one in colour, and Python with what compresses it.
 PRINT_MEMORY = 3 * PRINT_PIXELS + (64 << 20)
 

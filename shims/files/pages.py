@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     Page = Tuple[int, int, bytes, Tuple[Word, ...]]
 
 PRINT_DPI = 300  # A4 in shades of grey has 9 MB
+# Maximum pixels of a printed page: SRA3 (320 x 450 mm), in which an A3 has its margins.
+PRINT_PIXELS = 21_000_000
 PIXELS_MAGIC = b"vitrail pixels 1\n"
 # b"P", width, height, number of words; b"G": the same in shades of grey, of which a
 # pixel is one byte; b"E" at the end; b"X", bytes of the reason.
@@ -71,7 +73,7 @@ def read_pages(
     if _exactly(untrusted, len(PIXELS_MAGIC)) != PIXELS_MAGIC:
         raise PagesError("the sandbox did not write pages")
     total = 0
-    for _ in range(PAGES_MOST):
+    for _ in range(PAGES_MOST + 1):  # and the end
         kind, width, height, word_count = PIXELS_PAGE.unpack(
             _exactly(untrusted, PIXELS_PAGE.size)
         )
@@ -88,7 +90,10 @@ def read_pages(
             and 0 < height <= PAGE_SIDE
             and width * height <= pixels_most
         ):
-            raise PagesError(f"a page of {width} x {height} pixels exceeds the limit")
+            raise PagesError(
+                f"a page of {width} x {height} pixels exceeds the limit: {PAGE_SIDE} of a "
+                f"side, {pixels_most} of a page"
+            )
         # guard: the kind and words of a sandbox's page
         known = kind == b"P" or (grey and kind == b"G")
         if not known or word_count > words_most:
@@ -96,7 +101,9 @@ def read_pages(
         total += width * height
         # guard: the pixels of all of a sandbox's pages
         if total > ALL_PIXELS:
-            raise PagesError("all pages together exceed the limit")
+            raise PagesError(
+                f"all pages together exceed the limit of {ALL_PIXELS} pixels"
+            )
         size = width * height * (3 if kind == b"P" else 1)
         # In this order: the pixels, then the words.
         yield (

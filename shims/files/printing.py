@@ -22,9 +22,9 @@ from shims.files.bus_service import (
 )
 from shims.files.connection import BrokerConnection
 from shims.files.openers import own_command
-from shims.files.pages import PAGES_MOST, PIXELS_MAGIC, PIXELS_PAGE, PRINT_DPI
+from shims.files.pages import PIXELS_MAGIC, PIXELS_PAGE, PRINT_DPI, PRINT_PIXELS
 from shims.files.protocol import TransferError, frame
-from shims.files.sanitizing import ppm_pages
+from shims.files.sanitizing import pdf_pages
 from shims.files.sending import Content
 
 if TYPE_CHECKING:
@@ -82,8 +82,7 @@ def draw_pages(document: str, out: IO[bytes]) -> None:
     """Write the pages of a document, and their end.  Raises TransferError."""
     number = 0
     out.write(PIXELS_MAGIC)
-    command = ["pdftoppm", "-r", str(PRINT_DPI), "-l", str(PAGES_MOST), document]
-    for width, height, pixels in ppm_pages(command):
+    for width, height, pixels in pdf_pages(document, PRINT_DPI, PRINT_PIXELS):
         red, kind = pixels[0::3], b"P"
         if red == pixels[1::3] and red == pixels[2::3]:
             pixels, kind = red, b"G"  # noqa: PLW2901 -- a third of its bytes

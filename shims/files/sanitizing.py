@@ -19,6 +19,9 @@ from shims.files.calling import call_service
 from shims.files.page_writers import write_document
 from shims.files.pages import (
     PAGE_DPI,
+    PAGE_PIXELS,
+    PAGE_SIDE,
+    PAGES_MOST,
     PIXELS_MAGIC,
     PIXELS_PAGE,
     PIXELS_WORD,
@@ -33,7 +36,9 @@ if TYPE_CHECKING:
     from typing import IO, Iterator, List, Tuple
 
 WORD_MOST_BYTES = 200
+POINTS_MOST = 1e6  # of a page's side
 PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
+PDF_PAGE_LINE = re.compile(rb"^Page +(\d+) (rot|MediaBox): +(.*)$", re.MULTILINE)
 PPM_HEAD = re.compile(rb"P6\s+(\d+)\s+(\d+)\s+255\s")
 SANITIZE_USAGE = "usage: vitrail-sanitize [NAME] <DOCUMENT"
 SANITIZE_SERVICE = "sanitize"
@@ -148,13 +153,87 @@ def pages_of(document: str, folder: str) -> Iterator[Tuple[int, int, bytes]]:
     """Yield each page: width, height and pixels.  Raises TransferError."""
     with open(document, "rb") as file:
         start = file.read(16)
+    if not start:
+        raise TransferError("the document is empty")
     if start.startswith(PICTURES) or start[8:12] == b"WEBP":
         yield picture_page(document)
         return
     if not start.startswith(b"%PDF-"):
         document = office_pdf(document, folder)
-    command = ["pdftoppm", "-r", str(PAGE_DPI), document]
-    yield from ppm_pages(command)
+    yield from pdf_pages(document, PAGE_DPI, PAGE_PIXELS)
+
+
+def pdf_pages(
+    document: str, dpi: int, pixels_most: int
+) -> Iterator[Tuple[int, int, bytes]]:
+    """Yield the pages of a PDF file, a large one with fewer dots an inch.
+
+    Raises TransferError, also for a picture that is not of its page's size: for a page
+    that is too large, pdftoppm(1) writes a single pixel and ends with success.
+    """
+    from itertools import groupby
+
+    sizes = page_sizes(document)
+    pages = enumerate(sizes, 1)
+    for resolution, group in groupby(pages, lambda p: fit_dpi(p[1], dpi, pixels_most)):
+        numbers = [number for number, _ in group]
+        ends = ["-f", str(numbers[0]), "-l", str(numbers[-1])]
+        command = ["pdftoppm", "-r", f"{resolution:g}", *ends, document]
+        for number, page in enumerate(ppm_pages(command), numbers[0]):
+            wide, high = sizes[number - 1]
+            width, height, _ = page
+            scale = resolution / 72
+            # guard: the picture of a page has the size of the page
+            if abs(width - wide * scale) > 2 or abs(height - high * scale) > 2:
+                raise TransferError(
+                    f"pdftoppm made {width} x {height} pixels of page {number}, "
+                    f"which has {wide:g} x {high:g} points"
+                )
+            yield page
+
+
+def fit_dpi(size: Tuple[float, float], dpi: int, pixels_most: int) -> float:
+    """Return the dots an inch, at most ``dpi``, of a page that the reader accepts."""
+    wide, high = size
+    by_side = PAGE_SIDE * 72 / max(wide, high)
+    by_pixels = (pixels_most * 72 * 72 / (wide * high)) ** 0.5
+    fit = min(by_side, by_pixels) * 0.999  # a side is rounded up
+    return dpi if fit >= dpi else round(fit - 0.005, 2)
+
+
+def page_sizes(document: str) -> List[Tuple[float, float]]:
+    """Return the width and height of each page as it is drawn, in points.
+
+    One page more than the reader accepts at most.  Raises TransferError.
+    """
+    import subprocess
+
+    last = str(PAGES_MOST + 1)
+    command = ["pdfinfo", "-box", "-f", "1", "-l", last, document]
+    try:
+        answer = subprocess.run(
+            command,
+            stdout=subprocess.PIPE,
+            env=dict(os.environ, LC_ALL="C"),
+            check=True,
+        )
+    except FileNotFoundError:
+        raise TransferError("pdfinfo is not installed in this sandbox") from None
+    except subprocess.CalledProcessError as error:
+        raise TransferError(f"pdfinfo failed with code {error.returncode}") from None
+    boxes, turned = {}, set()
+    for number, name, text in PDF_PAGE_LINE.findall(answer.stdout):
+        values = [float(value) for value in text.split()]
+        if name == b"rot" and values[0] % 180 == 90:
+            turned.add(number)
+        elif name == b"MediaBox":
+            boxes[number] = values[2] - values[0], values[3] - values[1]
+    for number, (wide, high) in boxes.items():
+        if not 0 < wide < POINTS_MOST or not 0 < high < POINTS_MOST:
+            raise TransferError(
+                f"page {int(number)} has {wide:g} x {high:g} points, which cannot be drawn"
+            )
+    return [box[::-1] if number in turned else box for number, box in boxes.items()]
 
 
 def picture_page(path: str) -> Tuple[int, int, bytes]:

@@ -129,7 +129,7 @@ async def test_a_rule_prints_pages_as_pixels_on_the_usual_printer():
         code, said = await personal.command("vitrail-print", "b.ps")
         assert (code, "not a PDF file" in said) == (1, True), said
         code, said = await personal.command("vitrail-print", "bad.pdf")
-        assert (code, "pdftoppm failed" in said) == (1, True), said
+        assert (code, "pdfinfo failed" in said) == (1, True), said
         assert len(cups.jobs()) == 1
 
 
