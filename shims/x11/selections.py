@@ -377,7 +377,8 @@ class Selections(BridgePart):
     def target_names(self, offer: WireObject) -> list[str]:
         """Return X11's names of the offered types."""
         text = wanted_type("TEXT", offer.data)
-        return [*offer.data, *(["UTF8_STRING", "STRING", "TEXT"] if text else [])]
+        # Programs with both protocols offer these names on Wayland, too.
+        return list(dict.fromkeys([*offer.data, *(TEXTS if text else [])]))
 
     def _give(self, transfer: SelectionTransfer) -> None:
         """Deliver all of a paste, in pieces if it is large."""

@@ -207,17 +207,20 @@ class XSession:
 
     def close(self) -> None:
         """End Xwayland, and say its last words if it failed."""
+        errors = b""
+        if self._server is not None:
+            # Its connections stay open, or it would report that they are broken.
+            self._server.terminate()
+            try:
+                _, errors = self._server.communicate(timeout=5)
+            except subprocess.TimeoutExpired:
+                self._server.kill()
+                _, errors = self._server.communicate()
         for end in (self._up, self._down, self._wm, self._theirs, self._wm_theirs):
             end.close()
         self.bridge.close()
         if self._server is None:
             return
-        self._server.terminate()
-        try:
-            _, errors = self._server.communicate(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._server.kill()
-            _, errors = self._server.communicate()
         if self._server.returncode not in (0, -signal.SIGTERM):
             words = errors.decode("utf-8", "replace").strip().splitlines()[-3:]
             say(f"Xwayland ended with {self._server.returncode}: {' / '.join(words)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from types import SimpleNamespace
 
 import pytest
 
@@ -64,6 +65,15 @@ def test_an_atom_is_asked_for_again_when_it_did_not_exist():
     assert ends.atom(b"image/png") in (later, later + 1)
     pasting(ends, ONE, b"image/png")
     assert ends.count("wl_data_offer", "receive") == 1
+    ends.bridge.close()
+
+
+def test_names_of_targets_are_listed_once():
+    """Programs with both protocols offer X11's names of text on Wayland, too."""
+    ends = Ends()
+    offer = SimpleNamespace(data=["text/plain", "UTF8_STRING", "STRING", "image/png"])
+    names = ends.bridge.selections.target_names(offer)
+    assert names == ["text/plain", "UTF8_STRING", "STRING", "image/png", "TEXT"]
     ends.bridge.close()
 
 

@@ -142,6 +142,15 @@ async def test_a_box_without_the_option_has_no_x_server():
         assert (answer.code, "X11" in answer.err) == (1, False), answer
 
 
+async def test_end_of_x11_program_prints_nothing():
+    """Xwayland reported each time that its connection was broken."""
+    run = ("run", "-q", "--bwrap", "--x11", "--", "xterm", "-T", "boxed", "-e", "true")
+    async with world(image=False) as w:
+        answer = await brokerctl(*run, env=w.environ)
+        assert answer.code == 0
+        assert "vitrail" not in answer.out + answer.err
+
+
 async def test_the_programs_exit_code_is_the_boxs():
     async with world(image=False) as w:
         answer = await brokerctl(
