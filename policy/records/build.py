@@ -194,8 +194,10 @@ class _Reader:
         ]
 
 
-def _without_meaning(kind: LaunchKind) -> str:
+def _without_meaning(kind: LaunchKind, key: str) -> str:
     """Return the hint for a key of [launch] that other kinds have."""
+    if key == "image" and LAUNCH.by_key["container_image"].belongs_to(kind.name):
+        return "name the container's image with 'container_image'"
     others = "; the program that starts the sandbox controls this"
     return "remove it" + (others if kind.of_others else "")
 
@@ -363,7 +365,7 @@ class _Checks:
                     ("launch", field.key),
                     f"'{field.key}' is not allowed with kind = \"{kind}\"",
                     "",
-                    _without_meaning(KINDS[kind]),
+                    _without_meaning(KINDS[kind], field.key),
                 )
         self._needed(kind)
         if not PEER.belongs_to(kind):

@@ -212,6 +212,27 @@ async def test_a_lease_starts_the_broker_that_is_missing(env: dict[str, str]) ->
         await leader.wait()
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("sanitize", "--in", "mine", "x.pdf"),
+        ("ssh-config", "mine"),
+        ("sandbox", "rename", "mine", "other"),
+        ("run", "mine"),
+    ],
+    ids=lambda argv: argv[0],
+)
+async def test_error_of_record_is_reported_by_each_verb(env, argv):
+    """It was reported as a record that does not exist."""
+    folder = paths_of(env).config[0] / "sandboxes.d"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "mine.toml").write_text('class = "disposable"\ndisplay = "alow"\n')
+    answer = await brokerctl(*argv, env=env)
+    assert answer.code in {1, 3}
+    assert '"alow" is not allowed here' in answer.err
+    assert "the record 'mine' has an error" in answer.err
+
+
 async def test_one_record_leases_several_machines(env: dict[str, str]) -> None:
     """Each is a sandbox of its own, whose end is not that of the others."""
     paths = paths_of(env)

@@ -8,7 +8,7 @@ import rich_click as click
 
 from broker.cli import render
 from broker.cli.completion import sandboxes
-from broker.cli.policy.records import read_records
+from broker.cli.policy.records import read_records, require_correct
 from broker.cli.run.connect import offline_paths
 from broker.cli.texts import tr
 from broker.core.errors import RefusedError
@@ -49,9 +49,11 @@ def command(names: tuple[str, ...], *, user: str, port: int) -> None:
 
     Exit code: 0 done, 1 a record does not exist.
     """
-    records = read_records(offline_paths()).records
+    record_set = read_records(offline_paths())
+    records = record_set.records
     known = [name for name, one in records.items() if _has_ports(one)]
     for name in names:
+        require_correct(record_set, name)
         if name not in records:
             raise RefusedError(
                 tr("no record is named '{name}'", name=printable(name, 64)),

@@ -110,6 +110,13 @@ def refuse_broken(found: RecordSet, problem: Problem, *, stderr: bool) -> NoRetu
     )
 
 
+def require_correct(records: RecordSet, name: str, *, stderr: bool = True) -> None:
+    """Print the problems of a record that has an error.  Raises RefusedError."""
+    problem = records.broken.get(name)
+    if problem is not None:
+        refuse_broken(records, problem, stderr=stderr)
+
+
 def copy_example(name: str, paths: Paths) -> str:
     """The command that makes an example a record of this user's."""
     target = shlex.quote(str(paths.config[0] / FOLDER))

@@ -122,12 +122,10 @@ def _load() -> RecordSet:
 
 def _refuse(found: RecordSet, sandbox: str) -> NoReturn:
     """Report why there is no usable record of this name, and exit."""
-    from broker.cli.policy.records import hint_for_unknown, refuse_broken
+    from broker.cli.policy.records import hint_for_unknown, require_correct
     from broker.cli.run.connect import offline_paths
 
-    problem = found.broken.get(sandbox)
-    if problem is not None:
-        refuse_broken(found, problem, stderr=False)
+    require_correct(found, sandbox, stderr=False)
     raise RefusedError(
         tr("no record is named '{sandbox}'", sandbox=printable(sandbox, 60)),
         hint=hint_for_unknown(sandbox, found.records, offline_paths()),

@@ -24,6 +24,7 @@ from broker.cli.policy.records import (
     read_records,
     record_file,
     refuse_broken,
+    require_correct,
 )
 from broker.cli.run.attached import AttachedProgram
 from broker.cli.run.connect import broker_runs, open_client, systemd_runs
@@ -347,9 +348,7 @@ async def ensure_broker_for_lease(record: str) -> None:
 def require_record(name: str, paths: Paths) -> None:
     """Raise SetupError or RefusedError for a record that is broken or does not exist."""
     found = read_records(paths)
-    problem = found.broken.get(name)
-    if problem is not None:
-        refuse_broken(found, problem, stderr=True)
+    require_correct(found, name)
     if name not in found.records:
         raise SetupError(
             tr("no sandbox and no record is named '{name}'", name=printable(name, 60)),

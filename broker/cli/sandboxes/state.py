@@ -28,7 +28,7 @@ from broker.cli.homes.backups.home_records import (
 from broker.cli.homes.home_copies import HomeCopies
 from broker.cli.homes.unlock import lock, unlock
 from broker.cli.late_group import LateGroup
-from broker.cli.policy.records import read_records
+from broker.cli.policy.records import read_records, require_correct
 from broker.cli.run.connect import ask_status, broker_runs, offline_paths
 from broker.cli.sandboxes.consent import (
     Consent,
@@ -209,7 +209,9 @@ def _renamed(name: SandboxName, new: SandboxName) -> str:
 
     Raises SetupError without a record, RefusedError when the new name is taken.
     """
-    found = read_records(offline_paths()).records
+    records = read_records(offline_paths())
+    require_correct(records, name)
+    found = records.records
     if name not in found:
         raise SetupError(
             tr("no record is named '{name}'", name=name),

@@ -13,7 +13,7 @@ import rich_click as click
 
 from broker.cli import render
 from broker.cli.completion import sandboxes
-from broker.cli.policy.records import read_records
+from broker.cli.policy.records import read_records, require_correct
 from broker.cli.run.connect import offline_paths
 from broker.cli.texts import tr
 from broker.cli.transfer.named_files import (
@@ -83,7 +83,9 @@ def command(files: tuple[str, ...], *, sandbox: str, folder: Path | None) -> Non
 
 def _require_disposable(sandbox: str) -> None:
     """Refuse a sandbox that keeps what a document has done to it, or has a network."""
-    record = read_records(offline_paths()).records.get(sandbox)
+    records = read_records(offline_paths())
+    require_correct(records, sandbox)
+    record = records.records.get(sandbox)
     if record is None:
         raise RefusedError(
             tr("no record is named '{sandbox}'", sandbox=printable(sandbox, 60)),

@@ -318,6 +318,12 @@ def test_a_domain_for_a_run_has_these_settings(kind):
     assert made.host.state is None
 
 
+def test_image_of_container_has_the_right_key_as_hint():
+    text = b'class = "disposable"\n[launch]\nkind = "podman"\nimage = "x"\n'
+    _, problems = parse_record("work", Path("work.toml"), text)
+    assert problems[0].hint == "name the container's image with 'container_image'"
+
+
 @pytest.mark.parametrize("kind", ["libvirt-qemu", "vmspawn"])
 @pytest.mark.parametrize(
     "line", ['network = "user"', 'root = "host"', "folders = 1", 'packages = ["gimp"]']
