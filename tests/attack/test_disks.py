@@ -52,6 +52,22 @@ def test_only_an_ordinary_file_of_the_users_is_a_disk(home):
     assert "No such file" in refused(home, "none")
 
 
+@pytest.mark.parametrize("write", [False, True])
+@pytest.mark.parametrize(
+    ("magic", "name"),
+    [(b"QFI\xfb", "qcow2"), (b"KDMV", "VMDK"), (b"vhdxfile", "VHDX")],
+)
+def test_image_of_another_format_is_refused(home, magic, name, write):
+    """The guest's mkfs destroyed an image whose content it had never seen."""
+    (home / "b.img").write_bytes(magic + bytes(1024))
+    message = refused(home, "b.img", write=write)
+    assert message.endswith(
+        f"it is a {name} image, which the sandbox would see as it is stored"
+    )
+    (home / "b.img").write_bytes(b"")
+    opens(home, "b.img").close()
+
+
 def test_a_file_of_another_user_is_no_disk(home, monkeypatch):
     monkeypatch.setattr("os.getuid", lambda: os.geteuid() + 1)
     assert "another user" in refused(home)

@@ -76,7 +76,7 @@ def _vm():
 
 
 def make_images(home):
-    """A file system, an ISO's bytes, an image that claims to be of qcow2, and another."""
+    """A file system, an ISO's bytes, an image that claims to be of QED, and another."""
     tree = home / "tree"
     tree.mkdir(parents=True)
     (tree / "file").write_text("in the image")
@@ -92,7 +92,7 @@ def make_images(home):
     (home / "disc.iso").write_bytes(bytes(32768) + b"\x01CD001\x01" + bytes(65536))
     secret = home / "secret.img"
     secret.write_bytes(_SECRET.encode().ljust(1 << 20, b"\0"))
-    layers = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(secret)]
+    layers = ["qemu-img", "create", "-q", "-f", "qed", "-F", "raw", "-b", str(secret)]
     subprocess.run([*layers, str(home / "layers.img")], check=True)
     (home / "forbidden.img").write_bytes(bytes(1 << 20))
 
@@ -161,8 +161,8 @@ async def at_paths(w, home):
 
 
 async def raw_only(w):
-    """An image of qcow2 is a disk that begins with the bytes of one."""
-    assert await inside(w, "head -c 3 /dev/disk/by-tag/layers") == "QFI"
+    """An image of QED, which is not refused, is a disk that begins with its bytes."""
+    assert await inside(w, "head -c 3 /dev/disk/by-tag/layers") == "QED"
     await inside(w, f"! grep -a -q '{_SECRET[:20]}' /dev/disk/by-tag/layers")
 
 
@@ -223,7 +223,7 @@ async def after_a_kill(w):
             env=w.environ, deadline=120,
         )  # fmt: skip
         said_last[:] = [answer, w.events("lease.end"), w.events("folder.unshared")[-2:]]
-        return answer.out == "QFI"
+        return answer.out == "QED"
 
     try:
         await eventually(again, deadline=240)

@@ -18,6 +18,7 @@ import stat
 import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
@@ -45,6 +46,10 @@ _FILE_SYSTEMS = {
 _SYSTEM = ("boot", "dev", "etc", "proc", "root", "run", "sys", "usr")
 _NAME_BYTES = 64
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+_FORMATS = MappingProxyType({b"QFI\xfb": "qcow2", b"KDMV": "VMDK", b"vhdx": "VHDX"})
+"""Formats of images that QEMU would show to the guest as they are stored."""
 
 
 def open_folder(
@@ -87,7 +92,7 @@ def open_image(
 ) -> OpenedFolder:
     """Open a file of the user's that is to be a disk, after checks, and lock it.
 
-    Nothing of it is read.  The other arguments are as of ``open_folder``.  Raises
+    Only its first bytes are read.  The other arguments are as of ``open_folder``.  Raises
     RefusedError where that is not a file that may be one, or where it is in use.
     """
     shown = printable(path, 200)
@@ -140,6 +145,16 @@ def open_image(
     finally:
         for one in {held, tree}:
             _close(one)
+    image_format = _FORMATS.get(os.pread(fd, 4, 0))
+    # guard: a guest gets the content of an image and not its container file
+    if image_format is not None:
+        _close(fd)
+        raise RefusedError(
+            f"cannot use {shown} as a disk: it is a {image_format} image, which the sandbox "
+            "would see as it is stored",
+            hint="convert your own image with 'qemu-img convert -O raw', but none that a "
+            "sandbox has written, because its header may name other files of yours",
+        )
     return OpenedFolder(Path(real), fd, tag=tag)
 
 

@@ -10,6 +10,7 @@ from tests.kit.guards.mutation import Guard, main
 ORDERS = "tests/attack/test_session_orders_files.py"
 DISKS = "tests/attack/test_disks.py"
 GUARDS = (
+    Guard("a guest gets the content of an image and not its container file", "if False:", DISKS, "another_format"),
     Guard("the picture of a page has the size of the page", "if False:", "tests/shims/files/test_pdf_pages.py", "another_size"),
     Guard("a name without a type for the rules gets none that rules know", "return kind", "tests/attack/test_transfer_types.py", "sees_the_same_type"),
     Guard("a link that a service of the desktop has made is not followed", "served = ()", "tests/attack/test_named_files.py", "users_own_is_followed"),
