@@ -16,6 +16,7 @@ from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from policy.destinations import NETWORK
+from policy.records.launch_table import LAUNCH
 from policy.records.model import Record
 from policy.records.patterns import PALETTE
 from policy.rules import record_gate as gate
@@ -107,6 +108,8 @@ def setting_of(name: str) -> Setting:
         return SETTINGS[name]
     if "." in name:
         return Setting(name, "")
+    if name in LAUNCH.by_key:
+        return Setting(f"launch.{name}", "")
     raise RefusedError(
         tr("'{name}' is not a setting", name=printable(name, 60)),
         hint=did_you_mean(name, SETTINGS)

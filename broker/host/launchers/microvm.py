@@ -7,6 +7,7 @@ broker that was killed.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
@@ -26,7 +27,13 @@ from broker.host.launchers.microvm_machine import MicroVmMachine, remove_directo
 from broker.host.required_parts import require_parts
 from broker.ipc.audit import schema
 from broker.ipc.in_thread import in_thread
-from policy.records.model import MicroVM, Record, State
+from policy.records.model import (
+    LibvirtPeer,
+    MicroVM,
+    Record,
+    State,
+    is_of_others,
+)
 from policy.records.places import folder_places
 
 if TYPE_CHECKING:
@@ -257,11 +264,15 @@ class MicroVms:
             )
         launch = wanted.host.launch
         if not isinstance(launch, MicroVM):
-            hint = (
-                f"start it by 'brokerctl run {record}' on the machine with your desktop"
-                if launch.kind.holds
-                else "start it by its own launcher, which docs/launchers describes"
-            )
+            hint = "start it by its own launcher, which docs/launchers describes"
+            if launch.kind.holds:
+                hint = f"start it by 'brokerctl run {record}' on the machine with your desktop"
+            elif is_of_others(launch) and isinstance(launch.peer, LibvirtPeer):
+                domain = shlex.quote(launch.peer.domain)
+                hint = (
+                    f"start its domain: 'virsh start {domain}', or 'virsh -c "
+                    f"qemu:///system start {domain}'"
+                )
             raise RefusedError(
                 f"cannot start '{record}': the broker starts only micro VMs, and this is not one",
                 hint=hint,

@@ -10,6 +10,7 @@ so, and the next stream or program gets a new one.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -188,15 +189,22 @@ class Guest:
 
     @property
     def state(self) -> str:
-        """Return ``suspended``, ``stopped`` by the host, or ``starting`` until our machine's agent has reported; others run at once."""
+        """Return ``suspended``, ``stopped`` by the host, or ``starting`` until our machine's agent has reported; others run at once.
+
+        A viewer does not know whether its host starts the machine, so ``starting`` has an end.
+        """
         record = self._record()
         if self.suspended:
             return "suspended"
         if self.programs.shortage:
             return "stopped"
         boots = record is None or record.host.launch.kind.agent
-        running = "no agent yet" if self.without_agent else "running"
-        return "starting" if boots and self.agent is None else running
+        starting = boots and self.agent is None
+        seconds = getattr(record and record.host.launch, "boot_deadline", math.inf)
+        late = not self._had_agent and time.time() - self.since > seconds
+        if self.without_agent or (starting and late):
+            return "no agent yet"
+        return "starting" if starting else "running"
 
     @property
     def without_agent(self) -> str:

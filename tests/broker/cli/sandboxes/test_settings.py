@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.cli.sandboxes.settings import SETTINGS, words_of
+from broker.cli.sandboxes.settings import SETTINGS, setting_of, words_of
+from broker.core.errors import RefusedError
 from policy.records.record_schema import TABLES
 from tests.kit.brokerctl import called, home, paths_of
 
@@ -100,6 +101,12 @@ def test_a_mistake_changes_nothing_and_says_what_to_do(env, words, code, told):
     assert told in answer.err
     assert "\x1b" not in answer.err
     assert text(env) == RECORD
+
+
+def test_key_of_launch_is_accepted_by_its_short_name(env):
+    assert setting_of("rootful").key == "launch.rootful"
+    with pytest.raises(RefusedError, match="'kernle' is not a setting"):
+        setting_of("kernle")
 
 
 def test_the_same_value_is_no_change(env):

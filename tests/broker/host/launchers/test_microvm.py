@@ -326,6 +326,7 @@ async def test_a_start_is_on_record_before_anything_of_it_is_there(stand, monkey
         ("other", "the host has no record of this name"),
         ("box", "the broker starts only micro VMs"),
         ("bwrap", "the broker starts only micro VMs"),
+        ("office", "the broker starts only micro VMs"),
     ],
 )
 async def test_only_what_a_record_allows_is_started(stand, name, why):
@@ -338,8 +339,13 @@ async def test_only_what_a_record_allows_is_started(stand, name, why):
             "box",
             'class = "persistent"\n[launch]\nkind = "external"\n[peer]\ncid = 9\n',
         )
+        s.add(
+            "office",
+            'class = "persistent"\n[launch]\nkind = "external"\n[peer]\nlibvirt = "win 10"\n',
+        )
         with pytest.raises(RefusedError, match=why) as refused:
             await s.open(name=SandboxName(name))
+        assert ("'virsh start 'win 10''" in refused.value.hint) == (name == "office")
         # A box on the machine with the desktop: nothing about two machines helps there.
         assert ("brokerctl run bwrap" in refused.value.hint) == (name == "bwrap")
         assert s.started == []

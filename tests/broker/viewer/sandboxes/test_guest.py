@@ -525,6 +525,16 @@ async def test_an_end_for_which_there_is_no_thread_is_one(tmp_path):
             await mine.close("it powered off")
 
 
+async def test_machine_without_agent_is_starting_until_its_deadline(tmp_path):
+    """A viewer's record names no launcher of the host, whose machine may have no agent."""
+    async with guest(tmp_path, text=record("persistent")) as (machine, _, _log):
+        assert machine.state == "starting"
+        machine.since -= 89
+        assert machine.state == "starting"
+        machine.since -= 2
+        assert machine.state == "no agent yet"
+
+
 EXTERNAL = (
     'class = "persistent"\ndisplay = "allow"\n[launch]\nkind = "external"\n[peer]\n'
 )
