@@ -24,6 +24,7 @@ from policy.rules.world import World
 from policy.suggestions import did_you_mean
 
 Value = str | int | bool | list[str]
+_PLAYBACK, _MICROPHONE = "audio.playback", "audio.microphone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,9 @@ def _switch(key: str, text: str, on: Value = True, off: Value = False) -> Settin
 SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
     {
         "windows": _switch("display", "windows on your desktop", "allow", "none"),
-        "sound": _switch("audio.playback", "sound of its programs", "allow", "none"),
+        "sound": _switch(_PLAYBACK, "sound of its programs", "allow", "none"),
         "microphone": _choice(
-            "audio.microphone", "the microphone, as rules say", "deny", "ask", "allow"
+            _MICROPHONE, "the microphone, as rules say", "deny", "ask", "allow"
         ),
         "colour": Setting("label.colour", "frame colour: a name or #rrggbb"),
         "title": Setting("label.name", "the name in its windows' titles"),
@@ -187,14 +188,21 @@ def _several(given: Sequence[str], now: Sequence[str]) -> list[str]:
 def changed(text: str, record: Record, name: str, given: Sequence[str]) -> str:
     """Return a record's text with a setting at a new value, all else as it stands.
 
+    A microphone needs sound: one that goes ends the other, and one that comes brings it.
     Raises RefusedError for an invalid value, and for a text that is not TOML.
     """
     setting = setting_of(name)
     present = record.values.get(setting.key)
     now = present if isinstance(present, (list, tuple)) else ()
-    return with_value(
-        text, setting.key, _parsed(name, setting, given, [str(word) for word in now])
-    )
+    value = _parsed(name, setting, given, [str(word) for word in now])
+    text = with_value(text, setting.key, value)
+    microphone = record.values[_MICROPHONE]
+    if (setting.key, value) == (_PLAYBACK, "none") and microphone != "deny":
+        return with_value(text, _MICROPHONE, "deny")
+    muted = record.values[_PLAYBACK] == "none"
+    if setting.key == _MICROPHONE and value != "deny" and muted:
+        return with_value(text, _PLAYBACK, "allow")
+    return text
 
 
 def with_value(text: str, path: str, value: Value) -> str:

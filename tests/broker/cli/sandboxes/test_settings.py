@@ -72,6 +72,29 @@ def test_a_value_is_changed_and_all_else_stays(env, words, key):
     assert called("get", "work", words[0], env=env).out.strip() == " ".join(words[1:])
 
 
+def test_sound_off_denies_a_microphone_that_asks(env):
+    """The wish is silence: a refusal with "set playback" as its hint is the opposite."""
+    change(env, "microphone", "ask")
+    answer = change(env, "sound", "off")
+    assert "audio.microphone: ask → deny" in answer.err
+    assert called("get", "work", "microphone", env=env).out == "deny\n"
+
+
+@pytest.mark.parametrize("value", ["ask", "allow"])
+def test_microphone_brings_the_sound_that_it_needs(env, value):
+    change(env, "sound", "off")
+    answer = change(env, "microphone", value)
+    assert "audio.playback: none → allow" in answer.err
+    assert called("get", "work", "sound", env=env).out == "on\n"
+
+
+def test_microphone_deny_leaves_sound_off(env):
+    change(env, "microphone", "ask")
+    change(env, "sound", "off")
+    change(env, "microphone", "deny", code=0)
+    assert called("get", "work", "sound", env=env).out == "off\n"
+
+
 def test_members_are_added_and_removed_beside_their_comments(env):
     change(env, "packages", "+evince", "-gimp")
     assert '"foot",  # terminal' in text(env)
