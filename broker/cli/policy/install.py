@@ -131,8 +131,7 @@ def put(path: Path, content: bytes, *, mode: int = 0o644) -> None:
             replace_file(target, content, mode=mode)
     except OSError as error:
         raise RefusedError(
-            tr("cannot write {path}: {strerror}", path=path, strerror=error.strerror),
-            hint=tr("check the permissions of {parent}", parent=path.parent),
+            tr("cannot write {path}: {strerror}", path=path, strerror=error.strerror)
         ) from error
 
 
@@ -154,9 +153,5 @@ def open_lock(path: Path, *, doing: str) -> int:
                 doing=doing,
                 parent=path.parent,
                 strerror=error.strerror,
-            ),
-            hint=tr(
-                "run the command as the owner of this directory, or use another "
-                "directory"
-            ),
+            )
         ) from error

@@ -42,7 +42,7 @@ def path_error(error: OSError) -> SetupError | None:
     place = place_of(error)
     if error.errno not in _OF_PATHS or not place:
         return None
-    return SetupError(
-        f"{place}: {error.strerror}",
-        hint="check that the path exists and who may read and write it",
-    )
+    hint = "check that the path exists and who may read and write it"
+    if error.errno == errno.EROFS:
+        hint = "its file system is mounted read-only: use another directory, or mount it to be written"
+    return SetupError(f"{place}: {error.strerror}", hint=hint)

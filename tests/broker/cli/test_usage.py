@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
 import pytest
 
+from broker.cli.policy import install
 from broker.cli.transfer.named_path import NamedPath
 from broker.cli.usage import MEANT
 from broker.cli.verbs import VERBS, app, report
@@ -202,6 +205,40 @@ def test_an_error_that_a_path_has_caused_names_it(capsys):
         err = capsys.readouterr().err
         assert "check that the path exists and who may read and write it" in err
         assert err.count("/x") == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        (errno.ENOSPC, "free some space on that disk"),
+        (errno.EROFS, "mounted read-only"),
+        (errno.EACCES, "who may read and write it"),
+    ],
+)
+@pytest.mark.parametrize(
+    "act",
+    [
+        partial(install.put, content=b""),
+        partial(install.open_lock, doing="change records"),
+    ],
+)
+def test_hint_of_a_record_that_is_not_written_follows_the_reason(
+    monkeypatch, capsys, tmp_path, act, number, hint
+):
+    """Permissions of a full disk's directory are in order: its reader looks for nothing."""
+
+    def fail(path, *_, **__):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(install, "replace_file", fail)
+    monkeypatch.setattr(install.os, "open", fail)
+    path = tmp_path / "sandboxes.d/work.toml"
+    with pytest.raises(RefusedError) as caught:
+        act(path)
+    assert report(caught.value) == 1
+    err = capsys.readouterr().err
+    assert os.strerror(number) in err
+    assert hint in err
 
 
 def test_a_closed_output_is_named_and_no_other_file_takes_its_number(tmp_path):
