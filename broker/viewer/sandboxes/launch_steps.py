@@ -9,6 +9,7 @@ to look.
 from __future__ import annotations
 
 import enum
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -100,6 +101,19 @@ _NO_ANSWER = (
 )
 
 
+AGENTLESS_SECONDS = 5.0
+"""Time for the agent of a machine of another program that has had time to boot."""
+
+
+def agentless_seconds(since: float) -> float:
+    """Return how long to wait for an agent that has never connected.
+
+    ``since``: when the lease began, as time.time() returns it.
+    """
+    limit = TEXTS[Step.AGENT].seconds
+    return max(AGENTLESS_SECONDS, min(limit, limit - (time.time() - since)))
+
+
 @dataclass(frozen=True)
 class Failure:
     """A step that was not reached, and its known reason."""
@@ -109,9 +123,11 @@ class Failure:
     silent: bool = False
     """Nothing came within the step's time."""
 
-    def hint(self, sandbox: str) -> str:
-        """Where a user should look."""
+    def hint(self, sandbox: str, *, console: bool = True) -> str:
+        """Where a user should look.  ``console``: we keep one of its machine."""
         hint = TEXTS[self.step].hint
+        if self.step is Step.AGENT and not console:
+            return ""  # its reason has the remedy
         # A guest that lacks the program says so.
         if self.silent and self.step is Step.PROGRAM:
             hint = _NO_ANSWER

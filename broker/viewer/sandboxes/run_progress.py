@@ -15,7 +15,13 @@ from broker.core.errors import UpstreamError
 from broker.core.escape import printable
 from broker.ipc.control import api
 from broker.viewer.sandboxes.guest import Guest
-from broker.viewer.sandboxes.launch_steps import TEXTS, Failure, LaunchProgress, Step
+from broker.viewer.sandboxes.launch_steps import (
+    TEXTS,
+    Failure,
+    LaunchProgress,
+    Step,
+    agentless_seconds,
+)
 from broker.viewer.sandboxes.program_output import ProgramOutput
 from broker.viewer.sandboxes.programs import LeaseProgram, wait_ended
 from policy.records.model import Record, boots
@@ -86,9 +92,10 @@ class Follower:
             began = trio.current_time()
             await self.say(TEXTS[step].title, "begun")
             await self._say_what_starts(step, program)
-            if step is Step.AGENT and guest.without_agent:
-                await self.say(TEXTS[step].title, "begun", guest.without_agent)
-            deadline = self._deadline(step)
+            deadline, reason = self._deadline(step), ""
+            if step is Step.AGENT and (reason := guest.without_agent):
+                await self.say(TEXTS[step].title, "begun", reason)
+                deadline = agentless_seconds(guest.since)
             with trio.move_on_after(deadline) as patience:
                 while way.next is step and way.failure is None and not program.ended:
                     await program.changed.wait()
@@ -101,7 +108,8 @@ class Follower:
                         )
             took = trio.current_time() - began
             if way.next is step and way.failure is None and not program.ended:
-                way.fail(f"nothing happened within {deadline:g} s", silent=True)
+                reason = reason or f"nothing happened within {deadline:.0f} s"
+                way.fail(reason, silent=True)
             if way.failure is None:
                 await self.say(TEXTS[step].title, "done", s=took)
         # One without a display that has ended already was on the way to no window.
@@ -139,9 +147,10 @@ class Follower:
         await self.say(title, "failed", failure.reason)
         await self._drain()
         what = "no window: " if failure.step > Step.PROGRAM else ""
+        launch = self._record.host.launch
         raise UpstreamError(
             f"{what}could not {title}: {failure.reason}",
-            hint=failure.hint(guest.lease.sandbox),
+            hint=failure.hint(guest.lease.sandbox, console=boots(launch)),
         )
 
     def listen(self, guest: Guest, program: LeaseProgram) -> None:

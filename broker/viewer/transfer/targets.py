@@ -27,7 +27,7 @@ from broker.viewer.exchange.failures import ShareableError
 from broker.viewer.exchange.guest_connection import Delivery
 from broker.viewer.exchange.pipes import PipeEnd
 from broker.viewer.exchange.returns import Return
-from broker.viewer.sandboxes.launch_steps import Step
+from broker.viewer.sandboxes.launch_steps import Step, agentless_seconds
 from broker.viewer.sandboxes.programs import (
     FILES_PROGRAM,
     LeaseProgram,
@@ -111,7 +111,7 @@ class Targets:
             words = [FILES_PROGRAM, "open-here", url.canonical, *_command(it)]
             program = await it.start_program(words, {}, display=True)
             self._tell_failure(it, program, source)
-            await _started(it, program)
+            await _started(it, program, source)
             if source is None:
                 await shown(it.lease.sandbox, program)
             return it.lease.sandbox
@@ -178,7 +178,7 @@ class Targets:
                 program = await guest.start_program(words, {}, display=delivery.open)
                 if delivery.open:
                     self._tell_failure(guest, program, source)
-                await _taken(guest, program, delivery)
+                await _taken(guest, program, delivery, source)
                 async with keeping(guest, program, delivery):
                     yield Receiver(guest.lease.sandbox, program)
 
@@ -288,15 +288,20 @@ def _deadline(guest: Guest) -> float:
     return float(launch.boot_deadline) if boots(launch) else 0.0
 
 
-async def _started(guest: Guest, program: LeaseProgram) -> None:
-    """Wait until the guest has executed the program."""
+async def _started(guest: Guest, program: LeaseProgram, source: Lease | None) -> None:
+    """Wait until the guest has executed the program, which ``source`` asked for."""
     deadline = _deadline(guest) + limits.TRANSFER_TAKE_SECONDS
+    agentless = guest.without_agent if source is None else ""
+    if agentless:
+        deadline = agentless_seconds(guest.since)
     with trio.move_on_after(deadline) as patience:
         while not program.ended and program.way.next in _BEFORE:
             if program.way.failure is not None:
                 raise UpstreamError(program.way.failure.reason)
             await program.changed.wait()
     if patience.cancelled_caught:
+        if agentless:
+            raise UpstreamError(agentless)
         raise ShareableError(f"no program started in {guest.lease.sandbox}")
     if program.ended and program.code:
         raise ShareableError(
@@ -322,9 +327,11 @@ async def shown(sandbox: str, program: LeaseProgram) -> None:
         )
 
 
-async def _taken(guest: Guest, program: LeaseProgram, delivery: Delivery) -> None:
+async def _taken(
+    guest: Guest, program: LeaseProgram, delivery: Delivery, source: Lease | None
+) -> None:
     """Wait until the program in the guest has asked for its files."""
-    await _started(guest, program)
+    await _started(guest, program, source)
     with trio.move_on_after(limits.TRANSFER_TAKE_SECONDS):
         await wait_unless_ended(program, delivery.taken)
     if not delivery.taken.is_set():

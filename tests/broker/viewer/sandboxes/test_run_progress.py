@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,11 +26,12 @@ N = limits.AGENT_OUTPUT_WINDOW // (PIECE + limits.AGENT_OUTPUT_OVERHEAD)
 
 
 class Stand:
-    def __init__(self, logs, *, display=True):
-        text = record(launch="boot_deadline = 90")
+    def __init__(self, logs, *, display=True, text=""):
+        text = text or record(launch="boot_deadline = 90")
         made, _ = parse_record("a", Path("a.toml"), text.encode())
         self.items = []
         self.without_agent = ""
+        self.age = 0.0
         self.may_take = trio.Event()
         self.may_take.set()
         self.follower = Follower(self.emit, made)
@@ -59,7 +61,10 @@ class Stand:
 
     async def follow(self, last=Step.COMPOSITOR):
         guest = SimpleNamespace(
-            lease=LEASE, programs=self.programs, without_agent=self.without_agent
+            lease=LEASE,
+            programs=self.programs,
+            without_agent=self.without_agent,
+            since=time.time() - self.age,
         )
         await self.follower.follow(guest, self.program, last=last)
 
@@ -351,3 +356,21 @@ async def test_a_run_says_at_once_that_no_agent_has_ever_connected(
         details = [item.progress.detail for item in stand.items if item.progress]
         assert stand.without_agent in details
         stand.reach(max(Step))
+
+
+@pytest.mark.parametrize(("age", "seconds"), [(600.0, 5), (20.0, 40)])
+async def test_run_in_a_machine_without_agent_fails_with_its_own_message(
+    tmp_path, autojump_clock, age, seconds
+):
+    """A machine that has had time to boot needs no minute, and has no console of Vitrail."""
+    text = 'class = "persistent"\n[launch]\nkind = "external"\n[peer]\ncid = 7\n'
+    stand = Stand(tmp_path, text=text)
+    stand.age, stand.without_agent = age, "no agent in a has ever connected"
+    stand.reach(Step.MACHINE)
+    began = trio.current_time()
+    with pytest.raises(UpstreamError) as caught:
+        await stand.follow()
+    assert trio.current_time() - began == pytest.approx(seconds, abs=1)
+    assert str(caught.value) == f"could not boot the guest: {stand.without_agent}"
+    assert not caught.value.hint
+    stand.programs.end_all("the test is over")

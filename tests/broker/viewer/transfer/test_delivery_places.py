@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+import time
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import trio
 import trio.testing
 
+from broker.core.errors import UpstreamError
 from broker.core.limits import transfer as limits
 from broker.core.transfer.quota import Quota
 from broker.viewer.exchange.failures import ShareableError
 from broker.viewer.exchange.guest_connection import Delivery, GuestConnections
+from broker.viewer.sandboxes.launch_steps import LaunchProgress
 from broker.viewer.transfer.targets import Targets
+from policy.tools.record_files import parse_record
 
 
 class Target:
@@ -87,3 +92,29 @@ async def test_the_user_alone_hears_that_a_guest_has_no_agent(asked_by):
     opened = Targets(viewer, None, None).guest("personal", hear, source, autostart=True)
     async with opened:
         assert heard == ([] if source else [target.without_agent])
+
+
+async def test_an_address_for_a_guest_without_agent_fails_within_seconds(
+    autojump_clock,
+):
+    target = Target()
+    target.without_agent = "no agent in personal has ever connected"
+    target.since = time.time() - 600
+    text = b'class = "persistent"\n[launch]\nkind = "external"\n[peer]\ncid = 7\n'
+    record, _ = parse_record("personal", Path("personal.toml"), text)
+    target.valid_record = lambda: record
+    program = SimpleNamespace(
+        ended=False, way=LaunchProgress(trio.current_time()), changed=trio.Event()
+    )
+
+    async def start_program(*_, **__):
+        return program
+
+    target.start_program = start_program
+    viewer = SimpleNamespace(guests=lambda: [target], guest=lambda _: target)
+    targets, began = Targets(viewer, None, None), trio.current_time()
+    url = SimpleNamespace(canonical="https://a.example/")
+    with pytest.raises(UpstreamError, match="no agent in personal") as caught:
+        await targets.open_url("personal", url, wait, source=None, warrant=b"")
+    assert not isinstance(caught.value, ShareableError)
+    assert trio.current_time() - began == pytest.approx(5.0)
