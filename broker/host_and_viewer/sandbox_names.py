@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.ipc.control.types.faults import NotFoundError
+from policy.records.model import Record
 from policy.suggestions import did_you_mean
 
 
@@ -18,15 +19,14 @@ def suspended(sandbox: str) -> RefusedError:
     )
 
 
-def agentless(sandbox: str, kept: str) -> RefusedError:
-    """Return the error for a request to a container or box that has no guest agent.
-
-    ``kept``: the record whose home it uses; empty: it keeps none.
-    """
-    hint = "to copy a file out, run 'vitrail-copy FILE @adminvm' in it; to start a program, run 'brokerctl run' again"
-    if kept:
+def agentless(sandbox: str, record: Record) -> RefusedError:
+    """Return the error for a request to a container or box that has no guest agent."""
+    hint = "to get a file out, use the Save dialog of its program if a rule for vitrail.FileDialog allows it, or run 'vitrail-copy FILE @adminvm' in a terminal of the sandbox; to start a program, run 'brokerctl run' again, which starts another sandbox"
+    if record.viewer.sandbox_class == "persistent":
         # Its home is in use until it has stopped.
-        hint = f"to copy a file out, run 'vitrail-copy FILE @adminvm' in it; to start a program, run 'brokerctl stop {sandbox}' first, and then 'brokerctl run {kept} -- PROGRAM'"
+        hint = f"to get a file out, use the Save dialog of its program if a rule for vitrail.FileDialog allows it, or run 'vitrail-copy FILE @adminvm' in a terminal of the sandbox; to start a program, run 'brokerctl stop {sandbox}' first, and then 'brokerctl run {record.name} -- PROGRAM'"
+    if record.host.launch.kind.mounts:  # others share no folders
+        hint = f"{hint}; to get files in, run 'brokerctl share {sandbox} DIRECTORY'"
     return RefusedError(
         f"{sandbox} is a container or box without a guest agent: Vitrail cannot start a "
         "program or store a file in it",

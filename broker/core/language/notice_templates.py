@@ -336,11 +336,12 @@ TEMPLATES: Final[tuple[Template, ...]] = (
         "{name} is a container or box without a guest agent: Vitrail cannot start a program or store a file in it"
     ),
     mark(
-        "to copy a file out, run 'vitrail-copy FILE @adminvm' in it; to start a program, run 'brokerctl run' again"
+        "to get a file out, use the Save dialog of its program if a rule for vitrail.FileDialog allows it, or run 'vitrail-copy FILE @adminvm' in a terminal of the sandbox; to start a program, run 'brokerctl run' again, which starts another sandbox"
     ),
     mark(
-        "to copy a file out, run 'vitrail-copy FILE @adminvm' in it; to start a program, run 'brokerctl stop {name}' first, and then 'brokerctl run {target} -- PROGRAM'"
+        "to get a file out, use the Save dialog of its program if a rule for vitrail.FileDialog allows it, or run 'vitrail-copy FILE @adminvm' in a terminal of the sandbox; to start a program, run 'brokerctl stop {name}' first, and then 'brokerctl run {target} -- PROGRAM'"
     ),
+    mark("{reason}; to get files in, run 'brokerctl share {name} DIRECTORY'"),
     mark("the device in port {port} is already in use by a sandbox"),
     mark("to detach the device, run 'brokerctl device detach {port}'"),
     mark("{name} already has {number} shared folders, the limit"),

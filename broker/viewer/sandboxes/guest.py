@@ -43,7 +43,7 @@ from broker.viewer.clipboard import clipboard_member
 from broker.viewer.exchange.guest_connection import GuestConnections
 from broker.viewer.folders.guest_folders import GuestFolders
 from broker.viewer.sandboxes.dependencies import GuestTools, no_variables, unheard
-from broker.viewer.sandboxes.launch_steps import Step, agentless_seconds, without_agent
+from broker.viewer.sandboxes.launch_steps import Step, without_agent
 from broker.viewer.sandboxes.programs import (
     NO_STREAMS,
     LeaseProgram,
@@ -79,7 +79,7 @@ class Guest:
         logs: Path,
     ) -> None:
         self.lease = lease
-        self.since, self._began = time.time(), time.monotonic()
+        self.since = time.time()
         self.stopping = False
         """Whether its end has been requested."""
         self.suspended = False  # else no request reaches its agent
@@ -210,11 +210,6 @@ class Guest:
     def without_agent(self) -> str:
         """What a user should know of a guest whose agent has never connected."""
         return without_agent(self.lease.sandbox, self._record(), seen=self._had_agent)
-
-    @property
-    def agentless_seconds(self) -> float:
-        """How long to wait for an agent that has never connected."""
-        return agentless_seconds(time.monotonic() - self._began)
 
     def valid_record(self) -> Record:
         """Return the record as it is now.  Raises RefusedError when it is gone."""
@@ -484,8 +479,7 @@ class Guest:
         if self.suspended:
             raise suspended(self.lease.sandbox)
         if record.host.launch.kind.box:
-            kept = record.viewer.sandbox_class == "persistent"
-            raise agentless(self.lease.sandbox, record.name if kept else "")
+            raise agentless(self.lease.sandbox, record)
         display = display and record.viewer.display != "none"
         # The guest has UTC and the language of its start without it.
         looks = locale_environment(record.viewer)

@@ -12,6 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.core.language.notices import in_users_language
 from broker.core.lease import Opening
 from broker.core.services import AGENT, DISPLAY
 from broker.ipc import agent, worker
@@ -363,7 +364,25 @@ async def test_a_box_is_asked_for_no_program(tmp_path):
         with pytest.raises(RefusedError, match="without a guest agent") as refused:
             await mine.start_program(["foot"], {}, display=True)
         assert mine.programs.live() == []
-        assert "run 'brokerctl run' again" in refused.value.hint
+        hint = refused.value.hint
+        assert "run 'brokerctl run' again" in hint
+        # A running box of a browser alone has no shell in which to run a command.
+        assert "Save dialog" in hint
+        assert f"run 'brokerctl share {mine.lease.sandbox} DIRECTORY'" in hint
+        german = in_users_language(hint, ["de"])
+        assert "Speicherdialog" in german
+        assert "hineinzubringen" in german
+
+
+async def test_an_application_of_flatpak_is_offered_no_folder(tmp_path):
+    text = (
+        'class = "disposable"\ndisplay = "allow"\n'
+        '[launch]\nkind = "flatpak"\napp = "org.a.B"\n'
+    )
+    async with guest(tmp_path, text=text) as (sandbox, _, _log):
+        with pytest.raises(RefusedError, match="without a guest agent") as refused:
+            await sandbox.start_program(["foot"], {}, display=True)
+        assert "brokerctl share" not in refused.value.hint
 
 
 async def test_the_hint_about_a_box_that_keeps_its_home_is_one_that_works(tmp_path):
