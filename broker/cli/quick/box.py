@@ -17,6 +17,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from broker.cli.quick.box_needs import note_needs
 from broker.cli.quick.calls import Calls, open_calls
 from broker.cli.quick.made_record import (
     box_text,
@@ -203,6 +204,7 @@ def leased(
         "LaunchPrepare", request if text is None else {**request, "text": text}
     )
     with ExitStack() as launched, ExitStack() as ours:
+        note_needs(box, record, lasting=text is None)  # while the broker is busy
         try:
             # Takes as long as the broker does to answer.
             files = BoundFiles(box.binds, box.without_links, ours)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import rich_click as click
+import tomlkit
 
 from broker.cli import render
 from broker.cli.completion import colours, examples
@@ -20,6 +21,7 @@ from broker.cli.policy.records import (
     read_records,
     temporary_records,
 )
+from broker.cli.policy.starter import NAME as STARTER
 from broker.cli.policy.starter import offer_starter
 from broker.cli.run.connect import offline_paths
 from broker.cli.sandboxes.desktop_entry import write_entry
@@ -41,6 +43,7 @@ from broker.core.names import take_new_name
 from broker.core.paths import Paths
 from policy.records.loader import FOLDER
 from policy.records.model import Record
+from policy.rules.rulefiles import FOLDER as RULES
 from policy.suggestions import did_you_mean
 from policy.tools.record_files import parse_record
 
@@ -203,6 +206,9 @@ def command(
     begin = record_text(preset, runner) if preset else _example_text(base, paths.config)
     text = _changed(begin, sandbox, wishes)
     record = checked_record(target, text)
+    disposable = record.viewer.default_disposable
+    if preset and disposable not in read_records(paths).records:
+        text = _without(text, "default_disposable")
     others = other_records(paths, sandbox)
     colour = None if label else unlike(record, others)
     if colour is not None:
@@ -314,12 +320,18 @@ def usable_rules(paths: Paths, name: str, preset: Preset, *, quiet: bool) -> lis
     lines = preset.lines(name)
     known = read_records(paths).records
     kept = [line for line in lines if _targets(line) <= known.keys()]
-    if len(kept) < len(lines) and not quiet:
+    missing = sorted(set().union(*map(_targets, lines)) - known.keys())
+    if missing and not quiet:
+        written = (paths.config[0] / RULES / STARTER).exists()
         render.note(
             tr(
-                "links and files of it cannot be opened elsewhere yet; first run "
-                "'brokerctl policy starter', then 'brokerctl allow' for '{name}'",
+                "links and files of '{name}' cannot be opened elsewhere, because no "
+                "record is named {missing}; to change that, run '{command}'",
                 name=name,
+                missing=" or ".join(f"'{record}'" for record in missing),
+                command=f"brokerctl new {missing[0]}"
+                if written
+                else "brokerctl policy starter",
             )
         )
     return kept
@@ -389,6 +401,9 @@ def _changed(text: str, name: str, wishes: _Wishes) -> str:
     body = text.split("\n\n", 1)[1] if text.startswith("#") else text
     text = f"#:schema {SCHEMA}\n{head}\n\n{body}"
     program = wishes.command or _program(wishes.packages)
+    memory = _ROOM.get(program[0] if program else "", "")
+    # A box and an application have no memory of their own.
+    sized = "memory" in tomlkit.parse(text).get("launch", {})
     values: list[tuple[str, Value]] = [
         ("label.name", name),
         ("label.colour", wishes.label or ""),
@@ -400,13 +415,20 @@ def _changed(text: str, name: str, wishes: _Wishes) -> str:
         ("launch.command", list(program)),
         (
             "launch.memory",
-            wishes.memory or _ROOM.get(program[0] if program else "", ""),
+            wishes.memory or (memory if sized else ""),
         ),
         ("launch.network", wishes.network or ""),
     ]
     for key, value in values:
         text = with_value(text, key, value) if value else text
     return text
+
+
+def _without(text: str, key: str) -> str:
+    """Return a record's text without a key at its top."""
+    document = tomlkit.parse(text)
+    document.pop(key, None)
+    return tomlkit.dumps(document)
 
 
 def _program(packages: tuple[str, ...]) -> tuple[str, ...]:

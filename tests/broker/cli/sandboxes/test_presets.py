@@ -60,11 +60,41 @@ def test_what_harms_nobody_is_allowed_and_what_crosses_asks(env):
 
 def test_rules_that_open_elsewhere_wait_for_the_records_of_elsewhere(env):
     made = called("new", "post", "--for", "mail", env=env)
-    assert "brokerctl policy starter" in made.err
+    assert "no record is named 'viewer' or 'web'; to" in made.err
+    assert "run 'brokerctl policy starter'" in made.err
+    assert "brokerctl allow" not in made.err
+    record = (paths_of(env).config[0] / "sandboxes.d" / "post.toml").read_text()
+    assert "default_disposable" not in record
+    assert "no-disposable" not in called("policy", "lint", env=env).out
     text = (paths_of(env).config[0] / "policy.d" / "40-post.policy").read_text()
     assert "@dispvm:web" not in text
     assert "vitrail.Notification" in text
     assert called("policy", "check", env=env).code == 0
+
+
+def test_rules_that_open_elsewhere_need_only_the_record_after_the_starter(env):
+    called("policy", "starter", env=env)
+    (paths_of(env).config[0] / "sandboxes.d" / "web.toml").unlink()
+    made = called("new", "post", "--for", "development", "--in", "box", env=env)
+    assert (
+        "no record is named 'web'; to change that, run 'brokerctl new web'" in made.err
+    )
+
+
+def test_a_disposable_that_is_there_is_the_default(env):
+    called("policy", "starter", env=env)
+    called("new", "post", "--for", "mail", env=env)
+    record = (paths_of(env).config[0] / "sandboxes.d" / "post.toml").read_text()
+    assert 'default_disposable = "web"' in record
+
+
+@pytest.mark.parametrize(("runner", "memory"), [("box", False), ("podman=a/b:1", True)])
+def test_room_for_a_browser_is_of_kinds_that_have_memory(env, runner, memory):
+    argv = ("--for", "browser", "--in", runner, "--command", "chromium")
+    answer = called("new", "surf", *argv, env=env)
+    assert answer.code == 0, answer
+    record = (paths_of(env).config[0] / "sandboxes.d" / "surf.toml").read_text()
+    assert ("memory" in record) is memory
 
 
 def test_a_record_without_its_rules(env):
@@ -137,9 +167,9 @@ def test_another_word_for_what_starts_it(env, runner):
 
 
 def test_what_starts_it_belongs_to_a_purpose(env):
-    made = called("new", "mine", "--in", "box", env=env)
-    assert made.code == 1
-    assert "--for" in made.err
+    answer = called("new", "mine", "--in", "box", env=env)
+    assert answer.code == 1
+    assert "--for" in answer.err
 
 
 def test_a_box_has_the_programs_of_this_machine(env):

@@ -1,0 +1,68 @@
+"""Notes about a browser that starts in a box without what it needs."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from broker.cli.texts import tr
+from broker.core.escape import printable
+from broker.host.launchers.bubblewrap.arguments import Box
+
+_ENGINE = "chrome_100_percent.pak"
+"""Name of a file in the directory of each program with Chromium's engine."""
+_NETWORK = "network user"
+_PRESETS = {
+    **dict.fromkeys(("firefox", "firefox-esr", "chromium", "google-chrome"), "browser"),
+    **dict.fromkeys(("epiphany", "epiphany-browser", "falkon"), "browser"),
+    "thunderbird": "mail",
+}
+"""What a program is for that is nothing without a network, as 'brokerctl new --for' has it."""
+
+
+def note_needs(box: Box, record: str, *, lasting: bool) -> None:
+    """Print which lines of a record a box's program will miss.
+
+    Its own words are of a package to install, or of a server that cannot be found.
+    ``lasting``: ``record`` is the user's own, and not made for this run.
+    """
+    command = box.command
+    program = None if box.root is not None else shutil.which(command[0])
+    if program is None:
+        return
+    name = printable(Path(program).name, 60)
+    needs = []
+    urls = any(arg.startswith(("http://", "https://")) for arg in command[1:])
+    if box.resolver is None and (name in _PRESETS or urls):
+        needs.append((_NETWORK, tr("the box of {name} has no network", name=name)))
+    if not box.user_namespaces and _has_engine(Path(program)):
+        text = tr(
+            "{name} does not start in a box without user namespaces, which open large "
+            "parts of the kernel to it",
+            name=name,
+        )
+        needs.append(("launch.user_namespaces true", text))
+    if not needs:
+        return
+    settings = [f"brokerctl set {record} {setting}" for setting, _ in needs]
+    if not lasting:
+        new = f"brokerctl new NAME --for {_PRESETS.get(name, 'browser')} --in box"
+        # The preset has a network.
+        settings = [f"brokerctl set NAME {x}" for x, _ in needs if x != _NETWORK]
+        settings = [f"{new} --command {name}", *settings, "brokerctl run NAME"]
+    sys.stderr.write(
+        "; ".join(text for _, text in needs)
+        + "\n"
+        + tr("  hint: ")
+        + tr("run '{commands}'", commands="', then '".join(settings))
+        + "\n"
+    )
+
+
+def _has_engine(program: Path) -> bool:
+    """Return whether a program has Chromium's engine, whose sandbox needs namespaces."""
+    real = program.resolve()
+    # Such as /usr/share/code/bin/code, and /usr/bin/chromium, a script.
+    folders = (real.parent, real.parent.parent, Path("/usr/lib", program.name))
+    return any((folder / _ENGINE).is_file() for folder in folders)
