@@ -83,7 +83,7 @@ _TOLD: Mapping[str, tuple[frozenset[str], frozenset[str]]] = MappingProxyType(
         "vitrail.FileCopy": (_NONE, frozenset({"what", "size"})),
         "vitrail.Print": (_NONE, frozenset({"document", "pages", "window"})),
         "vitrail.Device": (_NONE, frozenset({"device"})),
-        "vitrail.SshAgent": (_NONE, frozenset({"by way of"})),
+        "vitrail.SshAgent": (_NONE, frozenset({"by way of", "known hosts"})),
         "vitrail.SecurityKey": (
             frozenset({"register", "sign in", "look", PIN}),
             frozenset({"wrong PINs"}),

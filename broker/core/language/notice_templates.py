@@ -178,6 +178,11 @@ TEMPLATES: Final[tuple[Template, ...]] = (
     mark("cannot keep files in ~/Incoming/{name}: a sandbox can write to {path}"),
     mark("{name}: no file was opened or saved"),
     mark("{name}: nothing was printed"),
+    mark("{name}: no ssh key was used"),
+    mark("this desktop has no ssh agent that the broker can connect to"),
+    mark(
+        "run 'brokerctl restart' in a shell where SSH_AUTH_SOCK names the agent's socket"
+    ),
     mark("{name}: cannot show the pages"),
     mark("the pages are in {path}"),
     _counted(

@@ -86,7 +86,7 @@ TITLES: Final = frozenset(
         *(mark("user"), mark("host key"), mark("signed for"), mark("scheme")),
         *(mark("protocol"), mark("type"), mark("size"), mark("document")),
         *(mark("pages"), mark("window"), mark("device"), mark("by way of")),
-        mark("wrong PINs"),
+        *(mark("wrong PINs"), mark("known hosts")),
     }
 )
 """Of lines below the request."""

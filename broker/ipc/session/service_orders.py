@@ -80,13 +80,24 @@ class AskAgent(TypedMessage, frozen=True, tag="ask-agent"):
 
 
 class NameHost(TypedMessage, frozen=True, tag="name-host"):
-    """Find the names of the host with a key.  Answer: the names.
+    """Find the names of the host with a key.  Answer: ``KnownHost``.
 
     ``candidates`` are tried at names that are hashed.
     """
 
     key: bytes
     candidates: tuple[str, ...]
+
+
+class KnownHost(TypedMessage, frozen=True, tag="known-host"):
+    """What the user's ssh knows of the host with a key.
+
+    ``names``: its names, those of the candidates first.  ``hashed``: the file and line of
+    a name that no candidate is; empty: none.
+    """
+
+    names: tuple[str, ...] = ()
+    hashed: str = ""
 
 
 ServiceOrder: TypeAlias = (

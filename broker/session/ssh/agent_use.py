@@ -46,7 +46,7 @@ from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.session.connecting import connect_patiently
 from broker.session.errand import Errand
 from broker.session.read_warrant import SECONDS
-from broker.session.ssh.known_hosts import names_of
+from broker.session.ssh.known_hosts import known_host, names_of
 from policy.names import ADMIN_NAMES
 
 _READ_BYTES = 1 << 14
@@ -137,9 +137,8 @@ class _Use:
         # guard: the user's keys are listed while their permit is held
         self.errand.refuse_late(self.until)
         if isinstance(asked, m.NameHost):
-            return msgspec.msgpack.encode(
-                names_of(asked.key, asked.candidates, Path.home())
-            )
+            host = known_host(asked.key, asked.candidates, Path.home())
+            return msgspec.msgpack.encode(host)
         if not isinstance(asked, m.AskAgent) or self.agent is None:
             raise InternalError("the order belongs to another one")
         ask, agent = asked.ask, self.agent

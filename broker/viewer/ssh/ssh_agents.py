@@ -6,7 +6,7 @@ user's own.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
@@ -19,7 +19,7 @@ from broker.core.errors import InternalError, SetupError, UpstreamError
 from broker.core.limits import ssh_agent as limits
 from broker.core.ssh_agent import AgentAnswer, AgentAsk
 from broker.ipc import transfer as messages
-from broker.ipc.session.service_orders import AskAgent, NameHost, UseAgent
+from broker.ipc.session.service_orders import AskAgent, KnownHost, NameHost, UseAgent
 from broker.viewer.exchange.failures import ShareableError
 from broker.viewer.exchange.guest_connection import GuestConnection
 from broker.viewer.orders.session_orders import Begun, UserSession
@@ -27,8 +27,8 @@ from broker.viewer.orders.session_orders import Begun, UserSession
 _decode_answer: Reader[AgentAnswer] = reader(
     msgspec.msgpack.Decoder(AgentAnswer), "not a reply of an ssh agent", InternalError
 )
-_decode_names: Reader[list[str]] = reader(
-    msgspec.msgpack.Decoder(list[str]), "not a list of host names", InternalError
+_decode_host: Reader[KnownHost] = reader(
+    msgspec.msgpack.Decoder(KnownHost), "not a known host", InternalError
 )
 
 
@@ -42,6 +42,10 @@ class KeyAgent(Protocol):
         PeerError.
         """
         ...
+
+
+class NoAgentError(ShareableError):
+    """The user has no agent."""
 
 
 class SandboxAgent:
@@ -73,15 +77,15 @@ class SandboxAgent:
 async def user_ssh(session: UserSession, permit: Permit) -> AsyncIterator[UserSsh]:
     """Have a session child use the permit's agent; yield the connection to it.
 
-    Raises ShareableError without an agent of the user's, where the permit leads there.
+    Raises NoAgentError without an agent of the user's, where the permit leads there.
     """
     async with AsyncExitStack() as stack:
         carrying_out = session.carrying_out(UseAgent(permit.warrant))
         try:
             begun = await stack.enter_async_context(carrying_out)
         except SetupError as error:
-            raise ShareableError(
-                "the broker cannot connect to an ssh agent of the user's desktop",
+            raise NoAgentError(
+                "this desktop has no ssh agent that the broker can connect to",
                 hint="run 'brokerctl restart' in a shell where SSH_AUTH_SOCK names the agent's socket",
             ) from error
         async with begun.held(permit.renewed):
@@ -99,7 +103,7 @@ class UserSsh:
         result, _ = await self._begun.more(AskAgent(ask, warrant))
         return _decode_answer(result)
 
-    async def names(self, key: bytes, candidates: Iterable[str]) -> Sequence[str]:
-        """Return the names of the host with this key; none: the user has none for it."""
+    async def host(self, key: bytes, candidates: Iterable[str]) -> KnownHost:
+        """Return what the user's ssh knows of the host with this key."""
         result, _ = await self._begun.more(NameHost(key, tuple(candidates)))
-        return _decode_names(result)
+        return _decode_host(result)

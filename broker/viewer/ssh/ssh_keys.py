@@ -10,8 +10,8 @@ not have anything else signed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import TYPE_CHECKING
@@ -46,7 +46,13 @@ from broker.viewer.calls.places import CallPaces, CallPlaces
 from broker.viewer.exchange.failures import ShareableError, shareable_failures
 from broker.viewer.exchange.guest_connection import GuestConnection
 from broker.viewer.orders.session_orders import UserSession
-from broker.viewer.ssh.ssh_agents import KeyAgent, SandboxAgent, UserSsh, user_ssh
+from broker.viewer.ssh.ssh_agents import (
+    KeyAgent,
+    NoAgentError,
+    SandboxAgent,
+    UserSsh,
+    user_ssh,
+)
 from policy.names import ADMIN_NAMES, ANY_KEY, NO_NAME
 
 if TYPE_CHECKING:
@@ -82,6 +88,8 @@ class SshKeys:
         self._decider = decider
         self._session = session
         self._far_agent = far_agent
+        self._without_agent: set[str] = set()
+        """Sandboxes whose user was notified that no agent answers."""
         self._paces = CallPaces(
             limits.SSH_REQUESTS_PER_SECOND, limits.SSH_REQUESTS_BURST
         )
@@ -110,7 +118,7 @@ class SshKeys:
             # guard: a record's connections to ssh agents are few
             with shareable_failures(permit.target), place:
                 async with (
-                    user_ssh(self._session, permit) as ssh,
+                    self._user_ssh(permit, guest.lease) as ssh,
                     self._agent(permit, exchange, ssh) as agent,
                 ):
                     await guest.order(messages.TransferServe(exchange.stream, "agent"))
@@ -134,6 +142,24 @@ class SshKeys:
                 raise PeerError("the ssh agent sent an unexpected reply")
             answer = await talk.answer(asked)
             await talk.guest.order(messages.StreamTell(exchange.stream, answer))
+
+    @asynccontextmanager
+    async def _user_ssh(self, permit: Permit, lease: Lease) -> AsyncIterator[UserSsh]:
+        """Open the user's own ssh; notify the user of each sandbox that finds no agent.
+
+        Once, until there is one: ssh(1) asks for a password then, and says nothing of it.
+        """
+        try:
+            async with user_ssh(self._session, permit) as ssh:
+                self._without_agent.clear()
+                yield ssh
+        except NoAgentError as error:
+            if lease.sandbox not in self._without_agent:
+                self._without_agent.add(lease.sandbox)
+                title = f"{lease.sandbox}: no ssh key was used"
+                text = f"{error.message};\n{error.hint}"
+                self._decider.notify(title, text, sandbox=lease.sandbox)
+            raise
 
     def _agent(
         self, permit: Permit, exchange: GuestConnection, ssh: UserSsh
@@ -248,8 +274,10 @@ class _Conversation:
             host = ""
         else:
             argument = f"{LOGIN}{ask.user}"
-            host = None if bound is None else await self._host(bound)
-            claims = [("by way of", await self._host(one)) for one in self.way]
+            host, unnamed = (None, "") if bound is None else await self._host(bound)
+            claims = [("by way of", (await self._host(one))[0]) for one in self.way]
+            if unnamed:
+                claims.append(("known hosts", unnamed))
         return replace(
             self.listing,
             argument=argument,
@@ -260,10 +288,13 @@ class _Conversation:
             ahead=False,
         )
 
-    async def _host(self, key: bytes) -> str:
-        """Return a host's name, or its key's fingerprint where the user has no name."""
-        names = await self.ssh.names(key, named_hosts(await self._rules()))
-        return names[0] if names else fingerprint(key)
+    async def _host(self, key: bytes) -> tuple[str, str]:
+        """Return a host's name; without one its key's fingerprint, and why."""
+        host = await self.ssh.host(key, named_hosts(await self._rules()))
+        if host.names:
+            return host.names[0], ""
+        hashed = f"the name in {host.hashed} is hashed"
+        return fingerprint(key), hashed if host.hashed else "no host has this key"
 
     async def _rules(self) -> Sequence[ShownRule]:
         return await self.decider.rules_about(SSH_AGENT, self.guest.lease.sandbox)
