@@ -15,6 +15,7 @@ import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from policy.destinations import NET, NETWORK, is_inner
 from policy.names import ADMIN
 from policy.rules.conditions import NO_MATCH, Match
 from policy.rules.rule import Rule
@@ -24,6 +25,9 @@ from policy.tools import limits as tool_limits
 
 OTHER = ""
 """Any service or argument that no rule names; any unknown sandbox."""
+
+_INNER = "@net, inner"
+"""Addresses outside that only a rule with their network opens."""
 
 Piece = tuple[int, int]
 """A rectangle: a set of sources times a set of targets."""
@@ -83,6 +87,8 @@ class Atoms:
                 self._target(made, "", world.target_keys(made, ""))
         self._target(ADMIN, "", ("*", ADMIN))
         self._target(DEFAULT, "", ("*", "@anyvm", DEFAULT))
+        self._target(NET, "", ("*", NET))
+        self._target(NET, _INNER, (_INNER, "*", NET))
         meanings: dict[str, str] = {}
         for name in self.sources:
             meanings.setdefault(world.template(name) or "", name)
@@ -99,9 +105,21 @@ class Atoms:
         """The sources that a token matches."""
         return self._source_sets.get(token.key, 0)
 
-    def target(self, token: Token) -> int:
-        """The targets that a token matches."""
-        return self._target_sets.get(token.key, 0)
+    def target(self, rule: Rule) -> int:
+        """The targets that a rule matches.
+
+        Only flows lead outside; a grant without a destination opens no inner address.
+        """
+        targets = self._target_sets.get(rule.target.key, 0)
+        net, inner = self._target_sets[NET], self._target_sets[_INNER]
+        if rule.service is not None:
+            targets &= net if rule.service == NETWORK else ~net
+        if rule.argument is None:
+            return targets if rule.action == "deny" else targets & ~inner
+        if is_inner(rule.argument):
+            return targets & inner
+        # A prefix may also contain inner addresses.
+        return targets if "/" in rule.argument else targets & ~inner
 
     def impossible(self) -> dict[int, int]:
         """Map each set of '@dispvm' targets to the set of sources that cannot name it.
@@ -215,7 +233,7 @@ class Reach:
 
 def reach(rules: tuple[Rule, ...], atoms: Atoms) -> Reach:
     """Compute for each rule if it decides any call, and which rules hide it."""
-    sets = [(atoms.source(rule.source), atoms.target(rule.target)) for rule in rules]
+    sets = [(atoms.source(rule.source), atoms.target(rule)) for rule in rules]
     never = atoms.impossible()
     meets = [
         any(s & group and t & ~covered for covered, group in never.items())

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
 
-from policy.destinations import port_ranges
+from policy.destinations import NET, NETWORK, port_ranges
 from policy.names import ADMIN, ADMIN_NAMES
 from policy.records.device import DeviceFacts
 from policy.rules.conditions import Match
@@ -38,6 +38,10 @@ class Told(NamedTuple):
     protocol: str | None = None
     port: int | None = None
     key: str | None = None
+
+    def without_flow(self) -> Told:
+        """Return these attributes for any protocol and port; they come before each."""
+        return self._replace(protocol=None, port=None)
 
 
 class Change(NamedTuple):
@@ -99,7 +103,7 @@ def classes(rules: tuple[Rule, ...], world: World) -> Classes:
             targets.setdefault((keys, DISPVM_OF, domain.internal), []).append(made)
     # Two members where there are two: a sandbox and another of its class.
     parts = [tuple(members) for members in targets.values()]
-    parts += [(special,) for special in (DEFAULT, ADMIN, DISPVM)]
+    parts += [(special,) for special in (DEFAULT, ADMIN, DISPVM, NET)]
     services = tuple(_services(rules))
     return Classes(
         services,
@@ -112,6 +116,11 @@ def classes(rules: tuple[Rule, ...], world: World) -> Classes:
     )
 
 
+def is_possible(service: str, targets: tuple[str, ...]) -> bool:
+    """Return whether a call of a service can name these targets: only flows lead outside."""
+    return (service == NETWORK) == (targets == (NET,))
+
+
 def _services(rules: tuple[Rule, ...]) -> Iterator[tuple[str, str]]:
     """Yield services and arguments that rules name, and another that none names."""
     arguments: dict[str, set[str]] = {}
@@ -120,6 +129,8 @@ def _services(rules: tuple[Rule, ...]) -> Iterator[tuple[str, str]]:
             known = arguments.setdefault(rule.service, set())
             if rule.argument is not None:
                 known.add(rule.argument)
+        elif rule.target.key in {"*", NET}:
+            arguments.setdefault(NETWORK, set())  # has targets of its own
     for service, known in sorted(arguments.items()):
         for argument in [*sorted(known), OTHER_ARGUMENT]:
             yield service, argument
@@ -185,6 +196,8 @@ def diff(old: RuleSet, new: RuleSet, world: World) -> list[Change]:
     for (service, argument), sources, targets in product(
         shared.services, shared.sources, shared.targets
     ):
+        if not is_possible(service, targets):
+            continue
         source = sources[0]
         # A call to itself is another class than a call to another like it.
         tried = {
@@ -192,6 +205,7 @@ def diff(old: RuleSet, new: RuleSet, world: World) -> list[Change]:
             for target in (source, targets[0], targets[-1])
             if target in targets
         }
+        any_flow: dict[object, object] = {}
         for target, told in product(tried, shared.told[service]):
             call = PolicyCall(
                 service,
@@ -208,7 +222,11 @@ def diff(old: RuleSet, new: RuleSet, world: World) -> list[Change]:
                 told.key,
             )
             before, after = (engine.answer(call, world) for engine in engines)
-            if outcome(before) != outcome(after):
+            both = outcome(before), outcome(after)
+            first = any_flow.setdefault((target, told.without_flow()), both)
+            if told.protocol is not None and first == both:
+                continue
+            if both[0] != both[1]:
                 reached = tuple(name for name in sources if name in targets)
                 part = reached if target == source else targets
                 changes.append(Change(call, sources, part, before, after))

@@ -13,7 +13,7 @@ from policy.rules.engine import Engine, PolicyAnswer, PolicyCall
 from policy.rules.ruleset import RuleSet
 from policy.rules.world import World
 from policy.tools import limits as tool_limits
-from policy.tools.diff import TooManyError, classes, outcome
+from policy.tools.diff import TooManyError, classes, is_possible, outcome
 
 
 class EffectiveCall(NamedTuple):
@@ -87,14 +87,20 @@ def _asked(
     engine = Engine(rules)
     for (service, argument), source in product(found.services, sources):
         made: dict[object, EffectiveCall] = {}
+        any_flow: dict[object, object] = {}
         for part, match in product(_without(parts, source), found.told[service]):
+            if not is_possible(service, part):
+                continue
             words = (
                 *(match.mime, match.scheme, match.host, None),
                 *(match.device, match.protocol, match.port, match.key),
             )
             call = PolicyCall(service, argument, source, part[0], *words)
             answer = engine.answer(call, world)
-            if answer.verdict == "deny":
+            decision = (answer.where, outcome(answer))
+            first = any_flow.setdefault((part, match.without_flow()), decision)
+            repeated = match.protocol is not None and first == decision
+            if repeated or answer.verdict == "deny":
                 continue
             # An allow goes to each member itself; other answers are the same.
             same = (words, answer.where, outcome(answer)[2:], answer.verdict)

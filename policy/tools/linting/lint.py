@@ -15,6 +15,7 @@ import heapq
 import itertools
 from collections.abc import Iterator, Mapping
 
+from policy.destinations import NET, NETWORK
 from policy.rules.checks import CHECKS, DEVICE
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
@@ -79,6 +80,8 @@ def _empty(rule: Rule, world: World) -> str:
         return f"a source cannot be '{source.text}'"
     if source.prefix in {"@tag:", "@type:"} and not is_known(source, world):
         return f"no source matches '{source.text}'"
+    if (rule.service == NETWORK) != (rule.target.key == NET):
+        return f"calls of {NETWORK}, and no others, have the target '{NET}'"
     return f"no target matches '{rule.target.text}'"
 
 
@@ -134,7 +137,8 @@ def _wide(rules: tuple[Rule, ...]) -> Iterator[LintFinding]:
     for rule in rules:
         if rule.action == "deny" or rule.observe:
             continue
-        if rule.target.key == "*" and rule.redirect is None:
+        viewer = rule.target.key == "*" and rule.service != NETWORK
+        if viewer and rule.redirect is None:
             text = f"{rule.action} with target * includes the viewer"
             yield found_in(
                 "reaches-viewer", rule, 3, text, "use @anyvm, which excludes it"

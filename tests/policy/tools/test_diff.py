@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 
 from policy.rules.engine import Engine, PolicyCall
 from policy.rules.world import Domain, World
 from policy.tools.diff import diff, outcome
+from policy.tools.effective import grants
 from policy.tools.files_in_memory import rules_of_map
 from tests.policy import strategies
 
@@ -70,3 +72,48 @@ def test_a_class_is_named_once():
         ("a", ("work", "more"), ("vault",))
     ]
     assert (changes[0].old.verdict, changes[0].new.verdict) == ("allow", "deny")
+
+
+def test_a_rule_of_the_network_is_a_change():
+    """It leads to '@net', which no other service names: diff said that nothing changes."""
+    world = World({"work": Domain("work"), "vault": Domain("vault")})
+    rule = "vitrail.Network +www.example.org work @net allow\n"
+    (change,) = diff(_rules(""), _rules(rule), world)
+    assert change.call[:4] == (
+        *("vitrail.Network", "+www.example.org"),
+        *("work", "@net"),
+    )
+    assert (change.sources, change.targets) == (("work",), ("@net",))
+    assert (change.old.verdict, change.new.verdict) == ("deny", "allow")
+    (effective,) = grants(_rules(rule), world, "work")
+    assert (effective.call.argument, effective.targets) == (
+        "+www.example.org",
+        ("@net",),
+    )
+
+
+@pytest.mark.parametrize(("target", "flows"), [("*", 1), ("@net", 1), ("vault", 0)])
+def test_a_rule_for_every_service_is_one_of_the_network(target, flows):
+    world = World({"work": Domain("work"), "vault": Domain("vault")})
+    changes = diff(_rules(""), _rules(f"* * work {target} allow\n"), world)
+    assert sum(change.targets == ("@net",) for change in changes) == flows
+
+
+def test_ports_that_change_nothing_more_are_no_changes_of_their_own():
+    world = World({"work": Domain("work"), "vault": Domain("vault")})
+    rules = _rules(
+        "vitrail.Network +a.test work @net allow port=443\n"
+        "vitrail.Network +b.test work @net ask\n"
+    )
+    changes = diff(_rules(""), rules, world)
+    flows = [(c.call.argument, c.call.protocol, c.call.port) for c in changes]
+    assert flows == [
+        ("+a.test", "tcp", 443),
+        ("+a.test", "udp", 443),
+        ("+b.test", None, None),
+    ]
+    rows = [
+        (g.call.argument, g.call.protocol, g.call.port)
+        for g in grants(rules, world, "work")
+    ]
+    assert rows == flows

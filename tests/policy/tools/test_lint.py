@@ -28,6 +28,7 @@ _WORLD = World(
     }
 )
 
+FLOW = "vitrail.Network"
 SSH = "vitrail.SshAgent * work vault"
 
 
@@ -116,6 +117,13 @@ def test_asks_that_offer_nothing_offer_nothing(text, world):
         ("a * work web ask default_target=vault\n", [("default-not-offered", 1, 18)]),
         ("a * work @anyvm ask default_target=@dispvm\n", []),
         ("a * work * ask\n", [("reaches-viewer", 1, 10)]),
+        (f"{FLOW} +a.test work @net allow port=443\n{FLOW} * work @net deny\n", []),
+        (f"{FLOW} * work * allow\n{FLOW} +10.0.0.0/8 work @net ask\n", []),
+        (f"{FLOW} * work @net allow\n{FLOW} +8.0.0.0/5 work @net ask\n", []),
+        (f"{FLOW} * work @net deny\n{FLOW} +10.0.0.0/8 work @net allow\n", [("contradictory", 2, 39)]),
+        (f"{FLOW} * work @net allow\n{FLOW} +a.test work @net allow\n", [("redundant", 2, 35)]),
+        (f"{FLOW} * work @anyvm allow\n", [("never-matches", 1, 1)]),
+        ("a * work @net allow\n", [("never-matches", 1, 1)]),
         ("* * work vault allow\n", [("too-wide", 1, 1)]),
         ("a * work vault ask mime=text/html\na * @anyvm @anyvm allow\n", [("claim", 1, 20)]),
         ("a * work vault ask mime=text/html\na * work vault deny\n", []),
