@@ -15,7 +15,7 @@ from broker import __version__
 from broker.cli import render
 from broker.cli.launchers.binds import bind_problems, hidden_binds
 from broker.cli.policy.directories import holds, parts
-from broker.cli.policy.load import rule_directories
+from broker.cli.policy.load import POLICY, rule_directories
 from broker.cli.policy.records import (
     copy_example,
     print_problems,
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("paths", nargs=-1, type=NamedPath(exists=True, path_type=Path))
+@POLICY
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--sarif", "as_sarif", is_flag=True, help="Print SARIF 2.1.0.")
 @click.option(
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 def check(
     paths: tuple[Path, ...],
     *,
+    policy: tuple[Path, ...],
     as_json: bool,
     as_sarif: bool,
     compat: bool,
@@ -68,6 +70,7 @@ def check(
 
     Exit code: 0 no errors (there may be warnings), 1 errors, 2 usage error.
     """
+    paths = (*paths, *policy)
     named = tuple(path for path in paths if path.is_dir())
     paths = _inside(paths)
     records, rules = _records(paths), _rules(paths, compat=False)

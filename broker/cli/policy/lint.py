@@ -35,6 +35,11 @@ _BROKEN = 3
 
 
 @click.command()
+@click.argument(
+    "directories",
+    nargs=-1,
+    type=NamedPath(exists=True, file_okay=False, path_type=Path),
+)
 @POLICY
 @WORLD
 @click.option(
@@ -46,6 +51,7 @@ _BROKEN = 3
 @JSON
 @click.option("--sarif", "as_sarif", is_flag=True, help="Print SARIF 2.1.0.")
 def lint(
+    directories: tuple[Path, ...],
     *,
     policy: tuple[Path, ...],
     world: Path | None,
@@ -54,6 +60,8 @@ def lint(
     as_sarif: bool,
 ) -> None:
     """Find mistakes in valid rules and records.
+
+    DIRECTORIES are those of --policy; without one, the broker's are read.
 
     In rules: rules that never decide or match, with the lines that cause this; names,
     tags and types that no sandbox has; an 'ask' without targets; targets that include the
@@ -67,7 +75,7 @@ def lint(
     Exit code: 0 no problems (there may be notes), 1 warnings or errors, 3 rules or
     records cannot be read.
     """
-    found, broken = _find(policy, world, records)
+    found, broken = _find((*policy, *directories), world, records)
     if as_sarif:
         render.json_line(sarif(found, __version__, CHECKS))
     elif as_json:

@@ -256,3 +256,12 @@ def test_explain_names_the_command_that_adds_its_line(site):
     assert "brokerctl policy edit 30-site" in out
     code, out = _run("explain", "vitrail.OpenURL", "vault", "work", "--policy", site)
     assert "brokerctl policy edit\n" in out
+
+
+@pytest.mark.parametrize("verb", ["check", "lint"])
+def test_check_and_lint_read_a_directory_that_is_named_in_either_way(site, verb):
+    by_word, by_option = _run(verb, site), _run(verb, "--policy", site)
+    assert by_word == by_option
+    assert by_word[0] == 0
+    (site / "policy.d" / "10-a.policy").write_text("a * work vault alow\n")
+    assert _run(verb, site)[0] == _run(verb, "--policy", site)[0] != 0
