@@ -226,7 +226,9 @@ class Decider:
         beyond = self._meters.beyond(request, answer, self.clock.now())
         # guard: limits are held
         if beyond:
-            raise await self._no(request, answer, beyond, answer.where, brief=True)
+            # What follows the one call that a user allowed is refused like all others.
+            brief = answer.rule is None or not answer.rule.of_one_call
+            raise await self._no(request, answer, beyond, answer.where, brief=brief)
         return answer
 
     # -- the user ------------------------------------------------------------------

@@ -241,7 +241,12 @@ def _hint_of(error: VitrailError) -> str:
     if error.hint:
         return error.hint
     if error.message.startswith(_DENIED):
-        return _ALLOW
+        # Late, as most verbs are not refused.
+        from broker.cli.policy.recorded_decisions import hint_of_limit
+        from policy.tools.recorded import of_limits
+
+        limited = of_limits(error.message.removeprefix(_DENIED))
+        return hint_of_limit(error.where) if limited else _ALLOW
     cause = error.__cause__
     if isinstance(cause, OSError) and cause.errno in {errno.ENOSPC, errno.EDQUOT}:
         return tr(

@@ -14,6 +14,8 @@ from policy.rules.tokens import Place, Token, parse_token
 
 Action = Literal["allow", "ask", "deny"]
 ACTIONS: tuple[Action, ...] = ("allow", "ask", "deny")
+ONCE_FILE = "05-once.policy"
+"""The file for a line that allows one call, by its rate ('brokerctl allow --once')."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,11 @@ class Rule:
             self.limits,
             self.broken is not None,
         )
+
+    @property
+    def of_one_call(self) -> bool:
+        """Whether its rate is the one call that a user has allowed."""
+        return self.limits.rate is not None and self.file.endswith(f"/{ONCE_FILE}")
 
     def meaning(self) -> tuple[object, ...]:
         """Return the rule's meaning without its place, as the input of a digest."""

@@ -25,6 +25,17 @@ _OF_RULES = re.compile(
 )
 
 
+_OF_LIMITS = re.compile(
+    r"more than [0-9]+ calls? in [0-9]+ s$|no input in a window of the sandbox within |"
+    r"max-size= cannot be enforced for "
+)
+
+
+def of_limits(reason: str) -> bool:
+    """Return whether a deny came from a limit of a rule, judging by its recorded reason."""
+    return _OF_LIMITS.match(reason) is not None
+
+
 def of_rules(reason: str) -> bool:
     """Return whether a deny came from the rules, judging by its recorded reason.
 
@@ -39,6 +50,10 @@ class NotReplayableError(Exception):
 
 class NoRuleError(NotReplayableError):
     """Not the rules decided, but a record, a limit or a grant's end."""
+
+
+class LimitError(NoRuleError):
+    """A limit of a rule was reached."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +74,8 @@ class Recorded:
     reason: str
     count: int
     host_dropped: bool
+    write: bool = False
+    """Whether the rule needs ``write=yes``."""
 
 
 def recorded(event: Mapping[str, object], *, limits_of: str = "") -> Recorded:
@@ -82,6 +99,8 @@ def recorded(event: Mapping[str, object], *, limits_of: str = "") -> Recorded:
         and not of_rules(reason)
         and not (limits_of and f"/{limits_of}:" in rule)
     ):
+        if of_limits(reason):
+            raise LimitError("denied by a limit of a rule")
         raise NoRuleError("denied by a record or a limit")
     if "asked" not in detail:
         raise NoRuleError("decided only by a record")
@@ -117,6 +136,7 @@ def recorded(event: Mapping[str, object], *, limits_of: str = "") -> Recorded:
         reason,
         number_of(event, "count") or 1,
         dropped,
+        detail.get("write") is True,
     )
 
 

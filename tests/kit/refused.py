@@ -62,13 +62,15 @@ def user_with_rules(tmp_path, monkeypatch):
     shutil.rmtree(short)
 
 
-def decided():
+def decided(request=CALL):
     """What a broker decides about the call by the files as they are now."""
     paths = find_paths()
     rules = load_rules(rule_path(paths.runtime, paths.config), shipped=SHIPPED)
     assert not rules.problems
     world = world_of(load_records([paths.config[0] / "sandboxes.d"]))
-    return Engine(rules).answer(PolicyCall(COPY, "+", "work", "mail"), world)
+    source = request.lease.sandbox
+    call = PolicyCall(request.service, request.argument, source, request.target)
+    return Engine(rules).answer(call, world)
 
 
 def refused(run, request=CALL, reason=""):
@@ -76,7 +78,7 @@ def refused(run, request=CALL, reason=""):
 
     ``reason``: by a limit of the rule.
     """
-    answer = decided()
+    answer = decided(request)
     if reason:
         answer = answer._replace(reason=reason)
 

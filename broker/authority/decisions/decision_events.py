@@ -153,6 +153,8 @@ def _attributes(request: Request) -> dict[str, schema.Scalar]:
         value = getattr(request, name)
         if value is not None:
             found[name] = untrusted_word(value) if isinstance(value, str) else value
+    if request.write:
+        found["write"] = True
     if request.device is not None:
         found.update(_device(request.device))
     return found

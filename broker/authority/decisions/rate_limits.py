@@ -42,6 +42,10 @@ class Meters:
             rate = self._rate(answer.rule, request.lease.record, now)
             if rate is None or not rate.take(now):
                 calls, seconds = held.rate
+                if answer.rule.of_one_call:
+                    return "the one call that was allowed has been made"
+                if calls == 1:
+                    return f"more than 1 call in {seconds} s"
                 return f"more than {calls} calls in {seconds} s"
         return ""
 

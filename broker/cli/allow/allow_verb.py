@@ -87,11 +87,17 @@ def _only_recent() -> int:
     # guard: a sandbox exchanges no call that the user allows
     if len(calls) == 1:
         return calls[0].sequence
+    if not calls:
+        raise RefusedError(
+            tr("nothing was written: no call was refused in the last minute"),
+            hint=tr(
+                "repeat the action that was refused, then run this command again; for "
+                "older refusals, run 'brokerctl allow --list'"
+            ),
+        )
     lines = "".join(f"\n    {call.sequence}  {call.what}" for call in calls[:_LISTED])
     raise RefusedError(
-        tr("nothing was written: no call was refused in the last minute")
-        if not calls
-        else tr(
+        tr(
             "nothing was written: several calls were refused in the last minute:{lines}",
             lines=lines,
         ),

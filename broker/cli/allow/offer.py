@@ -22,10 +22,15 @@ from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.paths import find_paths
+from broker.ipc.audit.filters import Filters
+from broker.ipc.audit.query import open_log
 from policy import limits
+from policy.destinations import LOOKUP, NETWORK
 from policy.errors import Problem
 from policy.files import read_file
+from policy.names import ADMIN_NAMES
 from policy.rules.engine import Engine, PolicyCall
+from policy.rules.rule import ONCE_FILE
 from policy.rules.rulefiles import FOLDER
 from policy.rules.verdict import Verdict
 from policy.rules.world import World, world_of
@@ -35,7 +40,6 @@ from policy.tools.recorded import Recorded
 
 FILE = "10-allowed.policy"
 """Before the user's other files, so that an exact line is not hidden by a wide one."""
-ONCE_FILE = "05-once.policy"
 ONCE_SECONDS = 60
 _TIMES = 1000
 _HEAD = """\
@@ -50,7 +54,8 @@ class RuleOffer:
     """A refused call, and the line that allows it.
 
     ``sequence`` is the refusal's number in the log, ``line`` a rule that has been tried:
-    with it in ``file`` the decision is no longer deny.
+    with it in ``file`` the decision is no longer deny.  It names the records of
+    disposables, whose own names do not return; ``running`` has these names, if all run.
     """
 
     sequence: int
@@ -60,6 +65,7 @@ class RuleOffer:
     line: str
     world: World
     base: Path
+    running: str = ""
 
     @property
     def file(self) -> Path:
@@ -82,15 +88,12 @@ class RuleOffer:
         so each time is another one.
         """
         seconds = ONCE_SECONDS + secrets.randbelow(_TIMES)
-        return f"{self.line} rate=1/{seconds}s"
+        return f"{self.running or self.line} rate=1/{seconds}s"
 
     @property
     def what(self) -> str:
         """The refused call as the user reads it."""
-        target = self.call.target or "no target"
-        target = shown_target(target)
-        source = shown_target(self.call.source)
-        return printable(f"{self.call.service}: {source} → {target}", 200)
+        return what_of(self.call)
 
     def content(self, line: str) -> bytes:
         """Return the content of the file with a line added."""
@@ -121,12 +124,19 @@ class RuleOffer:
     @property
     def others(self) -> tuple[Change, ...]:
         """Return the changes that are about another source or target than the call."""
+        sources = _names_of(self.call.source, self.world)
+        targets = _names_of(self.call.target or "@default", self.world)
         return tuple(
             change
             for change in self.changes
-            if {*change.sources} - {self.call.source}
-            or {*change.targets} - {self.call.target or "@default"}
+            if {*change.sources} - sources or {*change.targets} - targets
         )
+
+
+def what_of(call: PolicyCall) -> str:
+    """Return a call as the user reads it."""
+    source, target = shown_target(call.source), shown_target(call.target or "no target")
+    return printable(f"{call.service}: {source} → {target}", 200)
 
 
 def offer_for(number: int) -> RuleOffer:
@@ -140,7 +150,7 @@ def offer_for(number: int) -> RuleOffer:
     rules = sets_with(base, _without_once()).rules
     found = explain(rules, then.call, known.world)
     verdict = known.decide(found.call, lambda: found.answer)
-    _refuse_other_gates(then, verdict, known.world)
+    _refuse_other_gates(then, verdict, known.world, what_of(found.call))
     if found.flip is None:
         raise RefusedError(
             tr("no single rule would allow the call of event {number}", number=number),
@@ -149,20 +159,66 @@ def offer_for(number: int) -> RuleOffer:
                 number=number,
             ),
         )
+    rule = found.flip.text + _conditions(then)
+    line = _lasting(rule, known.world)
     offer = RuleOffer(
         number,
         found.call,
         then.reason,
         then.rule,
-        found.flip.text,
+        line,
         known.world,
         base,
+        running=rule if _run(found.call, known.world) else "",
     )
     _try(offer)
     return offer
 
 
-def _refuse_other_gates(then: Recorded, verdict: Verdict, world: World) -> None:
+def _names_of(name: str, world: World) -> set[str]:
+    """Return the names that mean a sandbox in rules: its own, its record's, or the user's."""
+    users = ADMIN_NAMES if name in ADMIN_NAMES else ()
+    return {name, _record_of(name, world), *users}
+
+
+def _conditions(then: Recorded) -> str:
+    """Return the conditions of a line that allows this flow or folder only."""
+    call = then.call
+    conditions = [" write=yes"] if then.write else []
+    if call.service == NETWORK and call.protocol not in {None, LOOKUP}:
+        conditions += [f" port={call.port}"] if call.port else []
+        conditions.append(f" protocol={call.protocol}")
+    return "".join(conditions)
+
+
+def _lasting(line: str, world: World) -> str:
+    """Return a line with the records of its disposables: no later one has the same name."""
+    columns = line.split(" ")
+    columns[2:4] = [_record_of(name, world) for name in columns[2:4]]
+    return " ".join(columns)
+
+
+def _record_of(name: str, world: World) -> str:
+    """Return the record of a disposable; the name of another sandbox."""
+    domain = world.domains.get(name)
+    return name if domain is None else domain.record or name
+
+
+def _run(call: PolicyCall, world: World) -> bool:
+    """Return whether the disposables of a call have not ended."""
+    names = [n for n in (call.source, call.target) if _record_of(n, world) != n]
+    with open_log(offline_paths().audit) as log:
+        for name in names:
+            kinds = ("lease.begin", "lease.end")
+            events = log.find(Filters((name,), kinds), newest_first=True)
+            if (last := next(events, None)) is None or last.kind == "lease.end":
+                return False
+    return True
+
+
+def _refuse_other_gates(
+    then: Recorded, verdict: Verdict, world: World, label: str
+) -> None:
     """Raise RefusedError if rules now allow the call, or if no rule can."""
     if verdict.refused_by_record:
         raise RefusedError(
@@ -179,8 +235,9 @@ def _refuse_other_gates(then: Recorded, verdict: Verdict, world: World) -> None:
     if verdict.answer.verdict != "deny":
         raise RefusedError(
             tr(
-                "no rule was added: the rules already decide '{verdict}' for this call",
+                "no rule was added: the rules already decide '{verdict}' for {what}",
                 verdict=verdict.answer.verdict,
+                what=label,
             ),
             where=verdict.where,
             hint=tr("repeat the action"),

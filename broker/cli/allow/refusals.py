@@ -83,8 +83,8 @@ def _refusal(found: Found) -> RefusedCall:
         found.sequence,
         found.sandbox,
         _text(fields, "service"),
-        # The target of a refused call is among the details, as the sandbox wrote it.
-        _text(fields, "target") or _text(details, "asked"),
+        # As the sandbox wrote it: a limit's event also has the target of the rule.
+        _text(details, "asked") or _text(fields, "target"),
         _text(fields, "argument"),
         _text(fields, "object"),
     )

@@ -19,6 +19,7 @@ from broker.ipc.audit.query import open_log
 from policy.rules.world import world_of
 from policy.tools.calls import Sandboxes
 from policy.tools.recorded import (
+    LimitError,
     NoRuleError,
     NotReplayableError,
     Recorded,
@@ -51,6 +52,15 @@ def situation_then(find: Find, policy: tuple[Path, ...] = ()) -> Situation:
     return Situation(world_of(records, ran.items()), Sandboxes(records, ran))
 
 
+def hint_of_limit(rule: str) -> str:
+    """Return what a user can do about the limit of a rule, ``file:line``."""
+    name = Path(rule.rpartition(".policy")[0]).name
+    return tr(
+        "wait, or change the limit of that line: 'brokerctl policy edit {name}'",
+        name=printable(name, 100),
+    )
+
+
 def event(number: int, *, limits_of: str = "") -> tuple[Recorded, Situation]:
     """Return the decision that was recorded under a number, and its world.
 
@@ -75,7 +85,7 @@ def event(number: int, *, limits_of: str = "") -> tuple[Recorded, Situation]:
             words = printable(f"cannot explain event {number}: {error}", 300)
             if isinstance(error, NoRuleError) and said:
                 words += printable(f" ({', '.join(said)})", 600)
-            raise RefusedError(
-                words,
-                hint=tr("to see the recorded event, run 'brokerctl audit -n all'"),
-            ) from error
+            hint = tr("to see the recorded event, run 'brokerctl audit -n all'")
+            if isinstance(error, LimitError):
+                hint = hint_of_limit(f"{fields.get('rule')}")
+            raise RefusedError(words, hint=hint) from error

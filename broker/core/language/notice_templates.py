@@ -142,6 +142,8 @@ TEMPLATES: Final[tuple[Template, ...]] = (
     mark("the rule names another target, but this request has only one"),
     mark("no input in a window of the sandbox within {seconds} s"),
     mark("more than {number} calls in {seconds} s"),
+    mark("more than 1 call in {seconds} s"),
+    mark("the one call that was allowed has been made"),
     mark("{number} bytes; {where} allows {most}"),
     mark("the time limit of the rule has passed"),
     mark("its time limit has passed"),

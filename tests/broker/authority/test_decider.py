@@ -9,6 +9,7 @@ from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.question import Keep, PersonAnswer
 from broker.core.services import PRINT
+from policy.rules.rule import ONCE_FILE
 from policy.tools.recorded import recorded
 from tests.kit.rulebook import VAULT, WORK, lease_of, no, rulebook, yes
 from tests.kit.world import record
@@ -189,6 +190,26 @@ async def test_rate_is_terminal_and_counted_for_each_sandbox():
         await b.once(lease=VAULT)
 
 
+async def test_refusal_after_the_one_call_that_was_allowed_is_recorded_whole():
+    """'brokerctl allow' explains it: it answers the next call, too."""
+    text = "t.Ask + work @adminvm allow rate=1/692s\n"
+    async with rulebook("") as b:
+        await b.change(ONCE_FILE, text)
+        await b.once(mime="a/b")
+        with refused("the one call that was allowed has been made"):
+            await b.once(mime="a/b")
+        (event,) = (e for e in b.events("decision") if e["verdict"] == "deny")
+        then = recorded(event, limits_of=ONCE_FILE)
+        assert (then.call.target, then.call.mime) == ("@adminvm", "a/b")
+
+
+async def test_limit_of_one_call_has_the_singular():
+    async with rulebook("t.Ask * @anyvm @adminvm allow rate=1/h\n") as b:
+        await b.once()
+        with refused("more than 1 call in 3600 s"):
+            await b.once()
+
+
 async def test_rate_with_the_clock(autojump_clock):
     async with rulebook("t.Ask * @anyvm @adminvm allow rate=2/min\n") as b:
         await b.once()
@@ -205,7 +226,7 @@ async def test_as_many_counters_as_the_limit(monkeypatch):
     async with rulebook(text) as b:
         await b.once("s0")
         await b.once("s1")
-        with refused("more than 1 calls"):
+        with refused("more than 1 call in"):
             await b.once("s2")
 
 

@@ -13,7 +13,8 @@ from broker.authority.audit.settings import AuditSettings
 from broker.authority.audit.store import open_store
 from broker.authority.permit import Request
 from broker.cli.allow import watch
-from broker.cli.allow.offer import ONCE_FILE, offer_for
+from broker.cli.allow.allow_verb import _only_recent
+from broker.cli.allow.offer import offer_for
 from broker.cli.allow.watch import OfferBudget
 from broker.cli.allow.write import once
 from broker.cli.verbs import report
@@ -21,6 +22,7 @@ from broker.core.errors import RefusedError
 from broker.core.lease import Lease
 from broker.core.paths import find_paths
 from broker.ipc.audit import schema
+from policy.rules.rule import ONCE_FILE
 from tests.kit.refused import CALL, COPY, decided, refused, user_with_rules
 
 
@@ -114,6 +116,10 @@ def test_allow_without_number_refused_for_old_call(run, monkeypatch):
     code, out = run("--always")
     assert code == 1
     assert "no call was refused in the last minute" in out
+    with pytest.raises(RefusedError) as caught:
+        _only_recent()
+    assert "repeat the action that was refused" in caught.value.hint
+    assert "its number" not in caught.value.hint
     assert run("2", "--always")[0] == 0
 
 
@@ -147,7 +153,7 @@ def test_after_one_call_the_next_one_can_be_allowed(run, how):
 
     file = trio.run(allow)
     first = decided().limits.rate
-    refused(run, reason="more than 1 calls in 60 s")
+    refused(run, reason="the one call that was allowed has been made")
     code, out = run("4", how)
     assert code == 0, out
     assert f"{COPY} + work mail allow" in out
@@ -178,10 +184,24 @@ def test_a_line_for_one_call_is_gone_after_a_crash(run, monkeypatch):
 
 def test_another_limit_is_not_a_refusal_by_rules(run):
     (run.folder / "30-user.policy").write_text(f"{COPY} * work mail allow rate=1/min\n")
-    refused(run, reason="more than 1 calls in 60 s")
+    refused(run, reason="more than 1 call in 60 s")
     code, out = run("--always")
     assert code == 1
-    assert "denied by a record or a limit" in out
+    assert "event 2 was refused by a limit: more than 1 call in 60 s" in out
+    with pytest.raises(RefusedError) as caught:
+        offer_for(2)
+    assert "brokerctl policy edit 30-user" in caught.value.hint
+
+
+def test_a_limit_in_the_terminal_names_its_line_and_not_this_verb(capsys):
+    """A rule that allows the call is there: another one is not the remedy."""
+    error = RefusedError(
+        "denied: more than 1 call in 60 s", where="/c/30-user.policy:4"
+    )
+    assert report(error) == 1
+    err = capsys.readouterr().err
+    assert "brokerctl policy edit 30-user'" in err
+    assert "brokerctl allow" not in err
 
 
 def test_a_line_without_effect_is_not_offered(run):
@@ -248,3 +268,104 @@ def test_a_refusal_in_the_terminal_names_the_verb(capsys):
     assert "brokerctl allow" in capsys.readouterr().err
     assert report(RefusedError("denied: by the rules", hint="another")) == 1
     assert "brokerctl allow" not in capsys.readouterr().err
+
+
+DISPOSABLE = Lease("l3", "view-1140", "view", 1)
+FLOW = Request(
+    lease=DISPOSABLE,
+    service="vitrail.Network",
+    target="@net",
+    argument="+a.example",
+    protocol="tcp",
+    port=8443,
+)
+
+
+def disposable(run):
+    text = 'class = "disposable"\n[launch]\nkind = "microvm"\nnetwork = "rules"\n'
+    (run.folder.parent / "sandboxes.d/view.toml").write_text(text)
+
+
+def test_always_names_the_record_of_a_disposable_and_the_flow(run):
+    """Its own name never returns, and other ports were not refused."""
+    disposable(run)
+    number = refused(run, FLOW)
+    assert run(number, "--always")[0] == 0
+    text = (run.folder / "10-allowed.policy").read_text()
+    line = "vitrail.Network +a.example view @net allow port=8443 protocol=tcp"
+    assert text.splitlines()[-1] == line
+
+
+def test_name_that_is_looked_up_is_allowed_at_each_port(run):
+    """Its port is not known yet."""
+    disposable(run)
+    number = refused(run, replace(FLOW, protocol="dns", port=53))
+    assert run(number, "--ask")[0] == 0
+    text = (run.folder / "10-allowed.policy").read_text()
+    assert text.splitlines()[-1] == "vitrail.Network +a.example view @net ask"
+
+
+def test_the_line_of_a_disposable_changes_nothing_about_others(run):
+    disposable(run)
+    number = refused(run, replace(FLOW, protocol="dns", port=53))
+    assert "does not change decisions about other sandboxes" in run(number)[1]
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_once_is_of_the_disposable_that_runs(run, ended):
+    """Another one of its record takes no call that the user has allowed."""
+    disposable(run)
+    number = refused(run, FLOW)
+    if ended:
+
+        async def end():
+            async with open_store(run.log, settings=AuditSettings()) as store:
+                await store.record(
+                    schema.LeaseEnd(sandbox="view-1140", lease="l3", reason="")
+                )
+
+        trio.run(end)
+    line = offer_for(number).once
+    columns = "view" if ended else "view-1140"
+    assert line.startswith(f"vitrail.Network +a.example {columns} @net allow port=8443")
+
+
+FOLDER = Request(
+    lease=Lease("l1", "work", "work", 1),
+    service="vitrail.Folder",
+    target="@adminvm",
+    argument="+paper",
+    write=True,
+)
+
+
+def test_a_writable_folder_is_allowed_to_be_written(run):
+    number = refused(run, FOLDER)
+    offer = offer_for(number)
+    assert offer.line == "vitrail.Folder +paper work @adminvm allow write=yes"
+    assert offer.once.startswith(f"{offer.line} rate=1/")
+    assert offer.asking == "vitrail.Folder +paper work @adminvm ask write=yes"
+    number = refused(run, replace(FOLDER, write=False))
+    assert "write" not in offer_for(4).line
+
+
+def test_the_users_own_call_changes_nothing_about_other_sandboxes(run):
+    """The user has three names in rules."""
+    request = Request(
+        lease=Lease("l1", "work", "work", 1),
+        service=COPY,
+        source="@adminvm",
+        target="work",
+    )
+    number = refused(run, request)
+    code, out = run(number)
+    assert "you → work" in out
+    assert "the line does not change decisions about other sandboxes" in out
+
+
+def test_refusal_of_an_answered_question_is_named(run):
+    refused(run)
+    (run.folder / "30-user.policy").write_text(f"{COPY} * work mail ask\n")
+    code, out = run("--always")
+    assert code == 1
+    assert f"the rules already decide 'ask' for {COPY}: work → mail" in out
