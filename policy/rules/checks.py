@@ -21,6 +21,7 @@ CHECKS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "unknown-tag": ("warning", "no sandbox has this tag"),
         "unknown-type": ("warning", "no sandbox has this type"),
         "unknown-service": ("warning", "Vitrail has no service of this name"),
+        "unknown-port": ("warning", "no TCP port has this number"),
         "ask-nothing": ("warning", "the rule asks, but has no target to offer"),
         "default-not-offered": ("warning", "the default_target is never offered"),
         "reaches-viewer": ("warning", "the rule's target * includes the viewer"),
@@ -48,6 +49,7 @@ CHECKS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "no-disposable": ("warning", "the default disposable cannot be created"),
         "no-provider": ("error", "the network of the sandbox has no provider"),
         "record-denies": ("note", "a rule grants what the record denies"),
+        "network-unasked": ("warning", "the record lets no rule decide about flows"),
         "rules-deny": ("note", "a record permits what no rule grants"),
     }
 )

@@ -34,6 +34,7 @@ from policy.rules.rulefiles import DirectoryTree, load_rules
 from policy.rules.ruleset import SUFFIX, RuleSet, assemble
 from policy.rules.world import world_of
 from policy.tools.linting.finding import problem_json
+from policy.tools.linting.lint_records import unasked_flows
 from policy.tools.linting.sarif import LintFinding, sarif
 from policy.tools.linting.unknown import unknown_names, unknown_services
 from policy.tools.record_files import load_files
@@ -133,6 +134,7 @@ def _warnings(
         found += unknown_services(one.rules)
         if not alone:
             found += unknown_names(one.rules, world_of(records[0]))
+            found += unasked_flows(records[0], one)
     if not alone:
         found += _without_effect(records[0])
         for record in records[0].records.values():

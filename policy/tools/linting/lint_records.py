@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from policy.destinations import NETWORK
 from policy.errors import Problem
 from policy.names import ADMIN
 from policy.records.globals import OPTIONS
 from policy.records.model import GPU_GLOBAL, Record, RecordSet
 from policy.rules.checks import CHECKS
 from policy.rules.engine import Engine, PolicyCall
+from policy.rules.record_gate import NETWORK_KEY, RecordRequest, record_allows
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
 from policy.rules.world import World
@@ -160,21 +162,47 @@ def _microphone(
 
 def _rules_in_vain(records: RecordSet, rules: RuleSet) -> Iterator[LintFinding]:
     """Yield a finding for each rule that a record's key makes void."""
+    yield from unasked_flows(records, rules)
     for rule in rules.rules:
-        record = records.records.get(rule.source.value) if rule.source.literal else None
+        record = _record_of(rule, records)
         if record is None or rule.action == "deny" or rule.service != MICROPHONE:
             continue
         if record.viewer.audio.microphone == "deny":
             where = record.where("audio.microphone")
             text = f"the record of '{record.name}' denies the microphone: {where}"
-            yield _of_rule(rule, text)
+            hint = 'to let rules decide, set microphone = "ask" in its [audio]'
+            yield _of_rule("record-denies", rule, text, hint)
 
 
-def _of_rule(rule: Rule, text: str) -> LintFinding:
-    problem = rule.problem(
-        text, 'to let rules decide, set microphone = "ask" in its [audio]'
-    )
-    return LintFinding("record-denies", CHECKS["record-denies"][0], problem)
+def unasked_flows(records: RecordSet, rules: RuleSet) -> Iterator[LintFinding]:
+    """Yield a finding for each rule about flows of a record whose network has no rules.
+
+    With ``network = "user"`` also a deny is void: the packets go out all the same.
+    """
+    for rule in rules.rules:
+        record = _record_of(rule, records)
+        if record is None or rule.service != NETWORK:
+            continue
+        request = RecordRequest(record.name, record.name, NETWORK)
+        decision = record_allows(records, request)
+        if decision.verdict == "allow":
+            continue
+        if rule.action != "deny" or record.values.get(NETWORK_KEY) == "user":
+            settable = record.host.launch.kind.network
+            hint = (
+                f"to let rules decide, run 'brokerctl set {record.name} network rules'"
+            )
+            hint = hint if settable else ""
+            yield _of_rule("network-unasked", rule, decision.reason, hint)
+
+
+def _record_of(rule: Rule, records: RecordSet) -> Record | None:
+    """Return the record that a rule names as its source."""
+    return records.records.get(rule.source.value) if rule.source.literal else None
+
+
+def _of_rule(check: str, rule: Rule, text: str, hint: str) -> LintFinding:
+    return LintFinding(check, CHECKS[check][0], rule.problem(text, hint))
 
 
 # -- what a user sees ----------------------------------------------------------------

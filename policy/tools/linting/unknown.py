@@ -5,6 +5,7 @@ Such a rule is valid and never matches; most often a word in it is misspelt.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 from policy.names import ADMIN
@@ -57,6 +58,16 @@ def unknown_names(rules: tuple[Rule, ...], world: World) -> Iterator[LintFinding
             yield found_in(check, rule, column, text, hint)
 
 
+_TCP = "vitrail.Tcp"
+_PORT = re.compile(r"\+([1-9][0-9]{0,4})")
+
+
+def _is_port(argument: str) -> bool:
+    """Return whether an argument is a port as calls name it: in digits, without zeros."""
+    digits = _PORT.fullmatch(argument)
+    return digits is not None and int(digits[1]) < 65536
+
+
 def meant_service(name: str) -> str | None:
     """Return our service that a misspelt name means; "" if none is near.
 
@@ -73,9 +84,14 @@ def meant_service(name: str) -> str | None:
 
 
 def unknown_services(rules: tuple[Rule, ...]) -> Iterator[LintFinding]:
-    """Yield a finding for each misspelt service: such a rule has no effect."""
+    """Yield a finding for each misspelt service or port: such a rule has no effect."""
     for rule in rules:
         name = rule.service
+        if name == _TCP and rule.argument is not None and not _is_port(rule.argument):
+            text = f"'{rule.argument}': {CHECKS['unknown-port'][1]}"
+            yield found_in(
+                "unknown-port", rule, 1, text, "write it as in +8080, up to +65535"
+            )
         near = None if name is None else meant_service(name)
         if near is None:
             continue

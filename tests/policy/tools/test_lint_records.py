@@ -11,7 +11,7 @@ from policy.records.loader import load_records
 from policy.rules.checks import CHECKS
 from policy.rules.world import world_of
 from policy.tools.files_in_memory import rules_of_map
-from policy.tools.linting.lint_records import lint_records
+from policy.tools.linting.lint_records import lint_records, unasked_flows
 
 EXAMPLES = (
     Path(__file__).parent.parent.parent.parent / "broker" / "data" / "sandboxes.d"
@@ -177,3 +177,32 @@ def test_a_finding_in_an_inherited_key_is_reported_once(tmp_path):
         c='inherits = "a"',
     )
     assert found == [("unframed", "a", 4, 14)]
+
+
+@pytest.mark.parametrize(
+    ("network", "action", "unasked"),
+    [
+        *(("user", "allow", True), ("user", "deny", True)),
+        *(("none", "allow", True), ("none", "deny", False)),
+        *(("rules", "allow", False), ("rules", "deny", False)),
+    ],
+)
+def test_a_rule_about_flows_that_no_rule_decides(tmp_path, network, action, unasked):
+    """With network = "user" a deny reads like one, and denies nothing."""
+    text = f'[launch]\nkind = "bwrap"\nnetwork = "{network}"\n'
+    findings = _find(tmp_path, f"vitrail.Network * a @net {action}\n", a=text)
+    assert findings == ([("network-unasked", "1", 1, 1)] if unasked else [])
+    assert _find(tmp_path, f"vitrail.Network * @anyvm @net {action}\n", a=text) == []
+
+
+def test_hint_about_unasked_flows_can_be_followed(tmp_path):
+    """A domain of libvirt has no such key."""
+    rules = rules_of_map({"1.policy": "vitrail.Network * a @net allow\n"})
+    for text, settable in (
+        ('[launch]\nkind = "bwrap"\nnetwork = "user"\n', True),
+        ('[launch]\nkind = "external"\n[peer]\ncid = 9\n', False),
+    ):
+        (tmp_path / "a.toml").write_text(f'class = "persistent"\n{text}')
+        (finding,) = unasked_flows(load_records([tmp_path]), rules)
+        hint = "to let rules decide, run 'brokerctl set a network rules'"
+        assert finding.problem.hint == (hint if settable else "")
