@@ -5,6 +5,7 @@ A session child does so by a permit's warrant, and gives the viewer the connecti
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import select
@@ -31,6 +32,7 @@ class _Forwarded(msgspec.Struct):
     """The parameters of ``Forward`` that are used here (``api.ForwardRequest``)."""
 
     local: int
+    port: int
     sandbox: str
     localhost: bool | None = None
 
@@ -75,7 +77,7 @@ def listen_port(errand: Errand, order: m.ListenPort) -> None:
         except OSError as error:
             raise RefusedError(
                 f"cannot use port {order.port} of {address}: {error.strerror}",
-                hint="if another program listens there, choose another port, such as 3001:8080",
+                hint=_other_port(error, asked),
             ) from error
         listener.settimeout(0)
         # After shutdown(2) a listening socket can connect, also by sendto(2), which
@@ -84,6 +86,15 @@ def listen_port(errand: Errand, order: m.ListenPort) -> None:
         errand.answer("{}:{}".format(*listener.getsockname()).encode())
         while isinstance(errand.next(), m.AcceptConnection):
             _pass_next(errand, listener)
+
+
+def _other_port(error: OSError, forward: _Forwarded) -> str:
+    """Return what to forward instead of a port that cannot be used."""
+    if error.errno == errno.EACCES:
+        other = forward.local + 8000  # 80 as 8080, 443 as 8443
+        return f"ports below 1024 are root's; choose another local port, such as {other}:{forward.port}"
+    other = forward.local + (1 if forward.local < 65535 else -1)
+    return f"if another program listens there, choose another local port, such as {other}:{forward.port}"
 
 
 def loopback_address(sandbox: str) -> str:

@@ -42,6 +42,7 @@ from broker.ipc.session.service_orders import (
     AskAgent,
     AskSecret,
     ConnectPort,
+    KnownHost,
     ListenPort,
     NameHost,
     ServeNow,
@@ -54,6 +55,8 @@ from tests.kit.session import session, starter_of_orders
 from tests.kit.wayland.compositor import short_directory
 
 __all__ = ["session"]
+
+decode_host = msgspec.msgpack.Decoder(KnownHost).decode
 
 
 @pytest.fixture
@@ -118,6 +121,19 @@ async def test_the_port_of_a_call_is_listened_on(session, server):
     with pytest.raises(RefusedError, match="cannot use") as caught:
         await session.carry_out(ListenPort(warrant, taken))
     assert "if another program listens there" in caught.value.hint
+    assert f"such as {taken + 1}:80" in caught.value.hint
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may use each port")
+async def test_the_port_that_is_roots_names_one_that_is_not(session):
+    first = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()
+    if int(first) <= 80:
+        pytest.skip("every user may use port 80 here")
+    warrant = session.call("Forward", sandbox="work", port=3000, local=80)
+    with pytest.raises(RefusedError, match="Permission denied") as caught:
+        await session.carry_out(ListenPort(warrant, 80))
+    assert "ports below 1024 are root's" in caught.value.hint
+    assert "such as 8080:3000" in caught.value.hint
 
 
 async def test_no_listening_socket_is_lent(session):
@@ -384,7 +400,7 @@ async def test_permitted_uses_of_a_key_are_signed(agent):
         assert await ask(CONTENT, argument="+sign.git", host="") == signed
         for key, names in ((HOST, ["git.example.test"]), (OTHER, [])):
             result, _ = await begun.more(NameHost(key, ("a.test",)))
-            assert msgspec.msgpack.decode(result) == names
+            assert decode_host(result).names == tuple(names)
     assert made.signed == 5
 
 
@@ -474,7 +490,7 @@ async def test_no_agent_is_asked_without_a_permit(agent):
     warrant = session.permit(SSH_AGENT, argument="+list", target="vault")
     async with session.carrying_out(UseAgent(warrant)) as begun:
         result, _ = await begun.more(NameHost(HOST, ()))
-        assert msgspec.msgpack.decode(result) == ["git.example.test"]
+        assert decode_host(result).names == ("git.example.test",)
         with pytest.raises(InternalError):
             await begun.more(AskAgent(ListKeys()))
     for order in (AskAgent(ListKeys()), NameHost(HOST, ())):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 
 import rich_click as click
 
@@ -16,6 +17,8 @@ from broker.core.escape import printable
 from policy.records.model import Record
 
 _PORT = 22
+_UNPRIVILEGED = 1024
+"""The first port on which others than root listen."""
 _DENIED = (
     "ForwardAgent",
     "ForwardX11",
@@ -51,33 +54,24 @@ def command(names: tuple[str, ...], *, user: str, port: int) -> None:
     """
     record_set = read_records(offline_paths())
     records = record_set.records
-    known = [name for name, one in records.items() if _has_ports(one)]
     for name in names:
         require_correct(record_set, name)
-        if name not in records:
-            raise RefusedError(
-                tr("no record is named '{name}'", name=printable(name, 64)),
-                hint=tr("to list the records, run 'brokerctl list'"),
-            )
-        if name not in known:
-            raise RefusedError(
-                tr(
-                    "cannot forward ports of '{name}': its kind, {name2}, does not "
-                    "support this",
-                    name=name,
-                    name2=records[name].host.launch.kind.name,
-                ),
-                where=records[name].where("launch.kind"),
-                hint=tr(
-                    "to list the sandboxes whose ports can be forwarded, run "
-                    "'brokerctl ssh-config'"
-                ),
-            )
-    chosen = sorted(names or known)
+        _require_ports(records, name, port)
+    known = [name for name, one in records.items() if _has_ports(one)]
+    chosen = sorted(names or (one for one in known if _listens(records[one], port)))
     sys.stdout.write("".join(_host(name, user, port) for name in chosen))
-    if not chosen:
+    if not names and len(chosen) < len(known):
+        render.note(
+            tr(
+                "boxes and containers are left out, because none of their programs can "
+                "listen on port {port}: to include them, add --port with the port of "
+                "their sshd",
+                port=port,
+            )
+        )
+    if not known:
         render.note(tr("no record describes a sandbox whose ports can be forwarded"))
-    elif sys.stdout.isatty():
+    elif chosen and sys.stdout.isatty():
         render.note(
             tr(
                 "to write these lines to a file: brokerctl ssh-config > "
@@ -90,6 +84,50 @@ def command(names: tuple[str, ...], *, user: str, port: int) -> None:
                 "~/.ssh/vitrail.conf"
             )
         )
+
+
+def _require_ports(records: Mapping[str, Record], name: str, port: int) -> None:
+    """Raise RefusedError unless a sandbox of a record can have sshd on a port."""
+    record = records.get(name)
+    if record is None:
+        raise RefusedError(
+            tr("no record is named '{name}'", name=printable(name, 64)),
+            hint=tr("to list the records, run 'brokerctl list'"),
+        )
+    if not _has_ports(record):
+        raise RefusedError(
+            tr(
+                "cannot forward ports of '{name}': its kind, {name2}, does not "
+                "support this",
+                name=name,
+                name2=record.host.launch.kind.name,
+            ),
+            where=record.where("launch.kind"),
+            hint=tr(
+                "to list the sandboxes whose ports can be forwarded, run "
+                "'brokerctl ssh-config'"
+            ),
+        )
+    if not _listens(record, port):
+        raise RefusedError(
+            tr(
+                "no program of '{name}' can listen on port {port}: those of a box "
+                "or container are not root's",
+                name=name,
+                port=port,
+            ),
+            where=record.where("launch.kind"),
+            hint=tr(
+                "start sshd in it on another port, such as 2222, and run "
+                "'brokerctl ssh-config --port 2222 {name}'",
+                name=name,
+            ),
+        )
+
+
+def _listens(record: Record, port: int) -> bool:
+    """Return whether a program of a sandbox can listen on a port: below 1024 root's alone."""
+    return port >= _UNPRIVILEGED or record.host.launch.kind.agent
 
 
 def _has_ports(record: Record) -> bool:

@@ -358,7 +358,7 @@ def test_the_users_own_call_changes_nothing_about_other_sandboxes(run):
         target="work",
     )
     number = refused(run, request)
-    code, out = run(number)
+    _, out = run(number)
     assert "you → work" in out
     assert "the line does not change decisions about other sandboxes" in out
 
