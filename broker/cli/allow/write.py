@@ -14,7 +14,7 @@ from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.paths import find_paths, require_private
 from broker.helpers.process.popen import our_program
-from broker.helpers.process.spawn import spawn
+from broker.helpers.process.spawn import DEVNULL, spawn
 
 
 def always(offer: RuleOffer, line: str) -> Path:
@@ -60,7 +60,14 @@ def once(offer: RuleOffer) -> Path:
     words = our_program("broker.cli.policy.undo", str(file), digest, str(ONCE_SECONDS))
     put(file, content)
     try:
-        spawn(words, name="policy-undo", outlive_us=True).abandon()
+        # A pipe would be open as long as it runs.
+        spawn(
+            words,
+            name="policy-undo",
+            stdout=DEVNULL,
+            stderr=DEVNULL,
+            outlive_us=True,
+        ).abandon()
     except BaseException:
         take_back(file, digest)
         raise

@@ -24,7 +24,7 @@ from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.paths import find_paths
 from broker.helpers.process.popen import our_program
-from broker.helpers.process.spawn import spawn
+from broker.helpers.process.spawn import DEVNULL, spawn
 
 
 class Lines:
@@ -112,6 +112,8 @@ def on_trial(
     undo = spawn(
         our_program("broker.cli.policy.undo", str(trial), digest, str(seconds)),
         name="policy-undo",
+        stdout=DEVNULL,  # a pipe would be open as long as it runs
+        stderr=DEVNULL,
         outlive_us=True,
     )
     kept = False

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -23,6 +26,7 @@ from broker.core.lease import Lease
 from broker.core.paths import find_paths
 from broker.ipc.audit import schema
 from policy.rules.rule import ONCE_FILE
+from tests.kit.brokerctl import OUR_PYTHON
 from tests.kit.refused import CALL, COPY, decided, refused, user_with_rules
 
 
@@ -187,7 +191,7 @@ def test_another_limit_is_not_a_refusal_by_rules(run):
     refused(run, reason="more than 1 call in 60 s")
     code, out = run("--always")
     assert code == 1
-    assert "event 2 was refused by a limit: more than 1 call in 60 s" in out
+    assert "event 2: denied by a limit of a rule (more than 1 call in 60 s, " in out
     with pytest.raises(RefusedError) as caught:
         offer_for(2)
     assert "brokerctl policy edit 30-user" in caught.value.hint
@@ -349,6 +353,19 @@ def test_a_writable_folder_is_allowed_to_be_written(run):
     assert "write" not in offer_for(4).line
 
 
+def test_call_refused_again_after_once_is_one_call(run):
+    """The event of the limit has the target of the line, 'dom0' for '@adminvm'."""
+    number = refused(run, FOLDER)
+
+    async def allow():
+        return once(offer_for(number))
+
+    trio.run(allow)
+    refused(run, FOLDER, reason="the one call that was allowed has been made")
+    code, out = run("--always")
+    assert code == 0, out
+
+
 def test_the_users_own_call_changes_nothing_about_other_sandboxes(run):
     """The user has three names in rules."""
     request = Request(
@@ -369,3 +386,14 @@ def test_refusal_of_an_answered_question_is_named(run):
     code, out = run("--always")
     assert code == 1
     assert f"the rules already decide 'ask' for {COPY}: work → mail" in out
+
+
+def test_once_in_a_pipe_ends_before_the_minute(run):
+    """The process that removes the line kept the pipe open: 'allow --once | tail'."""
+    refused(run)
+    argv = [sys.executable, "-m", "broker.cli.app", "allow", "--once"]
+    answer = subprocess.run(
+        argv, env=os.environ | OUR_PYTHON, capture_output=True, timeout=40, check=False
+    )
+    assert answer.returncode == 0, answer
+    assert b"one call is allowed" in answer.stderr
