@@ -110,7 +110,7 @@ class Decider:
         """Decide about one operation, and permit it while the block runs.
 
         ``on_ask`` is awaited when the user is about to be asked, which takes
-        up to ``limits.QUESTION_SECONDS``.  ``covered``: a permit whose question
+        up to ``limits.QUESTION_MOST_SECONDS``.  ``covered``: a permit whose question
         named this request as well; the same rule does not ask again.  ``chosen``: the
         answer of ``choose`` that named this request.  ``gone``: is set when who asked
         has given up; a yes that comes then is a no for this request, and counts for

@@ -78,15 +78,16 @@ class AuthorityParts:
 
 def make_authority(paths: Paths, log: LogRuntime, role: str) -> AuthorityParts:
     """Create the authority that records in this log."""
+    desktop = Desktop(log.starter, log.journal.record_of)
     questions = Questions(
         paths=paths,
         log=log.journal,
         compositor=find_compositor,
         starter=log.starter,
         screen_reader=bool(os.environ.get("DBUS_SESSION_BUS_ADDRESS")),
+        notify=desktop.notify,
         last=log.store.last_question,
     )
-    desktop = Desktop(log.starter, log.journal.record_of)
     kind = HostAuthority if role == "host" else PolicyAuthority
     authority = kind(
         paths=paths,

@@ -22,7 +22,10 @@ from broker.core.question import PersonAnswer, Question
 
 
 class Show(TypedMessage, frozen=True, tag="show"):
-    """Ask a question; whatever is shown now goes.  ``seconds``: time left to answer."""
+    """Ask a question; whatever is shown now goes.
+
+    ``seconds``: time to answer, from when it is on the screen.
+    """
 
     id: int
     question: Question
@@ -32,6 +35,12 @@ class Show(TypedMessage, frozen=True, tag="show"):
 
 class WithdrawQuestion(TypedMessage, frozen=True, tag="withdraw"):
     """Show nothing."""
+
+
+class MoreQuestions(TypedMessage, frozen=True, tag="more"):
+    """Show that ``behind`` further questions wait until this one is answered."""
+
+    behind: int
 
 
 class RaiseQuestion(TypedMessage, frozen=True, tag="raise"):
@@ -90,7 +99,7 @@ class Described(TypedMessage, frozen=True, tag="described"):
     armed: bool = False
 
 
-ToAgent: TypeAlias = Show | WithdrawQuestion | RaiseQuestion
+ToAgent: TypeAlias = Show | WithdrawQuestion | MoreQuestions | RaiseQuestion
 FromAgent: TypeAlias = PromptHello | Shown | Covered | PromptAnswer | Unable
 
 _encoder = msgspec.msgpack.Encoder()

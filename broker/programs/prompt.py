@@ -27,6 +27,7 @@ from broker.ipc.prompt import (
     Covered,
     Described,
     FromAgent,
+    MoreQuestions,
     PromptAnswer,
     PromptHello,
     RaiseQuestion,
@@ -149,6 +150,8 @@ class _Agent:
             match message:
                 case Show():
                     self._window.show(message)
+                case MoreQuestions(behind):
+                    self._window.show_behind(behind)
                 case RaiseQuestion(token):
                     self._window.raise_dialog(token)
                 case _:

@@ -74,6 +74,7 @@ async def test_a_flood_of_questions_shows_few_dialogs_and_writes_little():
             compositor=lambda: None,
             starter=ended_starter(),
             screen_reader=False,
+            notify=lambda *_, **__: None,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(questions.run)

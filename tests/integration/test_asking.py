@@ -39,12 +39,14 @@ class Desk:
         self.paths = find_paths(
             {"XDG_RUNTIME_DIR": str(path / "run"), "HOME": str(path)}
         )
+        self.notices = []
         self.questions = Questions(
             paths=self.paths,
             log=log,
             compositor=lambda: None if hands is None else hands.comp.display,
             starter=starter,
             screen_reader="DBUS_SESSION_BUS_ADDRESS" in environ,
+            notify=lambda title, text, *, sandbox: self.notices.append(text),
         )
         self.nursery = None
         self.answers = {}
@@ -268,6 +270,25 @@ async def test_a_question_without_an_answer(monkeypatch):
         (answer,) = await d.heard("a")
         assert (answer.allow, answer.by) == (False, "timeout")
         await eventually(lambda: shows_nothing(d))
+
+
+async def test_a_question_behind_another_has_its_time_on_the_screen(monkeypatch):
+    """Both are unanswered: the second is denied after it was shown for as long."""
+    monkeypatch.setattr(limits, "QUESTION_SECONDS", 3.0)
+    async with desk() as d:
+        d.ask("a", of("a", "1"))
+        await d.shows("1")
+        d.ask("b", of("b", "2"))
+        await eventually(lambda: d.questions._agent.behind == 1)
+        (answer,) = await d.heard("a")
+        assert answer.by == "timeout"
+        assert len(d.notices) == 1
+        await d.shows("2")
+        began = trio.current_time()
+        (answer,) = await d.heard("b")
+        assert answer.by == "timeout"
+        assert trio.current_time() > began + 2.0
+        assert len(d.notices) == 2
 
 
 async def shows_nothing(d):

@@ -105,6 +105,24 @@ async def test_a_user_who_moves_there_and_clicks_is_answered_sooner_or_in_words(
         h.pointer.button(False)
 
 
+async def test_a_dialog_reports_the_questions_behind_it():
+    """Below its time, while it is shown; the next dialog does not repeat it."""
+    async with at_the_desk() as (h, a):
+
+        async def has_text():
+            x, y = h.place(ASKED, lay_out(ASKED).behind)
+            area = (x - 60, y - 6, x + 60, y + 8)
+            return len((await pixels(h.comp)).crop(area).getcolors(1 << 16)) > 1
+
+        await a.show(ASKED)
+        assert not await has_text()
+        await a.tell(m.MoreQuestions(1))
+        await eventually(has_text)
+        await h.comp.screenshot(artefact("one-more-waits.png"))
+        await a.show(ASKED, 2)
+        assert not await has_text()
+
+
 async def test_an_early_enter_does_nothing_and_a_late_one_neither():
     async with at_the_desk() as (h, a):
         await a.show(ASKED)

@@ -112,6 +112,7 @@ async def test_the_broker_tells_its_viewer_which_question_waits_and_whether_it_i
                         compositor=lambda: there.display,
                         starter=starts,
                         screen_reader=False,
+                        notify=lambda *_, **__: None,
                     )
                     told, heard = trio.open_memory_channel(100)
                     questions.waits = told.send_nowait

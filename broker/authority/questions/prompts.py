@@ -29,8 +29,10 @@ from broker.core.errors import (
     UpstreamError,
     VitrailError,
 )
+from broker.core.notify import Notify
 from broker.core.paths import Paths
 from broker.core.question import Keep, PersonAnswer, Question, unfit
+from broker.core.services import CLIPBOARD_PASTE
 from broker.core.stderr_log import log_exception, log_stderr
 from broker.ipc import prompt as m
 from broker.ipc.audit import schema
@@ -66,6 +68,8 @@ class _Agent:
         """The question that it was asked to show; 0: none."""
         self.covered = False
         """Another window is in front of its dialog."""
+        self.behind = 0
+        """The number of further questions that its dialog reports."""
         self.unable = ""
 
     async def tell(self, message: m.ToAgent) -> None:
@@ -90,9 +94,11 @@ class Questions:
         compositor: Callable[[], Path | None],
         starter: HelperStarter,
         screen_reader: bool,
+        notify: Notify,
         last: int = 0,
     ) -> None:
         self._paths = paths
+        self._notify = notify
         self._log = log
         self._compositor = compositor
         self._starter = starter
@@ -124,7 +130,7 @@ class Questions:
         self._queue.release(number)
         self._wake.set()
         # Whatever becomes of the queue's own task, this ends.
-        with trio.move_on_after(limits.QUESTION_SECONDS + _TELL_SECONDS):
+        with trio.move_on_after(limits.QUESTION_MOST_SECONDS + _TELL_SECONDS):
             await mine.answered.wait()
         return mine.answer
 
@@ -225,10 +231,13 @@ class Questions:
                 while True:
                     self._wake = trio.Event()
                     now = trio.current_time()
+                    for entry in self._queue.find_expired(now):
+                        self._notify_timeout(entry.question)
                     over = self._queue.expire(now)
                     if over:
                         self._settle(over)
                     await self._show(nursery)
+                    await self._send_behind()
                     await self._bring_to_front()
                     self._tell_waiting()
                     with trio.move_on_at(self._queue.deadline()):
@@ -255,11 +264,33 @@ class Questions:
                 agent.shown = 0
                 await agent.tell(m.WithdrawQuestion())
             return
-        agent.shown, agent.covered = front.id, False
-        self._queue.showing(front)
-        seconds = max(0.0, front.deadline - trio.current_time())
+        agent.shown, agent.covered, agent.behind = front.id, False, 0
+        now = trio.current_time()
+        self._queue.show(front, now)
         phrase = self._read_or_make_phrase()
+        seconds = front.deadline - now
         await agent.tell(m.Show(front.id, front.question, phrase, seconds))
+
+    async def _send_behind(self) -> None:
+        """Have the dialog report how many questions wait after it, if that changed."""
+        agent = self._agent
+        if agent is None or not agent.shown:
+            return
+        behind = self._queue.behind(agent.shown)
+        if behind != agent.behind:
+            agent.behind = behind
+            await agent.tell(m.MoreQuestions(behind))
+
+    def _notify_timeout(self, question: Question) -> None:
+        """Notify the user of a question that nobody answered."""
+        # A refused crossing of the clipboard has its own notification.
+        if question.service != CLIPBOARD_PASTE:
+            self._notify(
+                f"Vitrail: a request of {question.sandbox} was refused",
+                f"it wanted {question.words};\n"
+                "you did not answer in time; to be asked again, repeat the action",
+                sandbox=question.sandbox,
+            )
 
     async def _bring_to_front(self) -> None:
         """Have the prompt agent raise its dialog, if the user wants that."""
@@ -382,8 +413,8 @@ class Questions:
             case m.Covered(number, covered):
                 if number == agent.shown:
                     agent.covered = covered
-            case m.Shown():
-                pass
+            case m.Shown(number):
+                self._queue.mark_seen(number, trio.current_time())
         self._wake.set()
         return True
 

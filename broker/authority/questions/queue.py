@@ -10,6 +10,8 @@ Sans-IO: time is passed in.  Its rules:
   longest ago.
 * A sandbox that asks too often, or repeats a question that was just refused, is
   refused without a dialog.
+* A question's time begins when it is on the screen.  It waits behind others for a
+  limited time, too.
 * Every question ends: by an answer, by its time, by the agent's death, or
   because no caller waits for it any more.
 """
@@ -43,6 +45,8 @@ class QueueEntry:
     """Those of them that do not wait any more, and want the answer all the same."""
     ready: bool = False
     """Whether it may be shown: it is on record that it was asked."""
+    seen: bool = False
+    """Whether the user has had it on the screen."""
 
 
 # Questions are admitted, then recorded, then shown. A thousand requests at one moment
@@ -75,6 +79,8 @@ class Queue:
         self._entries: dict[int, QueueEntry] = {}
         self._next_id = last + 1
         self._next_asker = 1
+        self._shown = 0
+        """Id of the question on the screen; 0, or of one that has ended: none."""
         self._shown_at: dict[str, int] = {}
         self._shows = 0
         self._buckets: dict[str, _Bucket] = {}
@@ -130,6 +136,7 @@ class Queue:
             )
             self._next_id += 1
             self._entries[entry.id] = entry
+            self._extend_waiting()
         asker = self._next_asker
         self._next_asker += 1
         entry.askers.append(asker)
@@ -180,10 +187,39 @@ class Queue:
         # guard: fair turns
         return min(waiting, key=lambda e: (self._turn(e), e.id), default=None)
 
-    def showing(self, entry: QueueEntry) -> None:
+    def show(self, entry: QueueEntry, now: float) -> None:
         """Mark an entry as shown; its record waits until others had their turn."""
         self._shows += 1
         self._shown_at[entry.question.record] = self._shows
+        self._shown = entry.id
+        self._start_time(entry, now)
+
+    def mark_seen(self, number: int, now: float) -> None:
+        """Start a question's time: the compositor has shown it, for the first time."""
+        entry = self._entries.get(number)
+        if entry is not None and not entry.seen:
+            entry.seen = True
+            self._start_time(entry, now)
+
+    def behind(self, number: int) -> int:
+        """Return how many other questions wait to be shown after this one."""
+        return sum(entry.ready and entry.id != number for entry in self.all())
+
+    def _start_time(self, entry: QueueEntry, now: float) -> None:
+        entry.deadline = now + limits.QUESTION_SECONDS
+        self._extend_waiting()
+
+    def _extend_waiting(self) -> None:
+        """Let the others wait for the question on the screen, up to a limit."""
+        front = self._entries.get(self._shown)
+        if front is None:
+            return
+        for entry in self.all():
+            if entry is not front:
+                # guard: a question that is never shown ends
+                limit = entry.since + limits.QUESTION_WAIT_SECONDS
+                until = min(front.deadline + limits.QUESTION_SECONDS, limit)
+                entry.deadline = max(entry.deadline, until)
 
     def _turn(self, entry: QueueEntry) -> int:
         return self._shown_at.get(entry.question.record, 0)
@@ -220,20 +256,32 @@ class Queue:
             no = PersonAnswer(allow=False, reason=TOO_OFTEN)
             return [*left, *((asker, no) for asker in others)]
         bucket.left -= 1
-        again = replace(entry, id=self._next_id, since=now, askers=others)
+        until = now + limits.QUESTION_SECONDS
+        again = replace(
+            entry,
+            id=self._next_id,
+            since=now,
+            deadline=until,
+            askers=others,
+            seen=False,
+        )
         self._next_id += 1
         self._entries[again.id] = again
         return left
+
+    def find_expired(self, now: float) -> list[QueueEntry]:
+        """Return the questions whose deadline has passed."""
+        return [entry for entry in self._entries.values() if entry.deadline <= now]
 
     def expire(self, now: float) -> Settled:
         """Deny questions whose deadline has passed; return who is to be answered."""
         self._forget(now)
         # guard: no answer in time
-        over = [entry for entry in self._entries.values() if entry.deadline <= now]
+        expired = self.find_expired(now)
         said = PersonAnswer(
             allow=False, by="timeout", reason="the user did not answer in time"
         )
-        return self._end(over, said)
+        return self._end(expired, said)
 
     def fail_all(self, reason: str) -> Settled:
         """Refuse all questions: none can be asked any more."""

@@ -24,6 +24,8 @@ def _counted(one: str, many: str) -> Template:
 TEMPLATES: Final[tuple[Template, ...]] = (
     # A decision.
     mark("Vitrail: a request of {name} was refused"),
+    mark("it wanted {text};"),
+    mark("you did not answer in time; to be asked again, repeat the action"),
     mark("Vitrail: a request of {name} was allowed"),
     mark("Vitrail: a request of {name} was cut"),
     mark("{service} to {target}, by {where}"),

@@ -60,9 +60,9 @@ CLIPBOARD_COPY_SECONDS = 10.0
 """From the copy chord to the last byte.  Toolkits need milliseconds; a source
 that stalls holds a pipe and our memory for no longer."""
 
-CLIPBOARD_DECIDE_SECONDS = 90.0
+CLIPBOARD_DECIDE_SECONDS = 270.0
 """From the paste chord to policy's answer; longer than a question to the user
-may wait (QUESTION_SECONDS), so that its answer still counts."""
+may take (QUESTION_MOST_SECONDS), so that its answer still counts."""
 
 CLIPBOARD_CLAIM_SECONDS = 1.0
 """So long a worker may be silent that claims the keyboard which another one has got; a

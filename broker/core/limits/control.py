@@ -58,8 +58,14 @@ LIVE_PERMITS = 8192
 at most: STREAMS_PER_SANDBOX of 16 disposables."""
 
 QUESTION_SECONDS = 60.0
-"""From a question to the answer, the time in the queue counted.  A user
-at the screen does not need longer; an absent one must not find it hours later."""
+"""Time to answer a question, in seconds, from when it is on the screen.  A user who
+reads it does not need longer, and an absent one must not find it hours later."""
+
+QUESTION_WAIT_SECONDS = 180.0
+"""Longest wait of a question until it is on the screen, in seconds."""
+
+QUESTION_MOST_SECONDS = QUESTION_WAIT_SECONDS + QUESTION_SECONDS
+"""Longest time between a request and its answer, in seconds."""
 
 LATE_ANSWER_SECONDS = 120.0
 """For so long a yes counts for the next connection of a sandbox whose client had

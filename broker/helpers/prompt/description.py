@@ -87,6 +87,12 @@ def hint(dialog: Dialog, *, armed: bool, waits: bool) -> str:
     )
 
 
+def behind(dialog: Dialog) -> str:
+    """Return how many questions wait after this one; empty: none."""
+    number = dialog.behind
+    return trn("{number} more waits", "{number} more wait", number) if number else ""
+
+
 def choices(dialog: Dialog) -> list[str]:
     """Return what can be chosen and by which keys, a line for each choice.
 
@@ -147,6 +153,7 @@ def describe(dialog: Dialog, now: float) -> Described:
                     *map(_read_out, claims(question)),
                     reach(dialog),
                     *choices(dialog),
+                    *filter(None, [behind(dialog)]),
                 ],
             )
         ),

@@ -43,6 +43,8 @@ _CONTINUED = "    "
 _APART = wayland_limits.WAYLAND_CURSOR_PIXELS + 16
 """Between the buttons: further than a sandbox's pointer image may be from where a
 press counts, should ours not be the one shown."""
+TIME_WIDTH = 150
+"""Width of the text with the remaining time, in pixels."""
 _BUTTON = 50
 _BUTTONS, _FINGERS = 0x10000, 0x20000
 """Keys, buttons and fingers have the same numbers; the guard must distinguish them."""
@@ -75,6 +77,12 @@ class Layout:
     hint: DialogRect
     allow: DialogRect
     deny: DialogRect
+
+    @property
+    def behind(self) -> DialogRect:
+        """The row below the time that is left."""
+        right = self.phrase.x + self.phrase.width
+        return DialogRect(right - TIME_WIDTH, self.phrase.y + 16, TIME_WIDTH, 16)
 
 
 # The prompt's dialog is drawn by us, not by GTK 4. The dialog is a picture on a layer
@@ -207,6 +215,8 @@ class Dialog:
         self.first = 0
         """The topmost row of the targets that is seen."""
         self.typed = ""
+        self.behind = 0
+        """The number of questions that wait until this one is answered."""
         self.pressed: DialogRect | None = None
         """The button under the pointer when it was pressed."""
         self.early = False

@@ -14,11 +14,19 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from broker.helpers.prompt.description import hint, kind, plain, reach, target_words
+from broker.helpers.prompt.description import (
+    behind,
+    hint,
+    kind,
+    plain,
+    reach,
+    target_words,
+)
 from broker.helpers.prompt.dialog import (
     FRAME,
     PAD,
     ROW,
+    TIME_WIDTH,
     WIDTH,
     Dialog,
     DialogRect,
@@ -250,12 +258,13 @@ def _foot(
     brush.text(layout.deny, tr("Deny"), bold=True, colour=_PAPER, middle=True)
     brush.box(layout.allow, _ALLOW if ready else _INERT)
     brush.text(layout.allow, tr("Allow"), bold=True, colour=_PAPER, middle=True)
-    left, width = layout.phrase, 150
+    brush.text(layout.behind, behind(dialog), size=13, colour=_INK, middle=True)
+    left, width = layout.phrase, TIME_WIDTH
     known = tr("No phrase: brokerctl prompt phrase")
     if phrase:
         known = tr("Your phrase: {phrase}", phrase=phrase)
     place = DialogRect(left.x, left.y, left.width - width, left.height)
     brush.text(place, known, size=15, bold=True)
-    time = DialogRect(left.x + left.width - width, left.y, width, left.height)
+    time = DialogRect(left.x + left.width - width, left.y, width, 16)
     words = tr("denied in {seconds} s", seconds=seconds)
     brush.text(time, words, size=13, colour=_FAINT, middle=True)

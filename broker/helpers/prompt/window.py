@@ -168,6 +168,12 @@ class DialogWindow:
         self._showing = _Showing(message, self)
         self._display.flush()
 
+    def show_behind(self, behind: int) -> None:
+        """Show on the dialog how many questions wait after it."""
+        if self._showing is not None:
+            self._showing.dialog.behind = behind
+            self._showing.draw()
+
     def withdraw(self) -> None:
         """Remove the dialog from the screen; the agent keeps its connection."""
         if self._showing is not None:
@@ -224,8 +230,13 @@ class DialogWindow:
             activation.activate(token, showing.surface)
             showing.renewed = time.monotonic() + limits.PROMPT_RAISED_SECONDS
         else:
-            self.show(showing.again())
+            self._show_again(showing)
         self._display.flush()
+
+    def _show_again(self, showing: _Showing) -> None:
+        """Show a question as a new window, with the time that is left for it."""
+        self.show(showing.again())
+        self.show_behind(showing.dialog.behind)
 
     def covered(self, number: int, *, covered: bool) -> None:
         """Report, once, that the dialog is behind other windows, or no longer."""
@@ -389,7 +400,7 @@ class DialogWindow:
         if self._showing is not None and not self.layer:
             self._showing.look_covered(now)
             if self._showing.renewed <= now:
-                self.show(self._showing.again())
+                self._show_again(self._showing)
         while self._graves and self._graves[0][1] <= now:
             self._graves.pop(0)[0].destroy()
         self._check()
@@ -474,7 +485,9 @@ class _Showing:
             return
         if not self._seen:
             self._seen = True
-            self.dialog.guard.visible(time.monotonic())
+            now = time.monotonic()
+            self._deadline = now + self.message.seconds
+            self.dialog.guard.visible(now)
             self._window.seen(self.message.id)
             self._window.refocus()
         # guard: input beside the picture in one round of the compositor

@@ -101,7 +101,7 @@ class Follower:
                     await program.changed.wait()
                     if guest.programs.asking:
                         # A user takes longer, and the question has its end.
-                        until = trio.current_time() + limits.QUESTION_SECONDS
+                        until = trio.current_time() + limits.QUESTION_MOST_SECONDS
                         patience.deadline = until + deadline
                         await self.say(
                             TEXTS[step].title, "begun", "waiting for your answer"

@@ -12,15 +12,21 @@ from broker.core import limits
 from broker.core.errors import PeerError
 from broker.ipc import prompt as m
 from tests.kit.helper_starter import ended_starter
+from tests.kit.prompting import question
 
 
-def nobodys_questions():
+def no_notification(title, text, *, sandbox=""):
+    raise AssertionError(title)
+
+
+def nobodys_questions(notify=no_notification):
     return Questions(
         paths=None,
         log=None,
         compositor=lambda: None,
         starter=ended_starter(),
         screen_reader=False,
+        notify=notify,
     )
 
 
@@ -48,6 +54,25 @@ async def test_an_agent_that_hangs_is_given_up(autojump_clock):
     questions, agent = questions_of(limits.PROMPT_START_SECONDS + 1)
     with pytest.raises(PeerError, match="within 120 s"):
         await questions._listen(agent)
+
+
+@pytest.mark.parametrize("service", ["vitrail.AudioInput", "vitrail.ClipboardPaste"])
+async def test_a_question_without_an_answer_is_reported_once(
+    service, nursery, autojump_clock
+):
+    """The clipboard reports its own refusals."""
+    notices = []
+    questions = nobodys_questions(lambda *n, sandbox: notices.append((*n, sandbox)))
+    nursery.start_soon(questions.run)
+    number = questions.admit(question(service=service))
+    answer = await questions.ask(number)
+    assert answer.by == "timeout"
+    reported = (
+        "Vitrail: a request of work was refused",
+        "it wanted to listen to your microphone;\nyou did not answer in time; to be asked again, repeat the action",
+        "work",
+    )
+    assert notices == ([] if service.endswith("Paste") else [reported])
 
 
 async def test_a_viewer_that_wants_it_in_front_all_the_time_gets_it_now_and_then(

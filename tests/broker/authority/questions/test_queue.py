@@ -103,7 +103,7 @@ def test_the_sandbox_shown_longest_ago_is_next():
     queue.ask(of("calm"), 1.0)
     order = []
     while (entry := queue.front()) is not None:
-        queue.showing(entry)
+        queue.show(entry, 1.0)
         order.append(entry.question.sandbox)
         queue.answer(entry.id, YES, 2.0)
     assert order == ["flood", "calm", "flood", "flood"]
@@ -117,6 +117,62 @@ def test_no_answer_in_time_is_a_no():
     ((who, answer),) = queue.expire(queue.deadline())
     assert (who, answer.allow, answer.by) == (asker, False, "timeout")
     assert queue.deadline() == float("inf")
+
+
+def test_time_of_a_question_begins_on_the_screen():
+    """A slow prompt agent takes nothing of the user's minute."""
+    queue, seconds = Queue(), limits.QUESTION_SECONDS
+    queue.ask(of("a"), 0.0)
+    entry = queue.front()
+    queue.show(entry, 20.0)
+    queue.mark_seen(entry.id, 30.0)
+    assert entry.deadline == 30.0 + seconds
+    queue.mark_seen(entry.id, 50.0)
+    assert entry.deadline == 30.0 + seconds, "a dialog that is raised has no new minute"
+
+
+@pytest.mark.parametrize("asked_at", [0.0, 40.0])
+def test_a_question_behind_another_keeps_its_minute(asked_at):
+    """It is denied only after the user has had a minute to read it."""
+    queue, seconds = Queue(), limits.QUESTION_SECONDS
+    first = queue.ask(of("a"), 0.0)
+    queue.show(queue.front(), 0.0)
+    queue.mark_seen(1, 0.0)
+    second = queue.ask(of("a", 1), asked_at)
+    assert [asker for asker, _ in queue.expire(seconds)] == [first]
+    entry = queue.front()
+    assert entry.askers == [second]
+    queue.show(entry, seconds)
+    queue.mark_seen(entry.id, seconds + 1)
+    assert queue.expire(2 * seconds) == []
+    assert [asker for asker, _ in queue.expire(2 * seconds + 1)] == [second]
+
+
+def test_a_question_that_is_never_shown_ends():
+    """One sandbox's questions keep nobody waiting for hours."""
+    queue, now = Queue(), 0.0
+    behind = queue.ask(of("a", 9), now)
+    ended = []
+    for _ in range(10):
+        if behind in ended:
+            break
+        for sandbox in "bcde":
+            queue.ask(of(sandbox, now), now)
+        other = next(e for e in queue.all() if e.question.sandbox != "a")
+        queue.show(other, now)
+        queue.mark_seen(other.id, now)
+        now = queue.deadline()
+        ended += [asker for asker, _ in queue.expire(now)]
+    assert now == limits.QUESTION_WAIT_SECONDS
+
+
+def test_the_number_of_waiting_questions_has_those_that_may_be_shown():
+    waiting = queue.Queue()
+    for number in range(3):
+        waiting.ask(of("a", number), 0.0)
+    waiting.release(1)
+    waiting.release(2)
+    assert waiting.behind(1) == 1
 
 
 def test_so_many_of_one_sandbox_and_one_more(monkeypatch):
@@ -245,7 +301,11 @@ class Asking(RuleBasedStateMachine):
             others = [e.question.record for e in self.queue.all()]
             turn = self.queue._shown_at.get
             assert turn(entry.question.record, 0) == min(turn(x, 0) for x in others)
-            self.queue.showing(entry)
+            self.queue.show(entry, self.now)
+
+    @rule(number=st.integers(0, 30))
+    def mark_seen(self, number):
+        self.queue.mark_seen(number, self.now)
 
     @rule(seconds=st.floats(0, 90))
     def wait(self, seconds):

@@ -230,7 +230,7 @@ def test_the_limits_of_a_rule_are_those_of_the_records():
     """``policy`` imports nothing of the broker, so they are there twice."""
     assert policy.limits.CLIPBOARD_BYTES[1] == clipboard_limits.CLIPBOARD_BYTES_MOST
     assert policy.limits.CLIPBOARD_SECONDS[1] == clipboard_limits.CLIPBOARD_SECONDS_MOST
-    assert clipboard_limits.CLIPBOARD_DECIDE_SECONDS > limits.QUESTION_SECONDS
+    assert clipboard_limits.CLIPBOARD_DECIDE_SECONDS > limits.QUESTION_MOST_SECONDS
 
 
 def test_the_largest_content_is_copied_and_a_byte_more_refused_whole():
