@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from broker.cli.notifications.notification import DesktopNotification
 from broker.core import limits
 from broker.helpers.prompt.paint import _DENY
 from tests.kit.eventually import eventually
@@ -68,6 +69,22 @@ async def test_a_covered_question_is_brought_back_by_its_notification(tmp_path):
             await eventually(no_banner)  # it goes with its question
             done = await w.wait_event("question.answered", question=asked.id)
             assert (done["answer"], done["answered_by"]) == ("allow", "person")
+
+
+async def test_a_failure_does_not_hide_that_a_question_waits(tmp_path):
+    """The shell shows one notification at a time, and a critical one until it is closed."""
+    out = Path(os.environ.get("VITRAIL_OUT") or tmp_path)
+    async with at_gnome_shell(out) as (screen, w), running(w, "web"):
+        await eventually(partial(screen.counted, ORANGE))
+        note = DesktopNotification({**os.environ, **w.environ})
+        await note.show("Cannot stop talk", "it does not answer", stays=True)
+        async with running(w, "work"):
+            await eventually(partial(screen.shows, GREEN, 5, 100))
+            await eventually(partial(pending, w))
+            await screen.picture("gnome-failure-and-question")
+            screen.click(900, 500)  # into the other window, which covers it
+            await eventually(partial(has_banner, screen))
+            await screen.picture("gnome-failure-and-covered-question")
 
 
 async def has_banner(screen):

@@ -207,7 +207,7 @@ async def stop(name: str, title: str, icon: str, env: Mapping[str, str]) -> Star
     if result.code == 0:
         await note.show(tr("{name} has stopped", name=title), "", seconds=_DONE_SECONDS)
     else:
-        await note.show(tr("Cannot stop {name}", name=title), result.text, urgent=True)
+        await note.show(tr("Cannot stop {name}", name=title), result.text, stays=True)
     return result
 
 
@@ -231,7 +231,7 @@ async def _failed(
         if built.code == 0:
             await fresh.close()
             return True
-        await fresh.show(tr("Cannot build the image"), built.text, urgent=True)
+        await fresh.show(tr("Cannot build the image"), built.text, stays=True)
         return False
     # The text names the command, for a desktop without a terminal.
     with suppress(SetupError):

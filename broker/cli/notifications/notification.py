@@ -46,11 +46,14 @@ class DesktopNotification:
         text: str,
         *,
         seconds: int = 0,
-        urgent: bool = False,
+        stays: bool = False,
         percent: int | None = None,
     ) -> None:
-        """Show a notification without buttons; ``seconds``: 0 is the server's time."""
-        words = [*self._words(seconds, urgent=urgent), "--print-id"]
+        """Show a notification without buttons; ``seconds``: 0 is the server's time.
+
+        ``stays``: until the user closes it.
+        """
+        words = [*self._words(seconds, stays=stays), "--print-id"]
         if percent is not None:
             words.append(f"--hint=int:value:{percent}")
         self._id = (await self._send(words, title, text)).strip() or self._id
@@ -61,7 +64,7 @@ class DesktopNotification:
         ``buttons`` maps what is returned to what is written on a button.  Returns ``""``
         where none was chosen.
         """
-        words = self._words(0, urgent=True)
+        words = self._words(0, stays=True)
         words += [f"--action={key}={label}" for key, label in buttons.items()]
         chosen = (await self._send(words, title, text)).strip()
         # guard: only a button that was offered is an answer
@@ -71,14 +74,15 @@ class DesktopNotification:
         """Close the notification."""
         if self._id:
             await self._send(
-                [*self._words(0, urgent=False), f"--expire-time={_CLOSE_MS}"], "", " "
+                [*self._words(0), f"--expire-time={_CLOSE_MS}"], "", " "
             )
             self._id = ""
 
-    def _words(self, seconds: int, *, urgent: bool) -> list[str]:
-        words = [_PROGRAM, "--app-name=Vitrail"]
-        words += [f"--urgency={'critical' if urgent else 'normal'}"]
-        words += [f"--expire-time={1000 * seconds}"] if seconds else []
+    def _words(self, seconds: int, *, stays: bool = False) -> list[str]:
+        # GNOME Shell shows one at a time, and a critical one until it is closed: it would
+        # hide that a question waits.
+        words = [_PROGRAM, "--app-name=Vitrail", "--urgency=normal"]
+        words += [f"--expire-time={1000 * seconds}"] if seconds or stays else []
         words += [f"--replace-id={self._id}"] if self._id else []
         return words + ([f"--icon={self._icon}"] if self._icon else [])
 

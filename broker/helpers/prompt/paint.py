@@ -265,6 +265,7 @@ def _foot(
         known = tr("Your phrase: {phrase}", phrase=phrase)
     place = DialogRect(left.x, left.y, left.width - width, left.height)
     brush.text(place, known, size=15, bold=True)
-    time = DialogRect(left.x + left.width - width, left.y, width, 16)
+    height = 16 if dialog.behind else left.height
+    time = DialogRect(left.x + left.width - width, left.y, width, height)
     words = tr("denied in {seconds} s", seconds=seconds)
     brush.text(time, words, size=13, colour=_FAINT, middle=True)

@@ -29,7 +29,9 @@ _LEAST_SECONDS = 2.0
 """Shortest display time, however short the source was open: a sandbox that records
 in pieces of a tenth of a second must be visible."""
 _STAYS = 0
-_CRITICAL = 2
+_NORMAL = 1
+"""GNOME Shell shows one notification at a time, and a critical one until it is closed,
+which would hide that a question waits.  The use is also shown by the tray icon."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ class Indicator:
             heard = escape_markup(printable(self._wanted[sandbox], 100))
             body = tr(self._wording.body, source=heard)
             title = tr(self._wording.title, name=sandbox)
-            hints = {"urgency": ("y", _CRITICAL), "resident": ("b", True)}
+            hints = {"urgency": ("y", _NORMAL), "resident": ("b", True)}
             no_buttons: list[str] = []
             shown = (
                 "Vitrail",

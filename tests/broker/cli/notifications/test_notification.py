@@ -18,3 +18,17 @@ async def test_a_closed_notification_that_nobody_showed_prints_nothing(
     assert "Opening a.pdf: copy the files" in capsys.readouterr().err
     await note.close()
     assert capsys.readouterr().err == ""
+
+
+async def test_a_failure_stays_and_is_no_emergency(tmp_path):
+    """GNOME Shell would show no other notification until it is closed."""
+    calls = tmp_path / "calls"
+    program = tmp_path / "notify-send"
+    program.write_text(f'#!/bin/sh\necho "$*" >>{calls}\necho 7\n')
+    program.chmod(0o755)
+    note = DesktopNotification({**os.environ, "PATH": f"{tmp_path}:/usr/bin:/bin"})
+    await note.show("Cannot stop work", "it does not answer", stays=True)
+    await note.ask("work did not start", "no image", {"again": "Try again"})
+    lines = calls.read_text().splitlines()
+    assert len(lines) == 2
+    assert all("--urgency=normal --expire-time=0 " in line for line in lines)

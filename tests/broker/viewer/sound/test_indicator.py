@@ -40,6 +40,7 @@ class Desktop:
             self.shown.add(1)
             self.titles.append(call.body[3])
             self.bodies.append(call.body[4])
+            self.hints = call.body[6]
         else:
             self.shown.discard(call.body[0])
         header = SimpleNamespace(message_type=MessageType.method_return)
@@ -56,6 +57,8 @@ async def test_what_could_not_be_told_is_tried_again(autojump_clock, capsys):
         told.show("work", active=True, source="mic")
         await trio.sleep(60)
         assert desktop.shown == {1}
+        # A critical one would hide on GNOME that a question waits.
+        assert desktop.hints["urgency"] == ("y", 1)
         desktop.fails = 2
         told.show("work", active=False)
         await trio.sleep(60)
