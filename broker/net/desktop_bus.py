@@ -12,6 +12,7 @@ from jeepney.bus_messages import message_bus
 
 from shims.files.bus_calls import BUS_OBJECTS, PORTAL_PATH
 
+PROPERTIES = "org.freedesktop.DBus.Properties"
 REQUEST = "org.freedesktop.portal.Request"
 Options = dict[str, tuple[str, object]]
 """Values with their types."""
@@ -30,9 +31,11 @@ def desktop_call(
     return new_method_call(address, member, types or None, values)
 
 
-def portal_property(interface: str, name: str) -> Message:
-    """Return the message that reads a property of the desktop's portal."""
-    return desktop_call("org.freedesktop.DBus.Properties", "Get", interface, name)
+def desktop_property(interface: str, name: str) -> Message:
+    """Return the message that reads a property of a desktop's service."""
+    service = BUS_OBJECTS[interface]
+    address = DBusAddress(service.path, service.name, PROPERTIES)
+    return new_method_call(address, "Get", "ss", (interface, name))
 
 
 def rules_of(interface: str) -> tuple[MatchRule, MatchRule]:

@@ -25,7 +25,7 @@ from jeepney.io.blocking import DBusConnection, open_dbus_connection
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.ipc.guest.file_requests import ChooseFiles, FileFilter
-from broker.net.desktop_bus import Options, PortalRequest, portal_property
+from broker.net.desktop_bus import Options, PortalRequest, desktop_property
 
 CHOSEN, DISMISSED = 0, (1, 2)
 """Codes of a response."""
@@ -95,7 +95,7 @@ class ChooserRequest:
 
         Raises SetupError, UpstreamError.
         """
-        reply = self._call(portal_property(_CHOOSER, "version"))
+        reply = self._call(desktop_property(_CHOOSER, "version"))
         # Another program of the session could answer by the same path.
         owner = str(reply.header.fields.get(HeaderFields.sender, ""))
         made = PortalRequest(str(self._bus.unique_name), owner)

@@ -34,6 +34,8 @@ _PROGRAM: Final = "xdg-dbus-proxy"
 _SOCKET: Final = "bus"
 _SCREENS: Final = "+"
 """The argument of a permit for what the user chooses, and not for the sandbox's windows."""
+_WATCHER: Final = "org.kde.StatusNotifierWatcher"
+_PROPERTIES: Final = "org.freedesktop.DBus.Properties"
 _ITEM: Final = "org.kde.StatusNotifierItem"
 _SCREEN_CAST: Final = "org.freedesktop.portal.ScreenCast"
 USES: Final[Mapping[m.BusUse, tuple[str, ...]]] = MappingProxyType(
@@ -42,11 +44,11 @@ USES: Final[Mapping[m.BusUse, tuple[str, ...]]] = MappingProxyType(
         "settings": ("org.freedesktop.portal.Settings",),
         "screens": (
             _SCREEN_CAST,
-            "org.freedesktop.DBus.Properties",
+            _PROPERTIES,
             "org.freedesktop.portal.Request",
             "org.freedesktop.portal.Session",
         ),
-        "tray": ("org.kde.StatusNotifierWatcher",),
+        "tray": (_WATCHER,),
     }
 )
 """The interfaces that the viewer has on the bus: their rows of the desktop, no others."""
@@ -121,6 +123,9 @@ def _words(interfaces: tuple[str, ...], item: str, told: int) -> Iterator[str]:
                 yield f"--{kind}={one.name}={one.interface}.{row.member}@{one.path}"
     if item:
         yield f"--own={item}"
+        panel = BUS_OBJECTS[_WATCHER]
+        # guard: the viewer reads the list of icons, and calls nothing else of a panel
+        yield f"--call={panel.name}={_PROPERTIES}.Get@{panel.path}"
 
 
 def _require_bus() -> None:

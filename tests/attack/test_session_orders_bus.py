@@ -144,6 +144,12 @@ ATTACKS = {
     "another interface's member": call(
         NOTIFICATIONS, "/org/freedesktop/Notifications", "org.other", "Notify"
     ),
+    "write a property of the panel": call(
+        WATCHER, "/StatusNotifierWatcher", "org.freedesktop.DBus.Properties", "Set"
+    ),
+    "read another's icon": call(
+        OTHER_ITEM, "/StatusNotifierItem", "org.freedesktop.DBus.Properties", "Get"
+    ),
     "write a property": call(
         PORTAL, PORTAL_PATH, "org.freedesktop.DBus.Properties", "Set"
     ),

@@ -73,9 +73,7 @@ class DesktopNotification:
     async def close(self) -> None:
         """Close the notification."""
         if self._id:
-            await self._send(
-                [*self._words(0), f"--expire-time={_CLOSE_MS}"], "", " "
-            )
+            await self._send([*self._words(0), f"--expire-time={_CLOSE_MS}"], "", " ")
             self._id = ""
 
     def _words(self, seconds: int, *, stays: bool = False) -> list[str]:

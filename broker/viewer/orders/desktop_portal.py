@@ -26,8 +26,8 @@ from broker.net.desktop_bus import (
     Options,
     PortalRequest,
     desktop_call,
+    desktop_property,
     owner_changes,
-    portal_property,
     portal_signal,
 )
 from broker.net.session_bus import OpenBus, why
@@ -87,7 +87,7 @@ class PortalBus:
 
     async def property(self, name: str) -> object:
         """Return a property of the interface.  Raises SetupError where it has none."""
-        reply = await self.call(portal_property(self._interface, name))
+        reply = await self.call(desktop_property(self._interface, name))
         self._owner = str(reply.header.fields.get(HeaderFields.sender, ""))
         _, value = reply.body[0]
         return value

@@ -7,6 +7,7 @@ The viewer runs it for icons of sandboxes, ``brokerctl tray`` for its own icon.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
@@ -24,9 +25,9 @@ from jeepney import (
 from jeepney.bus_messages import message_bus
 from jeepney.io.trio import DBusConnection, DBusRouter
 
-from broker.core.errors import SetupError, sole
+from broker.core.errors import SetupError, UpstreamError, sole
 from broker.core.stderr_log import log_stderr
-from broker.net.desktop_bus import desktop_call, owner_changes
+from broker.net.desktop_bus import desktop_call, desktop_property, owner_changes
 from broker.net.session_bus import (
     CALLS,
     Reply,
@@ -37,6 +38,8 @@ from broker.net.session_bus import (
 
 _WATCHER = "org.kde.StatusNotifierWatcher"
 _SECONDS = 5.0
+_VERIFY_SECONDS = (5.0, 30.0)
+"""Delays of the checks that the panel has the item, in seconds."""
 
 ITEM_PATH = "/StatusNotifierItem"
 ITEM = "org.kde.StatusNotifierItem"
@@ -106,7 +109,7 @@ class Panel(Generic[Pressed]):
                 await answer_of(router, message_bus.RequestName(name), _SECONDS)
                 self._router = router
                 await nursery.start(answer_calls, router, self._called, self._then)
-                nursery.start_soon(self._register, router, name)
+                nursery.start_soon(self._keep_registered, router, connection, name)
                 task_status.started()
         except (KeyError, OSError, ExceptionGroup) as error:
             # Of the nurseries inside: one failure, in a wrapper.
@@ -135,24 +138,56 @@ class Panel(Generic[Pressed]):
             for one in signals:
                 await self._router.send(_signal(one))
 
-    async def _register(self, router: DBusRouter, name: str) -> None:
-        """Register the item at the panel, and at each panel that replaces it."""
+    async def _keep_registered(
+        self, router: DBusRouter, connection: DBusConnection, name: str
+    ) -> None:
+        """Register the item at the panel, and at each panel that replaces it.
+
+        GNOME's extension forgets an item that registers before the extension is ready,
+        so read its list of items after a while, and register again if it lacks ours.
+        """
         rule, complained = owner_changes(_WATCHER), False
         # Not as a context manager, see DesktopSettings: it ends with the router.
         changes = router.filter(rule, bufsize=CALLS).receive_channel
         await answer_of(router, message_bus.AddMatch(rule), _SECONDS)
+        names = (name, str(connection.unique_name))
+        registered, delays = False, iter(_VERIFY_SECONDS)
         while True:
-            call = desktop_call(_WATCHER, "RegisterStatusNotifierItem", name)
-            call.header.flags |= MessageFlag.no_auto_start
-            with trio.move_on_after(_SECONDS):
-                answer = await router.send_and_get_reply(call)
-                wrong = answer.header.message_type is MessageType.error
-                if wrong and not complained:
-                    complained = True
-                    log_stderr(
-                        "vitrail: waiting for a panel that supports icons (StatusNotifierWatcher)"
-                    )
-            await changes.receive()
+            if not registered:
+                complained = await _register(router, name, complained=complained)
+            with trio.move_on_after(next(delays, math.inf)) as verify:
+                await changes.receive()
+                registered, delays = False, iter(_VERIFY_SECONDS)
+            if verify.cancelled_caught:
+                registered = await _is_registered(router, names)
+
+
+async def _register(router: DBusRouter, name: str, *, complained: bool) -> bool:
+    """Register an item; log once that there is no panel, and return whether that is done."""
+    call = desktop_call(_WATCHER, "RegisterStatusNotifierItem", name)
+    call.header.flags |= MessageFlag.no_auto_start
+    with trio.move_on_after(_SECONDS):
+        answer = await router.send_and_get_reply(call)
+        if answer.header.message_type is MessageType.error and not complained:
+            complained = True
+            log_stderr(
+                "vitrail: waiting for a panel that supports icons (StatusNotifierWatcher)"
+            )
+    return complained
+
+
+async def _is_registered(router: DBusRouter, names: tuple[str, ...]) -> bool:
+    """Return whether the panel has the item of one of these bus names.
+
+    True if the panel does not list its items, or does not answer.
+    """
+    call = desktop_property(_WATCHER, "RegisteredStatusNotifierItems")
+    call.header.flags |= MessageFlag.no_auto_start
+    with suppress(UpstreamError, trio.TooSlowError):
+        ((_, items),) = (await answer_of(router, call, _SECONDS)).body
+        # Panels list a bus name, with or without the item's path.
+        return any(str(item).partition("/")[0] in names for item in items)
+    return True
 
 
 def _signal(told: PanelSignal) -> Message:

@@ -50,6 +50,7 @@ GUARDS = (
     Guard("the viewer has what the table says of the session's bus", "pass", BUS, "only_the_calls"),
     Guard("the desktop's dialog about screens comes when a share is permitted", "if False:", BUS, "screens_are_reached"),
     Guard("a permit for the sandbox's own windows shows none of the desktop's", "if False:", BUS, "screens_are_reached"),
+    Guard("the viewer reads the list of icons, and calls nothing else of a panel", "yield f'--talk={panel.name}'", BUS, "only_the_calls"),
     Guard("an icon has its own bus name only", "item = 'org.kde.*'", BUS, "no_name_of"),
     Guard("the connection ends with the last notification", "if False:", SERVER, "nothing_is_connected"),
     Guard("nobody else connects to the proxy", "pass", BUS, "one_connection"),
