@@ -32,9 +32,11 @@ _FRAME = struct.Struct(">BI")
 _NOT_FOUND = "org.freedesktop.portal.Error.NotFound"
 _DATA = 0
 _FONT_CHARS = 100
+_LAYOUT_CHARS = 100
 _SIGNALS = 64
 
 _APPEARANCE, _GNOME = "org.freedesktop.appearance", "org.gnome.desktop.interface"
+_WINDOWS = "org.gnome.desktop.wm.preferences"
 TOLD: Final[Mapping[tuple[str, str], tuple[str, float, float]]] = MappingProxyType(
     {
         (_APPEARANCE, "color-scheme"): ("u", 0, 2),
@@ -45,6 +47,8 @@ TOLD: Final[Mapping[tuple[str, str], tuple[str, float, float]]] = MappingProxyTy
         (_GNOME, "font-name"): ("s", 1, _FONT_CHARS),
         (_GNOME, "document-font-name"): ("s", 1, _FONT_CHARS),
         (_GNOME, "monospace-font-name"): ("s", 1, _FONT_CHARS),
+        # Else GTK shows a button to close a window, and no other.
+        (_WINDOWS, "button-layout"): ("s", 0, _LAYOUT_CHARS),
     }
 )
 """Namespace and key, with the value's type (D-Bus) and its least and greatest value;

@@ -8,6 +8,9 @@ from __future__ import annotations
 import os
 from contextlib import asynccontextmanager
 
+import pytest
+
+from broker.core.services import PORTAL_VARIABLES
 from broker.helpers.process.spawn import DEVNULL, run_tool, spawn
 from tests.kit.desktop_portal import desktop_portal
 from tests.kit.eventually import eventually
@@ -23,12 +26,13 @@ PORTAL = (
 )
 LOOKS = "org.freedesktop.appearance"
 GNOME = "org.gnome.desktop.interface"
+WINDOWS = "org.gnome.desktop.wm.preferences"
 
 
-async def choose(screen, key, value):
+async def choose(screen, key, value, schema=GNOME):
     """Set a setting of the desktop, as its settings program does."""
     env = {**os.environ, **screen.env}
-    await run_tool(["gsettings", "set", GNOME, key, value], env=env)
+    await run_tool(["gsettings", "set", schema, key, value], env=env)
 
 
 async def read(guest, space, key):
@@ -135,5 +139,42 @@ async def test_a_libadwaita_program_turns_dark_with_the_desktop(tmp_path):
             await eventually(lambda: said.read_text().split() == ["light", "dark"])
             await choose(screen, "color-scheme", "default")
             await eventually(lambda: said.read_text().split()[2:] == ["light"])
+        finally:
+            await child.stop()
+
+
+BUTTONS = """
+import sys, gi
+gi.require_version("Gtk", sys.argv[1])
+from gi.repository import Gtk, GLib
+Gtk.init(*[[]] * (sys.argv[1] == "3.0"))
+settings = Gtk.Settings.get_default()
+def tell(*_):
+    print(settings.get_property("gtk-decoration-layout"), flush=True)
+settings.connect("notify::gtk-decoration-layout", tell)
+tell()
+GLib.MainLoop().run()
+"""
+
+
+@pytest.mark.parametrize("version", ["3.0", "4.0"])
+async def test_a_gtk_program_has_the_buttons_of_the_desktops_windows(tmp_path, version):
+    layout = "appmenu:minimize,maximize,close"
+    async with two() as (_, screen, work, _personal):
+        await choose(screen, "button-layout", layout, schema=WINDOWS)
+        lines = tmp_path / "lines"
+        env = {**work.env, **screen.comp.environment, **PORTAL_VARIABLES}
+        env["DBUS_SESSION_BUS_ADDRESS"] = work.env["DBUS_SESSION_BUS_ADDRESS"]
+        with lines.open("w") as out:
+            child = spawn(
+                ["/usr/bin/python3", "-c", BUTTONS, version],
+                env=env,
+                stdout=out,
+                stderr=DEVNULL,
+            )
+        try:
+            await eventually(lambda: lines.read_text().split()[-1:] == [layout])
+            await choose(screen, "button-layout", ":close", schema=WINDOWS)
+            await eventually(lambda: lines.read_text().split()[-1:] == [":close"])
         finally:
             await child.stop()
