@@ -192,10 +192,16 @@ class ClipboardFocus(TypedMessage, frozen=True, tag="clipboard-focus"):
 
 
 class ChordPressed(TypedMessage, frozen=True, tag="chord-pressed"):
-    """The compositor sent a chord to one of its windows; ``press`` counts them."""
+    """The compositor sent a chord to one of its windows; ``press`` counts them.
+
+    ``window`` is the title of that window.  ``desktop`` stands for the types of the
+    user's own selection, as the compositor offers it there; empty: there is none.
+    """
 
     press: _Count
     paste: bool
+    window: _Text = ""
+    desktop: _Word = ""
 
 
 class ChordTroubleMessage(TypedMessage, frozen=True, tag="chord-trouble"):
@@ -252,9 +258,10 @@ class Exported(TypedMessage, frozen=True, tag="exported"):
 
 
 class ExportEnded(TypedMessage, frozen=True, tag="export-ended"):
-    """Another selection took its place, or its connection ended."""
+    """Another selection took its place (``replaced``), or its connection ended."""
 
     transfer: _Count
+    replaced: bool = False
 
 
 class ForeignDrag(TypedMessage, frozen=True, tag="foreign-drag"):

@@ -349,6 +349,27 @@ async def test_a_window_that_takes_the_focus_gets_nothing_of_a_paste():
         assert it.offers == []
 
 
+async def test_a_window_that_takes_the_focus_before_the_chord_copies_nothing():
+    """The user presses the copy chord in red as green's window opens."""
+    seconds = clipboard_limits.CLIPBOARD_FOCUS_SECONDS
+    # On a busy machine the press comes later than the user's.
+    async with desk("red", "green", focus_seconds=10 * seconds) as it:
+
+        def thief(c: Guest) -> w.RecordCrossing:
+            c.select(TEXT)
+            trio.from_thread.run(it.until, lambda: it.crossing.focused == "green")
+            return c.copy()
+
+        def victim(c: Guest) -> w.RecordCrossing:
+            c.select(TEXT)
+            return trio.from_thread.run(guest, it, "green", thief)
+
+        record = await guest(it, "red", victim)
+        assert (record.outcome, record.source) == (Outcome.REFUSED, "green")
+        assert "has changed just now: press the keys again" in record.reason
+        assert not it.orders
+
+
 async def test_no_worker_has_the_focus_while_two_claim_it():
     async with desk("red", "blue") as it:
 

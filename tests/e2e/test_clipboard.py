@@ -202,10 +202,7 @@ async def the_person_is_told(shown):
     words = [(note[3], note[4]) for note in shown.values()]
     assert words[0] == (
         "Copied 23 bytes of text from work",
-        "press Super+Shift+V in a sandbox to paste it once\n"
-        "(to paste it in your own programs, write the rule: "
-        "vitrail.ClipboardPaste * work @adminvm ask)\n"
-        "(copied in the window work)",
+        "press Super+Shift+V in a sandbox to paste it once\n(to paste it in your own programs, write the rule: vitrail.ClipboardPaste * work @adminvm ask)\n(copied in the window titled work)",
     )
     assert words[1][0] == "23 bytes of text: work → personal"
     assert "30-mine.policy:1" in words[1][1]

@@ -33,6 +33,10 @@ TEMPLATES: Final[tuple[Template, ...]] = (
     # What crossed the clipboard, or did not.
     mark("Copied {what} from {party}"),
     mark("press {chord} in a sandbox to paste it once"),
+    mark(
+        "(to paste it in your own programs, write the rule: {service} * {name} @adminvm ask)"
+    ),
+    mark("(copied in the window titled {text})"),
     mark("by {where}; paste it there as usual, the clipboard is cleared"),
     mark("by {where}; paste it there as usual"),
     mark("dropped, by {where}"),
@@ -66,9 +70,13 @@ TEMPLATES: Final[tuple[Template, ...]] = (
     _counted("{number} byte", "{number} bytes"),
     # Why nothing crossed: broker.viewer.clipboard.exchange.reasons.
     mark("the sandbox does not have the keyboard focus"),
+    mark("the keyboard focus of {name} has changed just now: press the keys again"),
     mark("another transfer is already in progress"),
     mark("the keyboard focus moved to another sandbox"),
     mark("the clipboard is empty, or its content has expired"),
+    mark(
+        "your own programs have copied something newer, and no rule lets it into the sandbox"
+    ),
     mark("the sandbox has not copied anything of an allowed type"),
     mark(
         "nothing was copied with the key combination, and the desktop's clipboard contains no allowed type"

@@ -64,6 +64,10 @@ CLIPBOARD_DECIDE_SECONDS = 270.0
 """From the paste chord to policy's answer; longer than a question to the user
 may take (QUESTION_MOST_SECONDS), so that its answer still counts."""
 
+CLIPBOARD_FOCUS_SECONDS = 0.3
+"""Time after a change of the keyboard focus in which no chord counts, in seconds: a
+user who sees that another window took the keyboard cannot have meant it so soon."""
+
 CLIPBOARD_CLAIM_SECONDS = 1.0
 """So long a worker may be silent that claims the keyboard which another one has got; a
 worker answers within milliseconds, and the loss of a focus is reported at once."""

@@ -16,6 +16,7 @@ from broker.authority.audit import event_log
 from broker.core.clipboard.types import PNG, TEXT
 from broker.core.lease import Lease
 from broker.core.notify import Notify
+from broker.core.services import CLIPBOARD_PASTE
 from broker.ipc.audit import schema
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange.files import URI_LIST
@@ -136,6 +137,11 @@ class Telling:
             return event_log.of(lease)
         return event_log.EventSubject(sandbox=record.source, lease="", generation=0)
 
+    def _record_of(self, source: str) -> str:
+        """Return the name of this sandbox in a rule."""
+        lease = self._lease(source)
+        return source if lease is None else lease.record or source
+
     # -- the user -----------------------------------------------------------------------
 
     def words(self, record: w.RecordCrossing) -> tuple[str, str] | None:
@@ -149,11 +155,18 @@ class Telling:
         match record.outcome:
             case w.Outcome.COPIED:
                 text = f"press {self._paste_chord()} in a sandbox to paste it once"
-                return f"Copied {what(record)} from {source}", text
+                if not record.outward:
+                    owner = self._record_of(record.source)
+                    text += f"\n(to paste it in your own programs, write the rule: {CLIPBOARD_PASTE} * {owner} @adminvm ask)"
+                return f"Copied {what(record)} from {source}", text + _window(record)
             case w.Outcome.PASTED:
-                return f"{what(record)}: {way}", _given(record)
+                text = _given(record) + _window(record)
+                return f"{what(record)}: {way}", text
             case w.Outcome.EXPORTED:
-                return f"{what(record)}: {way}", f"by {record.rule}"
+                text = f"by {record.rule}"
+                if record.selection != "drag":
+                    text += f"; paste it there as usual{_window(record)}"
+                return f"{what(record)}: {way}", text
             case w.Outcome.EXPIRED if record.selection == "drag":
                 return f"Not dropped: {way}", "the window did not accept it"
             case w.Outcome.EXPIRED:
@@ -188,6 +201,11 @@ def _given(record: w.RecordCrossing) -> str:
     # Their own clipboard stays as it is.
     wiped = "" if record.source == w.VIEWER else ", the clipboard is cleared"
     return f"by {record.rule}; paste it there as usual{wiped}"
+
+
+def _window(record: w.RecordCrossing) -> str:
+    """Return the last line of a text: the window in which it was copied."""
+    return f"\n(copied in the window titled {record.window})" if record.window else ""
 
 
 def _verb(record: w.RecordCrossing) -> str:

@@ -41,6 +41,8 @@ from broker.viewer.sandboxes.guest import Guest
 from policy.records.model import Record
 
 _MARK_BYTES = 12
+_TITLE_CHARACTERS = 40
+"""Length of a window's title in a notification: a program chooses it, so no room for advice."""
 _TROUBLES, _ALL_TROUBLES = 2, 64
 """Different reasons that are shown, of one sandbox and of all."""
 
@@ -97,12 +99,10 @@ class Party(clipboard_member.ClipboardMember):
             case messages.ChordTroubleMessage(reason):
                 self.trouble = printable(reason, 300)
                 self._clipboard.troubled(self)
-            case messages.ChordPressed(press, paste):
+            case messages.ChordPressed():
                 # guard: chords in a row
                 if self._pace.take(trio.current_time()):
-                    event = await self._clipboard.pressed(
-                        self.lease, press, paste=paste
-                    )
+                    event = await self._clipboard.pressed(self.lease, said)
                     await self._clipboard.put(self, event)
             case messages.ForeignDrag() | messages.DragOverMessage():
                 await self._drag_came(said)
@@ -371,13 +371,15 @@ class ClipboardService:
         if self._parties.get(party.lease.sandbox) is party:
             await self._post(party.lease.sandbox, event)
 
-    async def pressed(self, lease: Lease, press: int, *, paste: bool) -> w.Event:
+    async def pressed(self, lease: Lease, chord: messages.ChordPressed) -> w.Event:
         """Return the event of a chord, with the current terms."""
-        if paste:
-            return w.PastePressed(await self._terms.inward(lease))
+        if chord.paste:
+            return w.PastePressed(await self._terms.inward(lease), chord.desktop)
         terms = await self._terms.copy(lease)
         outward = await self._terms.outward(lease)
-        return w.CopyPressed(terms, press, outward)
+        # guard: a window's title in a notification is one short line
+        title = printable(chord.window, _TITLE_CHARACTERS)
+        return w.CopyPressed(terms, chord.press, outward, title, chord.desktop)
 
     async def drags_of(self, lease: Lease) -> messages.DragsMessage:
         """Which of its drags may cross."""

@@ -144,7 +144,7 @@ class Panel(Generic[Pressed]):
         """Register the item at the panel, and at each panel that replaces it.
 
         GNOME's extension forgets an item that registers before the extension is ready,
-        so read its list of items after a while, and register again if it lacks ours.
+        so read its list of items after a while, and register again if this one is absent.
         """
         rule, complained = owner_changes(_WATCHER), False
         # Not as a context manager, see DesktopSettings: it ends with the router.

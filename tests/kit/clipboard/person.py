@@ -6,6 +6,7 @@ from typing import Self
 
 import trio
 
+from broker.core.limits import clipboard as limits
 from broker.ipc.control.api import Nothing
 from broker.ipc.control.methods import CLIPBOARD
 from tests.kit.eventually import eventually
@@ -54,6 +55,8 @@ class Person:
                 return (await client.call(CLIPBOARD, Nothing())).focused == name
 
         await eventually(there, deadline=60)
+        # No event ends it: a chord counts when the focus has lasted.
+        await trio.sleep(limits.CLIPBOARD_FOCUS_SECONDS)
 
     async def press(self, code: int, *held: int) -> None:
         """Press a key with others held."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from contextlib import asynccontextmanager
+from unittest.mock import patch
 
 import trio
 
 from broker.core.clipboard.chord_settings import DEFAULT
+from broker.core.limits import clipboard as limits
 from broker.ipc import clipboard as m
 from broker.ipc import sealed_memfd
 from broker.viewer.clipboard.exchange import messages as w
@@ -169,6 +171,8 @@ async def board(rules="", *, choose=lambda: DEFAULT, records=()):
     lines = "".join(
         f"vitrail.ClipboardPaste * {line}\n" for line in rules.splitlines() if line
     )
+    # Its chords follow the focus at once.
+    immediate = patch.object(limits, "CLIPBOARD_FOCUS_SECONDS", 0.0)
     async with rulebook(lines, start=False) as book:
         from tests.kit.world import record
 
@@ -190,5 +194,6 @@ async def board(rules="", *, choose=lambda: DEFAULT, records=()):
             await nursery.start(clipboard.run)
             for guest in it.guests.values():
                 clipboard.begin(guest)
-            yield it
+            with immediate:
+                yield it
             nursery.cancel_scope.cancel()

@@ -10,11 +10,13 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import trio
 
 from broker.cli.headless_sway import HeadlessCompositor
 from broker.core.errors import UpstreamError
+from broker.core.limits import clipboard as limits
 from broker.core.streams.wayland_rules import WindowRules
 from broker.helpers.process.spawn import Child
 from broker.ipc import clipboard as messages
@@ -92,9 +94,11 @@ class Desk:
         event: w.Event = said
         match said:
             case messages.ChordPressed(paste=True):
-                event = w.PastePressed(self.host)
+                event = w.PastePressed(self.host, said.desktop)
             case messages.ChordPressed(press):
-                event = w.CopyPressed(self.terms, press, self.outward)
+                event = w.CopyPressed(
+                    self.terms, press, self.outward, said.window, said.desktop
+                )
             case messages.DragOverMessage(number, mark):
                 event = w.DragOver(number, mark, self.drags)
             case messages.DragWantedMessage(number, mark, wanted):
@@ -257,7 +261,9 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk(*names: str, kind: str = "sway", **settings: Any):
+async def desk(
+    *names: str, kind: str = "sway", focus_seconds: float = 0.0, **settings: Any
+):
     """A desktop with a jailed sandbox of each name.
 
     ``kind``: weston or KWin, shown on the sway that has the keyboard, or a
@@ -267,7 +273,9 @@ async def desk(*names: str, kind: str = "sway", **settings: Any):
     async with open_workers() as workers, _person(kind) as (comp, keyboard):
         made = Desk(comp, keyboard, **settings)
         async with rooms(made, workers, names):
-            yield made
+            # Its chords follow the focus at once.
+            with patch.object(limits, "CLIPBOARD_FOCUS_SECONDS", focus_seconds):
+                yield made
 
 
 @asynccontextmanager

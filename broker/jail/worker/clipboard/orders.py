@@ -11,6 +11,7 @@ is refused, and the rest is carried out.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import weakref
 from collections import deque
@@ -31,6 +32,7 @@ from broker.ipc import fdpass, sealed_memfd
 from broker.ipc import worker as all_messages
 from broker.jail.clipboard.chord_recogniser import Recogniser
 from broker.jail.clipboard.cleaning import clean
+from broker.jail.wayland import listing
 from broker.jail.wayland.ports import InputListener, SeatChords
 from broker.jail.worker.clipboard.drags import Origin, WorkerDrags
 from broker.jail.worker.clipboard.serving import ServedContent, Serving, ToHost
@@ -165,7 +167,11 @@ class WorkerClipboard(InputListener):
             self._paste = press
         else:
             self._copy = press
-        self._say(messages.ChordPressed(press.number, paste))
+        windows = listing.windows_of(self._sandbox)
+        title = next((window.title for window in windows if window.focused), "")
+        offer = core.hands.offer
+        types = _digest_types(() if offer is None else offer.mimes)
+        self._say(messages.ChordPressed(press.number, paste, title, types))
 
     # -- orders ------------------------------------------------------------------------
 
@@ -379,7 +385,8 @@ class WorkerClipboard(InputListener):
         """Report to the viewer that served content was replaced or its file closed."""
         if isinstance(held, ToHost):
             if self._exports.pop(held.transfer, None) is not None:
-                self._say(messages.ExportEnded(held.transfer))
+                replaced = held.core in self._sandbox.filters
+                self._say(messages.ExportEnded(held.transfer, replaced))
         elif not held.withdrawn:
             self.drags.given_ended(held)
             self._forget(PRIMARY, held.transfer)
@@ -438,6 +445,13 @@ class WorkerClipboard(InputListener):
     def _task(self, step: Callable[..., Awaitable[None]], *args: object) -> None:
         assert self._nursery is not None, "run() comes first"
         self._nursery.start_soon(step, *args)
+
+
+def _digest_types(mimes: Sequence[bytes]) -> str:
+    """Return a short text for a selection's types in any order; empty for none."""
+    if not mimes:
+        return ""
+    return hashlib.blake2b(repr(sorted(mimes)).encode(), digest_size=16).hexdigest()
 
 
 async def _cleaned(kind: str, untrusted_data: bytes) -> bytes:

@@ -32,7 +32,12 @@ from broker.core.limits import clipboard as limits
 from broker.ipc import clipboard as ipc
 from broker.viewer.clipboard.exchange import drags
 from broker.viewer.clipboard.exchange import messages as w
-from broker.viewer.clipboard.exchange.content import crossing, may_cross, ticking
+from broker.viewer.clipboard.exchange.content import (
+    HeldContent,
+    crossing,
+    may_cross,
+    ticking,
+)
 from broker.viewer.clipboard.exchange.operations import (
     Copy,
     Drop,
@@ -47,6 +52,7 @@ from broker.viewer.clipboard.exchange.reasons import (
     EPOCH,
     GONE,
     MOVED,
+    NEWER,
     NO_FOCUS,
     NO_TYPE,
     NOTHING,
@@ -119,7 +125,7 @@ class Crossing(SelectionReader):
             case w.CopyPressed():
                 out += self._copy_pressed(sandbox, event, now)
             case w.PastePressed():
-                out += self._paste_pressed(sandbox, event.host, now)
+                out += self._paste_pressed(sandbox, event, now)
             case w.Decided():
                 out += self._decided(event, now)
             case w.SandboxGone():
@@ -144,13 +150,20 @@ class Crossing(SelectionReader):
                 yield from self._drops.revoked(sandbox, event)
             case ipc.Exported():
                 yield from self._exports.exported(sandbox, event)
-            case ipc.ExportEnded(transfer):
+            case ipc.ExportEnded(transfer, replaced):
+                exported = self._exports.content
                 self._exports.ended(sandbox, transfer)
+                is_over = replaced and exported is not self._exports.content
+                # guard: the user's newer copy replaces exported content
+                if is_over and exported is self._held:
+                    self._held = None
 
     # -- focus ----------------------------------------------------------------------------
 
     def _focus(self, sandbox: str, *, taken: bool, now: float) -> Iterator[w.Action]:
         """Handle that a sandbox claims the keyboard focus or gives it up."""
+        if taken != (sandbox in self._claims):
+            self._focus_change = sandbox, now
         if taken:
             self._claims.add(sandbox)
             yield from self._moved(sandbox)
@@ -177,7 +190,7 @@ class Crossing(SelectionReader):
         yield from self._giving.moved(sandbox, MOVED)
         yield from self._exports.taken(sandbox)
 
-    def _why_not(self, sandbox: str) -> str:
+    def _why_not(self, sandbox: str, now: float) -> str:
         """Return why a sandbox's chord does not count; empty if it does."""
         # guard: only a sandbox that has the focus copies or pastes
         if sandbox not in self._claims:
@@ -187,6 +200,10 @@ class Crossing(SelectionReader):
         # guard: two claims of the focus
         if others:
             return f"another sandbox also claims the keyboard focus: {others[0]}"
+        name, changed_at = self._focus_change
+        # guard: a chord does not count right after a change of the focus
+        if now - changed_at < limits.CLIPBOARD_FOCUS_SECONDS:
+            return f"the keyboard focus of {name} has changed just now: press the keys again"
         return ""
 
     # -- copy -------------------------------------------------------------------------------
@@ -196,7 +213,7 @@ class Crossing(SelectionReader):
     ) -> Iterator[w.Action]:
         """Handle the copy chord: start to read the selection, or record a refusal."""
         # guard: one copy at a time
-        reason = self._why_not(source) or (BUSY if self._copy else "")
+        reason = self._why_not(source, now) or (BUSY if self._copy else "")
         if reason:
             yield w.RecordCrossing(w.Outcome.REFUSED, source, reason=reason)
             return
@@ -214,20 +231,26 @@ class Crossing(SelectionReader):
             now + limits.CLIPBOARD_COPY_SECONDS,
             event.press,
             event.outward,
+            window=event.window,
+            desktop=event.desktop,
         )
         yield w.WorkerOrder(source, ipc.AskTypes(self._copy.transfer))
 
     # -- paste --------------------------------------------------------------------------------
 
     def _paste_pressed(
-        self, target: str, host: w.CopyTerms | None, now: float
+        self, target: str, event: w.PastePressed, now: float
     ) -> Iterator[w.Action]:
         """Handle the paste chord: ask policy about the held content, or refuse."""
-        held = self._held
-        reason = self._why_not(target)
+        host, held = event.host, self._held
+        reason = self._why_not(target, now)
         # guard: one paste at a time
         if not reason and (self._paste is not None or self._giving.busy):
             reason = BUSY
+        elif not reason and self._is_outdated(held, event.desktop):
+            # guard: the user's newer copy replaces held content
+            self._held = held = None
+            reason = NEWER if host is None else ""
         elif not reason and held is None:
             # guard: only a press that a rule permits reads the user's clipboard
             reason = NOTHING if host is None else BUSY if self._copy else ""
@@ -242,7 +265,9 @@ class Crossing(SelectionReader):
             yield w.CarryFiles(self._number(), held.source, target, held.files)
         elif held is not None:
             until = min(held.until, now + limits.CLIPBOARD_DECIDE_SECONDS)
-            self._paste = Paste(self._number(), held.source, target, until)
+            self._paste = Paste(
+                self._number(), held.source, target, until, window=held.window
+            )
             kinds = tuple((item.kind, len(item.data)) for item in held.items)
             yield w.AskPolicy(self._paste.transfer, held.source, target, kinds)
         elif host is not None:
@@ -250,6 +275,15 @@ class Crossing(SelectionReader):
             number = self._number()
             self._copy = Copy(number, w.VIEWER, target, host, until)
             yield w.WorkerOrder(target, ipc.AskTypes(number, host=True))
+
+    def _is_outdated(self, content: HeldContent | None, desktop: str) -> bool:
+        """Return whether the user's own programs have copied since content was held.
+
+        Their selection has other types then.  A copy with the same types is not noticed.
+        """
+        if content is None or content is self._exports.content:
+            return False  # an exported one ends when something newer is copied
+        return bool(desktop) and desktop != content.desktop
 
     def _decided(self, event: w.Decided, now: float) -> Iterator[w.Action]:
         """Handle the policy's decision on a paste: give the content, or refuse."""

@@ -32,6 +32,8 @@ class BrokerState:
     ) -> None:
         self._hash = digest
         self._claims: set[str] = set()
+        self._focus_change = ("", float("-inf"))
+        """The sandbox that took or lost the keyboard last, and when."""
         self._copy: Copy | None = None
         self._held: HeldContent | None = None
         self._paste: Paste | None = None

@@ -27,6 +27,10 @@ class HeldContent:
     """Whether it was only selected, not copied."""
     files: tuple[str, ...] = ()
     """Addresses of files, in place of items."""
+    window: str = ""
+    """The title of the window in which it was copied."""
+    desktop: str = ""
+    """The types of the user's own selection at that time (``ipc.ChordPressed``)."""
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -51,6 +51,7 @@ class _Standing:
     source: str
     items: tuple[w.Item, ...]
     until: float
+    content: HeldContent
 
 
 # The rule decides before your own clipboard is read. Between sandboxes the content is
@@ -156,6 +157,7 @@ class Exports:
             "" if items else reason,
             asked.terms.rule,
             self._digest(items) if items else "",
+            window=asked.held.window,
         )
         yield record
         if items:
@@ -166,7 +168,9 @@ class Exports:
             while len(self._marks) > limits.CLIPBOARD_MARKS:
                 self._marks.popitem(last=False)
             until = now + ticking(asked.terms.ttl)
-            self._standing = _Standing(asked.transfer, asked.held.source, items, until)
+            self._standing = _Standing(
+                asked.transfer, asked.held.source, items, until, asked.held
+            )
             pieces = pieces_of(items)
             export = ipc.Export(asked.transfer, asked.press, pieces, mark)
             yield w.WorkerOrder(asked.held.source, export, items)
@@ -190,8 +194,13 @@ class Exports:
                 printable(event.problem, reasons.REASON),
             )
 
+    @property
+    def content(self) -> HeldContent | None:
+        """The content that is the user's own selection, as far as it is known."""
+        return self._standing.content if self._standing else None
+
     def ended(self, sandbox: str, transfer: int) -> None:
-        """Forget the export whose selection another one has replaced."""
+        """Forget the export whose selection has ended."""
         standing = self._standing
         if standing is not None and (standing.transfer, standing.source) == (
             transfer,

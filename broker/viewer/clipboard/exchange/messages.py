@@ -75,21 +75,26 @@ class CopyPressed(_Message, frozen=True):
     """A worker saw the copy chord; ``press`` is its number for it.
 
     ``outward``: a rule may let it into the user's own selection as well.
+    ``window`` and ``desktop`` are those of ``ipc.ChordPressed``.
     """
 
     terms: CopyTerms = CopyTerms()
     press: int = 0
     outward: bool = False
+    window: str = ""
+    desktop: str = ""
 
 
 class PastePressed(_Message, frozen=True):
     """A worker saw the paste chord.
 
     ``host``: what may be read of the user's own selection when nothing was
-    copied by chord; None: no rule lets any of it in.
+    copied by chord; None: no rule lets any of it in.  ``desktop``: that of
+    ``ipc.ChordPressed``.
     """
 
     host: CopyTerms | None = None
+    desktop: str = ""
 
 
 class CheckedContent(_Message, frozen=True):
@@ -279,6 +284,10 @@ class RecordCrossing(_Message, frozen=True):
     """Or ``primary``, ``drag``."""
     by_policy: bool = False
     """Refused by the policy, which has recorded that already."""
+    window: str = ""
+    """The title of the window in which it was copied."""
+    outward: bool = True
+    """Whether a rule may let what was copied into the user's own programs."""
 
 
 Action = WorkerOrder | AskPolicy | CarryFiles | CarryDropped | Blame | RecordCrossing

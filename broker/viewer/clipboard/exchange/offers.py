@@ -201,6 +201,7 @@ class Giving:
             rule=terms.rule,
             digest=self._digest(items),
             selection=self._selection,
+            window=paste.window,
         )
         drop = 0 if paste.drop is None else paste.drop.number
         primary = terms.primary and not drop

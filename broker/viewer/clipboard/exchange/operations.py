@@ -41,6 +41,8 @@ class Paste:
     drop: Drop | None = None
     items: tuple[w.Item, ...] = field(default=(), repr=False)
     """The dropped content."""
+    window: str = ""
+    """The title of the window in which it was copied."""
 
 
 @dataclass
@@ -67,6 +69,10 @@ class Copy:
     """Allowed, but the dialog that was answered still has the focus."""
     drop: Drop | None = None
     """The drop, if it was not copied but dropped."""
+    window: str = ""
+    """The title of the window in which it is copied."""
+    desktop: str = ""
+    """The types of the user's own selection (``ipc.ChordPressed``)."""
 
     @property
     def host(self) -> bool:

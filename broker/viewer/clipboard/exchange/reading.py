@@ -175,10 +175,7 @@ class SelectionReader(BrokerState):
         if copy.into is not None:
             yield from self._giving.give(*copy.into, tuple(copy.items), now)
             return
-        until = now + ticking(copy.terms.ttl)
-        held = self._held = HeldContent(
-            copy.source, tuple(copy.items), now, until, copy.primary
-        )
+        held = self._hold(copy, tuple(copy.items), (), now)
         yield w.RecordCrossing(
             w.Outcome.COPIED,
             held.source,
@@ -186,9 +183,21 @@ class SelectionReader(BrokerState):
             size=held.size,
             digest=self._digest(held.items),
             selection="primary" if held.primary else "clipboard",
+            window=held.window,
+            outward=copy.outward,
         )
         if copy.outward:
             yield from self._exports.begin(self._number(), copy.press, held, now)
+
+    def _hold(
+        self, copy: Copy, items: tuple[w.Item, ...], files: tuple[str, ...], now: float
+    ) -> HeldContent:
+        """Hold copied content until it is pasted, and return it."""
+        until, origin = now + ticking(copy.terms.ttl), (copy.window, copy.desktop)
+        self._held = HeldContent(
+            copy.source, items, now, until, copy.primary, files, *origin
+        )
+        return self._held
 
     def _files_read(
         self, copy: Copy, listed: tuple[str, ...], now: float
@@ -199,11 +208,14 @@ class SelectionReader(BrokerState):
             yield w.WorkerOrder(drop.target, ipc.EndDrag(drop.number, finished=True))
             yield w.CarryFiles(self._number(), drop.source, drop.target, listed)
             return
-        until = now + ticking(copy.terms.ttl)
         # The text beside them is their names, which mean other files elsewhere.
-        self._held = HeldContent(copy.source, (), now, until, files=listed)
+        content = self._hold(copy, (), listed, now)
         yield w.RecordCrossing(
-            w.Outcome.COPIED, copy.source, kinds=self._held.kinds, size=len(listed)
+            w.Outcome.COPIED,
+            content.source,
+            kinds=content.kinds,
+            size=len(listed),
+            window=content.window,
         )
 
     def _key_read(self, drop: Drop, untrusted_data: bytes) -> Iterator[w.Action]:

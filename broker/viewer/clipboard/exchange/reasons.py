@@ -8,6 +8,7 @@ REASON = 200
 NO_FOCUS = "the sandbox does not have the keyboard focus"
 BUSY = "another transfer is already in progress"
 MOVED = "the keyboard focus moved to another sandbox"
+NEWER = "your own programs have copied something newer, and no rule lets it into the sandbox"
 NOTHING = "the clipboard is empty, or its content has expired"
 EMPTY = "the sandbox has not copied anything of an allowed type"
 HOST_EMPTY = "nothing was copied with the key combination, and the desktop's clipboard contains no allowed type"

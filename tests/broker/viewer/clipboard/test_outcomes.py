@@ -81,7 +81,24 @@ def said(record: w.RecordCrossing) -> tuple[str, str]:
         (
             w.RecordCrossing(O.EXPORTED, "work", w.VIEWER, (TEXT,), 5, rule="r:3"),
             "5 bytes of text: work → your own programs",
-            "by r:3",
+            "by r:3; paste it there as usual",
+        ),
+        (
+            w.RecordCrossing(O.COPIED, "work", kinds=(TEXT,), size=5, outward=False),
+            "Copied 5 bytes of text from work",
+            "press Super+Shift+V in a sandbox to paste it once\n(to paste it in your own programs, write the rule: vitrail.ClipboardPaste * work @adminvm ask)",
+        ),
+        (
+            w.RecordCrossing(O.COPIED, "work", kinds=(TEXT,), size=5, window="Mail"),
+            "Copied 5 bytes of text from work",
+            "press Super+Shift+V in a sandbox to paste it once\n(copied in the window titled Mail)",
+        ),
+        (
+            w.RecordCrossing(
+                O.PASTED, "work", "b", (TEXT,), 5, rule="r:3", window="Mail"
+            ),
+            "5 bytes of text: work → b",
+            "by r:3; paste it there as usual, the clipboard is cleared\n(copied in the window titled Mail)",
         ),
         (
             w.RecordCrossing(O.EXPIRED, "work"),

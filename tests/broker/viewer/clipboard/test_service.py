@@ -250,6 +250,20 @@ async def test_a_rules_ttl_is_the_age_and_the_offers_time(mock_clock):
         await b.wait_told("Clipboard wiped: work → vault")
 
 
+async def test_title_in_a_notification_is_one_short_line():
+    """A program chooses its window's title, and could give advice in it."""
+    async with board(ALLOW) as b:
+        await b.focus("work")
+        title = "Mail)\nto go on, write the rule: vitrail.ClipboardPaste * @anyvm"
+        await b.guests["work"].say(m.ChordPressed(1, paste=False, window=title))
+        await b.answer("work", {"text/plain": TEXT})
+        await b.give("work", {"text/plain": TEXT})
+        _, text = await b.wait_told("from work")
+        last = text.split("\n")[-1]
+        assert last.startswith("(copied in the window titled Mail)")
+        assert "vitrail" not in last
+
+
 async def test_copied_content_expires_with_an_event(mock_clock):
     async with board(ALLOW) as b:
         await b.copy()

@@ -99,7 +99,7 @@ async def test_an_icon_that_the_panel_forgot_is_registered_again(
     await nursery.start(Panel(None, None, bus).run)
     await trio.sleep(200)
     assert panel.items == [f"{known_as}/StatusNotifierItem"]
-    assert [one - began for one in panel.registrations] == times
+    assert [second - began for second in panel.registrations] == times
     panel.items.clear()
     await panel.owner_changes.send(None)
     await trio.sleep(1)

@@ -246,7 +246,9 @@ async def test_the_persons_own_is_read_after_a_paste_chord_only():
         it.core.hands.offer = Source()
         assert (await it.types(host=True)).types == []
         it.press(paste=True)
-        assert await it.said() == m.ChordPressed(1, paste=True)
+        chord = await it.said()
+        assert chord == m.ChordPressed(1, paste=True, desktop=chord.desktop)
+        assert chord.desktop, "the user's selection has types"
         await it.read(host=True)
         await it.core.hands.offer.gives(b"mine")
         assert await it.said() == b"mine"

@@ -43,8 +43,11 @@ class Desk:
         """As a person changes windows: the old worker's word may come later."""
         before = self.core.focused
         out = self.say((sandbox, ipc.ClipboardFocus(taken=True)))
-        if before not in {None, sandbox}:
+        if before == sandbox:
+            return out
+        if before is not None:
             out += self.say((before, ipc.ClipboardFocus(taken=False)))
+        self.now += 2 * clipboard_limits.CLIPBOARD_FOCUS_SECONDS
         return out
 
     def ask_copy(self, sandbox="work", terms=COPY) -> int:
@@ -88,7 +91,7 @@ class Desk:
 def test_two_steps_and_it_is_wiped():
     desk = Desk()
     assert desk.copy() == w.RecordCrossing(
-        w.Outcome.COPIED, "work", kinds=("text/plain",), size=len(TEXT)
+        w.Outcome.COPIED, "work", kinds=("text/plain",), size=len(TEXT), outward=False
     )
     ask = desk.ask_paste()
     assert (ask.source, ask.target) == ("work", "personal")
@@ -119,6 +122,76 @@ def test_content_is_in_no_repr():
     assert "hunter2" not in shown
 
 
+@pytest.mark.parametrize("paste", [False, True])
+def test_chord_right_after_a_change_of_the_focus_does_nothing(paste):
+    """A window that opens takes the keyboard while the user presses the chord."""
+    case = Desk()
+    case.copy()
+    source = case.core.status(case.now).source
+    case.focus("personal")
+    case.say(("evil", ipc.ClipboardFocus(taken=True)))
+    case.say(("personal", ipc.ClipboardFocus(taken=False)))
+    chord = w.PastePressed() if paste else w.CopyPressed()
+    case.now += clipboard_limits.CLIPBOARD_FOCUS_SECONDS - 0.01
+    assert "personal has changed just now" in case.reason(case.say(("evil", chord)))
+    assert case.core.status(case.now).source == source
+    # It goes away at once: what the user pressed in time for it is not for another one.
+    case.say(("evil", ipc.ClipboardFocus(taken=False)))
+    case.say(("personal", ipc.ClipboardFocus(taken=True)))
+    assert "just now" in case.reason(case.say(("personal", chord)))
+    case.say(("personal", ipc.ClipboardFocus(taken=True)))
+    case.now += clipboard_limits.CLIPBOARD_FOCUS_SECONDS + 0.01
+    assert not isinstance(case.say(("personal", chord))[0], w.RecordCrossing)
+
+
+def test_the_window_of_a_copy_is_named_with_it():
+    case = Desk()
+    case.focus("work")
+    pressed = w.CopyPressed(COPY, window="Mail")
+    (ask,) = case.say(("work", pressed))
+    (read,) = case.say(
+        ("work", ipc.ClipboardTypes(ask.message.transfer, ("text/plain",)))
+    )
+    (record,) = case.say(("work", w.CheckedContent(read.message.transfer, TEXT)))
+    assert (record.outcome, record.window) == (w.Outcome.COPIED, "Mail")
+    assert case.paste()[0].window == "Mail"
+
+
+HOST = w.CopyTerms()
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "newer"),
+    [("a", "b", True), ("", "b", True), ("a", "a", False), ("a", "", False)],
+)
+def test_a_newer_copy_of_the_users_programs_wins(earlier, later, newer):
+    case = Desk()
+    case.focus("work")
+    (ask,) = case.say(("work", w.CopyPressed(COPY, desktop=earlier)))
+    (read,) = case.say(
+        ("work", ipc.ClipboardTypes(ask.message.transfer, ("text/plain",)))
+    )
+    case.say(("work", w.CheckedContent(read.message.transfer, TEXT)))
+    case.focus("personal")
+    (action,) = case.say(("personal", w.PastePressed(HOST, later)))
+    if newer:
+        assert is_order(action, ipc.AskTypes)
+        assert action.message.host
+        assert case.core.status(case.now).source == ""
+    else:
+        assert isinstance(action, w.AskPolicy)
+
+
+def test_a_newer_copy_that_no_rule_lets_in_is_not_replaced_by_the_older():
+    """A paste would give an older secret than the user believes."""
+    case = Desk()
+    case.copy()
+    case.focus("personal")
+    pressed = w.PastePressed(None, "b")
+    assert case.reason(case.say(("personal", pressed))) == c.NEWER
+    assert case.reason(case.say(("personal", pressed))) == c.NOTHING
+
+
 def test_nothing_is_taken_or_given_without_the_focus():
     desk = Desk()
     assert desk.reason(desk.say(("work", w.CopyPressed()))) == c.NO_FOCUS
@@ -137,6 +210,7 @@ def test_two_claims_of_the_focus_are_unknown_request():
     assert "personal" in desk.reason(desk.say(("evil", w.PastePressed())))
     assert "personal" in desk.reason(desk.say(("evil", w.CopyPressed())))
     desk.say(("evil", ipc.ClipboardFocus(taken=False)))
+    desk.now += clipboard_limits.CLIPBOARD_FOCUS_SECONDS + 0.001
     assert isinstance(desk.say(("personal", w.PastePressed()))[0], w.AskPolicy)
 
 
@@ -293,10 +367,11 @@ def test_several_types_share_the_size_and_one_too_large_is_left_out():
 def test_a_source_that_stalls_is_given_up():
     desk = Desk()
     read = desk.reading()
-    assert desk.core.deadline == 100 + clipboard_limits.CLIPBOARD_COPY_SECONDS
+    began = desk.now
+    assert desk.core.deadline == began + clipboard_limits.CLIPBOARD_COPY_SECONDS
     desk.now = desk.core.deadline - 0.001
     assert desk.say(("", w.Ticked())) == []
-    desk.now = 100 + clipboard_limits.CLIPBOARD_COPY_SECONDS
+    desk.now = began + clipboard_limits.CLIPBOARD_COPY_SECONDS
     stop, record = desk.say(("", w.Ticked()))
     assert stop == w.WorkerOrder("work", ipc.StopRead(read.message.transfer))
     assert record.reason == c.SLOW
@@ -685,8 +760,10 @@ def test_a_long_list_is_cut():
 def test_content_older_than_the_rule_allows_is_not_pasted(late, crosses):
     desk = Desk()
     desk.copy()
-    desk.now += 60 + late
-    said = desk.paste(terms=w.PasteTerms(ttl=60))
+    copied_at = desk.now
+    ask = desk.ask_paste()
+    desk.now = copied_at + 60 + late
+    said = desk.say(("", w.Decided(ask.transfer, w.PasteTerms(ttl=60))))
     if crosses:
         assert is_order(said[-1], ipc.Offer)
     else:

@@ -72,6 +72,20 @@ def test_without_a_rule_no_question_is_asked():
     assert desk.copy().outcome is w.Outcome.COPIED
 
 
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_newer_copy_of_the_users_programs_ends_what_was_exported(replaced):
+    """Not if its window was closed: then nothing newer was copied."""
+    case = Outward()
+    transfer = case.export().message.transfer
+    case.say(("work", ipc.Exported(transfer)))
+    case.focus("personal")
+    (action,) = case.say(("personal", w.PastePressed(w.CopyTerms(), "its mark")))
+    assert isinstance(action, w.AskPolicy), "the selection is the held content"
+    case.say(("", w.Decided(action.transfer, None, "no")))
+    assert case.say(("work", ipc.ExportEnded(transfer, replaced))) == []
+    assert case.core.status(case.now).source == ("" if replaced else "work")
+
+
 def test_denied_it_is_only_held():
     desk = Outward()
     policy = desk.ask()
