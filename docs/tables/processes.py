@@ -208,7 +208,7 @@ PROGRAMS = (
         1_820,
         phase_of="launch tools",
     ),
-    Program("vitrail-devices", ("broker.programs.devices",), ROOT, 46, 5_310, 2_910),
+    Program("vitrail-devices", ("broker.programs.devices",), ROOT, 46, 5_310, 3_060),
     Program(
         "OCI hook",
         ("shims.hooks.oci_hook", "shims.hooks.oci_rootful"),
