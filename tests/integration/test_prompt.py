@@ -111,7 +111,7 @@ async def test_a_dialog_reports_the_questions_behind_it():
 
         async def has_text():
             x, y = h.place(ASKED, lay_out(ASKED).behind)
-            area = (x - 60, y - 6, x + 60, y + 8)
+            area = (x - 60, y - 2, x + 60, y + 7)
             return len((await pixels(h.comp)).crop(area).getcolors(1 << 16)) > 1
 
         await a.show(ASKED)
