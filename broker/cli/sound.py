@@ -239,7 +239,7 @@ def _desks_of(name: SandboxName) -> list[SandboxName]:
     if not named:
         records = read_records(offline_paths())
         known = {*records.records, *records.broken}
-        if name not in known and not any(is_disposable_of(name, one) for one in known):
+        if _record_of(name) not in known:
             raise RefusedError(
                 tr("no record and no sandbox with sound is named '{name}'", name=name),
                 hint=tr(
@@ -266,35 +266,48 @@ def _send(request: SoundRequest) -> SoundStatus | None:
 
 
 def _set(sandbox: str, change: SoundRequest) -> list[SandboxName]:
-    """Send a request to all filters that a name matches; returns their sandboxes."""
+    """Send a request to all filters that a name matches; return sandboxes with one."""
     names = _desks_of(take_sandbox_name(sandbox))
-    for name in names:
-        _set_one(name, change)
-    return names
+    return [name for name in names if _set_one(name, change)]
 
 
-def _set_one(name: SandboxName, change: SoundRequest) -> None:
-    """Set the level in the running filter; if none runs, store it for the next start."""
+def _set_one(name: SandboxName, change: SoundRequest) -> bool:
+    """Set the level in the running filter; if none runs, store it for the next start.
+
+    Returns whether one runs.
+    """
     status = _send(msgspec.structs.replace(change, sandbox=name))
     if status is None:
-        old = load_level(levels_folder(), name)
+        record = _record_of(name)
+        old = load_level(levels_folder(), record)
         level = Level(
             old.volume if change.volume is None else change.volume,
             old.muted if change.muted is None else change.muted,
         )
-        save_level(levels_folder(), name, level)
+        save_level(levels_folder(), record, level)
         words = _loudness(level.volume, muted=level.muted)
         render.note(
             tr(
-                "'{name}' has no sound connection; the next sandbox of this name "
+                "'{name}' has no sound connection; the next sandbox of '{record}' "
                 "starts with: {words}",
                 name=name,
+                record=record,
                 words=words,
             )
         )
-        return
+        return False
     words = _loudness(status.volume, muted=status.muted)
     render.note(f"{status.sandbox}: {words}")
+    return True
+
+
+def _record_of(name: SandboxName) -> str:
+    """Return the record whose sandboxes have this name: levels are kept for a record."""
+    records = read_records(offline_paths())
+    known = {*records.records, *records.broken}
+    if name in known:
+        return name
+    return next((one for one in known if is_disposable_of(name, one)), name)
 
 
 def _loudness(volume: int, *, muted: bool) -> str:
@@ -314,6 +327,8 @@ def volume(*, sandbox: str, percent: int) -> None:
 def mute(*, sandbox: str) -> None:
     """Mute a sandbox; its programs are not notified."""
     names = _set(sandbox, SoundRequest(muted=True))
+    if not names:
+        return
     # A filter that was taken over must not decide about this.
     with sound_server() as pulse:
         for item in pulse.sink_input_list():

@@ -23,6 +23,7 @@ from broker.core.errors import RefusedError, SetupError, UpstreamError, VitrailE
 from broker.core.names import SandboxName, take_sandbox_name
 from broker.core.paths import Paths
 from broker.core.services import AUDIO
+from broker.core.stderr_log import log_stderr
 from broker.helpers.process.identity import ProcessIdentity, boot_id, identity_of
 from broker.host.foreign_machine import HeldMachine
 from broker.host.host_status import lease_status
@@ -367,6 +368,11 @@ class Launches:
             try:
                 state = read_state(directory)
                 machine = self._adopted(state)
+            except EndedLaunchError as error:
+                # A warning would stay in the status, and the user can do nothing.
+                log_stderr(str(error))
+                discard(error.state)
+                continue
             except (VitrailError, OSError) as error:
                 self.warnings.append(f"cannot adopt a running launch: {error}")
                 remove(directory) if state is None else discard(state)
@@ -386,7 +392,7 @@ class Launches:
     def _adopted(self, state: Prepared) -> LaunchedMachine | None:
         """Return the machine of a launch from before; None if it is not bound yet.
 
-        Raises SetupError when it has ended, or its record is gone.
+        Raises EndedLaunchError when it has ended, SetupError when its record is gone.
         """
         take_sandbox_name(state.sandbox)
         self._record(take_sandbox_name(state.record))
@@ -396,7 +402,7 @@ class Launches:
         # guard: a lease is renewed for the same process only
         leader = find("leader", state.leader) if state.boot == boot_id() else None
         if leader is None:
-            raise _ended(state)
+            raise EndedLaunchError(state)
         try:
             machine = self._machine(state, leader.pid)
         finally:
@@ -416,11 +422,15 @@ def _namespace(pid: int, kind: str) -> int | None:
 def _require_leader(state: Prepared, identity: ProcessIdentity) -> None:
     """Refuse a process that is not the leader that the launch has been bound to."""
     if state.leader not in {None, identity}:
-        raise _ended(state)
+        raise EndedLaunchError(state)
 
 
-def _ended(state: Prepared) -> SetupError:
-    return SetupError(f"{state.sandbox} ended while no broker was running")
+class EndedLaunchError(SetupError):
+    """A sandbox ended while no broker was running, which is no problem to report."""
+
+    def __init__(self, state: Prepared) -> None:
+        super().__init__(f"{state.sandbox} ended while no broker was running")
+        self.state = state
 
 
 class LaunchControl:

@@ -173,7 +173,9 @@ async def backup_of_mail(room: Path) -> Path:
     file = room / "bank.backup"
     with backups.secret_of(room / "passphrase") as secret:
         lock = backups.Lock(passphrase=secret)
-        await backups.back_up(store.require(MAIL), "", file, lock, lambda _: None)
+        await backups.back_up(
+            store.require(MAIL), backups.Texts(""), file, lock, lambda _: None
+        )
     return file
 
 

@@ -33,7 +33,9 @@ def _home(tmp_path, monkeypatch):
         yield tmp_path
 
 
-async def imported(home, record, *words, kind=DISK, name="again", answer=None):
+async def imported(
+    home, record, *words, kind=DISK, name="again", answer=None, rules=""
+):
     """Import a backup with this record; the files that were made, and the output."""
     store = HomeStore(home / "theirs")
     with store.new(kind) as prepared:
@@ -46,7 +48,13 @@ async def imported(home, record, *words, kind=DISK, name="again", answer=None):
     file = home / "mail.backup"
     with backups.secret_of(secret) as opened:
         lock = backups.Lock(passphrase=opened)
-        await backups.back_up(store.require(MAIL), record, file, lock, lambda _: None)
+        await backups.back_up(
+            store.require(MAIL),
+            backups.Texts(record, rules),
+            file,
+            lock,
+            lambda _: None,
+        )
     argv = ["import", str(file), name, "--passphrase-file", str(secret), "--json"]
     argv += [] if answer else ["--yes"]
 
@@ -228,9 +236,50 @@ async def test_a_record_that_is_not_used_says_how_to_use_it(home, head):
     (kept,) = (home / "config").rglob("again.toml.imported")
     assert ("--trust-record" in output) is head.startswith("tags")
     assert f"mv {kept} " in output
-    # And so does a verb that does not find it; the rules are those of the machine.
+    # And so does a verb that does not find it.
     assert f"mv {kept} " in hint_for_unknown("again", (), offline_paths())
-    assert "copy 40-again.policy" in output
+    assert "the backup has no rules" in output
+
+
+ALLOWED = "vitrail.Print + mail @adminvm allow\n"
+
+
+def rule_files(home):
+    """The files in the folder of rules, with their text."""
+    folder = home / "config/vitrail/policy.d"
+    found = folder.iterdir() if folder.is_dir() else ()
+    return {file.name: file.read_text() for file in found}
+
+
+async def test_rules_of_a_backup_used_if_trusted(home):
+    files, _ = await imported(home, HEAD, "--trust-record", rules=ALLOWED)
+    assert any(file.endswith("policy.d/40-again.policy") for file in files)
+    assert rule_files(home) == {"40-again.policy": ALLOWED.replace("mail", "again")}
+
+
+async def test_rules_of_a_backup_set_aside_without_trust(home):
+    """Anybody can encrypt to a public key, and rules give rights."""
+    files, output = await imported(home, HEAD, rules=ALLOWED)
+    assert not any("policy.d" in file for file in files)
+    assert [*rule_files(home)] == ["40-again.policy.imported"]
+    assert f"mv {home}/config/vitrail/policy.d/40-again.policy.imported " in output
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        "vitrail.Print + vault @adminvm allow\n",
+        "* * * @adminvm allow\n",
+        "!include /etc/passwd\n",
+        f"{ALLOWED}vitrail.Print + @anyvm @adminvm allow\n",
+        "vitrail.Print + mail @adminvm alow\n",
+    ],
+)
+async def test_rules_of_a_backup_about_others_not_used(home, rules):
+    files, output = await imported(home, HEAD, "--trust-record", rules=rules)
+    assert not any("policy.d" in file for file in files)
+    assert [*rule_files(home)] == ["40-again.policy.imported"]
+    assert "are not used" in output
 
 
 async def test_a_record_that_was_set_aside_goes_with_the_sandbox(home):

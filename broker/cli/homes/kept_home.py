@@ -15,6 +15,7 @@ from broker.core.paths import Paths
 from broker.host.homes.renaming import recover
 from broker.host.homes.store import HomeStore
 from broker.host.homes.tree import ready_tree
+from policy.records.folder import FOLDER
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,20 @@ def kept_home(
 
     At the end the lock is given up, also for processes that have inherited it.
 
-    Raises RefusedError when it is in use.
+    Raises RefusedError when it is in use, or the record is that of a run.
     """
     if sandbox_class == "disposable":
         yield None
         return
+    if (paths.runtime / FOLDER / f"{record}.toml").exists():
+        # The record ends with its run, so nothing could use the home afterwards.
+        raise RefusedError(
+            tr("cannot start '{record}': it is already running", record=record),
+            hint=tr(
+                "to start another program without a record, run 'brokerctl run --bwrap "
+                "-- PROGRAM'"
+            ),
+        )
     store, name = HomeStore(paths.homes), SandboxName(record)
     recover(store)
     try:

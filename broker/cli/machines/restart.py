@@ -13,14 +13,15 @@ import rich_click as click
 import trio
 
 from broker.cli import render
-from broker.cli.run.connect import open_client
+from broker.cli.policy.records import read_records
+from broker.cli.run.connect import offline_paths, open_client
 from broker.cli.run.start import ensure_broker
 from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.paths import find_paths
 from broker.helpers.process.spawn import wait_ended
-from broker.ipc.control.api import Nothing, WindowsRequest
+from broker.ipc.control.api import Nothing, SandboxStatus, WindowsRequest
 from broker.ipc.control.client import Client
 from broker.ipc.control.methods import GET_VERSION, STATUS, WINDOWS
 from policy.rules.world import DISPOSABLE
@@ -45,26 +46,29 @@ def command(*, yes: bool, as_json: bool) -> None:
         )
     if ending and not yes:
         click.confirm(tr("restart the broker?"), abort=True, err=True)
-    kept, ends = trio.run(_restart, pid)
+    kept, ends, ended = trio.run(_restart, pid)
     if as_json:
-        render.json_line({"windows": ending, "kept": kept, "ends": ends})
+        names = {"kept": kept, "ends": ends, "ended": ended}
+        render.json_line({"windows": ending, **names})
         return
     render.note(tr("restarted the broker"))
     for name in kept:
         render.note(
             tr(
                 "{name} is still running; to open its windows again, run "
-                "'brokerctl run'",
+                "'brokerctl run {name}'",
                 name=printable(name),
             )
         )
     for name in ends:
         render.note(
             tr(
-                "{name} was not restored; it ends when its program exits",
+                "{name} is still running, without windows; it ends when its program exits",
                 name=printable(name),
             )
         )
+    for name in ended:
+        render.note(tr("{name} has ended", name=printable(name)))
 
 
 async def _look() -> tuple[int, list[str]]:
@@ -91,8 +95,12 @@ async def _look() -> tuple[int, list[str]]:
     return version.pid, [printable(text, 200) for text in (*shown, *silent, *more)]
 
 
-async def _restart(pid: int) -> tuple[list[str], list[str]]:
-    """Kill the broker and start another; return the sandboxes that live on, and the rest."""
+async def _restart(pid: int) -> tuple[list[str], list[str], list[str]]:
+    """Kill the broker and start another.
+
+    Returns the machines that it uses again, other sandboxes that live on, and those
+    that have ended.
+    """
     async with open_client() as client:
         pidfd = os.pidfd_open(pid)
         try:
@@ -114,11 +122,20 @@ async def _restart(pid: int) -> tuple[list[str], list[str]]:
     await ensure_broker(find_paths())
     async with open_client() as client:
         now = await _sandboxes(client)
-    kept = [name for name, kind in now.items() if kind != DISPOSABLE and name in before]
-    return kept, sorted(before.keys() - kept)
+    records = read_records(offline_paths()).records
+    live = [one for name, one in now.items() if name in before]
+    kept = [
+        one.name
+        for one in live
+        if one.sandbox_class != DISPOSABLE
+        and (record := records.get(one.record)) is not None
+        and record.host.launch.kind.agent
+    ]
+    ends = sorted({one.name for one in live} - {*kept})
+    return kept, ends, sorted(before.keys() - now.keys())
 
 
-async def _sandboxes(client: Client) -> dict[str, str]:
-    """Return the class of each sandbox."""
+async def _sandboxes(client: Client) -> dict[str, SandboxStatus]:
+    """Return the status of each sandbox."""
     status = await client.call(STATUS, Nothing())
-    return {one.name: one.sandbox_class for one in status.sandboxes}
+    return {one.name: one for one in status.sandboxes}

@@ -51,6 +51,18 @@ def read_records(paths: Paths) -> RecordSet:
     return load_records(search_path(paths.runtime, paths.config))
 
 
+def require_own(paths: Paths, name: str) -> None:
+    """Raise RefusedError for the record that a run without one made for itself."""
+    if not any((folder / FOLDER / f"{name}.toml").exists() for folder in paths.config):
+        raise RefusedError(
+            tr(
+                "the record '{name}' is not yours to change: it ends with its run",
+                name=name,
+            ),
+            hint=tr("for a sandbox that stays, run 'brokerctl new NAME'"),
+        )
+
+
 def is_micro_vm(launch: Launch) -> TypeGuard[MicroVM]:
     """Return whether the broker starts a micro VM of it, with a home on a disk."""
     return launch.kind.homes

@@ -8,8 +8,9 @@ import trio
 from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.run.connect import open_client
+from broker.cli.texts import tr
 from broker.core.escape import printable
-from broker.ipc.control.api import SuspendRequest
+from broker.ipc.control.api import SuspendAnswer, SuspendRequest
 from broker.ipc.control.methods import SUSPEND
 
 
@@ -34,14 +35,20 @@ def command(*, sandbox: str, as_json: bool) -> None:
 
 def carry_out(sandbox: str, *, suspended: bool, as_json: bool) -> None:
     """Suspend or resume sandboxes, and print their names."""
-    names = trio.run(_ask, SuspendRequest(sandbox=sandbox, suspended=suspended))
+    answer = trio.run(_ask, SuspendRequest(sandbox=sandbox, suspended=suspended))
     if as_json:
-        render.json_line({"sandboxes": names, "suspended": suspended})
+        names = {"sandboxes": answer.sandboxes, "unchanged": answer.unchanged}
+        render.json_line({**names, "suspended": suspended})
         return
-    for name in names:
-        render.note(f"{'suspended' if suspended else 'resumed'} {printable(name)}")
+    for name in map(printable, answer.sandboxes):
+        if name not in answer.unchanged:
+            render.note(f"{'suspended' if suspended else 'resumed'} {name}")
+        elif suspended:
+            render.note(tr("{name} was already suspended", name=name))
+        else:
+            render.note(tr("{name} was not suspended", name=name))
 
 
-async def _ask(request: SuspendRequest) -> list[str]:
+async def _ask(request: SuspendRequest) -> SuspendAnswer:
     async with open_client() as client:
-        return (await client.call(SUSPEND, request)).sandboxes
+        return await client.call(SUSPEND, request)

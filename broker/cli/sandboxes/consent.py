@@ -13,10 +13,54 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from broker.cli import render
+from broker.cli.completion import sandboxes
+from broker.cli.homes.home_copies import HomeCopies
+from broker.cli.policy.records import require_own
+from broker.cli.run.connect import ask_status, broker_runs, offline_paths
 from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.escape import displayed
+from broker.core.paths import find_paths
+from broker.host.homes.renaming import recover
 from broker.host.homes.store import Home
+from policy.records.model import Record
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+NAME = click.argument("name", shell_complete=sandboxes)
+
+
+def home_store() -> HomeCopies:
+    """Return the store of homes; complete a renaming that a crash interrupted."""
+    store = HomeCopies(offline_paths().homes)
+    if store.root.is_dir():
+        recover(store)
+    return store
+
+
+def refuse_running(record: Record, verb: str) -> None:
+    """Raise RefusedError while a sandbox of a record runs, and for a run's record.
+
+    Queries a running broker.
+    """
+    paths = find_paths()
+    require_own(paths, record.name)
+    if not broker_runs(paths):
+        return
+    running = [s.name for s in ask_status().sandboxes if s.record == record.name]
+    if running:
+        raise RefusedError(
+            tr(
+                "cannot {verb} the record '{name}' while its sandboxes are running: "
+                "{running}",
+                verb=verb,
+                name=record.name,
+                running=", ".join(running),
+            ),
+            hint=tr(
+                "to stop them, run 'brokerctl stop {running}'",
+                running=" ".join(running),
+            ),
+        )
 
 
 @contextmanager

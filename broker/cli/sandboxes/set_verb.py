@@ -21,7 +21,7 @@ from broker.cli.policy.edit import (
 )
 from broker.cli.policy.install import new_problems, put, sets_with, show_changes
 from broker.cli.policy.load import JSON
-from broker.cli.policy.records import print_problems, read_records
+from broker.cli.policy.records import print_problems, read_records, require_own
 from broker.cli.policy.trial import LINES, on_trial, refuse_trial
 from broker.cli.run.connect import offline_paths
 from broker.cli.sandboxes.settings import (
@@ -142,16 +142,7 @@ def command(
     refuse_other_kinds(setting, chosen, record)
     paths = offline_paths()
     base = paths.config[0]
-    if not any(
-        (folder / FOLDER / f"{sandbox}.toml").exists() for folder in paths.config
-    ):
-        raise RefusedError(
-            tr(
-                "the record '{sandbox}' is not yours to change: it ends with its run",
-                sandbox=sandbox,
-            ),
-            hint=tr("for a sandbox that stays, run 'brokerctl new NAME'"),
-        )
+    require_own(paths, sandbox)
     with one_at_a_time(base):
         file = base / FOLDER / f"{sandbox}.toml"
         job = Edit.of(base, file)

@@ -6,7 +6,6 @@ If a broker runs, it is queried for running sandboxes.
 
 from __future__ import annotations
 
-import re
 import time
 from contextlib import ExitStack
 from functools import partial
@@ -16,26 +15,30 @@ import rich_click as click
 import trio
 
 from broker.cli import render
-from broker.cli.completion import sandboxes
 from broker.cli.homes.backups import backup as backups
 from broker.cli.homes.backups.home_records import (
     record_of,
-    record_place,
     write_backed_up_record,
-    write_record,
-    write_record_entry,
 )
 from broker.cli.homes.home_copies import HomeCopies
 from broker.cli.homes.unlock import lock, unlock
 from broker.cli.late_group import LateGroup
-from broker.cli.policy.records import read_records, require_correct
-from broker.cli.run.connect import ask_status, broker_runs, offline_paths
+from broker.cli.policy.named_rules import (
+    files_naming,
+    lines_naming,
+)
+from broker.cli.policy.records import read_records
+from broker.cli.run.connect import offline_paths
 from broker.cli.sandboxes.consent import (
+    JSON,
+    NAME,
     Consent,
     confirm,
     count_passed,
+    home_store,
     print_result,
     progress_bar,
+    refuse_running,
     report_home,
 )
 from broker.cli.sandboxes.desktop_entry import remove_entry
@@ -44,23 +47,20 @@ from broker.cli.sandboxes.leftovers import (
     find_leftovers,
     imported_record,
 )
+from broker.cli.sandboxes.new_name import clone, rename
 from broker.cli.texts import tr
 from broker.cli.transfer.named_path import NamedPath
-from broker.core.errors import RefusedError, SetupError
-from broker.core.names import SandboxName, take_new_name, take_sandbox_name
-from broker.core.paths import find_paths
+from broker.core.errors import RefusedError
+from broker.core.names import take_new_name, take_sandbox_name
+from broker.core.paths import Paths
 from broker.host.homes.disk import make_disk
-from broker.host.homes.renaming import Renaming, recover, rename_sandbox
 from broker.host.homes.store import DISK, Home, full_disk_reported
 from policy.records.model import Record
-from policy.tools.record_files import parse_record
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 _YES = click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
 _CHECK = click.option(
     "--check", is_flag=True, help="Show what would be lost, and change nothing."
 )
-_NAME = click.argument("name", shell_complete=sandboxes)
 _PASSPHRASE = click.option(
     "--passphrase-file",
     type=NamedPath(exists=True, dir_okay=False, path_type=Path),
@@ -76,26 +76,20 @@ def command() -> None:
     """
 
 
+command.add_command(clone)
+command.add_command(rename)
 command.add_command(unlock)
 command.add_command(lock)
-
-
-def _store() -> HomeCopies:
-    """Return the store of homes; complete a renaming that a crash interrupted."""
-    store = HomeCopies(offline_paths().homes)
-    if store.root.is_dir():
-        recover(store)
-    return store
 
 
 # -- looking -------------------------------------------------------------------------
 
 
 @command.command("list")
-@_JSON
+@JSON
 def list_homes(*, as_json: bool) -> None:
     """List homes: sizes, snapshots, and whether a record uses them."""
-    store = _store()
+    store = home_store()
     rows = [_facts(store, home) for home in store.all()] if store.root.is_dir() else []
     if as_json:
         render.json_line({"sandboxes": rows})
@@ -144,106 +138,11 @@ def _state(row: dict[str, object]) -> str:
     return "stopped" if row["record"] else "no record"
 
 
-# -- names ---------------------------------------------------------------------------
-
-
-@command.command()
-@_NAME
-@click.argument("new")
-@_JSON
-def clone(name: str, new: str, *, as_json: bool) -> None:
-    """Create the sandbox NEW with a copy of the record and home of NAME.
-
-    Snapshots are not copied.
-    """
-    source, target = take_sandbox_name(name), take_new_name(new)
-    store = _store()
-    text = _renamed(source, target)
-    with store.lock(source), store.lock(target), progress_bar(f"copy {source}") as bar:
-        home = store.clone(source, target, bar)
-        files = write_record(target, text)
-    report_home(home, files, as_json=as_json)
-
-
-@command.command()
-@_NAME
-@click.argument("new")
-@_JSON
-def rename(name: str, new: str, *, as_json: bool) -> None:
-    """Rename the sandbox NAME, its home and its snapshots to NEW.
-
-    Rules that contain the name are not changed; to find them, run 'brokerctl policy lint'.
-    """
-    source, target = take_sandbox_name(name), take_new_name(new)
-    store = _store()
-    text = _renamed(source, target)
-    record = record_of(source)
-    assert record is not None
-    heirs = [
-        other.name
-        for other in read_records(offline_paths()).records.values()
-        if source in other.inherits
-    ]
-    if heirs:
-        raise RefusedError(
-            tr(
-                "cannot rename '{source}': other records inherit from it", source=source
-            ),
-            hint=tr(
-                "first change 'inherits' in these records: {heirs}",
-                heirs=", ".join(heirs),
-            ),
-        )
-    with store.lock(source), store.lock(target):
-        store.require(source)
-        place = record_place(target)
-        change = Renaming(source, target, str(record.source), str(place), text)
-        rename_sandbox(store, change)
-    remove_entry(source)
-    entry = write_record_entry(target, place, text)
-    report_home(store.require(target), [place, *entry], as_json=as_json)
-
-
-def _renamed(name: SandboxName, new: SandboxName) -> str:
-    """Return the record's text for another name.
-
-    Raises SetupError without a record, RefusedError when the new name is taken.
-    """
-    records = read_records(offline_paths())
-    require_correct(records, name)
-    found = records.records
-    if name not in found:
-        raise SetupError(
-            tr("no record is named '{name}'", name=name),
-            hint=tr("to list the records, run 'brokerctl list'"),
-        )
-    if new in found or record_place(new).exists():
-        raise RefusedError(
-            tr("a record named '{new}' already exists", new=new),
-            hint=tr("choose another name"),
-        )
-    text = found[name].source.read_text(encoding="utf-8")
-    text = re.sub(rf'(?m)^name = "{re.escape(name)}"', f'name = "{new}"', text)
-    record, problems = parse_record(new, record_place(new), text.encode())
-    if record is None and not found[name].inherits:
-        raise RefusedError(
-            tr(
-                "the record of '{name}' cannot be used under another name: {problems}",
-                name=name,
-                problems=problems[0].first_line(),
-            ),
-            hint=tr(
-                "to change the record, run 'brokerctl policy edit {name}'", name=name
-            ),
-        )
-    return text
-
-
 # -- content ---------------------------------------------------------------------------
 
 
 @command.command()
-@_NAME
+@NAME
 @click.option(
     "--keep-record", is_flag=True, help="Remove only the home and its snapshots."
 )
@@ -257,7 +156,7 @@ def _renamed(name: SandboxName, new: SandboxName) -> str:
 )
 @_CHECK
 @_YES
-@_JSON
+@JSON
 def remove(
     name: str,
     *,
@@ -275,11 +174,12 @@ def remove(
     A disposable sandbox has no home and no snapshots.
     """
     sandbox = take_sandbox_name(name)
-    store, paths = _store(), offline_paths()
+    store, paths = home_store(), offline_paths()
     consent = Consent(yes, check, as_json)
     record = None if keep_record else record_of(sandbox)
     left = Leftovers(imported=None if keep_record else imported_record(paths, sandbox))
     if record is not None:
+        refuse_running(record, "remove")
         records = read_records(paths).records.values()
         left = find_leftovers(paths, sandbox, records, logs=not keep_logs, image=image)
         if image and not left.image:
@@ -290,7 +190,7 @@ def remove(
                 )
             )
     if record is not None and store.find(sandbox) is None:
-        _remove_record(record, left, consent)
+        _remove_record(record, left, consent, paths)
         return
     with store.lock(sandbox):
         home = store.require(sandbox)
@@ -318,28 +218,10 @@ def remove(
     )
 
 
-def _remove_record(record: Record, left: Leftovers, consent: Consent) -> None:
-    """Remove a record without a home, its menu entry and leftovers, if the user consents.
-
-    Queries a running broker.  Raises RefusedError while a sandbox of it runs.
-    """
-    paths = find_paths()
-    if broker_runs(paths):
-        status = ask_status()
-        running = [s.name for s in status.sandboxes if s.record == record.name]
-        if running:
-            raise RefusedError(
-                tr(
-                    "cannot remove the record '{name}' while its sandboxes are "
-                    "running: {running}",
-                    name=record.name,
-                    running=", ".join(running),
-                ),
-                hint=tr(
-                    "to stop them, run 'brokerctl stop {running}'",
-                    running=" ".join(running),
-                ),
-            )
+def _remove_record(
+    record: Record, left: Leftovers, consent: Consent, paths: Paths
+) -> None:
+    """Remove a record without a home, its menu entry and leftovers, if the user consents."""
     goes = f"{record.source}{left.describe()}"
     consent.ask(tr("Remove {goes}?", goes=goes), goes)
     record.source.unlink()
@@ -351,10 +233,10 @@ def _remove_record(record: Record, left: Leftovers, consent: Consent) -> None:
 
 
 @command.command()
-@_NAME
+@NAME
 @_CHECK
 @_YES
-@_JSON
+@JSON
 def reset(name: str, *, check: bool, yes: bool, as_json: bool) -> None:
     """Empty the home of a sandbox; its snapshots are kept."""
     sandbox = take_sandbox_name(name)
@@ -363,7 +245,7 @@ def reset(name: str, *, check: bool, yes: bool, as_json: bool) -> None:
         "--keep-record {sandbox}'; the next start creates a new home",
         sandbox=sandbox,
     )
-    store = _store()
+    store = home_store()
     with store.lock(sandbox):
         home = store.require(sandbox)
         if home.meta.kind != DISK:
@@ -400,10 +282,10 @@ def reset(name: str, *, check: bool, yes: bool, as_json: bool) -> None:
 
 
 @command.command()
-@_NAME
+@NAME
 @click.argument("label", required=False)
 @click.option("--remove", is_flag=True, help="Remove the snapshot LABEL.")
-@_JSON
+@JSON
 def snapshot(name: str, label: str | None, *, remove: bool, as_json: bool) -> None:
     """Save a copy of a sandbox's home as LABEL [default: the current time].
 
@@ -411,7 +293,7 @@ def snapshot(name: str, label: str | None, *, remove: bool, as_json: bool) -> No
     """
     sandbox = take_sandbox_name(name)
     chosen = take_sandbox_name(label or time.strftime("s%Y%m%d-%H%M%S"))
-    store = _store()
+    store = home_store()
     with store.lock(sandbox):
         if remove:
             store.remove_snapshot(sandbox, chosen)
@@ -432,15 +314,15 @@ def snapshot(name: str, label: str | None, *, remove: bool, as_json: bool) -> No
 
 
 @command.command()
-@_NAME
+@NAME
 @click.argument("label")
 @_CHECK
 @_YES
-@_JSON
+@JSON
 def restore(name: str, label: str, *, check: bool, yes: bool, as_json: bool) -> None:
     """Replace a sandbox's home with a copy of a snapshot."""
     sandbox, chosen = take_sandbox_name(name), take_sandbox_name(label)
-    store = _store()
+    store = home_store()
     with store.lock(sandbox):
         size = render.size(store.require(sandbox).used())
         store.require_snapshot(sandbox, chosen)  # before the question
@@ -473,7 +355,7 @@ def restore(name: str, label: str, *, check: bool, yes: bool, as_json: bool) -> 
 
 
 @command.command("backup")
-@_NAME
+@NAME
 @click.argument("file", type=NamedPath(path_type=Path))
 @click.option(
     "-r",
@@ -483,7 +365,7 @@ def restore(name: str, label: str, *, check: bool, yes: bool, as_json: bool) -> 
     help="Public key of gpg or age (age1…, ssh-…); may be repeated.",
 )
 @_PASSPHRASE
-@_JSON
+@JSON
 def back_up(
     name: str,
     file: Path,
@@ -492,15 +374,18 @@ def back_up(
     passphrase_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Write the home and the record of a sandbox to an encrypted file.
+    """Write the home, the record and the rules of a sandbox to an encrypted file.
 
     Without a recipient, gpg encrypts the file with a passphrase.
     """
     sandbox = take_sandbox_name(name)
-    store = _store()
+    store = home_store()
     backups.check_programs(backups.Lock(recipients))
     record = record_of(sandbox)
     text = "" if record is None else record.source.read_text(encoding="utf-8")
+    folders = offline_paths().config[:1]
+    named = files_naming(folders, sandbox).values()
+    rules = [line for text in named for line in lines_naming(text, sandbox)]
     with (
         backups.secret_of(passphrase_file) as secret,
         store.lock(sandbox),
@@ -511,7 +396,8 @@ def back_up(
         total = backups.bytes_of(home.directory)
         count = partial(count_passed, bar, total)
         with full_disk_reported():
-            trio.run(backups.back_up, home, text, file, how, count)
+            backed_up = backups.Texts(text, "\n".join(rules))
+            trio.run(backups.back_up, home, backed_up, file, how, count)
     size = file.stat().st_size
     text = tr(
         "wrote {file} ({size}); to import it, run 'brokerctl sandbox import'",
@@ -535,10 +421,10 @@ def back_up(
 @click.option(
     "--trust-record",
     is_flag=True,
-    help="Write the record even if it allows access to files of this machine.",
+    help="Write the rules, and the record even if it allows access to files of this machine.",
 )
 @_YES
-@_JSON
+@JSON
 def import_backup(
     file: Path,
     name: str,
@@ -557,9 +443,10 @@ def import_backup(
     check it before the first start.  A record that sets more than the sandbox itself
     (tags, files of this machine, unfiltered sound, windows without a frame, the name of
     another sandbox) requires --trust-record, because a backup is encrypted but not signed.
+    So do its rules.
     """
     sandbox = take_new_name(name)
-    store = _store()
+    store = home_store()
     size = file.stat().st_size
     with ExitStack() as held:
         secrets = (backups.secret_of(one) for one in (passphrase_file, identity))
@@ -578,8 +465,6 @@ def import_backup(
                 yes=yes,
             )
         home = store.publish(prepared, sandbox)
-    files = write_backed_up_record(
-        sandbox, found.untrusted_record, trusted=trust_record, ask=not yes
-    )
+    files = write_backed_up_record(sandbox, found, trusted=trust_record, ask=not yes)
     told = {"name": found.name, "made": found.made, "kind": found.meta.kind}
     report_home(home, files, as_json=as_json, backup=told)

@@ -1,4 +1,4 @@
-"""Giving a sandbox another name: its record and its home change together.
+"""Giving a sandbox another name: its record, its rules and its home change together.
 
 Two directories are concerned, and no rename(2) changes both.  So the change is
 written down first; a change that a crash interrupted is completed by the next command or start.
@@ -22,17 +22,23 @@ _JOURNAL = ".renaming.json"
 
 
 class Renaming(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A change of name: ``text`` of the new record, written to ``new``."""
+    """A change of name: ``text`` of the new record, written to ``new``.
+
+    ``files`` are the texts of other files that have the name, by path; those of ``gone``
+    are removed.
+    """
 
     name: str
     to: str
     old: str
     new: str
     text: str
+    files: dict[str, str] = {}
+    gone: tuple[str, ...] = ()
 
 
 def rename_sandbox(store: HomeStore, change: Renaming) -> None:
-    """Rename a home and its record; the caller holds both locks.
+    """Rename a home, its record and its rules; the caller holds both locks.
 
     Raises OSError when the disk is full: nothing has changed then.
     """
@@ -60,7 +66,7 @@ def recover(store: HomeStore) -> None:
 
 
 def _complete(store: HomeStore, change: Renaming) -> None:
-    """Complete a renaming: move the home, write the new record, delete the old one.
+    """Complete a renaming: move the home, write rules and record, delete the old ones.
 
     Steps that were done before are skipped.
     """
@@ -68,6 +74,10 @@ def _complete(store: HomeStore, change: Renaming) -> None:
     old, new = Path(change.old), Path(change.new)
     if store.find(name) is not None and store.find(to) is None:
         store.rename(name, to)
+    for path, text in change.files.items():
+        replace_file(Path(path), text.encode())
+    for path in change.gone:
+        Path(path).unlink(missing_ok=True)
     if old.exists():
         replace_file(new, change.text.encode())
         old.unlink()

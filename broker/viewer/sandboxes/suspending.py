@@ -38,12 +38,18 @@ class SuspendControl:
         if not named:
             raise not_running(name, pairs)
         done = [lease for lease in found if lease.sandbox in named]
-        for lease in done:
-            await self._suspend(lease, suspended=request.suspended)
-        return api.SuspendAnswer(sandboxes=[lease.sandbox for lease in done])
+        unchanged = [
+            lease.sandbox
+            for lease in done
+            if not await self._suspend(lease, suspended=request.suspended)
+        ]
+        names = [lease.sandbox for lease in done]
+        return api.SuspendAnswer(sandboxes=names, unchanged=unchanged)
 
-    async def _suspend(self, lease: Lease, *, suspended: bool) -> None:
+    async def _suspend(self, lease: Lease, *, suspended: bool) -> bool:
         """Stop a sandbox's programs, or let them run again; its windows stay.
+
+        Returns whether that changed anything.
 
         Raises RefusedError, UpstreamError.
         """
@@ -51,7 +57,7 @@ class SuspendControl:
         if guest is None or guest.stopping or guest.state == "starting":
             raise RefusedError(f"{lease.sandbox} is starting or stopping")
         if guest.suspended is suspended and lease.id not in self._unknown:
-            return
+            return False
         before = guest.suspended
         guest.suspended = True  # a request that comes meanwhile is refused
         # The client may go away, or the host, before it is known whether it was done.
@@ -72,3 +78,4 @@ class SuspendControl:
             for users in (self._viewer.cameras, self._viewer.screens):
                 # guard: a suspended sandbox sees nothing
                 await users.take_back(lease.sandbox)
+        return True

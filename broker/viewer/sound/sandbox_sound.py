@@ -388,8 +388,9 @@ class GuestSound:
 
     @property
     def level(self) -> Level:
-        """The user's setting in the mixer; read from disk at first use."""
-        if self._level is None:
+        """The user's setting in the mixer; read from disk until a worker has it."""
+        # brokerctl stores a level for the next connection while there is none.
+        if self._level is None or self._worker is None:
             self._level = load_level(self._levels(), self._lease.record)
         return self._level
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broker.core.paths import find_paths
+from broker.viewer.sound.levels import load_level
 from tests.kit.brokerctl import called, home
 
 
@@ -28,13 +29,24 @@ def test_a_misspelt_name_is_an_error_and_nothing_is_stored(env, words):
     assert not (find_paths(env).state / "audio").exists()
 
 
-@pytest.mark.parametrize("name", ["work", "work-1234", "broken"])
-def test_the_setting_that_is_kept_is_shown(env, name):
+@pytest.mark.parametrize(
+    ("name", "record"), [("work", "work"), ("work-1234", "work"), ("broken", "broken")]
+)
+def test_setting_kept_for_record(env, name, record):
     answer = called("audio", "volume", name, "50", env=env)
     assert (
         answer.err
-        == f"'{name}' has no sound connection; the next sandbox of this name "
+        == f"'{name}' has no sound connection; the next sandbox of '{record}' "
         "starts with: 50 %\n"
     )
+    # The file that the next sandbox reads.
+    assert load_level(find_paths(env).state / "audio", record).volume == 32768
     answer = called("audio", "volume", name, "40", env=env)
     assert answer.err.endswith(": 40 %\n")
+
+
+def test_mute_without_connection_needs_no_sound_server(env):
+    answer = called("audio", "mute", "work-1234", env=env)
+    assert answer.code == 0, answer
+    assert answer.err.endswith("the next sandbox of 'work' starts with: 100 %, muted\n")
+    assert load_level(find_paths(env).state / "audio", "work").muted

@@ -13,7 +13,9 @@ from broker.cli.homes.home_copies import HomeCopies
 from broker.cli.sandboxes.state import command
 from broker.core.errors import RefusedError, SetupError
 from broker.core.names import SandboxName
+from broker.core.streams.sound_rules import Level
 from broker.host.homes.store import DISK, TREE
+from broker.viewer.sound.levels import load_level, save_level
 
 MAIL, POST = SandboxName("mail"), SandboxName("post")
 RECORD = 'class = "persistent"\ndisplay = "allow"\n\n[label]\nname = "mail"\n'
@@ -85,6 +87,59 @@ def test_rename_takes_record_and_snapshots_along(s: Stage):
     assert s.store.find(MAIL) is None
     assert [p.name for p in s.records.iterdir()] == ["post.toml"]
     s.run("restore", "post", "first", "--yes")
+
+
+RULES = """\
+# mail is not changed here
+vitrail.Print        +  mail @adminvm ask
+vitrail.OpenURL  *  mail     @default ask target=@dispvm:web
+vitrail.OpenFile *  web      @default ask target=mail
+vitrail.Print    *  mailbox  @adminvm allow
+"""
+RENAMED = """\
+# mail is not changed here
+vitrail.Print        +  post @adminvm ask
+vitrail.OpenURL  *  post     @default ask target=@dispvm:web
+vitrail.OpenFile *  web      @default ask target=post
+vitrail.Print    *  mailbox  @adminvm allow
+"""
+
+
+def test_rename_takes_rules_along(s: Stage, tmp_path):
+    """A later sandbox of the old name would have them."""
+    folder = tmp_path / "config/vitrail/policy.d"
+    folder.mkdir()
+    (folder / "40-mail.policy").write_text(RULES)
+    (folder / "30-user.policy").write_text("x.Copy * web @dispvm:mail allow\n")
+    (folder / "35-other.policy").write_text("x.Copy * web work allow\n")
+    (tmp_path / "state/vitrail/logs/mail").mkdir(parents=True)
+    save_level(tmp_path / "state/vitrail/audio", "mail", Level(muted=True))
+    result = s.run("rename", "mail", "post")
+    assert {file.name: file.read_text() for file in folder.iterdir()} == {
+        "40-post.policy": RENAMED,
+        "30-user.policy": "x.Copy * web @dispvm:post allow\n",
+        "35-other.policy": "x.Copy * web work allow\n",
+    }
+    assert result.stderr.splitlines()[0] == "renamed 'mail' to 'post'"
+    assert f"wrote {folder}/40-post.policy" in result.stderr
+    assert (tmp_path / "state/vitrail/logs/post").is_dir()
+    assert load_level(tmp_path / "state/vitrail/audio", "post").muted
+    assert not load_level(tmp_path / "state/vitrail/audio", "mail").muted
+
+
+def test_rename_refused_for_name_with_rules(s: Stage, tmp_path):
+    folder = tmp_path / "config/vitrail/policy.d"
+    folder.mkdir()
+    (folder / "40-post.policy").write_text("x.Copy * post @adminvm allow\n")
+    with pytest.raises(RefusedError, match="there are rules for 'post' already"):
+        s.run("rename", "mail", "post")
+    assert s.home(MAIL) == b"letters"
+
+
+def test_rename_of_disposable_moves_its_record(s: Stage):
+    (s.records / "web.toml").write_text('class = "disposable"\n')
+    s.run("rename", "web", "surf")
+    assert sorted(p.name for p in s.records.iterdir()) == ["mail.toml", "surf.toml"]
 
 
 def test_rename_takes_the_start_at_login_along(s: Stage, tmp_path):

@@ -590,6 +590,18 @@ async def test_a_broker_that_was_restarted_between_the_steps(prepared):
         assert stage.names() == [NAME]
 
 
+async def test_ended_sandbox_leaves_no_warning(prepared):
+    """A status that warns of it does so until the next restart."""
+    stage, launcher, state = prepared
+    async with launcher.held(state) as held:
+        await stage.launches.bind(state.id, held.leader)
+        kept = Path(state.directory) / "launch.json"
+        kept.write_text(kept.read_text().replace(boot_id(), "another"))
+        assert await stage.launches.adopt() == []
+        assert stage.launches.warnings == []
+        assert not Path(state.directory).exists()
+
+
 async def test_a_process_of_another_boot_is_not_leased_again(prepared):
     """Its number and start time may be another process's by now."""
     stage, launcher, state = prepared

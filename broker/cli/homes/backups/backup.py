@@ -1,9 +1,10 @@
 """A home in one encrypted file, and back.
 
 ``tar --sparse | gzip | gpg`` or ``age``: their formats are what people and other
-programs can read in ten years.  The archive has four members:
+programs can read in ten years.  The archive has these members:
 ``backup.json`` says of which sandbox it is and when it was made, ``meta.json`` what kind
-of home, ``record.toml`` is the record, and ``disk`` or ``tree`` the home.
+of home, ``record.toml`` is the record, ``rules.policy`` the rules that name the sandbox,
+if there are some, and ``disk`` or ``tree`` the home.
 
 An imported archive is not trusted: only these members are taken, a disk must be a
 regular file, and its content is the guest's to read.  gzip and tar read it in a jail.
@@ -42,6 +43,7 @@ from broker.host.homes.sparse import data_ranges
 from broker.host.homes.store import DISK, TREE, Home, HomeMeta
 
 RECORD = "record.toml"
+RULES = "rules.policy"
 _META = "meta.json"
 _LABEL = "backup.json"
 _PIECE = 1 << 18
@@ -65,10 +67,19 @@ class BackupLabel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True)
+class Texts:
+    """What a backup has beside the home: its record, and the rules that name it."""
+
+    record: str
+    rules: str = ""
+
+
+@dataclass(frozen=True)
 class Unpacked:
     """What a backup had beside the home."""
 
     untrusted_record: str
+    untrusted_rules: str
     name: SandboxName | None
     """The sandbox that it was made of; None: it does not say."""
     made: float | None
@@ -225,9 +236,9 @@ def bytes_of(directory: Path) -> int:
 
 
 async def back_up(
-    home: Home, record: str, target: Path, lock: Lock, count: Count
+    home: Home, texts: Texts, target: Path, lock: Lock, count: Count
 ) -> None:
-    """Write a home and its record into one new encrypted file.
+    """Write a home, its record and its rules into one new encrypted file.
 
     The file appears when it is whole.  Raises RefusedError when it is there already,
     UpstreamError when a program fails.
@@ -238,7 +249,8 @@ async def back_up(
             hint=f"name a file in it, such as {target / f'{home.name}.backup'}",
         )
     directory = home.directory
-    room, label = directory / RECORD, directory / _LABEL
+    members = {RECORD: texts.record, **({RULES: texts.rules} if texts.rules else {})}
+    label = directory / _LABEL
     kind = DISK if (directory / DISK).is_file() else TREE
     make = [*_TAR, "--create", "--sparse", "--directory", str(directory)]
     if kind == TREE:
@@ -251,10 +263,11 @@ async def back_up(
             opened_target(target) as opened,
             whole_file(opened, replace=False) as file,
         ):
-            room.write_text(record, encoding="utf-8")
+            for name, text in members.items():
+                (directory / name).write_text(text, encoding="utf-8")
             made = BackupLabel(home.name, time.time())
             label.write_bytes(msgspec.json.encode(made))
-            words = [*make, "--", _LABEL, _META, RECORD, kind]
+            words = [*make, "--", _LABEL, _META, *members, kind]
             commands = [words, ["gzip", "-1"], lock.close_words()]
             await _pipeline(commands, count, lock.secrets, output=file.fileno())
     except FileExistsError as error:
@@ -277,7 +290,8 @@ async def back_up(
             ),
         ) from error
     finally:
-        room.unlink(missing_ok=True)
+        for name in members:
+            (directory / name).unlink(missing_ok=True)
         label.unlink(missing_ok=True)
 
 
@@ -334,11 +348,19 @@ def _take_members(source: Path, prepared: Path, own: bytes) -> Unpacked:
     """
     no_backup = f"{source} is not a backup of a sandbox"
     untrusted_names = {path.name for path in prepared.iterdir()}
-    if untrusted_names - {_LABEL} not in ({_META, RECORD, DISK}, {_META, RECORD, TREE}):
+    if untrusted_names - {_LABEL, RULES} not in (
+        {_META, RECORD, DISK},
+        {_META, RECORD, TREE},
+    ):
         raise RefusedError(no_backup)
     kind = DISK if DISK in untrusted_names else TREE
     _check_kind(prepared / kind, kind)
-    text = _read_small(prepared / RECORD).decode("utf-8", "replace")
+    text, rules = (
+        _read_small(prepared / name).decode("utf-8", "replace")
+        if name in untrusted_names
+        else ""
+        for name in (RECORD, RULES)
+    )
     name = made = None
     try:
         found = msgspec.json.decode(_read_small(prepared / _META), type=HomeMeta)
@@ -351,7 +373,7 @@ def _take_members(source: Path, prepared: Path, own: bytes) -> Unpacked:
         raise RefusedError(f"{no_backup}: {error}") from error
     if found.kind != kind or not 0 <= (made or 0) <= _LAST_SECOND:
         raise RefusedError(no_backup)
-    for member in (RECORD, _META, _LABEL):
+    for member in (RECORD, RULES, _META, _LABEL):
         (prepared / member).unlink(missing_ok=True)
     fresh = msgspec.structs.replace(
         msgspec.json.decode(own, type=HomeMeta),
@@ -359,7 +381,7 @@ def _take_members(source: Path, prepared: Path, own: bytes) -> Unpacked:
         encrypted=found.encrypted,
     )
     (prepared / _META).write_bytes(msgspec.json.encode(fresh))
-    return Unpacked(text, name, made, fresh)
+    return Unpacked(text, rules, name, made, fresh)
 
 
 def _check_kind(path: Path, kind: str) -> None:

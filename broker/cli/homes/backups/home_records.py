@@ -9,7 +9,10 @@ from pathlib import Path
 import rich_click as click
 
 from broker.cli import render
+from broker.cli.homes.backups.backup import Unpacked
 from broker.cli.homes.backups.backup_record import reaching_keys
+from broker.cli.policy.install import put
+from broker.cli.policy.named_rules import name_only, text_with_name
 from broker.cli.policy.records import IMPORTED, read_records, take_imported
 from broker.cli.run.connect import offline_paths
 from broker.cli.sandboxes.desktop_entry import write_autostart, write_entry
@@ -52,31 +55,22 @@ def write_record_entry(name: str, place: Path, text: str) -> list[Path]:
 
 
 def write_backed_up_record(
-    sandbox: SandboxName, untrusted_text: str, *, trusted: bool, ask: bool
+    sandbox: SandboxName, backup: Unpacked, *, trusted: bool, ask: bool
 ) -> list[Path]:
-    """Write a backup's record where the sandbox has none; return the files."""
-    path = record_place(sandbox)
+    """Write a backup's record and rules if the sandbox has none; return the files."""
+    path, untrusted_text = record_place(sandbox), backup.untrusted_record
     if record_of(sandbox) is not None or path.exists() or not untrusted_text:
         return []
+    files = _write_rules(sandbox, backup, trusted=trusted, ask=ask)
     untrusted_text = re.sub(r'(?m)^name = ".*"$', f'name = "{sandbox}"', untrusted_text)
     record, problems = parse_record(sandbox, path, untrusted_text.encode())
-    rules = rules_file(offline_paths(), sandbox)
-    if not rules.exists():
-        render.note(
-            tr(
-                "a backup has no rules; to have those that 'brokerctl new --for' "
-                "wrote for the sandbox, copy {name} from where it was, to "
-                "{parent}",
-                name=rules.name,
-                parent=rules.parent,
-            )
-        )
     render.note(
         tr("the backup's record:\n{rstrip}", rstrip=displayed(untrusted_text.rstrip()))
     )
     if record is None or problems:  # such as a record that inherits from another one
         why = "; ".join(problem.first_line() for problem in problems)
-        return _set_aside(path, untrusted_text, f"is not used alone ({why})")
+        _set_aside(path, untrusted_text, f"is not used alone ({why})")
+        return files
     reaches = [] if trusted else reaching_keys(record)
     if reaches and ask and sys.stdin.isatty():
         render.note(
@@ -91,11 +85,58 @@ def write_backed_up_record(
             f"is not used without --trust-record, because it sets {', '.join(reaches)} to "
             "more than a new record has"
         )
-        return _set_aside(path, untrusted_text, reason)
-    return write_record(sandbox, untrusted_text)
+        _set_aside(path, untrusted_text, reason)
+        return files
+    return [*write_record(sandbox, untrusted_text), *files]
 
 
-def _set_aside(place: Path, untrusted_text: str, reason: str) -> list[Path]:
+def _write_rules(
+    sandbox: SandboxName, backup: Unpacked, *, trusted: bool, ask: bool
+) -> list[Path]:
+    """Write a backup's rules where the user trusts them; return the file."""
+    file = rules_file(offline_paths(), sandbox)
+    untrusted_rules = backup.untrusted_rules
+    if not untrusted_rules:
+        render.note(tr("the backup has no rules"))
+        return []
+    if backup.name is not None:
+        untrusted_rules = text_with_name(untrusted_rules, backup.name, sandbox)
+    render.note(
+        tr("the backup's rules:\n{rules}", rules=displayed(untrusted_rules.rstrip()))
+    )
+    if file.exists():
+        render.note(tr("{file} exists already and stays as it is", file=file))
+        return []
+    own = name_only(untrusted_rules, sandbox)
+    if own and not trusted and ask and sys.stdin.isatty():
+        trusted = click.confirm(tr("Are these your rules? Use them?"), err=True)
+    text = f"{untrusted_rules.rstrip()}\n".encode()
+    # guard: rules of a backup are in force if the user says so
+    if own and trusted:
+        put(file, text)
+        return [file]
+    kept = file.with_name(f"{file.name}{IMPORTED}")
+    put(kept, text)
+    if own:
+        render.note(
+            tr(
+                "the backup's rules are not used without --trust-record; if you wrote "
+                "the backup, run: {command}",
+                command=take_imported(file),
+            )
+        )
+    else:
+        render.note(
+            tr(
+                "the backup's rules are not used, because they have an error or name "
+                "other sandboxes alone; they are in {kept}",
+                kept=kept,
+            )
+        )
+    return []
+
+
+def _set_aside(place: Path, untrusted_text: str, reason: str) -> None:
     """Keep a backup's record beside the records, and show how to put it in force."""
     kept = place.with_name(f"{place.name}{IMPORTED}")
     kept.parent.mkdir(parents=True, exist_ok=True)
@@ -108,4 +149,3 @@ def _set_aside(place: Path, untrusted_text: str, reason: str) -> list[Path]:
             place=take_imported(place),
         )
     )
-    return []

@@ -67,6 +67,8 @@ class SuspendAnswer(ApiAnswer, frozen=True, kw_only=True):
     """The sandboxes that are in the wanted state now."""
 
     sandboxes: list[str]
+    unchanged: list[str] = []
+    """Those of them that were in it before."""
 
 
 class Progress(ApiAnswer, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from broker.cli.homes.backups.backup import (
     Lock,
+    Texts,
     back_up,
     bytes_of,
     secret_of,
@@ -60,7 +61,7 @@ def home(tmp_path: Path) -> HomeCopies:
 async def save(store: HomeCopies, lock: Lock, target: Path) -> list[int]:
     seen: list[int] = []
     where = store.require(MAIL)
-    await back_up(where, 'class = "persistent"\n', target, lock, seen.append)
+    await back_up(where, Texts('class = "persistent"\n'), target, lock, seen.append)
     return seen
 
 
@@ -212,7 +213,7 @@ async def test_a_backup_is_written_to_no_file_that_others_can_name(tmp_path, loc
             (folder / name).symlink_to(outside)
 
     where = store.require(MAIL)
-    await back_up(where, "", file, lock, plant)
+    await back_up(where, Texts(""), file, lock, plant)
     assert not file.is_symlink()
     assert file.stat().st_size > 0
     assert not outside.exists()
@@ -225,7 +226,7 @@ async def test_a_file_that_appears_meanwhile_is_kept(tmp_path, lock):
     where = store.require(MAIL)
     with pytest.raises(RefusedError, match="already exists"):
         await back_up(
-            where, "", file, lock, lambda _: file.write_text("theirs") and None
+            where, Texts(""), file, lock, lambda _: file.write_text("theirs") and None
         )
     assert file.read_text() == "theirs"
     assert list(tmp_path.glob(".mail*")) == []
