@@ -58,6 +58,8 @@ def revoke(grant: str | None, *, everything: bool, as_json: bool) -> None:
         return
     for one in ended.grants:
         render.note(tr("revoked: {one}", one=line(one)))
+    if not ended.grants:
+        render.note(tr("no grants are in force"))
 
 
 def line(grant: GrantStatus) -> str:

@@ -120,6 +120,26 @@ async def test_a_port_of_a_sandbox_is_the_users(tmp_path):
         assert (answer.code, answer.out) == (0, "BY SSH'S PROXY COMMAND"), answer
 
 
+async def test_connection_to_closed_port_reported():
+    """The sandbox's program alone knows why, and its log is the sandbox's."""
+    async with server() as free:
+        pass
+    async with sandboxes("vitrail.Tcp * @adminvm vault allow\n") as (w, *_):
+        async with forwarded(w, free) as (local, child):
+            assert await talk(local, b"hello") == b""
+            line = b""
+            with trio.fail_after(60):
+                while not line.endswith(b"\n"):
+                    await trio.lowlevel.wait_readable(child.popen.stdout)
+                    line += os.read(child.popen.stdout.fileno(), 1000)
+            failed = json.loads(line)["failed"]
+            assert failed.startswith(f"port {free} of vault sent nothing; check that")
+        words = ("forward", "--stdio", "vault", str(free))
+        answer = await brokerctl(*words, env=w.environ)
+        assert answer.code == 1
+        assert f"port {free} of vault sent nothing" in answer.err
+
+
 async def test_what_no_rule_allows_or_cannot_be_is_refused():
     async with served("@adminvm vault allow") as (port, w, *_):
 

@@ -46,6 +46,8 @@ class Scene:
     record: str
     name: str = ""
     """Of the sandbox that runs; empty: none does."""
+    last: str = ""
+    """Of the newest one."""
     folder: Path = field(default_factory=Path)
     _running: AsyncExitStack = field(default_factory=AsyncExitStack)
 
@@ -73,7 +75,7 @@ class Scene:
             names = [one.name for one in (await self.w.status()).sandboxes]
             return next((name for name in names if name not in before), None)
 
-        self.name = await eventually(begun, deadline=240)
+        self.name = self.last = await eventually(begun, deadline=240)
         await eventually(lambda: "began" in output.read_text(), deadline=240)
 
     async def _ended(self) -> None:

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import sys
+from contextlib import suppress
 from functools import partial
 
 import msgspec
@@ -26,6 +27,8 @@ from broker.ipc.in_thread import in_thread
 
 _PORTS = re.compile(r"([0-9]{1,5})(?::([0-9]{1,5}))?")
 _PIECE = 1 << 16
+_REPORT_SECONDS = 10.0
+"""The broker reports within this time why a connection had no answer."""
 
 
 @click.command("forward")
@@ -122,10 +125,8 @@ async def _stdio(request: ForwardRequest) -> None:
                 if item.local is None:
                     raise UpstreamError(
                         tr(
-                            "cannot connect to port {port} of {sandbox}: {failed}",
-                            port=request.port,
-                            sandbox=request.sandbox,
-                            failed=printable(item.failed or ""),
+                            "a connection failed: {failed}",
+                            failed=printable(item.failed),
                         )
                     )
                 nursery.start_soon(
@@ -144,7 +145,8 @@ async def _copied(address: tuple[str, int], over: trio.CancelScope) -> None:
         run = partial(in_thread, abandon_on_cancel=True)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run, _send, sock)
-            await run(_receive, sock)
+            if not await run(_receive, sock):
+                await trio.sleep(_REPORT_SECONDS)  # 'take' raises the reason
             over.cancel()
 
 
@@ -158,11 +160,12 @@ def _send(sock: socket.socket) -> None:
         return  # the other end has gone, which shows in the other direction
 
 
-def _receive(sock: socket.socket) -> None:
-    """Copy the socket to standard output; in a thread."""
-    try:
+def _receive(sock: socket.socket) -> int:
+    """Copy the socket to standard output; return the count of bytes; in a thread."""
+    count = 0
+    with suppress(OSError):
         while data := sock.recv(_PIECE):
+            count += len(data)
             while data:
                 data = data[os.write(sys.stdout.fileno(), data) :]
-    except OSError:
-        return
+    return count

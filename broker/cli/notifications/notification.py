@@ -87,7 +87,7 @@ class DesktopNotification:
     async def _send(self, words: list[str], title: str, text: str) -> str:
         """Run the command and return its output; what cannot be shown goes to standard error."""
         if not self._works:
-            render.note(f"{title}: {text}")
+            render.note(": ".join(filter(None, (title, text))))
             return ""
         child = spawn(
             [
@@ -104,7 +104,7 @@ class DesktopNotification:
             output = await _output(child)
             # A closed one has no title, and nothing that the user is to read.
             if await child.wait() != 0 and title:
-                render.note(f"{title}: {text}")
+                render.note(": ".join(filter(None, (title, text))))
             return output.decode("utf-8", "replace")
         finally:
             await child.stop()

@@ -80,11 +80,10 @@ def show_changes(old: Sets, new: Sets) -> int:
     if len(changes) > _SHOWN:
         render.note(tr("and {number} more", number=len(changes) - _SHOWN))
     count = render.count(len(changes), "kind")
-    render.note(
-        tr("decisions about {count} of calls change", count=count)
-        if changes
-        else tr("no decisions change")
-    )
+    if changes:
+        render.note(tr("decisions about {count} of calls change", count=count))
+    elif not found:
+        render.note(tr("no decisions change"))
     return len(found) + len(changes)
 
 

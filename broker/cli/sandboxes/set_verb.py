@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click as plain_click
@@ -23,7 +24,7 @@ from broker.cli.policy.install import new_problems, put, sets_with, show_changes
 from broker.cli.policy.load import JSON
 from broker.cli.policy.records import print_problems, read_records, require_own
 from broker.cli.policy.trial import LINES, on_trial, refuse_trial
-from broker.cli.run.connect import offline_paths
+from broker.cli.run.connect import ask_status, broker_runs, offline_paths
 from broker.cli.sandboxes.settings import (
     SETTINGS,
     Setting,
@@ -42,6 +43,13 @@ from policy.records.model import Record
 from policy.suggestions import did_you_mean
 
 _BROKEN = 3
+_AT_ONCE = frozenset(
+    {
+        *("autostart", "audio", "clipboard", "display", "label", "looks", "tags"),
+        *("transfer", "window"),
+    }
+)
+"""Tables and keys of a record that a running sandbox takes at once."""
 
 
 def _settings(
@@ -157,24 +165,18 @@ def command(
                     setting=setting,
                 )
             )
-            _say(file, changed=False, as_json=as_json)
+            _say(file, as_json=as_json)
             return
         _checked(job, new, yes=yes or check)
         if check:
-            _say(file, changed=False, as_json=as_json)
+            _say(file, as_json=as_json)
             return
         job.refuse_changed()
         if confirm is not None:
             on_trial(file, new, confirm, job.refuse_changed)
         else:
             put(file, new)
-            render.note(
-                tr(
-                    "changed {file}; a sandbox that runs takes its rules and colour "
-                    "at once, memory, network and programs when it starts again",
-                    file=file,
-                )
-            )
+            render.note(tr("changed {file}", file=file))
             if record_named(sandbox).values.get("launch.packages") != record.values.get(
                 "launch.packages"
             ):
@@ -186,7 +188,25 @@ def command(
                     )
                 )
             follow_record(job)
-        _say(file, changed=True, as_json=as_json)
+        kept = _keeping(sandbox, chosen.key)
+        if kept:
+            render.note(
+                tr(
+                    "{names} runs with the old value of {setting} until it is stopped: "
+                    "'brokerctl stop {names}'",
+                    names=" ".join(kept),
+                    setting=setting,
+                )
+            )
+        _say(file, changed=True, kept=kept, as_json=as_json)
+
+
+def _keeping(record: str, key: str) -> list[str]:
+    """Return the running sandboxes that keep the old value of a key until they stop."""
+    at_once = key.partition(".")[0] in _AT_ONCE and key != "window.x11"
+    if at_once or not broker_runs(offline_paths()):
+        return []
+    return [one.name for one in ask_status().sandboxes if one.record == record]
 
 
 def refuse_other_kinds(name: str, setting: Setting, record: Record) -> None:
@@ -239,6 +259,8 @@ def _checked(job: Edit, new: bytes, *, yes: bool) -> None:
         sys.exit(1)
 
 
-def _say(file: Path, *, changed: bool, as_json: bool) -> None:
+def _say(
+    file: Path, *, as_json: bool, changed: bool = False, kept: Sequence[str] = ()
+) -> None:
     if as_json:
-        render.json_line({"file": str(file), "changed": changed})
+        render.json_line({"file": str(file), "changed": changed, "restart": kept})

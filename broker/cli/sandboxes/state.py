@@ -210,12 +210,12 @@ def remove(
         store.remove(sandbox)
     files = [] if record is None else [str(record.source)]
     files += left.remove(paths)
-    left.tell_kept()
     print_result(
         tr("removed {goes}", goes=goes),
         {"name": sandbox, "removed": files},
         as_json=as_json,
     )
+    left.tell_kept()
 
 
 def _remove_record(
@@ -227,9 +227,9 @@ def _remove_record(
     record.source.unlink()
     remove_entry(record.name)
     files = [str(record.source), *left.remove(paths)]
-    left.tell_kept()
     removed = {"name": record.name, "removed": files}
     print_result(tr("removed {goes}", goes=goes), removed, as_json=consent.as_json)
+    left.tell_kept()
 
 
 @command.command()

@@ -46,6 +46,22 @@ async def offer_services(exchange: GuestConnection) -> None:
         await exchange.wait_closed()
 
 
+async def require_server(target: Guest) -> GuestConnection:
+    """Return the program of a container or box that serves its calls.
+
+    Raises UpstreamError without one.
+    """
+    with trio.move_on_after(limits.CALL_JOIN_SECONDS):
+        await target.transfers.served.wait()  # its program may have just begun
+    name, server = target.lease.sandbox, target.transfers.server
+    if server is None:
+        raise UpstreamError(
+            f"no program of {name} serves calls",
+            hint=f"run 'vitrail-services' in {name}; see docs/calls.md",
+        )
+    return server
+
+
 @asynccontextmanager
 async def joined_in_box(
     target: Guest, token: str, user: str, arrived: trio.Event
@@ -60,14 +76,7 @@ async def joined_in_box(
         raise ShareableError(
             f"cannot call {name} as user '{user}': it is a container or box with one user"
         )
-    with trio.move_on_after(limits.CALL_JOIN_SECONDS):
-        await target.transfers.served.wait()  # its program may have just begun
-    server = target.transfers.server
-    if server is None:
-        raise UpstreamError(
-            f"no program of {name} serves calls",
-            hint=f"run 'vitrail-services' in {name}; see docs/calls.md",
-        )
+    server = await require_server(target)
     async with server.turn:
         # It has ended, or another one has its place, while others had their turn.
         if target.transfers.server is not server:

@@ -17,7 +17,7 @@ import trio
 
 from broker.authority.audit.event_log import EventLog
 from broker.authority.permit import Permit, Request
-from broker.core.errors import RefusedError, VitrailError
+from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Opening
 from broker.core.limits import network as limits
@@ -29,6 +29,7 @@ from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
 from broker.ipc.guest.file_requests import GuestCall
 from broker.viewer.authority.interface import Permits
+from broker.viewer.calls.box_calls import is_box, require_server
 from broker.viewer.calls.calls import SandboxCalls, both_again
 from broker.viewer.calls.tcp_ports import ListenedPort, listening, take_port
 from broker.viewer.orders.session_orders import UserSession
@@ -100,6 +101,8 @@ class PortForwards:
             listening(self._session, exchange.warrant, request.local) as own,
             self._decider.permit(asked) as permit,
         ):
+            if is_box(guest):
+                await require_server(guest)
             await exchange.emit(
                 api.ForwardItem(
                     sandbox=guest.lease.sandbox, address=own.address, local=own.number
@@ -150,6 +153,13 @@ class PortForwards:
                     )
                     outcome.reason = end.describe()
                     outcome.counts = end.bytes_ba, end.bytes_ab
+            if not end.bytes_ba:
+                raise UpstreamError(
+                    f"port {forward.port} of {guest.lease.sandbox} sent nothing",
+                    hint=f"check that a program in it listens on 127.0.0.1:{forward.port}",
+                )
         # guard: a forwarded connection without descriptors ends no other
         except (VitrailError, OSError) as error:
-            await forward.emit(api.ForwardItem(failed=printable(str(error), 300)))
+            hint = f"; {error.hint}" if isinstance(error, VitrailError) else ""
+            failed = printable(f"{error}{hint}".removesuffix("; "), 300)
+            await forward.emit(api.ForwardItem(failed=failed))

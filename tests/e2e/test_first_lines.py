@@ -1,0 +1,412 @@
+"""The first line of each verb that changes or ends something, and the state afterwards.
+
+The verbs are read from the program: one that is in no table here fails.  Each is run in a
+sandbox of each kind.  What it prints must be true of the state afterwards, and a verb that
+fails must have changed nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.core.limits import sound
+from broker.viewer.sound.levels import load_level
+from tests.kit.every_verb import commands
+from tests.kit.first_lines import Scene, State
+from tests.kit.needs import PID_NAMESPACES
+from tests.kit.own_command import (
+    RECORD,
+    Podman,
+    RecordedBox,
+    RecordedPodman,
+    UnrecordedBox,
+)
+from tests.kit.world import world
+
+pytestmark = [PID_NAMESPACES, pytest.mark.slow]
+ROOT = Path(__file__).parents[2]
+_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was called, and the state before and afterwards; groups of the sentence."""
+
+    scene: Scene
+    before: State
+    after: State
+    match: re.Match[str]
+
+    def __getitem__(self, group: str) -> str:
+        return self.match[group]
+
+    @property
+    def unchanged(self) -> bool:
+        return self.before == self.after
+
+
+Claims = dict[str, Callable[[Look], object]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A call of a verb; ``runs``: whether the sandbox runs then."""
+
+    words: str
+    claims: Claims
+    runs: bool = True
+    stays: str = ""
+    """Why it may go on until it is interrupted; it is not compared then."""
+
+
+def _level(look: Look, volume: int | None = None, *, muted: bool | None = None) -> bool:
+    level = load_level(look.scene.w.paths.state / "audio", look["record"])
+    percent = round(level.volume * 100 / sound.PULSE_VOLUME)
+    return volume in {None, percent} and muted in {None, level.muted}
+
+
+def _set(look: Look) -> bool:
+    file = str(Path(look["file"]).relative_to(look.scene.w.base))
+    return look.before.files.get(file) != look.after.files[file]
+
+
+def _keeps(look: Look) -> bool:
+    """Each that is named runs, since before the change."""
+    return all(look.after.sandboxes.get(one) for one in look["names"].split())
+
+
+def _renamed(look: Look) -> bool:
+    files = look.after.files
+    old, new = look["old"], look["new"]
+    return (
+        any(file.endswith(f"sandboxes.d/{new}.toml") for file in files)
+        and not any(file.endswith(f"sandboxes.d/{old}.toml") for file in files)
+        and not look.after.having(f"/homes/{old}/")
+        and not look.after.having(f"policy.d/40-{old}.policy")
+        and not look.after.sandboxes
+    )
+
+
+def _lockdown(*expected: bool) -> Callable[[Look], bool]:
+    return lambda look: look.after.lockdown == expected
+
+
+_SAME: Claims = {".*": lambda look: look.unchanged}
+_LEVEL = r"'(?P<name>\S+)' has no sound connection; the next sandbox of '(?P<record>\S+)' starts with: "
+STEPS = (
+    Step("run -q {record} -- echo said", {"said": lambda look: look.unchanged}),
+    Step("exec {name} -- echo said", {"said": lambda look: look.unchanged}),
+    Step("call {name} none", {}),
+    Step(
+        "suspend {name}",
+        {
+            r"suspended (?P<n>\S+)": lambda look: (
+                look.after.sandboxes[look["n"]] == "suspended"
+            )
+        },
+    ),
+    Step(
+        "suspend {name}",
+        {
+            r"(?P<n>\S+) was already suspended": lambda look: (
+                look.before.sandboxes[look["n"]] == "suspended" and look.unchanged
+            )
+        },
+    ),
+    Step(
+        "resume {name}",
+        {
+            r"resumed (?P<n>\S+)": lambda look: (
+                "suspended"
+                == look.before.sandboxes[look["n"]]
+                != look.after.sandboxes[look["n"]]
+            ),
+            r"(?P<n>\S+) was not suspended": lambda look: (
+                "suspended"
+                not in {
+                    look.before.sandboxes[look["n"]],
+                    look.after.sandboxes[look["n"]],
+                }
+            ),
+        },
+    ),
+    *(
+        Step(
+            f"set {{record}} {change}",
+            {
+                "--- before": lambda look: not look.unchanged,
+                r"changed (?P<file>\S+)": _set,
+                r"(?P<names>.+) runs with the old value of .*": _keeps,
+                ".*nothing was changed": lambda look: look.unchanged,
+            },
+            runs=runs,
+        )
+        for change in ("network user", "colour red", "sound off")
+        for runs in (True, False)
+    ),
+    *(
+        Step(
+            f"audio {change} {{{which}}}{value}",
+            {_LEVEL + said: effect},
+            runs=runs,
+        )
+        for runs in (True, False)
+        for which in ("name", "record")
+        for change, value, said, effect in (
+            ("volume", " 40", ".*40 %.*", lambda look: _level(look, 40)),
+            ("mute", "", ".*muted", lambda look: _level(look, muted=True)),
+            ("unmute", "", "[^,]*", lambda look: _level(look, muted=False)),
+        )
+    ),
+    Step("audio microphone {name} deny", {}),
+    Step(
+        "share {name} {folder}",
+        {
+            r"shared (?P<path>\S+) with (?P<n>\S+) as .*, read-only": lambda look: (
+                f"{look['n']}:{look['path']}" in look.after.folders
+            )
+        },
+    ),
+    Step(
+        "unshare {name} {folder}",
+        {
+            r"(?P<n>\S+) can no longer access (?P<path>\S+)": lambda look: (
+                f"{look['n']}:{look['path']}" not in look.after.folders
+            )
+        },
+    ),
+    Step(
+        "cp {folder}/file {name}:",
+        {r".*": lambda look: look.after.sandboxes == look.before.sandboxes},
+    ),
+    Step("open --in {name} {folder}/file", {}),
+    Step("forward {name} 8080 --stdio", {}),
+    Step(
+        "lockdown",
+        {
+            "a lockdown is in force: microphones, cameras, copies and new starts are "
+            "denied until the lockdown is lifted": _lockdown(True, False)
+        },
+    ),
+    Step(
+        "lockdown --networks",
+        {"a lockdown is in force(:|, but) .*networks.*": _lockdown(True, True)},
+    ),
+    Step(
+        "lockdown --lift",
+        {"no lockdown is in force any more: .*": _lockdown(False, False)},
+    ),
+    Step("clipboard clear", {"cleared the clipboard between sandboxes": bool}),
+    Step("device attach 1-1 {name}", {}),
+    Step("device detach 1-1", {}),
+    Step(
+        "grants revoke --all",
+        {
+            "no grants are in force": lambda look: (
+                not (look.before.grants or look.after.grants)
+            )
+        },
+    ),
+    Step("kill-window {name} 1", {}),
+    Step("sandbox reset {record} --yes", {}),
+    Step(
+        "sandbox snapshot {record} first",
+        {
+            r"saved the home of '(?P<n>\S+)' as snapshot '(?P<s>[^']+)'.*": lambda look: (
+                look.after.having(f"homes/{look['n']}/snapshots/{look['s']}/")
+            )
+        },
+    ),
+    Step("sandbox rename {record} other", {}),
+    Step(
+        "sandbox clone {record} copy",
+        {
+            r"wrote (?P<file>\S+)": lambda look: Path(look["file"]).is_file(),
+            r"created the home of '(?P<n>\S+)' .*": lambda look: look.after.having(
+                f"homes/{look['n']}/"
+            ),
+        },
+    ),
+    Step("sandbox remove {record} --yes", {}),
+    Step("menu start {record}", {}, stays="it is the sandbox's terminal"),
+    Step(
+        "menu stop {record}",
+        {r"(?P<n>\S+) has stopped": lambda look: not look.after.sandboxes},
+    ),
+    Step(
+        "restart --yes",
+        {
+            "these windows will be closed:": bool,
+            "restarted the broker": bool,
+            r"(?P<n>\S+) is still running.*": lambda look: (
+                look["n"] in look.after.sandboxes
+            ),
+            r"(?P<n>\S+) has ended": lambda look: look["n"] not in look.after.sandboxes,
+        },
+    ),
+    Step(
+        "stop {name}",
+        {r"stopped (?P<n>\S+)": lambda look: look["n"] not in look.after.sandboxes},
+    ),
+    Step(
+        "sandbox snapshot {record} second",
+        {
+            r"saved the home of '(?P<n>\S+)' as snapshot '(?P<s>[^']+)'.*": lambda look: (
+                look.after.having(f"homes/{look['n']}/snapshots/{look['s']}/")
+            )
+        },
+        runs=False,
+    ),
+    Step(
+        "sandbox restore {record} second --yes",
+        {r"restored the home of '(?P<n>\S+)' from snapshot .*": bool},
+        runs=False,
+    ),
+    Step(
+        "sandbox snapshot {record} second --remove",
+        {
+            r"removed snapshot '(?P<s>[^']+)' of '(?P<n>\S+)'": lambda look: (
+                not look.after.having(f"homes/{look['n']}/snapshots/{look['s']}/")
+            )
+        },
+        runs=False,
+    ),
+    Step(
+        "sandbox reset {record} --yes",
+        {r"emptied the home of '(?P<n>\S+)'": lambda look: not look.unchanged},
+        runs=False,
+    ),
+    Step(
+        "sandbox rename {record} other",
+        {
+            r"renamed '(?P<old>\S+)' to '(?P<new>\S+)'": _renamed,
+            r"wrote (?P<file>\S+)": lambda look: Path(look["file"]).is_file(),
+        },
+        runs=False,
+    ),
+    Step(
+        "sandbox remove other --yes",
+        {
+            r"removed (?P<goes>.*)": lambda look: (
+                not (
+                    look.after.having("other.toml")
+                    or look.after.having("homes/other/")
+                    or look.after.having("40-other.policy")
+                )
+            )
+        },
+        runs=False,
+    ),
+)
+"""In order: what ends a sandbox or moves its record comes last."""
+CHANGES_NOTHING = frozenset()
+ELSEWHERE: dict[str, str] = {}
+RULES = """\
+vitrail.Folder * @adminvm work allow
+vitrail.Tcp * @adminvm work allow
+"""
+OWN_RULES = "vitrail.Print + work @adminvm allow\n"
+
+
+class _Disposable(RecordedBox):
+    def write_record(self, launch: str = "") -> None:
+        text = RECORD.format(kind=self.kind, launch=launch)
+        self.w.write_record("work", text.replace('"persistent"', '"disposable"'))
+
+
+KINDS = {
+    "a box without a record": UnrecordedBox,
+    "a box": RecordedBox,
+    "a disposable box": _Disposable,
+    "a container": RecordedPodman,
+    "a container of podman run": Podman,
+}
+
+
+@pytest.mark.timeout(500)
+@pytest.mark.parametrize("kind", KINDS)
+async def test_first_lines_true_in_kind(kind):
+    way_type = KINDS[kind]
+    async with (
+        way_type.settings() as settings,
+        world({}, image=False, extra=settings, rules=RULES) as w,
+    ):
+        folder = w.base / "folder"
+        folder.mkdir()
+        (folder / "file").write_text("text")
+        w.write_rules(OWN_RULES, "40-work")
+        way = way_type(w, folder)
+        async with way.prepared():
+            scene = Scene(w, way, "work", folder=folder)
+            wrong = [one for step in STEPS async for one in _wrong(scene, step)]
+            await scene.ensure(runs=False)
+    assert not wrong, "\n".join(wrong)
+
+
+async def _wrong(scene, step):
+    """Yield what is wrong with a step's sentences."""
+    await scene.ensure(runs=step.runs)
+    values = {"name": scene.last, "record": scene.record, "folder": scene.folder}
+    if isinstance(scene.way, UnrecordedBox):
+        values["record"] = scene.last
+    words = [word.format(**values) for word in step.words.split()]
+    before = await scene.state()
+    with trio.move_on_after(_SECONDS) as scope:
+        answer = await scene.call(*words)
+    after = await scene.state()
+    if scope.cancelled_caught:
+        if not step.stays:
+            yield f"{words}: does not end"
+        return
+    lines = (answer.err or answer.out).splitlines()
+    called = (
+        f"{' '.join(words)} (exit code {answer.code})\n  {answer.err or answer.out}"
+    )
+    if answer.code:
+        if before != after:
+            yield f"{called}  failed, but {_difference(before, after)}"
+        return
+    if not lines:
+        yield f"{called}  says nothing, and {_difference(before, after)}"
+    for number, line in enumerate(lines):
+        checks = [
+            check(Look(scene, before, after, match))
+            for pattern, check in step.claims.items()
+            if (match := re.fullmatch(pattern, line))
+        ]
+        if not all(checks) or (number == 0 and not checks):
+            yield f"{called}  '{line}' is not so: {_difference(before, after)}"
+
+
+def _difference(before, after):
+    if before == after:
+        return "nothing has changed"
+    files = sorted(
+        name
+        for name in {*before.files, *after.files}
+        if before.files.get(name) != after.files.get(name)
+    )
+    return (
+        f"{before.sandboxes} became {after.sandboxes}, {before.folders} {after.folders}, "
+        f"{before.lockdown} {after.lockdown}, files {files}"
+    )
+
+
+def test_every_verb_is_in_a_table():
+    """A new verb that changes something needs a row, with the sentences that it prints."""
+    verbs = {verb for verb, _ in commands()}
+    tried = {
+        verb
+        for verb in verbs
+        for step in STEPS
+        if f"{step.words} ".startswith(f"{verb} ")
+    }
+    assert verbs - tried - CHANGES_NOTHING - ELSEWHERE.keys() == set()
+    assert not (tried | CHANGES_NOTHING | ELSEWHERE.keys()) - verbs
+    assert not CHANGES_NOTHING & (tried | ELSEWHERE.keys())
