@@ -19,6 +19,7 @@ from broker.authority.audit import event_log
 from broker.authority.permit import Permit, Request
 from broker.core.errors import InternalError, RefusedError, VitrailError
 from broker.core.files.sandbox_logs import KEPT, prune_logs
+from broker.core.files.trees import remove_tree
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName, sandboxes_named, take_sandbox_name
 from broker.core.paths import Paths
@@ -351,8 +352,13 @@ class ViewerRole:
         if (guest := self._guests.get(lease)) is not None:
             guest.programs.shortage = reason
 
-    async def lease_ended(self, lease: LeaseId, reason: str) -> None:
-        """End all that the viewer had of a sandbox; not cancellable."""
+    async def lease_ended(
+        self, lease: LeaseId, reason: str, *, lost: bool = False
+    ) -> None:
+        """End all that the viewer had of a sandbox; not cancellable.
+
+        ``lost``: its machine may live on, behind a link that was lost.
+        """
         guest = self._guests.pop(lease, None)
         with trio.CancelScope(shield=True):  # no other code would do the rest
             await self.devices.lease_ended(lease)
@@ -364,6 +370,16 @@ class ViewerRole:
             if guest is not None:
                 # Its daemons' calls have ended with their permissions.
                 self.notifications.lease_ended(guest.lease)
+                if not lost:
+                    await self._remove_logs(guest.lease)
+
+    async def _remove_logs(self, lease: Lease) -> None:
+        """Remove the logs of an ended sandbox whose record does not keep them."""
+        record = self.record(lease.record)
+        # A record with a typo says nothing; a disposable's name does.
+        keep = lease.sandbox == lease.record if record is None else record.keeps_logs
+        if not keep:
+            await in_thread(remove_tree, self._paths.logs(lease.sandbox))
 
     async def stream_opened(
         self,

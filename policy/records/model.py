@@ -568,6 +568,12 @@ class Record:
     )
     text: str = field(default="", compare=False, repr=False)
 
+    @property
+    def keeps_logs(self) -> bool:
+        """Whether the logs of its sandboxes stay when they have ended."""
+        persistent = self.host.sandbox_class == "persistent"
+        return persistent or self.values.get("logs") == "keep"
+
     def where(self, key: str) -> str:
         """``file:line:column`` of a key, or that its default holds."""
         return self.places.get(key) or f"{self.source}: default of '{key}'"

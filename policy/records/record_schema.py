@@ -115,6 +115,18 @@ TOP = Table(
             own=True,
         ),
         Field(
+            "logs",
+            Choice(
+                {
+                    "delete": "deleted at its end; those of a start that failed stay",
+                    "keep": "kept, as those of a persistent sandbox",
+                }
+            ),
+            "What becomes of the logs of a sandbox that is not persistent: its console, "
+            "and the output of its programs.  The audit log is kept in any case.",
+            default="delete",
+        ),
+        Field(
             "default_disposable",
             NAME,
             "The record from which a new sandbox is created when this one calls "

@@ -125,15 +125,27 @@ def _without_logs(folder: Path, sandbox: str) -> str:
     # Imported late: a log is shown without reading records.
     from broker.cli.policy.records import read_records
 
-    record = read_records(offline_paths()).records.get(sandbox)
+    records = read_records(offline_paths()).records
+    found = (one for one in records.values() if is_disposable_of(sandbox, one.name))
+    record = records.get(sandbox) or next(found, None)
     if record is not None and record.host.launch.kind.holds:
-        terminal = "read the output on the terminal of 'brokerctl run'"
+        terminal = tr(
+            "a box or container has no logs: its output goes to the terminal of "
+            "'brokerctl run', and is lost if the menu has started it"
+        )
         if not systemd_runs():
             return terminal
         return tr(
-            "{terminal}, or run 'journalctl --user -u vitrail-run@{sandbox}'",
+            "{terminal}; if systemd has started it, run 'journalctl --user -u "
+            "vitrail-run@{sandbox}'",
             terminal=terminal,
             sandbox=sandbox,
+        )
+    if record is not None and not record.keeps_logs:
+        return tr(
+            "the logs of a disposable sandbox are deleted at its end; to keep those of "
+            "the next ones, run 'brokerctl set {record} logs keep'",
+            record=record.name,
         )
     names = folder.parent.iterdir() if folder.parent.is_dir() else ()
     return (

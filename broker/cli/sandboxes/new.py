@@ -44,6 +44,7 @@ from broker.core.paths import Paths
 from policy.records.loader import FOLDER
 from policy.records.model import Record
 from policy.rules.rulefiles import FOLDER as RULES
+from policy.rules.world import DISPOSABLE
 from policy.suggestions import did_you_mean
 from policy.tools.record_files import parse_record
 
@@ -64,7 +65,7 @@ _PROGRAMS = {
 }
 """Packages whose program has another name, or that are known to be programs."""
 _CLASSES = {
-    "disposable": "each run starts a new one, and no data is kept",
+    "disposable": "each run starts a new one, whose data and logs are deleted at its end; the audit log is kept",
     "persistent": "its home is kept when it stops",
     "template": "a template for other sandboxes",
 }
@@ -229,7 +230,7 @@ def command(
             "created from '{base}', {what}: {classes}",
             base=base,
             what=what,
-            classes=_CLASSES[what],
+            classes=_kept_of(record),
         )
     )
     for file in files:
@@ -243,6 +244,13 @@ def command(
         tr("to start the sandbox, run: brokerctl run {sandbox}", sandbox=sandbox)
     )
     offer_starter(paths)
+
+
+def _kept_of(record: Record) -> str:
+    """Return what is kept of a record's sandboxes, as a user reads it."""
+    if record.host.sandbox_class == DISPOSABLE and record.keeps_logs:
+        return "each run starts a new one, whose data is deleted at its end; its logs and the audit log are kept"
+    return _CLASSES[record.host.sandbox_class]
 
 
 def _refuse_mixed(example: str | None, preset: str | None, runner: str | None) -> None:

@@ -45,8 +45,8 @@ from policy.suggestions import did_you_mean
 _BROKEN = 3
 _AT_ONCE = frozenset(
     {
-        *("autostart", "audio", "clipboard", "display", "label", "looks", "tags"),
-        *("transfer", "window"),
+        *("autostart", "audio", "clipboard", "display", "label", "logs", "looks"),
+        *("tags", "transfer", "window"),
     }
 )
 """Tables and keys of a record that a running sandbox takes at once."""

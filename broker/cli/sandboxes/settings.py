@@ -74,6 +74,7 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
         "drags": _switch("clipboard.drag", "drags to and from other sandboxes, as rules say", "rules", "none"),
         "time-zone": _choice("timezone", "the time zone of its programs", "utc", "desktop"),
         "autostart": _choice("autostart", "when your desktop starts it", "none", "login"),
+        "logs": _choice("logs", "logs of a disposable sandbox at its end", "delete", "keep"),
         "class": _choice("class", "what is kept when it stops", "disposable", "persistent"),
     }
 )  # fmt: skip

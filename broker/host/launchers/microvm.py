@@ -200,7 +200,15 @@ class MicroVms:
             # Last: a machine is adopted by this file, and so only a whole one.
             (directory / _RECORD_FILE).write_text(record)
         disk = None if home is None else home.path
-        return self._machine(sandbox, started.vm, image, secret, disk=disk, seats=seats)
+        return self._machine(
+            sandbox,
+            started.vm,
+            image,
+            secret,
+            disk=disk,
+            seats=seats,
+            keep_logs=wanted.keeps_logs,
+        )
 
     def _machine(
         self,
@@ -211,6 +219,7 @@ class MicroVms:
         *,
         disk: Path | None,
         seats: tuple[SwitchSeat, ...] = (),
+        keep_logs: bool,
     ) -> MicroVmMachine:
         """Return a machine, and watch the room for ``disk``, which holds its home."""
         assert self._nursery is not None
@@ -224,6 +233,7 @@ class MicroVms:
             secret,
             seats=seats,
             on_close=forget,
+            keep_logs=keep_logs,
         )
         if disk is not None:
             # Late: a host without homes needs none of it.
@@ -523,7 +533,7 @@ class MicroVms:
         except FileNotFoundError:
             raise SetupError(f"{directory} does not name its record") from None
         record = take_sandbox_name(text.decode("utf-8", "replace"))
-        if self._record(record) is None:
+        if (known := self._record(record)) is None:
             raise SetupError(f"the record '{record}' no longer exists")
         secret = read_secret(directory)
         vm = await adopt_vm(
@@ -534,5 +544,8 @@ class MicroVms:
         if vm is None:
             raise UpstreamError("processes of the machine have ended")
         disk = await in_thread(HomeStore(self._paths.homes).disk, sandbox)
-        machine = self._machine(sandbox, vm, None, secret, disk=disk)
+        keep_logs = known.keeps_logs
+        machine = self._machine(
+            sandbox, vm, None, secret, disk=disk, keep_logs=keep_logs
+        )
         return sandbox, record, machine

@@ -54,7 +54,9 @@ class MicroVmMachine:
         *,
         seats: tuple[SwitchSeat, ...] = (),
         on_close: Callable[[], object] = lambda: None,
+        keep_logs: bool = True,
     ) -> None:
+        self._keep_logs = keep_logs
         self._on_close = on_close
         self._secret = secret
         self._seats = seats
@@ -207,6 +209,8 @@ class MicroVmMachine:
         for seat in self._seats:
             await seat.leave()
         remove_directory(self._vm.directory)
+        if not self._keep_logs:
+            remove_directory(Path(self._vm.state.logs))
         await self._log.note(
             schema.SandboxStop(
                 sandbox=self._sandbox,

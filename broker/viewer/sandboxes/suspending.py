@@ -38,12 +38,12 @@ class SuspendControl:
         if not named:
             raise not_running(name, pairs)
         done = [lease for lease in found if lease.sandbox in named]
-        unchanged = [
+        unchanged: list[str] = [
             lease.sandbox
             for lease in done
             if not await self._suspend(lease, suspended=request.suspended)
         ]
-        names = [lease.sandbox for lease in done]
+        names: list[str] = [lease.sandbox for lease in done]
         return api.SuspendAnswer(sandboxes=names, unchanged=unchanged)
 
     async def _suspend(self, lease: Lease, *, suspended: bool) -> bool:

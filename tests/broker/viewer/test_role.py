@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import socket
@@ -791,7 +792,7 @@ async def test_a_scripts_disposable_machine_ends_when_its_host_can_be_asked_agai
                 await other.say.send(worker.FromAgent(1, gone))
             with trio.fail_after(30):
                 await s.host.asked.wait()
-            await s.role.lease_ended(LEASE.id, "the link was lost")
+            await s.role.lease_ended(LEASE.id, "the link was lost", lost=True)
             conn.close()
         # Another machine of this name has had none.
         fresh = Lease(LeaseId("f" * 16), LEASE.sandbox, LEASE.record, 2)
@@ -818,10 +819,33 @@ async def test_the_logs_of_many_disposables_do_not_pile_up():
         oldest = Lease(LeaseId("f" * 16), SandboxName("web-1000"), LEASE.record, 1)
         await s.role.lease_begun(oldest)
         assert len(list(directory.iterdir())) == KEPT + 1, "it runs again"
-        await s.role.lease_ended(oldest.id, "over")
+        await s.role.lease_ended(oldest.id, "over", lost=True)
         await s.role.lease_begun(LEASE)
         assert not (directory / "web-1000").exists()
         assert len(list(directory.iterdir())) == KEPT
+
+
+@pytest.mark.parametrize(
+    ("of", "keys", "stay"),
+    [
+        ("disposable", {}, False),
+        ("disposable", {"logs": "keep"}, True),
+        ("persistent", {}, True),
+        ("template", {}, False),
+    ],
+)
+async def test_logs_of_ended_sandbox(of, keys, stay):
+    async with viewer() as s:
+        record = s.role.record(LEASE.record)
+        host = dataclasses.replace(record.host, sandbox_class=of)
+        changed = dataclasses.replace(record, host=host, values=keys)
+        s.role.record = lambda _: changed
+        logs = s.role._paths.logs(LEASE.sandbox)
+        await s.role.lease_begun(LEASE)
+        logs.mkdir(parents=True, exist_ok=True)
+        (logs / "program-1.log").write_text("what it printed")
+        await s.role.lease_ended(LEASE.id, "over")
+        assert logs.exists() is stay
 
 
 async def test_much_that_is_left_among_logs_holds_up_no_other_task(monkeypatch):

@@ -84,3 +84,18 @@ def test_a_box_has_its_output_in_its_terminal(
     assert ("journalctl --user -u vitrail-run@boxa" in answer.err) is systemd
     assert ("systemctl --user start vitrail-run@boxa" in detached.err) is systemd
     assert systemd or "run 'brokerctl run boxa &'" in detached.err
+
+
+def test_logs_of_ended_disposable_explained() -> None:
+    with home() as env:
+        folder = find_paths(env).config[0] / "sandboxes.d"
+        folder.mkdir(parents=True)
+        record = 'class = "disposable"\n[launch]\nkind = "microvm"\n'
+        (folder / "web.toml").write_text(record)
+        answer = called("logs", "web-1234", env=env)
+        kept = called("set", "web", "logs", "keep", "--yes", env=env)
+        other = called("logs", "web-1234", env=env)
+    assert "deleted at its end" in answer.err
+    assert "run 'brokerctl set web logs keep'" in answer.err
+    assert kept.code == 0, kept
+    assert "deleted at its end" not in other.err

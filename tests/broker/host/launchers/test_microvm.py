@@ -54,7 +54,8 @@ class PaperVm:
 
     def __post_init__(self):
         self.vmm = SimpleNamespace(pid=os.getpid(), ended=False)
-        self.state = SimpleNamespace(accel=SimpleNamespace(value="tcg"))
+        accel = SimpleNamespace(value="tcg")
+        self.state = SimpleNamespace(accel=accel, logs=str(self.directory / "logs"))
 
     async def cont(self):
         self.done.append("cont")

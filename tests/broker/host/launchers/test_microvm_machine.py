@@ -5,8 +5,10 @@ from __future__ import annotations
 import signal
 import sys
 from types import SimpleNamespace
+from unittest.mock import AsyncMock
 
 import pytest
+import trio
 
 from broker.core.errors import RefusedError
 from broker.core.process_status import status_fields
@@ -28,6 +30,20 @@ def machine(monkeypatch):
     monkeypatch.setattr(Vm, "qmp", property(lambda self: self._control.qmp))
     yield MicroVmMachine("app", vm, None, None)
     vmm.kill_now()
+
+
+@pytest.mark.parametrize("keep", [True, False])
+async def test_console_of_ended_machine(machine, monkeypatch, tmp_path, keep):
+    """The guest's console is the host's; the viewer removes the programs' logs."""
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    monkeypatch.setattr(machine, "_keep_logs", keep)
+    monkeypatch.setattr(machine._vm, "state", SimpleNamespace(logs=str(logs)))
+    monkeypatch.setattr(machine._vm, "close", trio.lowlevel.checkpoint)
+    monkeypatch.setattr(machine._vm, "directory", tmp_path / "directory")
+    machine._log = SimpleNamespace(note=AsyncMock())
+    await machine.close()
+    assert logs.exists() is keep
 
 
 def is_stopped(machine) -> bool:
