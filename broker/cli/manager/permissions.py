@@ -18,9 +18,12 @@ from broker.ipc.audit.query import open_log
 from policy.destinations import NETWORK
 from policy.records.model import RecordSet
 from policy.rules.engine import Engine, PolicyCall
+from policy.rules.ruleset import RuleSet
 from policy.rules.verdict import Verdict
 from policy.rules.world import world_of
 from policy.tools.calls import Sandboxes
+from policy.tools.diff import TooManyError
+from policy.tools.effective import EffectiveCall, grants, grants_to
 
 _EVENTS: Final = 400
 """Newest decisions of a sandbox in which the last use of its permissions is looked for."""
@@ -47,6 +50,18 @@ class Permission:
         """Return the call by which a sandbox uses it."""
         sides = (self.target, sandbox) if self.into else (sandbox, self.target)
         return PolicyCall(self.service, self.argument, *sides, scheme=self.scheme)
+
+    def covers(self, effective: EffectiveCall, sandbox: str) -> bool:
+        """Return whether a class of calls uses it."""
+        call = effective.call
+        target = sandbox if self.into else self.target
+        return (
+            call.service == self.service
+            and self.argument in {"+", call.argument}
+            and self.scheme in {None, call.scheme}
+            and call.source == (self.target if self.into else sandbox)
+            and target in effective.targets
+        )
 
 
 PERMISSIONS: Final = (
@@ -82,6 +97,11 @@ _WORDS: Final = {
     "deny": tr("Denied"),
     "error": tr("Denied: the rules have an error"),
 }
+_CONDITIONAL: Final = {
+    "allow": tr("Allowed, with conditions"),
+    "ask": tr("Asks you, with conditions"),
+}
+"""Of a permission that other calls of the same service do not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +132,7 @@ class PermissionRow:
     """A row of the page.
 
     ``where`` is ``file:line:column`` of the deciding line, or why there is none;
+    ``conditional``: it holds for some calls only, by their host or key, for example;
     ``value`` the setting's present value, ``values`` all that it can have; ``fixed`` why
     no switch is offered.
     """
@@ -123,10 +144,12 @@ class PermissionRow:
     values: tuple[str, ...] = ()
     fixed: str = ""
     last: LastUse | None = None
+    conditional: bool = False
 
     def sentence(self) -> str:
         """Return the decision, its place and its last use as text."""
-        parts = [_WORDS[self.verdict], short_place(self.where)]
+        words = _CONDITIONAL if self.conditional else _WORDS
+        parts = [words[self.verdict], short_place(self.where)]
         if self.last is not None:
             parts.append(self.last.sentence())
         return joined(" · ", parts)
@@ -145,12 +168,14 @@ def permission_rows(
     ``record`` is its record's name; ``sandbox`` differs for a numbered disposable.
     Raises RefusedError when the rules cannot be read.
     """
-    engine = Engine(rules_of(()))
+    rules = rules_of(())
+    engine = Engine(rules)
     known_records = Sandboxes(records, {})
     situation = Situation(world_of(records), known_records).calling({sandbox})
     known = records.records.get(record)
     last = last_uses(paths, sandbox)
     rows = []
+    calls = _permitted(rules, situation, sandbox)
     for one in PERMISSIONS:
         call = one.call(sandbox)
         verdict = situation.decide(call, partial(engine.answer, call, situation.world))
@@ -158,6 +183,11 @@ def permission_rows(
         fixed = _why_fixed(one, verdict)
         offered = setting is not None and known is not None
         words = (verdict.answer.verdict, verdict.where)
+        matching = [each.answer for each in calls if one.covers(each, sandbox)]
+        conditional = any(answer.verdict != words[0] for answer in matching)
+        if conditional:
+            widest = min(matching, key=lambda answer: answer.verdict)
+            words = (widest.verdict, widest.where)
         if (
             one.service == NETWORK
             and known
@@ -173,9 +203,25 @@ def permission_rows(
                 tuple(setting.words) if setting and offered else (),
                 "" if offered else fixed,
                 last.get(one.service),
+                conditional,
             )
         )
     return rows
+
+
+def _permitted(
+    rules: RuleSet, situation: Situation, sandbox: str
+) -> list[EffectiveCall]:
+    """Return all classes of calls from and to a sandbox that are not denied.
+
+    None if they are too many: then the page has the decision about a plain call.
+    """
+    try:
+        own = grants(rules, situation.world, sandbox)
+        others = grants_to(rules, situation.world, sandbox)
+    except TooManyError:
+        return []
+    return situation.permitted([*own, *others])
 
 
 def _why_fixed(permission: Permission, verdict: Verdict) -> str:

@@ -83,6 +83,47 @@ def test_a_network_without_rules_is_not_said_to_be_denied(config):
     assert network.where.endswith("work.toml:7:1")
 
 
+@pytest.mark.parametrize(
+    ("title", "rule", "sentence"),
+    [
+        (
+            "Use ssh keys",
+            "vitrail.SshAgent * work @adminvm ask key=SHA256:"
+            "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopq",
+            "Asks you, with conditions · 30-mine.policy:1",
+        ),
+        (
+            "Print",
+            "vitrail.Print +office work @adminvm allow",
+            "Allowed, with conditions · 30-mine.policy:1",
+        ),
+        (
+            "Open links elsewhere",
+            "vitrail.OpenURL * work @default ask target=@dispvm:web scheme=https",
+            "Asks you each time · 30-mine.policy:1",
+        ),
+        (
+            "Open links elsewhere",
+            "vitrail.OpenURL * work @default allow target=@dispvm:web scheme=https "
+            "host=example.org",
+            "Allowed, with conditions · 30-mine.policy:1",
+        ),
+        (
+            "Ask for your files",
+            "vitrail.FileDialog +save work @adminvm allow",
+            "Denied · no rule matches",
+        ),
+    ],
+)
+def test_row_of_rule_with_conditions(config, title, rule, sentence):
+    """A page that says that nothing is possible is believed."""
+    web = RECORD.replace("persistent", "disposable").replace('"work"', '"web"')
+    (config / "sandboxes.d" / "web.toml").write_text(web)
+    (config / "policy.d" / "30-mine.policy").write_text(f"{rule}\n")
+    _, rows = rows_of()
+    assert rows[title].sentence() == sentence
+
+
 def test_the_users_clipboard_is_a_permission_of_its_own_direction(config):
     _, rows = rows_of()
     assert rows["Receive what you copied"].verdict == "ask"
