@@ -13,6 +13,7 @@ from broker.ipc.audit.schema import (
     Decision,
     EventVerdict,
     LeaseBegin,
+    LeaseEnd,
     StreamClosed,
     StreamOpened,
     StreamRefused,
@@ -81,6 +82,49 @@ async def fill(env, events=EVENTS):
     async with open_store(paths_of(env).audit) as store:
         for event in events:
             await store.record(event)
+
+
+async def test_connection_ended_with_sandbox_or_broker(env):
+    """A dead stream that is listed as open is looked for."""
+    (folder := paths_of(env).config[0] / "sandboxes.d").mkdir(parents=True)
+    (folder / "web.toml").write_text(
+        'class = "disposable"\n[launch]\nkind = "bwrap"\nnetwork = "user"\n'
+    )
+    one, two = dict(WEB, stream=5), dict(WEB, lease="bb", stream=6)
+    forward = {"sandbox": "web-1234", "lease": "bb", "service": "vitrail.Tcp"}
+    late = dict(two, stream=9)
+    allow = {"verdict": EventVerdict.ALLOW, "rule": "30-user.policy:8"}
+    begun = [
+        event
+        for each in (one, two)
+        for event in (Decision(**each, **allow), StreamOpened(**each))
+    ]
+    await fill(
+        env,
+        [
+            BrokerStart(software="0.1", pid=1),
+            *begun,
+            Decision(**forward, **allow),
+            LeaseEnd(sandbox="web-1234", lease="aa", reason="it has ended"),
+            BrokerStart(software="0.1", pid=2),
+            Decision(**late, **allow),
+            Decision(**forward, **allow),
+        ],
+    )
+    asked = ("audit", "connections", "--sandbox", "web-1234")
+    shown = await brokerctl(*asked, env=env)
+    (_, *lines) = shown.lines
+    cells = [re.split(r"  +", line.strip()) for line in lines]
+    assert [row[9] for row in cells] == [
+        "the sandbox ended",
+        "the broker ended",
+        "the broker ended",
+        "still open",
+        "-",
+    ]
+    assert "'web-1234' has network = \"user\": only flows" in shown.err
+    found = (await brokerctl(*asked, "--json", env=env)).objects
+    assert [one["open"] for one in found] == [False, False, False, True, False]
 
 
 async def test_what_was_opened_and_where_is_in_its_connections_line(env):

@@ -20,13 +20,18 @@ from broker.cli.audit.events import shown_target
 from broker.cli.audit.query.times import rfc3339
 from broker.cli.audit.source import open_source
 from broker.cli.interrupts import reader_may_leave
+from broker.cli.policy.records import read_records
+from broker.cli.run.connect import offline_paths
+from broker.cli.sandboxes.ended_disposables import is_disposable_of
 from broker.cli.texts import tr
+from broker.cli.wording.network_lines import unrecorded_network
 from broker.core.escape import printable
 from broker.core.language.catalogue import mark
-from broker.ipc.audit.filters import Found
+from broker.ipc.audit.filters import Filters, Found
 
 _KINDS = (
     "lease.begin",
+    "lease.end",
     "decision",
     "stream.opened",
     "stream.closed",
@@ -37,6 +42,9 @@ _KINDS = (
 _COLUMNS = mark(
     "WHEN,SANDBOX,RECORD,SERVICE,TO,OBJECT,OUT,IN,TOOK,ENDED,WHY,EVENT",
 )
+
+
+_NOT_IN_JSON = frozenset({"time_ns", "what", "log", "numbered"})
 
 
 @dataclass
@@ -67,13 +75,22 @@ class LoggedConnection:
     """The number of the event of its decision; 0: none, as for the user's own calls."""
     machine: str = ""
     events: list[int] = field(default_factory=list)
+    log: str = ""
+    numbered: bool = False
+    """Whether the log has its end, too: it has a stream or transfer of its own."""
+
+    @property
+    def open(self) -> bool:
+        """Whether it has not ended, as far as the log shows."""
+        return self.numbered and not self.ended
 
     def as_json(self) -> dict[str, object]:
         """Return the connection as an object for JSON."""
         return {
             "time": rfc3339(self.time_ns),
             "object": self.what,
-            **{k: v for k, v in vars(self).items() if k not in {"time_ns", "what"}},
+            **{k: v for k, v in vars(self).items() if k not in _NOT_IN_JSON},
+            "open": self.open,
         }
 
 
@@ -98,7 +115,11 @@ def command(*, asked: EventOptions, reverse: bool, utc: bool, as_json: bool) -> 
         wanted = replace(asked.filters, kinds=_KINDS, verdicts=(), rules=())
         filters = source.filters(replace(asked, filters=wanted))
         events = iter(()) if filters is None else source.find(filters)
-        found = [c for c in joined(events) if _asked_for(c, asked)]
+        # Of no sandbox, so a filter for one would leave them out.
+        of_brokers = replace(asked, filters=Filters(kinds=("broker.start",)))
+        starts = source.filters(of_brokers)
+        begins = () if starts is None else source.find(starts)
+        found = [c for c in joined(events, begins) if _asked_for(c, asked)]
         if reverse:
             found.reverse()
         zone = UTC if utc else None
@@ -111,6 +132,8 @@ def command(*, asked: EventOptions, reverse: bool, utc: bool, as_json: bool) -> 
                 render.json_line(connection.as_json())
         elif rows:
             render.table(tr(_COLUMNS).split(","), [row for _, row in rows])
+    if not as_json:
+        _tell_unrecorded(asked.filters.sandboxes)
     if not rows:
         render.note(
             tr("no connections match") if asked.anything else tr("no connections")
@@ -127,16 +150,36 @@ def _asked_for(connection: LoggedConnection, asked: EventOptions) -> bool:
     return not rules or any(rule in line for rule in rules for line in lines)
 
 
-def joined(events: Iterable[Found]) -> Iterator[LoggedConnection]:
-    """Join events to connections, ordered by their first event."""
+def _tell_unrecorded(sandboxes: Iterable[str]) -> None:
+    """Print which of the sandboxes have a network whose connections nobody records."""
+    records = read_records(offline_paths()).records.values()
+    for sandbox in sandboxes:
+        for record in records:
+            named = sandbox == record.name or is_disposable_of(sandbox, record.name)
+            if named and record.values.get("launch.network") == "user":
+                render.note(unrecorded_network(sandbox, "user"))
+
+
+def joined(
+    events: Iterable[Found], starts: Iterable[Found] = ()
+) -> Iterator[LoggedConnection]:
+    """Join events to connections, ordered by their first event.
+
+    A connection ends with its sandbox, and with its broker: ``starts`` are the events of
+    brokers that began.
+    """
     records: dict[str, str] = {}
     live: dict[tuple[str, str, int, int], LoggedConnection] = {}
+    of_lease: dict[tuple[str, str], list[LoggedConnection]] = {}
     done: list[LoggedConnection] = []
     for event in events:
         fields = event.fields()
         lease = str(fields.get("lease") or "")
         if event.kind == "lease.begin":
             records[lease] = str(fields.get("record") or "")
+            continue
+        if event.kind == "lease.end":
+            _end_all(of_lease.pop((event.log, lease), ()), "the sandbox ended")
             continue
         stream = _number(fields.get("stream"))
         # What the user opens or copies has no stream, and a number of its own.
@@ -148,7 +191,10 @@ def joined(events: Iterable[Found]) -> Iterator[LoggedConnection]:
             connection = live[key] = LoggedConnection(
                 event.sequence, event.time_ns, event.sandbox, machine=event.machine
             )
+            connection.log = event.log
+            of_lease.setdefault((event.log, lease), []).append(connection)
             done.append(connection)
+        connection.numbered |= bool(stream or number)
         connection.record = connection.record or records.get(lease, "")
         _take(connection, event.kind, fields)
         if event.kind == "decision":
@@ -157,7 +203,18 @@ def joined(events: Iterable[Found]) -> Iterator[LoggedConnection]:
         last = "transfer.end" if number else "stream.closed"
         if event.kind in {last, "stream.refused"}:
             live.pop(key, None)
+    for start in starts:
+        earlier = (
+            c for c in done if c.log == start.log and c.sequence < start.sequence
+        )
+        _end_all(earlier, "the broker ended")
     yield from done
+
+
+def _end_all(connections: Iterable[LoggedConnection], reason: str) -> None:
+    """Set the end of connections of which the log has no other."""
+    for connection in connections:
+        connection.ended = connection.ended or reason
 
 
 def _take(connection: LoggedConnection, kind: str, fields: dict[str, object]) -> None:
@@ -208,7 +265,7 @@ def _maybe(value: object) -> int | None:
 def _row(connection: LoggedConnection, zone: tzinfo | None) -> tuple[str, ...]:
     when = datetime.fromtimestamp(connection.time_ns // 1_000_000_000, tz=zone)
     lines = [line for line in (connection.record_line, connection.rule) if line]
-    ended = connection.ended or "still open"
+    ended = connection.ended or ("still open" if connection.open else "-")
     cells = (
         f"{when:%m-%d %H:%M:%S}",
         connection.sandbox or "-",

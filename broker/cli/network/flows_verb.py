@@ -12,6 +12,7 @@ from broker.cli.completion import sandboxes
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import ask, ask_status, offline_paths
 from broker.cli.texts import tr
+from broker.cli.wording.network_lines import unrecorded_network
 from broker.core.escape import printable
 from broker.ipc.control.api import NetworkRequest
 from broker.ipc.control.methods import NETWORK
@@ -60,9 +61,4 @@ def _none_of(sandbox: str | None) -> str:
     network = "none" if record is None else record.values.get("launch.network", "none")
     if network == "rules":
         return tr("no flows of '{sandbox}' are open", sandbox=printable(sandbox, 60))
-    return tr(
-        "'{sandbox}' has network = \"{network}\": only flows of sandboxes "
-        'with network = "rules" are seen by Vitrail and listed',
-        sandbox=printable(sandbox, 60),
-        network=network,
-    )
+    return unrecorded_network(sandbox, network)
