@@ -17,7 +17,9 @@ from tests.kit.own_command import Way
 from tests.kit.world import World
 
 _IGNORED = re.compile(
-    r"^(state/vitrail/(audit|broker\.log|ship|logs/)|run/|.*/\.(edit\.)?lock$|root/|cache/)"
+    r"^(state/vitrail/(audit|broker\.log|ship|logs/|policy/)|run/|root/|cache/"
+    r"|state/vitrail/homes/\.locks/|data/applications/vitrail\.|data/icons/"
+    r"|folder/output|.*/\.(edit\.)?lock$)"
 )
 """Files that brokers write at any time, and locks."""
 

@@ -37,7 +37,7 @@ def home_store() -> HomeCopies:
     return store
 
 
-def refuse_running(record: Record, verb: str) -> None:
+def refuse_running(record: Record) -> None:
     """Raise RefusedError while a sandbox of a record runs, and for a run's record.
 
     Queries a running broker.
@@ -50,9 +50,8 @@ def refuse_running(record: Record, verb: str) -> None:
     if running:
         raise RefusedError(
             tr(
-                "cannot {verb} the record '{name}' while its sandboxes are running: "
-                "{running}",
-                verb=verb,
+                "cannot rename or remove the record '{name}' while its sandboxes are "
+                "running: {running}",
                 name=record.name,
                 running=", ".join(running),
             ),

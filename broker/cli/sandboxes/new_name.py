@@ -69,7 +69,7 @@ def rename(name: str, new: str, *, as_json: bool) -> None:
     text = _renamed(source, target)
     record = record_of(source)
     assert record is not None
-    refuse_running(record, "rename")
+    refuse_running(record)
     heirs = [
         other.name
         for other in read_records(paths).records.values()

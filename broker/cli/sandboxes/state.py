@@ -179,7 +179,7 @@ def remove(
     record = None if keep_record else record_of(sandbox)
     left = Leftovers(imported=None if keep_record else imported_record(paths, sandbox))
     if record is not None:
-        refuse_running(record, "remove")
+        refuse_running(record)
         records = read_records(paths).records.values()
         left = find_leftovers(paths, sandbox, records, logs=not keep_logs, image=image)
         if image and not left.image:

@@ -103,7 +103,8 @@ def test_a_network_without_rules_is_not_said_to_be_denied(config):
         ),
         (
             "Open links elsewhere",
-            "vitrail.OpenURL * work @default allow target=@dispvm:web host=example.org",
+            "vitrail.OpenURL * work @default allow target=@dispvm:web scheme=https "
+            + "host=example.org",
             "Allowed, with conditions · 30-mine.policy:1",
         ),
         (
