@@ -353,11 +353,11 @@ class ViewerRole:
             guest.programs.shortage = reason
 
     async def lease_ended(
-        self, lease: LeaseId, reason: str, *, lost: bool = False
+        self, lease: LeaseId, reason: str, *, machine_lives: bool = False
     ) -> None:
         """End all that the viewer had of a sandbox; not cancellable.
 
-        ``lost``: its machine may live on, behind a link that was lost.
+        ``machine_lives``: its machine may live on, behind a link that was lost.
         """
         guest = self._guests.pop(lease, None)
         with trio.CancelScope(shield=True):  # no other code would do the rest
@@ -370,7 +370,7 @@ class ViewerRole:
             if guest is not None:
                 # Its daemons' calls have ended with their permissions.
                 self.notifications.lease_ended(guest.lease)
-                if not lost:
+                if not machine_lives:
                     await self._remove_logs(guest.lease)
 
     async def _remove_logs(self, lease: Lease) -> None:

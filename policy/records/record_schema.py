@@ -119,7 +119,7 @@ TOP = Table(
             Choice(
                 {
                     "delete": "deleted at its end; those of a start that failed stay",
-                    "keep": "kept, as those of a persistent sandbox",
+                    "keep": "kept like those of a persistent sandbox",
                 }
             ),
             "What becomes of the logs of a sandbox that is not persistent: its console, "

@@ -247,8 +247,8 @@ ALLOWED = "vitrail.Print + mail @adminvm allow\n"
 def rule_files(home):
     """The files in the folder of rules, with their text."""
     folder = home / "config/vitrail/policy.d"
-    found = folder.iterdir() if folder.is_dir() else ()
-    return {file.name: file.read_text() for file in found}
+    files = folder.iterdir() if folder.is_dir() else ()
+    return {file.name: file.read_text() for file in files}
 
 
 async def test_rules_of_a_backup_used_if_trusted(home):

@@ -90,20 +90,20 @@ async def test_connection_ended_with_sandbox_or_broker(env):
     (folder / "web.toml").write_text(
         'class = "disposable"\n[launch]\nkind = "bwrap"\nnetwork = "user"\n'
     )
-    one, two = dict(WEB, stream=5), dict(WEB, lease="bb", stream=6)
+    first, second = dict(WEB, stream=5), dict(WEB, lease="bb", stream=6)
     forward = {"sandbox": "web-1234", "lease": "bb", "service": "vitrail.Tcp"}
-    late = dict(two, stream=9)
+    late = dict(second, stream=9)
     allow = {"verdict": EventVerdict.ALLOW, "rule": "30-user.policy:8"}
-    begun = [
+    beginnings = [
         event
-        for each in (one, two)
+        for each in (first, second)
         for event in (Decision(**each, **allow), StreamOpened(**each))
     ]
     await fill(
         env,
         [
             BrokerStart(software="0.1", pid=1),
-            *begun,
+            *beginnings,
             Decision(**forward, **allow),
             LeaseEnd(sandbox="web-1234", lease="aa", reason="it has ended"),
             BrokerStart(software="0.1", pid=2),
@@ -111,9 +111,9 @@ async def test_connection_ended_with_sandbox_or_broker(env):
             Decision(**forward, **allow),
         ],
     )
-    asked = ("audit", "connections", "--sandbox", "web-1234")
-    shown = await brokerctl(*asked, env=env)
-    (_, *lines) = shown.lines
+    argv = ("audit", "connections", "--sandbox", "web-1234")
+    answer = await brokerctl(*argv, env=env)
+    (_, *lines) = answer.lines
     cells = [re.split(r"  +", line.strip()) for line in lines]
     assert [row[9] for row in cells] == [
         "the sandbox ended",
@@ -122,9 +122,9 @@ async def test_connection_ended_with_sandbox_or_broker(env):
         "still open",
         "-",
     ]
-    assert "'web-1234' has network = \"user\": only flows" in shown.err
-    found = (await brokerctl(*asked, "--json", env=env)).objects
-    assert [one["open"] for one in found] == [False, False, False, True, False]
+    assert "'web-1234' has network = \"user\": only flows" in answer.err
+    rows = (await brokerctl(*argv, "--json", env=env)).objects
+    assert [row["open"] for row in rows] == [False, False, False, True, False]
 
 
 async def test_what_was_opened_and_where_is_in_its_connections_line(env):

@@ -134,8 +134,8 @@ async def test_connection_to_closed_port_reported():
                     line += os.read(child.popen.stdout.fileno(), 1000)
             failed = json.loads(line)["failed"]
             assert failed.startswith(f"port {free} of vault sent nothing; check that")
-        words = ("forward", "--stdio", "vault", str(free))
-        answer = await brokerctl(*words, env=w.environ)
+        argv = ("forward", "--stdio", "vault", str(free))
+        answer = await brokerctl(*argv, env=w.environ)
         assert answer.code == 1
         assert f"port {free} of vault sent nothing" in answer.err
 

@@ -44,22 +44,22 @@ class Scene:
     """A sandbox of one kind, in a world; ``record`` is the name that verbs get."""
 
     w: World
-    way: Way
+    launcher: Way
     record: str
     name: str = ""
-    """Of the sandbox that runs; empty: none does."""
+    """The running sandbox; empty if none runs."""
     last: str = ""
-    """Of the newest one."""
+    """The newest sandbox."""
     folder: Path = field(default_factory=Path)
     _running: AsyncExitStack = field(default_factory=AsyncExitStack)
 
-    async def call(self, *words: str) -> Answer:
+    async def call(self, *argv: str) -> Answer:
         """Run brokerctl as a user does."""
-        return await brokerctl(*words, env=self.w.environ, deadline=300)
+        return await brokerctl(*argv, env=self.w.environ, deadline=300)
 
     async def ensure(self, *, runs: bool) -> None:
         """Start the sandbox, or stop it, if it is not as a verb needs it."""
-        names = [one.name for one in (await self.w.status()).sandboxes]
+        names = [row.name for row in (await self.w.status()).sandboxes]
         if self.name and self.name not in names:
             await self._ended()
         if runs and not self.name:
@@ -68,16 +68,16 @@ class Scene:
             await self.w.stop(self.name, grace=5)
             await self._ended()
 
-    async def _start(self, before: set[str]) -> None:
+    async def _start(self, existing: set[str]) -> None:
         output = self.folder / "output"
-        words = ("sh", "-c", "echo began; sleep 1000")
-        await self._running.enter_async_context(self.way.running(output, *words))
+        argv = ("sh", "-c", "echo began; sleep 1000")
+        await self._running.enter_async_context(self.launcher.running(output, *argv))
 
-        async def begun() -> str | None:
-            names = [one.name for one in (await self.w.status()).sandboxes]
-            return next((name for name in names if name not in before), None)
+        async def find_name() -> str | None:
+            names = [row.name for row in (await self.w.status()).sandboxes]
+            return next((name for name in names if name not in existing), None)
 
-        self.name = self.last = await eventually(begun, deadline=240)
+        self.name = self.last = await eventually(find_name, deadline=240)
         await eventually(lambda: "began" in output.read_text(), deadline=240)
 
     async def _ended(self) -> None:
@@ -93,10 +93,10 @@ class Scene:
             grants = (await client.call(GRANT_LIST, Nothing())).grants
             lockdown = await client.call(LOCKDOWN, LockdownRequest())
         return State(
-            {one.name: one.state for one in status.sandboxes},
+            {row.name: row.state for row in status.sandboxes},
             files_below(self.w.base),
-            tuple(f"{one.sandbox}:{one.path}" for one in folders),
-            tuple(one.id for one in grants),
+            tuple(f"{row.sandbox}:{row.path}" for row in folders),
+            tuple(grant.id for grant in grants),
             (lockdown.locked, lockdown.networks),
         )
 

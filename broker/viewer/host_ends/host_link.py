@@ -371,7 +371,9 @@ class RemoteHost(LinkEnd):
         """
         for announced in epoch.leases.all():
             await self._viewer().lease_ended(
-                announced.lease.id, f"the link was lost: {reason}", lost=True
+                announced.lease.id,
+                f"the link was lost: {reason}",
+                machine_lives=True,
             )
 
     async def close(self, reason: str) -> None:

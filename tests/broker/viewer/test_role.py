@@ -792,7 +792,7 @@ async def test_a_scripts_disposable_machine_ends_when_its_host_can_be_asked_agai
                 await other.say.send(worker.FromAgent(1, gone))
             with trio.fail_after(30):
                 await s.host.asked.wait()
-            await s.role.lease_ended(LEASE.id, "the link was lost", lost=True)
+            await s.role.lease_ended(LEASE.id, "the link was lost", machine_lives=True)
             conn.close()
         # Another machine of this name has had none.
         fresh = Lease(LeaseId("f" * 16), LEASE.sandbox, LEASE.record, 2)
@@ -819,7 +819,7 @@ async def test_the_logs_of_many_disposables_do_not_pile_up():
         oldest = Lease(LeaseId("f" * 16), SandboxName("web-1000"), LEASE.record, 1)
         await s.role.lease_begun(oldest)
         assert len(list(directory.iterdir())) == KEPT + 1, "it runs again"
-        await s.role.lease_ended(oldest.id, "over", lost=True)
+        await s.role.lease_ended(oldest.id, "over", machine_lives=True)
         await s.role.lease_begun(LEASE)
         assert not (directory / "web-1000").exists()
         assert len(list(directory.iterdir())) == KEPT

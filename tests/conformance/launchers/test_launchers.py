@@ -593,10 +593,10 @@ async def test_a_broker_that_was_restarted_between_the_steps(prepared):
 async def test_ended_sandbox_leaves_no_warning(prepared):
     """A status that warns of it does so until the next restart."""
     stage, launcher, state = prepared
-    async with launcher.held(state) as held:
-        await stage.launches.bind(state.id, held.leader)
-        kept = Path(state.directory) / "launch.json"
-        kept.write_text(kept.read_text().replace(boot_id(), "another"))
+    async with launcher.held(state) as box:
+        await stage.launches.bind(state.id, box.leader)
+        state_file = Path(state.directory) / "launch.json"
+        state_file.write_text(state_file.read_text().replace(boot_id(), "another"))
         assert await stage.launches.adopt() == []
         assert stage.launches.warnings == []
         assert not Path(state.directory).exists()

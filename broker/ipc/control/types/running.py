@@ -68,7 +68,7 @@ class SuspendAnswer(ApiAnswer, frozen=True, kw_only=True):
 
     sandboxes: list[str]
     unchanged: list[str] = []
-    """Those of them that were in it before."""
+    """Sandboxes that were in this state already."""
 
 
 class Progress(ApiAnswer, frozen=True, kw_only=True):

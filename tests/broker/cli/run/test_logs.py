@@ -93,9 +93,9 @@ def test_logs_of_ended_disposable_explained() -> None:
         record = 'class = "disposable"\n[launch]\nkind = "microvm"\n'
         (folder / "web.toml").write_text(record)
         answer = called("logs", "web-1234", env=env)
-        kept = called("set", "web", "logs", "keep", "--yes", env=env)
+        answer_of_set = called("set", "web", "logs", "keep", "--yes", env=env)
         other = called("logs", "web-1234", env=env)
     assert "deleted at its end" in answer.err
     assert "run 'brokerctl set web logs keep'" in answer.err
-    assert kept.code == 0, kept
+    assert answer_of_set.code == 0, answer_of_set
     assert "deleted at its end" not in other.err

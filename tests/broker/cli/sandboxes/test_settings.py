@@ -140,7 +140,7 @@ def test_the_same_value_is_no_change(env):
 def test_what_it_changes_is_shown(env):
     told = change(env, "memory", "2G").err
     assert "record work: launch.memory: 1024 → 2048" in told
-    # Of a change that the rules do not decide.
+    # The rules do not decide about it.
     assert "decisions" not in told
 
 
