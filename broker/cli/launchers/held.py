@@ -79,8 +79,12 @@ class HeldRun:
 def held(
     launch: type[_Launch],
     begin: Callable[[HeldRun, _Launch], Awaitable[tuple[str, int]]],
+    check: Callable[[Record, _Launch], None] = lambda *_: None,
 ) -> RunRecord:
-    """Return how records of a launch run, by what runs one: its name and exit code."""
+    """Return how records of a launch run, by what runs one: its name and exit code.
+
+    ``check`` raises for a record that cannot run, before anything is made for it.
+    """
 
     def run(
         record: Record, argv: Sequence[str] | None, *, quiet: bool, as_json: bool
@@ -95,6 +99,7 @@ def held(
         """Start the broker if none runs, then the box; return its name and exit code."""
         paths, own = local_paths(), record.host.launch
         assert isinstance(own, launch)
+        check(record, own)
         without_links, root = checked_binds(paths, record), root_tree(record)
         if root is not None:
             # guard: no sandbox writes to the root of a container

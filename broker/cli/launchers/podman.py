@@ -192,12 +192,8 @@ def _write(fd: int, text: str) -> None:
         os.write(fd, text.encode())
 
 
-def _described(run: HeldRun, launch: Podman) -> Container:
-    """Build a record's container; tells of absent limits.
-
-    Raises SetupError for a record that names neither image nor root.
-    """
-    record = run.record
+def _require_image(record: Record, launch: Podman) -> None:
+    """Raise SetupError for a record that names neither image nor root."""
     if launch.image is None and launch.rootfs is None:
         raise SetupError(
             tr(
@@ -211,6 +207,11 @@ def _described(run: HeldRun, launch: Podman) -> Container:
                 name=record.name,
             ),
         )
+
+
+def _described(run: HeldRun, launch: Podman) -> Container:
+    """Build a record's container; tells of absent limits."""
+    record = run.record
     limits = ContainerLimits(launch.memory_mib, launch.pids)
     if not can_limit():
         render.note(
@@ -283,5 +284,7 @@ async def _check(context: Context, records: Sequence[Record]) -> list[Finding]:
 
 
 LAUNCHER = Launcher(
-    run=held(Podman, _begin), programs=(("podman", "podman"),), check=_check
+    run=held(Podman, _begin, _require_image),
+    programs=(("podman", "podman"),),
+    check=_check,
 )
