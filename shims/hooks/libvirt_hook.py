@@ -11,8 +11,9 @@ names a sandbox in its metadata,
                      name="work" required="yes"/>
 
 and says ``required="yes"`` does not start without the broker, and neither does one
-whose record says ``required = true`` in its [launch].  Any other starts whatever
-happens here, and then has no lease: nothing of it reaches the desktop.
+whose record says ``required = true`` in its [launch].  If the hook refuses its XML, any
+record of a domain that says so counts.  Any other starts whatever happens here, and
+then has no lease: nothing of it reaches the desktop.
 
 Whose broker: the user's who runs libvirtd, or, for the system's libvirtd, the one
 in ``/etc/vitrail/libvirt-hook.json`` ({"uid": 1000}).
@@ -67,11 +68,16 @@ class Domain:
         self.virtiofs: dict[str, str] = {}
         self.record: str | None = None
         self.required = False
+        self.complete = False
+        """Whether the whole XML was read."""
 
 
-def read_domain(data: bytes) -> Domain:
-    """Return the domain of an XML document.  Raises HookError."""
-    domain = Domain()
+def read_domain(data: bytes, domain: Domain | None = None) -> Domain:
+    """Return the domain of an XML document, filled into ``domain`` if that is given.
+
+    Raises HookError; what was read until then is in ``domain``.
+    """
+    domain = domain or Domain()
     reader = _Reader(domain)
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.StartDoctypeDeclHandler = reader.refuse
@@ -83,6 +89,7 @@ def read_domain(data: bytes) -> Domain:
     except expat.ExpatError as error:
         raise HookError(f"cannot parse the domain's XML: {error}") from error
     domain.vhost_user = reader.vhost_user()
+    domain.complete = True
     return domain
 
 
@@ -302,8 +309,10 @@ def folders_of(uid: int) -> list[str]:
     return [f"{base}/vitrail/sandboxes.d" for base in bases]
 
 
-def is_required(uid: int, names: set[str]) -> bool:
+def is_required(uid: int, names: set[str] | None) -> bool:
     """Return whether a record of the user's says that this domain needs its lease.
+
+    ``names`` are the domain's; None: they are not known.
 
     They are read by a process that has the user's rights and a deadline: root would
     open what a link points to, and wait for a file system that never answers.  Where it
@@ -334,8 +343,8 @@ def is_required(uid: int, names: set[str]) -> bool:
         os.waitpid(child, os.WNOHANG)
 
 
-def record_requires(folders: list[str], names: set[str]) -> bool:
-    """Return whether a domain's record has ``required = true``.
+def record_requires(folders: list[str], names: set[str] | None) -> bool:
+    """Return whether a domain's record has ``required = true``; None: any domain's.
 
     Its own word counts, else that of the nearest record that it inherits from.
     """
@@ -343,7 +352,7 @@ def record_requires(folders: list[str], names: set[str]) -> bool:
     return any(
         _is_required(name, records)
         for name, record in records.items()
-        if record.domain in names
+        if (record.domain in names if names is not None else record.domain)
     )
 
 
@@ -400,7 +409,7 @@ def main(words: list[str]) -> int:
         return 0
     domain = Domain()
     try:
-        domain = read_domain(sys.stdin.buffer.read(XML_BYTES))
+        read_domain(sys.stdin.buffer.read(XML_BYTES), domain)
         report(event, name, domain)
     except HookError as error:
         text = f"vitrail: cannot lease domain {name[:100]}: {error}"
@@ -411,9 +420,12 @@ def main(words: list[str]) -> int:
 
 def must_have(name: str, domain: Domain) -> bool:
     """Return whether a domain must not start without its lease."""
+    # guard: a domain whose XML is refused keeps its own requirement
     if domain.required:
         return True
-    names = {name, domain.uuid} - {""}
+    # Without the whole XML its uuid may be missing, so any domain's record counts.
+    # guard: a domain whose XML is refused may be that of any record
+    names = {name, domain.uuid} - {""} if domain.complete else None
     try:
         return is_required(owner(), names)
     except (HookError, OSError, KeyError) as error:

@@ -327,6 +327,46 @@ def test_a_domain_whose_record_requires_it_does_not_start_without_the_broker(
     assert run(place, "other", "started", "begin", "-").returncode == 0
 
 
+FILESYSTEM = (
+    "<filesystem><source socket='/run/{0}.sock'/><target dir='{0}'/></filesystem>"
+)
+REFUSED_XML = {
+    "deep": xml(SANDBOX.format("work", "yes") + "<a>" * 70 + "</a>" * 70),
+    "twice": xml(SANDBOX.format("work", "yes"), FILESYSTEM.format("a") * 2),
+    "many": xml(
+        SANDBOX.format("work", "yes"), "".join(map(FILESYSTEM.format, range(70)))
+    ),
+}
+
+
+@pytest.mark.parametrize("document", REFUSED_XML.values(), ids=REFUSED_XML)
+def test_required_domain_with_refused_xml_does_not_start(place, document):
+    """Its metadata says so before the element that the hook refuses."""
+    done = run(place, "work", "prepare", "begin", "-", document=document)
+    assert done.returncode == 1, done.stderr
+
+
+@pytest.mark.parametrize("domain", ["work", UUID])
+def test_domain_with_refused_xml_is_required_by_its_record(place, domain):
+    """The uuid may come after the refused element: which record it is, is not known."""
+    text = RECORD.format(required="true", domain=domain)
+    write_record(place / "vitrail/sandboxes.d", text)
+    document = b"<domain>" + b"<a>" * 70 + b"</a>" * 70 + b"</domain>"
+    assert run(place, "any", "prepare", "begin", "-", document=document).returncode == 1
+
+
+@pytest.mark.parametrize("required", ["true", "false"])
+def test_domain_with_refused_xml_starts_without_a_record_of_domains(place, required):
+    """A required lease of a container, or a domain's that is not required."""
+    text = "[launch]\nrequired = true\n"
+    write_record(place / "vitrail/sandboxes.d", text, "container")
+    if required == "false":
+        text = RECORD.format(required="false", domain="work")
+        write_record(place / "vitrail/sandboxes.d", text)
+    done = run(place, "work", "prepare", "begin", "-", document=b"<domain>")
+    assert done.returncode == 0
+
+
 @pytest.mark.parametrize(
     "text",
     [
