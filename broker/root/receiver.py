@@ -30,6 +30,9 @@ def start(uid: int) -> socket.socket:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork():
         theirs.close()
+        # It has the user's id, so any program of the user's can stop it.
+        # guard: root waits for no receiver of its user's
+        ours.settimeout(0)
         return ours
     try:
         _keep_only(theirs.fileno())
@@ -42,7 +45,8 @@ def start(uid: int) -> socket.socket:
 def receive_for(receivers: socket.socket, client: socket.socket) -> socket.socket:
     """Have a receiver forked for a client; return the channel of its messages.
 
-    Raises OSError when there is no receiver for it.
+    Raises OSError when there is no receiver for it; BlockingIOError while the server
+    of receivers is stopped.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:

@@ -14,6 +14,7 @@ GUARDS = (
     Guard("a machine's virtio devices are not legacy ones", "return []", "tests/broker/host/vmm/test_launcher.py", "mmio"),
     Guard("a host without descriptors asks for devices again", "except BlockingIOError as error:", "tests/attack/test_silent_helpers.py", "moment_without"),
     Guard("root receives no descriptor of a client itself", "channel = sock.dup()", "tests/attack/test_device_descriptors.py", "cannot_be_closed"),
+    Guard("root waits for no receiver of its user's", "", "tests/broker/root/test_receiver.py", "stopped"),
     Guard("a device that cannot be read is not unplugged", "if False:", "tests/attack/test_device_descriptors.py", "want_of_descriptors"),
     Guard("the user is asked about a PIN after wrong ones", "asks = False", "tests/attack/test_security_key_rules.py", "tries"),
     Guard("a connection that ends is cancelled at the key", "end = []", "tests/integration/test_security_key.py", "waits_for_the_touch"),
