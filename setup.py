@@ -9,6 +9,7 @@ reaches the machine's network.
 from __future__ import annotations
 
 import runpy
+import tomllib
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -64,6 +65,32 @@ class WithTexts(build_py):
             source.unlink()
 
 
+PROGRAM = """\
+#!/bin/sh
+'''exec' "$(command -p dirname -- "$(command -p readlink -f -- "$0")")/python3" -I "$0" "$@"
+' '''
+import sys
+
+from {module} import {function}
+
+sys.exit({function}())
+"""
+"""sh starts the Python of the same environment with -I: it imports nothing of
+PYTHONPATH, whose empty entry is the working directory."""
+
+
+def write_programs() -> list[str]:
+    """Write the programs of pyproject.toml; return their paths."""
+    table = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["vitrail"]
+    folder = Path("build/programs")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, entry in table["programs"].items():
+        module, _, function = entry.partition(":")
+        text = PROGRAM.format(module=module, function=function)
+        (folder / name).write_text(text)
+    return [str(folder / name) for name in table["programs"]]
+
+
 def part(name: str) -> Extension:
     """A file in C beside the modules of its room."""
     return Extension(
@@ -97,6 +124,7 @@ setup(
             optional=True,
         ),
     ],
+    scripts=write_programs(),
     cmdclass={"build_ext": Build, "build_py": WithTexts},
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

@@ -114,16 +114,14 @@ def clean(private: Path, site: Path) -> None:
 
 def programs(root: Path, private: Path) -> None:
     """The programs of pyproject.toml, with links in /usr/bin."""
-    scripts = tomllib.loads((SOURCE / "pyproject.toml").read_text())["project"][
-        "scripts"
-    ]
+    table = tomllib.loads((SOURCE / "pyproject.toml").read_text())["tool"]["vitrail"]
     directory = root / "usr/bin"
     directory.mkdir(parents=True, exist_ok=True)
-    for name, entry in scripts.items():
+    for name, entry in table["programs"].items():
         module, function = entry.split(":")
         path = private / "bin" / name
         path.write_text(
-            f"#!{INSTALLED}/bin/python3 -sP\nimport sys\n\n"
+            f"#!{INSTALLED}/bin/python3 -I\nimport sys\n\n"
             f"from {module} import {function}\n\nsys.exit({function}())\n"
         )
         path.chmod(0o755)

@@ -138,7 +138,7 @@ def bundle(
     about = _docstring((folder / "__init__.py").read_text("utf-8"))
     library = sorted(set().union(*(module.library for module in order)))
     parts = [
-        "#!/usr/bin/python3",
+        "#!/usr/bin/python3 -I",
         f'"""{about}\n"""',
         f"# Made by shims/bundle.py of the modules in shims/{package}: edit those.",
         "from __future__ import annotations\n",

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -I
 """Check a proof that an event is in an audit log of Vitrail.
 
     brokerctl audit prove 4711 > proof.json

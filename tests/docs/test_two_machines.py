@@ -131,7 +131,7 @@ def test_the_table_of_ports_is_the_brokers() -> None:
 @BOTH
 def test_units_and_programs_are_there(page: Path) -> None:
     project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())
-    programs = {name for name in project["project"]["scripts"] if "-" in name}
+    programs = {name for name in project["tool"]["vitrail"]["programs"] if "-" in name}
     text = page.read_text()
     units = set(UNIT.findall(text))
     assert units <= {path.name for path in UNITS.rglob("vitrail-*")}

@@ -20,9 +20,9 @@ _SECONDS = 20
 @contextlib.contextmanager
 def stopped_server():
     """Start a server of receivers that does not run; yield its channel."""
-    known = _children()
+    earlier = _children()
     channel = receiver.start(os.getuid())
-    (pid,) = _children() - known
+    (pid,) = _children() - earlier
     os.kill(pid, signal.SIGSTOP)
     try:
         yield channel
@@ -34,7 +34,11 @@ def stopped_server():
 
 def _children():
     tasks = Path("/proc/self/task").iterdir()
-    return {pid for task in tasks for pid in map(int, (task / "children").read_text().split())}
+    return {
+        pid
+        for task in tasks
+        for pid in map(int, (task / "children").read_text().split())
+    }
 
 
 @contextlib.contextmanager

@@ -119,7 +119,7 @@ def test_no_name_leads_to_another_file(name):
 
 
 @pytest.fixture
-def place():
+def runtime():
     with short_directory() as directory:
         (directory / "vitrail").mkdir()
         (directory / "libvirt/qemu/run").mkdir(parents=True)
@@ -127,11 +127,11 @@ def place():
         yield directory
 
 
-def run(place, *words, document=None):
+def run(runtime, *words, document=None):
     return subprocess.run(
         [sys.executable, "-I", Path(hook.__file__), *words],
         input=xml() if document is None else document,
-        env={"PATH": os.defpath, "XDG_RUNTIME_DIR": str(place)},
+        env={"PATH": os.defpath, "XDG_RUNTIME_DIR": str(runtime)},
         capture_output=True,
         check=False,
         timeout=60,
@@ -141,12 +141,12 @@ def run(place, *words, document=None):
 class Broker(threading.Thread):
     """Answers one call with ``answer``, or hangs up where that is None."""
 
-    def __init__(self, place, answer):
+    def __init__(self, runtime, answer):
         super().__init__(daemon=True)
         self.answer = answer
         self.calls = []
         self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(str(place / "vitrail/control"))
+        self.listener.bind(str(runtime / "vitrail/control"))
         self.listener.listen()
         self.start()
 
@@ -171,9 +171,9 @@ STEPS = [
 
 
 @pytest.mark.parametrize(("words", "event", "leader"), STEPS)
-def test_each_step_is_reported_once_with_its_facts(place, words, event, leader):
-    broker = Broker(place, OK)
-    done = run(place, "work", *words, document=xml(arguments=SOCKET))
+def test_each_step_is_reported_once_with_its_facts(runtime, words, event, leader):
+    broker = Broker(runtime, OK)
+    done = run(runtime, "work", *words, document=xml(arguments=SOCKET))
     assert (done.returncode, done.stderr) == (0, b"")
     broker.join(30)
     (call,) = broker.calls
@@ -210,10 +210,10 @@ def controller():
 
 
 @pytest.mark.parametrize("words", [("prepare", "begin"), ("started", "begin")])
-def test_a_container_is_reported_with_its_first_process(place, controller, words):
+def test_a_container_is_reported_with_its_first_process(runtime, controller, words):
     outer, first = controller
-    broker = Broker(place, OK)
-    done = run(place, "work", *words, "-", document=container(outer))
+    broker = Broker(runtime, OK)
+    done = run(runtime, "work", *words, "-", document=container(outer))
     assert (done.returncode, done.stderr) == (0, b"")
     broker.join(30)
     (call,) = broker.calls
@@ -224,8 +224,8 @@ def test_a_container_is_reported_with_its_first_process(place, controller, words
 
 
 @pytest.mark.parametrize("controller", ["0", "-1", "x", "1/../self", "99999999", ""])
-def test_a_controller_that_is_none_has_no_container(place, controller):
-    done = run(place, "work", "started", "begin", "-", document=container(controller))
+def test_a_controller_that_is_none_has_no_container(runtime, controller):
+    done = run(runtime, "work", "started", "begin", "-", document=container(controller))
     assert done.returncode == 0
     assert b"cannot lease domain work" in done.stderr
 
@@ -248,53 +248,55 @@ REFUSED = (
 
 @pytest.mark.parametrize("answer", [REFUSED, b"[]\0", b"nonsense\0", None, b"\0"])
 @pytest.mark.parametrize("required", ["yes", "no"])
-def test_without_an_answer_only_a_required_one_does_not_start(place, answer, required):
+def test_without_an_answer_only_a_required_one_does_not_start(
+    runtime, answer, required
+):
     document = xml(SANDBOX.format("work", required))
-    Broker(place, answer)
-    done = run(place, "work", "prepare", "begin", "-", document=document)
+    Broker(runtime, answer)
+    done = run(runtime, "work", "prepare", "begin", "-", document=document)
     assert done.returncode == (1 if required == "yes" else 0)
     assert done.stderr.startswith(b"vitrail: cannot lease domain work: ")
     assert b"\x1b" not in done.stderr
 
 
 @pytest.mark.parametrize("step", ["started", "reconnect", "release"])
-def test_a_running_guest_is_never_ended_by_the_hook(place, step):
+def test_a_running_guest_is_never_ended_by_the_hook(runtime, step):
     """The broker is not there at all; libvirt ends a guest at exit code 1."""
     document = xml(SANDBOX.format("work", "yes"))
     substep = "end" if step == "release" else "begin"
-    assert run(place, "work", step, substep, "-", document=document).returncode == 0
+    assert run(runtime, "work", step, substep, "-", document=document).returncode == 0
 
 
-def test_a_broker_that_is_silent_is_given_up(place):
+def test_a_broker_that_is_silent_is_given_up(runtime):
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(place / "vitrail/control"))
+        listener.bind(str(runtime / "vitrail/control"))
         listener.listen()
         with pytest.raises(hook.HookError, match="timed out"):
-            hook.call(str(place / "vitrail/control"), {}, 0.2)
+            hook.call(str(runtime / "vitrail/control"), {}, 0.2)
 
 
-def test_a_broker_of_another_user_answers_nothing(place, monkeypatch):
+def test_a_broker_of_another_user_answers_nothing(runtime, monkeypatch):
     """Its socket is the person's, and the process that listens is not."""
     monkeypatch.setattr(hook, "peer_uid", lambda _: 0)
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(place / "vitrail/control"))
+        listener.bind(str(runtime / "vitrail/control"))
         listener.listen()
         with pytest.raises(hook.HookError, match="another user"):
-            hook.call(str(place / "vitrail/control"), {}, 5.0)
+            hook.call(str(runtime / "vitrail/control"), {}, 5.0)
 
 
-def test_steps_that_are_no_concern_of_ours_read_nothing(place):
+def test_steps_that_are_no_concern_of_ours_read_nothing(runtime):
     for words in (
         ("start", "begin", "-"),
         ("stopped", "end", "-"),
         ("migrate", "begin"),
     ):
-        assert run(place, "work", *words, document=b"<broken").returncode == 0
-    assert run(place).returncode == 0
+        assert run(runtime, "work", *words, document=b"<broken").returncode == 0
+    assert run(runtime).returncode == 0
 
 
-def test_hostile_names_are_shown_escaped(place):
-    done = run(place, "a\x1b]0;x\x07\n/é", "prepare", "begin", "-", document=b"<")
+def test_hostile_names_are_shown_escaped(runtime):
+    done = run(runtime, "a\x1b]0;x\x07\n/é", "prepare", "begin", "-", document=b"<")
     assert done.returncode == 0
     assert done.stderr.strip().isascii()
     assert done.stderr.decode().strip().isprintable()
@@ -319,12 +321,12 @@ def write_record(folder, text, name="office"):
 
 @pytest.mark.parametrize("domain", ["work", UUID])
 def test_a_domain_whose_record_requires_it_does_not_start_without_the_broker(
-    place, domain
+    runtime, domain
 ):
     text = RECORD.format(required="true", domain=domain)
-    write_record(place / "vitrail/sandboxes.d", text)
-    assert run(place, "work", "prepare", "begin", "-").returncode == 1
-    assert run(place, "other", "started", "begin", "-").returncode == 0
+    write_record(runtime / "vitrail/sandboxes.d", text)
+    assert run(runtime, "work", "prepare", "begin", "-").returncode == 1
+    assert run(runtime, "other", "started", "begin", "-").returncode == 0
 
 
 FILESYSTEM = (
@@ -340,30 +342,32 @@ REFUSED_XML = {
 
 
 @pytest.mark.parametrize("document", REFUSED_XML.values(), ids=REFUSED_XML)
-def test_required_domain_with_refused_xml_does_not_start(place, document):
+def test_required_domain_with_refused_xml_does_not_start(runtime, document):
     """Its metadata says so before the element that the hook refuses."""
-    done = run(place, "work", "prepare", "begin", "-", document=document)
+    done = run(runtime, "work", "prepare", "begin", "-", document=document)
     assert done.returncode == 1, done.stderr
 
 
 @pytest.mark.parametrize("domain", ["work", UUID])
-def test_domain_with_refused_xml_is_required_by_its_record(place, domain):
+def test_domain_with_refused_xml_is_required_by_its_record(runtime, domain):
     """The uuid may come after the refused element: which record it is, is not known."""
     text = RECORD.format(required="true", domain=domain)
-    write_record(place / "vitrail/sandboxes.d", text)
+    write_record(runtime / "vitrail/sandboxes.d", text)
     document = b"<domain>" + b"<a>" * 70 + b"</a>" * 70 + b"</domain>"
-    assert run(place, "any", "prepare", "begin", "-", document=document).returncode == 1
+    assert (
+        run(runtime, "any", "prepare", "begin", "-", document=document).returncode == 1
+    )
 
 
 @pytest.mark.parametrize("required", ["true", "false"])
-def test_domain_with_refused_xml_starts_without_a_record_of_domains(place, required):
+def test_domain_with_refused_xml_starts_without_a_record_of_domains(runtime, required):
     """A required lease of a container, or a domain's that is not required."""
     text = "[launch]\nrequired = true\n"
-    write_record(place / "vitrail/sandboxes.d", text, "container")
+    write_record(runtime / "vitrail/sandboxes.d", text, "container")
     if required == "false":
         text = RECORD.format(required="false", domain="work")
-        write_record(place / "vitrail/sandboxes.d", text)
-    done = run(place, "work", "prepare", "begin", "-", document=b"<domain>")
+        write_record(runtime / "vitrail/sandboxes.d", text)
+    done = run(runtime, "work", "prepare", "begin", "-", document=b"<domain>")
     assert done.returncode == 0
 
 
@@ -378,9 +382,9 @@ def test_domain_with_refused_xml_starts_without_a_record_of_domains(place, requi
         "\0" * 5000,
     ],
 )
-def test_any_other_starts(place, text):
-    write_record(place / "vitrail/sandboxes.d", text)
-    assert run(place, "work", "prepare", "begin", "-").returncode == 0
+def test_any_other_starts(runtime, text):
+    write_record(runtime / "vitrail/sandboxes.d", text)
+    assert run(runtime, "work", "prepare", "begin", "-").returncode == 0
 
 
 def test_the_first_directory_s_record_of_a_name_counts(tmp_path):
@@ -492,7 +496,7 @@ def test_the_process_that_reads_records_has_little_memory(monkeypatch):
 
 
 def test_only_a_regular_file_is_a_record(tmp_path):
-    """Attack: a pipe that never ends, in the place of a record."""
+    """Attack: a pipe that never ends, in the runtime of a record."""
     path = tmp_path / "office.toml"
     os.mkfifo(path)
     writer = os.open(path, os.O_RDWR)
