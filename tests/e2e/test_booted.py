@@ -14,11 +14,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import trio
 
+from broker.cli.allow.watch import READ_SECONDS
 from broker.core.paths import find_paths
 from broker.helpers.process.spawn import run_tool
 from tests.kit.booted import PLACE, booted
+from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
+from tests.kit.notified import notification_server
 from tests.kit.podman import SHARED, root_directory
 from tests.kit.records import shown_record
 from tests.kit.wayland.compositor import (
@@ -38,7 +42,7 @@ RECORD = shown_record(
     "{launch}",
     colour="orange",
 )
-CASES = ["activation", "box", "container"]
+CASES = ["activation", "box", "container", "allow"]
 AS_PERSON = pytest.mark.skipif(not PLACE, reason="root's half of this file runs it")
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
@@ -144,3 +148,37 @@ async def test_container():
         group = await runs(w, launch, "nspawn")
         # A separate one, which systemd has made: other containers cannot end it.
         assert ".scope" in group
+
+
+def _files(pid):
+    return list(Path(f"/proc/{pid}/fd").iterdir())
+
+
+REFUSING = "vitrail.Display * notes @adminvm deny\n"
+
+
+@AS_PERSON
+async def test_allow():
+    """The offer by notification, from a unit that may do little."""
+    async with session() as w, notification_server(w.comp, w.environ) as s:
+        w.write_record("notes", RECORD.format(kind="bwrap", title="x", launch=""))
+        (rules := w.paths.config[0] / "policy.d").mkdir(parents=True, exist_ok=True)
+        (rules / "30-mine.policy").write_text(REFUSING)
+        address = s.env["DBUS_SESSION_BUS_ADDRESS"]
+        await systemctl("set-environment", f"DBUS_SESSION_BUS_ADDRESS={address}")
+        await w.status()  # the log exists
+        await systemctl("start", "vitrail-allow")
+        log = w.paths.audit.resolve()
+        pid = (await shown("vitrail-allow", "MainPID"))["MainPID"]
+        await eventually(lambda: log in map(Path.resolve, _files(pid)))
+        await brokerctl("run", "notes", env=w.environ)
+        # The broker shows the refusal, too, without a button.
+        await s.click(await s.one_with("notes → you"), "allow")
+        question = await s.one_with("Allow this?")
+        await trio.sleep(READ_SECONDS)
+        await s.click(question, "always")
+        await s.one_with("Written")
+        rule = (rules / "10-allowed.policy").read_text()
+        assert "vitrail.Display * notes @adminvm allow" in rule.replace("+ ", "* ")
+        await systemctl("stop", "vitrail-allow")
+        assert (await shown("vitrail-allow", "Result"))["Result"] == "success"

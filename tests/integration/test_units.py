@@ -69,6 +69,47 @@ def test_units_pass_systemds_own_check(manager, tmp_path):
     assert (done.returncode, mine) == (0, []), done.stderr
 
 
+EXPOSURE_LIMIT = 3.0
+USER_EXPOSURES = {"vitrail-allow": 6.5}
+"""Limits of user units that restrict calls; others have a comment with the reason."""
+
+
+@pytest.mark.machine
+@pytest.mark.parametrize(
+    "unit", sorted(UNITS.glob("*/*.service")), ids=lambda u: u.stem
+)
+def test_unit_has_few_rights(unit, tmp_path):
+    """systemd's own measure of a unit's exposure, from 0 to 10; it is printed."""
+    tool = shutil.which("systemd-analyze")
+    if tool is None:
+        pytest.skip("systemd-analyze is not installed")
+    (tmp_path / "run").mkdir(mode=0o700)
+    copy = tmp_path / unit.name
+    text = unit.read_text()
+    copy.write_text(
+        re.sub(r"^(Exec\w+)=\S+", r"\1=/bin/true", text, flags=re.MULTILINE)
+    )
+    done = subprocess.run(
+        [
+            *(tool, f"--{unit.parent.name}", "security", "--offline=yes"),
+            *("--no-pager", str(copy)),
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path / "run")},
+    )
+    exposure = float(re.search(r"exposure level for \S+: (\d+\.\d)", done.stdout)[1])
+    print(f"{unit.parent.name}/{unit.name}: {exposure}")
+    if unit.parent.name == "system":
+        assert exposure <= EXPOSURE_LIMIT, done.stdout
+    elif unit.stem in USER_EXPOSURES:
+        assert exposure <= USER_EXPOSURES[unit.stem], done.stdout
+    else:
+        assert "# Not restricted: " in text
+
+
 def test_every_service_starts_a_program_of_ours():
     for unit in UNITS.rglob("*.service"):
         lines = r"^Exec(?:Start|StopPost)=(\S+)"

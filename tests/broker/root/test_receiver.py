@@ -55,10 +55,18 @@ def time_limit():
         signal.signal(signal.SIGALRM, previous)
 
 
+def connect_clients(channel):
+    here, there = socket.socketpair()
+    with here, there:
+        for _ in range(_CONNECTIONS):
+            receiver.receive_for(channel, here).close()
+
+
 def test_stopped_server_of_receivers_keeps_root_from_nothing():
     """Root's only thread also takes devices back, and obeys SIGTERM and SIGHUP."""
-    here, there = socket.socketpair()
-    with here, there, stopped_server() as channel, time_limit():
-        with pytest.raises(BlockingIOError):
-            for _ in range(_CONNECTIONS):
-                receiver.receive_for(channel, here).close()
+    with (
+        stopped_server() as channel,
+        time_limit(),
+        pytest.raises(BlockingIOError),
+    ):
+        connect_clients(channel)
