@@ -100,7 +100,13 @@ class Launches:
     # -- prepare ---------------------------------------------------------------
 
     async def prepare(
-        self, record: str, sandbox: str | None, *, ours: bool, text: str | None = None
+        self,
+        record: str,
+        sandbox: str | None,
+        *,
+        ours: bool,
+        text: str | None = None,
+        by_file: bool = False,
     ) -> Prepared:
         """Prepare a launch: choose the sandbox's name and create its directory.
 
@@ -117,7 +123,7 @@ class Launches:
                 self._require_unused(name)
                 made = write_made(self.paths, self.records(), name, text)
                 await self.reload()
-            found = self._record(name)
+            found = self._record(name, by_file=by_file)
             # guard: namespaces count as closed where our launcher closes them
             closed = ours and not getattr(found.host.launch, "user_namespaces", True)
             sandbox = self._name(found, sandbox)
@@ -177,7 +183,7 @@ class Launches:
         launch = find_record(self.records(), SandboxName(state.record)).host.launch
         return launch.open_files if is_held(launch) else None
 
-    def _record(self, name: SandboxName) -> Record:
+    def _record(self, name: SandboxName, *, by_file: bool = False) -> Record:
         """Find the record of a container or box.  Raises RefusedError."""
         record = find_record(self.records(), name)
         require_parts(record)
@@ -186,6 +192,13 @@ class Launches:
                 f"cannot prepare a container or box of '{name}': its kind is {record.host.launch.kind.name}",
                 where=record.where("launch.kind"),
                 hint=f"set kind in [launch] to one of {', '.join(CLAIMS)}",
+            )
+        # guard: a file names no record that does not permit it
+        if by_file and not getattr(record.host.launch, "by_files", False):
+            raise RefusedError(
+                f"a file for Podman names the record '{name}', which does not permit it",
+                where=record.where("launch.by_files"),
+                hint="if you trust the files that you play, set by_files = true in [launch]",
             )
         return record
 
@@ -450,6 +463,7 @@ class LaunchControl:
             request.sandbox,
             ours=bool(request.ours),
             text=request.text,
+            by_file=bool(request.by_file),
         )
         return api.LaunchAnswer(
             id=state.id,

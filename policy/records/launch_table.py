@@ -337,6 +337,13 @@ LAUNCH = Table(
             only=_HOLDS,
         ),
         _switch(
+            "by_files",
+            "Whether the annotation of a file for pods (`podman kube play`, a Quadlet `.kube`), or of a "
+            "program that uses Podman's socket, may name this record. Such a file may be a "
+            "stranger's, with an image of its choice.",
+            _PODMAN,
+        ),
+        _switch(
             "user_namespaces",
             "Whether programs of a box or container may create namespaces, and mounts in them. "
             "Browsers need this for their own sandbox (Chromium, Firefox), but a "

@@ -297,6 +297,7 @@ class Podman(msgspec.Struct, frozen=True, tag=True):
     """Of a sandbox that 'brokerctl run' starts; another has what its command line says."""
     provides_network: bool = False
     open_files: int = FEW_OPEN_FILES
+    by_files: bool = False
     user_namespaces: bool = False
     gpu: Gpu = "none"
     mounts: tuple[Mount, ...] = ()

@@ -22,6 +22,8 @@ SANDBOX = "io.vitrail.sandbox"
 REQUIRED = "io.vitrail.required"
 OURS = "io.vitrail.ours"
 LAUNCH = "io.vitrail.launch"
+POD = "io.kubernetes.cri-o.SandboxID"
+"""Given by Podman to each container of a pod."""
 PREFIX = "io.vitrail."
 PODMANS = (PREFIX, "io.podman.", "io.container.", "org.opencontainers.")
 """Beginnings of annotations that Podman gives itself and no runtime obeys."""
@@ -68,6 +70,20 @@ def refuse_annotations_of_image(
         )
     if any(map(_is_ours, names)):
         raise HookError("the image must not have annotations for Vitrail")
+
+
+def is_by_file(annotations: Dict[str, str], command_line: List[str]) -> bool:
+    """Return whether a file may have named the record: for a pod, or by Podman's API.
+
+    Containers of ``podman kube play`` are in a pod; it has no annotation typed.
+    """
+    if f"{SANDBOX}={annotations.get(SANDBOX)}" in typed_annotations(command_line):
+        return False
+    # guard: a file that Podman plays names no record by itself
+    argv = set(command_line)
+    return (
+        POD in annotations or {"kube", "play"} <= argv or {"system", "service"} <= argv
+    )
 
 
 def remove_annotations_of_image(config: Json, command_line: List[str]) -> None:

@@ -41,6 +41,7 @@ from shims.hooks.oci_annotations import (
     Json,
     annotations_of,
     command_line_of,
+    is_by_file,
     log,
     refuse_annotations_of_image,
     remove_annotations_of_image,
@@ -163,6 +164,8 @@ def precreate(hook: Hook, config: Json, annotations: Dict[str, str]) -> str:
     if hook.person is not None:
         _rootful(hook, "require_confined", config)
     request = {"record": name, "ours": ours}
+    if is_by_file(annotations, hook.command_line):
+        request["by_file"] = True
     answer = hook.broker().call("LaunchPrepare", request, patient=False)
     launch, directory = answer.get("id"), answer.get("directory")
     if not isinstance(launch, str) or not isinstance(directory, str):

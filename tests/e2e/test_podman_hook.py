@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -27,6 +28,7 @@ from tests.kit.podman import (
     podman_start,
     root_directory,
 )
+from tests.kit.podman_store import run
 from tests.kit.shared import Shared
 from tests.kit.world import world
 
@@ -277,3 +279,59 @@ async def test_a_hook_that_is_killed_as_a_whole_leaves_no_container(w, step):
             code, out, err = await ended(start(w, name, *IT_RUNS))
             assert (code != 0, out) == (True, ""), err
             assert between.killed == number
+
+
+# -- a file that names a record --------------------------------------------------------
+
+POD = """\
+apiVersion: v1
+kind: Pod
+metadata:
+  name: pod
+  annotations:
+    io.vitrail.sandbox: {record}
+spec:
+  restartPolicy: Never
+  containers:
+  - name: c
+    image: localhost/tree
+    command: ["/bin/busybox", "ls", "/run/vitrail"]
+"""
+
+
+def play(w, record):
+    """Play a file that names a record; return what its container and the pod's print."""
+    file = w.base / "pod.yaml"
+    file.write_text(POD.format(record=record))
+    run(w.environ, "kube", "play", "--network=none", str(file))
+    run(w.environ, "wait", "pod-c")
+    output = run(w.environ, "logs", "pod-c")
+    run(w.environ, "start", "--attach", "pod-c", check=False)
+    again = run(w.environ, "logs", "pod-c")
+    run(w.environ, "kube", "down", str(file))
+    return output, again.removeprefix(output)
+
+
+@pytest.mark.skipif(
+    not shutil.which("catatonit", path="/usr/bin:/usr/libexec/podman"),
+    reason="no catatonit",
+)
+@hooked.test
+async def test_file_names_a_record_only_if_that_permits_it(w):
+    """Podman plays a stranger's file with an image of its choice."""
+    tree = w.base / "tree"
+    (tree / "bin").mkdir(parents=True)
+    shutil.copy("/bin/busybox", tree / "bin")
+    archive = str(w.base / "tree.tar")
+    await trio.run_process(["tar", "-C", str(tree), "-cf", archive, "."])
+    run(w.environ, "import", archive, "localhost/tree")
+    w.write_record("files", HOOKED.format(required="false") + "by_files = true\n")
+    async with unharmed(w) as leases:
+        assert await trio.to_thread.run_sync(play, w, "work") == ("", "")
+        assert leases() == []
+    refused = w.events("lease.refused")[-1]
+    assert "a file for Podman names the record 'work'" in refused["reason"]
+    async with unharmed(w) as leases:
+        outputs = await trio.to_thread.run_sync(play, w, "files")
+        assert all("wayland-0" in output for output in outputs), outputs
+        assert len(leases()) == 2

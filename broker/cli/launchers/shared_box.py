@@ -241,7 +241,9 @@ def write_opener() -> Path:
 
     path, program = opener_files()
     path.parent.mkdir(parents=True, exist_ok=True)
-    script = f'#!/bin/sh\nexec python3 -I {shlex.quote(str(program))} vitrail-open "$@"\n'
+    script = (
+        f'#!/bin/sh\nexec python3 -I {shlex.quote(str(program))} vitrail-open "$@"\n'
+    )
     for target, data in ((program, files_tool()), (path, script.encode())):
         replace_file(target, data, mode=0o755)
     return path

@@ -142,6 +142,8 @@ GUARDS = (
     Guard("a box writes little into the machine's audit queue", "rules = SeccompRules(default=libseccomp.ALLOW)", "tests/attack/test_box_audit_queue.py"),
     Guard("a box has no refusals of its own filters recorded", "", "tests/attack/test_box_audit_queue.py"),
     Guard("a record takes little memory of a libvirt hook's child", "", "tests/broker/host/launchers/libvirt/test_hook.py", "little_memory"),
+    Guard("a file that Podman plays names no record by itself", "return False", "tests/broker/host/launchers/podman/test_hook.py", "annotation_of_a_file"),
+    Guard("a file names no record that does not permit it", "if False:", "tests/broker/host/launchers/test_made_records.py", "names_a_record"),
     Guard("a domain whose XML is refused keeps its own requirement", "if domain.required and domain.complete:", "tests/broker/host/launchers/libvirt/test_hook.py", "refused_xml_does_not_start"),
     Guard("a domain whose XML is refused may be that of any record", "names = {name, domain.uuid} - {''}", "tests/broker/host/launchers/libvirt/test_hook.py", "required_by_its_record"),
     Guard("a record on which the libvirt hook's child dies is required", "return bool(ready) and os.read(read, 1) == b'1'", "tests/broker/host/launchers/libvirt/test_hook.py", "reading_process_dies"),

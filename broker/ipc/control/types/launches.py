@@ -13,6 +13,8 @@ class LaunchPrepareRequest(ApiRequest, frozen=True, kw_only=True):
     """Its name while it runs; None: the record's, or a fresh one if disposable."""
     ours: bool | None = None
     """Whether 'brokerctl stop' is to end its first process, too."""
+    by_file: bool | None = None
+    """Whether a file that Podman plays has named the record."""
     text: str | None = None
     """The record itself, of a program without one; it is removed with the launch."""
 

@@ -80,6 +80,20 @@ def prepared(launches, name=NAME, text=TEXT):
     return launches.prepare(name, None, ours=True, text=text)
 
 
+@pytest.mark.parametrize("permitted", [True, False])
+async def test_file_names_a_record_only_if_that_permits_it(stage, permitted):
+    text = 'class = "disposable"\n[launch]\nkind = "podman"\n'
+    text += "by_files = true\n" if permitted else ""
+    (stage.config / "bank.toml").write_text(text)
+    async with stage.broker() as launches:
+        if permitted:
+            await launches.prepare("bank", None, ours=False, by_file=True)
+            return
+        with pytest.raises(RefusedError, match="a file for Podman names the record"):
+            await launches.prepare("bank", None, ours=False, by_file=True)
+        assert (await launches.prepare("bank", None, ours=False)).record == "bank"
+
+
 async def test_it_is_there_for_the_launch_and_gone_with_it(stage):
     async with stage.broker() as launches:
         state = await prepared(launches)

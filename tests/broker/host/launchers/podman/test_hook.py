@@ -664,6 +664,30 @@ def test_an_annotation_of_the_image_leases_nothing(place, driver, manifest, leas
     assert is_leased(place, document, ["start", "work"]) is leased
 
 
+POD = {"io.kubernetes.cri-o.SandboxID": "4" * 64}
+
+
+@pytest.mark.parametrize(
+    ("podman", "annotations", "by_file"),
+    [
+        (["kube", "play", "pod.yaml"], {}, True),
+        (["play", "kube", "pod.yaml"], {}, True),
+        (["start", "pod-work"], POD, True),
+        (["system", "service"], {}, True),
+        (["start", "work"], {}, None),
+        (["--annotation", "io.vitrail.sandbox=work", "--pod=mine"], POD, None),
+    ],
+)
+def test_annotation_of_a_file_is_reported(tmp_path, podman, annotations, by_file):
+    """A file for pods is a stranger's, as an image is; the record decides."""
+    document = stored(tmp_path, "{}")
+    document["annotations"].update(annotations)
+    with Broker(tmp_path / "control", lambda *_: reply(**PREPARED)) as broker:
+        hook(tmp_path, "precreate", document, podman=podman)
+    ((_, parameters),) = broker.calls
+    assert parameters.get("by_file") is by_file
+
+
 def test_the_command_line_must_have_each_of_them(place):
     document = stored(place, '{"annotations": {"io.vitrail.ours": "true"}}')
     document["annotations"]["io.vitrail.ours"] = "true"
