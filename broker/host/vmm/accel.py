@@ -15,7 +15,7 @@ from __future__ import annotations
 import grp
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,10 +82,12 @@ async def choose_accel(
     environ: Mapping[str, str] | None = None,
     device: Path = DEVICE,
     again: bool = False,
+    progress: Callable[[str], None] | None = None,
 ) -> AcceleratorChoice:
     """Choose KVM or TCG for machines; a test of KVM takes up to 10 s a machine type.
 
-    ``again``: test it also if an earlier answer is kept.
+    ``again``: test it also if an earlier answer is kept.  ``progress`` is called before
+    a test.
 
     ``cache`` is a directory of this user's (``Paths.cache``).  Raises SetupError when
     VITRAIL_ACCEL is not one of ``Accel``, or requires a ``device`` that cannot be
@@ -100,6 +102,8 @@ async def choose_accel(
     kept = _read(cache / ACCEL_FILE)
     tested = kept is None or again or not kept.fresh
     if kept is None or tested:
+        if progress is not None:
+            progress("testing KVM with a kernel of our own, for up to 20 s")
         failures = 0 if kept is None else kept.failures
         kept = await _probe_kvm(qemu, kernel, initrd, failures)
         _write(cache / ACCEL_FILE, kept)

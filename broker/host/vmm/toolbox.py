@@ -38,9 +38,8 @@ async def find_tools(
     backend = None
     if not kernel_vsock_usable():
         backend = await _find_backend(paths, progress)
-    progress("testing KVM (once after each boot of this machine)")
     choice = await choose_accel(
-        Path(qemu), image.kernel, image.initrd, cache=paths.cache
+        Path(qemu), image.kernel, image.initrd, cache=paths.cache, progress=progress
     )
     if choice.tested and not choice.accel.uses_kvm:
         progress(f"machines are emulated: {choice.reason}; {choice.hint}")

@@ -93,7 +93,11 @@ FAILED = {"accel": "tcg", "failures": 1}
 @pytest.mark.parametrize("answer", [{}, {"accel": "kvm-q35", "tested_at": 0}, FAILED])
 async def test_the_answer_of_this_boot_is_used_again(tmp_path, device, answer):
     keep(tmp_path, **answer)
-    choice = await choose_accel(**ONCE, cache=tmp_path, environ={}, device=device)
+    texts = []
+    choice = await choose_accel(
+        **ONCE, cache=tmp_path, environ={}, device=device, progress=texts.append
+    )
+    assert texts == [], "no test is reported that does not take place"
     assert (choice.accel, choice.reason) == (answer.get("accel", "kvm"), "seen")
     assert not choice.tested
     assert ("run 'brokerctl doctor'" in choice.hint) is (answer is FAILED)
@@ -225,3 +229,12 @@ def test_the_probe_boots_what_will_be_run():
     assert words[words.index("-kernel") + 1] == "/k"
     assert "vitrail.probe=1" in words[words.index("-append") + 1]
     assert words[words.index("-machine") + 1].startswith("microvm,")
+
+
+async def test_test_of_kvm_is_reported(tmp_path, device, probes):
+    texts = []
+    await choose_accel(
+        **ONCE, cache=tmp_path, environ={}, device=device, progress=texts.append
+    )
+    assert len(texts) == 1
+    assert texts[0].startswith("testing KVM")
