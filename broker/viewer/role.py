@@ -431,6 +431,9 @@ class ViewerRole:
             # Decided when it was shared.
             with guest.streams.place():
                 await self._folder(opening, conn, status)
+        elif opening.service == AUDIO:
+            async with guest.sound.reserve(opening, conn, status):
+                await self._decide_and_carry(guest, opening, conn, status)
         elif opening.service == SECURITY_KEY:
             # Not one decision for the connection, but one for each use.
             await self._security_key(opening, conn, status)
@@ -557,17 +560,14 @@ class ViewerRole:
         permit: Permit,
     ) -> None:
         """Carry a connection to the sound server unfiltered, as its record says."""
-        with guest.sound.places.one():
-            await raw_stream(
-                opening,
-                conn,
-                self._tools.session,
-                permit=permit,
-                pump=self._tools.pump,
-                log=self._log,
-                answer=status.say,
-                task_status=status,
-            )
+        await raw_stream(
+            opening,
+            conn,
+            self._tools,
+            permit=permit,
+            quota=guest.sound.places,
+            status=status,
+        )
 
     # -- ends ---------------------------------------------------------------------
 

@@ -291,9 +291,9 @@ async def test_an_honest_host_with_many_sandboxes_notices_nothing():
 async def test_one_that_opens_without_end_is_refused_and_hurts_itself_only():
     """Its streams wait, each up to ten seconds, for a sound server that accepts none.
 
-    A sandbox has PULSE_CONNECTIONS of them, raw ones as well, and each other one
-    is refused: "denied" beyond that number, "busy" where too many are undecided
-    (the test above fills those places: here decisions keep them free).
+    A sandbox has PULSE_CONNECTIONS of them, raw ones as well, and PULSE_WAITING wait;
+    each other one is refused: "denied" beyond that number, "busy" where too many are
+    undecided (the test above fills those places: here decisions keep them free).
     """
     text = record(top='audio = "raw"\n')
     refused = {PreambleVerdict.BUSY, PreambleVerdict.DENIED}
@@ -306,7 +306,7 @@ async def test_one_that_opens_without_end_is_refused_and_hurts_itself_only():
             q.connect(str(server / "native"))  # its queue is full
             flooding, other = [await announce(epoch) for _ in range(2)]
             put, got = trio.open_memory_channel(0)
-            number = link_limits.LINK_UNDECIDED_PER_LEASE + 32
+            number = link_limits.LINK_UNDECIDED_PER_LEASE + 64
             beyond = number - pulse_limits.PULSE_CONNECTIONS
 
             async def one():
@@ -317,13 +317,14 @@ async def test_one_that_opens_without_end_is_refused_and_hurts_itself_only():
                     nursery.start_soon(one)
                 with trio.fail_after(60):
                     first = Counter([await got.receive() for _ in range(beyond)])
-                assert set(first) <= refused, first
+                assert set(first) <= {*refused, PreambleVerdict.TAKEN}, first
+                most = pulse_limits.PULSE_WAITING + pulse_limits.PULSE_CONNECTIONS
+                assert first[PreambleVerdict.TAKEN] <= most
                 # The link is up, and a sandbox that has opened nothing is served.
                 assert await ask_for(t, epoch, other, AGENT) is PreambleVerdict.TAKEN
                 nursery.cancel_scope.cancel()
             event = await t.viewer.wait_event("stream.refused")
             assert event["lease"] == flooding.id
-            most = pulse_limits.PULSE_CONNECTIONS
-            assert (
-                event["reason"] == f"the sandbox already has {most} sound connections"
-            )
+            most = pulse_limits.PULSE_WAITING
+            reason = f"{most} sound connections of the sandbox already wait"
+            assert event["reason"] == reason

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Protocol
 
@@ -87,10 +87,11 @@ class LoneSound:
         """Have the worker serve an accepted connection to its end; close the socket."""
         self._streams += 1
         number = self._streams
-        with client, ExitStack() as held:
+        async with AsyncExitStack() as held:
+            held.enter_context(client)
             try:
                 # guard: clients at one time
-                held.enter_context(self.places.one())
+                await held.enter_async_context(self.places.reserve())
                 server = held.enter_context(await self._connect())
                 ended = self._ended[number] = trio.Event()
                 fds = [client.fileno(), server.fileno()]

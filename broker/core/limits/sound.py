@@ -48,10 +48,20 @@ than PULSE_CONNECTIONS_FEW: some that take all they can leave the others their s
 MIXER_CONNECTIONS = 16
 """Programs that are connected to one sandbox's mixer at a time; further ones wait."""
 
-PULSE_CONNECTS_PER_SECOND = 20.0
-PULSE_CONNECTS_BURST = 64
-"""How fast one sandbox's connections are opened; beyond it they wait.  Each is a
-client of the sound server, which announces it to every mixer of the user."""
+PULSE_CONNECTS_PER_SECOND = 5.0
+PULSE_CONNECTS_BURST = 32
+"""How fast the connections of a record's sandboxes are opened; beyond it they wait.
+Each is a decision, a process that connects, and a client of the sound server, which
+announces it to every mixer of the user."""
+
+PULSE_WAITING = 32
+"""Connections of one sandbox that wait for a place among those above; each has a descriptor."""
+
+PULSE_WAIT_SECONDS = 25.0
+"""How long one waits; libpulse gives up after 30."""
+
+PULSE_ABSENT_SECONDS = 1.0
+"""How long all connections fail as the last one that found no sound server."""
 
 PULSE_STREAMS_PER_CONNECTION = 16
 """Streams of one connection, playback and recording together."""

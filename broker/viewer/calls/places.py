@@ -10,14 +10,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
-import trio
-
 from broker.core.errors import PeerError
 from broker.core.fair_share import may_take
 from broker.core.names import LeaseId
-from broker.core.token_bucket import TokenBucket
 from broker.ipc import transfer as messages
 from broker.ipc.guest.daemons import FromDaemon
+from broker.net.caller_paces import CallPaces
 from broker.viewer.exchange.failures import ShareableError
 
 if TYPE_CHECKING:
@@ -61,32 +59,6 @@ class CallPlaces:
             self._callers[place, caller] -= 1
             self._taken += Counter()  # without those of which none runs
             self._callers += Counter()
-
-
-class CallPaces:
-    """A pace for each caller, which all of its connections share."""
-
-    def __init__(self, rate: float, burst: int) -> None:
-        self._rate, self._burst = rate, burst
-        self._paces: dict[str, TokenBucket] = {}
-
-    async def wait(self, caller: str) -> None:
-        """Wait until an event of a caller may happen, and count it."""
-        # guard: a flood of a daemon waits in its sender
-        await trio.sleep(self._pace(caller).early(trio.current_time()))
-        # guard: a wait that is given up counts nothing
-        self._pace(caller).take(trio.current_time())
-
-    def _pace(self, caller: str) -> TokenBucket:
-        """Return the token bucket of a caller; forget full ones of others."""
-        now = trio.current_time()
-        for known, pace in list(self._paces.items()):
-            if pace.early(now, self._burst) <= 0:
-                del self._paces[known]  # it is as a fresh one
-        fresh = TokenBucket(self._rate, self._burst)
-        # guard: a caller's connections share a pace
-        pace = self._paces.setdefault(caller, fresh)
-        return pace
 
 
 async def take_asks(

@@ -36,9 +36,10 @@ from broker.ipc.guest.daemons import (
     NotificationClosed,
 )
 from broker.ipc.transfer import StreamTell
+from broker.net.caller_paces import CallPaces
 from broker.net.session_bus import OpenBus
 from broker.viewer.authority.interface import Permits
-from broker.viewer.calls.places import CallPaces, take_asks
+from broker.viewer.calls.places import take_asks
 from broker.viewer.exchange.failures import ShareableError
 from broker.viewer.exchange.guest_connection import GuestConnection
 from broker.viewer.notifications.board import (

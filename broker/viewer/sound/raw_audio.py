@@ -9,16 +9,14 @@ line in the record, and ``brokerctl status`` warns for as long as it holds.
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable
 
-from broker.authority.audit import event_log
 from broker.authority.permit import Permit
 from broker.core.lease import Opening
-from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.host_and_viewer.stream_events import StreamEvents, relay_stream
-from broker.ipc.host_viewer import TaskStatus
-from broker.viewer.orders.session_orders import UserSession
+from broker.net.connection_quota import SoundPlaces
+from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sound.sound_connection import sound_connection
+from broker.viewer.stream_reply import OpeningReply
 from policy.records.model import Record
 
 WARNING = (
@@ -35,25 +33,23 @@ def is_raw(record: Record | None) -> bool:
 async def raw_stream(
     opening: Opening,
     conn: socket.socket,
-    session: UserSession,
+    tools: GuestTools,
     *,
     permit: Permit,
-    pump: PumpSupervisor,
-    log: event_log.EventLog,
-    answer: Callable[[], Awaitable[None]],
-    task_status: TaskStatus,
+    quota: SoundPlaces,
+    status: OpeningReply,
 ) -> None:
     """Relay one connection to the sound server, unread; return at its end.
 
-    ``answer`` is awaited once it is taken; until then the connection is the caller's, who
-    has a refusal to answer on it.  Raises SetupError or UpstreamError without a sound
-    server.
+    Until it is accepted the connection is the caller's, who has a refusal to answer on it.
+    Raises as ``sound_connection``.
     """
     async with (
-        sound_connection(session, permit) as server,
-        StreamEvents(log).carry(opening, "auto") as outcome,
+        sound_connection(tools.session, permit, quota) as server,
+        StreamEvents(tools.log).carry(opening, "auto") as outcome,
     ):
         outcome.counts = 0, 0
-        await answer()
-        task_status.started()
-        await relay_stream(pump, opening, (conn.detach(), server.detach()), outcome)
+        await status.say()
+        status.started()
+        fds = (conn.detach(), server.detach())
+        await relay_stream(tools.pump, opening, fds, outcome)

@@ -12,8 +12,8 @@ not obey in time is ended, and its sound with it.
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,13 +40,14 @@ from broker.ipc.control.types.sound import SoundStatus
 from broker.ipc.host_viewer import TaskStatus
 from broker.net.connection_quota import SoundPlaces, SoundServerPlaces
 from broker.viewer.sound.levels import load_level, save_level
-from broker.viewer.sound.sound_connection import sound_connection
+from broker.viewer.sound.sound_connection import reserve_sound, sound_connection
 from policy.records.model import Record
 
 if TYPE_CHECKING:
     from broker.viewer.authority.interface import Permits
     from broker.viewer.orders.session_orders import UserSession
     from broker.viewer.sound.indicator import Indicator
+    from broker.viewer.stream_reply import OpeningReply
     from broker.viewer.workers.process import Worker
 
 _OBEY_SECONDS = pulse_limits.PULSE_REVOKE_SECONDS + limits.WORKER_STOP_SECONDS
@@ -114,6 +115,28 @@ class GuestSound:
 
     # -- streams -----------------------------------------------------------------
 
+    @asynccontextmanager
+    async def reserve(
+        self, opening: Opening, conn: socket.socket, status: OpeningReply
+    ) -> AsyncIterator[None]:
+        """Hold a place for a connection while the block runs; wait for one.
+
+        A connection that waits is accepted before it is decided.  Raises RefusedError.
+        """
+        record = self._record()
+        if record is None or record.viewer.audio.playback == "none":
+            yield  # it is refused, and needs no place for that
+            return
+        async with AsyncExitStack() as reservation:
+            try:
+                waiting = reserve_sound(self.places, conn, status.take)
+                await reservation.enter_async_context(waiting)
+            except RefusedError as error:
+                if status.taken:
+                    await self._events.refused(opening, str(error))
+                raise
+            yield
+
     async def stream(
         self,
         opening: Opening,
@@ -127,8 +150,7 @@ class GuestSound:
 
         The connection stays the caller's, who
         has a refusal to answer on it.
-        Raises RefusedError where the record has no sound and for one too many,
-        SetupError or UpstreamError when no sound server is to be had.
+        Raises RefusedError where the record has no sound, else as ``sound_connection``.
         """
         record = self._record()
         if record is None or record.viewer.audio.playback != "allow":
@@ -136,15 +158,12 @@ class GuestSound:
                 "the record does not allow the sandbox to play sound",
                 hint=f"to allow sound, run 'brokerctl set {record.name if record else 'NAME'} sound on'",
             )
-        with self.places.one():
-            # guard: pace of streams of sound
-            await trio.sleep(self.places.pace.take(trio.current_time()))
-            async with sound_connection(self._session, permit) as server:
-                mine = await self._worker_with_rules(record)
-                async with self._events.carry(opening, "worker") as outcome:
-                    await say()
-                    task_status.started()
-                    await self._carry(mine, opening, (conn, server), outcome)
+        async with sound_connection(self._session, permit, self.places) as server:
+            mine = await self._worker_with_rules(record)
+            async with self._events.carry(opening, "worker") as outcome:
+                await say()
+                task_status.started()
+                await self._carry(mine, opening, (conn, server), outcome)
 
     async def _carry(
         self,

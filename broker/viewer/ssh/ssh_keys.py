@@ -41,8 +41,9 @@ from broker.core.ssh_agent import (
 )
 from broker.ipc import transfer as messages
 from broker.ipc.authority import Preview, ShownRule
+from broker.net.caller_paces import CallPaces
 from broker.viewer.authority.rule_hosts import named_hosts
-from broker.viewer.calls.places import CallPaces, CallPlaces
+from broker.viewer.calls.places import CallPlaces
 from broker.viewer.exchange.failures import ShareableError, shareable_failures
 from broker.viewer.exchange.guest_connection import GuestConnection
 from broker.viewer.orders.session_orders import UserSession

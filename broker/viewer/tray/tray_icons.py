@@ -24,8 +24,9 @@ from broker.core.streams.wayland_rules import take_color
 from broker.core.token_bucket import TokenBucket
 from broker.ipc import transfer as messages
 from broker.ipc.guest.daemons import FromDaemon, HideIcon, IconClicked, ShowIcon
+from broker.net.caller_paces import CallPaces
 from broker.net.session_bus import Complaint
-from broker.viewer.calls.places import CallPaces, take_asks
+from broker.viewer.calls.places import take_asks
 from broker.viewer.exchange.failures import ShareableError
 from broker.viewer.exchange.guest_connection import GuestConnection
 from broker.viewer.tray.panel_bus import OpenItemBus, Panel

@@ -96,6 +96,8 @@ GUARDS = (
     Guard("pace of clients", "pace.take(trio.current_time())", "tests/broker/ipc/test_accept_loop.py", "beyond_a_pace"),
     Guard("a microphone that was taken back is not opened again at once", "if False:", "tests/broker/viewer/sound/test_sandbox_sound.py", "taken_back"),
     Guard("streams of sound at one time", "if False:", "tests/broker/viewer/sound/test_sandbox_sound.py", "beyond_the_limit"),
+    Guard("few sound connections wait for a place", "if False:", "tests/broker/viewer/sound/test_sandbox_sound.py", "few_connections_may_wait"),
+    Guard("an absent sound server is not tried for each connection", "if False:", "tests/broker/viewer/sound/test_sandbox_sound.py", "not_tried_for_each"),
     Guard("pace of streams of sound", "", "tests/broker/viewer/sound/test_sandbox_sound.py", "at_a_pace"),
     Guard("a sandbox's end removes its sound", "", "tests/broker/viewer/sandboxes/test_guest.py", "shown_no_longer"),
     Guard("the log records when a sandbox's sound ends", "", "tests/broker/viewer/sandboxes/test_guest.py", "shown_no_longer"),

@@ -24,7 +24,8 @@ from broker.ipc.guest.daemons import (
     NotificationAction,
     NotificationClosed,
 )
-from broker.viewer.calls.places import CallPaces, take_asks
+from broker.net.caller_paces import CallPaces
+from broker.viewer.calls.places import take_asks
 from broker.viewer.exchange.failures import ShareableError
 from broker.viewer.exchange.guest_connection import GuestConnection
 from broker.viewer.notifications.desktop_server import ServerTold

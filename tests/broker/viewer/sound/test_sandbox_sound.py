@@ -20,10 +20,12 @@ from broker.core.streams.sound_rules import Level
 from broker.ipc import worker
 from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import open_log
-from broker.net.connection_quota import SoundServerPlaces
+from broker.net.connection_quota import SoundPlaces, SoundServerPlaces
 from broker.viewer.sound.levels import load_level, save_level
 from broker.viewer.sound.sandbox_sound import REVOKED_SECONDS, GuestSound
+from broker.viewer.stream_reply import OpeningReply, no_waiter
 from policy.tools.record_files import parse_record
+from tests.kit.eventually import eventually
 from tests.kit.link.roles import LEASE, journal
 from tests.kit.session import permit_of, starter_of_orders
 from tests.kit.world import record
@@ -339,6 +341,7 @@ class Streams:
     ) -> None:
         self.orders = orders
         self.refused: dict[int, str] = {}
+        self.programs: dict[int, socket.socket] = {}
         self.began: list[int] = []
         self._made = made
         self._nursery = nursery
@@ -355,6 +358,10 @@ class Streams:
         while number not in self.began:
             await self._more.wait()
 
+    async def wait_over(self, number: int) -> None:
+        """Returns when it has ended."""
+        await self._over[number].wait()
+
     async def end(self, number: int) -> None:
         """Its worker says that it is closed; returns when it is gone."""
         await self._made.take(worker.SoundClosed(number, 0, 0, "closed"))
@@ -362,25 +369,30 @@ class Streams:
 
     async def _one(self, number, task_status):
         ours, theirs = socket.socketpair()
+        self.programs[number] = theirs
         opening = Opening(LEASE, "vitrail.Audio", number, "a test")
 
+        status = OpeningReply(task_status, no_waiter)
+
         async def say():
+            await status.say()
             self.began.append(number)
             self._more.set()
             self._more = trio.Event()
 
         with ours, theirs:
             try:
-                await self._made.stream(
-                    opening,
-                    ours,
-                    permit=permit_of(LEASE),
-                    say=say,
-                    task_status=task_status,
-                )
-            except RefusedError as error:
+                async with self._made.reserve(opening, ours, status):
+                    await self._made.stream(
+                        opening,
+                        ours,
+                        permit=permit_of(LEASE),
+                        say=say,
+                        task_status=status,
+                    )
+            except (RefusedError, UpstreamError) as error:
                 self.refused[number] = error.message
-                task_status.started()
+                status.started()
         self._over[number].set()
 
 
@@ -401,22 +413,67 @@ async def streams(tmp_path):
             nursery.cancel_scope.cancel()
 
 
-async def test_connections_beyond_the_limit_do_not_reach_the_sound_server(tmp_path):
+async def test_connections_beyond_the_limit_wait(tmp_path):
     most = limits.PULSE_CONNECTIONS
     with trio.fail_after(60):
         async with streams(tmp_path) as (server, opened):
-            for number in range(most + 1):
+            for number in range(most + 2):
                 await opened.start(number)
-            assert opened.began == list(range(most))
-            assert list(opened.refused) == [most]
+            assert opened.orders.given == most
             with ExitStack() as stack:
                 for _ in range(most):
                     stack.enter_context(server.accept()[0])
                 with pytest.raises(BlockingIOError):
                     server.accept()
+            # One gives up while it waits, the other one gets the place.
+            opened.programs[most].close()
+            await opened.wait_over(most)
+            assert list(opened.refused) == [most]
             await opened.end(3)
-            await opened.start(most + 1)
-            assert opened.began[-1] == most + 1
+            await eventually(lambda: opened.orders.given == most + 1)
+            assert list(opened.refused) == [most]
+
+
+async def test_connection_without_a_place_is_refused_in_time(autojump_clock):
+    """libpulse would give up by itself, and no reason would be in the log."""
+    quota = SoundPlaces()
+    with ExitStack() as stack:
+        for _ in range(limits.PULSE_CONNECTIONS):
+            stack.enter_context(quota.one())
+        with pytest.raises(RefusedError, match="already has 16 sound connections"):
+            async with quota.reserve():
+                raise AssertionError
+    assert trio.current_time() - limits.PULSE_WAIT_SECONDS < 1
+
+
+async def test_few_connections_may_wait():
+    """Each keeps a descriptor open in the viewer, which serves all sandboxes."""
+    quota = SoundPlaces()
+
+    async def connect():
+        async with quota.reserve():
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(limits.PULSE_CONNECTIONS + limits.PULSE_WAITING):
+            nursery.start_soon(connect)
+        await wait_all_tasks_blocked()
+        with pytest.raises(RefusedError, match="already wait"):
+            async with quota.reserve():
+                raise AssertionError
+        nursery.cancel_scope.cancel()
+
+
+async def test_sandboxes_of_a_record_share_the_pace_of_connections(autojump_clock):
+    """A disposable would begin with another burst."""
+    server = SoundServerPlaces()
+    began = trio.current_time()
+    for _ in range(2 * limits.PULSE_CONNECTS_BURST):
+        async with SoundPlaces(server, "web").reserve():
+            pass
+    seconds = limits.PULSE_CONNECTS_BURST / limits.PULSE_CONNECTS_PER_SECOND
+    assert trio.current_time() - began >= seconds - 0.1
+    assert not SoundPlaces(server, "other").must_wait()
 
 
 async def test_connections_that_come_and_go_are_opened_at_a_pace(tmp_path, mock_clock):
@@ -436,6 +493,19 @@ async def test_connections_that_come_and_go_are_opened_at_a_pace(tmp_path, mock_
         # A stream that is cut waits for its worker's last counts, by this clock.
         await opened.end(burst)
         assert not opened.refused
+
+
+async def test_absent_server_is_not_tried_for_each_connection(tmp_path, mock_clock):
+    """Each attempt is a process of the session."""
+    async with streams(tmp_path) as (server, opened):
+        server.close()
+        for number in range(8):
+            await opened.start(number)
+        assert opened.orders.given == 1
+        assert len(set(opened.refused.values())) == 1
+        mock_clock.jump(limits.PULSE_ABSENT_SECONDS)
+        await opened.start(8)
+        assert opened.orders.given == 2
 
 
 def test_levels_on_disk(tmp_path):
