@@ -24,13 +24,15 @@ from broker.core.question import PersonAnswer, Question
 class Show(TypedMessage, frozen=True, tag="show"):
     """Ask a question; whatever is shown now goes.
 
-    ``seconds``: time to answer, from when it is on the screen.
+    ``seconds``: time to answer, from when it is on the screen; ``yes_word``: the one
+    that is typed as a yes.
     """
 
     id: int
     question: Question
     phrase: str
     seconds: float
+    yes_word: str
 
 
 class WithdrawQuestion(TypedMessage, frozen=True, tag="withdraw"):
@@ -96,6 +98,8 @@ class Described(TypedMessage, frozen=True, tag="described"):
     targets: tuple[DescribedRow, ...] = ()
     keeps: tuple[DescribedRow, ...] = ()
     hint: str = ""
+    yes_word: str = ""
+    """The word that is typed as a yes."""
     armed: bool = False
 
 

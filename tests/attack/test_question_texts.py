@@ -23,6 +23,7 @@ from broker.helpers.prompt.paint import fitting, font
 from broker.ipc.guest.file_requests import CopyFiles, OpenFile, OpenUrl
 from broker.viewer.transfer import service
 from policy.rules.engine import PolicyAnswer
+from tests.kit.prompting import WORD
 from tests.kit.rulebook import WORK
 
 LOOKS = "accounts.google.com." + "security-session-check." * 4
@@ -44,7 +45,7 @@ def question_for(request: Request) -> Question:
 
 def lines_of(asked: Question) -> list[str]:
     """The dialog's lines, as they are drawn and read out."""
-    return list(describe(Dialog(asked), 0.0).lines)
+    return list(describe(Dialog(asked, WORD), 0.0).lines)
 
 
 def opens(url: str) -> Question:

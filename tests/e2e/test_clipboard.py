@@ -259,7 +259,7 @@ async def test_asked_by_the_prompt_the_person_says_yes():
         assert question.words == "to provide the data that you copied in it"
 
         await hands.awaits_dialog()
-        hands.type("allow")
+        hands.type(await hands.read_yes_text())
         asked = await w.wait_event("question.answered", deadline=60)
         assert (asked["answer"], asked["answered_by"]) == ("allow", "person")
         await w.wait_event("clipboard.pasted", deadline=60)

@@ -56,7 +56,7 @@ async def test_a_window_that_is_asked_about_and_then_revoked():
             hands.type("allow")
             assert await pending(w)
             await hands.awaits_dialog()
-            hands.type("allow")
+            hands.type(await hands.read_yes_text())
             await wait_window(w.comp, title="asked")
         asked = await w.only_event("question.asked")
         answered = await w.only_event("question.answered")

@@ -6,25 +6,28 @@ import os
 import signal
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import trio
 import trio.testing
 
 from broker.authority.helper_starter import HelperStarter
+from broker.authority.questions import prompts
 from broker.authority.questions.prompts import Questions
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.paths import find_paths
 from broker.core.question import Keep, PersonAnswer
 from broker.helpers.prompt.dialog import lay_out
+from broker.helpers.prompt.paint import _DENY, _INERT
 from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import open_log
 from tests.kit.eventually import eventually
 from tests.kit.helper_starter import helper_starter
 from tests.kit.link.roles import journal
-from tests.kit.prompting import hands, question
-from tests.kit.wayland.compositor import short_directory
+from tests.kit.prompting import WORD, hands, question
+from tests.kit.wayland.compositor import pixels, short_directory
 
 GUARD = limits.PROMPT_GUARD_SECONDS
 
@@ -118,6 +121,9 @@ async def desk(*, screen=True, dies=False):
             environ = dict(os.environ)
             if h is not None:
                 environ |= h.comp.environment
+            stack.enter_context(
+                patch.object(prompts, "choose_yes_text", lambda _: WORD)
+            )
             async with journal(path) as log, trio.open_nursery() as nursery:
                 starts = stack.enter_context(helper_starter(environ, dies=dies))
                 made = Desk(path, log, h, environ, starts)
@@ -337,3 +343,25 @@ async def test_an_agent_that_is_stopped_keeps_nothing_open(monkeypatch):
             assert answer.by == "timeout"
         finally:
             os.kill(pid, signal.SIGCONT)
+
+
+async def test_press_for_an_exchanged_question_is_no_yes_to_the_next():
+    """Attack: the program hangs up while the pointer rests on Allow."""
+    async with desk() as d:
+        reads = trio.CancelScope()
+        d.ask("first", of("a", "holiday.jpg"), reads)
+        d.ask("second", of("a", "id_rsa"))
+        await d.shows("holiday.jpg")
+        d.hands.move(of("a", "holiday.jpg"), lay_out(of("a", "x")).allow)
+        await d.hands.awaits_dialog()
+        reads.cancel()
+        await eventually(lambda: not d.questions.shown())
+        picture = await pixels(d.hands.comp)
+        colours = {colour for _, colour in picture.getcolors(1 << 24)}
+        assert not colours & {_DENY, _INERT}, "a dialog is between the questions"
+        await trio.sleep(1.3)
+        d.hands.click(of("a", "x"), lay_out(of("a", "x")).allow)
+        await d.shows("id_rsa")
+        assert d.answers == {}
+        answer = await d.say("second", lambda: d.hands.press("Escape"))
+        assert (answer.allow, answer.by) == (False, "person")

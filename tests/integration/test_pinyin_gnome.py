@@ -14,6 +14,7 @@ from broker.core.clipboard.chord_settings import TEXTS
 from broker.helpers.prompt.paint import _DENY
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
+from tests.kit.prompting import read_yes_text
 from tests.kit.wayland.at_desktop import (
     GREEN,
     ORANGE,
@@ -102,7 +103,7 @@ async def test_the_chords_for_input_methods_reach_us_and_so_does_the_word(tmp_pa
             await eventually(partial(screen.counted, GREEN))
             (asked,) = await eventually(partial(pending, w))
             await eventually(partial(screen.counted, _DENY))
-            await type_slowly(screen, "allow")
+            await type_slowly(screen, await read_yes_text(screen.picture))
             done = await w.wait_event("question.answered", question=asked.id)
             assert (done["answer"], done["answered_by"]) == ("allow", "person")
             await screen.picture("pinyin-answered")

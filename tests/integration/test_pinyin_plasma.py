@@ -20,6 +20,7 @@ from tests.integration.test_pinyin_gnome import (
 )
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
+from tests.kit.prompting import read_yes_text
 from tests.kit.wayland.at_desktop import (
     GREEN,
     ORANGE,
@@ -72,7 +73,7 @@ async def test_text_chords_and_the_word_while_pinyin_is_on(tmp_path):
             await eventually(partial(screen.counted, GREEN))
             (asked,) = await eventually(partial(pending, w))
             await eventually(partial(screen.counted, _DENY))
-            await type_slowly(screen, "allow")
+            await type_slowly(screen, await read_yes_text(screen.picture))
             done = await w.wait_event("question.answered", question=asked.id)
             assert (done["answer"], done["answered_by"]) == ("allow", "person")
             await screen.picture("pinyin-plasma-answered")

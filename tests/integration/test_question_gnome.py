@@ -13,6 +13,7 @@ from broker.cli.notifications.notification import DesktopNotification
 from broker.core import limits
 from broker.helpers.prompt.paint import _DENY
 from tests.kit.eventually import eventually
+from tests.kit.prompting import read_yes_text
 from tests.kit.wayland.at_desktop import (
     GREEN,
     ORANGE,
@@ -55,7 +56,7 @@ async def test_a_covered_question_is_brought_back_by_its_notification(tmp_path):
 
             # It takes answers once it has been in front, untouched, for a second.
             await eventually(partial(screen.counted, _DENY))
-            screen.press(*"allow")
+            screen.press(*await read_yes_text(screen.picture))
 
             async def answered():
                 return not await pending(w)
@@ -109,7 +110,7 @@ async def test_the_word_is_typed_in_a_cyrillic_layout(tmp_path):
             await eventually(partial(screen.counted, GREEN))
             (asked,) = await eventually(partial(pending, w))
             await eventually(partial(screen.counted, _DENY))
-            screen.press(*"allow")
+            screen.press(*await read_yes_text(screen.picture))
             done = await w.wait_event("question.answered", question=asked.id)
             assert (done["answer"], done["answered_by"]) == ("allow", "person")
 

@@ -10,6 +10,7 @@ import pytest
 
 from broker.helpers.prompt.paint import _DENY
 from tests.kit.eventually import eventually
+from tests.kit.prompting import read_yes_text
 from tests.kit.wayland.at_desktop import (
     GREEN,
     ORANGE,
@@ -51,7 +52,7 @@ async def test_a_question_lies_above_a_maximised_window_until_it_is_answered(tmp
 
             # It takes answers once it has had the keyboard, untouched, for a second.
             await eventually(partial(screen.counted, _DENY))
-            screen.press(*"allow")
+            screen.press(*await read_yes_text(screen.picture))
             done = await w.wait_event("question.answered", question=asked.id)
             assert (done["answer"], done["answered_by"]) == ("allow", "person")
             await eventually(partial(named, screen, "vitrail.work.gtk3-demo"))

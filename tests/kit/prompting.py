@@ -6,15 +6,18 @@ import os
 import socket
 import subprocess
 from contextlib import asynccontextmanager
+from functools import cache, partial
 
 import trio
+from PIL import Image, ImageChops
 
+from broker.authority.questions.phrase import _read_phrase_list
 from broker.core import limits
 from broker.core.question import Keep, Question
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import spawn
-from broker.helpers.prompt.dialog import lay_out
-from broker.helpers.prompt.paint import _DENY
+from broker.helpers.prompt.dialog import Dialog, lay_out
+from broker.helpers.prompt.paint import _DENY, draw
 from broker.ipc import prompt as m
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import desktop, pixels
@@ -22,10 +25,11 @@ from tests.kit.wayland.input import Keyboard, Pointer
 
 SIZE = (1280, 800)
 KEYS = {
-    "a": 30,
-    "l": 38,
-    "o": 24,
-    "w": 17,
+    **{
+        letter: code
+        for first, row in ((16, "qwertyuiop"), (30, "asdfghjkl"), (44, "zxcvbnm"))
+        for code, letter in enumerate(row, first)
+    },
     "Return": 28,
     "Escape": 1,
     "space": 57,
@@ -34,13 +38,13 @@ KEYS = {
     "Up": 103,
     "Left": 105,
     "Right": 106,
-    "x": 45,
     "Tab": 15,
     "Prior": 104,
-    "f": 33,
 }
 """Names to evdev codes (linux/input-event-codes.h) of a US keyboard."""
 PHRASE = "blue otter sings"
+WORD = "allow"
+"""The word of an agent's questions here; a broker draws one for each."""
 
 
 def question(**more):
@@ -122,6 +126,40 @@ class Hands:
 
         await eventually(counts)
 
+    async def read_yes_text(self):
+        """Return the word that the dialog on the screen shows."""
+        return await eventually(partial(read_yes_text, partial(pixels, self.comp)))
+
+
+async def read_yes_text(picture):
+    """Return the word of the dialog in a picture; "": answers do not count there."""
+    image = (await picture()).convert("RGB")
+    background = Image.new("RGB", image.size, _DENY)
+    same = (
+        ImageChops.difference(image, background)
+        .convert("L")
+        .point(lambda n: 255 * (not n))
+    )
+    button = same.getbbox()
+    if button is None:
+        return ""
+    hint_rect = lay_out(question()).hint
+    x, y = button[0], button[1] + hint_rect.y - lay_out(question()).deny.y
+    area = x, y, x + hint_rect.width, y + hint_rect.height
+    row = image.crop(area).tobytes()
+    return next((text for text in _read_phrase_list() if _draw_hint(text) == row), "")
+
+
+@cache
+def _draw_hint(yes_word):
+    """Return the pixels of the row that says how to answer."""
+    x, y, width, height = lay_out(question()).hint
+    dialog = Dialog(question(), yes_word)
+    dialog.guard.visible(0.0)
+    dialog.guard.focus(0.0, held=True)
+    image = draw(dialog, "", 9.0, 9.0)
+    return image.crop((x, y, x + width, y + height)).convert("RGB").tobytes()
+
 
 @asynccontextmanager
 async def hands(size=SIZE, **more):
@@ -146,7 +184,7 @@ class Agent:
 
     async def show(self, asked, number=1, seconds=60.0, phrase=PHRASE):
         """Show a question; returns when it is on the screen."""
-        await self.tell(m.Show(number, asked, phrase, seconds))
+        await self.tell(m.Show(number, asked, phrase, seconds, WORD))
         assert await self.hear() == m.Shown(number)
         return trio.current_time()
 

@@ -30,11 +30,25 @@ def phrase_file(paths: Paths) -> Path:
     return paths.state / "prompt-phrase"
 
 
+def _read_phrase_list() -> list[str]:
+    """Return words of lower-case letters, which each keyboard layout has."""
+    words = resources.files("broker") / "data" / "phrase-words.txt"
+    return words.read_text(encoding="ascii").split()
+
+
 def new_phrase() -> str:
     """Return a phrase of random words."""
-    words = resources.files("broker") / "data" / "phrase-words.txt"
-    known = words.read_text(encoding="ascii").split()
+    known = _read_phrase_list()
     return " ".join(secrets.choice(known) for _ in range(_NUMBER))
+
+
+def choose_yes_text(phrase: str) -> str:
+    """Return a random word for a question, which is typed as a yes.
+
+    A word that the user's phrase has is not chosen.
+    """
+    # guard: a question has its own word for a yes
+    return secrets.choice(list(set(_read_phrase_list()) - set(phrase.split())))
 
 
 def take_phrase(text: str) -> str:

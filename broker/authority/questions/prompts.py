@@ -19,7 +19,7 @@ import trio
 
 from broker.authority.audit.event_log import EventLog
 from broker.authority.helper_starter import Helper, HelperStarter
-from broker.authority.questions.phrase import ensure_phrase
+from broker.authority.questions.phrase import choose_yes_text, ensure_phrase
 from broker.authority.questions.queue import Queue, QueueEntry, Settled
 from broker.core import limits
 from broker.core.errors import (
@@ -114,6 +114,8 @@ class Questions:
         self._told = QuestionWaits()
         self._raise: str | None = None
         self._raised_at = float("-inf")
+        self._gap_end = float("-inf")
+        """No question is shown before this time."""
 
     # -- permits.Asker ---------------------------------------------------------------
 
@@ -240,7 +242,8 @@ class Questions:
                     await self._send_behind()
                     await self._bring_to_front()
                     self._tell_waiting()
-                    with trio.move_on_at(self._queue.deadline()):
+                    gap_end = self._gap_end if self._gap_end > now else float("inf")
+                    with trio.move_on_at(min(self._queue.deadline(), gap_end)):
                         await self._wake.wait()
             finally:
                 self._settle(self._queue.fail_all("the broker ends"))
@@ -259,17 +262,25 @@ class Questions:
             return
         if not agent.ready or self._queue.get(agent.shown) is not None:
             return  # it has not started yet, or the user is reading that one
-        if front is None:
-            if agent.shown:
-                agent.shown = 0
-                await agent.tell(m.WithdrawQuestion())
+        if agent.shown:
+            agent.shown = 0
+            await agent.tell(m.WithdrawQuestion())
+            self._begin_gap()
+        # guard: a question does not take the place of another at once
+        if front is None or trio.current_time() < self._gap_end:
             return
         agent.shown, agent.covered, agent.behind = front.id, False, 0
         now = trio.current_time()
         self._queue.show(front, now)
         phrase = self._read_or_make_phrase()
         seconds = front.deadline - now
-        await agent.tell(m.Show(front.id, front.question, phrase, seconds))
+        yes_word = choose_yes_text(phrase)
+        show = m.Show(front.id, front.question, phrase, seconds, yes_word)
+        await agent.tell(show)
+
+    def _begin_gap(self) -> None:
+        """Note that a question has gone from the screen."""
+        self._gap_end = trio.current_time() + limits.PROMPT_GAP_SECONDS
 
     async def _send_behind(self) -> None:
         """Have the dialog report how many questions wait after it, if that changed."""
@@ -406,6 +417,7 @@ class Questions:
             case m.PromptAnswer(number, answer):
                 if number == agent.shown:  # else it was withdrawn meanwhile
                     agent.shown = 0
+                    self._begin_gap()
                     now = trio.current_time()
                     self._settle(self._queue.answer(number, answer, now))
             case m.Unable(reason):

@@ -109,8 +109,12 @@ PROMPT_MOVED_SECONDS = 0.5
 """The same for a pointer that was moved onto the dialog over its edge, as a user does
 who has read it: longer than the two presses of a double click are apart."""
 
+PROMPT_GAP_SECONDS = 1.5
+"""Between the end of one question and the next one, without a dialog on the screen: a
+user who is about to press sees that it is another question."""
+
 PROMPT_WORD_SECONDS = 0.4
-"""How long the typed word must stand alone: 'allowance' is not 'allow'."""
+"""How long the typed word must stand alone: 'amberlike' is not 'amber'."""
 
 PROMPT_COVERED_SECONDS = 1.0
 """A dialog that is an ordinary window has been without the focus for so long when that

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from broker.helpers.prompt.dialog import WORD
 from broker.helpers.prompt.translation import language, tr
 from broker.ipc.prompt import Described
 
@@ -132,7 +131,7 @@ class Accessible:
         states = _SEEN | {_FOCUSABLE, _FOCUSED}
         # Not a label: Orca reads no new name of one.
         self._hint = dialog.add(self._new(_STATIC, words.hint, states))
-        for name, key in ((tr("Deny"), "Escape"), (tr("Allow"), WORD)):
+        for name, key in ((tr("Deny"), "Escape"), (tr("Allow"), words.yes_word)):
             button = dialog.add(self._new(_BUTTON, name, _buttons(words)))
             button.key = key
         hint = self._hint

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from broker.core.prompt_words import VIEWER_NAMES
 from broker.helpers.prompt.dialog import (
-    WORD,
     Dialog,
     claims,
     keep_words,
@@ -83,7 +82,8 @@ def hint(dialog: Dialog, *, armed: bool, waits: bool) -> str:
     if dialog.early:
         return tr("The last press came too early.  Press Allow or Deny again now.")
     return tr(
-        "Press Allow, or type the word {word}.  To deny, press Esc or Deny.", word=WORD
+        "Press Allow, or type the word {word}.  To deny, press Esc or Deny.",
+        word=dialog.yes_word,
     )
 
 
@@ -166,5 +166,6 @@ def describe(dialog: Dialog, now: float) -> Described:
             for keep in keeps
         ),
         hint=plain(next_step(dialog, armed=armed, waits=waits)),
+        yes_word=dialog.yes_word,
         armed=armed,
     )

@@ -1,12 +1,11 @@
 """How a dialog behaves: the choice made in it, and the input that is an answer.
 
 Sans-IO: input and time go in, an answer comes out.  The default is no.  A yes
-takes a pointer that presses and lets go on *Allow*, or the word ``allow`` typed
+takes a pointer that presses and lets go on *Allow*, or the question's word typed
 alone; Enter and the space bar never mean anything.  Until the guard is armed
 nothing does, not even a no: ``rests`` and ``shown`` arm it by what the screen shows.
 
-The prompt agent runs it; ``vitrail-access`` has of it only the word that is to be
-typed.
+The prompt agent runs it.
 """
 
 from __future__ import annotations
@@ -23,9 +22,6 @@ from broker.helpers.prompt.guard import Guard
 from broker.helpers.prompt.phrases import remembered, request_of, title_of
 from broker.helpers.prompt.translation import tr, trn
 
-# The same in every language, and compared exactly: a word with an accent or in another
-# script would need dead keys or an input method, which the dialog does not take.
-WORD = "allow"
 WIDTH = 640
 FRAME = 14
 """Width of the frame in the sandbox's colour, on all sides."""
@@ -202,8 +198,14 @@ def keep_words(question: Question, keep: Keep) -> str:
 class Dialog:
     """One question on the screen."""
 
-    def __init__(self, question: Question) -> None:
+    # The word is the same in every language, and compared exactly: a word with an accent
+    # or in another script would need dead keys or an input method, which the dialog does
+    # not take. It is another one for each question. A fixed word could be requested by a
+    # window of the sandbox ("type allow to go on"), or begin a line of the user's own.
+    def __init__(self, question: Question, yes_word: str) -> None:
+        """Set up the dialog; ``yes_word``: the one that is typed as a yes."""
         self.question = question
+        self.yes_word = yes_word
         self.layout = lay_out(question)
         self.guard = Guard()
         self._pointer, self._fingers = Guard(), Guard()
@@ -245,7 +247,7 @@ class Dialog:
         # guard: Enter means nothing
         elif name not in {"Return", "KP_Enter", "space", "Tab"} and text:
             # More than the word is never the word again, but for BackSpace.
-            self.typed = (self.typed + text)[: len(WORD) + 1]
+            self.typed = (self.typed + text)[: len(self.yes_word) + 1]
         self._typed_at = now
         return None
 
@@ -262,7 +264,7 @@ class Dialog:
         """
         # guard: the word alone
         settled = now - self._typed_at >= limits.PROMPT_WORD_SECONDS
-        word = self._strokes if self.typed == WORD and settled else 0
+        word = self._strokes if self.typed == self.yes_word and settled else 0
         return (*(guard.rest(now) for guard in self._guards()), word)
 
     def shown(self, rests: tuple[int, ...]) -> PersonAnswer | None:
@@ -275,7 +277,7 @@ class Dialog:
             guard.shown(number)
         # guard: no key was on its way when the word stood alone
         alone = word == self._strokes
-        if word and alone and self.typed == WORD and self.guard.armed:
+        if word and alone and self.typed == self.yes_word and self.guard.armed:
             return self._yes()
         return None
 
@@ -286,7 +288,7 @@ class Dialog:
         if rests:
             return now + min(rests)
         stands = self._typed_at + limits.PROMPT_WORD_SECONDS
-        return stands if self.typed == WORD and stands > now else None
+        return stands if self.typed == self.yes_word and stands > now else None
 
     def _guards(self) -> tuple[Guard, ...]:
         return self.guard, self._pointer, self._fingers

@@ -440,7 +440,7 @@ class _Showing:
 
     def __init__(self, message: Show, window: DialogWindow) -> None:
         self.message = message
-        self.dialog = Dialog(message.question)
+        self.dialog = Dialog(message.question, message.yes_word)
         self.focus: tuple[bool, frozenset[int]] = (False, frozenset())
         self.configured = False
         self.active = False

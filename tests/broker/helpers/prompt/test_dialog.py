@@ -21,7 +21,7 @@ from broker.helpers.prompt.dialog import (
     text_rows,
 )
 from broker.helpers.prompt.paint import _INERT, draw, font
-from tests.kit.prompting import MANY, question
+from tests.kit.prompting import MANY, WORD, question
 
 LEFT = 0x110
 READY = "Press Allow, or type the word allow.  To deny, press Esc or Deny."
@@ -34,7 +34,7 @@ def sees(dialog, now):
 
 def armed(asked=None, now=10.0):
     """A dialog that takes answers at ``now``."""
-    dialog = Dialog(asked or question())
+    dialog = Dialog(asked or question(), WORD)
     dialog.guard.visible(now - 5)
     dialog.guard.focus(now - 5, held=True)
     dialog.enter(now - 5)
@@ -81,7 +81,7 @@ def test_pressed_there_and_let_go_elsewhere_is_nothing():
 
 def test_a_press_before_it_is_armed_and_a_release_after():
     """The hand was on its way when the dialog appeared under it."""
-    dialog = Dialog(question())
+    dialog = Dialog(question(), WORD)
     dialog.guard.visible(0)
     dialog.guard.focus(0, held=True)
     dialog.enter(0)
@@ -96,7 +96,7 @@ def test_a_press_before_it_is_armed_and_a_release_after():
 
 def test_a_press_from_before_the_focus_came_back():
     """The focus comes without the held keys; the press was not one on this dialog."""
-    dialog = Dialog(question())
+    dialog = Dialog(question(), WORD)
     dialog.guard.visible(0)
     dialog.guard.focus(0, held=True)
     dialog.motion(*middle(dialog.layout.allow))
@@ -110,7 +110,7 @@ def test_a_press_from_before_the_focus_came_back():
 
 def unrested():
     """A dialog that has the keyboard for long, and no pointer or finger so far."""
-    dialog = Dialog(question())
+    dialog = Dialog(question(), WORD)
     dialog.guard.visible(0)
     dialog.guard.focus(0, held=True)
     sees(dialog, 10)
@@ -240,7 +240,7 @@ def test_the_word_did_not_stand_alone_while_a_key_was_on_its_way():
 
 def test_nothing_counts_that_was_read_before_the_screen_showed_that_it_does():
     """A process that hung for a minute reads the presses of its first second."""
-    dialog = Dialog(question())
+    dialog = Dialog(question(), WORD)
     dialog.guard.visible(0)
     dialog.guard.focus(0, held=True)
     dialog.enter(0)
@@ -287,7 +287,7 @@ def test_enter_and_its_like_never_mean_anything(name):
 
 def test_escape_is_a_no_but_not_at_once():
     """It may have been meant for a window that was in front."""
-    dialog = Dialog(question())
+    dialog = Dialog(question(), WORD)
     dialog.guard.visible(0)
     dialog.guard.focus(0, held=True)
     assert dialog.key(1, "Escape", "", 0.5) is None
@@ -297,7 +297,7 @@ def test_escape_is_a_no_but_not_at_once():
 
 
 def test_a_word_that_was_begun_too_early_is_begun_again():
-    dialog = Dialog(question())
+    dialog = Dialog(question(), WORD)
     dialog.guard.visible(0)
     dialog.guard.focus(0, held=True)
     type_word(dialog, "allo", 0.5)
@@ -343,7 +343,7 @@ def test_the_keyboard_alone_chooses_how_long():
 
 
 def test_a_key_that_comes_too_early_chooses_nothing():
-    dialog = Dialog(MANY)
+    dialog = Dialog(MANY, WORD)
     dialog.guard.visible(10.0)
     dialog.guard.focus(10.0, held=True)
     dialog.key(106, "Right", "", 10.1)
@@ -361,7 +361,7 @@ def test_nothing_chosen_is_no_yes():
 
 
 def test_a_default_that_is_not_offered_is_none():
-    assert Dialog(question(targets=("a", "b"), default_target="c")).target == ""
+    assert Dialog(question(targets=("a", "b"), default_target="c"), WORD).target == ""
 
 
 EVENTS = st.lists(
@@ -390,7 +390,7 @@ EVENTS = st.lists(
 @given(EVENTS, st.booleans())
 def test_hands_that_never_rest_for_a_second_get_no_answer(events, begin):
     """Whatever is typed and clicked, as long as no pause is a second long."""
-    dialog, now = Dialog(question()), 0.0
+    dialog, now = Dialog(question(), WORD), 0.0
     if begin:
         dialog.guard.visible(now)
     dialog.guard.focus(now, held=True)
@@ -460,7 +460,7 @@ def test_the_picture_has_as_many_pixels_as_it_says():
     from broker.helpers.prompt.paint import paint
 
     for scale in (1, 2):
-        made = paint(Dialog(MANY), "", 0.0, 1.0, scale)
+        made = paint(Dialog(MANY, WORD), "", 0.0, 1.0, scale)
         assert len(made) == WIDTH * scale * lay_out(MANY).height * scale * 4
 
 

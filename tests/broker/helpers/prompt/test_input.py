@@ -10,7 +10,7 @@ from broker.helpers.prompt.dialog import Dialog
 from broker.helpers.prompt.input import DialogSeat
 from broker.helpers.prompt.window import DialogWindow
 from broker.ipc.prompt import Show
-from tests.kit.prompting import question
+from tests.kit.prompting import WORD, question
 
 LEFT = 0x110
 
@@ -27,7 +27,7 @@ class Fake:
 
 class Showing:
     def __init__(self) -> None:
-        self.dialog = Dialog(question())
+        self.dialog = Dialog(question(), WORD)
         self.surface = object()
         self.focus = (False, frozenset())
 
@@ -109,7 +109,7 @@ def test_a_key_that_arrives_just_after_the_shown_picture_is_of_before_it(monkeyp
     window._display = Display()
     monkeypatch.setattr(window, "make_surface", Surface)
     monkeypatch.setattr(window, "role", lambda *_: ())
-    window.show(Show(1, question(), "blue otter sings", 60.0))
+    window.show(Show(1, question(), "blue otter sings", 60.0, WORD))
     window._showing._shown((0, 0, 0, 0))
     dialog, now = window.dialog, time.monotonic()
     dialog.guard.focus(now, held=True)
