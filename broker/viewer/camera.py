@@ -15,7 +15,6 @@ from typing import ClassVar
 
 from typing_extensions import override
 
-from broker.core.language.catalogue import mark
 from broker.ipc.audit import schema
 from broker.ipc.session.media_orders import FindCamera, TakeCamera, decode_camera
 from broker.viewer.pipewire_video import (
@@ -24,7 +23,7 @@ from broker.viewer.pipewire_video import (
     VideoUse,
     VideoUses,
 )
-from broker.viewer.sound.indicator import Wording
+from broker.viewer.use_signs import CAMERA
 
 SIZES: Mapping[str, tuple[int, int]] = MappingProxyType(
     {"640x480": (640, 480), "1280x720": (1280, 720)}
@@ -36,12 +35,7 @@ class Cameras(VideoUses):
     """The uses of cameras by one viewer's sandboxes."""
 
     noun = "the camera"
-    wording = Wording(
-        "camera-web",
-        mark("{name} uses your camera"),
-        mark("from {source}"),
-        "that a camera is in use",
-    )
+    kind = CAMERA
     on: ClassVar[VideoEvent] = schema.CameraOn
     off: ClassVar[VideoEvent] = schema.CameraOff
 

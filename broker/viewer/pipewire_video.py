@@ -23,10 +23,9 @@ from broker.core.sliding_window import SlidingWindow
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import HeldTask
 from broker.ipc.session.media_orders import MediaOrder
-from broker.net.session_bus import OpenBus
 from broker.viewer.exchange.failures import ShareableError
 from broker.viewer.orders.session_orders import Renewed, UserSession
-from broker.viewer.sound.indicator import Indicator, Wording
+from broker.viewer.use_signs import UseKind, UseSigns
 
 USES = 4
 """Of all sandboxes at one time, for each kind; a sandbox has one."""
@@ -78,16 +77,16 @@ class VideoUses(ABC):
     """The uses of one kind of source by one viewer's sandboxes."""
 
     noun: ClassVar[str]
-    wording: ClassVar[Wording]
+    kind: ClassVar[UseKind]
     on: ClassVar[VideoEvent]
     off: ClassVar[VideoEvent]
     """Events of a begin and an end."""
 
     def __init__(
-        self, log: event_log.EventLog, session: UserSession, bus: OpenBus
+        self, log: event_log.EventLog, session: UserSession, signs: UseSigns
     ) -> None:
         self.session = session
-        self.indicator = Indicator(bus, self.wording)
+        self.signs = signs
         self._log = log
         self._uses: dict[str, VideoUse] = {}
         self._ended: dict[str, float] = {}
@@ -96,10 +95,6 @@ class VideoUses(ABC):
     @abstractmethod
     def source(self, use: VideoUse) -> AbstractAsyncContextManager[VideoSource]:
         """Have a source while the block runs.  Raises VitrailError."""
-
-    async def run(self) -> None:
-        """Show who uses them, until cancelled."""
-        await self.indicator.run()
 
     def uses(self) -> list[VideoUse]:
         """Return the present uses, oldest first."""
@@ -181,14 +176,13 @@ class VideoUses(ABC):
         async with self.recorded(use.lease, source.facts):
             use.title = source.title
             # guard: who uses the camera is shown
-            self.indicator.show(
-                use.lease.sandbox, active=True, source=source.shown or source.title
-            )
+            name, title = use.lease.sandbox, source.shown or source.title
+            self.signs.show(self.kind, name, active=True, source=title)
             try:
                 async with pictures(self.session, source, size) as far:
                     await carry(far)
             finally:
-                self.indicator.show(use.lease.sandbox, active=False)
+                self.signs.show(self.kind, name, active=False)
 
     @asynccontextmanager
     async def recorded(

@@ -67,7 +67,6 @@ from broker.viewer.sandboxes.named_lease import several_run
 from broker.viewer.screens import ScreenShares
 from broker.viewer.security_keys import security_keys
 from broker.viewer.security_keys.shared_key import SharedKey
-from broker.viewer.sound.indicator import KEY_IN_USE, Indicator
 from broker.viewer.sound.raw_audio import is_raw, raw_stream
 from broker.viewer.ssh.ssh_keys import has_keys
 from broker.viewer.stream_reply import Answer, OpeningReply, no_waiter
@@ -77,6 +76,7 @@ from broker.viewer.transfer.own import Own
 from broker.viewer.transfer.person import PersonOpens
 from broker.viewer.transfer.service import OpeningService
 from broker.viewer.transfer.targets import Targets
+from broker.viewer.use_signs import UseSigns
 from policy.records.model import Label, Record
 from policy.records.places import writable
 
@@ -102,7 +102,9 @@ class ViewerRole:
         self._host = host
         self._nursery: trio.Nursery | None = None
         bus = FilteredBus(tools.session)
-        self._indicator = Indicator(bus.notifications)
+        self.signs = UseSigns(bus.notifications)
+        """What sandboxes use now."""
+        self.signs.changed = self._mark_uses
         self._drawn: Mapping[str, Label] = {}
         """For which icons in the menu were looked at."""
         self.authority = authority
@@ -116,9 +118,9 @@ class ViewerRole:
         """The user's copies, pastes and drags between sandboxes."""
         own = Own(tools.session)
         self.targets = Targets(self, own, host)
-        self.cameras = Cameras(log, tools.session, bus.notifications)
+        self.cameras = Cameras(log, tools.session, self.signs)
         """Who uses the user's camera."""
-        self.screens = ScreenShares(log, tools.session, bus)
+        self.screens = ScreenShares(log, tools.session, bus, self.signs)
         """Who sees a screen or window of the user's."""
         self.notifications = NotificationService(
             decider=authority, log=log, bus=bus.notifications
@@ -156,8 +158,7 @@ class ViewerRole:
             leases=self._leases,
         )
         """Assigns devices to sandboxes."""
-        self._key_indicator = Indicator(bus.notifications, KEY_IN_USE)
-        self._shared_key = SharedKey(self._key_indicator)
+        self._shared_key = SharedKey(self.signs)
         self.network = NetworkFlows(
             decider=authority,
             log=log,
@@ -188,10 +189,7 @@ class ViewerRole:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._follow_changes)
-            nursery.start_soon(self._indicator.run)
-            nursery.start_soon(self._key_indicator.run)
-            nursery.start_soon(self.cameras.run)
-            nursery.start_soon(self.screens.run)
+            nursery.start_soon(self.signs.run)
             nursery.start_soon(self.notifications.run)
             nursery.start_soon(self.question.run)
             nursery.start_soon(self._settings.run)
@@ -215,6 +213,13 @@ class ViewerRole:
             # guard: what was reported last of a question is what frames say
             guest.mark(asks=asks)
             self._nursery.start_soon(run_isolated, guest.follow_frames)
+
+    def _mark_uses(self) -> None:
+        """Have frames say what their sandboxes use, where that has changed."""
+        for guest in self.guests():
+            uses = self.signs.marks(guest.lease.sandbox)
+            if guest.mark(uses=uses) and self._nursery is not None:
+                self._nursery.start_soon(run_isolated, guest.follow_frames)
 
     def writable_places(self) -> list[Path]:
         """Return directories in which a sandbox may have created links."""
@@ -319,7 +324,7 @@ class ViewerRole:
         )
         guest.acted = partial(self.authority.acted, lease.id)
         guest.rule_variables = partial(self._rule_variables, lease)
-        guest.sound.decider, guest.sound.indicator = self.authority, self._indicator
+        guest.sound.decider, guest.sound.signs = self.authority, self.signs
         with trio.CancelScope(shield=True), caused_by(lease.record):
             # It starts without a wait; cancelled there, its directory would stay.
             await self._nursery.start(guest.run)

@@ -45,7 +45,7 @@ from broker.viewer.pipewire_video import (
     VideoUse,
     VideoUses,
 )
-from broker.viewer.sound.indicator import Indicator, Wording
+from broker.viewer.use_signs import SCREEN, UseKind, UseSigns
 
 SIZES: Mapping[str, tuple[int, int]] = MappingProxyType(
     {"1280x720": (1280, 720), "1920x1080": (1920, 1080)}
@@ -61,11 +61,10 @@ CHOOSE_SECONDS = 120.0
 _SCREEN, _WINDOW = 1, 2
 _WITH_POINTER = 2
 _GONE = "the shared window or screen no longer exists"
-_CHOOSING = Wording(
+_CHOOSING = UseKind(
     "video-display",
     mark("{name} wants to see your screen"),
     "{source}",
-    "which sandbox wants to see a screen",
     least_seconds=0.0,
 )
 
@@ -104,29 +103,20 @@ class ScreenShares(VideoUses):
     """What one viewer's sandboxes see of the desktop."""
 
     noun = "the screen"
-    wording = Wording(
-        "video-display",
-        mark("{name} sees your screen"),
-        "{source}",
-        "that a screen is shared",
-    )
+    kind = SCREEN
     on: ClassVar[VideoEvent] = schema.ScreenOn
     off: ClassVar[VideoEvent] = schema.ScreenOff
 
     def __init__(
-        self, log: event_log.EventLog, session: UserSession, bus: FilteredBus
+        self,
+        log: event_log.EventLog,
+        session: UserSession,
+        bus: FilteredBus,
+        signs: UseSigns,
     ) -> None:
-        super().__init__(log, session, bus.notifications)
+        super().__init__(log, session, signs)
         self._bus = bus
-        self._choosing = Indicator(bus.notifications, _CHOOSING)
         self._dialog = False
-
-    @override
-    async def run(self) -> None:
-        """See ``VideoUses``."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(super().run)
-            nursery.start_soon(self._choosing.run)
 
     @override
     @asynccontextmanager
@@ -183,16 +173,15 @@ class ScreenShares(VideoUses):
             )
         name, choice = use.lease.sandbox, None
         self._dialog = True
-        self._choosing.show(
-            name, active=True, source="Your desktop asks what to share."
-        )
+        text = "Your desktop asks what to share."
+        self.signs.show(_CHOOSING, name, active=True, source=text)
         try:
             # guard: a dialog that nobody answers goes
             with trio.move_on_after(CHOOSE_SECONDS):
                 session, choice = await _asked(bus)
         finally:
             self._dialog = False
-            self._choosing.show(name, active=False)
+            self.signs.show(_CHOOSING, name, active=False)
             # Also one whose program has hung up meanwhile.
             # guard: a dialog that was dismissed is not shown again at once
             if choice is None:

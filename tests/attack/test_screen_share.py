@@ -84,8 +84,7 @@ class Portal:
 @pytest.fixture
 def made(monkeypatch):
     portal, log = Portal(), Log()
-    shares = ScreenShares(log, None, FilteredBus(None))
-    shares.indicator = log
+    shares = ScreenShares(log, None, FilteredBus(None), log)
 
     @asynccontextmanager
     async def portal_bus(*_words, **_more):

@@ -83,8 +83,9 @@ class Indicator:
     def __init__(self):
         self.said = []
 
-    def show(self, sandbox, *, active):
-        self.said.append((sandbox, active))
+    def show(self, _kind, sandbox, *, active, title=""):
+        assert sandbox == "work" or not title.startswith("work ")
+        self.said.append((title, active))
 
 
 @asynccontextmanager
@@ -147,7 +148,7 @@ async def test_who_has_the_key_is_shown_while_it_does():
         assert indicator.said == [(text, True)]
         work.over()
         assert await work.waits()
-        assert indicator.said == [(text, True), (text, False)]
+        assert indicator.said == [(text, True), ("", False)]
 
 
 async def test_process_that_keeps_the_key_loses_it(monkeypatch):

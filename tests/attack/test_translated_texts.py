@@ -30,6 +30,7 @@ from broker.helpers.prompt.translation import trn
 from broker.ipc.authority import QuestionWaits
 from broker.jail.wayland.scene.label import GLYPHS
 from broker.viewer.notifications.question_notice import notice
+from broker.viewer.use_signs import KINDS
 from docs.print_catalogues import catalogues
 from policy.rules import wording
 from policy.rules.engine import PolicyCall
@@ -268,10 +269,13 @@ def test_the_notification_about_a_question_looks_like_no_sandboxs(speak, languag
 def test_the_word_of_frames_has_letters_of_their_strip(speak, language):
     """Drawn in the worker, which has 38; and no word ends the title's brackets."""
     speak(language)
-    for word in (translation.tr("asks"), translation.tr("frozen")):
-        rules = WindowRules("work", asks=True, asks_word=word)
-        assert rules.strip_words == f"work {word}"
-        assert {*word} <= {*GLYPHS}
+    for text in (
+        *map(translation.tr, ("asks", "frozen")),
+        *(translation.tr(kind.mark) for kind in KINDS),
+    ):
+        rules = WindowRules("work", marks=(text,))
+        assert rules.strip_words == f"work {text}"
+        assert {*text} <= {*GLYPHS}
 
 
 @pytest.mark.parametrize("language", ["en", *LANGUAGES])

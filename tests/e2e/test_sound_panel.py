@@ -31,8 +31,11 @@ RECORDS = "while :; do timeout {} parec > /dev/null; done"
 
 
 @asynccontextmanager
-async def recording(seconds):
-    """A broker with the box ``talk``, which records; the world and its sound server."""
+async def recording(seconds, more="", window="--no-window"):
+    """Yield a broker with the box ``talk``, which records, and its sound server.
+
+    ``more``: commands of the box before it records.
+    """
     needs("pipewire")
     context = world({"talk": TALK}, start=False, image=False)
     async with sound_server("pipewire") as server, context as w:
@@ -45,12 +48,12 @@ async def recording(seconds):
             box = (
                 "run",
                 "-q",
-                "--no-window",
+                *([window] if window else []),
                 "talk",
                 "--",
                 "sh",
                 "-c",
-                RECORDS.format(seconds),
+                more + RECORDS.format(seconds),
             )
             async with running(*box, env=w.environ):
                 await w.wait_event("microphone.on")

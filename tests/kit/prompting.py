@@ -157,7 +157,7 @@ def _draw_hint(yes_word):
     dialog = Dialog(question(), yes_word)
     dialog.guard.visible(0.0)
     dialog.guard.focus(0.0, held=True)
-    image = draw(dialog, "", 9.0, 9.0)
+    image = draw(dialog, "", 9.0, 9.0, 1)
     return image.crop((x, y, x + width, y + height)).convert("RGB").tobytes()
 
 

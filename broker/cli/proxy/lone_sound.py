@@ -26,8 +26,8 @@ from broker.core.streams.sound_rules import Level, Microphone, SoundRules
 from broker.ipc import worker
 from broker.ipc.control.types.sound import SoundStatus
 from broker.net.connection_quota import SoundPlaces
-from broker.viewer.sound.indicator import Indicator
 from broker.viewer.sound.levels import save_level
+from broker.viewer.use_signs import MICROPHONE, UseSigns
 from broker.viewer.workers.process import Worker
 
 _OBEY_SECONDS = pulse_limits.PULSE_REVOKE_SECONDS + limits.WORKER_STOP_SECONDS
@@ -63,14 +63,14 @@ class LoneSound:
         *,
         connect: Callable[[], Awaitable[socket.socket]],
         told: Printer,
-        indicator: Indicator,
+        signs: UseSigns,
     ) -> None:
         self._worker = mine
         self._rules = rules
         self._level = level
         self._connect = connect
         self._told = told
-        self._indicator = indicator
+        self._signs = signs
         self._streams = 0
         self._orders = 0
         self._ended: dict[int, trio.Event] = {}
@@ -141,7 +141,8 @@ class LoneSound:
         was, self._state = self._state, state
         if state.active != was.active:
             source = printable(state.source, 200)
-            self._indicator.show(self._rules.name, active=state.active, source=source)
+            name, active = self._rules.name, state.active
+            self._signs.show(MICROPHONE, name, active=active, source=source)
         self._told.event(state)
 
     # -- the mixer -----------------------------------------------------------------

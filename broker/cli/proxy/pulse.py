@@ -241,8 +241,8 @@ async def _run(
     from broker.net.addresses import UnixEndpoint
     from broker.net.listeners import open_listener
     from broker.net.session_bus import own_bus
-    from broker.viewer.sound.indicator import Indicator
     from broker.viewer.sound.levels import load_level
+    from broker.viewer.use_signs import UseSigns
 
     path = server_path(server)
     if not path.is_socket():  # a wrong server is reported at once
@@ -255,7 +255,7 @@ async def _run(
         )
     folders = _folders()
     level = Level() if folders is None else load_level(folders.levels, rules.name)
-    indicator = Indicator(own_bus)
+    signs = UseSigns(own_bus)
     # Signals first: a process that sees the socket may already stop us cleanly.
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         windows = WindowRules(rules.name)
@@ -268,7 +268,7 @@ async def _run(
                 level,
                 connect=partial(connect_server, path),
                 told=told,
-                indicator=indicator,
+                signs=signs,
             )
             sound.levels = None if folders is None else folders.levels
             await sound.begin()
@@ -287,7 +287,7 @@ async def _run(
                         serve, listener.sock, sound.program, sound.places.pace
                     )
                     nursery.start_soon(sound.report)
-                    nursery.start_soon(indicator.run)
+                    nursery.start_soon(signs.run)
                     if folders is not None:
                         nursery.start_soon(_serve_desk, folders.desks, sound)
                     async for _ in signals:

@@ -17,7 +17,8 @@ from broker.core.streams.wayland_verdicts import GLOBALS, OPTIONS
 _COLOR = re.compile(r"#([0-9a-fA-F]{6})")
 DEFAULT_BORDER = 4
 MAX_BORDER = 64
-_WORD = re.compile("[a-z]{1,16}")
+_WORD = re.compile("[a-z][a-z-]{0,15}")
+MAX_MARKS = 8
 MAX_STRIP = 120 << 10
 """Pixels of a strip's words: a worker's order has room for them."""
 
@@ -49,8 +50,10 @@ class WindowRules:
     popups; otherwise they are cropped.
     ``label`` says whether the upper strip has the name; None leaves it to who draws the
     window's title bar: the strip is ``named_top`` high where it is not the compositor.
-    ``asks``: the user is being asked about this sandbox, or it does not answer, which title
-    and strip say with ``asks_word``, in letters that the strip has.
+    ``marks`` follow the name in title and strip, in letters that the strip has: that the
+    user is being asked about this sandbox, that it does not answer, and what it uses.
+    ``in_use``: it uses a microphone, camera, screen or key, which a red spot in the upper
+    edge shows, also of a frame without a name.
     ``strip`` is the coverage of the name's pixels in the upper strip, a byte each in
     ``named_top`` rows; where it is empty, the name is drawn with our letters.
     ``ceilings`` are lower ends than ``sandbox.CEILINGS`` for some counters.
@@ -63,8 +66,8 @@ class WindowRules:
     named_top: int = 0
     """Height of the upper edge with a name; 0: ``top``."""
     label: bool | None = False
-    asks: bool = False
-    asks_word: str = "asks"
+    marks: tuple[str, ...] = ()
+    in_use: bool = False
     translucent: bool = False
     fullscreen: Fullscreen = Fullscreen.FRAMED
     allow: frozenset[str] = field(default_factory=frozenset)
@@ -77,12 +80,12 @@ class WindowRules:
     @property
     def shown(self) -> str:
         """The prefix of every title; by default the sandbox's name."""
-        return (self.prefix or self.name) + f" {self.asks_word}" * self.asks
+        return " ".join((self.prefix or self.name, *self.marks))
 
     @property
     def strip_words(self) -> str:
         """The words of the upper strip."""
-        return self.name + f" {self.asks_word}" * self.asks
+        return " ".join((self.name, *self.marks))
 
     def with_name(self) -> WindowRules:
         """Return the rules for a window for which the compositor draws no title bar."""
@@ -104,8 +107,11 @@ class WindowRules:
                     f"invalid window {what}: {value} pixels",
                     hint=f"use 1 to {MAX_BORDER}; windows cannot be shown without a border",
                 )
-        if not _WORD.fullmatch(self.asks_word):
-            raise RefusedError(f"invalid word of a frame: {self.asks_word!r}")
+        for text in self.marks:
+            if not _WORD.fullmatch(text):
+                raise RefusedError(f"invalid word of a frame: {text!r}")
+        if len(self.marks) > MAX_MARKS:
+            raise RefusedError(f"too many words of a frame: {len(self.marks)}")
         if len(self.strip) % self.named_top or len(self.strip) > MAX_STRIP:
             raise RefusedError(
                 f"invalid picture of the name: {len(self.strip)} pixels, {self.named_top} rows"

@@ -552,7 +552,7 @@ class WaylandFilter(ClientState):
 
         Never raises: the change is the record's, not of something that the client did.
         """
-        former, before = self._label, self.rules
+        former, before = self._labels, self.rules
         super().change_look(rules)
         if self.fault is not None:
             return
@@ -562,8 +562,8 @@ class WaylandFilter(ClientState):
             self.fail(fault)
         except Exception as error:  # noqa: BLE001 - one door: see internal
             self.fail(internal(error))
-        if former is not None:
-            self.up.data += emit.buffer_destroy(former.buffer)
+        for picture in former.values():
+            self.up.data += emit.buffer_destroy(picture.buffer)
 
     @override
     def show_again(self, surface: Surface) -> None:

@@ -37,7 +37,7 @@ from broker.jail.wayland.scene import label
 from broker.jail.wayland.scene.frame import Edges, LabelPicture, Palette
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from broker.core.streams.wayland_rules import WindowRules
     from broker.jail.wayland.handlers.attention import IdleInhibitor
@@ -138,7 +138,7 @@ class ClientState(ObjectTable, ABC):
         # Menus get no thicker strip: there is a window below that has it.
         self.popup_edges = Edges(*(rules.border,) * 4)
         self.palette = Palette(self, rules.color)
-        self._label: LabelPicture | None = None
+        self._labels: dict[tuple[int, bool], LabelPicture] = {}
         self.doomed: list[Buffer] = []
         self.pools: set[Pool] = set()
         self.gpu_memory: set[GpuMemory] = set()
@@ -234,11 +234,19 @@ class ClientState(ObjectTable, ABC):
         """Return whether frames have the sandbox's name in the upper strip."""
         return bool(self.rules.label) and label.scale_for(self.edges.top) > 0
 
-    def label_picture(self) -> LabelPicture:
-        """The name as a buffer, drawn at first use."""
-        if self._label is None:
-            self._label = LabelPicture(self, self.edges.top)
-        return self._label
+    def label_pictures(self, height: int) -> Iterator[LabelPicture]:
+        """Yield what an upper edge can show, the best first; each is drawn when needed."""
+        if self.labelled and height == self.edges.top:
+            yield self._label_picture(height, with_name=True)
+        # guard: a window that has no room for its name shows a use
+        if self.rules.in_use and height:
+            yield self._label_picture(height, with_name=False)
+
+    def _label_picture(self, height: int, *, with_name: bool) -> LabelPicture:
+        key = height, with_name
+        if key not in self._labels:
+            self._labels[key] = LabelPicture(self, height, with_name=with_name)
+        return self._labels[key]
 
     def frame_by_compositor(self, offered: frozenset[str]) -> None:
         """Decide on the strips of all frames by the compositor's globals."""
@@ -269,8 +277,8 @@ class ClientState(ObjectTable, ABC):
         return replace(
             own,
             color=rules.color,
-            asks=rules.asks,
-            asks_word=rules.asks_word,
+            marks=rules.marks,
+            in_use=rules.in_use,
             strip=strip,
         )
 
@@ -279,7 +287,7 @@ class ClientState(ObjectTable, ABC):
         if rules.color != self.rules.color:
             self.palette.change_color(rules.color)
         self.rules = self.with_look(rules)
-        self._label = None
+        self._labels = {}
 
     def empty_region(self) -> int:
         """A region without a point, kept for strips."""

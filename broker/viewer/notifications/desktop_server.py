@@ -272,7 +272,7 @@ def _notify(bubble: Bubble, replaces: int, session: _Session) -> Message:
     # guard: a sandbox's notification has its colour and no icon of ours
     if bubble.entry:
         hints["desktop-entry"] = ("s", bubble.entry)
-    else:
+    elif not bubble.icon:
         hints["image-data"] = ("(iiibiiay)", badge(bubble.colour))
     body = bubble.body if session.markup else unescape_markup(bubble.body)
     return desktop_call(

@@ -234,9 +234,19 @@ class Guest:
             with contextlib.suppress(UpstreamError):  # it has just ended
                 await self._frames.follow(mine)
 
-    def mark(self, *, asks: bool | None = None, frozen: bool | None = None) -> None:
-        """Note whether the user is asked, or the host silent; see ``follow_frames``."""
-        self._frames.mark(asks=asks, frozen=frozen)
+    def mark(
+        self,
+        *,
+        asks: bool | None = None,
+        frozen: bool | None = None,
+        uses: tuple[str, ...] | None = None,
+    ) -> bool:
+        """Note what frames say with ``follow_frames``; return whether it has changed.
+
+        ``asks`` says that the user is asked, ``frozen`` that the host is silent, and
+        ``uses`` what the sandbox uses.
+        """
+        return self._frames.mark(asks=asks, frozen=frozen, uses=uses)
 
     async def follow_frames(self) -> None:
         """Have the frames say what ``mark`` noted."""

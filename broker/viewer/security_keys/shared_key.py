@@ -15,7 +15,7 @@ from broker.core.names import LeaseId
 from broker.core.token_bucket import TokenBucket
 from broker.helpers.prompt.phrases import request_of
 from broker.helpers.prompt.translation import tr
-from broker.viewer.sound.indicator import Indicator
+from broker.viewer.use_signs import SECURITY_KEY, UseSigns
 
 
 @dataclass(eq=False)
@@ -37,9 +37,9 @@ class SharedKey:
     starting again, nor a disposable by being another one.
     """
 
-    def __init__(self, indicator: Indicator | None = None) -> None:
-        """Set up the shared key; ``indicator`` shows the user which request has it."""
-        self._indicator = indicator
+    def __init__(self, signs: UseSigns | None = None) -> None:
+        """Set up the shared key; ``signs`` show the user which request has it."""
+        self._signs = signs
         self._key = trio.Lock()
         self._records: dict[str, _Record] = {}
         self._places: dict[LeaseId, int] = {}
@@ -102,14 +102,15 @@ class SharedKey:
             request=request,
         )
         # guard: who has the security key is shown
-        if self._indicator is None:
+        if self._signs is None:
             yield
             return
-        self._indicator.show(text, active=True)
+        name = lease.sandbox
+        self._signs.show(SECURITY_KEY, name, active=True, title=text)
         try:
             yield
         finally:
-            self._indicator.show(text, active=False)
+            self._signs.show(SECURITY_KEY, name, active=False)
 
     def enter_pin(self, lease: Lease) -> int:
         """Count a PIN as a wrong one before it is; return how many were before."""

@@ -41,13 +41,14 @@ from broker.ipc.host_viewer import TaskStatus
 from broker.net.connection_quota import SoundPlaces, SoundServerPlaces
 from broker.viewer.sound.levels import load_level, save_level
 from broker.viewer.sound.sound_connection import reserve_sound, sound_connection
+from broker.viewer.use_signs import MICROPHONE as RECORDS
 from policy.records.model import Record
 
 if TYPE_CHECKING:
     from broker.viewer.authority.interface import Permits
     from broker.viewer.orders.session_orders import UserSession
-    from broker.viewer.sound.indicator import Indicator
     from broker.viewer.stream_reply import OpeningReply
+    from broker.viewer.use_signs import UseSigns
     from broker.viewer.workers.process import Worker
 
 _OBEY_SECONDS = pulse_limits.PULSE_REVOKE_SECONDS + limits.WORKER_STOP_SECONDS
@@ -66,7 +67,7 @@ class GuestSound:
     """Decides, records and cuts sound streams; the viewer sets ``decider``."""
 
     decider: Permits | None = None
-    indicator: Indicator | None = None
+    signs: UseSigns | None = None
     refused: Callable[[str, str], None] = staticmethod(_unheard)
     """Called with a service and the reason when it is refused."""
 
@@ -290,10 +291,9 @@ class GuestSound:
         """Apply the worker's report of sound: indicator, log, microphone."""
         was, self._state = self._state, state
         self._tell_changed()
-        if state.active != was.active and self.indicator is not None:
-            self.indicator.show(
-                self._lease.sandbox, active=state.active, source=state.source
-            )
+        if state.active != was.active and self.signs is not None:
+            name, source = self._lease.sandbox, state.source
+            self.signs.show(RECORDS, name, active=state.active, source=source)
         if state.wanted and self._asking is None:
             self._asking = trio.CancelScope()
             self._start(self._microphone)

@@ -111,6 +111,8 @@ class GuestFrames:
         """The user is being asked about this sandbox: its frames say so."""
         self.frozen = False
         """The host does not answer, and with it no program of this sandbox."""
+        self.uses: tuple[str, ...] = ()
+        """What it uses now, in words."""
         self._lettered = False
         """Its frames show names, whose letters are drawn if no other sandbox had them."""
         self._worker: Worker | None = None
@@ -151,15 +153,28 @@ class GuestFrames:
             with suppress(UpstreamError):  # it has just ended
                 await self.follow(self._worker)
 
-    def mark(self, *, asks: bool | None, frozen: bool | None) -> None:
-        """Set what the frames say from their next change on; None: leave it."""
+    def mark(
+        self,
+        *,
+        asks: bool | None,
+        frozen: bool | None,
+        uses: tuple[str, ...] | None,
+    ) -> bool:
+        """Set what the frames say from their next change on; None: leave it.
+
+        Return whether it differs from before.
+        """
+        former = self.asks, self.frozen, self.uses
         self.asks = self.asks if asks is None else asks
         self.frozen = self.frozen if frozen is None else frozen
+        self.uses = self.uses if uses is None else uses
+        return former != (self.asks, self.frozen, self.uses)
 
     async def _rules(self, record: Record) -> WindowRules:
         rules = rules_from(record, self._lease.sandbox)
-        mark = tr("asks") if self.asks else tr("frozen")
-        rules = replace(rules, asks=self.asks or self.frozen, asks_word=mark)
+        state = tr("asks") if self.asks else tr("frozen") if self.frozen else ""
+        marks = (*filter(None, [state]), *self.uses)
+        rules = replace(rules, marks=marks, in_use=bool(self.uses))
         # Drawing takes some 50 ms, which a first window would wait for, and many
         # compositors draw title bars, so that frames have no name.
         if self._lettered or self._letters.has(rules.named_top):

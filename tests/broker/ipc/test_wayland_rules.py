@@ -95,8 +95,9 @@ def test_the_worker_gets_the_same_rules(text):
         {"allow": ["ext_session_lock_manager_v1"]},
         {"deny": ["no_such_thing"]},
         {"fullscreen": "naked"},
-        {"asks_word": "bank] x"},
-        {"asks_word": ""},
+        {"marks": ["bank] x"]},
+        {"marks": [""]},
+        {"marks": ["asks"] * 9},
     ],
 )
 def test_what_no_rules_can_be_is_refused(lie):

@@ -56,8 +56,9 @@ class Log:
         await trio.lowlevel.checkpoint()
         self.done.append(type(event).__name__)
 
-    def show(self, sandbox, *, active, source=""):
-        self.done.append("shown" if active else "hidden")
+    def show(self, kind, _sandbox, *, active, source=""):
+        if kind.mark:
+            self.done.append("shown" if active else "hidden")
 
 
 class OneCamera:
@@ -71,8 +72,7 @@ class OneCamera:
 @pytest.fixture
 def made(monkeypatch):
     log = Log()
-    cameras = Cameras(log, OneCamera(), None)
-    cameras.indicator = log
+    cameras = Cameras(log, OneCamera(), log)
 
     @asynccontextmanager
     async def pictures(*_):

@@ -386,6 +386,8 @@ GUARDS = (
     Guard("a tablet that has ended is not introduced again", "if False:", "tests/broker/jail/wayland/handlers/extensions/test_tablets.py", "does_not_come_back"),
     Guard("a tool's events on the content only", "if tool.client is not None:", "tests/broker/jail/wayland/handlers/extensions/test_tablets.py", "heard_over_a_frame"),
     Guard("shrunk files noticed by who reads them", "if False:", "tests/integration/test_wayland_machine.py", "a_file_is_copied"),
+    Guard("the frame shows that its sandbox uses the microphone", "", "tests/broker/jail/wayland/scene/test_label.py", "a_use"),
+    Guard("a window that has no room for its name shows a use", "", "tests/broker/jail/wayland/scene/test_label.py", "a_use"),
 )  # fmt: skip
 
 

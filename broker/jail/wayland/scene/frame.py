@@ -190,15 +190,18 @@ class Palette:
 
 
 class LabelPicture:
-    """The sandbox's name, drawn once for all frames of a connection."""
+    """What an upper edge shows, drawn once for all frames of a connection."""
 
-    def __init__(self, core: ClientState, height: int) -> None:
-        rules = core.rules
-        if rules.strip and height == rules.top:
-            drawn = label.draw_strip(rules.strip, height, rules.color)
-        else:
-            drawn = label.draw(rules.strip_words, height, rules.color)
-        self.width, pixels = drawn
+    def __init__(self, core: ClientState, height: int, *, with_name: bool) -> None:
+        rules, parts = core.rules, []
+        # guard: the frame shows that its sandbox uses the microphone
+        if rules.in_use:
+            parts.append(label.draw_spot(height, rules.color))
+        if with_name and rules.strip and height == rules.top:
+            parts.append(label.draw_strip(rules.strip, height, rules.color))
+        elif with_name:
+            parts.append(label.draw(rules.strip_words, height, rules.color))
+        self.width, pixels = label.join(parts, height)
         paint = core.machine.paint()
         paint.grow(len(pixels))
         paint.write(0, pixels)
@@ -254,13 +257,16 @@ class Frame:
         # The label is the last, so it lies above the upper strip.
         # guard: strips on top
         for _ in range(5 if core.labelled else 4):
-            strip = core.own_surface(alias=None)
-            sub = core.own("wl_subsurface").sid
-            out += emit.get_subsurface(
-                core.subcompositor, sub, strip.sid, self.root.sid
-            )
-            out += emit.set_input_region(strip.sid, core.empty_region())
-            self._strips.append((strip, sub))
+            self._add_strip()
+
+    def _add_strip(self) -> None:
+        """Add a surface without input above all others of the frame."""
+        core, out = self._core, self._core.up.data
+        strip = core.own_surface(alias=None)
+        sub = core.own("wl_subsurface").sid
+        out += emit.get_subsurface(core.subcompositor, sub, strip.sid, self.root.sid)
+        out += emit.set_input_region(strip.sid, core.empty_region())
+        self._strips.append((strip, sub))
 
     def show(self, width: int, height: int, xdg_sid: int) -> None:
         """Fit the frame around content of this size; the caller commits.
@@ -357,15 +363,15 @@ class Frame:
                 out += emit.commit(strip.sid)
 
     def _draw_label(self, width: int) -> None:
-        """Draw the name at the left of the upper strip, if there is room for it."""
+        """Draw name and use at the left of the upper strip, if there is room for them."""
+        room = width - self.edges.left - self.edges.right
+        pictures = self._core.label_pictures(self.edges.top)
+        buffer = next((p.buffer for p in pictures if p.width <= room), 0)
         if len(self._strips) < 5:
-            return
+            if not buffer:
+                return
+            self._add_strip()
         (surface, sub), out = self._strips[4], self._core.up.data
-        buffer = 0
-        if self.edges.top == self._core.edges.top:
-            picture = self._core.label_picture()
-            room = width - self.edges.left - self.edges.right
-            buffer = picture.buffer if picture.width <= room else 0
         out += emit.attach(surface.sid, buffer, 0, 0)
         out += emit.damage_buffer(surface.sid, 0, 0, width, self.edges.top)
         out += emit.set_position(sub, self.edges.left, 0)

@@ -8,10 +8,12 @@ and there is no text renderer that a guest could reach.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 WIDE, HIGH = 5, 7
+_SPOT, _SPOT_GAP = 32, 4
+"""Pixels of the sign of a use, and on each side of it."""
 
 # Seven rows of five pixels each, a digit (base 32) for a row, from the top.
 _ROWS = (
@@ -43,6 +45,33 @@ def ink(color: int) -> int:
 def scale_for(height: int) -> int:
     """How large a letter's pixel is in a strip of this height; 0: none fits."""
     return max(0, (height - 2) // HIGH)
+
+
+def draw_spot(height: int, color: int) -> tuple[int, bytes]:
+    """Return width and XRGB8888 pixels of the sign that the sandbox uses a device.
+
+    It is red inside a white line, with the frame's colour on both sides.
+    """
+    back, red, white = (
+        (0xFF000000 | c).to_bytes(4, "little") for c in (color, 0xE01B24, 0xFFFFFF)
+    )
+    gap, line = back * _SPOT_GAP, white * 2
+    inner = gap + line + red * _SPOT + line + gap
+    width = len(inner) // 4
+    if height < 2 * HIGH:  # there is no room for a line above and below
+        return width, inner * height
+    outer = gap + white * (width - 2 * _SPOT_GAP) + gap
+    return width, outer * 2 + inner * (height - 4) + outer * 2
+
+
+def join(pictures: Sequence[tuple[int, bytes]], height: int) -> tuple[int, bytes]:
+    """Return width and pixels of pictures of one height, from left to right."""
+    rows = (
+        pixels[4 * width * y : 4 * width * (y + 1)]
+        for y in range(height)
+        for width, pixels in pictures
+    )
+    return sum(width for width, _ in pictures), b"".join(rows)
 
 
 def draw_strip(strip: bytes, height: int, color: int) -> tuple[int, bytes]:

@@ -346,11 +346,7 @@ def follow_look(core: ClientState, before: WindowRules) -> None:
     for surface in [o for o in core.by_client.values() if isinstance(o, Surface)]:
         xdg = surface.xdg
         role = None if xdg is None else xdg.role
-        mark = before.asks, before.asks_word
-        if isinstance(role, Toplevel) and mark != (
-            core.rules.asks,
-            core.rules.asks_word,
-        ):
+        if isinstance(role, Toplevel) and before.marks != core.rules.marks:
             rename(core, role, TITLE)
         if xdg is not None and xdg.frame is not None:
             xdg.frame.rename()

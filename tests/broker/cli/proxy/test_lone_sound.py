@@ -52,7 +52,7 @@ async def test_no_more_connections_reach_the_server_than_a_sandbox_may_have():
         *(SimpleNamespace(send=send), SoundRules("work"), Level()),
         connect=connect,
         told=SimpleNamespace(failed=reported.append),
-        indicator=None,
+        signs=None,
     )
     most = limits.PULSE_CONNECTIONS
     with ExitStack() as stack, trio.fail_after(60):
@@ -87,7 +87,7 @@ async def test_a_filter_that_does_not_give_the_microphone_back_is_ended(autojump
         *(SimpleNamespace(send=send, close=close), SoundRules("work"), Level()),
         connect=None,
         told=None,
-        indicator=None,
+        signs=None,
     )
     with pytest.raises(UpstreamError, match="did not obey"):
         await sound.set_microphone(allow=False)

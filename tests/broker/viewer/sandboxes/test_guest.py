@@ -494,12 +494,12 @@ async def test_what_a_guest_is_asked_for(tmp_path, monkeypatch, top, version, se
 
 
 class Shown:
-    """The indicator, as far as a sandbox's sound uses it."""
+    """The signs, as far as a sandbox's sound uses it."""
 
     def __init__(self) -> None:
         self.said: list[bool] = []
 
-    def show(self, sandbox, *, active, source=""):
+    def show(self, _kind, sandbox, *, active, source=""):
         assert sandbox == LEASE.sandbox
         self.said.append(active)
 
@@ -521,7 +521,7 @@ async def test_a_sandbox_that_ends_while_it_hears_is_shown_no_longer(tmp_path, e
         guest(tmp_path, text=text) as (mine, workers, _),
         trio.open_nursery() as streams,
     ):
-        mine.sound.indicator = shown = Shown()
+        mine.sound.signs = shown = Shown()
         with await open_agent(mine, streams):
             (other,) = workers.opened
             hears = worker.SoundState(1, 0, False, True, "app", "mic", "")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from broker.core.errors import RefusedError
-from broker.core.streams.wayland_rules import MAX_STRIP, WindowRules
+from broker.core.streams.wayland_rules import MAX_STRIP, Fullscreen, WindowRules
 from broker.ipc import worker
 from broker.jail.wayland.scene import label
 from tests.kit.wayland.model import GLOBALS, Model
@@ -206,13 +206,14 @@ def test_title_and_strip_say_that_the_sandbox_asks_and_no_longer():
     with Talk(BY_COMPOSITOR) as it:
         _, _, top = it.start().show(200, 50, 0)
         it.send(top, "set_title", b"letter")
-        for asks, word, words, title in [
-            (True, "asks", "work asks", b"[work asks] letter"),
-            (False, "asks", "work", b"[work] letter"),
-            (True, "pregunta", "work pregunta", b"[work pregunta] letter"),
-            (False, "pregunta", "work", b"[work] letter"),
+        for marks, words, title in [
+            (("asks",), "work asks", b"[work asks] letter"),
+            ((), "work", b"[work] letter"),
+            (("pregunta",), "work pregunta", b"[work pregunta] letter"),
+            (("asks", "camera"), "work asks camera", b"[work asks camera] letter"),
+            ((), "work", b"[work] letter"),
         ]:
-            look = replace(BY_COMPOSITOR, asks=asks, asks_word=word)
+            look = replace(BY_COMPOSITOR, marks=marks)
             it.core.change_look(look)
             it.pump()
             assert last_strip(it)[2] == label.draw(words, 18, 0)[0]
@@ -228,7 +229,50 @@ def test_a_menu_stays_when_its_sandbox_begins_to_ask():
         it.configured(xdg)
         it.paint(surface, 100, 60, 0)
         it.send(surface, "commit")
-        it.core.change_look(replace(BY_COMPOSITOR, asks=True, color=0x123456))
+        it.core.change_look(replace(BY_COMPOSITOR, marks=("asks",), color=0x123456))
         it.pump()
         assert not it.heard("popup_done", made)
         assert it.core.fault is None
+
+
+THIN = WindowRules("work", label=False, fullscreen=Fullscreen.FRAMED)
+
+
+@pytest.mark.parametrize("rules", [BY_COMPOSITOR, THIN])
+def test_frame_shows_a_use_while_it_lasts(rules):
+    """Attack: a sandbox that hides the notification about its microphone."""
+    with Talk(rules) as it:
+        it.start().show(200, 50, 0)
+        before = last_strip(it)
+        for _ in range(3):
+            using = replace(rules, marks=("microphone",), in_use=True)
+            it.core.change_look(using)
+            it.pump()
+            spot = label.draw_spot(rules.top, 0)[0]
+            width = spot + label.draw(using.strip_words, 18, 0)[0] * bool(rules.label)
+            assert last_strip(it)[:3:2] == (rules.border, width)
+            it.core.change_look(rules)
+            it.pump()
+            if rules.label:
+                assert last_strip(it) == before
+            else:
+                assert last_strip(it)[3] == before[3], "the sign has gone"
+        assert len(it.core._labels) <= 1
+
+
+def test_frame_of_a_narrow_window_shows_a_use():
+    with Talk(BY_COMPOSITOR) as it:
+        it.start().show(60, 50, 0)
+        using = replace(BY_COMPOSITOR, marks=("microphone", "camera"), in_use=True)
+        it.core.change_look(using)
+        it.pump()
+        assert last_strip(it)[2] == label.draw_spot(18, 0)[0]
+
+
+@pytest.mark.parametrize("height", [1, 4, 14, 20, 64])
+def test_spot_is_red_in_a_white_line(height):
+    width, pixels = label.draw_spot(height, 0x00FF00)
+    assert len(pixels) == 4 * width * height
+    row = pixels[4 * width * (height // 2) :][: 4 * width]
+    assert row[4 * (width // 2) :][:3] == b"\x24\x1b\xe0"
+    assert b"\xff\xff\xff" in row
