@@ -17,7 +17,7 @@ from broker.core.errors import RefusedError
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName
 from broker.core.prompt_words import VIEWER
-from broker.core.question import PersonAnswer
+from broker.core.question import NO_PAGE_IMAGE, PageImage, PersonAnswer
 from broker.core.services import OPEN_URL, REPORTED_BY_AUTHORITY
 from policy.names import ADMIN, ADMIN_NAMES
 from policy.records.device import DeviceFacts
@@ -75,6 +75,8 @@ class Request:
     hash of a relying party."""
     claims: tuple[tuple[str, str], ...] = ()
     """What the sandbox says of it, by titles of the service; empty: type and size."""
+    preview: PageImage = NO_PAGE_IMAGE
+    """A page to be printed."""
     settled: bool = False
     """The target is settled: no rule leads elsewhere, and no choice is offered."""
     raw: bool = False

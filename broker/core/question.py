@@ -23,6 +23,20 @@ _WHOLE = frozenset({"host", "relying party"})
 """Details that are never shortened, for whom they name is in any part of them."""
 
 
+PageImage = tuple[int, bytes]
+"""A small picture in shades of grey: its width, and a byte for each pixel."""
+NO_PAGE_IMAGE: PageImage = (0, b"")
+_PREVIEW_SIDE, _PREVIEW_PIXELS = 240, 40_000
+
+
+def is_page_image(preview: PageImage) -> bool:
+    """Return whether a picture has rows of its width, and a bounded size."""
+    width, pixels = preview
+    if not 0 < width <= _PREVIEW_SIDE or not 0 < len(pixels) <= _PREVIEW_PIXELS:
+        return False
+    return not len(pixels) % width and len(pixels) // width <= _PREVIEW_SIDE
+
+
 class Keep(enum.StrEnum):
     """For how long an answer holds."""
 
@@ -51,6 +65,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     details: tuple[tuple[str, str], ...] = ()
     """What else is permitted, and claims, whose titles say that they are: title and
     escaped value."""
+    preview: PageImage = NO_PAGE_IMAGE
+    """A page that the sandbox has drawn; none without a width."""
     targets: tuple[str, ...]
     """Targets to choose from; at least one."""
     default_target: str = ""

@@ -20,6 +20,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from broker.core.decoding import Reader, reader
+from broker.core.question import PageImage
 from broker.ipc.audit.log_messages import *
 
 # -- from the client -------------------------------------------------------------
@@ -57,6 +58,7 @@ class AskedRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     way: str
     about: str
     claims: tuple[tuple[str, str], ...]
+    preview: PageImage
     settled: bool
     raw: bool
     write: bool

@@ -1,11 +1,12 @@
 """Printing pages of sandboxes by CUPS, and the documents that are made of them.
 
 A session child makes and removes the document's directory in the cache, and starts
-lp(1) or the desktop's program for PDF files.
+lp(1).
 """
 
 from __future__ import annotations
 
+import binascii
 import os
 import re
 import shutil
@@ -19,13 +20,13 @@ import msgspec
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.paths import find_paths
+from broker.core.question import is_page_image
 from broker.core.services import PRINT
 from broker.helpers.process.memory_file import memory_file
 from broker.ipc.session import file_orders as m
 from broker.session.errand import Errand
-from broker.session.transfer.links import open_here
 
-_PAGES = re.compile(rb"pages ([0-9]{1,9})\n")
+_PAGES = re.compile(rb"pages ([0-9]{1,9}) ([0-9]{1,3}) ([A-Za-z0-9+/]{1,60000}=*)\n")
 _HINT = (
     "to set a default printer, run 'lpoptions -d PRINTER'; or set printer= in the rule"
 )
@@ -58,7 +59,12 @@ def answer_kept(errand: Errand, path: Path, written: bytes) -> None:
             "the program that stores documents sent an invalid number of pages: "
             f"{printable(written, 40)}"
         )
-    kept = m.KeptPages(f"{path.parent.name}/{path.name}", str(path), int(found[1]))
+    preview = int(found[2]), binascii.a2b_base64(found[3])
+    # guard: a picture for a question has the form of one
+    if not is_page_image(preview):
+        raise UpstreamError("the program that stores documents sent an invalid picture")
+    name = f"{path.parent.name}/{path.name}"
+    kept = m.KeptPages(name, str(path), int(found[1]), preview)
     errand.answer(msgspec.msgpack.encode(kept))
 
 
@@ -68,14 +74,6 @@ def _made(untrusted_document: str) -> Path:
     if not path.is_file():
         raise RefusedError("the document no longer exists")
     return path
-
-
-def show(errand: Errand, order: m.ShowDocument) -> None:
-    """Show the user what is to be printed.
-
-    Starts the desktop's program for PDF files.
-    """
-    open_here(errand, str(_made(order.document)))
 
 
 def find_usual_printer(errand: Errand, _order: m.FindUsualPrinter) -> None:

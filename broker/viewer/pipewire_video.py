@@ -175,8 +175,8 @@ class VideoUses(ABC):
         """Record and show a use, open the source, and carry its pictures."""
         async with self.recorded(use.lease, source.facts):
             use.title = source.title
-            # guard: who uses the camera is shown
             name, title = use.lease.sandbox, source.shown or source.title
+            # guard: who uses the camera is shown
             self.signs.show(self.kind, name, active=True, source=title)
             try:
                 async with pictures(self.session, source, size) as far:

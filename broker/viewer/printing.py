@@ -1,8 +1,8 @@
 """``vitrail.Print``: pages of a sandbox on a printer of the user's desktop.
 
 The sandbox draws its document, and sends the pixels of the pages.  A process of our own
-makes a PDF file of them, in a jail, which the user sees where a rule asks, and which
-lp(1) gives to CUPS: what is printed is what was seen, and no program of the desktop
+makes a PDF file of them, in a jail, which lp(1) gives to CUPS.  A question shows the
+first page in its own frame, before an answer nothing else does, and no program of the desktop
 reads what a sandbox has written.  The rule chooses the printer, or the desktop.
 """
 
@@ -11,15 +11,15 @@ from __future__ import annotations
 import itertools
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
 from broker.authority.permit import Permit, Request, request_of
-from broker.core.errors import RefusedError, VitrailError
+from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.lease import Opening
+from broker.core.question import NO_PAGE_IMAGE
 from broker.core.services import PRINT
 from broker.core.transfer.file_names import suggested_name
 from broker.core.transfer.quota import Quota
@@ -118,7 +118,6 @@ class Printing:
         """
         guest = exchange.guest
         printer = answer.printer or await self._own.usual_printer()
-        # Another name each time: a window of an earlier document may still be there.
         file = f"{guest.lease.sandbox}-{next(self._files)}"
         with pipe() as (read, write):
             async with self._own.keeping_pages(file, read) as keeping:
@@ -127,7 +126,7 @@ class Printing:
                 name = suggested_name(ask.name) or "document"
                 document = _Document(exchange, name, kept, printer)
                 request = _request(exchange.opening, ask.size, document)
-                on_ask = partial(self._show, document)
+                on_ask = exchange.wait_for_user
                 permitted = False
                 try:
                     async with self._decider.permit(request, on_ask=on_ask) as permit:
@@ -168,20 +167,6 @@ class Printing:
                 raise ShareableError(reason)
         return result.kept
 
-    async def _show(self, document: _Document) -> None:
-        """Show the user what is to be printed, and tell the program to wait."""
-        await document.exchange.wait_for_user()
-        try:
-            await self._own.show_document(document.kept.document)
-        except VitrailError as error:
-            sandbox = document.exchange.guest.lease.sandbox
-            text = f"{error.message}\nthe pages are in {document.kept.path}"
-            self._decider.notify(
-                f"{sandbox}: cannot show the pages",
-                printable(text, 600),
-                sandbox=sandbox,
-            )
-
     async def _require_same(self, permit: Permit, printer: str) -> None:
         """Raise ShareableError unless the rule in force allows this printer."""
         if permit.target not in ADMIN_NAMES:
@@ -221,12 +206,14 @@ def _request(opening: Opening, size: int, document: _Document | None = None) -> 
     """Return the permit request for printing."""
     claims: tuple[tuple[str, str], ...] = ()
     if document is not None:
-        file = document.kept.document.rpartition("/")[2]
         pages = str(document.kept.pages)
-        claims = (("document", document.name), ("pages", pages), ("window", file))
+        # Another one each time: an answer is for this document, also of equal names.
+        number = document.kept.document.rpartition("-")[2].removesuffix(".pdf")
+        claims = (("document", document.name), ("pages", pages), ("number", number))
     return replace(
         request_of(opening, PRINT),
         size=size,
         about="" if document is None else document.printer,
         claims=claims,
+        preview=NO_PAGE_IMAGE if document is None else document.kept.preview,
     )

@@ -75,7 +75,7 @@ FEATURES: Mapping[str, Feature] = {
     "security_keys": _feature(
         "security keys",
         "security_keys security_key",
-        "devices sound",
+        "devices",
     ),
     "ssh": _feature(
         "keys of ssh",
@@ -125,12 +125,12 @@ FEATURES: Mapping[str, Feature] = {
     "screens": _feature(
         "screen share",
         "screens",
-        "calls camera sound",
+        "calls camera",
     ),
     "camera": _feature(
         "the camera",
         "camera",
-        "calls sound",
+        "calls",
     ),
     "link": _feature(
         "the link of two machines",

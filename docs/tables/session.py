@@ -73,7 +73,6 @@ ORDERS: Mapping[str, ChannelPolicy] = {
         "A document of pixels, in a directory of the child's.",
         "the pipe with its pages",
     ),
-    "show-document": _order(_ANYTHING, "Shows a document that it made of pixels."),
     "find-usual-printer": _order(_ANYTHING, "The name of the usual printer."),
     "print-document": _order(
         _permit("vitrail.Print", " on this printer, and the rule's"),

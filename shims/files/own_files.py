@@ -17,7 +17,13 @@ from shims.files.confine import confine
 from shims.files.edited import Edited, Saved
 from shims.files.incoming_files import EntryStore, keep, require_room
 from shims.files.page_writers import PdfWriter
-from shims.files.pages import PRINT_DPI, PRINT_PIXELS, PagesError, read_pages
+from shims.files.pages import (
+    PRINT_DPI,
+    PRINT_PIXELS,
+    PagesError,
+    describe_preview,
+    read_pages,
+)
 from shims.files.protocol import (
     EXIT_FAILED,
     EXIT_NO_ROOM,
@@ -123,8 +129,10 @@ def store_entries(words: List[str]) -> int:
 def keep_pages(words: List[str]) -> int:
     """Write pages to a PDF file, at the desktop: ``pages FILE FREE``.
 
-    They are the one entry on standard input.  Says how many there are.
+    They are the one entry on standard input.  Prints how many there are, and the first one
+    as a small picture.
     """
+    import binascii  # noqa: F401
     import resource
     import zlib  # noqa: F401 -- nothing can be loaded in the jail
 
@@ -132,7 +140,7 @@ def keep_pages(words: List[str]) -> int:
     # guard: pages are kept with little memory
     resource.setrlimit(resource.RLIMIT_DATA, (PRINT_MEMORY, PRINT_MEMORY))
     _confine_to_folder(words[0])
-    count = 0
+    count, preview = 0, ""
     with open(words[0], "xb") as out, os.fdopen(0, "rb", closefd=False) as source:
         entry = read_message(source)
         if entry["type"] != "file" or not size_of(entry):
@@ -143,13 +151,14 @@ def keep_pages(words: List[str]) -> int:
         ):
             # guard: room for a page to be printed
             require_room(out.fileno(), len(page[2]), int(words[1]))
+            preview = preview or describe_preview(page)
             pdf.add(page)
             count += 1
             del page  # before there is another one in memory
         if not count or read_message(source)["type"] != "end":
             raise PagesError("the sandbox sent data that are not pages")
         pdf.finish()
-    tell(f"pages {count}")
+    tell(f"pages {count} {preview}")
     return 0
 
 

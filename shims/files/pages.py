@@ -11,6 +11,7 @@ jailed program of a session child reads them.
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,9 @@ PAGE_SIDE = 16_384
 PAGE_PIXELS = 64_000_000  # 192 MB in memory: a photograph, or A0 at 150 dots an inch
 ALL_PIXELS = 4_000_000_000  # of all pages: 1000 of A4 have 2,200 million
 WORDS_MOST = 5000  # of one page
+# Pixels of a preview, which a question shows, and of its longer side.
+PREVIEW_PIXELS = 40_000
+PREVIEW_SIDE = 240
 
 
 class PagesError(TransferError):
@@ -112,6 +116,35 @@ def read_pages(
         )
     # guard: the number of a sandbox's pages
     raise PagesError(f"the document has more than {PAGES_MOST} pages, the limit")
+
+
+def describe_preview(page: Page) -> str:
+    """Return a small picture of a page: its width and its shades of grey in base64.
+
+    A pixel is the mean of 16 samples.
+    """
+    from binascii import b2a_base64
+
+    width, height, pixels, _ = page
+    depth = len(pixels) // (width * height)
+    step = max(
+        1,
+        math.ceil(max(width / PREVIEW_SIDE, height / PREVIEW_SIDE)),
+        math.ceil(math.sqrt(width * height / PREVIEW_PIXELS)),
+    )
+    columns, row_bytes = max(1, width // step), width * depth
+    lefts = [min(step, width) * n // 4 for n in range(4)]
+    small = bytearray()
+    for top in range(0, max(1, height // step) * step, step):
+        samples = []
+        for n in range(4):
+            row = (top + min(step, height) * n // 4) * row_bytes
+            samples += [
+                pixels[row + left * depth : row + row_bytes : step * depth][:columns]
+                for left in lefts
+            ]
+        small += bytes(sum(column) // 16 for column in zip(*samples))
+    return f"{columns} {b2a_base64(bytes(small), newline=False).decode()}"
 
 
 def _word(untrusted: IO[bytes]) -> Word:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import re
@@ -17,15 +18,18 @@ import pytest
 import trio
 import trio.testing
 
+from broker.authority.channel.request_messages import request_of
 from broker.authority.decisions.put_question import texts_of
-from broker.authority.permit import Permit
-from broker.core.errors import RefusedError, UpstreamError
+from broker.authority.permit import Permit, Request
+from broker.core.errors import PeerError, RefusedError, UpstreamError
 from broker.core.lease import Opening
+from broker.core.question import is_page_image
 from broker.core.services import CALL
 from broker.ipc.guest.file_requests import PrintPages
 from broker.ipc.session.file_orders import KeptPages
 from broker.jail.worker.transfer import _checked
 from broker.session.printing import answer_kept
+from broker.viewer.authority.request_messages import asked_of
 from broker.viewer.exchange.pipes import pipe
 from broker.viewer.printing import (
     PAGES_PER_DAY,
@@ -37,7 +41,7 @@ from broker.viewer.transfer.own import Own
 from policy.records.model import Transfer
 from policy.rules.conditions import KEYS
 from shims.files.own_files import PRINT_PIXELS
-from shims.files.pages import PIXELS_MAGIC, PIXELS_PAGE
+from shims.files.pages import PIXELS_MAGIC, PIXELS_PAGE, describe_preview
 from shims.files.printing import (
     print_documents,
     variants,
@@ -115,6 +119,40 @@ async def test_pages_become_a_document_of_pixels(spool):
     assert list(folder.iterdir()) == []
     assert made.startswith(b"%PDF-1.4")
     assert (made.count(b"/DeviceGray"), made.count(b"/DeviceRGB")) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(1, 1), (1, 9000), (9000, 1), (2480, 3508), (3000, 7000)]
+)
+@pytest.mark.parametrize("depth", [1, 3])
+def test_preview_is_small_for_each_page(width, height, depth):
+    """Of a page whose left half is black."""
+    row = bytes(width // 2 * depth) + b"\xff" * ((width - width // 2) * depth)
+    columns, encoded = describe_preview((width, height, row * height, ())).split()
+    pixels = base64.b64decode(encoded)
+    assert is_page_image((int(columns), pixels))
+    if width > 1000:
+        assert (pixels[0], pixels[int(columns) - 1]) == (0, 255)
+
+
+@pytest.mark.parametrize(
+    "image", [(0, b"x"), (2, b"xxx"), (241, b"x" * 241), (1, b"x" * 241), (240, b"")]
+)
+async def test_picture_of_another_form_is_in_no_question(image):
+    """Attack: a viewer that was taken over sends a picture that breaks the dialog."""
+    assert not is_page_image(image)
+    request = Request(lease=WORK, service="vitrail.Print", preview=image)
+    with pytest.raises(PeerError, match="picture"):
+        request_of(asked_of(request), WORK)
+
+
+@pytest.mark.parametrize(
+    "text", [b"0 QUFB", b"241 QUFB", b"2 QUFB", b"1 " + 500 * b"QUFB"]
+)
+def test_kept_picture_of_another_form_is_refused(tmp_path, text):
+    """Attack: pages that take over the program that stores them."""
+    with pytest.raises(UpstreamError, match="picture"):
+        answer_kept(None, tmp_path / "work-1.pdf", b"pages 1 " + text + b"\n")
 
 
 @pytest.mark.parametrize(
@@ -247,7 +285,6 @@ class Service:
         log = SimpleNamespace(require=self._log, note=self._log)
         own = SimpleNamespace(
             keeping_pages=self._keeping,
-            show_document=self._log,
             print_document=self._print,
         )
         parts = TransferParts(decider, log, None, own, tuple)
@@ -284,7 +321,9 @@ class Service:
     async def _keeping(self, name, _read):
         @asynccontextmanager
         async def keeping():
-            yield SimpleNamespace(kept=KeptPages(f"x/{name}.pdf", "", self.pages))
+            yield SimpleNamespace(
+                kept=KeptPages(f"x/{name}.pdf", "", self.pages, (1, b"x"))
+            )
 
         yield keeping()
 

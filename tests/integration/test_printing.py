@@ -6,19 +6,23 @@ printed is drawn again and looked at.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from broker.helpers.process.spawn import DEVNULL, spawn
+from broker.helpers.prompt.paint import _DENY, _INERT
 from tests.integration.test_sanitize import PDF
 from tests.kit.brokerctl import brokerctl
 from tests.kit.cups import printers
 from tests.kit.eventually import eventually
 from tests.kit.guest_notifications import bus_of, notifying
-from tests.kit.wayland.compositor import short_directory
+from tests.kit.wayland.compositor import pixels, short_directory
 
 NEEDED = ("waypipe", "mako", "dbus-daemon", "pdftoppm", "lp", "lpadmin", "gio")
 PRINTS_HERE = pytest.mark.skipif(
@@ -133,14 +137,24 @@ async def test_a_rule_prints_pages_as_pixels_on_the_usual_printer():
         assert len(cups.jobs()) == 1
 
 
-async def test_the_user_sees_the_pages_before_they_are_printed():
-    async with printing() as (w, _screen, guests, cups):
+async def _has_buttons(comp):
+    """Return whether a dialog is on the screen."""
+    colours = (await pixels(comp)).convert("RGB").getcolors(1 << 24)
+    return {_DENY, _INERT} & {colour for _, colour in colours}
+
+
+async def test_question_shows_the_page_and_nothing_else_does():
+    """Attack: pages that look like a window of the desktop, opened before an answer."""
+    async with printing() as (w, screen, guests, cups):
         work, seen = guests["work"], w.base / "seen.pdf"
         shows(w, f"cp %f {seen}")
         # A question that was denied is not asked again at once.
         for answer, name, count in (("deny", "a.pdf", 0), ("allow", "b.pdf", 1)):
             (work.home / name).write_bytes(PDF)
             async with running_print(work, name) as child:
+                await eventually(partial(_has_buttons, screen.comp))
+                folder = Path(os.environ.get("VITRAIL_OUT") or w.base)
+                await screen.comp.screenshot(folder / f"printing-{name}.png")
                 asked = await answered(w, answer)
                 assert asked["sandbox"] == "work"
                 assert asked["words"] == "to print on Office"
@@ -149,9 +163,8 @@ async def test_the_user_sees_the_pages_before_they_are_printed():
                 assert await child.wait() == (0 if count else 1)
             assert len(cups.jobs()) == count
         (job,) = cups.jobs()
-        # The shown document is printed, once it is whole.
-        await eventually(lambda: seen.exists() and seen.read_bytes() == job.content)
         assert (job.printer, job.title) == ("Office", "work: b.pdf")
+        assert not seen.exists(), "a program of the desktop was started with the pages"
 
 
 async def test_a_gtk_program_prints_through_the_portal():

@@ -9,6 +9,7 @@ from __future__ import annotations
 from broker.authority.permit import Request
 from broker.core.errors import PeerError
 from broker.core.lease import Lease
+from broker.core.question import NO_PAGE_IMAGE, is_page_image
 from broker.core.services import NETWORK, SCREEN_SHARE, SECURITY_KEY, SSH_AGENT
 from broker.ipc import authority as m
 from policy.names import ADMIN, PIN
@@ -34,6 +35,9 @@ def request_of(asked: m.AskedRequest, lease: Lease) -> Request:
     # guard: a permit ahead of uses is for what is used again and again
     if asked.ahead and asked.service not in _USED_AGAIN:
         raise PeerError("its service has no uses that are decided one by one")
+    # guard: a picture in a question has its size
+    if asked.preview != NO_PAGE_IMAGE and not is_page_image(asked.preview):
+        raise PeerError("its request has an invalid picture")
     # guard: what the user gives, the sandbox of the request gets
     if asked.source and (asked.source, asked.target) != (ADMIN, lease.sandbox):
         raise PeerError("its request is not from the user to its sandbox")

@@ -153,6 +153,7 @@ def question_of(request: Request, answer: Verdict, record: Record | None) -> Que
         argument=untrusted_word(request.argument.removeprefix("+")),
         words=words,
         details=details,
+        preview=request.preview,
         targets=targets,
         default_target=default,
         keeps=keeps(answer.limits) if request.device is None else (Keep.ONCE,),
@@ -166,7 +167,8 @@ def question_of(request: Request, answer: Verdict, record: Record | None) -> Que
 def digest(*requests: Request) -> str:
     """Return the digest that distinguishes questions about these requests."""
     parts = [
-        (r.subject, r.about, r.source, r.size, r.device, r.claims) for r in requests
+        (r.subject, r.about, r.source, r.size, r.device, r.claims, r.preview)
+        for r in requests
     ]
     # guard: a yes is for one request
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()

@@ -195,8 +195,6 @@ TEMPLATES: Final[tuple[Template, ...]] = (
     mark(
         "run 'brokerctl restart' in a shell where SSH_AUTH_SOCK names the agent's socket"
     ),
-    mark("{name}: cannot show the pages"),
-    mark("the pages are in {path}"),
     _counted(
         "{name} prints {number} page on {text}",
         "{name} prints {number} pages on {text}",

@@ -98,8 +98,8 @@ a choice by the program."""
 GRANTS = 1024
 """Answers that are remembered at one time."""
 
-PROMPT_MESSAGE_BYTES = 65536
-"""A message between broker and prompt agent; a question with all its targets."""
+PROMPT_MESSAGE_BYTES = 1 << 17
+"""A message between broker and prompt agent; a question with all its targets and a page."""
 
 PROMPT_GUARD_SECONDS = 1.0
 """How long a dialog must have held the focus, without a break and without any

@@ -66,6 +66,8 @@ class Layout:
 
     height: int
     text: DialogRect
+    preview: DialogRect
+    """Place of a page; empty without one."""
     targets: DialogRect
     """Area of the rows; empty where there is one target, which is part of the text."""
     keeps: tuple[DialogRect, ...]
@@ -98,6 +100,9 @@ def lay_out(question: Question) -> Layout:
     # Each detail in as many rows as it takes, and one row for the target.
     text = DialogRect(left, y, inner, (len(text_rows(question)) + 1) * LINE)
     y += text.height + 6
+    columns, pixels = question.preview
+    preview = DialogRect(left, y, columns, len(pixels) // columns if columns else 0)
+    y += preview.height + 2 * LINE * bool(columns)
     several = len(question.targets) > 1
     targets = DialogRect(
         left, y, inner, ROW * min(ROWS, len(question.targets)) * several
@@ -115,7 +120,9 @@ def lay_out(question: Question) -> Layout:
     y += _BUTTON + 12
     phrase = DialogRect(left, y, inner, LINE + 6)
     height = y + phrase.height + 8 + FRAME
-    return Layout(height, text, targets, tuple(keeps), phrase, hint, allow, deny)
+    return Layout(
+        height, text, preview, targets, tuple(keeps), phrase, hint, allow, deny
+    )
 
 
 def request_words(question: Question) -> str:

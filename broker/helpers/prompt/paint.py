@@ -24,6 +24,7 @@ from broker.helpers.prompt.description import (
 )
 from broker.helpers.prompt.dialog import (
     FRAME,
+    LINE,
     PAD,
     ROW,
     TIME_WIDTH,
@@ -101,6 +102,7 @@ def draw(
     armed = bool(dialog.guard.rest(now))
     _head(brush, dialog)
     _text(brush, dialog)
+    _preview(brush, dialog)
     _targets(brush, dialog)
     for rect, keep in zip(dialog.layout.keeps, dialog.question.keeps, strict=False):
         brush.choice(rect, keep_words(dialog.question, keep), dialog.keep is keep)
@@ -130,6 +132,16 @@ class _Brush:
         self._draw.rectangle(
             (x, y, x + width - 1, y + height - 1), fill, outline, width=self._scale
         )
+
+    def picture(self, rect: DialogRect, pixels: bytes, colour: str) -> None:
+        """Draw a picture in shades of grey, with a line of a colour around it."""
+        image = Image.frombytes("L", (rect.width, rect.height), pixels).convert("RGB")
+        edge = 3 * self._scale
+        x, y, width, height = (value * self._scale for value in rect)
+        self._draw.rectangle(
+            (x, y, x + width + 2 * edge - 1, y + height + 2 * edge - 1), colour
+        )
+        self.image.paste(image.resize((width, height)), (x + edge, y + edge))
 
     def text(
         self,
@@ -221,6 +233,19 @@ def _text(brush: _Brush, dialog: Dialog) -> None:
         row = DialogRect(text.x, text.y + number * step, text.width, step)
         colour = _INK if bold or number == len(rows) - 1 else _FAINT
         brush.row(row, words, size=17 if bold else 15, bold=bold, colour=colour)
+
+
+def _preview(brush: _Brush, dialog: Dialog) -> None:
+    """Draw a page to be printed, inside a line of the sandbox's colour."""
+    question, rect = dialog.question, dialog.layout.preview
+    if not rect.height:
+        return
+    name = machine_words(question.sandbox)
+    text = tr("The first page, as {name} has drawn it:", name=name)
+    caption = DialogRect(rect.x, rect.y, dialog.layout.text.width, LINE)
+    brush.row(caption, text, size=13, bold=False, colour=_FAINT)
+    # guard: a sandbox's page is framed in the question
+    brush.picture(rect._replace(y=rect.y + LINE), question.preview[1], question.colour)
 
 
 def _targets(brush: _Brush, dialog: Dialog) -> None:

@@ -15,6 +15,7 @@ import msgspec
 
 from broker.core.decoding import Reader, TypedMessage, reader
 from broker.core.errors import InternalError
+from broker.core.question import PageImage
 from broker.ipc.guest.file_requests import ChooseFiles
 
 _PASSED_BYTES = 1 << 23
@@ -132,15 +133,6 @@ class KeepPages(TypedMessage, frozen=True, tag="keep-pages"):
     name: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,60}\Z")]
 
 
-class ShowDocument(TypedMessage, frozen=True, tag="show-document"):
-    """Open a document of ``KeepPages`` by the user's program for it.
-
-    Needs no permit: the user is asked about what it shows.
-    """
-
-    document: _Pages
-
-
 class FindUsualPrinter(TypedMessage, frozen=True, tag="find-usual-printer"):
     """Answer: the name of the desktop's usual printer.  Harms nobody: no permit."""
 
@@ -164,7 +156,6 @@ FileOrder: TypeAlias = (
     | StoreFiles
     | ChooseOnDesktop
     | KeepPages
-    | ShowDocument
     | FindUsualPrinter
     | PrintDocument
 )
@@ -188,6 +179,8 @@ class KeptPages(msgspec.Struct, frozen=True):
     path: str
     """Where it is, for the user."""
     pages: int
+    preview: PageImage
+    """The first page."""
 
 
 read_found: Reader[FoundFiles] = reader(

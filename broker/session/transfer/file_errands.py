@@ -29,7 +29,7 @@ from policy.names import ADMIN
 from shims.bundle import bundle
 
 KEEP_FREE_BYTES = 100 << 20
-_LAST_WORDS_BYTES = 4096
+_LAST_WORDS_BYTES = 1 << 16
 _MAIN = """
 
 if __name__ == "__main__":
@@ -172,7 +172,6 @@ _WORK: Mapping[type[Any], Callable[[Errand, Any], None]] = MappingProxyType(
         m.StoreFiles: _store,
         m.ChooseOnDesktop: chosen_files.choose_files,
         m.KeepPages: _keep_pages,
-        m.ShowDocument: printing.show,
         m.FindUsualPrinter: printing.find_usual_printer,
         m.PrintDocument: printing.print_document,
     }

@@ -242,10 +242,6 @@ class Own:
             read.close()
             yield _followed(begun)
 
-    async def show_document(self, document: str) -> None:
-        """Have a session child open a document.  Raises as ``open_url``."""
-        await self._session.carry_out(m.ShowDocument(document))
-
     async def usual_printer(self) -> str:
         """Return the name of the desktop's usual printer.  Raises SetupError."""
         return (await self._patiently(m.FindUsualPrinter(), "lpstat")).decode()

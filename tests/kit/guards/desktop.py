@@ -217,6 +217,9 @@ GUARDS = (
     Guard("a lockdown denies whatever the rules say", "if False:", LOCKDOWN, "at_once"),
     Guard("a node without memory for its pictures ends", "", "tests/attack/test_camera.py", "no_memory_for_a_picture"),
     Guard("a screen that stands still is not a shared one", "self.close()", "tests/attack/test_screen_share.py", "told_of_a_source"),
+    Guard("a picture for a question has the form of one", "", "tests/attack/test_printing.py", "kept_picture"),
+    Guard("a picture in a question has its size", "", "tests/attack/test_printing.py", "picture_of_another_form"),
+    Guard("a sandbox's page is framed in the question", "brush.picture(rect._replace(y=rect.y + LINE), question.preview[1], '#ffffff')", "tests/broker/helpers/prompt/test_dialog.py", "page_is_framed"),
 )  # fmt: skip
 
 
