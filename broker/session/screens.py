@@ -1,11 +1,11 @@
-"""The program that draws a frame around a screen (``broker.helpers.prompt.screen_frame``)."""
+"""The program that draws beside windows (``broker.helpers.prompt.drawings``)."""
 
 from __future__ import annotations
 
 import socket
 
 from broker.helpers.process.popen import Process, our_program
-from broker.ipc.session.media_orders import ShowFrame
+from broker.ipc.session.media_orders import ShowBanner, ShowFrame
 from broker.session.errand import Errand
 
 
@@ -14,11 +14,21 @@ def show_frame(errand: Errand, order: ShowFrame) -> None:
 
     Raises OSError.
     """
-    words = (
-        "frame",
-        order.colour,
-        *map(str, (order.width, order.height, order.x, order.y)),
-    )
+    numbers = map(str, (order.width, order.height, order.x, order.y))
+    _draw(errand, "frame", order.colour, *numbers)
+
+
+def show_banner(errand: Errand, order: ShowBanner) -> None:
+    """Run the program that shows what sandboxes use until the viewer ends it.
+
+    Raises OSError.
+    """
+    rows = (f"{r.colour}:{r.sandbox}: {' '.join(r.marks)}" for r in order.rows)
+    _draw(errand, "banner", *rows)
+
+
+def _draw(errand: Errand, *words: str) -> None:
+    """Run a drawing program; answer with the socket of its standard output."""
     argv = our_program("broker.helpers.prompt.drawings", *words)
     near, far = socket.socketpair()
 

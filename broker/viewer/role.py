@@ -76,7 +76,7 @@ from broker.viewer.transfer.own import Own
 from broker.viewer.transfer.person import PersonOpens
 from broker.viewer.transfer.service import OpeningService
 from broker.viewer.transfer.targets import Targets
-from broker.viewer.use_signs import UseSigns
+from broker.viewer.use_marks import UseMarks
 from policy.records.model import Label, Record
 from policy.records.places import writable
 
@@ -102,9 +102,8 @@ class ViewerRole:
         self._host = host
         self._nursery: trio.Nursery | None = None
         bus = FilteredBus(tools.session)
-        self.signs = UseSigns(bus.notifications)
-        """What sandboxes use now."""
-        self.signs.changed = self._mark_uses
+        self.marks = UseMarks(self.guests, bus.notifications, tools.session)
+        """What sandboxes ask and use now, as the user sees it."""
         self._drawn: Mapping[str, Label] = {}
         """For which icons in the menu were looked at."""
         self.authority = authority
@@ -118,16 +117,16 @@ class ViewerRole:
         """The user's copies, pastes and drags between sandboxes."""
         own = Own(tools.session)
         self.targets = Targets(self, own, host)
-        self.cameras = Cameras(log, tools.session, self.signs)
+        self.cameras = Cameras(log, tools.session, self.marks.signs)
         """Who uses the user's camera."""
-        self.screens = ScreenShares(log, tools.session, bus, self.signs)
+        self.screens = ScreenShares(log, tools.session, bus, self.marks.signs)
         """Who sees a screen or window of the user's."""
         self.notifications = NotificationService(
             decider=authority, log=log, bus=bus.notifications
         )
         """What programs of sandboxes want the user to see."""
         self.notifications.raise_window = self._raise_window
-        self.question = QuestionNotice(bus.notifications, self._mark_asking)
+        self.question = QuestionNotice(bus.notifications, self.marks.mark_asking)
         """Tells the user of a question that waits behind other windows."""
         desktop = DesktopServices(
             tools.session, self.cameras, self.screens, self.notifications, bus
@@ -158,7 +157,7 @@ class ViewerRole:
             leases=self._leases,
         )
         """Assigns devices to sandboxes."""
-        self._shared_key = SharedKey(self.signs)
+        self._shared_key = SharedKey(self.marks.signs)
         self.network = NetworkFlows(
             decider=authority,
             log=log,
@@ -189,7 +188,7 @@ class ViewerRole:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._follow_changes)
-            nursery.start_soon(self.signs.run)
+            nursery.start_soon(self.marks.run)
             nursery.start_soon(self.notifications.run)
             nursery.start_soon(self.question.run)
             nursery.start_soon(self._settings.run)
@@ -205,21 +204,6 @@ class ViewerRole:
         if guest is not None and token and self._nursery is not None:
             order = RaiseWindow(token[:TOKEN_CHARACTERS])
             self._nursery.start_soon(run_isolated, guest.raise_window, order)
-
-    def _mark_asking(self, lease: LeaseId, asks: bool) -> None:  # noqa: FBT001
-        """Have the frames of a sandbox say that it waits for an answer, or no longer."""
-        guest = self.guest(lease)
-        if guest is not None and self._nursery is not None:
-            # guard: what was reported last of a question is what frames say
-            guest.mark(asks=asks)
-            self._nursery.start_soon(run_isolated, guest.follow_frames)
-
-    def _mark_uses(self) -> None:
-        """Have frames say what their sandboxes use, where that has changed."""
-        for guest in self.guests():
-            uses = self.signs.marks(guest.lease.sandbox)
-            if guest.mark(uses=uses) and self._nursery is not None:
-                self._nursery.start_soon(run_isolated, guest.follow_frames)
 
     def writable_places(self) -> list[Path]:
         """Return directories in which a sandbox may have created links."""
@@ -324,7 +308,7 @@ class ViewerRole:
         )
         guest.acted = partial(self.authority.acted, lease.id)
         guest.rule_variables = partial(self._rule_variables, lease)
-        guest.sound.decider, guest.sound.signs = self.authority, self.signs
+        guest.sound.decider, guest.sound.signs = self.authority, self.marks.signs
         with trio.CancelScope(shield=True), caused_by(lease.record):
             # It starts without a wait; cancelled there, its directory would stay.
             await self._nursery.start(guest.run)

@@ -133,10 +133,6 @@ class UseSigns:
         """Return what a sandbox uses now, in words for its frames and the banner."""
         return tuple(tr(kind.mark) for kind in KINDS if (kind, sandbox) in self._uses)
 
-    def sandboxes(self) -> list[str]:
-        """Return the sandboxes that use something, in order of their begin."""
-        return list(dict.fromkeys(name for kind, name in self._uses if kind.mark))
-
     async def run(self) -> None:
         """Send and close desktop notifications as ``show`` requests, until cancelled."""
         async with trio.open_nursery() as nursery:

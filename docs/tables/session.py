@@ -112,6 +112,9 @@ ORDERS: Mapping[str, ChannelPolicy] = {
         "Nothing: the child passes on a yes to a use of the key with its permit, once.",
         "the guest's connection, and the socket of its questions",
     ),
+    "show-banner": _order(
+        _ANYTHING, "Names of sandboxes and of what they use, above all windows."
+    ),
     "show-frame": _order(_ANYTHING, "A coloured frame around a screen."),
     "start-fork-server": _order(
         _ANYTHING,

@@ -10,9 +10,8 @@ The prompt agent runs it.
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from broker.helpers.prompt.description import (
     behind,
@@ -34,31 +33,15 @@ from broker.helpers.prompt.dialog import (
     keep_words,
     text_rows,
 )
+from broker.helpers.prompt.fonts import Font, choose_ink, font
 from broker.helpers.prompt.phrases import machine_words
 from broker.helpers.prompt.translation import tr, trn
 
-_FONTS = (
-    "/usr/share/fonts/truetype/dejavu/DejaVuSans{}.ttf",
-    "/usr/share/fonts/dejavu-sans-fonts/DejaVuSans{}.ttf",
-    "/usr/share/fonts/TTF/DejaVuSans{}.ttf",
-)
 _PAPER, _INK, _FAINT = (250, 250, 248), (24, 24, 28), (108, 108, 116)
 _LINE_COLOUR, _CHOSEN = (204, 204, 208), (222, 235, 250)
 _SMALLEST = 6
 """Pixels: of a font, where a row has as many of the widest letters as it may have."""
 _ALLOW, _DENY, _INERT = (28, 110, 60), (150, 32, 32), (176, 176, 180)
-
-_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-
-
-@functools.cache
-def font(size: int, *, bold: bool = False) -> _Font:
-    """Return the font of the dialog; ``size`` in pixels."""
-    for pattern in _FONTS:
-        path = Path(pattern.format("-Bold" if bold else ""))
-        if path.exists():
-            return ImageFont.truetype(str(path), size)
-    return ImageFont.load_default(size)
 
 
 def fitting(words: str, size: int, width: int, *, bold: bool = False) -> int:
@@ -175,7 +158,7 @@ class _Brush:
         size = fitting(plain(words), size * self._scale, width, bold=bold)
         self.text(rect, words, size=size // self._scale, bold=bold, colour=colour)
 
-    def _cut(self, words: str, width: int, font: _Font) -> str:
+    def _cut(self, words: str, width: int, font: Font) -> str:
         if self._draw.textlength(words, font) <= width:
             return words
         while words and self._draw.textlength(f"{words}…", font) > width:
@@ -205,7 +188,7 @@ def _head(brush: _Brush, dialog: Dialog) -> None:
     brush.box(paper, _PAPER)
     band = DialogRect(FRAME, FRAME, WIDTH - 2 * FRAME, 72)
     brush.box(band, question.colour)
-    ink = _readable_on(question.colour)
+    ink = choose_ink(question.colour)
     x, width = FRAME + PAD, WIDTH - 2 * (FRAME + PAD)
     brush.text(
         DialogRect(x, FRAME + 8, width, 34),
@@ -215,13 +198,6 @@ def _head(brush: _Brush, dialog: Dialog) -> None:
         colour=ink,
     )
     brush.text(DialogRect(x, FRAME + 42, width, 22), kind(dialog), size=14, colour=ink)
-
-
-def _readable_on(colour: str) -> tuple[int, int, int]:
-    """Black or white, the one with the higher contrast (ITU-R BT.601 luma)."""
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    light = 0.299 * red + 0.587 * green + 0.114 * blue > 140
-    return (0, 0, 0) if light else (255, 255, 255)
 
 
 def _text(brush: _Brush, dialog: Dialog) -> None:

@@ -69,6 +69,9 @@ def meant(
 class ScreenFrame:
     """The screen frame program's connection to the compositor, and its frames."""
 
+    zone = -1
+    """Exclusive zone of the surfaces: they lie over those of panels."""
+
     def __init__(self, colour: int) -> None:
         self._colour = colour.to_bytes(4, "little")
         self._display: Any = Display()
@@ -120,6 +123,10 @@ class ScreenFrame:
                     self._strip(screen, edge | _LEFT | _RIGHT, 0, WIDTH)
                 for edge in (_LEFT, _RIGHT):
                     self._strip(screen, edge | _TOP | _BOTTOM, WIDTH, 0)
+        return self.await_drawn()
+
+    def await_drawn(self) -> bool:
+        """Wait for the compositor; return if it shows all surfaces."""
         while self._waiting and not self._over:
             self._display.dispatch(block=True)
         answered = self._display.roundtrip() >= 0
@@ -138,7 +145,7 @@ class ScreenFrame:
         )
         strip.set_size(width, height)
         strip.set_anchor(anchor)
-        strip.set_exclusive_zone(-1)
+        strip.set_exclusive_zone(self.zone)
         shown: list[Any] = []
 
         def configure(_strip: Any, serial: int, wide: int, high: int) -> None:
@@ -164,19 +171,23 @@ class ScreenFrame:
         self._over = True
 
     def _buffer(self, width: int, height: int) -> Any:
-        """Create a buffer filled with the frame's colour."""
+        """Create a buffer with the picture of a surface."""
         size = width * height * 4
         fd = os.memfd_create("vitrail-frame", os.MFD_CLOEXEC)
         try:
             os.pwrite(fd, b"\0", size - 1)  # it is this large then
             with mmap.mmap(fd, size) as memory:
-                memory[:] = self._colour * (width * height)
+                memory[:] = self._pixels(width, height)
             pool = self._globals["wl_shm"].create_pool(fd, size)
             made = pool.create_buffer(0, width, height, width * 4, _XRGB8888)
             pool.destroy()
         finally:
             os.close(fd)
         return made
+
+    def _pixels(self, width: int, height: int) -> bytes:
+        """Return XRGB8888 pixels of the frame's colour."""
+        return self._colour * (width * height)
 
     def run(self) -> None:
         """Show the frame until its screen, or the compositor, has gone.

@@ -19,6 +19,8 @@ ObjectNumber = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Colour = Annotated[
     str, msgspec.Meta(pattern=r"^[0-9a-fA-F]+\Z", min_length=6, max_length=6)
 ]
+Mark = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z-]{0,15}\Z")]
+"""A word of frames and banner."""
 Length = Annotated[int, msgspec.Meta(ge=0, le=1 << 16)]
 Place = Annotated[int, msgspec.Meta(ge=-(1 << 16), le=1 << 16)]
 """In pixels of the desktop."""
@@ -86,8 +88,32 @@ class ShowFrame(TypedMessage, frozen=True, tag="show-frame"):
     y: Place
 
 
+class BannerRow(msgspec.Struct, frozen=True, array_like=True):
+    """What a sandbox uses now, in words for the banner."""
+
+    colour: Colour
+    sandbox: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,64}\Z")]
+    marks: Annotated[tuple[Mark, ...], msgspec.Meta(min_length=1, max_length=8)]
+
+
+class ShowBanner(TypedMessage, frozen=True, tag="show-banner"):
+    """Show above all windows what sandboxes use, until it ends.
+
+    Answer: a socket with "1" when it is drawn, "0" if this compositor cannot show it.
+    Needs no permit, like ``ShowFrame``.
+    """
+
+    rows: Annotated[tuple[BannerRow, ...], msgspec.Meta(min_length=1, max_length=8)]
+
+
 MediaOrder: TypeAlias = (
-    ConnectSound | FindCamera | OpenSecurityKey | ShowFrame | TakeCamera | TakeScreen
+    ConnectSound
+    | FindCamera
+    | OpenSecurityKey
+    | ShowBanner
+    | ShowFrame
+    | TakeCamera
+    | TakeScreen
 )
 
 

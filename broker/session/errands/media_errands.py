@@ -17,7 +17,7 @@ from broker.session.camera import find_camera, pipewire_socket
 from broker.session.connecting import connect_path
 from broker.session.errand import Errand
 from broker.session.pipewire_video import PictureSource, take_pictures
-from broker.session.screens import show_frame
+from broker.session.screens import show_banner, show_frame
 from broker.session.security_keys.key_device import serve_key
 from broker.session.sound import find_sound
 
@@ -51,6 +51,8 @@ def carry_out_media(errand: Errand, order: m.MediaOrder) -> None:
             # guard: a security key is opened with a permit for it
             permit = errand.permit(order.warrant, {SECURITY_KEY}, ahead=True)
             serve_key(errand, permit, *errand.descriptors(2))
+        case m.ShowBanner():
+            show_banner(errand, order)
         case m.ShowFrame():
             show_frame(errand, order)
         case m.TakeScreen():

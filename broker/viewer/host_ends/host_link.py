@@ -277,7 +277,7 @@ class RemoteHost(LinkEnd):
             while True:
                 await epoch.silence_changed.wait()
                 for guest in self._viewer().guests():
-                    guest.mark(frozen=epoch.is_silent)
+                    guest.frames.mark(frozen=epoch.is_silent)
                     nursery.start_soon(run_isolated, guest.follow_frames)
 
     def _only(self, name: str) -> None:

@@ -100,7 +100,8 @@ class Guest:
         self._had_agent = False
         self._agent_stream = 0
         self._making = trio.Lock()
-        self._frames = GuestFrames(lease, record, tools.letters, tools.colours)
+        self.frames = GuestFrames(lease, record, tools.letters, tools.colours)
+        """What frames say; they follow by ``follow_frames``."""
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
         self.agent_changed = trio.Event()
@@ -170,7 +171,7 @@ class Guest:
             gone, self.worker = self.worker, None
             if gone is not None:
                 await gone.close()
-            self._frames.gone()
+            self.frames.gone()
             self.streams.drop_arena()
             self._settle_streams("the lease ended")
             # The task that takes the worker's end was cancelled above.
@@ -232,28 +233,14 @@ class Guest:
             # First the removals: a colour may have to wait for another sandbox.
             await self.sound.follow_record(record)
             with contextlib.suppress(UpstreamError):  # it has just ended
-                await self._frames.follow(mine)
-
-    def mark(
-        self,
-        *,
-        asks: bool | None = None,
-        frozen: bool | None = None,
-        uses: tuple[str, ...] | None = None,
-    ) -> bool:
-        """Note what frames say with ``follow_frames``; return whether it has changed.
-
-        ``asks`` says that the user is asked, ``frozen`` that the host is silent, and
-        ``uses`` what the sandbox uses.
-        """
-        return self._frames.mark(asks=asks, frozen=frozen, uses=uses)
+                await self.frames.follow(mine)
 
     async def follow_frames(self) -> None:
-        """Have the frames say what ``mark`` noted."""
+        """Have the frames say what was marked."""
         mine = self.worker
         if mine is not None:
             with contextlib.suppress(UpstreamError):  # it has just ended
-                await self._frames.follow(mine)
+                await self.frames.follow(mine)
 
     # -- the worker ----------------------------------------------------------
 
@@ -297,7 +284,7 @@ class Guest:
                 self.lease.sandbox,
                 self._display,
                 compositor,
-                rules=await self._frames.begin(record),
+                rules=await self.frames.begin(record),
                 clients=record.viewer.limits.wayland_clients,
                 chords=self.crossing.chords(),
             )
@@ -336,7 +323,7 @@ class Guest:
             await mine.close("an internal error occurred; see the broker's log")
         reason = await mine.wait_closed()
         self.worker = None
-        self._frames.gone()
+        self.frames.gone()
         self._settle_streams("the worker died")
         self.screen.worker_died()
         self.transfers.worker_gone()
@@ -366,7 +353,7 @@ class Guest:
             case worker.WaylandAnswered(unlettered=True):
                 await self.screen.take(message)
                 with contextlib.suppress(RefusedError):  # the sandbox is ending
-                    self._start(self._frames.letter)
+                    self._start(self.frames.letter)
             case worker.Violation():
                 await self.screen.broke(printable(message.reason))
             case worker.Broken():

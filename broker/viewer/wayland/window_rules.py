@@ -118,6 +118,12 @@ class GuestFrames:
         self._worker: Worker | None = None
         self._following = trio.Lock()
 
+    @property
+    def colour(self) -> str:
+        """Colour of the record as ``#rrggbb``; grey without a valid record."""
+        record = self._record()
+        return "#555555" if record is None else record.viewer.label.colour
+
     async def begin(self, record: Record) -> WindowRules:
         """Return the rules for a worker that begins; ``follow`` comes after it."""
         rules = await self._rules(record)
@@ -156,9 +162,9 @@ class GuestFrames:
     def mark(
         self,
         *,
-        asks: bool | None,
-        frozen: bool | None,
-        uses: tuple[str, ...] | None,
+        asks: bool | None = None,
+        frozen: bool | None = None,
+        uses: tuple[str, ...] | None = None,
     ) -> bool:
         """Set what the frames say from their next change on; None: leave it.
 

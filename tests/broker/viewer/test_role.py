@@ -933,4 +933,4 @@ async def test_frames_say_what_was_reported_last_of_a_question():
             s.role.question.waits(QuestionWaits(number, LEASE.id, "a", "to do it"))
             s.role.question.waits(QuestionWaits())
             await trio.testing.wait_all_tasks_blocked()
-            assert not s.role.guest(LEASE.id)._frames.asks
+            assert not s.role.guest(LEASE.id).frames.asks

@@ -42,7 +42,7 @@ GUARDS = (
     Guard("a name does not reorder the sentence that it stands in", "if False:", "tests/attack/test_translated_texts.py", "reorders"),
     Guard("a name at the beginning of a sentence does not turn it around", "return ManagerText(text)", "tests/attack/test_translated_texts.py", "turns_it_around"),
     Guard("a window of an earlier program hides no failure", "return bool(_windows_of(self._record))", "tests/integration/test_menu.py", "windows_of_before"),
-    Guard("what was reported last of a question is what frames say", "guest.mark(asks=True)", "tests/broker/viewer/test_role.py", "reported_last"),
+    Guard("what was reported last of a question is what frames say", "self._mark(guest, asks=True)", "tests/broker/viewer/test_role.py", "reported_last"),
     Guard("what is tried again is what has failed", "note, result = await once(untrusted_objects[-1])", "tests/integration/test_menu.py", "tried_again"),
     Guard("a notification about a question goes with it", "if False:", QUESTION),
     Guard("a notification shows a question and answers none", "if told.key:", QUESTION, "no_other_press"),
