@@ -97,27 +97,31 @@ class UseMarks:
                     continue
                 self._shown, previous = rows, former
                 if rows:
+                    former, drawn = trio.CancelScope(), trio.Event()
+                    nursery.start_soon(self._show, rows, former, drawn)
                     # guard: the next banner is drawn before the former one goes
-                    former = await nursery.start(self._show, rows)
+                    await drawn.wait()
                 previous.cancel()
                 await trio.sleep(_AGAIN_SECONDS)
 
     async def _show(
         self,
         rows: tuple[BannerRow, ...],
-        task_status: trio.TaskStatus[trio.CancelScope],
+        scope: trio.CancelScope,
+        drawn: trio.Event,
     ) -> None:
         """Have a session child show a banner, until cancelled."""
-        with trio.CancelScope() as scope:
+        with scope:
             try:
                 async with self._session.carrying_out(ShowBanner(rows)) as begun:
                     reply = await _first_byte(begun.fds[0])
-                    task_status.started(scope)
+                    drawn.set()
                     if reply == b"0":
                         await trio.sleep_forever()  # this compositor can show none
                     await begun.process.wait()
             except (VitrailError, OSError) as error:
                 self._complaint.tell(error)
+                drawn.set()
                 await trio.sleep(_START_SECONDS)
             # guard: a banner that ends by itself is shown again
             self._shown = None

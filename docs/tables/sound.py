@@ -99,7 +99,7 @@ _ALLOWED: Mapping[Command, ChannelPolicy] = {
         "a client of a sandbox whose record and rules allow the microphone",
         f"{_READY}, below PULSE_STREAMS_PER_CONNECTION",
         "one recording of the real source for the sandbox, by our own choice",
-        "Hears the microphone while the indicator shows it; silence otherwise.",
+        "Hears the microphone while the signs of a use show it; silence otherwise.",
     ),
     _C.DELETE_RECORD_STREAM: _HEARD,
     _C.CORK_RECORD_STREAM: _HEARD,

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.helpers.prompt import name_strip, screen_frame
+from broker.helpers.prompt import name_strip, screen_frame, use_banner
 from broker.programs import accessible, prompt
 from tests.kit.wayland.compositor import short_directory
 
@@ -45,6 +45,8 @@ def _run(program, attempt):
 
     if program is screen_frame:
         program.ScreenFrame = attack
+    elif program is use_banner:
+        program.UseBanner = attack
     elif program is name_strip:
         program.fitting = attack
         program.main(*sys.argv[1:])
@@ -54,7 +56,9 @@ def _run(program, attempt):
     return 98
 
 
-@pytest.fixture(params=[prompt, accessible, screen_frame], ids=lambda p: p.__name__)
+@pytest.fixture(
+    params=[prompt, accessible, screen_frame, use_banner], ids=lambda p: p.__name__
+)
 def attempted(request):
     """Attempt something in one of the helpers."""
     ours, theirs = socket.socketpair()
@@ -62,6 +66,8 @@ def attempted(request):
         arguments = [str(theirs.fileno())]
         if request.param is screen_frame:
             arguments = ["ff0000", "1", "1", "0", "0"]
+        if request.param is use_banner:
+            arguments = ["ff0000:work: camera"]
         yield lambda attempt: _taken_over(request.param, arguments, attempt)
 
 

@@ -18,9 +18,11 @@ from broker.core.errors import PeerError, RefusedError, SetupError
 from broker.core.services import AUDIO, CAMERA, SCREEN_SHARE, SECURITY_KEY, SSH_AGENT
 from broker.ipc.session.bus_orders import HoldPermit
 from broker.ipc.session.media_orders import (
+    BannerRow,
     ConnectSound,
     FindCamera,
     OpenSecurityKey,
+    ShowBanner,
     ShowFrame,
     TakeCamera,
     TakeScreen,
@@ -174,6 +176,13 @@ async def test_a_security_key_ends_with_its_permit():
         TakeScreen(-1, 640, 480),
         TakeScreen("1 ! filesink location=x", 640, 480),
         TakeScreen(1, 640, 0),
+        ShowBanner(()),
+        ShowBanner((BannerRow("102030", "work", ("microphone",)),) * 9),
+        ShowBanner((BannerRow("10203", "work", ("microphone",)),)),
+        ShowBanner((BannerRow("102030", "Wo rk", ("microphone",)),)),
+        ShowBanner((BannerRow("102030", "work\n", ("microphone",)),)),
+        ShowBanner((BannerRow("102030", "work", ()),)),
+        ShowBanner((BannerRow("102030", "work", ("Enter your password",)),)),
         ShowFrame("1; rm x", 640, 480, 0, 0),
         ShowFrame("102030\n", 640, 480, 0, 0),
         ShowFrame("102030", 640, 480, 1 << 31, 0),

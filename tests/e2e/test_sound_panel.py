@@ -44,6 +44,7 @@ async def recording(seconds, more="", window="--no-window"):
         w.write_rules(RULES)
         async with notification_server(w.comp, w.environ) as screen:
             w.environ.update(screen.env)
+            w.screen = screen
             await w.start()
             box = (
                 "run",

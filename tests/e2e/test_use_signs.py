@@ -6,8 +6,11 @@ With a real broker, sway, PipeWire and mako; the pixels of the screen are judged
 from __future__ import annotations
 
 import os
+import signal
+from contextlib import suppress
 from pathlib import Path
 
+from broker.helpers.process.spawn import run_tool
 from tests.e2e.test_sound_panel import RED, pytestmark, recording, sources
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import pixels, wait_window
@@ -44,3 +47,52 @@ async def test_microphone_is_shown_over_fullscreen_until_it_ends():
 
 async def no_red(w):
     return not await red_parts(w)
+
+
+async def test_microphone_of_a_box_without_windows_is_shown():
+    """Attack: five notifications, a restart of their server, the end of our program."""
+    async with recording(1000) as (w, server):
+        await eventually(lambda: red_parts(w))
+        await keep(w, "banner")
+        for number in range(5):
+            await run_tool(["notify-send", f"news {number}"], env=w.environ)
+        assert await red_parts(w)
+        await keep(w, "banner-notifications")
+        assert len(await w.screen.shown()) == 6
+        await w.screen.server.stop()
+        await w.screen.begin_server()
+        assert await red_parts(w)
+        await w.screen.one_with("talk records your microphone")
+
+        (banner,) = await eventually(lambda: named(w, "vitrail-banner"))
+        os.kill(banner, signal.SIGKILL)
+        await eventually(lambda: set(named(w, "vitrail-banner")) - {banner})
+        await eventually(lambda: red_parts(w))
+        await w.said("audio", "microphone", "talk", "deny")
+        await eventually(lambda: no_red(w))
+        assert not await sources(server)
+        await eventually(lambda: not named(w, "vitrail-banner"))
+
+
+async def test_death_of_the_viewer_ends_use_and_banner():
+    async with recording(1000) as (w, server):
+        await eventually(lambda: red_parts(w))
+        os.kill(await w.broker_pid(), signal.SIGKILL)
+
+        async def ended():
+            return not await sources(server)
+
+        await eventually(ended, deadline=10)
+        await eventually(lambda: no_red(w), deadline=10)
+        await eventually(lambda: not named(w, "vitrail-banner"))
+        await w.start()
+
+
+def named(w, name):
+    """Return the processes of this broker with a name."""
+    found = []
+    for pid in w.processes():
+        with suppress(OSError):  # it has just ended
+            if Path(f"/proc/{pid}/comm").read_text() == f"{name}\n":
+                found.append(pid)
+    return found
