@@ -30,7 +30,7 @@ DOMAINS = {
     "dialog": (
         "broker/helpers/prompt/*.py",
         "broker/viewer/notifications/*.py",
-        "broker/viewer/use_signs.py",
+        "broker/viewer/uses/use_signs.py",
         "broker/viewer/screens.py",
         "broker/viewer/security_keys/shared_key.py",
         "broker/viewer/wayland/window_rules.py",

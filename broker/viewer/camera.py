@@ -23,7 +23,7 @@ from broker.viewer.pipewire_video import (
     VideoUse,
     VideoUses,
 )
-from broker.viewer.use_signs import CAMERA
+from broker.viewer.uses.use_signs import CAMERA
 
 SIZES: Mapping[str, tuple[int, int]] = MappingProxyType(
     {"640x480": (640, 480), "1280x720": (1280, 720)}

@@ -25,7 +25,7 @@ from broker.ipc.host_viewer import HeldTask
 from broker.ipc.session.media_orders import MediaOrder
 from broker.viewer.exchange.failures import ShareableError
 from broker.viewer.orders.session_orders import Renewed, UserSession
-from broker.viewer.use_signs import UseKind, UseSigns
+from broker.viewer.uses.use_signs import UseKind, UseSigns
 
 USES = 4
 """Of all sandboxes at one time, for each kind; a sandbox has one."""

@@ -76,7 +76,7 @@ from broker.viewer.transfer.own import Own
 from broker.viewer.transfer.person import PersonOpens
 from broker.viewer.transfer.service import OpeningService
 from broker.viewer.transfer.targets import Targets
-from broker.viewer.use_marks import UseMarks
+from broker.viewer.uses.use_marks import UseMarks
 from policy.records.model import Label, Record
 from policy.records.places import writable
 

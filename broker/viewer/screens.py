@@ -45,7 +45,7 @@ from broker.viewer.pipewire_video import (
     VideoUse,
     VideoUses,
 )
-from broker.viewer.use_signs import SCREEN, UseKind, UseSigns
+from broker.viewer.uses.use_signs import SCREEN, UseKind, UseSigns
 
 SIZES: Mapping[str, tuple[int, int]] = MappingProxyType(
     {"1280x720": (1280, 720), "1920x1080": (1920, 1080)}

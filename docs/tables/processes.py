@@ -65,7 +65,7 @@ PROGRAMS = (
             *("broker.session.child", "broker.core.language.notices"),
         ),
     ),
-    Program("session children", ("broker.session.child",), USER, 191, 21_050, 13_360),
+    Program("session children", ("broker.session.child",), USER, 197, 21_630, 13_360),
     Program(
         "pump and acceptor",
         ("broker.helpers.pump.process", "broker.programs.acceptor"),
@@ -129,7 +129,7 @@ PROGRAMS = (
         without=(_OF_TERMINAL,),
     ),
     Program("prompt agent", ("broker.programs.prompt",), USER, 48, 5_290, 2_910),
-    Program("vitrail-access", ("broker.programs.accessible",), USER, 42, 4_050, 2_060),
+    Program("vitrail-access", ("broker.programs.accessible",), USER, 38, 3_110, 1_540),
     Program("drawings", ("broker.helpers.prompt.drawings",), USER, 25, 1_600, 890),
     Program("shipper", ("broker.programs.shipper",), USER, 51, 5_550, 2_930),
     Program(
@@ -208,7 +208,7 @@ PROGRAMS = (
         1_820,
         phase_of="launch tools",
     ),
-    Program("vitrail-devices", ("broker.programs.devices",), ROOT, 46, 5_310, 3_060),
+    Program("vitrail-devices", ("broker.programs.devices",), ROOT, 46, 5_390, 3_060),
     Program(
         "OCI hook",
         ("shims.hooks.oci_hook", "shims.hooks.oci_rootful"),

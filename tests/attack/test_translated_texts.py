@@ -30,7 +30,7 @@ from broker.helpers.prompt.translation import trn
 from broker.ipc.authority import QuestionWaits
 from broker.jail.wayland.scene.label import GLYPHS
 from broker.viewer.notifications.question_notice import notice
-from broker.viewer.use_signs import KINDS
+from broker.viewer.uses.use_signs import KINDS
 from docs.print_catalogues import catalogues
 from policy.rules import wording
 from policy.rules.engine import PolicyCall

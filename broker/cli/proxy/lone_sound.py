@@ -27,7 +27,7 @@ from broker.ipc import worker
 from broker.ipc.control.types.sound import SoundStatus
 from broker.net.connection_quota import SoundPlaces
 from broker.viewer.sound.levels import save_level
-from broker.viewer.use_signs import MICROPHONE, UseSigns
+from broker.viewer.uses.use_signs import MICROPHONE, UseSigns
 from broker.viewer.workers.process import Worker
 
 _OBEY_SECONDS = pulse_limits.PULSE_REVOKE_SECONDS + limits.WORKER_STOP_SECONDS

@@ -242,7 +242,7 @@ async def _run(
     from broker.net.listeners import open_listener
     from broker.net.session_bus import own_bus
     from broker.viewer.sound.levels import load_level
-    from broker.viewer.use_signs import UseSigns
+    from broker.viewer.uses.use_signs import UseSigns
 
     path = server_path(server)
     if not path.is_socket():  # a wrong server is reported at once

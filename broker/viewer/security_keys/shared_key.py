@@ -15,7 +15,7 @@ from broker.core.names import LeaseId
 from broker.core.token_bucket import TokenBucket
 from broker.helpers.prompt.phrases import request_of
 from broker.helpers.prompt.translation import tr
-from broker.viewer.use_signs import SECURITY_KEY, UseSigns
+from broker.viewer.uses.use_signs import SECURITY_KEY, UseSigns
 
 
 @dataclass(eq=False)

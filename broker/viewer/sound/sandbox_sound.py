@@ -41,14 +41,14 @@ from broker.ipc.host_viewer import TaskStatus
 from broker.net.connection_quota import SoundPlaces, SoundServerPlaces
 from broker.viewer.sound.levels import load_level, save_level
 from broker.viewer.sound.sound_connection import reserve_sound, sound_connection
-from broker.viewer.use_signs import MICROPHONE as RECORDS
+from broker.viewer.uses.use_signs import MICROPHONE as RECORDS
 from policy.records.model import Record
 
 if TYPE_CHECKING:
     from broker.viewer.authority.interface import Permits
     from broker.viewer.orders.session_orders import UserSession
     from broker.viewer.stream_reply import OpeningReply
-    from broker.viewer.use_signs import UseSigns
+    from broker.viewer.uses.use_signs import UseSigns
     from broker.viewer.workers.process import Worker
 
 _OBEY_SECONDS = pulse_limits.PULSE_REVOKE_SECONDS + limits.WORKER_STOP_SECONDS

@@ -105,9 +105,9 @@ GUARDS = (
     Guard("windows beside sound", "if timeout <= 0:", "tests/broker/jail/worker/test_readiness.py", "without_end"),
     Guard("the next viewer waits for no pipe in the place of a level, and follows no link", "flags = os.O_RDONLY | os.O_CLOEXEC", "tests/broker/viewer/sound/test_sandbox_sound.py", "no_small_file and link"),
     Guard("a level of terabytes fills no memory", "return path.read_bytes()", "tests/broker/viewer/sound/test_sandbox_sound.py", "no_small_file and terabytes"),
-    Guard("a sign that the server has lost comes again", "if False:\n    pass", "tests/broker/viewer/test_use_signs.py", "lost_notification"),
-    Guard("a banner that ends by itself is shown again", "", "tests/broker/viewer/test_use_marks.py", "ends_is_shown"),
-    Guard("the next banner is drawn before the former one goes", "", "tests/broker/viewer/test_use_marks.py", "as_long_as"),
+    Guard("a sign that the server has lost comes again", "if False:\n    pass", "tests/broker/viewer/uses/test_use_signs.py", "lost_notification"),
+    Guard("a banner that ends by itself is shown again", "", "tests/broker/viewer/uses/test_use_marks.py", "ends_is_shown"),
+    Guard("the next banner is drawn before the former one goes", "", "tests/broker/viewer/uses/test_use_marks.py", "as_long_as"),
     Guard("a banner that is not drawn does not say so", "os.write(OUTPUT, b'1')", "tests/attack/test_use_banner.py", "reports_whether"),
     Guard("a level that cannot be decoded silences no later stream", "except msgspec.DecodeError:", "tests/broker/viewer/sound/test_sandbox_sound.py", "no_small_file and no-text"),
 )  # fmt: skip

@@ -18,7 +18,7 @@ from broker.viewer.notifications.desktop_server import (
     ServerTold,
     _notify,
 )
-from broker.viewer.use_signs import (
+from broker.viewer.uses.use_signs import (
     CAMERA,
     MICROPHONE,
     SECURITY_KEY,

@@ -20,7 +20,7 @@ from broker.core.stderr_log import run_isolated
 from broker.ipc.session.media_orders import BannerRow, ShowBanner
 from broker.net.session_bus import Complaint, OpenBus
 from broker.viewer.orders.session_orders import UserSession
-from broker.viewer.use_signs import UseSigns
+from broker.viewer.uses.use_signs import UseSigns
 
 if TYPE_CHECKING:
     from broker.viewer.sandboxes.guest import Guest

@@ -11,8 +11,8 @@ import trio
 
 from broker.core.errors import UpstreamError
 from broker.ipc.session.media_orders import BannerRow
-from broker.viewer.use_marks import UseMarks
-from broker.viewer.use_signs import CAMERA, MICROPHONE
+from broker.viewer.uses.use_marks import UseMarks
+from broker.viewer.uses.use_signs import CAMERA, MICROPHONE
 from tests.broker.viewer.notifications.test_notification_service import Server
 
 
