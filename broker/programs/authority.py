@@ -241,24 +241,27 @@ class _Attended:
             error = sole(group)
             if not isinstance(error, PeerError):
                 raise
-            await self._note_end(f"its {name} broke the protocol: {error}")
+            await self._note_end(name, f"its {name} broke the protocol: {error}")
             raise InternalError(f"the {name}'s process failed: {error}") from error
         if stop is None:
-            await self._note_end(f"its {name} ended without a request to stop")
+            await self._note_end(name, f"its {name} ended without a request to stop")
             raise InternalError(f"the {name}'s process has ended")
         return stop
 
-    async def _note_end(self, reason: str) -> None:
-        """Record in the audit log why the broker ends."""
+    async def _note_end(self, name: str, reason: str) -> None:
+        """Record in the audit log why the broker ends, and what has ended with it."""
         if self._noted:  # with one process, the others end
             await trio.sleep_forever()  # the first one's error ends this task
         self._noted = True
         log_stderr(f"vitrail: the authority ends with the broker's process: {reason}")
-        await self._parts.log.journal.note(
+        journal = self._parts.log.journal
+        await journal.note(
             schema.ProcessDied(
                 process=schema.Process.BROKER, pid=self._broker, reason=reason
             )
         )
+        for use in self._channels[name].uses.end():
+            await journal.note(use)
 
 
 def _control(

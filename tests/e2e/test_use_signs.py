@@ -85,6 +85,7 @@ async def test_death_of_the_viewer_ends_use_and_banner():
         await eventually(ended, deadline=10)
         await eventually(lambda: no_red(w), deadline=10)
         await eventually(lambda: not named(w, "vitrail-banner"))
+        await w.wait_event("microphone.off", sandbox="talk")
         await w.start()
 
 

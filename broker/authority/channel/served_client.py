@@ -18,6 +18,7 @@ from broker.authority.audit.log_checkpoints import CheckpointRequests, LogCheckp
 from broker.authority.audit.shares import LogShares, cost
 from broker.authority.channel.event_rights import EventRights
 from broker.authority.channel.frame_link import FrameLink
+from broker.authority.channel.open_uses import OpenUses
 from broker.authority.channel.request_messages import request_of
 from broker.authority.channel.sent_records import SentRecords
 from broker.authority.decisions.decision_events import not_opened
@@ -123,6 +124,7 @@ class ClientChannel:
         self._authority = authority
         self._log = log
         self._rights = rights
+        self.uses = OpenUses()
         self._report = report
         self._serve_control = serve_control
         self._raise_question = raise_question
@@ -474,6 +476,7 @@ class ClientChannel:
             if isinstance(event, schema.LeaseBegin):
                 self._rights.end(event.lease)  # it never began
             raise
+        self.uses.take(event)
         lease = self._rights.lease(event.lease)
         if lease is not None:
             self._tell_share(lease)

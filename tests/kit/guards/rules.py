@@ -80,6 +80,7 @@ GUARDS = (
     Guard("Enter means nothing", "if name == 'Return':\n    return self._yes()\nelif text:\n    self.typed = (self.typed + text)[:len(self.yes_word) + 1]", "tests/broker/helpers/prompt/test_dialog.py"),
     Guard("a question does not take the place of another at once", "if front is None:\n    return", "tests/broker/authority/questions/test_prompts.py", "visible_gap"),
     Guard("a question has its own word for a yes", "return 'allow'", "tests/broker/authority/questions/test_prompts.py", "yes_word"),
+    Guard("a client has a bounded number of open uses", "if kind:\n    self._begun[kind, event.lease, event.stream] = event, time.monotonic()\nelif isinstance(event, _End):\n    self._begun.pop((type(event), event.lease, event.stream), None)", "tests/broker/authority/test_open_uses.py", "bounded_number"),
     Guard("a layout with Latin letters says itself which key is which", "if written:", "tests/broker/helpers/prompt/test_keys.py"),
     Guard("a dialog is brought to the front at a pace", "if True:", "tests/broker/authority/questions/test_prompts.py"),
     Guard("no answer over the accessibility bus", "calls[f'{ACTION}.DoAction'] = lambda: ('b', True)", "tests/broker/helpers/prompt/test_accessible.py", "no_action"),
