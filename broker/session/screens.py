@@ -1,4 +1,4 @@
-"""The program that draws beside windows (``broker.helpers.prompt.drawings``)."""
+"""The program that draws frames and banners (``broker.helpers.prompt.drawings``)."""
 
 from __future__ import annotations
 

@@ -133,15 +133,15 @@ def describe_preview(page: Page) -> str:
         math.ceil(math.sqrt(width * height / PREVIEW_PIXELS)),
     )
     columns, row_bytes = max(1, width // step), width * depth
-    lefts = [min(step, width) * n // 4 for n in range(4)]
+    offsets = [min(step, width) * n // 4 for n in range(4)]
     small = bytearray()
     for top in range(0, max(1, height // step) * step, step):
         samples = []
         for n in range(4):
             row = (top + min(step, height) * n // 4) * row_bytes
             samples += [
-                pixels[row + left * depth : row + row_bytes : step * depth][:columns]
-                for left in lefts
+                pixels[row + offset * depth : row + row_bytes : step * depth][:columns]
+                for offset in offsets
             ]
         small += bytes(sum(column) // 16 for column in zip(*samples))
     return f"{columns} {b2a_base64(bytes(small), newline=False).decode()}"

@@ -126,7 +126,7 @@ async def test_pages_become_a_document_of_pixels(spool):
 )
 @pytest.mark.parametrize("depth", [1, 3])
 def test_preview_is_small_for_each_page(width, height, depth):
-    """Of a page whose left half is black."""
+    """The left half of the page is black."""
     row = bytes(width // 2 * depth) + b"\xff" * ((width - width // 2) * depth)
     columns, encoded = describe_preview((width, height, row * height, ())).split()
     pixels = base64.b64decode(encoded)

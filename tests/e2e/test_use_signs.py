@@ -64,14 +64,14 @@ async def test_microphone_of_a_box_without_windows_is_shown():
         assert await red_parts(w)
         await w.screen.one_with("talk records your microphone")
 
-        (banner,) = await eventually(lambda: named(w, "vitrail-banner"))
+        (banner,) = await eventually(lambda: find_processes(w, "vitrail-banner"))
         os.kill(banner, signal.SIGKILL)
-        await eventually(lambda: set(named(w, "vitrail-banner")) - {banner})
+        await eventually(lambda: set(find_processes(w, "vitrail-banner")) - {banner})
         await eventually(lambda: red_parts(w))
         await w.said("audio", "microphone", "talk", "deny")
         await eventually(lambda: no_red(w))
         assert not await sources(server)
-        await eventually(lambda: not named(w, "vitrail-banner"))
+        await eventually(lambda: not find_processes(w, "vitrail-banner"))
 
 
 async def test_death_of_the_viewer_ends_use_and_banner():
@@ -84,16 +84,16 @@ async def test_death_of_the_viewer_ends_use_and_banner():
 
         await eventually(ended, deadline=10)
         await eventually(lambda: no_red(w), deadline=10)
-        await eventually(lambda: not named(w, "vitrail-banner"))
+        await eventually(lambda: not find_processes(w, "vitrail-banner"))
         await w.wait_event("microphone.off", sandbox="talk")
         await w.start()
 
 
-def named(w, name):
+def find_processes(w, name):
     """Return the processes of this broker with a name."""
-    found = []
+    pids = []
     for pid in w.processes():
         with suppress(OSError):  # it has just ended
             if Path(f"/proc/{pid}/comm").read_text() == f"{name}\n":
-                found.append(pid)
-    return found
+                pids.append(pid)
+    return pids

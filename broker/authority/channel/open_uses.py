@@ -1,6 +1,6 @@
 """Uses of microphone, camera and screen that a client has recorded and not ended.
 
-Sans-IO, but for the clock.  If the client dies, the authority records their end: the use
+Sans-IO except for the clock.  If the client dies, the authority records their end: the use
 has ended with it.
 """
 

@@ -496,15 +496,14 @@ def test_letters_that_the_dialog_cannot_draw_are_known():
 @pytest.mark.parametrize("scale", [1, 2])
 def test_page_is_framed_in_the_question(scale):
     """Attack: a page that continues the dialog's own text."""
-    asked = question(preview=(200, bytes(200 * 150)))
-    dialog = Dialog(asked, WORD)
+    dialog = Dialog(question(preview=(200, bytes(200 * 150))), WORD)
     assert dialog.layout.height >= lay_out(question()).height + 150
     image = draw(dialog, "", 0.0, 1.0, scale).convert("RGB")
     x, y, width, height = (scale * n for n in dialog.layout.preview)
     y += scale * LINE
     black, green = (0, 0, 0), (0x00, 0x9E, 0x73)
     assert image.getpixel((x + width // 2, y + height // 2)) == black
-    for place in ((x, y), (x + width, y + height), (x + width + 3 * scale, y)):
-        assert image.getpixel(place) in {green, black}
+    for corner in ((x, y), (x + width, y + height), (x + width + 3 * scale, y)):
+        assert image.getpixel(corner) in {green, black}
     assert image.getpixel((x, y + height // 2)) == green
     assert image.getpixel((x + width + 4 * scale, y + height // 2)) == green

@@ -41,15 +41,15 @@ class Session:
     async def carrying_out(self, order):
         if self.reply is None:
             raise UpstreamError("the session child has ended")
-        ours, theirs = socket.socketpair()
-        with theirs:
-            theirs.send(self.reply)
-        ours.setblocking(False)
+        near, far = socket.socketpair()
+        with far:
+            far.send(self.reply)
+        near.setblocking(False)
         self.shown.append(order.rows)
         self.log.append(len(self.shown))
         try:
             process = SimpleNamespace(wait=self.ended.wait)
-            yield SimpleNamespace(fds=[ours.detach()], process=process)
+            yield SimpleNamespace(fds=[near.detach()], process=process)
         finally:
             self.shown.remove(order.rows)
 
