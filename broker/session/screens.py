@@ -27,7 +27,7 @@ def show_banner(errand: Errand, order: ShowBanner) -> None:
     _draw(errand, "banner", *rows)
 
 
-def _draw(errand: Errand, *words: str) -> None:
+def _draw(errand: Errand, *words: str) -> None:  # style: as of its callers
     """Run a drawing program; answer with the socket of its standard output."""
     argv = our_program("broker.helpers.prompt.drawings", *words)
     near, far = socket.socketpair()

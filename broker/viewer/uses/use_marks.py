@@ -113,12 +113,12 @@ class UseMarks:
         """Have a session child show a banner, until cancelled."""
         with scope:
             try:
-                async with self._session.carrying_out(ShowBanner(rows)) as begun:
-                    reply = await _first_byte(begun.fds[0])
+                async with self._session.carrying_out(ShowBanner(rows)) as banner:
+                    reply = await _first_byte(banner.fds[0])
                     drawn.set()
                     if reply == b"0":
                         await trio.sleep_forever()  # this compositor can show none
-                    await begun.process.wait()
+                    await banner.process.wait()
             except (VitrailError, OSError) as error:
                 self._complaint.tell(error)
                 drawn.set()
