@@ -10,7 +10,6 @@ so, and the next stream or program gets a new one.
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -43,7 +42,7 @@ from broker.viewer.clipboard import clipboard_member
 from broker.viewer.exchange.guest_connection import GuestConnections
 from broker.viewer.folders.guest_folders import GuestFolders
 from broker.viewer.sandboxes.dependencies import GuestTools, no_variables, unheard
-from broker.viewer.sandboxes.launch_steps import Step, without_agent
+from broker.viewer.sandboxes.launch_steps import Step, boot_state, without_agent
 from broker.viewer.sandboxes.programs import (
     NO_STREAMS,
     LeaseProgram,
@@ -190,22 +189,15 @@ class Guest:
 
     @property
     def state(self) -> str:
-        """Return ``suspended``, ``stopped`` by the host, or ``starting`` until our machine's agent has reported; others run at once.
-
-        A viewer does not know whether its host starts the machine, so ``starting`` has an end.
-        """
+        """Return ``suspended``, ``stopped`` by the host, or ``starting`` until our machine's agent has reported; others run at once."""
         record = self._record()
         if self.suspended:
             return "suspended"
         if self.programs.shortage:
             return "stopped"
-        boots = record is None or record.host.launch.kind.agent
-        starting = boots and self.agent is None
-        seconds = getattr(record and record.host.launch, "boot_deadline", math.inf)
-        late = not self._had_agent and time.time() - self.since > seconds
-        if self.without_agent or (starting and late):
-            return "no agent yet"
-        return "starting" if starting else "running"
+        if self.agent is None and (record is None or record.host.launch.kind.agent):
+            return boot_state(record, self.since, had_agent=self._had_agent)
+        return "no agent yet" if self.without_agent else "running"
 
     @property
     def without_agent(self) -> str:

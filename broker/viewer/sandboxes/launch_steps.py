@@ -9,6 +9,7 @@ to look.
 from __future__ import annotations
 
 import enum
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -179,6 +180,16 @@ class LaunchProgress:
         if where is not None and self.failure is None and not self.complete:
             self.failure = Failure(where, reason, silent)
         return self.failure
+
+
+def boot_state(record: Record | None, since: float, *, had_agent: bool) -> str:
+    """Return the state of a machine whose agent is not connected.
+
+    A viewer does not know whether its host starts the machine: ``starting`` has an end.
+    """
+    launch = None if record is None else record.host.launch
+    late = time.time() - since > getattr(launch, "boot_deadline", math.inf)
+    return "no agent yet" if late and not had_agent else "starting"
 
 
 def without_agent(sandbox: str, record: Record | None, *, seen: bool) -> str:
