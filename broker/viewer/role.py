@@ -19,7 +19,6 @@ from broker.authority.audit import event_log
 from broker.authority.permit import Permit, Request
 from broker.core.errors import InternalError, RefusedError, VitrailError
 from broker.core.files.sandbox_logs import KEPT, prune_logs
-from broker.core.files.trees import remove_tree
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName, sandboxes_named, take_sandbox_name
 from broker.core.paths import Paths
@@ -61,6 +60,7 @@ from broker.viewer.notifications.question_notice import QuestionNotice
 from broker.viewer.orders.filtered_bus import FilteredBus
 from broker.viewer.orders.order_places import caused_by
 from broker.viewer.sandboxes.dependencies import GuestTools
+from broker.viewer.sandboxes.disposables import is_disposable, remove_logs
 from broker.viewer.sandboxes.guest import Guest
 from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.named_lease import several_run
@@ -344,10 +344,7 @@ class ViewerRole:
     async def lease_ended(
         self, lease: LeaseId, reason: str, *, machine_lives: bool = False
     ) -> None:
-        """End all that the viewer had of a sandbox; not cancellable.
-
-        ``machine_lives``: its machine may live on, behind a link that was lost.
-        """
+        """End all that the viewer had of a sandbox; not cancellable."""
         guest = self._guests.pop(lease, None)
         with trio.CancelScope(shield=True):  # no other code would do the rest
             await self.devices.lease_ended(lease)
@@ -360,15 +357,7 @@ class ViewerRole:
                 # Its daemons' calls have ended with their permissions.
                 self.notifications.lease_ended(guest.lease)
                 if not machine_lives:
-                    await self._remove_logs(guest.lease)
-
-    async def _remove_logs(self, lease: Lease) -> None:
-        """Remove the logs of an ended sandbox whose record does not keep them."""
-        record = self.record(lease.record)
-        # A record with a typo says nothing; a disposable's name does.
-        keep = lease.sandbox == lease.record if record is None else record.keeps_logs
-        if not keep:
-            await in_thread(remove_tree, self._paths.logs(lease.sandbox))
+                    await remove_logs(guest.lease, self.record, self._paths)
 
     async def stream_opened(
         self,
@@ -566,12 +555,7 @@ class ViewerRole:
             await guest.idle.wait()
             if guest.lease.id not in self._guests:
                 return
-            record = self.record(guest.lease.record)
-            # A record with a typo says nothing; a disposable's name does.
-            disposable = guest.lease.sandbox != guest.lease.record
-            if record is not None:
-                disposable = record.viewer.sandbox_class == "disposable"
-            if disposable:
+            if is_disposable(guest.lease, self.record(guest.lease.record)):
                 break
             guest.idle = trio.Event()
         try:

@@ -141,7 +141,7 @@ STEPS = (
         Step(
             f"set {{record}} {change}",
             {
-                "--- previous": lambda look: not look.unchanged,
+                "--- before": lambda look: not look.unchanged,
                 r"changed (?P<file>\S+)": _set,
                 r"(?P<names>.+) runs with the old value of .*": _keeps,
                 ".*nothing was changed": lambda look: look.unchanged,

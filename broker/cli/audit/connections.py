@@ -20,11 +20,11 @@ from broker.cli.audit.events import shown_target
 from broker.cli.audit.query.times import rfc3339
 from broker.cli.audit.source import open_source
 from broker.cli.interrupts import reader_may_leave
+from broker.cli.network.network_lines import unrecorded_network
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import offline_paths
 from broker.cli.sandboxes.ended_disposables import is_disposable_of
 from broker.cli.texts import tr
-from broker.cli.wording.network_lines import unrecorded_network
 from broker.core.escape import printable
 from broker.core.language.catalogue import mark
 from broker.ipc.audit.filters import Filters, Found

@@ -9,10 +9,10 @@ import rich_click as click
 
 from broker.cli import render
 from broker.cli.completion import sandboxes
+from broker.cli.network.network_lines import unrecorded_network
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import ask, ask_status, offline_paths
 from broker.cli.texts import tr
-from broker.cli.wording.network_lines import unrecorded_network
 from broker.core.escape import printable
 from broker.ipc.control.api import NetworkRequest
 from broker.ipc.control.methods import NETWORK

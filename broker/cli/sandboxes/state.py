@@ -21,6 +21,7 @@ from broker.cli.homes.backups.home_records import (
     write_backed_up_record,
 )
 from broker.cli.homes.home_copies import HomeCopies
+from broker.cli.homes.new_name import clone, rename
 from broker.cli.homes.unlock import lock, unlock
 from broker.cli.late_group import LateGroup
 from broker.cli.policy.named_rules import (
@@ -47,7 +48,6 @@ from broker.cli.sandboxes.leftovers import (
     find_leftovers,
     imported_record,
 )
-from broker.cli.sandboxes.new_name import clone, rename
 from broker.cli.texts import tr
 from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import RefusedError
