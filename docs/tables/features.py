@@ -150,7 +150,7 @@ FEATURES: Mapping[str, Feature] = {
     "homes": _feature(
         "persistent homes",
         "homes",
-        "boxes clipboard folders machines transfer",
+        "boxes clipboard folders machines sound transfer",
     ),
     "proxy": _feature(
         "filters in front of one program",
