@@ -28,7 +28,7 @@ from tests.kit.own_command import (
     RecordedPodman,
     UnrecordedBox,
 )
-from tests.kit.world import record, world
+from tests.kit.world import world
 
 pytestmark = [PID_NAMESPACES, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
@@ -400,34 +400,22 @@ class _Disposable(RecordedBox):
         self.w.write_record("work", text.replace('"persistent"', '"disposable"'))
 
 
-class _MicroVm(RecordedBox):
-    def write_record(self, launch: str = "") -> None:
-        self.w.write_record("work", record("persistent"))
-
-
 KINDS = {
     "a box without a record": UnrecordedBox,
     "a box": RecordedBox,
     "a disposable box": _Disposable,
     "a container": RecordedPodman,
     "a container of podman run": Podman,
-    "a micro VM": _MicroVm,
 }
 
 
-@pytest.mark.timeout(1000)
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(name, marks=[pytest.mark.long] if kind is _MicroVm else [])
-        for name, kind in KINDS.items()
-    ],
-)
+@pytest.mark.timeout(500)
+@pytest.mark.parametrize("kind", KINDS)
 async def test_first_lines_true_in_kind(kind):
     way_type = KINDS[kind]
     async with (
         way_type.settings() as settings,
-        world({}, image=way_type is _MicroVm, extra=settings, rules=RULES) as w,
+        world({}, image=False, extra=settings, rules=RULES) as w,
     ):
         folder = w.base / "folder"
         folder.mkdir()
