@@ -12,7 +12,6 @@ import contextlib
 import io
 import os
 import socket
-import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -80,6 +79,8 @@ class PrintJob:
     """A job of the queue."""
 
     def __init__(self, number: int, title: str, user: str) -> None:
+        import threading
+
         self.number = number
         self.title = title
         self.user = user
@@ -132,6 +133,7 @@ class PrintQueue:
 
     def __init__(self, uri: str) -> None:
         import queue
+        import threading
 
         self._uri = uri
         self._offer = PortalOffer({"type": "print"})
@@ -345,6 +347,8 @@ def serve_printer(words: List[str]) -> int:
 
     Whoever started this listens on, and starts another one for the next client.
     """
+    import threading
+
     if words != ["-"]:
         raise TransferError(PRINTER_USAGE)
     listener = socket.socket(fileno=os.dup(0))

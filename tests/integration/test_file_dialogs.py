@@ -372,7 +372,7 @@ async def test_folder_with_a_link_is_copied_and_the_rest_reported():
         assert os.listdir(copy) == ["notes.txt"]
 
         async def reported():
-            return [one for one in await screen.shown() if "not copied" in one[1]]
+            return [n for n in await screen.shown() if "not copied" in n[1]]
 
         (notice,) = await eventually(reported)
         assert notice[1] == "work: some of the chosen files were not copied"

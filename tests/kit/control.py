@@ -61,6 +61,7 @@ from broker.ipc.control.forward import serve_forwarded
 from broker.ipc.control.forwarder import Forwarder
 from broker.ipc.control.method import Exchange, Owner, serves
 from broker.ipc.control.types.faults import NotFoundError
+from broker.ipc.control.types.folders import FoldersAnswer
 from broker.ipc.control.varlink import Call, VarlinkReply
 from broker.ipc.control.varlink_service import describe_service
 
@@ -172,6 +173,12 @@ class ScriptedBroker:
     ) -> OpenItem:
         del exchange
         raise RefusedError(f"the test's broker opens nothing: {request}")
+
+    @serves(methods.FOLDERS)
+    async def folders(
+        self, exchange: Exchange[FoldersAnswer], request: Nothing
+    ) -> FoldersAnswer:
+        return FoldersAnswer(folders=[])
 
     @serves(methods.RUN_INPUT)
     async def run_input(
