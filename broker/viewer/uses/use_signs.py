@@ -20,7 +20,7 @@ from broker.core.escape import escape_markup, printable
 from broker.core.language.catalogue import mark
 from broker.helpers.prompt.translation import tr
 from broker.net.session_bus import OpenBus
-from broker.viewer.notifications.board import CRITICAL, Bubble
+from broker.viewer.notifications.board import NORMAL, Bubble
 from broker.viewer.notifications.desktop_server import (
     DISMISSED,
     DesktopServer,
@@ -172,4 +172,6 @@ def _describe(kind: UseKind, title: str, source: str) -> Bubble:
     """Return the notification about a use; it stays until it is closed."""
     # Servers read simple markup in the text.
     body = tr(kind.body, source=escape_markup(printable(source, 100)))
-    return Bubble(title, body, CRITICAL, (), 0, 0, icon=kind.icon)
+    # GNOME Shell shows one notification at a time, and a critical one until it is
+    # closed, which would hide that a question waits.
+    return Bubble(title, body, NORMAL, (), 0, 0, icon=kind.icon)
