@@ -115,8 +115,8 @@ class SoundPlaces:
         Waits for the record's turn and a place, after a call of ``waits``.  Raises
         RefusedError if too many wait, and if no connection ends in time.
         """
-        # guard: few sound connections wait for a place
         waiting = self._waiting + self._taken - limits.PULSE_CONNECTIONS
+        # guard: few sound connections wait for a place
         if waiting >= limits.PULSE_WAITING:
             raise RefusedError(
                 f"{waiting} sound connections of the sandbox already wait"
