@@ -208,8 +208,8 @@ def _request(opening: Opening, size: int, document: _Document | None = None) -> 
     if document is not None:
         pages = str(document.kept.pages)
         # Another one each time: an answer is for this document, also of equal names.
-        number = document.kept.document.rpartition("-")[2].removesuffix(".pdf")
-        claims = (("document", document.name), ("pages", pages), ("number", number))
+        job = document.kept.document.rpartition("-")[2].removesuffix(".pdf")
+        claims = (("document", document.name), ("pages", pages), ("job", job))
     return replace(
         request_of(opening, PRINT),
         size=size,

@@ -168,7 +168,7 @@ PROGRAMS = (
         CONFINED,
         48,
         9_130,
-        6_080,
+        6_530,
     ),
     Program(
         "folder mounts",

@@ -81,7 +81,7 @@ _TOLD: Mapping[str, tuple[frozenset[str], frozenset[str]]] = MappingProxyType(
         "vitrail.ClipboardPaste": (frozenset({"drag"}), frozenset({"type", "size"})),
         "vitrail.OpenFile": (frozenset({"edit"}), frozenset({"what", "size", "type"})),
         "vitrail.FileCopy": (_NONE, frozenset({"what", "size"})),
-        "vitrail.Print": (_NONE, frozenset({"document", "pages", "number"})),
+        "vitrail.Print": (_NONE, frozenset({"document", "pages", "job"})),
         "vitrail.Device": (_NONE, frozenset({"device"})),
         "vitrail.SshAgent": (_NONE, frozenset({"by way of", "known hosts"})),
         "vitrail.SecurityKey": (

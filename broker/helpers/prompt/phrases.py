@@ -85,7 +85,7 @@ TITLES: Final = frozenset(
         *(mark("port"), mark("interfaces"), mark("relying party"), mark("key")),
         *(mark("user"), mark("host key"), mark("signed for"), mark("scheme")),
         *(mark("protocol"), mark("type"), mark("size"), mark("document")),
-        *(mark("pages"), mark("device"), mark("by way of")),
+        *(mark("pages"), mark("job"), mark("device"), mark("by way of")),
         *(mark("wrong PINs"), mark("known hosts")),
     }
 )

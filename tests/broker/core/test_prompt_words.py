@@ -94,7 +94,7 @@ def test_any_bytes_are_a_message_or_refused(data):
 
 def test_a_message_that_is_too_long():
     with pytest.raises(InternalError, match="prompt message is too long"):
-        m.encode(m.Show(1, question(label="x" * 70000), "", 1.0, "allow"))
+        m.encode(m.Show(1, question(label="x" * 140_000), "", 1.0, "allow"))
 
 
 @pytest.fixture(name="paths")

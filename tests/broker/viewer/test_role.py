@@ -653,11 +653,11 @@ async def test_sound_without_a_filter_ends_when_the_record_filters_it(monkeypatc
     """Else its programs go on to record all, and no warning is shown any more."""
     hears = trio.Event()
 
-    async def unfiltered(opening, conn, _server, *, answer, task_status, **_):
+    async def unfiltered(opening, conn, _server, *, status, **_):
         del opening
         with conn:
-            await answer()
-            task_status.started()
+            await status.say()
+            status.started()
             hears.set()
             await trio.sleep_forever()
 
