@@ -30,6 +30,7 @@ USUAL: Mapping[str, str] = MappingProxyType(
         "zwp_tablet_manager_v2": "Receives tablet pen events over its windows; make and serial number are hidden.",
         "zxdg_output_manager_v1": "Learns the layout of screens; names are hidden.",
         "zxdg_decoration_manager_v1": "Negotiates who draws the title bar inside the frame.",
+        "org_kde_kwin_server_decoration_manager": "As zxdg_decoration_manager_v1, for GTK.",
         "xdg_activation_v1": "Requests attention after input to its window.",
         "zxdg_exporter_v2": "Exports a window as a parent for other programs of the sandbox.",
         "zxdg_importer_v2": "Places windows over another window of the sandbox.",

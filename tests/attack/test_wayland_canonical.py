@@ -22,6 +22,8 @@ from tests.kit.wayland.virtual import compositor
 FILLS = WindowRules("work", color=FRAME, fullscreen=Fullscreen.REAL)
 DECORATIONS = "zxdg_decoration_manager_v1"
 DECORATION = "zxdg_toplevel_decoration_v1"
+KDE_DECORATIONS = "org_kde_kwin_server_decoration_manager"
+KDE_DECORATION = "org_kde_kwin_server_decoration"
 EXPORTER, EXPORTED = "zxdg_exporter_v2", "zxdg_exported_v2"
 IMPORTER, IMPORTED = "zxdg_importer_v2", "zxdg_imported_v2"
 SERVER_SIDE = 2
@@ -79,6 +81,38 @@ async def test_decoration_of_unmapped_window_ends_no_compositor(kind, request_):
         c.send(surface, "commit")
         request_(c, top, decoration)
         c.roundtrip()
+
+    async with compositor(kind) as comp, filtered(comp, FILLS) as it:
+        await it.client(attack)
+        await assert_alive(it)
+
+
+@pytest.mark.parametrize("again", [True, False])
+@pytest.mark.parametrize("kind", ["sway", "kwin"])
+async def test_kde_decoration_of_unmapped_window_ends_no_compositor(kind, again):
+    def attack(c: Window) -> None:
+        manager = c.bind(KDE_DECORATIONS)
+        surface = c.surface()
+        decoration = c.make(manager, "create", KDE_DECORATION, None, surface)
+        for _ in range(2):
+            xdg, top = c.toplevel(surface)
+            c.send(surface, "commit")
+            c.configured(xdg)
+            c.paint(surface, 300, 200, PAINT)
+            c.send(surface, "commit")
+            c.roundtrip()
+            c.send(surface, "attach", 0, 0, 0)
+            c.send(surface, "commit")
+            c.send(decoration, "request_mode", SERVER_SIDE)
+            if again:
+                c.send(decoration, "release")
+                decoration = c.make(manager, "create", KDE_DECORATION, None, surface)
+            c.roundtrip()
+            c.send(surface, "commit")
+            c.send(decoration, "request_mode", 1)
+            c.roundtrip()
+            c.send(top, "destroy")
+            c.send(xdg, "destroy")
 
     async with compositor(kind) as comp, filtered(comp, FILLS) as it:
         await it.client(attack)

@@ -23,6 +23,8 @@ from tests.kit.wayland.stand import FRAME, GUEST, stand
 from tests.kit.wayland.talk import Talk
 
 MANAGER, DECORATION = "zxdg_decoration_manager_v1", "zxdg_toplevel_decoration_v1"
+KDE_MANAGER = "org_kde_kwin_server_decoration_manager"
+KDE_DECORATION = "org_kde_kwin_server_decoration"
 OWN, SERVERS = 1, 2
 TOP, PLAIN = 18, 4
 RULES = WindowRules("work", label=None, named_top=TOP)
@@ -33,7 +35,7 @@ class Decorating(Model):
     """A compositor that draws a title bar as it was asked last, at once."""
 
     def __init__(self) -> None:
-        super().__init__([*GLOBALS, (MANAGER, 1)])
+        super().__init__([*GLOBALS, (MANAGER, 1), (KDE_MANAGER, 1)])
         self.bars: dict[int, Any] = {}
         """Decorations by their window."""
         self.on_root_commit = lambda _: self.look()
@@ -47,6 +49,22 @@ class Decorating(Model):
     ) -> None:
         made.state["mode"] = SERVERS
         self.bars[top.oid] = made
+
+    def org_kde_kwin_server_decoration_manager_create(
+        self, _manager: Any, decoration: Any, root: Any
+    ) -> None:
+        decoration.state["mode"] = SERVERS
+        self.bars[root.xdg.state["role"].oid] = decoration
+        self.tell(decoration, "mode", SERVERS)
+
+    def org_kde_kwin_server_decoration_request_mode(
+        self, decoration: Any, mode: int
+    ) -> None:
+        self.zxdg_toplevel_decoration_v1_set_mode(decoration, mode)
+        self.tell(decoration, "mode", mode)
+
+    def org_kde_kwin_server_decoration_release(self, decoration: Any) -> None:
+        self.zxdg_toplevel_decoration_v1_destroy(decoration)
 
     def zxdg_toplevel_decoration_v1_set_mode(self, made: Any, mode: int) -> None:
         made.state["mode"] = mode
@@ -66,7 +84,8 @@ class Decorating(Model):
         role = xdg.state["role"]
         if role.oid in self.bars:
             bar = self.bars[role.oid]
-            self.tell(bar, "configure", bar.state["mode"])
+            name = "mode" if bar.kind == KDE_DECORATION else "configure"
+            self.tell(bar, name, bar.state["mode"])
         xdg.state["states"] = states
         return super().configure(xdg, w, h, states)
 
@@ -113,6 +132,23 @@ class Program(Talk):
         self.send(xdg, "ack_configure", serial)
         self.paint(surface, 200, 50, 0)
         self.send(surface, "commit")
+
+    def open_kde(self, mode: int | None) -> tuple[int, int, int, int]:
+        """As GTK does: the surface has its decoration before it is a window."""
+        self.manager = self.start().bind(KDE_MANAGER)
+        surface = self.surface()
+        bar = self.decorate_surface(surface)
+        if mode is not None:
+            self.send(bar, "request_mode", mode)
+        xdg, top = self.toplevel(surface)
+        self.send(surface, "commit")
+        self.configured(xdg)
+        self.paint(surface, 200, 50, 0)
+        self.send(surface, "commit")
+        return surface, xdg, top, bar
+
+    def decorate_surface(self, surface: int) -> int:
+        return self.make(self.manager, "create", KDE_DECORATION, None, surface)
 
     def named(self) -> bool:
         (root,) = self.model.roots()
@@ -329,6 +365,120 @@ def test_a_record_that_decides_is_obeyed(label_rule):
         assert it.named() == label_rule
         it.send(bar, "set_mode", OWN)
         assert it.named() == label_rule
+
+
+# -- KDE's protocol --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "has"), [(SERVERS, False), (None, False), (OWN, True), (0, True)]
+)
+def test_kde_decoration_made_before_its_window_decides_on_the_name(it, mode, has):
+    surface, xdg, _, bar = it.open_kde(mode)
+    assert it.named() == has
+    it.answer(surface, xdg)
+    assert it.named() == has
+    in_force = SERVERS if mode is None else mode
+    assert it.heard("mode", bar)[-1] == [in_force]
+
+
+def test_kde_mode_back_and_forth_leaves_the_name(it):
+    surface, xdg, _, bar = it.open_kde(SERVERS)
+    dice = random.Random(78)
+    serials: list[int] = []
+    for _ in range(400):
+        step = dice.randrange(5)
+        if step < 2:
+            it.send(bar, "request_mode", dice.choice([0, OWN, SERVERS, SERVERS, 77]))
+        elif step == 2:
+            it.send(bar, "release")
+            bar = it.decorate_surface(surface)
+        elif step == 3:
+            serials.append(it.model.configure(it.server_side(xdg)))
+            it.pump()
+        elif serials:
+            last = dice.randrange(len(serials))
+            it.send(xdg, "ack_configure", serials[last])
+            del serials[: last + 1]
+        it.paint(surface, 200, dice.choice([50, 66, 120]), 0)
+        it.send(surface, "commit")
+    assert it.named()
+    assert it.core.fault is None
+
+
+def test_kde_decoration_that_ends_leaves_the_name(it):
+    *_, bar = it.open_kde(SERVERS)
+    it.send(bar, "release")
+    assert it.named()
+
+
+def test_kde_decoration_with_another_one_is_told_that_it_does_not_count(it):
+    it.manager = it.start().bind(MANAGER)
+    surface = it.surface()
+    xdg, top = it.toplevel(surface)
+    bar = it.decorate(top)
+    it.manager = it.bind(KDE_MANAGER)
+    it.send(surface, "commit")
+    for _ in range(2):
+        second = it.decorate_surface(surface)
+        assert it.heard("mode", second) == [[OWN]]
+        it.send(second, "request_mode", SERVERS)
+        it.send(second, "request_mode", OWN)
+        it.answer(surface, xdg)
+        assert not it.named()
+    assert not it.told(KDE_MANAGER, "create")
+    it.send(bar, "set_mode", OWN)
+    assert it.named()
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_xdg_decoration_replaces_a_kde_one(it, mapped):
+    it.manager = it.start().bind(KDE_MANAGER)
+    surface = it.surface()
+    old = it.decorate_surface(surface)
+    xdg, top = it.toplevel(surface)
+    if mapped:
+        it.send(surface, "commit")
+        it.answer(surface, xdg)
+    it.manager = it.bind(MANAGER)
+    bar = it.decorate(top)
+    if not mapped:
+        it.send(surface, "commit")
+        it.answer(surface, xdg)
+    assert len(it.told(KDE_DECORATION, "release")) == 1
+    assert it.named() == mapped
+    it.send(old, "request_mode", SERVERS)
+    it.send(bar, "set_mode", OWN)
+    assert it.named()
+    it.send(old, "release")
+    assert it.core.fault is None
+
+
+def test_kde_decoration_follows_its_surface_to_the_next_window(it):
+    surface, xdg, top, bar = it.open_kde(SERVERS)
+    it.send(surface, "attach", 0, 0, 0)
+    it.send(surface, "commit")
+    it.send(top, "destroy")
+    it.send(xdg, "destroy")
+    it.roundtrip()
+    assert len(it.told(KDE_DECORATION, "release")) == 1
+    xdg, _ = it.toplevel(surface)
+    it.send(surface, "commit")
+    it.answer(surface, xdg)
+    assert not it.named()
+    assert it.told(KDE_DECORATION, "request_mode") == [[SERVERS]] * 2
+    it.send(bar, "release")
+    assert it.named()
+
+
+def test_kde_decoration_of_what_is_no_window_stays_in_the_filter(it):
+    surface, _, _ = it.start().show(200, 50, 0)
+    it.manager = it.bind(KDE_MANAGER)
+    for surface_ in (it.surface(), surface):
+        it.send(it.decorate_surface(surface_), "request_mode", SERVERS)
+    it.roundtrip()
+    assert not it.told(KDE_MANAGER, "create")
+    assert it.named()
 
 
 # -- at sway -------------------------------------------------------------------------

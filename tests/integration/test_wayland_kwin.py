@@ -10,21 +10,25 @@ from pathlib import Path
 
 import pytest
 import trio
+from PIL import Image
 
+from broker.core.streams.wayland_rules import WindowRules
 from broker.helpers.process.spawn import DEVNULL, spawn
 from broker.jail.wayland.security_context import open_context
 from tests.integration.test_wayland_newer import globals_by, proxied
 from tests.kit.eventually import eventually
 from tests.kit.needs import requires
 from tests.kit.wayland.compositor import pixels
-from tests.kit.wayland.pixels import frames
-from tests.kit.wayland.stand import FRAME, NEWEST_KWIN, nested, screen_for
+from tests.kit.wayland.pixels import Found, frames, mask
+from tests.kit.wayland.stand import FRAME, NEWEST_KWIN, filtered, nested, screen_for
 
 KINDS = [
     pytest.param("kwin", marks=requires("kwin_wayland")),
     pytest.param(NEWEST_KWIN, marks=pytest.mark.long),
 ]
 SIZE = (700, 500)
+NAMED = 20
+"""Rows of a frame's upper edge with the sandbox's name."""
 CLASS = r"vitrail\.mail"
 REGULAR_EXPRESSION, FORCE = 3, 2
 """Numbers of kwinrulesrc for *Regular Expression* and *Force*."""
@@ -42,10 +46,10 @@ def rules(directory: Path) -> dict[str, str]:
     return {"XDG_CONFIG_HOME": str(directory)}
 
 
-def program(comp, path: Path):
+def program(comp, path: Path, *more: str):
     """The GTK 3 demo on that socket; foot 1.13 dies on a nested KWin, unfiltered too."""
     return spawn(
-        ["gtk3-demo"],
+        ["gtk3-demo", *more],
         env={
             **comp.environment,
             "GDK_BACKEND": "wayland",
@@ -77,6 +81,34 @@ async def test_a_rule_of_kwin_finds_the_sandbox_by_its_window_class(kind):
                     await app.stop()
     assert sizes["mail"] == SIZE
     assert sizes["other"] != SIZE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_kwin_draws_the_title_bar_of_a_gtk_window_without_a_header_bar(kind):
+    """The demo has two windows; the one with a header bar has the sandbox's name."""
+    rules = WindowRules("work", color=FRAME, label=None, top=4, named_top=NAMED)
+    async with screen_for(kind) as comp:
+        settings = comp.display.parent / "settings"
+        settings.mkdir()
+        async with (
+            nested(comp, kind, XDG_CONFIG_HOME=str(settings)) as inner,
+            filtered(comp, rules, behind=inner.display) as it,
+        ):
+            app = program(inner, it.path, "--run=dialog")
+
+            async def both() -> bool:
+                image = await pixels(comp)
+                windows = [f for f in frames(image, FRAME) if f.w > 300]
+                return sorted(upper_edge(image, f) for f in windows) == [4, NAMED]
+
+            await eventually(both, deadline=60)
+            await app.stop()
+
+
+def upper_edge(image: Image.Image, frame: Found) -> int:
+    """Return how many rows a frame has, right of any name."""
+    inside = mask(image, FRAME)[frame.y :, frame.x + frame.w - 8]
+    return int(inside.argmin())
 
 
 @pytest.mark.long

@@ -107,6 +107,11 @@ _ROWS = (
         1,
         "Negotiates who draws the title bar inside the frame.",
     ),
+    _yes(
+        "org_kde_kwin_server_decoration_manager",
+        1,
+        "As zxdg_decoration_manager_v1, for GTK.",
+    ),
     _yes("xdg_activation_v1", 1, "Requests attention after input to its window."),
     _yes(
         "zxdg_exporter_v2",

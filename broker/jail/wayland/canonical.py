@@ -72,6 +72,8 @@ _LAST = Order(_SEND, _SEND, _HOLD, "the request, of held ones the last")
 _DECORATION = "zxdg_toplevel_decoration_v1"
 GET_DECORATION = ("zxdg_decoration_manager_v1", "get_toplevel_decoration")
 SET_MODE, UNSET_MODE = (_DECORATION, "set_mode"), (_DECORATION, "unset_mode")
+CREATE = ("org_kde_kwin_server_decoration_manager", "create")
+REQUEST_MODE = ("org_kde_kwin_server_decoration", "request_mode")
 GET_DIALOG = ("xdg_wm_dialog_v1", "get_xdg_dialog")
 EXPORT = ("zxdg_exporter_v2", "export_toplevel")
 SET_PARENT = ("xdg_toplevel", "set_parent")
@@ -87,6 +89,8 @@ ORDERS: Mapping[Request, Order] = MappingProxyType(
         GET_DECORATION: Order(_SEND, _DROP, _DROP, "the request; a dropped one is answered: the program draws its title bar"),
         SET_MODE: _LAST,
         UNSET_MODE: _LAST,
+        CREATE: Order(_SEND, _DROP, _DROP, "the request, for the frame's surface; a dropped one is answered: the program draws its title bar"),
+        REQUEST_MODE: _LAST,
         GET_DIALOG: _LAST,
         ("xdg_dialog_v1", "set_modal"): _LAST,
         ("xdg_dialog_v1", "unset_modal"): _LAST,

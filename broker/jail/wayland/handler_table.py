@@ -37,6 +37,7 @@ from broker.jail.wayland.handlers.extensions import (
     dialogs,
     gestures,
     icons,
+    kde_decorations,
     surface_hints,
     tablets,
 )
@@ -58,6 +59,7 @@ _MODULES = (
     forwarded,
     gestures,
     icons,
+    kde_decorations,
     outputs,
     popups,
     registry,

@@ -178,6 +178,7 @@ class Surface(ProtocolObject):
         "crop",
         "cx",
         "cy",
+        "decoration",
         "dirty",
         "extent",
         "frozen",
@@ -238,6 +239,8 @@ class Surface(ProtocolObject):
         self.icon: Frame | None = None
         self.constraint: Constraint | None = None
         self.inhibitor: ProtocolObject | None = None
+        self.decoration: ProtocolObject | None = None
+        """KDE's, which a window on this surface gets (``kde_decorations.py``)."""
 
     def root(self) -> Surface:
         """The topmost surface of its tree."""

@@ -53,7 +53,9 @@ if TYPE_CHECKING:
     from broker.jail.wayland.scene.geometry import Rect
     from broker.jail.wayland.scene.icon import Badge
 
-_TITLE_BARS = "zxdg_decoration_manager_v1"
+_TITLE_BARS = frozenset(
+    {"zxdg_decoration_manager_v1", "org_kde_kwin_server_decoration_manager"}
+)
 """Offered by compositors that draw title bars for windows of Wayland programs."""
 ENOUGH = wayland_limits.WAYLAND_QUEUE_BYTES
 """Bytes in a queue from which on nothing more is added unasked."""
@@ -250,7 +252,7 @@ class ClientState(ObjectTable, ABC):
 
     def frame_by_compositor(self, offered: frozenset[str]) -> None:
         """Decide on the strips of all frames by the compositor's globals."""
-        titles = _TITLE_BARS in offered - self.rules.deny
+        titles = bool(_TITLE_BARS & offered - self.rules.deny)
         plain = self.rules.top if titles and self.rules.label is None else 0
         self.rules = self.rules.with_name()
         self._set_edges()

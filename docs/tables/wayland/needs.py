@@ -105,6 +105,8 @@ NEEDS: Mapping[tuple[str, str], Needs] = {
     ("zxdg_decoration_manager_v1", "get_toplevel_decoration"): Needs.NEW,
     ("zxdg_toplevel_decoration_v1", "set_mode"): Needs.NOT_UNMAPPED_OR_HELD,
     ("zxdg_toplevel_decoration_v1", "unset_mode"): Needs.NOT_UNMAPPED_OR_HELD,
+    ("org_kde_kwin_server_decoration_manager", "create"): Needs.NEW,
+    ("org_kde_kwin_server_decoration", "request_mode"): Needs.NOT_UNMAPPED_OR_HELD,
     ("zwp_idle_inhibit_manager_v1", "create_inhibitor"): Needs.MAPPED,
     ("zxdg_exporter_v2", "export_toplevel"): Needs.MAPPED_EXPORT,
     ("zxdg_exporter_v1", "export"): Needs.MAPPED_EXPORT,

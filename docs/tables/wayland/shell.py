@@ -21,6 +21,11 @@ _RESIZED = event("Learns the size that the compositor wants for its window.")
 _FOREIGN = event(
     "Learns of a window of its sandbox that may be a parent.", Sender.FILTER
 )
+_TITLE_BAR = request(
+    "Title bar of the compositor's or none, outside our frame, which has the "
+    "sandbox's name where there is none."
+)
+_TITLE_BARS = event("Learns whether the compositor draws title bars.")
 _HIDDEN_HOST = event("Learns the size of a screen; the model and name are ours.")
 
 REQUESTS: Policies = {
@@ -99,11 +104,11 @@ REQUESTS: Policies = {
     ("zxdg_decoration_manager_v1", "destroy"): END,
     ("zxdg_decoration_manager_v1", "get_toplevel_decoration"): MAKE,
     ("zxdg_toplevel_decoration_v1", "destroy"): END,
-    ("zxdg_toplevel_decoration_v1", "set_mode"): request(
-        "Title bar of the compositor's or none, outside our frame, which has the "
-        "sandbox's name where there is none."
-    ),
+    ("zxdg_toplevel_decoration_v1", "set_mode"): _TITLE_BAR,
     ("zxdg_toplevel_decoration_v1", "unset_mode"): request("Takes the same back."),
+    ("org_kde_kwin_server_decoration_manager", "create"): MAKE,
+    ("org_kde_kwin_server_decoration", "release"): END,
+    ("org_kde_kwin_server_decoration", "request_mode"): _TITLE_BAR,
     # -- menus -----------------------------------------------------------------
     ("xdg_positioner", "destroy"): END_LOCAL,
     ("xdg_positioner", "set_size"): KEPT,
@@ -214,9 +219,9 @@ EVENTS: Policies = {
     ("xdg_popup", "configure"): event("Learns where its menu is, near its window."),
     ("xdg_popup", "popup_done"): event("Learns that its menu is dismissed."),
     ("xdg_popup", "repositioned"): TOLD,
-    ("zxdg_toplevel_decoration_v1", "configure"): event(
-        "Learns whether the compositor draws title bars."
-    ),
+    ("zxdg_toplevel_decoration_v1", "configure"): _TITLE_BARS,
+    ("org_kde_kwin_server_decoration_manager", "default_mode"): _TITLE_BARS,
+    ("org_kde_kwin_server_decoration", "mode"): _TITLE_BARS,
     ("xdg_activation_token_v1", "done"): event(
         "A token; only this sandbox's windows can use it."
     ),

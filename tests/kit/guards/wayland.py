@@ -24,6 +24,7 @@ GUARDS = (
     Guard("no device of a seat without the capability", "if not seat.inert:", CANONICAL, "once_its_seat or used_and_ended"),
     Guard("orders by the state of their window", "return Treatment.SEND", CANONICAL, "by_its_row"),
     Guard("no decoration of an unmapped window", "send()", CANONICAL, "by_its_row and get_toplevel_decoration"),
+    Guard("one decoration for each window, of either protocol", "free = True", "tests/attack/test_wayland_title_bars.py", "does_not_count"),
     Guard("no mode of an unmapped window's decoration", "send()", CANONICAL, "by_its_row and mode or last_of_held"),
     Guard("a parent is sent for no window that is unmapped", "if rule is Treatment.DROP:", CANONICAL, "by_its_row and set_parent"),
     Guard("a popup ends before its parent is unmapped", "pass", "tests/attack/test_wayland_canonical.py", "before_its_menu and mutter"),

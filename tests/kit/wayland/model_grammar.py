@@ -73,6 +73,15 @@ class GrammarRules:
         self._require_not_unmapped(decoration.state["top"])
 
     zxdg_toplevel_decoration_v1_unset_mode = zxdg_toplevel_decoration_v1_set_mode
+    org_kde_kwin_server_decoration_request_mode = zxdg_toplevel_decoration_v1_set_mode
+
+    def org_kde_kwin_server_decoration_manager_create(
+        self, manager: Thing, decoration: Thing, root: Shown
+    ) -> None:
+        assert root.xdg is not None, "a decoration of what is no window"
+        self.zxdg_decoration_manager_v1_get_toplevel_decoration(
+            manager, decoration, root.xdg.state["role"]
+        )
 
     def xdg_wm_dialog_v1_get_xdg_dialog(
         self, _manager: Thing, dialog: Thing, top: Thing

@@ -18,7 +18,14 @@ from broker.jail.wayland.sandbox import Sandbox
 from tests.kit.wayland.machine import FakeMachine
 
 _HEAD = struct.Struct("<cBI")
-NOT_SHOWN = frozenset({"zwp_tablet_manager_v2", "zxdg_exporter_v1", "zxdg_importer_v1"})
+NOT_SHOWN = frozenset(
+    {
+        "zwp_tablet_manager_v2",
+        "zxdg_exporter_v1",
+        "zxdg_importer_v1",
+        "org_kde_kwin_server_decoration_manager",
+    }
+)
 """Globals of the compositor that no application had when these were recorded: with them
 the names of the others would be different ones."""
 RULES = WindowRules("work", deny=NOT_SHOWN)

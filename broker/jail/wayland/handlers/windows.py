@@ -17,6 +17,7 @@ from broker.jail.wayland import canonical, choice, parents, screen_states, unmap
 from broker.jail.wayland.buffer_model import Buffer
 from broker.jail.wayland.configure_requests import configuring, passing
 from broker.jail.wayland.handlers.extensions.decorations import end_decoration
+from broker.jail.wayland.handlers.extensions.kde_decorations import decorate
 from broker.jail.wayland.model import (
     BOUNDS_VERSION,
     FULLSCREEN,
@@ -133,6 +134,7 @@ def get_toplevel(core: ClientState, xdg: XdgSurface, new_id: int) -> None:
     assert isinstance(toplevel, Toplevel)
     toplevel.xdg, xdg.role = xdg, toplevel
     core.up.data += emit.get_toplevel(xdg.sid, toplevel.sid)
+    decorate(core, toplevel)
 
 
 def configure_surface(core: ClientState, xdg: XdgSurface, serial: int) -> None:

@@ -12,6 +12,14 @@ from types import MappingProxyType
 
 INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxyType(
     {
+        "org_kde_kwin_server_decoration": (
+            ("release 1", "request_mode 1 u"),
+            ("mode 1 u",),
+        ),
+        "org_kde_kwin_server_decoration_manager": (
+            ("create 1 n:org_kde_kwin_server_decoration o:wl_surface",),
+            ("default_mode 1 u",),
+        ),
         "wl_buffer": (("destroy 1",), ("release 1",)),
         "wl_callback": ((), ("done 1 u",)),
         "wl_compositor": (

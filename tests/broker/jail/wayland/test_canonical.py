@@ -26,6 +26,8 @@ from tests.kit.wayland.talk import Talk
 
 DECORATIONS = "zxdg_decoration_manager_v1"
 DECORATION = "zxdg_toplevel_decoration_v1"
+KDE_DECORATIONS = "org_kde_kwin_server_decoration_manager"
+KDE_DECORATION = "org_kde_kwin_server_decoration"
 DIALOGS, DIALOG = "xdg_wm_dialog_v1", "xdg_dialog_v1"
 EXPORTER, EXPORTED = "zxdg_exporter_v2", "zxdg_exported_v2"
 IMPORTER, IMPORTED = "zxdg_importer_v2", "zxdg_imported_v2"
@@ -34,6 +36,7 @@ DATA = "wl_data_device_manager"
 OFFERS = [
     *GLOBALS,
     (DECORATIONS, 1),
+    (KDE_DECORATIONS, 1),
     (DIALOGS, 1),
     (EXPORTER, 1),
     (IMPORTER, 1),
@@ -139,8 +142,9 @@ def test_relation_of_the_page_is_an_attribute():
 class Actor(Program):
     """A program with a window in one state, and what requests about it need."""
 
-    def __init__(self, state: WindowState):
+    def __init__(self, state: WindowState, *, kde: bool = False):
         super().__init__()
+        self.kde = kde
         self.seat = self.bind("wl_seat")
         self.make(self.seat, "get_pointer", "wl_pointer")
         self.win, self.xdg, self.top = self.new_window()
@@ -157,12 +161,15 @@ class Actor(Program):
         self.model.requests.clear()
 
     def decorate(self) -> int:
+        if self.kde:
+            manager = self.bind(KDE_DECORATIONS)
+            return self.make(manager, "create", KDE_DECORATION, None, self.win)
         manager = self.bind(DECORATIONS)
         return self.make(manager, "get_toplevel_decoration", DECORATION, None, self.top)
 
 
 def _decorate_again(a: Actor) -> None:
-    a.send(a.decoration, "destroy")
+    a.send(a.decoration, "release" if a.kde else "destroy")
     a.decorate()
 
 
@@ -194,6 +201,10 @@ ASK: dict[tuple[str, str], Callable[[Actor], object]] = {
     (DECORATIONS, "get_toplevel_decoration"): _decorate_again,
     (DECORATION, "set_mode"): lambda a: a.send(a.decoration, "set_mode", SERVER_SIDE),
     (DECORATION, "unset_mode"): lambda a: a.send(a.decoration, "unset_mode"),
+    (KDE_DECORATIONS, "create"): _decorate_again,
+    (KDE_DECORATION, "request_mode"): lambda a: a.send(
+        a.decoration, "request_mode", SERVER_SIDE
+    ),
     (DIALOGS, "get_xdg_dialog"): _dialog,
     (DIALOG, "set_modal"): lambda a: a.send(a.dialog, "set_modal"),
     (DIALOG, "unset_modal"): lambda a: a.send(a.dialog, "unset_modal"),
@@ -233,7 +244,7 @@ def test_each_row_is_tried():
 @pytest.mark.parametrize("state", STATES, ids=lambda state: state.value)
 @pytest.mark.parametrize("request_", ASK, ids=".".join)
 def test_request_is_sent_held_or_dropped_by_its_row(request_, state):
-    with Actor(state) as a:
+    with Actor(state, kde="kde" in request_[0]) as a:
         rule = ORDERS[request_].rule(state)
         ASK[request_](a)
         assert count(a, request_) == (1 if rule is Treatment.SEND else 0)
@@ -249,7 +260,7 @@ def test_request_is_sent_held_or_dropped_by_its_row(request_, state):
 
 @pytest.mark.parametrize("request_", ASK, ids=".".join)
 def test_request_held_for_destroyed_window_is_never_sent(request_):
-    with Actor(WindowState.UNMAPPED) as a:
+    with Actor(WindowState.UNMAPPED, kde="kde" in request_[0]) as a:
         ASK[request_](a)
         sent = count(a, request_)
         a.send(a.top, "destroy")

@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 _DECORATION = "zxdg_toplevel_decoration_v1"
 _DECORATIONS = "zxdg_decoration_manager_v1"
 _ALREADY_CONSTRUCTED = 1
-_CLIENT_SIDE, _SERVER_SIDE = 1, 2
+CLIENT_SIDE, SERVER_SIDE = 1, 2
+"""Modes, with the same numbers in both protocols."""
 
 
 class Decoration(ProtocolObject):
-    """A zxdg_toplevel_decoration_v1."""
+    """A zxdg_toplevel_decoration_v1, or KDE's (``kde_decorations.py``)."""
 
     __slots__ = ("toplevel",)
 
@@ -41,7 +42,12 @@ def get_decoration(
     core: ClientState, manager: ProtocolObject, new_id: int, toplevel: Toplevel
 ) -> None:
     """Create a window's decoration.  Raises ProtocolFault for a second one."""
-    if toplevel.decoration is not None and not toplevel.decoration.dead:
+    former = toplevel.decoration
+    if former is not None and former.interface != _DECORATION:
+        # A plugin of Qt has made KDE's, too; this one counts.
+        window_state.lose_title_bar(core, toplevel)
+        end_decoration(core, toplevel)
+    elif former is not None and not former.dead:
         raise ProtocolFault(
             manager.cid, _ALREADY_CONSTRUCTED, "the window already has a decoration"
         )
@@ -58,7 +64,7 @@ def get_decoration(
     # keeps one that was unmapped for 200 ms, without a workspace, and ends by this.
     # guard: no decoration of an unmapped window
     if canonical.submit(toplevel, canonical.GET_DECORATION, send) is not Treatment.SEND:
-        core.down.data += _configure(made.cid, _CLIENT_SIDE)
+        core.down.data += _configure(made.cid, CLIENT_SIDE)
 
 
 _get_decoration = emit.request(_DECORATIONS, "get_toplevel_decoration")
@@ -71,12 +77,18 @@ def destroy_decoration(core: ClientState, decoration: Decoration) -> None:
     core.destroy(decoration)
 
 
-def set_mode(core: ClientState, decoration: Decoration, mode: int) -> None:
+def set_mode(
+    core: ClientState,
+    decoration: Decoration,
+    mode: int,
+    request: canonical.Request = canonical.SET_MODE,
+) -> None:
+    """Ask for who draws the title bar; the name comes before that may go."""
     if decoration.toplevel is None or decoration.toplevel.dead:
         return
-    if mode != _SERVER_SIDE:
+    if mode != SERVER_SIDE:
         window_state.lose_title_bar(core, decoration.toplevel)
-    _submit_mode(core, decoration, canonical.SET_MODE, mode)
+    _submit_mode(core, decoration, request, mode)
 
 
 def _submit_mode(
@@ -104,20 +116,25 @@ def unset_mode(core: ClientState, decoration: Decoration) -> None:
 
 _MODES = {
     request: emit.request(*request)
-    for request in (canonical.SET_MODE, canonical.UNSET_MODE)
+    for request in (canonical.SET_MODE, canonical.UNSET_MODE, canonical.REQUEST_MODE)
 }
 
 
-def configure(core: ClientState, decoration: Decoration, mode: int) -> None:
-    """Pass on who draws the title bar; the frame follows with the acknowledgement."""
+def take_mode(core: ClientState, decoration: Decoration, mode: int) -> None:
+    """Note who draws the title bar; the frame follows with the acknowledgement."""
     toplevel = decoration.toplevel
     if toplevel is not None:
         before = core.edges_for(toplevel)
-        toplevel.titled = mode == _SERVER_SIDE and not toplevel.own_title
+        toplevel.titled = mode == SERVER_SIDE and not toplevel.own_title
         if core.edges_for(toplevel) != before and any(toplevel.offered):
             # The size of the same configure event may have come before.
             screen_change.take_size(core, toplevel, toplevel.offered)
             screen_states.tell(core, toplevel)
+
+
+def configure(core: ClientState, decoration: Decoration, mode: int) -> None:
+    """Pass on who draws the title bar."""
+    take_mode(core, decoration, mode)
     core.down.data += _configure(decoration.cid, mode)
 
 
@@ -132,7 +149,7 @@ def end_decoration(core: ClientState, toplevel: Toplevel) -> None:
     decoration = toplevel.decoration
     if decoration is None or decoration.dead or not decoration.sid:
         return
-    former = ProtocolObject(_DECORATION, 1)
+    former = ProtocolObject(decoration.interface, 1)
     former.sid, decoration.sid = decoration.sid, 0
     core.by_server[former.sid] = former
     core.end_own(former)
