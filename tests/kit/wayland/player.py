@@ -42,6 +42,7 @@ from tests.kit.wayland.virtual import compositor
 
 KINDS = ("sway", "weston", "kwin", "mutter")
 _TRACE = {k: v for k, v in os.environ.items() if k == "PLAYER_TRACE"}
+KDE_DECORATIONS = "org_kde_kwin_server_decoration_manager"
 ROUND = 120
 """Orders of one program, from its connection to its end."""
 _PATIENCE = 0.3
@@ -61,6 +62,8 @@ class Shown:
     committed: bool = False
     mapped: bool = False
     decoration: int = 0
+    kde: bool = False
+    """Whether the decoration is of KDE's protocol."""
     children: list[Shown] = field(default_factory=list)
     parts: list[tuple[int, int]] = field(default_factory=list)
 
@@ -187,7 +190,7 @@ class Program:
             self.c.send(sub, "destroy")
             self.c.send(surface, "destroy")
         if it.decoration:
-            self.c.send(it.decoration, "destroy")
+            self.c.send(it.decoration, "release" if it.kde else "destroy")
         self.c.send(it.role, "destroy")
         self.c.send(it.xdg, "destroy")
         self.c.send(it.surface, "destroy")
@@ -248,6 +251,13 @@ class Program:
 
     def _decorate(self, it: Shown) -> None:
         """Make a window's decoration; of a mapped window that is an error."""
+        it.kde = KDE_DECORATIONS in self.c.globals and self.rng.random() < 0.5
+        if it.kde and not it.decoration:
+            it.decoration = self.c.make(
+                self.c.bind(KDE_DECORATIONS), "create",
+                "org_kde_kwin_server_decoration", None, it.surface,
+            )  # fmt: skip
+            return
         manager = "zxdg_decoration_manager_v1"
         if manager in self.c.globals and not it.decoration and not it.mapped:
             it.decoration = self.c.make(
@@ -262,6 +272,13 @@ class Program:
         it = self.rng.choice(self.windows)
         if not it.decoration:
             self._decorate(it)
+            return
+        if it.kde and self.rng.random() < 0.75:
+            self.c.send(it.decoration, "request_mode", self.rng.choice([0, 1, 2]))
+            return
+        if it.kde:
+            self.c.send(it.decoration, "release")
+            it.decoration = 0
             return
         name = self.rng.choice(["set_mode", "unset_mode", "set_mode", "destroy"])
         if name == "set_mode":
