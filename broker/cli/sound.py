@@ -238,8 +238,8 @@ def _desks_of(name: SandboxName) -> list[SandboxName]:
         )
     if not named:
         records = read_records(offline_paths())
-        known = {*records.records, *records.broken}
-        if _record_of(name) not in known:
+        record_names = {*records.records, *records.broken}
+        if _record_of(name) not in record_names:
             raise RefusedError(
                 tr("no record and no sandbox with sound is named '{name}'", name=name),
                 hint=tr(
@@ -304,10 +304,11 @@ def _set_one(name: SandboxName, change: SoundRequest) -> bool:
 def _record_of(name: SandboxName) -> str:
     """Return the record whose sandboxes have this name: levels are kept for a record."""
     records = read_records(offline_paths())
-    known = {*records.records, *records.broken}
-    if name in known:
+    record_names = {*records.records, *records.broken}
+    if name in record_names:
         return name
-    return next((one for one in known if is_disposable_of(name, one)), name)
+    matches = (record for record in record_names if is_disposable_of(name, record))
+    return next(matches, name)
 
 
 def _loudness(volume: int, *, muted: bool) -> str:

@@ -439,7 +439,7 @@ def _require_leader(state: Prepared, identity: ProcessIdentity) -> None:
 
 
 class EndedLaunchError(SetupError):
-    """A sandbox ended while no broker was running, which is no problem to report."""
+    """A sandbox ended while no broker was running; the status does not report it."""
 
     def __init__(self, state: Prepared) -> None:
         super().__init__(f"{state.sandbox} ended while no broker was running")

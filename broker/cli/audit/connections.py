@@ -133,7 +133,7 @@ def command(*, asked: EventOptions, reverse: bool, utc: bool, as_json: bool) -> 
         elif rows:
             render.table(tr(_COLUMNS).split(","), [row for _, row in rows])
     if not as_json:
-        _tell_unrecorded(asked.filters.sandboxes)
+        _print_unrecorded(asked.filters.sandboxes)
     if not rows:
         render.note(
             tr("no connections match") if asked.anything else tr("no connections")
@@ -150,13 +150,13 @@ def _asked_for(connection: LoggedConnection, asked: EventOptions) -> bool:
     return not rules or any(rule in line for rule in rules for line in lines)
 
 
-def _tell_unrecorded(sandboxes: Iterable[str]) -> None:
+def _print_unrecorded(sandboxes: Iterable[str]) -> None:
     """Print which of the sandboxes have a network whose connections nobody records."""
     records = read_records(offline_paths()).records.values()
     for sandbox in sandboxes:
         for record in records:
-            named = sandbox == record.name or is_disposable_of(sandbox, record.name)
-            if named and record.values.get("launch.network") == "user":
+            matches = sandbox == record.name or is_disposable_of(sandbox, record.name)
+            if matches and record.values.get("launch.network") == "user":
                 render.note(unrecorded_network(sandbox, "user"))
 
 
@@ -212,7 +212,7 @@ def joined(
 
 
 def _end_all(connections: Iterable[LoggedConnection], reason: str) -> None:
-    """Set the end of connections of which the log has no other."""
+    """Set the end of the connections whose end the log does not have."""
     for connection in connections:
         connection.ended = connection.ended or reason
 

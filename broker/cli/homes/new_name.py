@@ -10,7 +10,7 @@ import rich_click as click
 from broker.cli import render
 from broker.cli.homes.backups.home_records import (
     record_of,
-    record_place,
+    record_path,
     write_record,
     write_record_entry,
 )
@@ -86,14 +86,21 @@ def rename(name: str, new: str, *, as_json: bool) -> None:
             ),
         )
     with store.lock(source), store.lock(target), one_at_a_time(paths.config[0]):
-        place = record_place(target)
-        rules, gone = _renamed_rules(paths, source, target)
+        new_record = record_path(target)
+        rules, removed_rules = _renamed_rules(paths, source, target)
         change = Renaming(
-            source, target, str(record.source), str(place), text, rules, gone
+            source,
+            target,
+            str(record.source),
+            str(new_record),
+            text,
+            rules,
+            removed_rules,
         )
         rename_sandbox(store, change)
     remove_entry(source)
-    files = [place, *map(Path, rules), *write_record_entry(target, place, text)]
+    files = [new_record, *map(Path, rules)]
+    files += write_record_entry(target, new_record, text)
     levels = levels_folder()
     for old, moved in (
         (paths.logs(source), paths.logs(target)),
@@ -151,22 +158,22 @@ def _renamed(name: SandboxName, new: SandboxName) -> str:
     """
     records = read_records(offline_paths())
     require_correct(records, name)
-    found = records.records
-    if name not in found:
+    existing = records.records
+    if name not in existing:
         raise SetupError(
             tr("no record is named '{name}'", name=name),
             hint=tr("to list the records, run 'brokerctl list'"),
         )
     require_own(offline_paths(), name)
-    if new in found or record_place(new).exists():
+    if new in existing or record_path(new).exists():
         raise RefusedError(
             tr("a record named '{new}' already exists", new=new),
             hint=tr("choose another name"),
         )
-    text = found[name].source.read_text(encoding="utf-8")
+    text = existing[name].source.read_text(encoding="utf-8")
     text = re.sub(rf'(?m)^name = "{re.escape(name)}"', f'name = "{new}"', text)
-    record, problems = parse_record(new, record_place(new), text.encode())
-    if record is None and not found[name].inherits:
+    record, problems = parse_record(new, record_path(new), text.encode())
+    if record is None and not existing[name].inherits:
         raise RefusedError(
             tr(
                 "the record of '{name}' cannot be used under another name: {problems}",

@@ -42,7 +42,8 @@ def command(*, yes: bool, as_json: bool) -> None:
     pid, ending = trio.run(_look)
     if ending and not as_json:
         render.note(
-            "these windows will be closed:\n" + "\n".join(f"  {one}" for one in ending)
+            "these windows will be closed:\n"
+            + "\n".join(f"  {title}" for title in ending)
         )
     if ending and not yes:
         click.confirm(tr("restart the broker?"), abort=True, err=True)
@@ -89,10 +90,10 @@ async def _look() -> tuple[int, list[str]]:
                 ),
             )
         answer = await client.call(WINDOWS, WindowsRequest())
-    shown = [f"[{one.sandbox}] {one.title}" for one in answer.windows]
+    titles = [f"[{window.sandbox}] {window.title}" for window in answer.windows]
     silent = [f"all windows of {name}, which does not answer" for name in answer.silent]
     more = [f"{answer.omitted} more"] if answer.omitted else []
-    return version.pid, [printable(text, 200) for text in (*shown, *silent, *more)]
+    return version.pid, [printable(text, 200) for text in (*titles, *silent, *more)]
 
 
 async def _restart(pid: int) -> tuple[list[str], list[str], list[str]]:

@@ -101,7 +101,7 @@ _CONDITIONAL: Final = {
     "allow": tr("Allowed, with conditions"),
     "ask": tr("Asks you, with conditions"),
 }
-"""Of a permission that other calls of the same service do not have."""
+"""Labels of a permission that other calls of the same service do not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,33 +176,33 @@ def permission_rows(
     last = last_uses(paths, sandbox)
     rows = []
     calls = _permitted(rules, situation, sandbox)
-    for one in PERMISSIONS:
-        call = one.call(sandbox)
+    for permission in PERMISSIONS:
+        call = permission.call(sandbox)
         verdict = situation.decide(call, partial(engine.answer, call, situation.world))
-        setting = SETTINGS.get(one.setting)
-        fixed = _why_fixed(one, verdict)
+        setting = SETTINGS.get(permission.setting)
+        fixed = _why_fixed(permission, verdict)
         offered = setting is not None and known is not None
-        words = (verdict.answer.verdict, verdict.where)
-        matching = [each.answer for each in calls if one.covers(each, sandbox)]
-        conditional = any(answer.verdict != words[0] for answer in matching)
+        decision = (verdict.answer.verdict, verdict.where)
+        matching = [each.answer for each in calls if permission.covers(each, sandbox)]
+        conditional = any(answer.verdict != decision[0] for answer in matching)
         if conditional:
             widest = min(matching, key=lambda answer: answer.verdict)
-            words = (widest.verdict, widest.where)
+            decision = (widest.verdict, widest.where)
         if (
-            one.service == NETWORK
+            permission.service == NETWORK
             and known
             and shown(setting_of("network"), known) == "user"
         ):
             # Its packets are not decided, so the record's word counts.
-            words = ("allow", known.where("launch.network"))
+            decision = ("allow", known.where("launch.network"))
         rows.append(
             PermissionRow(
-                one,
-                *words,
+                permission,
+                *decision,
                 shown(setting, known) if setting and known else "",
                 tuple(setting.words) if setting and offered else (),
                 "" if offered else fixed,
-                last.get(one.service),
+                last.get(permission.service),
                 conditional,
             )
         )
@@ -214,14 +214,15 @@ def _permitted(
 ) -> list[EffectiveCall]:
     """Return all classes of calls from and to a sandbox that are not denied.
 
-    None if they are too many: then the page has the decision about a plain call.
+    The list is empty if they are too many: then the page has the decision about a
+    plain call.
     """
     try:
-        own = grants(rules, situation.world, sandbox)
-        others = grants_to(rules, situation.world, sandbox)
+        outgoing = grants(rules, situation.world, sandbox)
+        incoming = grants_to(rules, situation.world, sandbox)
     except TooManyError:
         return []
-    return situation.permitted([*own, *others])
+    return situation.permitted([*outgoing, *incoming])
 
 
 def _why_fixed(permission: Permission, verdict: Verdict) -> str:

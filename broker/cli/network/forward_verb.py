@@ -161,7 +161,7 @@ def _send(sock: socket.socket) -> None:
 
 
 def _receive(sock: socket.socket) -> int:
-    """Copy the socket to standard output; return the count of bytes; in a thread."""
+    """Copy the socket to standard output, and return the count of bytes; in a thread."""
     count = 0
     with suppress(OSError):
         while data := sock.recv(_PIECE):

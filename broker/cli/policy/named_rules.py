@@ -20,18 +20,18 @@ def with_name(line: str, name: str, new: str) -> str:
     """Return a rule's line with another name where it names the sandbox ``name``."""
     if line.lstrip().startswith(("#", "!")):
         return line
-    words = re.split(r"(\s+)", line)
+    tokens = re.split(r"(\s+)", line)
     side = re.compile(rf"(@dispvm:)?{re.escape(name)}")
     redirect = re.compile(rf"((?:default_)?target=(?:@dispvm:)?){re.escape(name)}")
     column = 0
-    for index, word in enumerate(words):
-        if not word or word.isspace():
+    for index, token in enumerate(tokens):
+        if not token or token.isspace():
             continue
         pattern = side if column in _SIDES else redirect
-        if match := pattern.fullmatch(word):
-            words[index] = f"{match[1] or ''}{new}"
+        if match := pattern.fullmatch(token):
+            tokens[index] = f"{match[1] or ''}{new}"
         column += 1
-    return "".join(words)
+    return "".join(tokens)
 
 
 def text_with_name(text: str, name: str, new: str) -> str:
@@ -64,12 +64,14 @@ def files_naming(folders: Iterable[Path], name: str) -> dict[Path, str]:
 
 
 def name_only(untrusted_text: str, name: str) -> bool:
-    """Return whether a text has only valid rules, each of which names the sandbox."""
+    """Return whether a text has only valid rules, and each names the sandbox."""
     problems: list[Problem] = []
     content = untrusted_text.encode()
     items = list(parse_lines("", content, Form(), problems.append))
-    own = len(lines_naming(untrusted_text, name))
+    naming_count = len(lines_naming(untrusted_text, name))
     # guard: rules of a backup are about its sandbox alone
     return (
-        not problems and all(isinstance(i, Rule) for i in items) and len(items) == own
+        not problems
+        and all(isinstance(i, Rule) for i in items)
+        and len(items) == naming_count
     )

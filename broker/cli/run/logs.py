@@ -80,19 +80,19 @@ def _folder(paths: Paths, name: SandboxName) -> Path:
     folder = paths.logs(name)
     if folder.is_dir() or not folder.parent.is_dir():
         return folder
-    found = [p for p in folder.parent.iterdir() if is_disposable_of(p.name, name)]
-    if not found:
+    folders = [p for p in folder.parent.iterdir() if is_disposable_of(p.name, name)]
+    if not folders:
         return folder
-    if len(found) > 1:
+    if len(folders) > 1:
         render.note(
             tr(
                 "{name} has logs of {number} sandboxes; these are the logs of the "
                 "newest one",
                 name=name,
-                number=len(found),
+                number=len(folders),
             )
         )
-    return max(found, key=lambda path: path.stat().st_mtime)
+    return max(folders, key=lambda path: path.stat().st_mtime)
 
 
 def _choose(folder: Path, sandbox: str, *, console: bool, program: int | None) -> str:
@@ -126,8 +126,8 @@ def _without_logs(folder: Path, sandbox: str) -> str:
     from broker.cli.policy.records import read_records
 
     records = read_records(offline_paths()).records
-    found = (one for one in records.values() if is_disposable_of(sandbox, one.name))
-    record = records.get(sandbox) or next(found, None)
+    matches = (r for r in records.values() if is_disposable_of(sandbox, r.name))
+    record = records.get(sandbox) or next(matches, None)
     if record is not None and record.host.launch.kind.holds:
         terminal = tr(
             "a box or container has no logs: its output goes to the terminal of "

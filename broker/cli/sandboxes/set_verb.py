@@ -188,17 +188,17 @@ def command(
                     )
                 )
             follow_record(job)
-        kept = _keeping(sandbox, chosen.key)
-        if kept:
+        outdated = _keeping(sandbox, chosen.key)
+        if outdated:
             render.note(
                 tr(
                     "{names} runs with the old value of {setting} until it is stopped: "
                     "'brokerctl stop {names}'",
-                    names=" ".join(kept),
+                    names=" ".join(outdated),
                     setting=setting,
                 )
             )
-        _say(file, changed=True, kept=kept, as_json=as_json)
+        _say(file, changed=True, outdated=outdated, as_json=as_json)
 
 
 def _keeping(record: str, key: str) -> list[str]:
@@ -206,7 +206,8 @@ def _keeping(record: str, key: str) -> list[str]:
     at_once = key.partition(".")[0] in _AT_ONCE and key != "window.x11"
     if at_once or not broker_runs(offline_paths()):
         return []
-    return [one.name for one in ask_status().sandboxes if one.record == record]
+    rows = ask_status().sandboxes
+    return [row.name for row in rows if row.record == record]
 
 
 def refuse_other_kinds(name: str, setting: Setting, record: Record) -> None:
@@ -260,7 +261,7 @@ def _checked(job: Edit, new: bytes, *, yes: bool) -> None:
 
 
 def _say(
-    file: Path, *, as_json: bool, changed: bool = False, kept: Sequence[str] = ()
+    file: Path, *, as_json: bool, changed: bool = False, outdated: Sequence[str] = ()
 ) -> None:
     if as_json:
-        render.json_line({"file": str(file), "changed": changed, "restart": kept})
+        render.json_line({"file": str(file), "changed": changed, "restart": outdated})

@@ -533,7 +533,7 @@ class MicroVms:
         except FileNotFoundError:
             raise SetupError(f"{directory} does not name its record") from None
         record = take_sandbox_name(text.decode("utf-8", "replace"))
-        if (known := self._record(record)) is None:
+        if (current := self._record(record)) is None:
             raise SetupError(f"the record '{record}' no longer exists")
         secret = read_secret(directory)
         vm = await adopt_vm(
@@ -544,7 +544,7 @@ class MicroVms:
         if vm is None:
             raise UpstreamError("processes of the machine have ended")
         disk = await in_thread(HomeStore(self._paths.homes).disk, sandbox)
-        keep_logs = known.keeps_logs
+        keep_logs = current.keeps_logs
         machine = self._machine(
             sandbox, vm, None, secret, disk=disk, keep_logs=keep_logs
         )

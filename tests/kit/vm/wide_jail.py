@@ -12,18 +12,18 @@ from pathlib import Path
 _BWRAP = """\
 #!/usr/bin/python3 -I
 import os, sys
-words = sys.argv[1:]
-if "{program}" in words and "--seccomp" in words:
-    place = words.index("--seccomp")
-    del words[place : place + 2]
-    place = words.index("--remount-ro")
-    words[place:place] = {more}
-os.execv("{bwrap}", ["bwrap", *words])
+arguments = sys.argv[1:]
+if "{program}" in arguments and "--seccomp" in arguments:
+    index = arguments.index("--seccomp")
+    del arguments[index : index + 2]
+    index = arguments.index("--remount-ro")
+    arguments[index:index] = {more}
+os.execv("{bwrap}", ["bwrap", *arguments])
 """
 
 
 def widen_jail(program: Path, more: list[str]) -> None:
-    """Write a bwrap beside ``program`` that adds ``more`` to its jail."""
+    """Write a bwrap to the directory of ``program``; it adds ``more`` to its jail."""
     bwrap = _BWRAP.format(program=program, more=more, bwrap=shutil.which("bwrap"))
     _write(program.with_name("bwrap"), bwrap)
 

@@ -31,24 +31,24 @@ def record_of(name: str) -> Record | None:
     return read_records(offline_paths()).records.get(name)
 
 
-def record_place(name: str) -> Path:
+def record_path(name: str) -> Path:
     """Return the file of the user's record of a name."""
     return offline_paths().config[0] / FOLDER / f"{name}.toml"
 
 
 def write_record(name: SandboxName, text: str) -> list[Path]:
     """Write a copied home's record and menu entry; return the files."""
-    place = record_place(name)
-    place.parent.mkdir(parents=True, exist_ok=True)
+    path = record_path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
     # guard: a copied record is written whole
-    with whole_file(place, mode=0o644, replace=False) as file:
+    with whole_file(path, mode=0o644, replace=False) as file:
         file.write(text.encode())
-    return [place, *write_record_entry(name, place, text)]
+    return [path, *write_record_entry(name, path, text)]
 
 
-def write_record_entry(name: str, place: Path, text: str) -> list[Path]:
+def write_record_entry(name: str, path: Path, text: str) -> list[Path]:
     """Write what the desktop has of a record's text; return the files."""
-    record, _ = parse_record(name, place, text.encode())
+    record, _ = parse_record(name, path, text.encode())
     if record is None:  # it inherits; the menu is not worth more
         return []
     return [*write_entry(record), *write_autostart(record)]
@@ -58,7 +58,7 @@ def write_backed_up_record(
     sandbox: SandboxName, backup: Unpacked, *, trusted: bool, ask: bool
 ) -> list[Path]:
     """Write a backup's record and rules if the sandbox has none; return the files."""
-    path, untrusted_text = record_place(sandbox), backup.untrusted_record
+    path, untrusted_text = record_path(sandbox), backup.untrusted_record
     if record_of(sandbox) is not None or path.exists() or not untrusted_text:
         return []
     files = _write_rules(sandbox, backup, trusted=trusted, ask=ask)
@@ -93,7 +93,7 @@ def write_backed_up_record(
 def _write_rules(
     sandbox: SandboxName, backup: Unpacked, *, trusted: bool, ask: bool
 ) -> list[Path]:
-    """Write a backup's rules where the user trusts them; return the file."""
+    """Write a backup's rules if the user trusts them; return the file."""
     file = rules_file(offline_paths(), sandbox)
     untrusted_rules = backup.untrusted_rules
     if not untrusted_rules:
@@ -107,17 +107,17 @@ def _write_rules(
     if file.exists():
         render.note(tr("{file} exists already and stays as it is", file=file))
         return []
-    own = name_only(untrusted_rules, sandbox)
-    if own and not trusted and ask and sys.stdin.isatty():
+    sandbox_only = name_only(untrusted_rules, sandbox)
+    if sandbox_only and not trusted and ask and sys.stdin.isatty():
         trusted = click.confirm(tr("Are these your rules? Use them?"), err=True)
     text = f"{untrusted_rules.rstrip()}\n".encode()
     # guard: rules of a backup are in force if the user says so
-    if own and trusted:
+    if sandbox_only and trusted:
         put(file, text)
         return [file]
-    kept = file.with_name(f"{file.name}{IMPORTED}")
-    put(kept, text)
-    if own:
+    imported_file = file.with_name(f"{file.name}{IMPORTED}")
+    put(imported_file, text)
+    if sandbox_only:
         render.note(
             tr(
                 "the backup's rules are not used without --trust-record; if you wrote "
@@ -130,22 +130,22 @@ def _write_rules(
             tr(
                 "the backup's rules are not used, because they have an error or name "
                 "other sandboxes alone; they are in {kept}",
-                kept=kept,
+                kept=imported_file,
             )
         )
     return []
 
 
-def _set_aside(place: Path, untrusted_text: str, reason: str) -> None:
-    """Keep a backup's record beside the records, and show how to put it in force."""
-    kept = place.with_name(f"{place.name}{IMPORTED}")
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(kept, untrusted_text.encode())
+def _set_aside(path: Path, untrusted_text: str, reason: str) -> None:
+    """Keep a backup's record in the folder of the records, and show how to put it in force."""
+    imported_file = path.with_name(f"{path.name}{IMPORTED}")
+    imported_file.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(imported_file, untrusted_text.encode())
     render.note(
         tr(
             "the sandbox has its home and no record: the backup's record "
             "{reason}; if you wrote the backup, run: {place}",
             reason=reason,
-            place=take_imported(place),
+            place=take_imported(path),
         )
     )
