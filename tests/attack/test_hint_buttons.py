@@ -27,7 +27,6 @@ DESTROYS = (
     "image build web --mirror evil",
     "new web --for browser --in flatpak.x",
     "new x --for development",
-    "policy bundle apply evil",
     "policy import evil",
     "policy fmt x",
     "policy starter --yes",

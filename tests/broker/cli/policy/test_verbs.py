@@ -80,7 +80,7 @@ def test_check_reports_every_problem(world):
         '  | colour = "red"',
         "  | ^^^^^^",
         (
-            "  expected: name, inherits, class, tags, display, timezone, autostart, default_disposable, services, mounts, disks, "
+            "  expected: name, inherits, class, tags, display, timezone, autostart, logs, default_disposable, services, mounts, disks, "
             "label, window, audio, clipboard, transfer, looks, network, folders, launch, state, peer, limits"
         ),
         "  hint: move 'colour' to [label]",
