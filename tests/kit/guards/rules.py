@@ -23,7 +23,7 @@ GUARDS = (
     Guard("a line for one call goes with the process that removes it", "pass", "tests/attack/test_policy_files.py", "one_call"),
     Guard("a file of rules is formatted whole or not at all", "file.write_text(new)", "tests/attack/test_policy_files.py", "formatted"),
     Guard("a new record is written whole", "with target.open('xb') as file:", "tests/attack/test_policy_files.py", "record_is_written"),
-    Guard("a copied record is written whole", "with place.open('xb') as file:", "tests/attack/test_policy_files.py", "record_is_written"),
+    Guard("a copied record is written whole", "with path.open('xb') as file:", "tests/attack/test_policy_files.py", "record_is_written"),
     Guard("a trial that is kept undoes no other change", "", "tests/broker/cli/policy/test_edit.py", "written_over"),
     Guard("a line for one call does not outlive a crash", "", "tests/broker/cli/allow/test_allow.py", "after_a_crash"),
     Guard("only a button that was offered is an answer", "return chosen", "tests/integration/test_allow_notified.py", "not_offered"),

@@ -22,7 +22,7 @@ GUARDS = (
     Guard("a backup's record is compared with a fresh one", "return True", "tests/attack/test_backup_record.py", "further"),
     Guard("a backup's record reaches nothing of this machine", "return []", "tests/attack/test_backup_record.py", "not_written"),
     Guard("rules of a backup are about its sandbox alone", "return not problems", "tests/attack/test_backup_record.py", "about_others"),
-    Guard("rules of a backup are in force if the user says so", "if own:", "tests/attack/test_backup_record.py", "set_aside_without_trust"),
+    Guard("rules of a backup are in force if the user says so", "if sandbox_only:", "tests/attack/test_backup_record.py", "set_aside_without_trust"),
     Guard("a sandbox gets no rules of an earlier one by its new name", "if False:", "tests/broker/cli/test_sandbox.py", "name_with_rules"),
     Guard("a backup is closed by a key", "if False:", "tests/attack/test_backup_closing.py", "without_any_encryption"),
     Guard("a backup named with a passphrase is closed by it alone", "if False:", "tests/attack/test_backup_closing.py", "did_not_close"),
