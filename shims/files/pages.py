@@ -121,7 +121,7 @@ def read_pages(
 def describe_preview(page: Page) -> str:
     """Return a small picture of a page: its width and its shades of grey in base64.
 
-    A pixel is the mean of 16 samples.
+    A pixel is the mean of all those of the page that it stands for, in their colours.
     """
     from binascii import b2a_base64
 
@@ -133,17 +133,19 @@ def describe_preview(page: Page) -> str:
         math.ceil(math.sqrt(width * height / PREVIEW_PIXELS)),
     )
     columns, row_bytes = max(1, width // step), width * depth
-    offsets = [min(step, width) * n // 4 for n in range(4)]
+    # guard: a preview leaves out no ink of the page
+    offsets = [
+        y * row_bytes + x
+        for y in range(min(step, height))
+        for x in range(min(step, width) * depth)
+    ]
     small = bytearray()
     for top in range(0, max(1, height // step) * step, step):
-        samples = []
-        for n in range(4):
-            row = (top + min(step, height) * n // 4) * row_bytes
-            samples += [
-                pixels[row + offset * depth : row + row_bytes : step * depth][:columns]
-                for offset in offsets
-            ]
-        small += bytes(sum(column) // 16 for column in zip(*samples))
+        samples = [
+            pixels[start : start + row_bytes : step * depth][:columns]
+            for start in (top * row_bytes + offset for offset in offsets)
+        ]
+        small += bytes(sum(column) // len(samples) for column in zip(*samples))
     return f"{columns} {b2a_base64(bytes(small), newline=False).decode()}"
 
 

@@ -135,6 +135,26 @@ def test_preview_is_small_for_each_page(width, height, depth):
         assert (pixels[0], pixels[int(columns) - 1]) == (0, 255)
 
 
+@pytest.mark.parametrize("colour", [b"\xff\x00\x00", b"\x00\xff\xff", b"\xff\xff\x00"])
+def test_preview_shows_ink_of_each_colour(colour):
+    """Attack: text in a colour that is white in one channel of the picture."""
+    page = (300, 300, colour * 90_000, ())
+    assert max(base64.b64decode(describe_preview(page).split()[1])) <= 170
+
+
+def test_preview_shows_ink_between_few_samples():
+    """Attack: a page that is white only where a coarse preview looks.
+
+    The user would print a text that the question did not show.
+    """
+    width, height, step = 2480, 3508, 15
+    offsets = {step * n // 4 for n in range(4)}
+    row = bytes(255 * (x % step in offsets) for x in range(width))
+    rows = (row if y % step in offsets else bytes(width) for y in range(height))
+    page = (width, height, b"".join(rows), ())
+    assert max(base64.b64decode(describe_preview(page).split()[1])) < 64
+
+
 @pytest.mark.parametrize(
     "image", [(0, b"x"), (2, b"xxx"), (241, b"x" * 241), (1, b"x" * 241), (240, b"")]
 )

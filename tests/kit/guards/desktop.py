@@ -219,6 +219,7 @@ GUARDS = (
     Guard("a screen that stands still is not a shared one", "self.close()", "tests/attack/test_screen_share.py", "told_of_a_source"),
     Guard("a picture for a question has the form of one", "", "tests/attack/test_printing.py", "kept_picture"),
     Guard("a picture in a question has its size", "", "tests/attack/test_printing.py", "picture_of_another_form"),
+    Guard("a preview leaves out no ink of the page", "offsets = [0]", "tests/attack/test_printing.py", "preview_shows_ink"),
     Guard("a sandbox's page is framed in the question", "brush.picture(rect._replace(y=rect.y + LINE), question.preview[1], '#ffffff')", "tests/broker/helpers/prompt/test_dialog.py", "page_is_framed"),
 )  # fmt: skip
 
