@@ -129,24 +129,28 @@ def _renamed_rules(
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return the user's files of rules for a new name, and those to remove.
 
-    Raises RefusedError if the new name has a file of rules already.
+    Raises RefusedError if rules of the user's name the new sandbox already.
     """
     old, new = rules_file(paths, source), rules_file(paths, target)
+    own = paths.config[:1]
+    file = new if new.exists() else next(iter(files_naming(own, target)), None)
     # guard: a sandbox gets no rules of an earlier one by its new name
-    if new.exists():
+    if file is not None:
         raise RefusedError(
             tr(
                 "cannot rename '{source}': there are rules for '{target}' already, in "
                 "{file}",
                 source=source,
                 target=target,
-                file=new,
+                file=file,
             ),
-            hint=tr("choose another name, or remove the file"),
+            hint=tr("choose another name, or remove the file")
+            if file == new
+            else tr("choose another name"),
         )
     files = {
         str(new if file == old else file): text_with_name(text, source, target)
-        for file, text in files_naming(paths.config[:1], source).items()
+        for file, text in files_naming(own, source).items()
     }
     return files, (str(old),) if str(new) in files else ()
 

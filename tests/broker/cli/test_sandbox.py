@@ -127,10 +127,12 @@ def test_rename_takes_rules_along(s: Stage, tmp_path):
     assert not load_level(tmp_path / "state/vitrail/audio", "mail").muted
 
 
-def test_rename_refused_for_name_with_rules(s: Stage, tmp_path):
+@pytest.mark.parametrize("file", ["40-post.policy", "30-user.policy"])
+def test_rename_refused_for_name_with_rules(s: Stage, tmp_path, file):
+    """Otherwise the home's programs have what rules allowed to an earlier sandbox."""
     folder = tmp_path / "config/vitrail/policy.d"
     folder.mkdir()
-    (folder / "40-post.policy").write_text("x.Copy * post @adminvm allow\n")
+    (folder / file).write_text("x.Copy * post @adminvm allow\n")
     with pytest.raises(RefusedError, match="there are rules for 'post' already"):
         s.run("rename", "mail", "post")
     assert s.home(MAIL) == b"letters"
