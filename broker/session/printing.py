@@ -20,7 +20,7 @@ import msgspec
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.paths import find_paths
-from broker.core.question import is_page_image
+from broker.core.question import NO_PAGE_IMAGE, is_page_image
 from broker.core.services import PRINT
 from broker.helpers.process.memory_file import memory_file
 from broker.ipc.session import file_orders as m
@@ -59,7 +59,10 @@ def answer_kept(errand: Errand, path: Path, written: bytes) -> None:
             "the program that stores documents sent an invalid number of pages: "
             f"{printable(written, 40)}"
         )
-    preview = int(found[2]), binascii.a2b_base64(found[3])
+    try:
+        preview = int(found[2]), binascii.a2b_base64(found[3])
+    except binascii.Error:
+        preview = NO_PAGE_IMAGE
     # guard: a picture for a question has the form of one
     if not is_page_image(preview):
         raise UpstreamError("the program that stores documents sent an invalid picture")

@@ -167,7 +167,7 @@ async def test_picture_of_another_form_is_in_no_question(image):
 
 
 @pytest.mark.parametrize(
-    "text", [b"0 QUFB", b"241 QUFB", b"2 QUFB", b"1 " + 500 * b"QUFB"]
+    "text", [b"0 QUFB", b"241 QUFB", b"2 QUFB", b"1 " + 500 * b"QUFB", b"1 A", b"1 AA"]
 )
 def test_kept_picture_of_another_form_is_refused(tmp_path, text):
     """Attack: pages that take over the program that stores them."""
