@@ -23,7 +23,11 @@ async def remove_logs(
     lease: Lease, find_record: Callable[[SandboxName], Record | None], paths: Paths
 ) -> None:
     """Remove the logs of an ended sandbox whose record does not keep them."""
-    record = find_record(lease.record)
-    keep = not is_disposable(lease, None) if record is None else record.keeps_logs
+    # guard: a host removes no logs of another record's sandbox
+    names = (lease.record, lease.sandbox)
+    records = [record for name in names if (record := find_record(name)) is not None]
+    keep = not is_disposable(lease, None)
+    if records:
+        keep = any(record.keeps_logs for record in records)
     if not keep:
         await in_thread(remove_tree, paths.logs(lease.sandbox))

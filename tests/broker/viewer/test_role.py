@@ -848,6 +848,24 @@ async def test_logs_of_ended_sandbox(of, keys, stay):
         assert logs.exists() is stay
 
 
+async def test_logs_of_another_record_stay():
+    """Attack: a host that was taken over ends a disposable with a kept sandbox's name."""
+    async with viewer() as s:
+        kept = s.role.record(LEASE.record)
+        host = dataclasses.replace(kept.host, sandbox_class="disposable")
+        disposable = dataclasses.replace(kept, host=host)
+        kept = dataclasses.replace(
+            kept, host=dataclasses.replace(host, sandbox_class="persistent")
+        )
+        s.role.record = {"a": kept, "web": disposable}.get
+        lease = dataclasses.replace(LEASE, record=SandboxName("web"))
+        logs = s.role._paths.logs("a")
+        logs.mkdir(parents=True, exist_ok=True)
+        await s.role.lease_begun(lease)
+        await s.role.lease_ended(lease.id, "over")
+        assert logs.exists()
+
+
 async def test_much_that_is_left_among_logs_holds_up_no_other_task(monkeypatch):
     """A viewer that was taken over left 600,000 files: no status for ten seconds."""
     with other_task_runs(monkeypatch, "broker.viewer.role.prune_logs") as run:

@@ -18,6 +18,7 @@ GUARDS = (
     Guard("a machine stops before the disk of its home is full", "pass", "tests/broker/host/homes/test_home_room.py", "below_the_reserve"),
     Guard("warnings of a machine end with it", "forget = list", "tests/broker/host/launchers/test_microvm.py", "end_with_it"),
     Guard("no request waits for a machine that the host has stopped", "", "tests/broker/viewer/sandboxes/test_guest.py", "host_has_stopped"),
+    Guard("a host removes no logs of another record's sandbox", "names = (lease.record,)", "tests/broker/viewer/test_role.py", "another_record_stay"),
     Guard("another record's logs stay, whatever its name is", "folders = log_folders(paths, name)", "tests/broker/cli/sandboxes/test_leftovers.py"),
     Guard("a backup's record is compared with a fresh one", "return True", "tests/attack/test_backup_record.py", "further"),
     Guard("a backup's record reaches nothing of this machine", "return []", "tests/attack/test_backup_record.py", "not_written"),
