@@ -27,6 +27,8 @@ from broker.core.limits import transfer as limits
 FileName = NewType("FileName", str)
 """One component of a path that passed ``take_file_name``."""
 
+_MARKS = 8
+"""Maximum number of combining marks of one character; written languages need half."""
 _WINDOWS = re.compile(
     r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$)(?:[ ]*\..*)?",
     re.IGNORECASE | re.DOTALL,
@@ -109,6 +111,11 @@ def _refuse_form(text: str) -> None:
     # guard: marks before a name
     if unicodedata.category(text[0]).startswith("M"):
         raise RefusedError("the name begins with a combining mark")
+    kinds = "".join(unicodedata.category(char)[0] for char in text)
+    # They are drawn above each other, over the lines beside the name.
+    # guard: few marks on a character
+    if "M" * (_MARKS + 1) in kinds:
+        raise RefusedError(f"the name has more than {_MARKS} marks on one character")
     # guard: names of devices
     if _WINDOWS.fullmatch(text):
         raise RefusedError("the name is reserved for a device on Windows")

@@ -66,6 +66,7 @@ GUARDS = (
     Guard("separators in a name", "if False:", "tests/broker/core/transfer/test_file_names.py"),
     Guard("categories of characters", "if False:", "tests/broker/core/transfer/test_file_names.py"),
     Guard("blank letters", "if False:", "tests/broker/core/transfer/test_file_names.py"),
+    Guard("few marks on a character", "if False:", "tests/broker/core/transfer/test_file_names.py"),
     Guard("marks before a name", "if False:", "tests/broker/core/transfer/test_file_names.py"),
     Guard("what the dialog cannot draw is escaped", "return text", "tests/broker/helpers/prompt/test_dialog.py", "cannot_draw"),
     Guard("a name that no sandbox takes starts none", "", "tests/integration/test_opening.py", "refused_name"),

@@ -71,6 +71,7 @@ BAD = {
     "\u3164": "blank",
     "\u2800": "blank",
     "\u0301a": "begins with a combining mark",
+    "a" + "\u0336" * 100 + ".pdf": "more than 8 marks",
     "\u3000a": "space",
     "a\u00a0": "space",
     " a": "space",
