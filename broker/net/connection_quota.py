@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 import trio
 
@@ -109,11 +109,12 @@ class SoundPlaces:
     @asynccontextmanager
     async def reserve(
         self, waits: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
-    ) -> AsyncIterator[None]:
+    ) -> AsyncIterator[ExitStack]:
         """Hold a place among the connections while the block runs.
 
         Waits for the record's turn and a place, after a call of ``waits``.  Raises
-        RefusedError if too many wait, and if no connection ends in time.
+        RefusedError if too many wait, and if no connection ends in time.  The place is
+        given up when the yielded stack is closed; ``hold`` takes another one.
         """
         waiting = self._waiting + self._taken - limits.PULSE_CONNECTIONS
         # guard: few sound connections wait for a place
@@ -130,8 +131,14 @@ class SoundPlaces:
             await self._wait_for_release()
         finally:
             self._waiting -= 1
-        with self.one():
-            yield
+        with ExitStack() as slot:
+            slot.enter_context(self.one())
+            yield slot
+
+    async def hold(self, slot: ExitStack) -> None:
+        """Hold a place until the stack is closed; wait for one.  Raises RefusedError."""
+        await self._wait_for_release()
+        slot.enter_context(self.one())
 
     async def _wait_for_release(self) -> None:
         """Wait until there is a place; raise RefusedError if there is none in time."""

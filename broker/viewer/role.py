@@ -410,8 +410,8 @@ class ViewerRole:
             with guest.streams.place():
                 await self._folder(opening, conn, status)
         elif opening.service == AUDIO:
-            async with guest.sound.reserve(opening, conn, status):
-                await self._decide_and_carry(guest, opening, conn, status)
+            async with guest.sound.reserve(opening, conn, status) as slot:
+                await self._decide_and_carry(guest, opening, conn, status, slot)
         elif opening.service == SECURITY_KEY:
             # Not one decision for the connection, but one for each use.
             await self._security_key(opening, conn, status)
@@ -419,11 +419,17 @@ class ViewerRole:
             await self._decide_and_carry(guest, opening, conn, status)
 
     async def _decide_and_carry(
-        self, guest: Guest, opening: Opening, conn: socket.socket, status: OpeningReply
+        self,
+        guest: Guest,
+        opening: Opening,
+        conn: socket.socket,
+        status: OpeningReply,
+        slot: contextlib.ExitStack | None = None,
     ) -> None:
         """Ask the authority for a stream's permit; carry the stream to its end.
 
-        The sandbox's worker gets its socket, or the pump.  Raises RefusedError.
+        The sandbox's worker gets its socket, or the pump.  ``slot`` is its place at the
+        sound server, given up while the user is asked.  Raises RefusedError.
         """
         sound, windows = opening.service == AUDIO, opening.service == DISPLAY
         # guard: a direct connection opens with its decision only for a display
@@ -443,9 +449,15 @@ class ViewerRole:
             contextlib.ExitStack() as asking,
             trio.CancelScope() as gone,
         ):
+            question = False
 
             async def on_ask() -> None:
+                nonlocal question
+                question = True
                 await status.take()
+                # guard: a question holds no place at the sound server
+                if slot is not None:
+                    slot.close()
                 if self._nursery is not None:
                     over = trio.Event()
                     asking.callback(over.set)
@@ -461,6 +473,8 @@ class ViewerRole:
                 ) as permit:
                     allowed = True
                     asking.close()
+                    if question and slot is not None:
+                        await guest.sound.places.hold(slot)
                     if request.opens:
                         await self._carry_opened(guest, opening, conn, status)
                         return

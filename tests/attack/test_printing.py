@@ -143,7 +143,7 @@ def test_preview_shows_ink_of_each_colour(colour):
 
 
 def test_preview_shows_ink_between_few_samples():
-    """Attack: a page that is white only where a coarse preview looks.
+    """Attack: a page that is white at the pixels that a coarse preview reads.
 
     The user would print a text that the question did not show.
     """

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,24 +119,24 @@ class GuestSound:
     @asynccontextmanager
     async def reserve(
         self, opening: Opening, conn: socket.socket, status: OpeningReply
-    ) -> AsyncIterator[None]:
+    ) -> AsyncIterator[ExitStack | None]:
         """Hold a place for a connection while the block runs; wait for one.
 
-        A connection that waits is accepted before it is decided.  Raises RefusedError.
+        Yields the place, None without one.  A connection that waits is accepted before it is decided.  Raises RefusedError.
         """
         record = self._record()
         if record is None or record.viewer.audio.playback == "none":
-            yield  # it is refused, and needs no place for that
+            yield None  # it is refused, and needs no place for that
             return
         async with AsyncExitStack() as reservation:
             try:
                 waiting = reserve_sound(self.places, conn, status.take)
-                await reservation.enter_async_context(waiting)
+                slot = await reservation.enter_async_context(waiting)
             except RefusedError as error:
                 if status.taken:
                     await self._events.refused(opening, str(error))
                 raise
-            yield
+            yield slot
 
     async def stream(
         self,

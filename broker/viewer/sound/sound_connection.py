@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 
 import trio
 
@@ -43,11 +43,11 @@ async def sound_connection(
 @asynccontextmanager
 async def reserve_sound(
     quota: SoundPlaces, conn: socket.socket, waits: Callable[[], Awaitable[None]]
-) -> AsyncIterator[None]:
+) -> AsyncIterator[ExitStack]:
     """Hold a place for a program's connection while the block runs; wait for one.
 
-    Calls ``waits`` before that.  Raises RefusedError if the program gives up, or no
-    place becomes free in time.
+    Yields the place that ``SoundPlaces.reserve`` yields.  Calls ``waits`` before that.
+    Raises RefusedError if the program gives up, or no place becomes free in time.
     """
     async with AsyncExitStack() as reservation:
         ended = trio.Event()
@@ -55,10 +55,10 @@ async def reserve_sound(
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(when_hung_up, conn, ended, hung_up.cancel)
-                    await reservation.enter_async_context(quota.reserve(waits))
+                    slot = await reservation.enter_async_context(quota.reserve(waits))
                     ended.set()
             except ExceptionGroup as error:
                 raise sole(error) from error
         if not ended.is_set():
             raise RefusedError("the program closed its connection before its turn")
-        yield
+        yield slot

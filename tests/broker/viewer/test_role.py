@@ -17,6 +17,7 @@ from broker.authority.policy_authority import PolicyAuthority
 from broker.core.errors import InternalError, RefusedError, UpstreamError
 from broker.core.files.sandbox_logs import KEPT
 from broker.core.lease import Lease, Opening
+from broker.core.limits import sound as sound_limits
 from broker.core.names import LeaseId, SandboxName, ServiceName
 from broker.core.paths import find_paths
 from broker.core.services import AGENT, AUDIO, DISPLAY
@@ -531,6 +532,42 @@ async def test_a_yes_to_sound_after_the_client_went_is_for_its_next_connection(s
         assert s.role.guest(LEASE.id).streams._places == 0
 
 
+async def test_question_holds_no_place_at_the_sound_server(silent):
+    """Attack: sandboxes without a permit leave four connections to each other one."""
+
+    async def think(question):
+        await trio.sleep_forever()
+
+    async with sound_asked_about(silent) as (s, person), trio.open_nursery() as streams:
+        person.says = think
+        server = s.role.guest(LEASE.id).sound.places.server
+        with contextlib.ExitStack() as conns:
+            for _ in range(3):
+                conns.enter_context(await s.offer(streams, AUDIO))
+            await person.wait_asked(1)
+            await eventually(lambda: server.taken == 0)
+            streams.cancel_scope.cancel()
+
+
+async def test_sound_refused_after_a_yes_beyond_the_limit(silent, monkeypatch):
+    monkeypatch.setattr(sound_limits, "PULSE_WAIT_SECONDS", 0.1)
+    async with sound_asked_about(silent) as (s, person), trio.open_nursery() as streams:
+        guest, reasons = s.role.guest(LEASE.id), []
+        guest.programs.refused = lambda _service, reason: reasons.append(reason)
+        quota = guest.sound.places
+        with contextlib.ExitStack() as others:
+
+            async def take_all(question):
+                for _ in range(sound_limits.PULSE_CONNECTIONS):
+                    others.enter_context(quota.one())
+                return yes()(question)
+
+            person.says = take_all
+            with await s.offer(streams, AUDIO) as conn, trio.fail_after(30):
+                assert await trio.to_thread.run_sync(conn.recv, 1) == b"", "hung up"
+            assert reasons == ["the sandbox already has 16 sound connections"]
+
+
 async def test_a_connection_of_its_own_is_a_window_s_alone(silent):
     """A host that says so of sound has it served as sound."""
     async with sound_asked_about(silent) as (s, person), trio.open_nursery() as streams:
@@ -851,13 +888,13 @@ async def test_logs_of_ended_sandbox(of, keys, stay):
 async def test_logs_of_another_record_stay():
     """Attack: a host that was taken over ends a disposable with a kept sandbox's name."""
     async with viewer() as s:
-        kept = s.role.record(LEASE.record)
-        host = dataclasses.replace(kept.host, sandbox_class="disposable")
-        disposable = dataclasses.replace(kept, host=host)
-        kept = dataclasses.replace(
-            kept, host=dataclasses.replace(host, sandbox_class="persistent")
+        persistent = s.role.record(LEASE.record)
+        host = dataclasses.replace(persistent.host, sandbox_class="disposable")
+        disposable = dataclasses.replace(persistent, host=host)
+        persistent = dataclasses.replace(
+            persistent, host=dataclasses.replace(host, sandbox_class="persistent")
         )
-        s.role.record = {"a": kept, "web": disposable}.get
+        s.role.record = {"a": persistent, "web": disposable}.get
         lease = dataclasses.replace(LEASE, record=SandboxName("web"))
         logs = s.role._paths.logs("a")
         logs.mkdir(parents=True, exist_ok=True)

@@ -96,6 +96,7 @@ GUARDS = (
     Guard("pace of clients", "pace.take(trio.current_time())", "tests/broker/ipc/test_accept_loop.py", "beyond_a_pace"),
     Guard("a microphone that was taken back is not opened again at once", "if False:", "tests/broker/viewer/sound/test_sandbox_sound.py", "taken_back"),
     Guard("streams of sound at one time", "if False:", "tests/broker/viewer/sound/test_sandbox_sound.py", "beyond_the_limit"),
+    Guard("a question holds no place at the sound server", "if False:", "tests/broker/viewer/test_role.py", "question_holds_no_place"),
     Guard("few sound connections wait for a place", "if False:", "tests/broker/viewer/sound/test_sandbox_sound.py", "few_connections_may_wait"),
     Guard("an absent sound server is not tried for each connection", "if False:", "tests/broker/viewer/sound/test_sandbox_sound.py", "not_tried_for_each"),
     Guard("pace of streams of sound", "", "tests/broker/viewer/sound/test_sandbox_sound.py", "at_a_pace"),
