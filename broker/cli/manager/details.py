@@ -52,6 +52,25 @@ def details_of(paths: Paths, row: SandboxRow) -> SandboxDetails:
     return SandboxDetails(record, permissions, home)
 
 
+def possible_actions(row: SandboxRow, record: Record | None) -> frozenset[str]:
+    """Return which of 'program', 'shell' and 'output' are possible for a sandbox.
+
+    'program' starts another one: in a machine, or as another box of a record.  A box or
+    container has no agent that starts programs, and no log of its output.
+    """
+    runs = row.status is not None
+    if record is None:
+        return frozenset({"program", "output", *(["shell"] if runs else [])})
+    kind = record.host.launch.kind
+    once = row.name != row.record or record.host.sandbox_class == "persistent"
+    possible = {
+        "program": not (kind.box and runs and once),
+        "shell": runs and not kind.box,
+        "output": not kind.holds,
+    }
+    return frozenset(name for name, is_possible in possible.items() if is_possible)
+
+
 def _home_of(paths: Paths, record: str) -> HomeFacts | None:
     store, name = HomeCopies(paths.homes), take_sandbox_name(record)
     home = store.find(name)

@@ -11,7 +11,7 @@ from typing import Any, Final
 from broker.cli import render
 from broker.cli.images.describe import age_text
 from broker.cli.manager.choices import choice
-from broker.cli.manager.details import SandboxDetails
+from broker.cli.manager.details import SandboxDetails, possible_actions
 from broker.cli.manager.following import SandboxRow
 from broker.cli.manager.pages.home_groups import copies
 from broker.cli.manager.permissions import PermissionRow, short_place
@@ -57,8 +57,8 @@ def sandbox_page(
     row: SandboxRow, details: SandboxDetails, actions: SandboxActions
 ) -> Any:
     """Return the page of a sandbox, whose record may be missing or have an error."""
-    groups = [_state(row, actions)]
     record = details.record
+    groups = [_state(row, record, actions)]
     if record is not None:
         groups.append(_settings(record, actions))
     if row.broken:
@@ -78,7 +78,7 @@ def sandbox_page(
     return page_of(groups)
 
 
-def _state(row: SandboxRow, actions: SandboxActions) -> Any:
+def _state(row: SandboxRow, record: Record | None, actions: SandboxActions) -> Any:
     words = [known(row.state), memory_words(row.memory)]
     status = row.status
     if status is not None:
@@ -90,16 +90,18 @@ def _state(row: SandboxRow, actions: SandboxActions) -> Any:
     machine = status is not None and bool(status.accel)  # that the broker starts
     suspended = row.state == "suspended"
     usable = not row.broken
+    offered = possible_actions(row, record)
+    second = usable and "program" in offered
     rows = (
         (
             tr("Start"),
             usable and not runs,
             partial(actions.start, "menu", "start", name),
         ),
-        (tr("Terminal"), usable, partial(actions.start, "menu", "terminal", name)),
-        (tr("Shell"), runs, partial(actions.shell, name)),
-        (tr("Files"), usable, partial(actions.start, "menu", "files", name)),
-        (tr("Output"), True, partial(actions.logs, name)),
+        (tr("Terminal"), second, partial(actions.start, "menu", "terminal", name)),
+        (tr("Shell"), "shell" in offered, partial(actions.shell, name)),
+        (tr("Files"), second, partial(actions.start, "menu", "files", name)),
+        (tr("Output"), "output" in offered, partial(actions.logs, name)),
         (tr("Activity"), True, partial(actions.activity, name)),
         (
             tr("Suspend"),

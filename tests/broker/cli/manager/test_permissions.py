@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from broker.cli.manager import following
-from broker.cli.manager.details import details_of
+from broker.cli.manager.details import details_of, possible_actions
 from broker.cli.manager.following import RecordRows, SandboxRow, merged, record_rows
 from broker.cli.manager.permissions import LastUse, PermissionRow
 from broker.cli.run.connect import offline_paths
@@ -151,18 +151,22 @@ def test_a_record_with_an_error_is_listed_with_it(config):
     assert rows == ()
 
 
-def test_a_running_disposable_stands_beside_its_record():
-    records = (SandboxRow("web", "web", "web", "#e69f00"),)
-    running = SandboxStatus(
-        name="web-1234",
-        record="web",
-        sandbox_class="disposable",
+def running_sandbox(name="web-1234", sandbox_class="disposable"):
+    return SandboxStatus(
+        name=name,
+        record=name.partition("-")[0],
+        sandbox_class=sandbox_class,
         label="web",
         color="#e69f00",
         state="running",
         since=0.0,
         pid=7,
     )
+
+
+def test_running_disposable_listed_beside_its_record():
+    records = (SandboxRow("web", "web", "web", "#e69f00"),)
+    running = running_sandbox()
     worker = ProcessStatus(role="worker", pid=8, sandbox="web-1234", memory=1 << 20)
     rows = merged(records, [running], [worker])
     assert [(row.name, row.record, row.state) for row in rows] == [
@@ -171,6 +175,21 @@ def test_a_running_disposable_stands_beside_its_record():
     ]
     assert rows[0].memory == 1 << 20
     assert rows[0].processes == {7, 8}
+
+
+def test_running_box_offers_no_second_program(config):
+    """A button of the page must be able to work; a box has no agent and no log."""
+    record, _ = rows_of()
+    status = running_sandbox("work", "persistent")
+    row = SandboxRow("work", "work", "work", "#009e73", status=status)
+    assert possible_actions(row, record) == {"program", "shell", "output"}
+    assert possible_actions(row, None) == {"program", "shell", "output"}
+    box = RECORD.replace("[launch]", '[launch]\nkind = "bwrap"\ncommand = ["foot"]')
+    (config / "sandboxes.d" / "work.toml").write_text(box)
+    record, _ = rows_of()
+    assert possible_actions(row, record) == set()
+    stopped = SandboxRow("work", "work", "work", "#009e73")
+    assert possible_actions(stopped, record) == {"program"}
 
 
 def test_the_last_use_says_who_decided():
