@@ -22,6 +22,8 @@ def suspended(sandbox: str) -> RefusedError:
 def agentless(sandbox: str, record: Record) -> RefusedError:
     """Return the error for a request to a container or box that has no guest agent."""
     hint = "to get a file out, use the Save dialog of its program if a rule for vitrail.FileDialog allows it, or run 'vitrail-copy FILE @adminvm' in a terminal of the sandbox; to start a program, run 'brokerctl run' again, which starts another sandbox"
+    if sandbox != record.name:  # a box without a record has its name
+        hint = f"to get a file out, use the Save dialog of its program if a rule for vitrail.FileDialog allows it, or run 'vitrail-copy FILE @adminvm' in a terminal of the sandbox; to start a program, run 'brokerctl run {record.name} -- PROGRAM', which starts another sandbox"
     if record.viewer.sandbox_class == "persistent":
         # Its home is in use until it has stopped.
         hint = f"to get a file out, use the Save dialog of its program if a rule for vitrail.FileDialog allows it, or run 'vitrail-copy FILE @adminvm' in a terminal of the sandbox; to start a program, run 'brokerctl stop {sandbox}' first, and then 'brokerctl run {record.name} -- PROGRAM'"

@@ -20,6 +20,7 @@ from broker.core.lease import Lease
 from broker.core.names import SandboxName, take_sandbox_name
 from broker.core.services import DISPLAY
 from broker.host_and_viewer.find_record import find_record
+from broker.host_and_viewer.sandbox_names import agentless
 from broker.ipc.audit import schema
 from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
@@ -120,7 +121,7 @@ class Runner:
         if request.window is not False:
             require_windows(self._records(), record, name)
         follower = Follower(exchange.emit, record)
-        run = _Run(request, record, running, _command(request, record))
+        run = _Run(request, record, running, _command(request, record, name))
         try:
             guest, program = await self._bring_up(run, follower)
             item = api.RunItem(
@@ -328,16 +329,19 @@ def require_windows(records: RecordSet, record: Record, name: SandboxName) -> No
         )
 
 
-def _command(request: api.RunRequest, record: Record) -> list[str]:
+def _command(request: api.RunRequest, record: Record, sandbox: str) -> list[str]:
     """Return the command that a request names.  Raises RefusedError."""
     if request.service is not None:
         return own_call(record, request.service, request.argument or "")
-    return request.argv or _own_command(record)
+    return request.argv or _own_command(record, sandbox)
 
 
-def _own_command(record: Record) -> list[str]:
-    if record.host.launch.kind.agent:
+def _own_command(record: Record, sandbox: str) -> list[str]:
+    kind = record.host.launch.kind
+    if kind.agent:
         return list(record.host.command)
+    if kind.box:
+        raise agentless(sandbox, record)
     raise RefusedError(
         f"cannot start a program in '{record.name}': another launcher manages the sandbox"
     )

@@ -354,6 +354,9 @@ TEMPLATES: Final[tuple[Template, ...]] = (
         "to get a file out, use the Save dialog of its program if a rule for vitrail.FileDialog allows it, or run 'vitrail-copy FILE @adminvm' in a terminal of the sandbox; to start a program, run 'brokerctl run' again, which starts another sandbox"
     ),
     mark(
+        "to get a file out, use the Save dialog of its program if a rule for vitrail.FileDialog allows it, or run 'vitrail-copy FILE @adminvm' in a terminal of the sandbox; to start a program, run 'brokerctl run {name} -- PROGRAM', which starts another sandbox"
+    ),
+    mark(
         "to get a file out, use the Save dialog of its program if a rule for vitrail.FileDialog allows it, or run 'vitrail-copy FILE @adminvm' in a terminal of the sandbox; to start a program, run 'brokerctl stop {name}' first, and then 'brokerctl run {target} -- PROGRAM'"
     ),
     mark("{reason}; to get files in, run 'brokerctl share {name} DIRECTORY'"),
