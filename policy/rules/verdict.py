@@ -76,7 +76,7 @@ def _offered(
         if _takes(records, target) and f"@dispvm:{target}" not in answer.targets
     )
     if not targets:
-        reason = f"{answer.where} asks, but no target can take files and addresses: a program of Vitrail's agent in it would"
+        reason = f"{answer.where} asks, but no target can take files or addresses: a box or container has no agent that would"
         return PolicyAnswer("deny", reason, answer.rule, notify=answer.notify)
     default = answer.default_target
     if default is not None and default not in targets:

@@ -27,17 +27,20 @@ from broker.cli.policy.load import (
     refuse_unknown_source,
     rules_of,
     situation_from,
+    split_service,
 )
 from broker.cli.sandboxes.settings import change_for
 from broker.cli.texts import tr
 from broker.core.escape import printable
 from broker.core.prompt_words import VIEWER
+from broker.core.services import OPEN_FILE, OPEN_URL
 from policy.errors import visible
 from policy.rules.rulefiles import SHIPPED
 from policy.rules.ruleset import RuleSet
 from policy.rules.verdict import Verdict
 from policy.rules.wording import wording
-from policy.rules.world import World
+from policy.rules.world import DEFAULT, World
+from policy.tools.calls import canonical_service
 from policy.tools.explain import Explanation, as_json, call_json, explain
 from policy.tools.linting.finding import problem_json
 from policy.tools.linting.unknown import meant_service
@@ -75,7 +78,8 @@ def explain_call(
 ) -> None:
     """Print which rule decides SERVICE[+ARG] SOURCE [TARGET], and why earlier rules do not.
 
-    TARGET defaults to 'you', this desktop.
+    TARGET defaults to 'you', this desktop; for vitrail.OpenURL and vitrail.OpenFile to
+    @default, so that a rule chooses.
 
     The output has the first column of each earlier rule that does not match, the closest
     rule with another verdict, and a line that would change the answer, which was tested.
@@ -104,7 +108,7 @@ def explain_call(
     elif service is None or source is None:
         raise click.UsageError(tr("specify SERVICE[+ARG] SOURCE [TARGET], or --event"))
     else:
-        call = call_of(service, source, VIEWER if target is None else target, **told)
+        call = call_of(service, source, _target_of(service, target), **told)
         known = situation_from(world, policy=policy).calling({call.source, call.target})
         if world is None:
             refuse_unknown_source(call, known, rules)
@@ -123,6 +127,15 @@ def explain_call(
 
         tell_problems(rules.problems)
     sys.exit(3 if rules.problems else EXIT[verdict.answer.verdict])
+
+
+def _target_of(service: str, target: str | None) -> str:
+    """Return the target of a call; without one, that of the sandbox's own program."""
+    if target is not None:
+        return target
+    name, _ = split_service(service)
+    opening = canonical_service(name) in {OPEN_URL, OPEN_FILE}
+    return DEFAULT if opening else VIEWER
 
 
 def _event_json(then: Recorded, rules: RuleSet) -> dict[str, object]:
@@ -230,6 +243,9 @@ def _print_advice(found: Explanation, verdict: Verdict) -> None:
             tr("no service is named '{service}': {known}", service=service, known=known)
         )
     if found.flip is None or verdict.refused_by_record:
+        return
+    # The rules ask, and the call is denied, because no target can take a file.
+    if found.flip.verdict == verdict.answer.verdict:
         return
     before = found.flip.before
     ours = before is not None and Path(before.file).parent != SHIPPED

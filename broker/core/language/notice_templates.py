@@ -162,6 +162,9 @@ TEMPLATES: Final[tuple[Template, ...]] = (
     mark("a lockdown is in force"),
     mark("a lockdown is in force: starting is denied"),
     mark("{where} asks, but there is no target to choose from"),
+    mark(
+        "{where} asks, but no target can take files or addresses: a box or container has no agent that would"
+    ),
     mark("{where} allows, but {reason}"),
     mark("{where} has an error, so its effect is unknown: {reason}"),
     mark("'{target}' is not running, and autostart=no"),

@@ -202,6 +202,18 @@ def test_explain_with_an_empty_target_is_about_no_target(site):
     assert code == 1
 
 
+def test_explain_of_an_address_without_target_lets_a_rule_choose(site):
+    """A sandbox's program names no target: a rule for this desktop is not the answer."""
+    (site / "30-site.policy").write_text(
+        "vitrail.OpenURL * work @default allow target=vault\n"
+    )
+    code, out = _run("explain", "vitrail.OpenURL", "work", "--policy", site, "--json")
+    assert json.loads(out)["call"]["target"] == "@default"
+    assert code == 0
+    _, out = _run("explain", "vitrail.FileCopy", "work", "--policy", site, "--json")
+    assert json.loads(out)["call"]["target"] == "@adminvm"
+
+
 def test_diff_shows_each_condition_whose_answer_changes(site):
     """Also where the call without a condition changes in another way."""
     old, new = site.parent / "old.policy", site.parent / "new.policy"
