@@ -22,6 +22,7 @@ from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.paths import find_paths
+from broker.core.services import OPEN_FILE, OPEN_URL
 from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import open_log
 from policy import limits
@@ -152,12 +153,22 @@ def offer_for(number: int) -> RuleOffer:
     verdict = known.decide(found.call, lambda: found.answer)
     _refuse_other_gates(then, verdict, known.world, what_of(found.call))
     if found.flip is None:
-        raise RefusedError(
-            tr("no single rule would allow the call of event {number}", number=number),
-            hint=tr(
+        opening = then.call.service in {OPEN_FILE, OPEN_URL} and not then.call.target
+        if opening and found.answer.rule is None:
+            # Only the user knows what is to open it.
+            reason = tr(
+                "a rule needs the sandbox that opens it, as in 'vitrail.OpenURL * work "
+                "@default ask target=@dispvm:web'; to add it, run 'brokerctl policy "
+                "edit', or for a browser and a viewer 'brokerctl policy starter'"
+            )
+        else:
+            reason = tr(
                 "to see why, run 'brokerctl policy explain --event {number}'",
                 number=number,
-            ),
+            )
+        raise RefusedError(
+            tr("no single rule would allow the call of event {number}", number=number),
+            hint=reason,
         )
     rule = found.flip.text + _conditions(then)
     line = _lasting(rule, known.world)

@@ -231,6 +231,17 @@ def test_a_no_of_the_record_offers_its_file(run):
     assert "sandboxes.d/work.toml" in out
 
 
+def test_opening_without_rule_names_the_command_that_writes_rules(run):
+    """No line is offered: only the user knows which sandbox opens an address."""
+    request = Request(
+        lease=Lease("l1", "work", "work", 1), service="vitrail.OpenURL", target=""
+    )
+    number = refused(run, request)
+    with pytest.raises(RefusedError, match="no single rule") as refusal:
+        offer_for(number)
+    assert "'brokerctl policy starter'" in str(refusal.value.hint)
+
+
 def test_an_unanswered_question_writes_nothing(run):
     refused(run)
     assert run(answer="")[0] == 1
