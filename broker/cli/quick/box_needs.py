@@ -12,7 +12,10 @@ from broker.host.launchers.bubblewrap.arguments import Box
 
 _ENGINE = "chrome_100_percent.pak"
 """Name of a file in the directory of each program with Chromium's engine."""
+_WEBKIT = frozenset({"epiphany", "epiphany-browser"})
+"""Programs whose sandbox makes namespaces, and looks for 'wayland-0' alone."""
 _NETWORK = "network user"
+_NAMESPACES = "launch.user_namespaces true"
 _PRESETS = {
     **dict.fromkeys(("firefox", "firefox-esr", "chromium", "google-chrome"), "browser"),
     **dict.fromkeys(("epiphany", "epiphany-browser", "falkon"), "browser"),
@@ -36,13 +39,23 @@ def note_needs(box: Box, record: str, *, lasting: bool) -> None:
     urls = any(arg.startswith(("http://", "https://")) for arg in command[1:])
     if box.resolver is None and (name in _PRESETS or urls):
         needs.append((_NETWORK, tr("the box of {name} has no network", name=name)))
-    if not box.user_namespaces and _has_engine(Path(program)):
+    sandboxed = name in _WEBKIT or _has_engine(Path(program))
+    if not box.user_namespaces and sandboxed:
         text = tr(
             "{name} does not start in a box without user namespaces, which open large "
             "parts of the kernel to it",
             name=name,
         )
-        needs.append(("launch.user_namespaces true", text))
+        needs.append((_NAMESPACES, text))
+    if name in _WEBKIT:
+        text = tr(
+            "the sandbox of {name} finds no Wayland socket but 'wayland-0'", name=name
+        )
+        script = (
+            "ln -s \\$WAYLAND_DISPLAY \\$XDG_RUNTIME_DIR/wayland-0; "
+            f"WAYLAND_DISPLAY=wayland-0 exec {name}"
+        )
+        needs.append((f'command sh -c "{script}"', text))
     if not needs:
         return
     settings = [f"brokerctl set {record} {setting}" for setting, _ in needs]

@@ -12,8 +12,8 @@ from broker.host.launchers.bubblewrap.arguments import Box
 
 @pytest.fixture
 def programs(tmp_path, monkeypatch):
-    """Programs of a machine: Firefox, an editor of Electron, and a terminal."""
-    for name in ("bin/firefox-esr", "bin/foot", "code/bin/code"):
+    """Programs of a machine: two browsers, an editor of Electron, and a terminal."""
+    for name in ("bin/firefox-esr", "bin/epiphany", "bin/foot", "code/bin/code"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("#!/bin/sh\n")
@@ -47,6 +47,21 @@ def test_an_electron_program_is_told_of_namespaces_only(programs, capsys):
     err = notes(capsys, "code", lasting=True)
     assert "run 'brokerctl set surf launch.user_namespaces true'" in err
     assert "network" not in err
+
+
+def test_webkit_browser_is_given_namespaces_and_socket_name(programs, capsys):
+    """Epiphany ends without a window if one of the two is missing."""
+    script = (
+        "ln -s \\$WAYLAND_DISPLAY \\$XDG_RUNTIME_DIR/wayland-0; "
+        "WAYLAND_DISPLAY=wayland-0 exec epiphany"
+    )
+    command = f"'brokerctl set surf command sh -c \"{script}\"'"
+    namespaces = "run 'brokerctl set surf launch.user_namespaces true'"
+    err = notes(capsys, "epiphany", lasting=True, resolver=())
+    assert f"{namespaces}, then {command}" in err
+    err = notes(capsys, "epiphany", lasting=True, resolver=(), user_namespaces=True)
+    assert f"run {command}" in err
+    assert "user namespaces" not in err
 
 
 @pytest.mark.parametrize(
