@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -208,7 +209,8 @@ def command(
     text = _changed(begin, sandbox, wishes)
     record = checked_record(target, text)
     disposable = record.viewer.default_disposable
-    if preset and disposable not in read_records(paths).records:
+    records = read_records(paths).records
+    if preset and disposable not in records.keys() - _boxes(records):
         text = _without(text, "default_disposable")
     others = other_records(paths, sandbox)
     colour = None if label else unlike(record, others)
@@ -326,9 +328,22 @@ def _with_rules(
 def usable_rules(paths: Paths, name: str, preset: Preset, *, quiet: bool) -> list[str]:
     """Return a purpose's rules whose targets are there; print that others are not."""
     lines = preset.lines(name)
-    known = read_records(paths).records
-    kept = [line for line in lines if _targets(line) <= known.keys()]
-    missing = sorted(set().union(*map(_targets, lines)) - known.keys())
+    records = read_records(paths).records
+    boxes = _boxes(records)
+    known = records.keys() - boxes
+    kept = [line for line in lines if _targets(line) <= known]
+    targets = set().union(*map(_targets, lines))
+    unable = sorted(targets & boxes)
+    if unable and not quiet:
+        render.note(
+            tr(
+                "links or files of '{name}' cannot be opened in {boxes}: a box or "
+                "container does not start for them",
+                name=name,
+                boxes=", ".join(f"'{record}'" for record in unable),
+            )
+        )
+    missing = sorted(targets - records.keys())
     if missing and not quiet:
         written = (paths.config[0] / RULES / STARTER).exists()
         render.note(
@@ -343,6 +358,11 @@ def usable_rules(paths: Paths, name: str, preset: Preset, *, quiet: bool) -> lis
             )
         )
     return kept
+
+
+def _boxes(records: Mapping[str, Record]) -> set[str]:
+    """Return the records of boxes and containers, which open no links and files."""
+    return {name for name, record in records.items() if record.host.launch.kind.box}
 
 
 def _targets(line: str) -> set[str]:

@@ -72,6 +72,21 @@ def test_rules_that_open_elsewhere_wait_for_the_records_of_elsewhere(env):
     assert called("policy", "check", env=env).code == 0
 
 
+def test_rules_that_open_links_in_a_box_are_left_out(env):
+    """A box does not start for an address, so such a rule would only deny it."""
+    called("policy", "starter", env=env)
+    called("sandbox", "remove", "web", "--yes", env=env)
+    called("new", "web", "--for", "browser", "--in", "box", env=env)
+    made = called("new", "post", "--for", "mail", env=env)
+    assert "cannot be opened in 'web': a box or container" in made.err
+    base = paths_of(env).config[0]
+    rules = (base / "policy.d" / "40-post.policy").read_text()
+    assert "@dispvm:viewer" in rules
+    assert "@dispvm:web" not in rules
+    record = (base / "sandboxes.d" / "post.toml").read_text()
+    assert "default_disposable" not in record
+
+
 def test_rules_that_open_elsewhere_need_only_the_record_after_the_starter(env):
     called("policy", "starter", env=env)
     (paths_of(env).config[0] / "sandboxes.d" / "web.toml").unlink()
