@@ -99,6 +99,10 @@ class PersonAnswer(
     """Why, where it is not simply what the user wants."""
 
 
+CONTROL_SOCKET = "answered over the control socket"
+"""Begin of the reason of an answer by 'brokerctl answer'; the log has the process, too."""
+
+
 def unfit(question: Question, answer: PersonAnswer) -> str:
     """Return why an answer does not fit this question; empty if it does.
 

@@ -12,6 +12,7 @@ from broker.authority.audit.event_log import EventLog
 from broker.authority.permit import Asked, Request
 from broker.core.errors import InternalError
 from broker.core.question import (
+    CONTROL_SOCKET,
     Keep,
     PersonAnswer,
     Question,
@@ -243,6 +244,8 @@ async def put_question(
 def refusal(question: Question, said: PersonAnswer) -> str:
     """Why an answer does not allow a request; empty when it does."""
     if not said.allow:
-        return said.reason or "the user said no"
+        # The sandbox is told this; which process answered is for the log only.
+        named = said.reason.startswith(CONTROL_SOCKET)
+        return "the user said no" if named else said.reason or "the user said no"
     # guard: the answer is checked
     return unfit(question, said)

@@ -31,7 +31,13 @@ from broker.core.errors import (
 )
 from broker.core.notify import Notify
 from broker.core.paths import Paths
-from broker.core.question import Keep, PersonAnswer, Question, unfit
+from broker.core.question import (
+    CONTROL_SOCKET,
+    Keep,
+    PersonAnswer,
+    Question,
+    unfit,
+)
 from broker.core.services import CLIPBOARD_PASTE
 from broker.core.stderr_log import log_exception, log_stderr
 from broker.ipc import prompt as m
@@ -183,7 +189,7 @@ class Questions:
             target=target or entry.question.default_target,
             keep=keep,
             by="person",
-            reason=f"answered over the control socket{who and ' by '}{who}",
+            reason=f"{CONTROL_SOCKET}{who and ' by '}{who}",
         )
         wrong = unfit(entry.question, said)
         # guard: brokerctl answers with an offered choice

@@ -7,7 +7,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
-from broker.core.question import Keep, PersonAnswer
+from broker.core.question import CONTROL_SOCKET, Keep, PersonAnswer
 from broker.core.services import PRINT
 from policy.rules.rule import ONCE_FILE
 from policy.tools.recorded import recorded
@@ -539,6 +539,16 @@ async def test_a_broker_without_a_person_says_no():
     async with rulebook(ASKS) as b:
         b.decider.asker = NoPrompt()
         with refused("no user is available to answer"):
+            await b.once()
+
+
+async def test_no_over_control_socket_names_no_process_to_sandbox():
+    """A refusal reaches the sandbox, which is not to learn a process of the host."""
+    async with rulebook(ASKS) as b:
+        reason = f"{CONTROL_SOCKET} by process 4711"
+        answer = PersonAnswer(allow=False, by="person", reason=reason)
+        b.person.says = lambda _question: answer
+        with refused("denied: the user said no$"):
             await b.once()
 
 
