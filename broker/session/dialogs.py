@@ -33,6 +33,7 @@ _REPLY_SECONDS, _CLOSE_SECONDS = 25.0, 2.0
 """The portal and its part of the desktop may have to be started first."""
 _CHOOSER: Final = "org.freedesktop.portal.FileChooser"
 _MOST = 1000
+_NO_SERVICE = "org.freedesktop.DBus.Error.ServiceUnknown"
 _HINT = "install xdg-desktop-portal and your desktop's backend, such as xdg-desktop-portal-gtk"
 
 
@@ -120,8 +121,9 @@ class ChooserRequest:
         """Call the portal and return the reply.  Raises SetupError for an error."""
         got: Message = self._bus.send_and_get_reply(call, timeout=seconds)
         if got.header.message_type is not MessageType.method_return:
-            words = printable(" ".join(map(str, got.body)), 300)
-            text = f"the desktop has no file chooser: {words}"
+            text = "the desktop has no file chooser"
+            if got.header.fields.get(HeaderFields.error_name) != _NO_SERVICE:
+                text = f"{text}: {printable(' '.join(map(str, got.body)), 300)}"
             raise SetupError(text, hint=_HINT)
         return got
 

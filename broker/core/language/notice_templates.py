@@ -429,6 +429,7 @@ TEMPLATES: Final[tuple[Template, ...]] = (
     mark("no host is connected"),
     mark("try again later"),
     mark("wait a minute"),
+    mark("the desktop has no file chooser"),
     # The file chooser's title and buttons.
     mark("{name}: open files"),
     mark("{name}: open a folder"),
