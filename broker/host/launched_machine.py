@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 from collections.abc import Mapping
@@ -153,13 +154,7 @@ class LaunchedMachine(ForeignMachine):
             # It runs on; the next broker leases it again.
             self._left_alive = not has_ended(self._pidfd)
         elif not has_ended(self._pidfd):
-            send_signal(self._pidfd, signal.SIGTERM)
-            ask_to_end(self._first, self._pidfd)
-            with trio.move_on_after(grace):
-                await wait_ended(self._pidfd)
-            send_signal(self._pidfd)
-            with trio.move_on_after(_KILL_SECONDS):
-                await wait_ended(self._pidfd)
+            await _end(self._first, self._pidfd, grace)
         await super().power_down(grace)
 
     @override
@@ -174,6 +169,31 @@ class LaunchedMachine(ForeignMachine):
         await self._undo.aclose()
         if self.over or not self._left_alive:
             discard(self.state)
+
+
+async def _end(first: int, leased: int, grace: float) -> None:
+    """End a first process, by a separate descriptor.
+
+    Its lease may end meanwhile and closes ``leased``; the number may then be that of
+    another process's descriptor.
+    """
+    try:
+        # guard: ending a sandbox kills no process of another descriptor
+        pidfd = os.dup(leased)
+    except OSError:
+        # No descriptor is free: it ends without a period of grace.
+        send_signal(leased)
+        return
+    try:
+        send_signal(pidfd, signal.SIGTERM)
+        ask_to_end(first, pidfd)
+        with trio.move_on_after(grace):
+            await wait_ended(pidfd)
+        send_signal(pidfd)
+        with trio.move_on_after(_KILL_SECONDS):
+            await wait_ended(pidfd)
+    finally:
+        os.close(pidfd)
 
 
 def discard(state: Prepared) -> None:

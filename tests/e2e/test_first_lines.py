@@ -8,7 +8,8 @@ fails must have changed nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,9 @@ from tests.kit.first_lines import Scene, State
 from tests.kit.needs import PID_NAMESPACES
 from tests.kit.own_command import (
     RECORD,
+    Flatpak,
+    MicroVm,
+    Nspawn,
     Podman,
     RecordedBox,
     RecordedPodman,
@@ -33,6 +37,7 @@ from tests.kit.world import world
 pytestmark = [PID_NAMESPACES, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 _SECONDS = 60
+_STAYS_SECONDS = 20
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,28 @@ def _lockdown(*expected: bool) -> Callable[[Look], bool]:
 
 _SAME: Claims = {".*": lambda look: look.unchanged}
 _LEVEL = r"'(?P<name>\S+)' has no sound connection; the next sandbox of '(?P<record>\S+)' starts with: "
+_FILES = (
+    Step(
+        "share {name} {folder}",
+        {
+            r"shared (?P<path>\S+) with (?P<n>\S+) as .*, read-only": lambda look: (
+                f"{look['n']}:{look['path']}" in look.after.folders
+            )
+        },
+    ),
+    Step(
+        "unshare {name} {folder}",
+        {
+            r"(?P<n>\S+) can no longer access (?P<path>\S+)": lambda look: (
+                f"{look['n']}:{look['path']}" not in look.after.folders
+            )
+        },
+    ),
+    Step(
+        "cp {folder}/file {name}:",
+        {r".*": lambda look: look.after.sandboxes == look.previous.sandboxes},
+    ),
+)
 STEPS = (
     Step("run -q {record} -- echo said", {"said": lambda look: look.unchanged}),
     Step("exec {name} -- echo said", {"said": lambda look: look.unchanged}),
@@ -120,6 +147,9 @@ STEPS = (
             )
         },
     ),
+    # As what is suspended, where that is possible.
+    Step("exec {name} -- echo said", {"said": lambda look: look.unchanged}),
+    *_FILES,
     Step(
         "resume {name}",
         {
@@ -148,8 +178,8 @@ STEPS = (
             },
             runs=runs,
         )
-        for change in ("network user", "colour red", "sound off")
         for runs in (True, False)
+        for change in ("network user", "colour red", "sound off")
     ),
     *(
         Step(
@@ -166,26 +196,7 @@ STEPS = (
         )
     ),
     Step("audio microphone {name} deny", {}),
-    Step(
-        "share {name} {folder}",
-        {
-            r"shared (?P<path>\S+) with (?P<n>\S+) as .*, read-only": lambda look: (
-                f"{look['n']}:{look['path']}" in look.after.folders
-            )
-        },
-    ),
-    Step(
-        "unshare {name} {folder}",
-        {
-            r"(?P<n>\S+) can no longer access (?P<path>\S+)": lambda look: (
-                f"{look['n']}:{look['path']}" not in look.after.folders
-            )
-        },
-    ),
-    Step(
-        "cp {folder}/file {name}:",
-        {r".*": lambda look: look.after.sandboxes == look.previous.sandboxes},
-    ),
+    *_FILES,
     Step("open --in {name} {folder}/file", {}),
     # No program of it listens, or serves calls.
     Step("forward {name} 8080 --stdio", {}),
@@ -236,7 +247,11 @@ STEPS = (
         },
     ),
     Step("sandbox remove {record} --yes", {}),
-    Step("menu start {record}", {}, stays="it is the sandbox's terminal"),
+    Step(
+        "menu start {record}",
+        {r"Starting (?P<n>\S+): .*": lambda look: look["n"] in look.after.sandboxes},
+        stays="it is the sandbox's terminal",
+    ),
     Step(
         "menu stop {record}",
         {r"(?P<n>\S+) has stopped": lambda look: not look.after.sandboxes},
@@ -395,22 +410,46 @@ class _Disposable(RecordedBox):
         self.w.write_record("work", text.replace('"persistent"', '"disposable"'))
 
 
+class _Application(Flatpak):
+    """Its session bus would start the desktop's notification server: there is none."""
+
+    @asynccontextmanager
+    async def prepared(self) -> AsyncIterator[None]:
+        command = self.w.base / "bin" / "notify-send"
+        command.parent.mkdir()
+        command.write_text("#!/bin/sh\nexit 1\n")
+        command.chmod(0o755)
+        async with super().prepared():
+            path = self.w.environ["PATH"]
+            self.w.environ["PATH"] = f"{command.parent}:{path}"
+            yield
+
+
 KINDS = {
     "a box without a record": UnrecordedBox,
     "a box": RecordedBox,
     "a disposable box": _Disposable,
     "a container": RecordedPodman,
     "a container of podman run": Podman,
+    "a container of systemd": Nspawn,
+    "an application of Flatpak": _Application,
+    "a micro VM": MicroVm,
 }
 
 
 @pytest.mark.timeout(500)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.long if way_type.image else ())
+        for kind, way_type in KINDS.items()
+    ],
+)
 async def test_first_lines_true_in_kind(kind):
     way_type = KINDS[kind]
     async with (
         way_type.settings() as settings,
-        world({}, image=False, extra=settings, rules=RULES) as w,
+        world({}, image=way_type.image, extra=settings, rules=RULES) as w,
     ):
         folder = w.base / "folder"
         folder.mkdir()
@@ -419,7 +458,16 @@ async def test_first_lines_true_in_kind(kind):
         launcher = way_type(w, folder)
         async with launcher.prepared():
             scene = Scene(w, launcher, "work", folder=folder)
-            wrong = [text for step in STEPS async for text in _wrong(scene, step)]
+            wrong = []
+            for step in STEPS:
+                b = trio.current_time()
+                new = [text async for text in _wrong(scene, step)]
+                print(
+                    *new,
+                    f"{trio.current_time() - b:.1f} s {step.words} {step.runs}",
+                    flush=True,
+                )
+                wrong += new
             await scene.ensure(runs=False)
     assert not wrong, "\n".join(wrong)
 
@@ -432,7 +480,8 @@ async def _wrong(scene, step):
         values["record"] = scene.last
     argv = step.words.format(**values).split()
     previous = await scene.state()
-    with trio.move_on_after(_SECONDS) as scope:
+    seconds = _STAYS_SECONDS if step.stays else _SECONDS
+    with trio.move_on_after(seconds) as scope:
         answer = await scene.call(*argv)
     after = await scene.state()
     if scope.cancelled_caught:
@@ -441,6 +490,7 @@ async def _wrong(scene, step):
         return
     lines = (answer.err or answer.out).splitlines()
     called = f"{' '.join(argv)} (exit code {answer.code})\n  {answer.err or answer.out}"
+    print(called, flush=True)
     if answer.code:
         if previous != after:
             yield f"{called}  failed, but {_difference(previous, after)}"

@@ -19,6 +19,7 @@ from tests.kit.world import World
 _IGNORED = re.compile(
     r"^(state/vitrail/(audit|broker\.log|ship|logs/|policy/)|run/|root/|cache/"
     r"|state/vitrail/homes/\.locks/|data/applications/vitrail\.|data/icons/"
+    r"|data/flatpak/|\.cache/|bus$"
     r"|folder/output|.*/\.(edit\.)?lock$)"
 )
 """Files that brokers write at any time, and locks."""
@@ -102,12 +103,18 @@ class Scene:
 
 
 def files_below(base: Path) -> dict[str, str]:
-    """Return a digest of each file that a user may look at, by its path."""
+    """Return a digest of each file that a user may look at, by its path.
+
+    Of a machine's disk, which the machine writes to at any time, it is the inode.
+    """
     digests = {}
     for path in sorted(base.rglob("*")):
         name = str(path.relative_to(base))
         if _IGNORED.match(name) or path.is_symlink() or not path.is_file():
             continue
         with suppress(OSError):
+            if path.name == "disk":
+                digests[name] = str(path.stat().st_ino)
+                continue
             digests[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return digests

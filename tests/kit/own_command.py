@@ -107,6 +107,8 @@ class Way:
     colour = ORANGE
     boundary = True
     """Whether connections from elsewhere are refused."""
+    image = False
+    """Whether it needs the guest image."""
 
     def __init__(self, w: World, folder: Path) -> None:
         self.w, self.folder = w, folder
@@ -189,6 +191,20 @@ class RecordedBox(Way):
 
     def typed(self, *words: str) -> list[str]:
         return _brokerctl("run", "-q", "work", "--", *words)
+
+
+class MicroVm(RecordedBox):
+    """``brokerctl run SANDBOX`` of a record of a micro VM."""
+
+    kind, image = "microvm", True
+
+    @asynccontextmanager
+    async def prepared(self) -> AsyncIterator[None]:
+        self.write_record('memory = "512M"')
+        yield
+
+    def typed(self, *words: str) -> list[str]:
+        return _brokerctl("run", "-q", "--no-window", "work", "--", *words)
 
 
 class _Rootfs(RecordedBox):
@@ -432,7 +448,7 @@ class Flatpak(Way):
 
     def typed(self, *words: str) -> list[str]:
         assert words[0] == self.program, "the application's own program"
-        return _brokerctl("run", "-q", "--flatpak", APP, *words[1:])
+        return _brokerctl("run", "-q", "--flatpak", APP, "--", *words[1:])
 
     async def kill(self, leader: int) -> None:
         done = await trio.run_process(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -18,9 +20,10 @@ from broker.core.services import (
     TRANSFERS,
     WAYLAND_DOOR,
 )
-from broker.helpers.process.spawn import DEVNULL, spawn
+from broker.helpers.process.spawn import DEVNULL, spawn, wait_ended
 from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import HeldMachine, hybrid_doors, take_foreign
+from broker.host.launched_machine import LaunchedMachine
 from broker.host.vmm.arena import ARENA_BYTES, make_arena
 from broker.ipc.control.types.leases import HeldDescriptor, LeaseRequest
 from broker.net.peers import credentials
@@ -286,6 +289,28 @@ async def test_its_end_is_noticed_without_a_free_descriptor(sleeper, monkeypatch
     assert ended == ["it has ended"]
     monkeypatch.undo()
     await mine.close()
+
+
+async def test_no_other_process_killed_at_end_of_lease(sleeper):
+    """The lease ends while its process ends, and the number of its descriptor is reused."""
+    leader = spawn(["sleep", "1000"], stdout=DEVNULL, stderr=DEVNULL)
+    os.kill(leader.pid, signal.SIGSTOP)  # it ends when this test says so
+    processes = HeldMachine([leader.pid])
+    number = processes.pidfd(leader.pid)
+    state = SimpleNamespace(ours=True)
+    machine = LaunchedMachine(state, VsockClaim(1, 42), processes, leader.pid)
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(machine.power_down, 1000)
+            await trio.testing.wait_all_tasks_blocked()
+            machine.let_go()
+            os.dup2(sleeper.pidfd, number)
+            leader.kill()
+        await leader.wait()
+    with trio.move_on_after(1) as scope:
+        await wait_ended(sleeper.pidfd)
+    os.close(number)
+    assert scope.cancelled_caught
 
 
 def test_held_processes_are_let_go_of():

@@ -210,6 +210,7 @@ GUARDS = (
     Guard("a look that failed is made again", "again = math.inf", "tests/broker/host/test_machined.py", "look_that_failed"),
     Guard("an argument of a tool makes no jail of it", "jail = popen.BUBBLEWRAP in names", "tests/attack/test_given_up_jails.py", "asked_to_end"),
     Guard("a jail that is given up while it starts ends whole", "if False:", "tests/attack/test_given_up_jails.py", "at_a_stop"),
+    Guard("ending a sandbox kills no process of another descriptor", "pidfd = leased", "tests/broker/host/test_foreign_machine.py", "no_other_process_killed"),
     Guard("a box that ends has no signal sent to another program", "if True:", "tests/broker/helpers/process/test_popen.py", "asked_to_end_and_no_other"),
     Guard("a jail's first process ends although it has left the group", "", "tests/attack/test_given_up_jails.py", "leaving_the_group"),
     Guard("an end is awaited also without memory for a moment", "if True:", "tests/broker/helpers/process/test_spawn.py", "no_memory"),
