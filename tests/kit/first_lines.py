@@ -105,7 +105,7 @@ class Scene:
 def files_below(base: Path) -> dict[str, str]:
     """Return a digest of each file that a user may look at, by its path.
 
-    Of a machine's disk, which the machine writes to at any time, it is the inode.
+    The disk of a machine, which writes to it at any time, has its inode instead.
     """
     digests = {}
     for path in sorted(base.rglob("*")):

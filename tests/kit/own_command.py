@@ -200,7 +200,7 @@ class MicroVm(RecordedBox):
 
     @asynccontextmanager
     async def prepared(self) -> AsyncIterator[None]:
-        self.write_record('memory = "512M"')
+        self.write_record('memory = "512M"\nfolders = 1')
         yield
 
     def typed(self, *words: str) -> list[str]:
