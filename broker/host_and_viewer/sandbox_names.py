@@ -11,12 +11,13 @@ from policy.records.model import Record
 from policy.suggestions import did_you_mean
 
 
-def suspended(sandbox: str) -> RefusedError:
-    """Return the error for a request to a suspended sandbox."""
-    return RefusedError(
-        f"{sandbox} is suspended",
-        hint=f"to let its programs run again, run 'brokerctl resume {sandbox}'",
-    )
+def require_running(sandbox: str, *, suspended: bool) -> None:
+    """Raise RefusedError if a sandbox that a request names is suspended."""
+    if suspended:
+        raise RefusedError(
+            f"{sandbox} is suspended",
+            hint=f"to let its programs run again, run 'brokerctl resume {sandbox}'",
+        )
 
 
 def agentless(sandbox: str, record: Record) -> RefusedError:

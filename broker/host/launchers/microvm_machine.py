@@ -16,7 +16,7 @@ from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import hybrid_doors
 from broker.host.machine_interface import MachineFacts
 from broker.host.processes.tracked import Tracked
-from broker.host_and_viewer.sandbox_names import suspended
+from broker.host_and_viewer.sandbox_names import require_running
 from broker.ipc.audit import schema
 from broker.net.listeners import Listener
 from broker.net.peers import credentials
@@ -101,8 +101,7 @@ class MicroVmMachine:
         Raises RefusedError while its VMM is stopped, UpstreamError when it is not connected.
         """
         # guard: a suspended machine is asked nothing, as its monitor says nothing
-        if self._suspended:
-            raise suspended(self._sandbox)
+        require_running(self._sandbox, suspended=self._suspended)
         if self._shortage:
             raise RefusedError(f"{self._sandbox}: {self._shortage}")
         return self._vm.qmp

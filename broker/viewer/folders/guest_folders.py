@@ -23,6 +23,7 @@ class GuestFolders:
     """What one guest has been asked to mount, by place.
 
     ``order`` sends to its agent; ``version`` is the agent's, None while there is none;
+    ``require_running`` raises RefusedError while the guest cannot answer;
     ``warn`` gets a sentence when a folder of the record could not be mounted.
     """
 
@@ -30,10 +31,12 @@ class GuestFolders:
         self,
         order: Callable[[agent.ToGuest], Awaitable[None]],
         version: Callable[[], int | None],
+        require_running: Callable[[], None],
         warn: Callable[[str], None],
     ) -> None:
         self._order = order
         self._version = version
+        self._require_running = require_running
         self.warn = warn
         self._wanted: dict[int, agent.AgentMount] = {}
         self._asked: dict[int, trio.Event] = {}
@@ -50,7 +53,7 @@ class GuestFolders:
     async def mount(self, message: agent.AgentMount) -> None:
         """Have the guest mount a folder; note it if the agent is not there yet.
 
-        Raises UpstreamError when the guest cannot.
+        Raises UpstreamError when the guest cannot, RefusedError if it is suspended.
         """
         place, name = message.place, message.name
         self._wanted[place] = message
@@ -71,7 +74,7 @@ class GuestFolders:
     async def unmount(self, place: int) -> None:
         """Have the guest unmount a folder.
 
-        Raises RefusedError where its files are open.
+        Raises RefusedError where its files are open, or if it is suspended.
         """
         if place not in self._wanted or self._version() is None:
             return
@@ -113,8 +116,13 @@ class GuestFolders:
             self.warn(f"the guest could not mount the folder {name}: {detail}")
 
     async def _ask(self, message: _Message, seconds: float) -> str:
-        """Ask the guest; return why it could not, or nothing.  Raises UpstreamError."""
+        """Ask the guest; return why it could not, or nothing.
+
+        Raises RefusedError, UpstreamError.
+        """
         place = message.place
+        # guard: no request for a folder waits for a suspended sandbox
+        self._require_running()
         if place in self._asked:
             raise UpstreamError("the guest is busy with this folder")
         answered = self._asked[place] = trio.Event()

@@ -32,7 +32,7 @@ from broker.core.files.trees import remove_tree
 from broker.core.lease import Lease
 from broker.core.stderr_log import log_exception, run_isolated
 from broker.helpers.descriptor_copies import duplicates
-from broker.host_and_viewer.sandbox_names import agentless, suspended
+from broker.host_and_viewer.sandbox_names import agentless, require_running
 from broker.host_and_viewer.stream_events import StreamEvents
 from broker.ipc import agent, fdpass, transfer, worker
 from broker.ipc.audit import schema
@@ -92,6 +92,7 @@ class Guest:
         self.folders = GuestFolders(
             self._order,
             lambda: None if self.agent is None else self.agent.version,
+            lambda: require_running(lease.sandbox, suspended=self.suspended),
             self.warnings.append,
         )
         self.worker: Worker | None = None
@@ -465,8 +466,7 @@ class Guest:
         if self._nursery is None:
             raise RefusedError("this sandbox is shutting down")
         # guard: no request waits for a suspended sandbox
-        if self.suspended:
-            raise suspended(self.lease.sandbox)
+        require_running(self.lease.sandbox, suspended=self.suspended)
         if record.host.launch.kind.box:
             raise agentless(self.lease.sandbox, record)
         display = display and record.viewer.display != "none"

@@ -52,6 +52,7 @@ GUARDS = (
     Guard("a suspended sandbox sees nothing", "pass", "tests/broker/viewer/sandboxes/test_suspending.py", "no_microphone"),
     Guard("a suspended sandbox hears nothing", "pass", "tests/broker/viewer/sandboxes/test_suspending.py", "no_microphone"),
     Guard("what may be suspended can be resumed", "pass", "tests/broker/viewer/sandboxes/test_suspending.py"),
+    Guard("no request for a folder waits for a suspended sandbox", "", "tests/broker/viewer/folders/test_guest_folders.py", "refused_while_suspended"),
     Guard("no request waits for a suspended sandbox", "", "tests/broker/viewer/sandboxes/test_guest.py", "suspended"),
     Guard("a suspended machine is asked nothing, as its monitor says nothing", "", "tests/broker/host/launchers/test_microvm_machine.py", "asked_nothing"),
     Guard("an arena keeps its size", "pass", "tests/attack/test_pixel_arena.py", "keeps_its_size"),

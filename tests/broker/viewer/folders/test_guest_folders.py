@@ -11,6 +11,7 @@ import trio.testing
 
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.limits import transfer as limits
+from broker.host_and_viewer.sandbox_names import require_running
 from broker.ipc import agent
 from broker.viewer.folders.guest_folders import GuestFolders
 from policy.records.mounts.user_files import Mount
@@ -23,10 +24,14 @@ class Asked:
         self.version = version
         self.messages = []
         self.warnings = []
+        self.suspended = False
         self.answers = lambda message: agent.AgentMounted(message.place, True)
         self.folders = GuestFolders(
-            self.order, lambda: self.version, self.warnings.append
+            self.order, lambda: self.version, self.require_running, self.warnings.append
         )
+
+    def require_running(self):
+        require_running("work", suspended=self.suspended)
 
     async def order(self, message):
         await trio.lowlevel.checkpoint()
@@ -97,6 +102,23 @@ async def test_a_silent_guest_delays_the_end_by_seconds(autojump_clock):
     with pytest.raises(UpstreamError, match="did not answer"):
         await asked.folders.mount(agent.AgentMount(0, "docs", False))
     assert asked.folders._asked == {}
+
+
+async def test_folder_request_refused_while_suspended(autojump_clock):
+    """The caller does not wait for an agent that cannot answer."""
+    asked = Asked()
+    await asked.folders.mount(agent.AgentMount(0, "docs", False))
+    asked.suspended = True
+    asked.answers = lambda message: None
+    with pytest.raises(RefusedError, match="suspended"):
+        await asked.folders.mount(agent.AgentMount(1, "more", False))
+    with pytest.raises(RefusedError, match="suspended"):
+        await asked.folders.unmount(0)
+    await asked.folders.revoke(0)
+    assert len(asked.messages) == 1
+    asked.suspended = False
+    await asked.folders.agent_up()
+    assert len(asked.messages) == 1, "neither folder is mounted later"
 
 
 async def test_two_requests_for_one_place_do_not_mix(autojump_clock):
