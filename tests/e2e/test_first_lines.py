@@ -481,6 +481,8 @@ async def _wrong(scene, step):
         return
     lines = (answer.err or answer.out).splitlines()
     called = f"{' '.join(argv)} (exit code {answer.code})\n  {answer.err or answer.out}"
+    if "did not answer" in answer.err:
+        yield f"{called}  waited for what cannot answer"
     if answer.code:
         if previous != after:
             yield f"{called}  failed, but {_difference(previous, after)}"
