@@ -85,6 +85,27 @@ class SoundServerPlaces:
             )
 
 
+class SoundSlot:
+    """The place of one connection, which gives it up while the user is asked."""
+
+    def __init__(self, quota: SoundPlaces) -> None:
+        self._quota = quota
+        self._stack: ExitStack | None = None
+
+    def release(self) -> None:
+        """Give the place up."""
+        if self._stack is not None:
+            self._stack.close()
+            self._stack = None
+
+    async def hold(self) -> None:
+        """Take a place, unless it is held; wait for one.  Raises RefusedError."""
+        if self._stack is None:
+            await self._quota.wait_for_release()
+            self._stack = ExitStack()
+            self._stack.enter_context(self._quota.one())
+
+
 class SoundPlaces:
     """Places of one sandbox.  ``pace`` is for a caller without a record."""
 
@@ -109,12 +130,11 @@ class SoundPlaces:
     @asynccontextmanager
     async def reserve(
         self, waits: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
-    ) -> AsyncIterator[ExitStack]:
+    ) -> AsyncIterator[SoundSlot]:
         """Hold a place among the connections while the block runs.
 
         Waits for the record's turn and a place, after a call of ``waits``.  Raises
-        RefusedError if too many wait, and if no connection ends in time.  The place is
-        given up when the yielded stack is closed; ``hold`` takes another one.
+        RefusedError if too many wait, and if no connection ends in time.
         """
         waiting = self._waiting + self._taken - limits.PULSE_CONNECTIONS
         # guard: few sound connections wait for a place
@@ -128,19 +148,17 @@ class SoundPlaces:
                 await waits()
             # guard: pace of streams of sound
             await self.server.paces.wait(self._record)
-            await self._wait_for_release()
+            await self.wait_for_release()
         finally:
             self._waiting -= 1
-        with ExitStack() as slot:
-            slot.enter_context(self.one())
+        slot = SoundSlot(self)
+        try:
+            await slot.hold()
             yield slot
+        finally:
+            slot.release()
 
-    async def hold(self, slot: ExitStack) -> None:
-        """Hold a place until the stack is closed; wait for one.  Raises RefusedError."""
-        await self._wait_for_release()
-        slot.enter_context(self.one())
-
-    async def _wait_for_release(self) -> None:
+    async def wait_for_release(self) -> None:
         """Wait until there is a place; raise RefusedError if there is none in time."""
         deadline = trio.current_time() + limits.PULSE_WAIT_SECONDS
         while True:

@@ -41,6 +41,7 @@ from broker.ipc.host_viewer import TaskStatus
 from broker.ipc.in_thread import in_thread
 from broker.ipc.session.folder_orders import DrawIcons
 from broker.ipc.worker import TOKEN_CHARACTERS, RaiseWindow
+from broker.net.connection_quota import SoundSlot
 from broker.net.hangup import given, hang_up
 from broker.viewer.authority.interface import Authority
 from broker.viewer.calls.desktop_services import DesktopServices
@@ -424,12 +425,11 @@ class ViewerRole:
         opening: Opening,
         conn: socket.socket,
         status: OpeningReply,
-        slot: contextlib.ExitStack | None = None,
+        slot: SoundSlot | None = None,
     ) -> None:
         """Ask the authority for a stream's permit; carry the stream to its end.
 
-        The sandbox's worker gets its socket, or the pump.  ``slot`` is its place at the
-        sound server, given up while the user is asked.  Raises RefusedError.
+        The sandbox's worker gets its socket, or the pump.  Raises RefusedError.
         """
         sound, windows = opening.service == AUDIO, opening.service == DISPLAY
         # guard: a direct connection opens with its decision only for a display
@@ -449,15 +449,12 @@ class ViewerRole:
             contextlib.ExitStack() as asking,
             trio.CancelScope() as gone,
         ):
-            question = False
 
             async def on_ask() -> None:
-                nonlocal question
-                question = True
                 await status.take()
                 # guard: a question holds no place at the sound server
                 if slot is not None:
-                    slot.close()
+                    slot.release()
                 if self._nursery is not None:
                     over = trio.Event()
                     asking.callback(over.set)
@@ -473,8 +470,8 @@ class ViewerRole:
                 ) as permit:
                     allowed = True
                     asking.close()
-                    if question and slot is not None:
-                        await guest.sound.places.hold(slot)
+                    if slot is not None:
+                        await slot.hold()
                     if request.opens:
                         await self._carry_opened(guest, opening, conn, status)
                         return

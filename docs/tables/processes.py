@@ -161,7 +161,7 @@ PROGRAMS = (
         phase_of="fork server",
     ),
     Program("worker", ("broker.programs.worker",), CONFINED, 228, 39_230, 24_570),
-    Program("files", ("shims.files.own_files",), CONFINED, 14, 1_950, 1_290),
+    Program("files", ("shims.files.own_files",), CONFINED, 14, 2_050, 1_360),
     Program(
         "jailed services and cameras",
         ("shims.files.__main__",),

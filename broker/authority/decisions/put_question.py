@@ -244,8 +244,9 @@ async def put_question(
 def refusal(question: Question, said: PersonAnswer) -> str:
     """Why an answer does not allow a request; empty when it does."""
     if not said.allow:
-        # The sandbox is told this; which process answered is for the log only.
-        named = said.reason.startswith(CONTROL_SOCKET)
-        return "the user said no" if named else said.reason or "the user said no"
+        # The sandbox gets this reason; the log alone has the process that answered.
+        if not said.reason or said.reason.startswith(CONTROL_SOCKET):
+            return "the user said no"
+        return said.reason
     # guard: the answer is checked
     return unfit(question, said)

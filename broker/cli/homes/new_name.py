@@ -132,8 +132,8 @@ def _renamed_rules(
     Raises RefusedError if rules of the user's name the new sandbox already.
     """
     old, new = rules_file(paths, source), rules_file(paths, target)
-    own = paths.config[:1]
-    file = new if new.exists() else next(iter(files_naming(own, target)), None)
+    user_config = paths.config[:1]
+    file = new if new.exists() else next(iter(files_naming(user_config, target)), None)
     # guard: a sandbox gets no rules of an earlier one by its new name
     if file is not None:
         raise RefusedError(
@@ -150,7 +150,7 @@ def _renamed_rules(
         )
     files = {
         str(new if file == old else file): text_with_name(text, source, target)
-        for file, text in files_naming(own, source).items()
+        for file, text in files_naming(user_config, source).items()
     }
     return files, (str(old),) if str(new) in files else ()
 

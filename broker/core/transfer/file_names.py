@@ -112,7 +112,7 @@ def _refuse_form(text: str) -> None:
     if unicodedata.category(text[0]).startswith("M"):
         raise RefusedError("the name begins with a combining mark")
     kinds = "".join(unicodedata.category(char)[0] for char in text)
-    # They are drawn above each other, over the lines beside the name.
+    # Marks are drawn on each other, and cover the previous and the next line.
     # guard: few marks on a character
     if "M" * (_MARKS + 1) in kinds:
         raise RefusedError(f"the name has more than {_MARKS} marks on one character")

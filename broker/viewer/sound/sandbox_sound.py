@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +38,7 @@ from broker.ipc import worker
 from broker.ipc.audit import schema
 from broker.ipc.control.types.sound import SoundStatus
 from broker.ipc.host_viewer import TaskStatus
-from broker.net.connection_quota import SoundPlaces, SoundServerPlaces
+from broker.net.connection_quota import SoundPlaces, SoundServerPlaces, SoundSlot
 from broker.viewer.sound.levels import load_level, save_level
 from broker.viewer.sound.sound_connection import reserve_sound, sound_connection
 from broker.viewer.uses.use_signs import MICROPHONE as RECORDS
@@ -119,7 +119,7 @@ class GuestSound:
     @asynccontextmanager
     async def reserve(
         self, opening: Opening, conn: socket.socket, status: OpeningReply
-    ) -> AsyncIterator[ExitStack | None]:
+    ) -> AsyncIterator[SoundSlot | None]:
         """Hold a place for a connection while the block runs; wait for one.
 
         Yields the place, None without one.  A connection that waits is accepted before it is decided.  Raises RefusedError.

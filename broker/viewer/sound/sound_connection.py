@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import trio
 
 from broker.authority.permit import Permit
 from broker.core.errors import RefusedError, SetupError, UpstreamError, sole
 from broker.ipc.session.media_orders import ConnectSound
-from broker.net.connection_quota import SoundPlaces
+from broker.net.connection_quota import SoundPlaces, SoundSlot
 from broker.viewer.hung_up import when_hung_up
 from broker.viewer.orders.session_orders import UserSession
 
@@ -43,7 +43,7 @@ async def sound_connection(
 @asynccontextmanager
 async def reserve_sound(
     quota: SoundPlaces, conn: socket.socket, waits: Callable[[], Awaitable[None]]
-) -> AsyncIterator[ExitStack]:
+) -> AsyncIterator[SoundSlot]:
     """Hold a place for a program's connection while the block runs; wait for one.
 
     Yields the place that ``SoundPlaces.reserve`` yields.  Calls ``waits`` before that.

@@ -77,8 +77,8 @@ def test_rules_that_open_links_in_a_box_are_left_out(env):
     called("policy", "starter", env=env)
     called("sandbox", "remove", "web", "--yes", env=env)
     called("new", "web", "--for", "browser", "--in", "box", env=env)
-    made = called("new", "post", "--for", "mail", env=env)
-    assert "cannot be opened in 'web': a box or container" in made.err
+    result = called("new", "post", "--for", "mail", env=env)
+    assert "cannot be opened in 'web': a box or container" in result.err
     base = paths_of(env).config[0]
     rules = (base / "policy.d" / "40-post.policy").read_text()
     assert "@dispvm:viewer" in rules

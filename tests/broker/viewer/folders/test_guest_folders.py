@@ -106,19 +106,19 @@ async def test_a_silent_guest_delays_the_end_by_seconds(autojump_clock):
 
 async def test_folder_request_refused_while_suspended(autojump_clock):
     """The caller does not wait for an agent that cannot answer."""
-    asked = Asked()
-    await asked.folders.mount(agent.AgentMount(0, "docs", False))
-    asked.suspended = True
-    asked.answers = lambda message: None
+    guest = Asked()
+    await guest.folders.mount(agent.AgentMount(0, "docs", False))
+    guest.suspended = True
+    guest.answers = lambda message: None
     with pytest.raises(RefusedError, match="suspended"):
-        await asked.folders.mount(agent.AgentMount(1, "more", False))
+        await guest.folders.mount(agent.AgentMount(1, "more", False))
     with pytest.raises(RefusedError, match="suspended"):
-        await asked.folders.unmount(0)
-    await asked.folders.revoke(0)
-    assert len(asked.messages) == 1
-    asked.suspended = False
-    await asked.folders.agent_up()
-    assert len(asked.messages) == 1, "neither folder is mounted later"
+        await guest.folders.unmount(0)
+    await guest.folders.revoke(0)
+    assert len(guest.messages) == 1
+    guest.suspended = False
+    await guest.folders.agent_up()
+    assert len(guest.messages) == 1, "neither folder is mounted later"
 
 
 async def test_two_requests_for_one_place_do_not_mix(autojump_clock):
