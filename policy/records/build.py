@@ -545,7 +545,8 @@ def _audio(taken: Taken) -> Audio:
 
 
 def _host(taken: Taken) -> HostRecord:
-    return HostRecord(taken["class"], launch_of(taken), _state(taken))
+    keep_logs = taken["class"] == "persistent" or taken.get("logs") == "keep"
+    return HostRecord(taken["class"], launch_of(taken), _state(taken), keep_logs)
 
 
 def _state(taken: Taken) -> State | None:

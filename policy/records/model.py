@@ -532,12 +532,14 @@ class State:
 class HostRecord:
     """The part of a sandbox's record that the host uses.
 
-    ``state`` is None for all but persistent sandboxes that we start.
+    ``state`` is None for all but persistent sandboxes that we start; ``keep_logs``:
+    the logs stay when the sandbox has ended.
     """
 
     sandbox_class: SandboxClass
     launch: Launch
     state: State | None = None
+    keep_logs: bool = True
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -572,8 +574,7 @@ class Record:
     @property
     def keeps_logs(self) -> bool:
         """Whether the logs of its sandboxes stay when they have ended."""
-        persistent = self.host.sandbox_class == "persistent"
-        return persistent or self.values.get("logs") == "keep"
+        return self.host.keep_logs
 
     def where(self, key: str) -> str:
         """``file:line:column`` of a key, or that its default holds."""

@@ -147,7 +147,6 @@ NAMED = '[label]\nname = "again"\n'
         # More than a fresh record has: its rights to send, hear, take and paste.
         (f'{HEAD}{NAMED}[launch]\nnetwork = "user"\n', "launch.network"),
         (f'{HEAD}{NAMED}[launch]\nkind = "bwrap"\n', "launch.kind"),
-        (f'{HEAD}{NAMED}[launch]\nkind = "firecracker"\n', "launch.kind"),
         (f'{HEAD}{NAMED}[audio]\nplayback = "allow"\n', "audio.playback"),
         (f'{HEAD}{NAMED}[clipboard]\ndrag = "rules"\n', "clipboard.drag"),
         (f'{HEAD}{NAMED}[clipboard]\nprimary = "rules"\n', "clipboard.primary"),

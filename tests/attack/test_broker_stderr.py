@@ -123,7 +123,7 @@ def test_mistake_of_a_filter_that_runs_alone_drives_no_terminal(capsys):
     end = worker.WaylandClosed(1, 0, 0, str(mistake), worker.Fault.OURS)
     lone_worker._print_end(end)
     sound = lone_sound.LoneSound(
-        *(None, SoundRules("mail"), Level()), connect=None, told=None, indicator=None
+        *(None, SoundRules("mail"), Level()), connect=None, told=None, signs=None
     )
     sound.take(worker.SoundClosed(1, 0, 0, str(mistake), worker.Fault.OURS))
     said = capsys.readouterr().err

@@ -184,7 +184,8 @@ async def no_environment_of_the_caller(work):
     code, said = await work.script(
         "vitrail-call -t vault env 'key\nLD_PRELOAD=x' </dev/null"
     )
-    assert (code, "LD_PRELOAD" in said) == (125, False)
+    assert code == 1, said
+    assert "\nLD_PRELOAD" not in said
 
 
 async def a_flood(w, work, honest):

@@ -21,6 +21,7 @@ from broker.ipc.control import api
 from broker.ipc.control.method import Exchange
 from broker.viewer.calls.tcp_ports import take_port
 from broker.viewer.network.forwards import PortForwards
+from policy.records.kinds import KINDS
 from shims.files import ports as shim
 from shims.files.protocol import TransferError
 from tests.kit.eventually import eventually
@@ -75,7 +76,9 @@ async def forwarded(prepare=""):
 async def _forwarded(session):
     async with rulebook(RULES) as book:
         calls = Calls()
-        record = SimpleNamespace(host=SimpleNamespace(launch=None))
+        record = SimpleNamespace(
+            host=SimpleNamespace(launch=SimpleNamespace(kind=KINDS["microvm"]))
+        )
         guest = SimpleNamespace(lease=WORK, valid_record=lambda: record)
         part = PortForwards(
             decider=book.decider,

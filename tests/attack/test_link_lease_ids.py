@@ -50,7 +50,7 @@ class NotingViewer(HoldingViewer):
         self.told.append(("begun", lease.id))
         await super().lease_begun(lease)
 
-    async def lease_ended(self, lease, reason):
+    async def lease_ended(self, lease, reason, *, machine_lives=False):
         self.told.append(("ended", lease))
         await super().lease_ended(lease, reason)
 

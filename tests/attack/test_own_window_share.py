@@ -26,6 +26,7 @@ from broker.viewer.calls.calls import SandboxCalls
 from broker.viewer.exchange.guest_connection import GuestConnection
 from broker.viewer.orders.filtered_bus import FilteredBus
 from broker.viewer.pipewire_video import OPENED_PER_MINUTE
+from broker.viewer.uses.use_signs import UseSigns
 from tests.broker.viewer.test_camera import Log
 from tests.kit.rulebook import WORK, rulebook
 
@@ -103,7 +104,7 @@ async def test_orders_are_served_while_a_picture_is_drawn():
 
 async def test_own_windows_have_a_place_and_a_pace():
     log = Log()
-    shares = screens.ScreenShares(log, None, FilteredBus(None))
+    shares = screens.ScreenShares(log, None, FilteredBus(None), UseSigns(None))
     ask = CallService(SCREEN_SHARE, screens.OWN)
     opening = SimpleNamespace(lease=WORK, stream=1, peer="", service="vitrail.Call")
 

@@ -34,7 +34,7 @@ def share(image, colour):
 
 
 async def test_a_window_of_a_micro_vm_typed_into_and_gone_with_its_program():
-    async with world() as w:
+    async with world({"app": record(top='logs = "keep"\n')}) as w:
         before = set(w.processes())
         last, items = await w.run("app", "foot", "-T", "shell", *RED, "sh")
         sandbox = last.started.sandbox
@@ -174,7 +174,7 @@ async def test_a_persistent_sandbox_keeps_its_name_and_runs_once():
 @pytest.mark.slow
 async def test_output_and_code_of_a_program_without_a_window():
     """And a guest without a network has only its loopback."""
-    async with world() as w:
+    async with world({"app": record(top='logs = "keep"\n')}) as w:
         script = "ls /sys/class/net; echo err >&2; exit 5"
         code, said = await w.output("app", "sh", "-c", script)
         assert code == 5

@@ -52,7 +52,7 @@ async def test_a_batch_has_one_answer_a_line_at_once(env):
             assert (await ask(b'{"kind":"url","text":"https://a.b"}'))["ok"]
             assert not (await ask(b"x" * (3 << 20)))["ok"]
             assert not (await ask(b""))["ok"]
-            last = await ask(b'{"kind":"name","bytes_hex":"e29c94"}')
+            last = await ask(b'{"kind":"name","bytes_hex":"e280ae"}')
             assert last["display"] == "_"
             asking.close()
             assert await child.wait() == 0

@@ -308,8 +308,9 @@ async def test_of_several_files_each_that_fails_is_told():
             first = await s.one_with("Cannot open a b.txt")
             second = await s.one_with("Cannot open -x.txt")
             assert first[0] != second[0]
+            assert "denied" in first[2]
+            assert "begins with '-'" in second[2]
             for one in (first, second):
-                assert "denied" in one[2]
                 await s.dismiss(one)
             with trio.fail_after(60):
                 assert await it.wait() == 1

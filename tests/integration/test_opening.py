@@ -60,7 +60,7 @@ async def test_what_programs_open_goes_where_the_rules_send_it():
 
         personal.opens(
             "text/plain",
-            f"sh -c 'stat -c %a-%s $0 > {out}; cat $0 >> {out}; mv {out} {out}-file' %f",
+            f"sh -c 'stat -c %%a-%%s $0 > {out}; cat $0 >> {out}; mv {out} {out}-file' %f",
         )
         (work.home / "notes.txt").write_text("some notes")
         code, said = await work.command("vitrail-open", "notes.txt")

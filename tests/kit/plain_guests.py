@@ -94,7 +94,8 @@ class PlainGuest:
         folder = self.home / ".local/share/applications"
         folder.mkdir(parents=True, exist_ok=True)
         name = f"{kind.replace('/', '-')}.desktop"
-        (folder / name).write_text(f"[Desktop Entry]\nExec={command}\n")
+        entry = "[Desktop Entry]\nType=Application\nName=Test\n"
+        (folder / name).write_text(f"{entry}Exec={command}\n")
         with (folder / "mimeapps.list").open("a") as chosen:
             if not chosen.tell():
                 chosen.write("[Default Applications]\n")

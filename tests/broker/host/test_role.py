@@ -151,7 +151,7 @@ async def test_a_lease_that_is_released_before_its_machine_runs(tmp_path):
 
 async def test_an_end_that_goes_wrong_ends_nothing_else(tmp_path, capsys):
     class Clumsy(SilentViewer):
-        async def lease_ended(self, lease, reason):
+        async def lease_ended(self, lease, reason, *, machine_lives=False):
             await super().lease_ended(lease, reason)
             raise ZeroDivisionError
 
@@ -467,7 +467,7 @@ async def test_the_viewer_is_told_before_the_identity_is_free(tmp_path):
     order = []
 
     class Telling(SilentViewer):
-        async def lease_ended(self, lease, reason):
+        async def lease_ended(self, lease, reason, *, machine_lives=False):
             order.append("viewer")
 
     class Machine(PaperMachine):

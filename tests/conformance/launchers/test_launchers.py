@@ -493,7 +493,8 @@ async def test_what_ended_with_a_killed_broker_is_cleared_away(launcher):
     async with stage.broker():
         assert await stage.launches.adopt() == []
         assert stage.directories == []
-        assert stage.launches.warnings
+        # It has ended, and nothing is left that a user could do.
+        assert not stage.launches.warnings
 
 
 # -- launches that come to nothing ----------------------------------------------------

@@ -144,7 +144,7 @@ class HoldingViewer:
             raise RefusedError("the lease was not announced to this viewer")
         self.arenas.append((lease, os.fstat(fd).st_ino))
 
-    async def lease_ended(self, lease, reason):
+    async def lease_ended(self, lease, reason, *, machine_lives=False):
         del reason
         self.leases = [one for one in self.leases if one.id != lease]
 

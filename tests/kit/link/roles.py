@@ -61,7 +61,7 @@ class SilentViewer:
     async def lease_begun(self, lease):
         self.begun.append(lease.id)
 
-    async def lease_ended(self, lease, reason):
+    async def lease_ended(self, lease, reason, *, machine_lives=False):
         self.ended.append((lease, reason))
 
     async def stream_opened(self, opening, conn, *, task_status):

@@ -34,7 +34,7 @@ class Words:
         self.of[lease.id] = self.next
         await trio.lowlevel.checkpoint()
 
-    async def lease_ended(self, lease, reason):
+    async def lease_ended(self, lease, reason, *, machine_lives=False):
         await trio.lowlevel.checkpoint()
 
     async def stream_opened(self, opening, conn, *, task_status):
