@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 import pytest
 import trio
@@ -31,6 +32,7 @@ from broker.viewer.folders.streamed import StreamedFolders
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.dependencies import GuestTools
 from policy.records.loader import load_records
+from policy.tools.record_files import parse_record
 from tests.kit.audit.paper import PaperWorkers, hello
 from tests.kit.eventually import NeverError, eventually
 from tests.kit.link.roles import LEASE, NoDevices, PaperMachine, journal, old_logs, pair
@@ -863,20 +865,22 @@ async def test_the_logs_of_many_disposables_do_not_pile_up():
 
 
 @pytest.mark.parametrize(
-    ("of", "keys", "stay"),
+    ("of", "top", "stay"),
     [
-        ("disposable", {}, False),
-        ("disposable", {"logs": "keep"}, True),
-        ("persistent", {}, True),
-        ("template", {}, False),
+        ("disposable", "", False),
+        ("disposable", 'logs = "keep"\n', True),
+        ("persistent", "", True),
+        ("template", "", False),
     ],
 )
-async def test_logs_of_ended_sandbox(of, keys, stay):
+async def test_logs_of_ended_sandbox(of, top, stay):
+    text = record(of, top=top)
+    parsed, problems = parse_record(LEASE.record, Path("a.toml"), text.encode())
+    assert parsed is not None, problems
+    # As the authority sends it.
+    sent = dataclasses.replace(parsed, values={})
     async with viewer() as s:
-        record = s.role.record(LEASE.record)
-        host = dataclasses.replace(record.host, sandbox_class=of)
-        changed = dataclasses.replace(record, host=host, values=keys)
-        s.role.record = lambda _: changed
+        s.role.record = lambda _: sent
         logs = s.role._paths.logs(LEASE.sandbox)
         await s.role.lease_begun(LEASE)
         logs.mkdir(parents=True, exist_ok=True)
@@ -889,10 +893,13 @@ async def test_logs_of_another_record_stay():
     """Attack: a host that was taken over ends a disposable with a kept sandbox's name."""
     async with viewer() as s:
         persistent = s.role.record(LEASE.record)
-        host = dataclasses.replace(persistent.host, sandbox_class="disposable")
+        host = dataclasses.replace(
+            persistent.host, sandbox_class="disposable", keep_logs=False
+        )
         disposable = dataclasses.replace(persistent, host=host)
         persistent = dataclasses.replace(
-            persistent, host=dataclasses.replace(host, sandbox_class="persistent")
+            persistent,
+            host=dataclasses.replace(host, sandbox_class="persistent", keep_logs=True),
         )
         s.role.record = {"a": persistent, "web": disposable}.get
         lease = dataclasses.replace(LEASE, record=SandboxName("web"))
