@@ -142,18 +142,17 @@ class SoundPlaces:
             raise RefusedError(
                 f"{waiting} sound connections of the sandbox already wait"
             )
+        slot = SoundSlot(self)
         self._waiting += 1
         try:
             if self.must_wait():
                 await waits()
             # guard: pace of streams of sound
             await self.server.paces.wait(self._record)
-            await self.wait_for_release()
+            await slot.hold()
         finally:
             self._waiting -= 1
-        slot = SoundSlot(self)
         try:
-            await slot.hold()
             yield slot
         finally:
             slot.release()
