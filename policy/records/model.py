@@ -571,11 +571,6 @@ class Record:
     )
     text: str = field(default="", compare=False, repr=False)
 
-    @property
-    def keeps_logs(self) -> bool:
-        """Whether the logs of its sandboxes stay when they have ended."""
-        return self.host.keep_logs
-
     def where(self, key: str) -> str:
         """``file:line:column`` of a key, or that its default holds."""
         return self.places.get(key) or f"{self.source}: default of '{key}'"

@@ -141,7 +141,7 @@ def _without_logs(folder: Path, sandbox: str) -> str:
             terminal=terminal,
             sandbox=sandbox,
         )
-    if record is not None and not record.keeps_logs:
+    if record is not None and not record.host.keep_logs:
         return tr(
             "the logs of a disposable sandbox are deleted at its end; to keep those of "
             "the next ones, run 'brokerctl set {record} logs keep'",

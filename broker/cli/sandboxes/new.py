@@ -250,7 +250,7 @@ def command(
 
 def _kept_of(record: Record) -> str:
     """Return what is kept of a record's sandboxes, as a user reads it."""
-    if record.host.sandbox_class == DISPOSABLE and record.keeps_logs:
+    if record.host.sandbox_class == DISPOSABLE and record.host.keep_logs:
         return "each run starts a new one, whose data is deleted at its end; its logs and the audit log are kept"
     return _CLASSES[record.host.sandbox_class]
 

@@ -207,7 +207,7 @@ class MicroVms:
             secret,
             disk=disk,
             seats=seats,
-            keep_logs=wanted.keeps_logs,
+            keep_logs=wanted.host.keep_logs,
         )
 
     def _machine(
@@ -544,7 +544,7 @@ class MicroVms:
         if vm is None:
             raise UpstreamError("processes of the machine have ended")
         disk = await in_thread(HomeStore(self._paths.homes).disk, sandbox)
-        keep_logs = current.keeps_logs
+        keep_logs = current.host.keep_logs
         machine = self._machine(
             sandbox, vm, None, secret, disk=disk, keep_logs=keep_logs
         )

@@ -28,6 +28,6 @@ async def remove_logs(
     records = [record for name in names if (record := find_record(name)) is not None]
     keep = not is_disposable(lease, None)
     if records:
-        keep = any(record.keeps_logs for record in records)
+        keep = any(record.host.keep_logs for record in records)
     if not keep:
         await in_thread(remove_tree, paths.logs(lease.sandbox))
