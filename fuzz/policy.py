@@ -22,7 +22,7 @@ from __future__ import annotations
 import json
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -35,6 +35,8 @@ _METER = Meter(__name__, "policy/**/*.py")
 
 from policy import limits  # noqa: E402
 from policy.records.globals import OPTIONS  # noqa: E402
+from policy.records.loader import SUFFIX, CollectedRecords  # noqa: E402
+from policy.records.model import RecordSet  # noqa: E402
 from policy.rules.engine import Engine, PolicyCall  # noqa: E402
 from policy.rules.ruleset import RuleSet  # noqa: E402
 from policy.rules.world import (  # noqa: E402
@@ -45,7 +47,6 @@ from policy.rules.world import (  # noqa: E402
 from policy.tools.cases import parse_cases, run_cases, tap  # noqa: E402
 from policy.tools.explain import as_json, explain  # noqa: E402
 from policy.tools.files_in_memory import (  # noqa: E402
-    parse_record_set,
     rules_of_map,
 )
 from policy.tools.fmt import fmt  # noqa: E402
@@ -162,6 +163,15 @@ def door_cases(data: bytes) -> str:
     rules = rules_of_map({"1.policy": "a * work vault allow\n"})
     tap(run_cases(cases, partial(Engine(rules).answer, world=WORLD)))
     return f"{'deep ' if cases else ''}{len(problems)}"
+
+
+def parse_record_set(files: Mapping[str, str]) -> RecordSet:
+    """Return the records that files in memory make, by base name (``NAME.toml``)."""
+    collected = CollectedRecords()
+    for file, text in sorted(files.items()):
+        name = file.removesuffix(SUFFIX)
+        collected.add_content(name, Path(file), text.encode("utf-8", "surrogatepass"))
+    return collected.finish()
 
 
 def door_records(data: bytes) -> str:

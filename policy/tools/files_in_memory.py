@@ -1,13 +1,10 @@
-"""Rules and records of files in memory: of an import, a change that is tried."""
+"""Rules of files in memory: of an import, a change that is tried."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from policy.records.loader import SUFFIX, CollectedRecords
-from policy.records.model import RecordSet
 from policy.rules.ruleset import MAIN, ReadError, RuleSet, assemble, is_rule_file
 
 
@@ -49,12 +46,3 @@ def rules_of_map(files: Mapping[str, str], *, compat: bool = False) -> RuleSet:
         [MAIN] if MAIN in files else [n for n in tree.entries(".") if is_rule_file(n)]
     )
     return assemble([(tree, name) for name in names], compat=compat)
-
-
-def parse_record_set(files: Mapping[str, str]) -> RecordSet:
-    """Return the records that files in memory make, by base name (``NAME.toml``)."""
-    collected = CollectedRecords()
-    for file, text in sorted(files.items()):
-        name = file.removesuffix(SUFFIX)
-        collected.add_content(name, Path(file), text.encode("utf-8", "surrogatepass"))
-    return collected.finish()

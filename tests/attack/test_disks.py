@@ -258,21 +258,6 @@ async def test_a_guest_that_never_ran_is_not_waited_for(image):
     assert disk.kept
 
 
-async def test_a_machine_of_another_vmm_has_left_no_disk():
-    class Machine(MicroVmMachine):
-        def __init__(self):
-            pass
-
-        @property
-        def qmp(self):
-            raise UpstreamError("Firecracker does not have a QMP monitor")
-
-        def alive(self):
-            return frozenset({1})
-
-    assert not await Disks().forget(Machine())
-
-
 async def test_there_is_no_more_than_the_machine_has_ports_for(image):
     qmp, plugs = FakeQmp(), Disks()
     async with (

@@ -101,9 +101,6 @@ class Disks:
         kept = False
         try:
             qmp = machine.qmp
-        except UpstreamError:
-            return False  # another VMM, which has none
-        try:
             for port in await _found(qmp, _DEVICE):
                 kept = not await _unplug(qmp, port) or kept
         except UpstreamError:

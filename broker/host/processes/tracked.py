@@ -213,12 +213,10 @@ def spawn_helper(
     *,
     env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
-    stdout: int | None = None,
 ) -> Tracked:
     """Start a program of a machine, which outlives this process.
 
-    Its environment is a PATH and ``env``, nothing else; its output is bounded, or
-    goes to ``stdout``.
+    Its environment is a PATH and ``env``, nothing else; its output is bounded.
     Raises SetupError when it is not installed.
     """
     first_words = FirstWords()
@@ -228,7 +226,7 @@ def spawn_helper(
             name=role,
             env={"PATH": os.defpath, **(env or {})},
             pass_fds=pass_fds,
-            stdout=first_words.fd if stdout is None else stdout,
+            stdout=first_words.fd,
             stderr=first_words.fd,
             outlive_us=True,
         )

@@ -169,7 +169,6 @@ async def spawn_jailed(
     unjailed: Callable[[str], None] | None = None,
     known: Callable[[Tracked], None] = forget,
     entered: Callable[[Tracked], Awaitable[None]] | None = None,
-    stdout: int | None = None,
 ) -> Tracked:
     """Start a program of a machine in its jail; it outlives this process.
 
@@ -200,9 +199,7 @@ async def spawn_jailed(
             raise JailError(f"cannot give {role} a network without a jail: {reason}")
         if reason:
             unjailed(f"{role} is running without a jail: {reason}")
-            process = spawn_helper(
-                role, argv, env=env, pass_fds=pass_fds, stdout=stdout
-            )
+            process = spawn_helper(role, argv, env=env, pass_fds=pass_fds)
             with _killed_on_failure(process):
                 known(process)
             return process
@@ -226,7 +223,6 @@ async def spawn_jailed(
         pass_fds=pass_fds,
         known=known,
         entered=entered,
-        stdout=stdout,
     )
 
 
@@ -267,17 +263,6 @@ async def why_no_jail() -> str:
     return ""
 
 
-def in_jail(pid: int) -> bool:
-    """Return whether a process is in our jail, or has ended.
-
-    That is, in a user namespace that is not ours.
-    """
-    try:
-        return not os.path.samefile(f"/proc/{pid}/ns/user", "/proc/self/ns/user")  # noqa: PTH121
-    except OSError:
-        return True
-
-
 def explain(error: VitrailError, words: str) -> VitrailError:
     """Return the error of a process that ended early: bubblewrap's, where it was."""
     if not words.startswith("bwrap: "):
@@ -294,7 +279,6 @@ async def _spawn(
     pass_fds: Sequence[int],
     known: Callable[[Tracked], None],
     entered: Callable[[Tracked], Awaitable[None]] | None,
-    stdout: int | None,
 ) -> Tracked:
     """Start bubblewrap and the jailed program; return both processes."""
     with ExitStack() as ours:
@@ -312,7 +296,7 @@ async def _spawn(
         # guard: a VMM has a system-call filter
         words += ["--seccomp", str(rules.read)]
         fds = (info.write, block.read, rules.read, *pass_fds)
-        outer = spawn_helper(role, [*words, "--", *argv], pass_fds=fds, stdout=stdout)
+        outer = spawn_helper(role, [*words, "--", *argv], pass_fds=fds)
         try:
             # guard: a VMM's jail is written down before it is built
             known(outer)

@@ -1,4 +1,4 @@
-"""Rows of ``machine_monitors`` that root is needed for.
+"""Rows of ``machine_starts`` that root is needed for.
 
     sudo python -m tests.bench.launch.machines_of_root [RUNS]
 
@@ -16,7 +16,7 @@ from tests.kit.booted import CHECKOUT
 from tests.kit.vm.system_libvirt import system_libvirt
 from tests.kit.vm.vmspawn import USER, booted_sid
 
-_ROWS = "tests.bench.launch.machine_monitors"
+_ROWS = "tests.bench.launch.machine_starts"
 
 
 def main(runs: str) -> None:

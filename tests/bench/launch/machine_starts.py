@@ -1,6 +1,6 @@
 """Time from a command to its window, by what starts the sandbox.
 
-    python -m tests.bench.launch.machine_monitors [RUNS] [NAME…]
+    python -m tests.bench.launch.machine_starts [RUNS] [NAME…]
     sudo python -m tests.bench.launch.machines_of_root [RUNS]
 
 The broker runs already, and no machine is copied.  In turn, so that a busy moment
