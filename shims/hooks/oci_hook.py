@@ -22,7 +22,7 @@ see ``oci_rootful``, which is installed beside this program then.
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.util
 import json
 import os
 import re
@@ -99,6 +99,20 @@ def _read_record(name: str, records: List[str]) -> Json:
     return None, ""
 
 
+def module_of_root() -> Module:
+    """Load ``vitrail_oci_rootful`` from the directory of this file.
+
+    An isolated Python (``-I``) does not search there for modules.
+    """
+    path = Path(__file__).with_name("vitrail_oci_rootful.py")
+    spec = importlib.util.spec_from_file_location("vitrail_oci_rootful", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"cannot load {path}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 # -- stages ---------------------------------------------------------------------------
 
 
@@ -117,7 +131,7 @@ class Hook:
             # Beside this file: bytecode there has the caller's umask, and root runs it.
             # guard: root's hook leaves no program that others can write
             sys.dont_write_bytecode = True
-            self.rootful = importlib.import_module("vitrail_oci_rootful")
+            self.rootful = module_of_root()
             self._take_person(words.settings)
             return
         # guard: a container of root's is leased by root's own hook alone

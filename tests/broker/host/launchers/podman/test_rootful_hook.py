@@ -6,6 +6,8 @@ import json
 import os
 import pwd
 import stat
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,6 +72,21 @@ def test_whose_broker_it_is_stands_in_root_s_settings(settings):
 def test_settings_with_a_mistake_are_no_person_s(settings, change):
     with pytest.raises(rootful.RefusedError):
         rootful.take_person(settings(json.dumps({**GOOD, **change})))
+
+
+LOADING = """
+import runpy, sys
+print(runpy.run_path(sys.argv[1])["module_of_root"]().PLACES)
+"""
+
+
+def test_the_installed_hook_finds_root_s_module_without_a_module_path(tmp_path):
+    """Podman starts it by its path, with an isolated Python."""
+    etc = tmp_path / "etc"
+    write_rootful(1000, tmp_path, [tmp_path], folder=tmp_path / "hooks", place=etc)
+    argv = [sys.executable, "-I", "-c", LOADING, etc / "vitrail_oci_hook.py"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{rootful.PLACES}\n"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "7", "[" * 100_000, "{}"])
