@@ -45,10 +45,8 @@ def ask_call(words: List[str]) -> int:
     return call_service(target, words[0], words[1] if len(words) > 1 else "")
 
 
-def call_service(
-    target: str, service: str, argument: str, source: int = 0, sink: int = 1
-) -> int:
-    """Call a service with two descriptors as its input and output; returns its code."""
+def _require_valid(service: str, argument: str) -> None:
+    """Raise TransferError for a name or argument that no service has."""
     if not SERVICE_NAME.fullmatch(service):
         raise TransferError(
             f"invalid name of a service '{service}': it has up to 64 letters, digits "
@@ -59,7 +57,14 @@ def call_service(
             f"invalid argument of a service '{argument}': it has up to 64 letters, "
             "digits and _ + . -, and does not begin with a hyphen"
         )
+
+
+def call_service(
+    target: str, service: str, argument: str, source: int = 0, sink: int = 1
+) -> int:
+    """Call a service with two descriptors as its input and output; returns its code."""
     try:
+        _require_valid(service, argument)
         connection = BrokerConnection("VITRAIL_CALL")
         ask = {"type": "call", "service": service, "argument": argument}
         connection.send(frame(dict(ask, target=target)))
