@@ -217,6 +217,8 @@ async def watch_changes():
                     for change in changes:
                         await run_tool(["ip", *change.split()])
                     states.append((await Results(lines).next())[1:])
+            # It ends by itself, and with it the bus, which a kill would leave running.
+            await child.wait()
         finally:
             await child.kill_and_wait()
     return states
