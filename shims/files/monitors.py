@@ -33,6 +33,9 @@ REMOTE = (
 # Links, and addresses and routes of IPv4 and IPv6 (linux/rtnetlink.h).
 ROUTE_GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 NETLINK_ROUTE, ROUTE_BYTES = 0, 1 << 16
+SETTLE_SECONDS = 0.3
+"""The kernel reports a link's end before it removes the link's routes, which it does not
+report: the state is looked at again when this has passed without another message."""
 
 
 def has_route(family: int, address: Tuple[Any, ...]) -> bool:
@@ -133,6 +136,9 @@ class NetworkMonitor(BusInterface):
             while True:
                 try:
                     routes.recv(ROUTE_BYTES)
+                    routes.settimeout(SETTLE_SECONDS)
+                except socket.timeout:
+                    routes.settimeout(None)
                 except OSError as error:
                     if error.errno != errno.ENOBUFS:  # changes came too fast
                         raise
