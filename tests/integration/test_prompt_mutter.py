@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from contextlib import asynccontextmanager
+from unittest.mock import patch
 
 import trio
 
+from broker.authority.questions import prompts
 from broker.authority.questions.prompts import Questions
 from broker.core import limits
 from broker.core.paths import find_paths
@@ -16,7 +18,7 @@ from broker.ipc.authority import QuestionWaits
 from tests.kit.helper_starter import helper_starter
 from tests.kit.link.roles import journal
 from tests.kit.needs import requires
-from tests.kit.prompting import KEYS, agent, question
+from tests.kit.prompting import KEYS, WORD, agent, question
 from tests.kit.wayland.client import Window
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.wayland.mutter_person import GnomeKeyboard, gnome
@@ -48,7 +50,7 @@ async def typed(keys, hear):
     """
     while True:
         await trio.sleep(limits.PROMPT_GUARD_SECONDS + 0.2)
-        for name in (*["BackSpace"] * 8, *"allow"):
+        for name in (*["BackSpace"] * 8, *WORD):
             keys.press(KEYS[name])
         with trio.move_on_after(5):
             return await hear()
@@ -103,7 +105,8 @@ async def test_the_broker_tells_its_viewer_which_question_waits_and_whether_it_i
             keys.press(KEYS["BackSpace"])
             environ = {**os.environ, **there.environment}
             async with journal(path) as log, trio.open_nursery() as nursery:
-                with helper_starter(environ) as starts:
+                same_word = patch.object(prompts, "choose_yes_text", lambda _: WORD)
+                with same_word, helper_starter(environ) as starts:
                     questions = Questions(
                         paths=find_paths(
                             {"XDG_RUNTIME_DIR": str(path / "run"), "HOME": str(path)}
