@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kit.ratchets import figures, style, subjects, tree
+from tests.kit.ratchets import calls, figures, style, subjects, tree
 
 CLEAN = '''"""Return records."""
 
@@ -89,3 +89,10 @@ def test_recorded_rows_read_as_written(tmp_path):
 def test_subject_judged_by_form_verb_and_length(subject, problem):
     answer = subjects.problem_of(subject)
     assert (answer is None) if problem is None else (problem in answer)
+
+
+def test_growth_of_calls_reported():
+    record = {(figures.CALLS, calls.ARMS): 10}
+    assert not figures.growth({(figures.CALLS, calls.ARMS): 9}, record)
+    [problem] = figures.growth({(figures.CALLS, calls.ARMS): 11}, record)
+    assert problem.startswith(f"{calls.ARMS}: 11")

@@ -1,7 +1,7 @@
 """Print the size of the project, and compare it with what the last commit recorded.
 
 ``python -m tests.kit.ratchets.figures`` prints; ``--check`` fails if product or test code
-has grown; ``--write`` records the present sizes in tests/figures.tsv, which belongs to
+has grown, or what ``calls`` counts; ``--write`` records the present sizes in tests/figures.tsv, which belongs to
 the commit that grows, together with the reason.  Lines of code are lines of Python
 without blank lines, comments and docstrings; they are recorded by folder, because a row
 for each file would change with every commit.
@@ -15,6 +15,7 @@ import sys
 from collections import Counter
 
 from docs.tables.imports import size_of_text
+from tests.kit.ratchets.calls import measure_calls
 from tests.kit.ratchets.tree import (
     PRODUCT,
     ROOT,
@@ -29,6 +30,8 @@ HEADING = "sizes by folder; printed by 'make figures WRITE=1'; do not edit"
 CODE = "lines of code"
 MODULES = "modules"
 WORDS = "words of documentation"
+CALLS = "broker, calls"
+"""The first column of what ``calls`` counts."""
 
 
 def measure() -> tuple[dict[tuple[str, str], int], list[int]]:
@@ -46,6 +49,8 @@ def measure() -> tuple[dict[tuple[str, str], int], list[int]]:
     for name, text in tracked_files(".md"):
         if not name.startswith(TESTS):
             sizes[name.split("/")[0], WORDS] += len(text.split())
+    for name, count in measure_calls().items():
+        sizes[CALLS, name] = count
     return dict(sizes), modules
 
 
@@ -56,6 +61,7 @@ def totals(sizes: dict[tuple[str, str], int]) -> dict[str, int]:
         f"product, {MODULES}": _total(sizes, MODULES, PRODUCT),
         f"tests and fuzz, {CODE}": _total(sizes, CODE, TESTS),
         WORDS: sum(count for (_, measure), count in sizes.items() if measure == WORDS),
+        **{name: count for (folder, name), count in sizes.items() if folder == CALLS},
     }
 
 
@@ -72,12 +78,13 @@ def _total(
 def growth(
     sizes: dict[tuple[str, str], int], record: dict[tuple[str, str], int]
 ) -> list[str]:
-    """Return a sentence for each sum of code that is larger than the recorded one."""
+    """Return a sentence for each sum of code or calls that is larger than recorded."""
     previous, now = totals(record), totals(sizes)
     return [
-        f"{name}: {now[name]}, and {previous[name]} are recorded"
+        f"{name}: {now[name]}, and {previous.get(name, 0)} are recorded"
         for name in now
-        if CODE in name and now[name] > previous[name]
+        if (CODE in name or (CALLS, name) in sizes)
+        and now[name] > previous.get(name, 0)
     ]
 
 
@@ -88,7 +95,7 @@ def main(arguments: list[str]) -> int:
         write_rows(RECORD, HEADING, sizes)
     previous = totals(read_rows(RECORD))
     for name, count in totals(sizes).items():
-        print(f"{count:8,}  {name} ({count - previous[name]:+,})")
+        print(f"{count:8,}  {name} ({count - previous.get(name, 0):+,})")
     print(f"{statistics.median(modules):8,.0f}  lines of code of the median module")
     if "--check" in arguments and (problems := growth(sizes, read_rows(RECORD))):
         print("\n".join(f"figures: {problem}" for problem in problems), file=sys.stderr)
