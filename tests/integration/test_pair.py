@@ -61,6 +61,12 @@ async def test_two_brokers_that_were_paired_accept_each_other(homes):
         keys[name] = (peer["key"], own["key"])
     assert keys["screen"] == tuple(reversed(keys["desk"]))
 
+    for env, role, name in ((host, "host", "screen"), (viewer, "viewer", "desk")):
+        second = await brokerctl("pair", "other", "--as", role, env=env)
+        assert second.code == 1
+        assert f"already paired with {name}" in second.err
+        assert f"brokerctl link forget {name}" in second.err
+
     gone = await brokerctl("link", "forget", "screen", env=host)
     assert (gone.code, gone.out) == (0, "")
     none = await brokerctl("link", "list", env=host)

@@ -18,10 +18,18 @@ from broker.net.link_service.key_store import LinkStore, explained
 def refuse_unpinnable(store: LinkStore, name: str, role: Role) -> None:
     """Raise RefusedError or SetupError if no broker could be pinned so.
 
-    Creates this broker's key if there is none.
+    A host has one viewer and a viewer one host: a second one would receive the machines
+    that run for the first.  Creates this broker's key if there is none.
     """
     Peer(name, role, store.identity().public)
-    store.peers()
+    for peer in store.peers().all:
+        if peer.role is role and peer.name != name:
+            raise RefusedError(
+                f"this machine is already paired with {peer.name}, and has one "
+                f"{role.name.lower()}",
+                hint=f"to replace {peer.name}, run 'brokerctl link forget {peer.name}' "
+                "first",
+            )
 
 
 def pin(store: LinkStore, peer: Peer) -> None:
