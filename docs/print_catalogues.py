@@ -5,7 +5,7 @@ an empty translation, a message that no source has any more is left out.  With
 ``--check`` it compares, and returns 1 when a catalogue is old.  ``--new DOMAIN LANGUAGE``
 begins a catalogue.
 
-A message is the literal argument of a call of ``FUNCTIONS``.  To be run with LANG=C.
+A message is the literal argument of a call of ``FUNCTIONS``.
 """
 
 from __future__ import annotations
@@ -17,11 +17,6 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
-import click
-
-from broker.cli.verbs import GROUPS, VERBS, app
-from broker.cli.wording.help_texts import help_texts
-from broker.cli.wording.known_words import CLICKS_WORDS, SHARED_WORDS
 from broker.core.language.catalogue import FOLDER
 from broker.core.language.po_file import PoEntry, parse
 
@@ -29,6 +24,8 @@ ROOT = Path(__file__).parents[1]
 DOMAINS = {
     "dialog": (
         "broker/helpers/prompt/*.py",
+        "broker/cli/menu/reported_start.py",
+        "broker/cli/tray/menu_rows.py",
         "broker/viewer/notifications/*.py",
         "broker/viewer/uses/use_signs.py",
         "broker/viewer/screens.py",
@@ -41,10 +38,8 @@ DOMAINS = {
         "broker/cli/sandboxes/settings.py",
     ),
     "notices": ("broker/core/language/notice_templates.py",),
-    "verbs": ("broker/cli/**/*.py",),
 }
-"""The sources of each domain; ``verbs`` has those outside of the manager, and the help of
-each verb."""
+"""The sources of each domain."""
 FUNCTIONS = {
     "tr": (0,),
     "trn": (0, 1),
@@ -70,7 +65,7 @@ HEADER = (
     "Plural-Forms: {plurals}\n"
 )
 _PLACES = 4
-"""Of a message in a comment; the help of an option may stand in forty verbs."""
+"""Of a message in a comment."""
 _TWO = "nplurals=2; plural=(n != 1);"
 
 Message = tuple[str, str]
@@ -90,43 +85,11 @@ def messages(domain: str) -> dict[Message, list[str]]:
             files = found.setdefault(message, [])
             if name not in files:
                 files.append(name)
-    for text, place in _help() if domain == "verbs" else ():
-        files = found.setdefault((text, ""), [])
-        if place not in files:
-            files.append(place)
     return found
 
 
 def _sources(domain: str) -> list[Path]:
-    found = {path for pattern in DOMAINS[domain] for path in ROOT.glob(pattern)}
-    if domain == "verbs":
-        found -= {*ROOT.glob("broker/cli/manager/**/*.py")}
-    return sorted(found)
-
-
-def _help() -> Iterator[tuple[str, str]]:
-    """Yield the texts of brokerctl's help, and where a user reads each."""
-    for group, verbs in GROUPS.items():
-        yield group, "brokerctl help all"
-        for _, words in verbs.values():
-            yield words, "brokerctl help all"
-    for words in (*CLICKS_WORDS, *SHARED_WORDS):
-        yield words, "broker/cli/wording/known_words.py"
-    for verb in (*VERBS, "help"):
-        yield from _help_of(app, click.Context(app, info_name="brokerctl"), verb)
-
-
-def _help_of(
-    group: click.Group, context: click.Context, verb: str
-) -> Iterator[tuple[str, str]]:
-    command = group.get_command(context, verb)
-    assert command is not None
-    inner = click.Context(command, info_name=verb, parent=context)
-    for text in help_texts(command):
-        yield text, " ".join(inner.command_path.split()[:2])
-    if isinstance(command, click.Group):
-        for name in command.list_commands(inner):
-            yield from _help_of(command, inner, name)
+    return sorted({path for pattern in DOMAINS[domain] for path in ROOT.glob(pattern)})
 
 
 def _calls(
@@ -135,8 +98,6 @@ def _calls(
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
-        if isinstance(node.func, ast.Attribute) and node.func.attr == "count":
-            yield from _counted(node)
         if not isinstance(node.func, ast.Name):
             continue
         places = functions.get(node.func.id, ())
@@ -148,13 +109,6 @@ def _calls(
         ]
         if texts and len(texts) == len(places) and texts[0]:
             yield texts[0], texts[1] if len(texts) == 2 else ""
-
-
-def _counted(call: ast.Call) -> Iterator[Message]:
-    """Yield the two forms of ``render.count(number, noun, plural)``."""
-    nouns = [one.value for one in call.args[1:] if isinstance(one, ast.Constant)]
-    if nouns and ast.unparse(call.func) == "render.count":
-        yield f"{{number}} {nouns[0]}", f"{{number}} {[*nouns, f'{nouns[0]}s'][1]}"
 
 
 def text_of(domain: str, old: str) -> str:

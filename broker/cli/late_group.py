@@ -10,7 +10,6 @@ import rich_click as click
 from typing_extensions import override
 
 from broker.cli.usage import refuse_unknown_verb
-from broker.cli.wording.help_texts import translate_help
 from broker.core.errors import SetupError
 from broker.core.parts.absent import AbsentPartError, needed
 
@@ -43,7 +42,6 @@ class LateGroup(click.RichGroup):
         except SetupError as error:
             return unavailable(cmd_name, error)
         command: click.Command = getattr(loaded, attribute)
-        translate_help(command, ctx)
         return command
 
     @override

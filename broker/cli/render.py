@@ -10,8 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from broker.cli.texts import tr, trn
-from broker.cli.wording.known_words import known_words
+from broker.cli.texts import tr
 from broker.core.errors import VitrailError
 from broker.core.escape import displayed
 
@@ -34,10 +33,10 @@ def error(problem: VitrailError) -> None:
 
     console = Console(stderr=True, highlight=False)
     # Not wrapped: the user's terminal does that, and a log is better searched.
-    told = displayed(known_words(str(problem)))
+    told = displayed(str(problem))
     console.print(Text(tr("error: "), style="bold red") + Text(told), soft_wrap=True)
     if problem.hint:
-        told = displayed(known_words(problem.hint))
+        told = displayed(problem.hint)
         console.print(Text(tr("  hint: "), style="bold") + Text(told), soft_wrap=True)
 
 
@@ -146,7 +145,7 @@ def size(number: int) -> str:
 
 def count(number: int, noun: str, plural: str = "") -> str:
     """A number of things: ``1 rule``, ``2 rules``; ``plural`` if it is not with s."""
-    return trn(f"{{number}} {noun}", f"{{number}} {plural or noun + 's'}", number)
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def seconds(value: float) -> str:

@@ -10,7 +10,6 @@ import click
 
 from broker.cli import render
 from broker.cli.texts import tr
-from broker.cli.wording.known_words import known_words
 from broker.core.escape import printable
 
 MEANT: Mapping[str, str] = MappingProxyType(
@@ -109,7 +108,7 @@ def report_usage(error: click.ClickException) -> None:
         sys.stderr.write(f"{error.format_message().rstrip()}\n")
         return
     message = " ".join(error.format_message().split())
-    render.note(tr("error: ") + printable(known_words(message), 1000))
+    render.note(tr("error: ") + printable(message, 1000))
     context = error.ctx if isinstance(error, click.UsageError) else None
     if context is None:
         return

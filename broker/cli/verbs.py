@@ -23,7 +23,6 @@ from broker.cli.interrupts import INTERRUPTED, reader_may_leave
 from broker.cli.overview import first_verbs, overview
 from broker.cli.texts import tr
 from broker.cli.usage import refuse_unknown_verb, report_usage
-from broker.cli.wording.help_texts import translate_help, translate_panels
 from broker.core.errors import (
     IntegrityError,
     InternalError,
@@ -167,7 +166,6 @@ class _Verbs(click.Group):
     @override
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name == "help":
-            translate_help(_help, ctx)
             return _help
         module = VERBS.get(cmd_name)
         if module is None:
@@ -180,9 +178,7 @@ class _Verbs(click.Group):
             from broker.cli.late_group import unavailable
 
             return unavailable(cmd_name, error)
-        translate_panels()
         command: click.Command = loaded.command
-        translate_help(command, ctx)
         return command
 
     @override

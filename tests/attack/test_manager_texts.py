@@ -35,3 +35,24 @@ async def test_a_long_answer_of_a_verb_is_whole_for_who_reads_it(monkeypatch):
     monkeypatch.setattr(verb_calls, "our_program", lambda *_words: program)
     result = await run_verb("doctor", "--json")
     assert result.output.splitlines() == [str(n) for n in range(1, 301)]
+
+
+async def test_sentences_of_a_broker_are_german_in_the_manager(monkeypatch):
+    """brokerctl prints them in English; what no table has stays as it is printed."""
+    monkeypatch.setenv("LANG", "de_DE.UTF-8")
+    lines = (
+        "error: no sandbox 'work' is running",
+        "  hint: to list the running sandboxes, run 'brokerctl status'",
+        "error: did you mean 'work'?",
+        "another line",
+    )
+    script = "".join(f'echo "{line}" >&2; ' for line in lines)
+    program = ["/bin/sh", "-c", f"{script} exit 1"]
+    monkeypatch.setattr(verb_calls, "our_program", lambda *_words: program)
+    result = await run_verb("stop", "work")
+    assert result.words.splitlines() == [
+        "Fehler: es läuft keine Sandbox „work“",
+        "  Tipp: um die laufenden Sandboxen zu sehen, rufen Sie 'brokerctl status' auf",
+        "Fehler: meinten Sie 'work'?",
+        "another line",
+    ]

@@ -45,7 +45,7 @@ async def test_the_user_reads_german_and_the_log_and_the_sandbox_english():
         await shot(w, "refused-link-german")
 
         done = await brokerctl("stop", "absent", env=w.environ)
-        assert done.err.startswith("Fehler: es läuft keine Sandbox „absent“\n")
+        assert done.err.startswith("error: no sandbox 'absent' is running\n")
         assert "'brokerctl status'" in done.err
         done = await brokerctl("status", "--json", env=w.environ)
         assert json.loads(done.out)

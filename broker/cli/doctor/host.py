@@ -18,7 +18,6 @@ from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
 from broker.cli.images.building import build_room
 from broker.cli.images.installed import list_images
 from broker.cli.texts import tr
-from broker.cli.wording.known_words import known_words
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import find_paths
@@ -287,9 +286,9 @@ async def check_kvm(context: Context) -> Sequence[Finding]:
 def _emulated(choice: accel.AcceleratorChoice) -> Finding:
     text = tr(
         "{reason}: machines are emulated, which is slower",
-        reason=known_words(choice.reason),
+        reason=choice.reason,
     )
-    return warn("KVM", text, known_words(choice.hint))
+    return warn("KVM", text, choice.hint)
 
 
 async def check_vsock(context: Context) -> Sequence[Finding]:

@@ -20,10 +20,11 @@ from broker.cli.manager.pages.activity import (
 from broker.cli.manager.toolkit import Adw, Gdk, Gio, GLib, Gtk
 from broker.cli.manager.widgets import tell
 from broker.cli.manager.window import ManagerWindow, Readers
-from broker.cli.manager.words import catalogue, tr
+from broker.cli.manager.words import tr
 from broker.cli.policy.records import EXAMPLES
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import SetupError, VitrailError
+from broker.core.language.notices import in_users_language
 from broker.ipc.control.api import EventItem
 from broker.ipc.in_thread import in_thread
 
@@ -90,11 +91,8 @@ class Manager:
     def _begin(self) -> None:
         style = Gtk.CssProvider()
         style.load_from_path(str(_STYLE))
-        directions = Gtk.TextDirection
         # Of the texts, which need not be the desktop's.
-        Gtk.Widget.set_default_direction(
-            directions.RTL if catalogue.right_to_left else directions.LTR
-        )
+        Gtk.Widget.set_default_direction(Gtk.TextDirection.LTR)
         Gtk.StyleContext.add_provider_for_display(
             Gdk.Display.get_default(), style, Gtk.STYLE_PROVIDER_PRIORITY_APPLICATION
         )
@@ -153,9 +151,8 @@ class Manager:
             await call()
         except (VitrailError, OSError) as error:
             hint = getattr(error, "hint", None) or ""
-            tell(
-                self.window.window, tr("This was not done"), f"{error}\n{hint}".strip()
-            )
+            text = in_users_language(f"{error}\n{hint}".strip())
+            tell(self.window.window, tr("This was not done"), text)
 
     def _close(self, _window: Any) -> bool:
         self._scope.cancel()

@@ -10,6 +10,7 @@ from broker.cli.manager.following import SandboxRow
 from broker.cli.manager.permissions import PermissionRow, permission_rows
 from broker.cli.policy.records import read_records
 from broker.core.errors import VitrailError
+from broker.core.language.notices import in_users_language
 from broker.core.names import take_sandbox_name
 from broker.core.paths import Paths
 from broker.host.homes.store import DISK
@@ -48,7 +49,9 @@ def details_of(paths: Paths, row: SandboxRow) -> SandboxDetails:
     try:
         home = _home_of(paths, row.record)
     except (VitrailError, OSError) as error:
-        return SandboxDetails(record, permissions, home_problem=str(error))
+        return SandboxDetails(
+            record, permissions, home_problem=in_users_language(str(error))
+        )
     return SandboxDetails(record, permissions, home)
 
 

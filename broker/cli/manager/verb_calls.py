@@ -13,6 +13,7 @@ import trio
 from broker.cli.manager.words import shown, tr
 from broker.core.errors import UpstreamError
 from broker.core.escape import displayed
+from broker.core.language.notices import in_users_language
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import spawn
 
@@ -26,6 +27,8 @@ class VerbResult:
     """The end of a verb: its exit code, standard output, and what it said to the user.
 
     ``output`` and ``words`` are for a dialog, ``data`` is the whole standard output.
+    brokerctl prints English; of ``words`` the sentences of the table of notices are in the
+    user's language.
     """
 
     code: int
@@ -69,7 +72,7 @@ async def run_verb(*words: str, secret: bytes = b"") -> VerbResult:
     return VerbResult(
         process.returncode,
         _text(process.stdout),
-        _text(process.stderr),
+        in_users_language(_text(process.stderr)),
         process.stdout,
     )
 

@@ -12,8 +12,8 @@ from broker.core.language.catalogue import Catalogue, languages, mark
 
 _ISOLATE, _END = "\u2068", "\u2069"
 """FIRST STRONG ISOLATE and POP DIRECTIONAL ISOLATE (UAX #9)."""
-_LEFT, _RIGHT = "\u200e", "\u200f"
-"""LEFT-TO-RIGHT MARK and RIGHT-TO-LEFT MARK."""
+_LEFT = "\u200e"
+"""LEFT-TO-RIGHT MARK: no language of a catalogue is written from right to left."""
 _STRONG: Final = frozenset({"R", "AL", "AN"})
 catalogue = Catalogue("manager", languages(os.environ))
 
@@ -90,23 +90,20 @@ def isolated(text: str) -> str:
     """Return an escaped text that does not change the order of what is around it."""
     plain = shown(text)
     # guard: a name does not reorder the sentence that it stands in
-    if catalogue.right_to_left or _STRONG.intersection(
-        map(unicodedata.bidirectional, plain)
-    ):
+    if _STRONG.intersection(map(unicodedata.bidirectional, plain)):
         return f"{_ISOLATE}{plain}{_END}"
     return plain
 
 
 def _directed(text: str) -> ManagerText:
-    """Return a text whose lines have the direction of the language.
+    """Return a text whose lines are written from left to right.
 
     Else Pango (1.50) takes it from the first letter, which may be that of a name, as it
     looks into isolates, too.
     """
-    mark = _RIGHT if catalogue.right_to_left else _LEFT
-    if mark == _LEFT and _ISOLATE not in text:
+    if _ISOLATE not in text:
         return ManagerText(text)
-    lines = (line if line[:1] == mark else mark + line for line in text.split("\n"))
+    lines = (line if line[:1] == _LEFT else _LEFT + line for line in text.split("\n"))
     # guard: a name at the beginning of a sentence does not turn it around
     return ManagerText("\n".join(lines))
 

@@ -9,9 +9,9 @@ import rich_click as click
 
 from broker.authority.lockdown import keep_lockdown, kept_lockdown, lockdown_file
 from broker.cli import render
+from broker.cli.menu.lockdown_lines import lockdown_lines
 from broker.cli.run.connect import ask, broker_runs
 from broker.cli.texts import tr
-from broker.cli.wording.lockdown_lines import lockdown_lines
 from broker.core.errors import SetupError
 from broker.core.paths import Paths, find_paths
 from broker.ipc.control.api import LockdownAnswer, LockdownRequest

@@ -25,13 +25,14 @@ from broker.cli.menu.entries import IDS_PER_SANDBOX, expect_of, follow_windows
 from broker.cli.menu.in_terminal import in_terminal
 from broker.cli.notifications.notification import DesktopNotification
 from broker.cli.run.connect import ask
-from broker.cli.texts import tr
 from broker.cli.transfer.named_path import path_of
 from broker.core.errors import SetupError, VitrailError
 from broker.core.escape import printable
 from broker.core.language.catalogue import mark
+from broker.core.language.notices import in_users_language
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import PIPE, spawn
+from broker.helpers.prompt.translation import tr
 from broker.ipc.control.api import WindowsRequest
 from broker.ipc.control.methods import WINDOWS
 from broker.ipc.in_thread import in_thread
@@ -96,10 +97,11 @@ class StartResult:
     def text(self) -> str:
         """What failed, as the user reads it."""
         lines = [
-            self.error or tr("the command exited with code {code}", code=self.code)
+            in_users_language(self.error)
+            or tr("the command exited with code {code}", code=self.code)
         ]
         if self.hint and self.hint != self.error:
-            lines.append(self.hint)
+            lines.append(in_users_language(self.hint))
         if not self.error and self.untrusted_output:
             # guard: a program's own words are marked as its
             lines += [
@@ -452,9 +454,9 @@ def _error_of(lines: Sequence[str]) -> tuple[str, str]:
     """Return message and hint of the error that the verb reported."""
     error = hint = ""
     for line in lines:
-        if found := _after(line, "error: ", tr("error: "), "Error: "):
+        if found := _after(line, "error: ", "Error: "):
             error, hint = found, ""
-        elif found := _after(line, "  hint: ", tr("  hint: ")):
+        elif found := _after(line, "  hint: "):
             hint = found
     if not error and lines:
         error = " ".join(line.strip() for line in lines if line.strip())

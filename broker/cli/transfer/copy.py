@@ -27,7 +27,6 @@ from broker.cli.texts import tr
 from broker.cli.transfer.arrivals import Arrivals
 from broker.cli.transfer.named_files import writable_places
 from broker.cli.transfer.open_in import send_request
-from broker.cli.wording.known_words import known_words
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.names import take_sandbox_name
@@ -82,7 +81,7 @@ def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
             )
         )
         if kept.detail:
-            render.note(known_words(kept.detail))
+            render.note(kept.detail)
             sys.exit(EXIT_LEFT_OUT)
         return
     words = [_in_sandbox(source) for source in sources]

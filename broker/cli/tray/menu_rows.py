@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from broker.cli.texts import tr, trn
-from broker.cli.wording.lockdown_lines import lockdown_lines
+from broker.cli.menu.lockdown_lines import lockdown_lines
 from broker.core.escape import printable
 from broker.core.language.catalogue import mark
+from broker.core.language.notices import in_users_language
 from broker.core.services import CAMERA_USE, SCREEN_USE
 from broker.helpers.prompt.phrases import request_of
+from broker.helpers.prompt.translation import tr, trn
 from broker.ipc.control.api import (
     DeviceDetachRequest,
     FolderStatus,
@@ -269,7 +270,7 @@ def summary(now: TrayState) -> str:
         return tr("no broker is running")
     lines = []
     if now.lockdown.locked:
-        lines += lockdown_lines(now.lockdown)[:1]
+        lines.append(in_users_language(lockdown_lines(now.lockdown)[0]))
     if now.questions:
         asked = len(now.questions)
         lines.append(

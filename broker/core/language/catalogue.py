@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).resolve().parents[2] / "data" / "locale"
 """``DOMAIN/LANGUAGE.po`` in the source, ``DOMAIN/LANGUAGE.mo`` in what is installed."""
-RIGHT_TO_LEFT = frozenset({"ar", "fa", "he", "ur"})
 _NAME = re.compile(r"([a-z]{2,3})(_[A-Z]{2})?(?=$|[.@])")
 
 
@@ -65,11 +64,6 @@ class Catalogue:
             if found is not None:
                 self.language, self._found = name, found
                 break
-
-    @property
-    def right_to_left(self) -> bool:
-        """Return whether the language is written from right to left."""
-        return self.language.partition("_")[0] in RIGHT_TO_LEFT
 
     def text(self, message: str, /, **values: object) -> str:
         """Return a message in the user's language, with values for its ``{name}``."""

@@ -437,6 +437,31 @@ TEMPLATES: Final[tuple[Template, ...]] = (
     mark("{name}: save files"),
     mark("Save"),
     mark("Copy"),
+    # brokerctl and the panel say these, too, and the manager and the menu show them.
+    mark("the broker at {socket} takes no connections: {reason}"),
+    mark("cannot connect to the broker at {socket}: {reason}"),
+    mark(
+        "run the command as the user who started the broker; to find other reasons, run 'brokerctl doctor'"
+    ),
+    mark("run the command as the user who started the broker"),
+    mark("there is no audit log yet ({path})"),
+    mark(
+        "a broker begins the log when it starts: run 'brokerctl run SANDBOX', or on the host of two machines 'vitrail-host'"
+    ),
+    mark("{text} is not a sandbox name"),
+    mark("use 1 to 31 characters of a-z, 0-9 and '-', beginning with a-z"),
+    mark("did you mean '{name}'?"),
+    mark("no terminal is installed that Vitrail can open"),
+    mark("install {package}, or run in your terminal: brokerctl {text}"),
+    mark(
+        "a lockdown is in force: microphones, cameras, copies and new starts are denied until the lockdown is lifted"
+    ),
+    mark(
+        "a lockdown is in force: networks, microphones, cameras, copies and new starts are denied until the lockdown is lifted"
+    ),
+    mark(
+        "a lockdown is in force, but these sandboxes may still use a network: {list}; other networks, microphones, cameras, copies and new starts are denied until the lockdown is lifted"
+    ),
     # Why machines are emulated.
     mark("this machine has no {path}"),
     mark("cannot open {path}: permission denied"),
@@ -445,6 +470,7 @@ TEMPLATES: Final[tuple[Template, ...]] = (
         "enable virtualization in the firmware, then run 'sudo modprobe kvm_intel' or 'sudo modprobe kvm_amd'"
     ),
     # With any words at their beginning or end; the last ones.
+    mark("error: {reason}"),
     mark("  hint: {reason}"),
     mark("Vitrail: {name}"),
     mark("{service}: {reason}"),

@@ -7,7 +7,7 @@ and inserts its values into the translation.  A sentence that is not in the tabl
 as it is.  Sans-IO but for the catalogue's file.
 
 A child of the starter runs this before notify-send(1), a session child for a dialog,
-brokerctl for what it prints.
+the manager and the panel's menu for what brokerctl says, which prints English.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ VALUES: Final = MappingProxyType(
         "service": _SERVICE,
         "port": r"[^\s']+",
         "program": r"\S+",
+        "socket": r"\S+",
         "package": r"[a-z0-9.+ -]+",
         "chord": r"\S+",
         "scheme": r"\S+",

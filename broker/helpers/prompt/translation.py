@@ -4,7 +4,8 @@ Loaded before the process is confined.  There is no catalogue of a language from
 left, as the dialog's drawing has no order of such texts: these users get English.
 
 The prompt agent and ``vitrail-access`` use it for the dialog, the viewer and brokerctl
-for their notifications and rows about the same questions.
+for their notifications and rows about the same questions, ``brokerctl menu`` and ``tray``
+for all that they show on the desktop.
 """
 
 from __future__ import annotations

@@ -47,3 +47,19 @@ async def test_a_note_with_a_command_is_a_notification_with_its_button(
         assert Told.shown == told
     else:
         assert Told.shown is None
+
+
+def test_failure_of_a_start_is_german_and_its_button_runs_the_command(monkeypatch):
+    """The verb prints English: its command is found in the hint as it was printed."""
+    monkeypatch.setenv("LANG", "de_DE.UTF-8")
+    lines = [
+        "error: there is no guest image 'web'",
+        "  hint: to build it, run 'brokerctl image build web' (this takes a minute or two)",
+    ]
+    error, hint = reported_start._error_of(lines)
+    result = reported_start.StartResult(code=1, error=error, hint=hint)
+    assert reported_start.mend_of(result.hint) == ["image", "build", "web"]
+    first, second = result.text.split("\n")
+    assert first == "es gibt kein Abbild „web“"
+    assert "'brokerctl image build web'" in second
+    assert not second.startswith("to build")

@@ -17,6 +17,7 @@ from broker.cli.tray.item import (
 )
 from broker.cli.tray.menu_rows import Leave, TrayState, rows, summary
 from broker.cli.tray.picture import pixmaps, square
+from broker.helpers.prompt import translation
 from broker.ipc.control.api import (
     DeviceDetachRequest,
     FolderStatus,
@@ -295,3 +296,17 @@ def test_summary_says_what_matters_first():
         "work records your microphone",
         "2 sandboxes",
     ]
+
+
+def test_summary_is_in_the_users_language(monkeypatch):
+    monkeypatch.setenv("LANG", "de_DE.UTF-8")
+    choose = translation.catalogue.choose
+    choose(["de"])
+    try:
+        locked = LockdownAnswer(True, True, "", ["dev", "web"])
+        text = summary(TrayState(reachable=True, lockdown=locked))
+    finally:
+        choose([])
+    assert text.startswith("Sperre in Kraft, aber diese Sandboxen können noch ein Netz")
+    assert "dev, web; andere Netze" in text
+    assert text.endswith("\nkeine Sandbox")

@@ -45,6 +45,7 @@ SAMPLES = {
     "service": "vitrail.OpenURL",
     "port": "1-2.3",
     "program": "vitrail-local",
+    "socket": "/run/user/1000/vitrail/control",
     "package": "gcc python3-dev",
     "chord": "Super+V",
     "scheme": "magnet",
@@ -90,6 +91,8 @@ COMPOSED = {
     "{number} byte",
     "{name} prints {number} page on {text}",
     "{name} prints {number} pages on {text}",
+    # brokerctl.render
+    "error: {reason}",
     # viewer.exchange.failures
     "{party} rejected the request",
     "{party} could not be started",
@@ -134,6 +137,7 @@ WRITERS = [
     "core",
     "jail/clipboard",
     "jail/wayland/handlers",
+    "cli/menu",
     "cli/run",
 ]
 
@@ -141,7 +145,7 @@ WRITERS = [
 def sources():
     """Return the literals of all that writes such sentences."""
     root = Path(broker.__file__).parent
-    folders = [*(root / name for name in WRITERS), root.parent / "policy/rules"]
+    folders = [*(root / name for name in WRITERS), root.parent / "policy"]
     return frozenset(
         without_names(text)
         for folder in folders

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.cli.wording.lockdown_lines import lockdown_lines
+from broker.cli.menu.lockdown_lines import lockdown_lines
 from broker.ipc.control.api import LockdownAnswer
 
 
