@@ -11,7 +11,6 @@ import os
 import sys
 
 from broker.cli.interrupts import INTERRUPTED, is_interrupt, received
-from broker.cli.texts import tr
 from broker.helpers.process.core_files import forbid_core_files
 
 _QUIET = {"-q", "--quiet"}
@@ -39,7 +38,7 @@ def main() -> None:
             from broker.cli import render
 
             if not interrupts.is_silent:
-                render.note(tr("brokerctl: interrupted"))
+                render.note("brokerctl: interrupted")
             code = interrupts.exit_code
     if code:
         sys.exit(code)

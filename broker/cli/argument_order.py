@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from broker.cli.completion import known_sandboxes
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.names import is_sandbox_name
 
@@ -28,14 +27,7 @@ def sandbox_first(
     # guard: an ambiguous order of arguments is refused
     if first in names and second in names:
         raise RefusedError(
-            tr(
-                "'{first}' and '{second}' are both names of sandboxes",
-                first=first,
-                second=second,
-            ),
-            hint=tr(
-                "if the second is a folder, write it as a path: ./{second}",
-                second=second,
-            ),
+            f"'{first}' and '{second}' are both names of sandboxes",
+            hint=f"if the second is a folder, write it as a path: ./{second}",
         )
     return (second, first) if second in names else (first, second)

@@ -9,7 +9,6 @@ import rich_click as click
 
 from broker.cli import render
 from broker.cli.run.connect import ask, offline_paths
-from broker.cli.texts import tr
 from broker.core.clipboard.chord_settings import TEXTS, ChordChoice, chosen, load_choice
 from broker.core.clipboard.chord_settings import save_choice as save
 from broker.core.errors import SetupError
@@ -56,7 +55,7 @@ def clear(*, as_json: bool) -> None:
     if as_json:
         render.json_line({"cleared": True})
     else:
-        render.note(tr("cleared the clipboard between sandboxes"))
+        render.note("cleared the clipboard between sandboxes")
 
 
 @command.command()
@@ -96,15 +95,11 @@ def chords(
             path = save(paths, wanted)
         except OSError as error:
             raise SetupError(
-                tr(
-                    "cannot save the chords in {config}: {cause}",
-                    config=paths.config[0],
-                    cause=render.cause(error),
-                )
+                f"cannot save the chords in {paths.config[0]}: {render.cause(error)}"
             ) from error
         _tell_broker()
         if not as_json:
-            render.note(tr("wrote {path}", path=path))
+            render.note(f"wrote {path}")
     _show(load_choice(paths), as_json=as_json)
 
 
@@ -112,7 +107,7 @@ def _tell_broker() -> None:
     try:
         ask(CLIPBOARD_CHORDS, Nothing())
     except SetupError:
-        render.note(tr("no broker is running; the next broker will use these chords"))
+        render.note("no broker is running; the next broker will use these chords")
 
 
 def _show(choice: ChordChoice, *, as_json: bool) -> None:
@@ -127,14 +122,7 @@ def _show(choice: ChordChoice, *, as_json: bool) -> None:
         render.json_line(found)
     else:
         which = f"  ({choice.preset})" if choice.preset else ""
-        sys.stdout.write(
-            tr(
-                "copy   {copy}{which}\npaste  {paste}\n",
-                copy=choice.copy,
-                which=which,
-                paste=choice.paste,
-            )
-        )
+        sys.stdout.write(f"copy   {choice.copy}{which}\npaste  {choice.paste}\n")
     if choice.problem:
         render.note(printable(choice.problem))
         sys.exit(1)
@@ -142,46 +130,21 @@ def _show(choice: ChordChoice, *, as_json: bool) -> None:
 
 def lines(found: ClipboardStatus) -> list[str]:
     """The status as text."""
-    out = [tr("there is no content to paste")]
+    out = ["there is no content to paste"]
     if found.source:
         out = [
-            tr(
-                "{size} from {source}: {types} (erased in {time})",
-                size=in_words(found.size),
-                source=found.source,
-                types=", ".join(found.types),
-                time=render.seconds(found.seconds),
-            )
+            f"{in_words(found.size)} from {found.source}: {', '.join(found.types)} (erased in {render.seconds(found.seconds)})"
         ]
     out += [
-        tr(
-            "{source} -> {target}: may be pasted (expires in {time})",
-            source=offer.source,
-            target=offer.target,
-            time=render.seconds(offer.seconds),
-        )
+        f"{offer.source} -> {offer.target}: may be pasted (expires in {render.seconds(offer.seconds)})"
         for offer in found.offered
     ]
     if found.exported:
-        out.append(
-            tr(
-                "your clipboard contains a copy from {exported}",
-                exported=found.exported,
-            )
-        )
+        out.append(f"your clipboard contains a copy from {found.exported}")
     if found.focused:
-        out.append(tr("the keyboard focus is in {focused}", focused=found.focused))
-    out.append(
-        tr(
-            "copy {copy}, paste {paste}",
-            copy=found.copy_chord,
-            paste=found.paste_chord,
-        )
-    )
-    out += [
-        tr("chords do not work in {name}: {reason}", name=t.sandbox, reason=t.reason)
-        for t in found.troubles
-    ]
+        out.append(f"the keyboard focus is in {found.focused}")
+    out.append(f"copy {found.copy_chord}, paste {found.paste_chord}")
+    out += [f"chords do not work in {t.sandbox}: {t.reason}" for t in found.troubles]
     if found.problem:
         out.append(found.problem)
     return [printable(line, 1000) for line in out]

@@ -10,7 +10,6 @@ import rich_click as click
 from broker.cli import render
 from broker.cli.audit.events import shown_target
 from broker.cli.run.connect import ask
-from broker.cli.texts import tr
 from broker.core.escape import printable
 from broker.ipc.control.api import GrantRevokeRequest, GrantStatus, Nothing
 from broker.ipc.control.methods import GRANT_LIST, GRANT_REVOKE
@@ -38,7 +37,7 @@ def list_grants(*, as_json: bool = False) -> None:
     for grant in found.grants:
         sys.stdout.write(f"{line(grant)}\n")
     if not found.grants:
-        render.note(tr("no grants are in force"))
+        render.note("no grants are in force")
 
 
 @command.command()
@@ -51,34 +50,26 @@ def revoke(grant: str | None, *, everything: bool, as_json: bool) -> None:
     Exit code: 0 revoked, 1 there is no such grant, 2 usage error.
     """
     if (grant is None) is not everything:
-        raise click.UsageError(tr("specify a grant, or --all"))
+        raise click.UsageError("specify a grant, or --all")
     ended = ask(GRANT_REVOKE, GrantRevokeRequest(id=grant))
     if as_json:
         render.json_line(msgspec.to_builtins(ended))
         return
     for one in ended.grants:
-        render.note(tr("revoked: {one}", one=line(one)))
+        render.note(f"revoked: {line(one)}")
     if not ended.grants:
-        render.note(tr("no grants are in force"))
+        render.note("no grants are in force")
 
 
 def line(grant: GrantStatus) -> str:
     """Return a grant as one line of text."""
     end = (
-        tr("until {name} stops", name=grant.sandbox)
+        f"until {grant.sandbox} stops"
         if grant.left is None
-        else tr("{seconds} s left", seconds=f"{grant.left:.0f}")
+        else f"{grant.left:.0f} s left"
     )
     what = grant.service + (f"+{grant.argument}" if grant.argument else "")
     what += f" ({grant.about})" if grant.about else ""
-    live = ", " + tr("{number} in use", number=grant.live) if grant.live else ""
-    text = tr(
-        "{grant} {sandbox} {what} to {target}: {end} ({rule})",
-        grant=grant.id,
-        sandbox=grant.sandbox,
-        what=what,
-        target=shown_target(grant.target),
-        end=end + live,
-        rule=grant.rule,
-    )
+    live = f", {grant.live} in use" if grant.live else ""
+    text = f"{grant.id} {grant.sandbox} {what} to {shown_target(grant.target)}: {end + live} ({grant.rule})"
     return printable(text, 1000)

@@ -16,7 +16,6 @@ from typing import Self
 import msgspec
 import trio
 
-from broker.cli.texts import tr
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
 from broker.helpers.compositor_socket import accepts
@@ -87,13 +86,7 @@ class HeadlessCompositor:
         answers = await self._ask(_RUN_COMMAND, text)
         for answer in msgspec.json.decode(answers, type=list[_Done]):
             if not answer.success:
-                raise UpstreamError(
-                    tr(
-                        "sway refuses {text}: {error}",
-                        text=f"{text!r}",
-                        error=answer.error,
-                    )
-                )
+                raise UpstreamError(f"sway refuses {text!r}: {answer.error}")
 
     async def _ask(self, kind: int, text: str = "") -> bytes:
         """Return sway's answer to a message of sway-ipc(7).
@@ -111,11 +104,9 @@ class HeadlessCompositor:
                         part = await stream.receive_some()
                         answer += part
                         if not part or len(answer) > limits.COMPOSITOR_TREE_BYTES:
-                            raise UpstreamError(tr("sway's answer has no end"))
+                            raise UpstreamError("sway's answer has no end")
         except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
-            raise UpstreamError(
-                tr("sway does not answer: {error}", error=error)
-            ) from error
+            raise UpstreamError(f"sway does not answer: {error}") from error
         return bytes(answer[_HEADER.size :])
 
     async def type_text(self, text: str) -> None:
@@ -170,8 +161,8 @@ async def open_headless_sway(
     """
     if os.geteuid() == 0:
         raise SetupError(
-            tr("sway does not run as root"),
-            hint=tr("run the command as an ordinary user"),
+            "sway does not run as root",
+            hint="run the command as an ordinary user",
         )
     config = _prepare(runtime_dir, _config(size, config_extra))
     environment = {
@@ -223,7 +214,7 @@ async def _wait_ready(
         f"sway was not ready after {limits.COMPOSITOR_READY_SECONDS:g} s"
         if code is None
         else f"sway exited with code {code}: {words.text() or 'no output'}",
-        hint=tr("to see whether sway works, run 'WLR_BACKENDS=headless sway --debug'"),
+        hint="to see whether sway works, run 'WLR_BACKENDS=headless sway --debug'",
     )
 
 

@@ -10,7 +10,6 @@ from broker.cli import render
 from broker.cli.late_group import LateGroup
 from broker.cli.launchers.setup import Setup, SetupWords
 from broker.cli.launchers.table import PROGRAMS, setup_of
-from broker.cli.texts import tr
 from broker.core.parts.absent import AbsentPartError
 
 _PROGRAM = click.Choice(PROGRAMS)
@@ -83,20 +82,13 @@ def remove_files() -> None:
         try:
             setup_of(program).remove("")
         except AbsentPartError as error:
-            render.note(
-                tr(
-                    "cannot look for files of {program}: {error}; {hint}",
-                    program=program,
-                    error=error,
-                    hint=error.hint,
-                )
-            )
+            render.note(f"cannot look for files of {program}: {error}; {error.hint}")
 
 
 def _check_app(chosen: Setup, app: str | None) -> None:
     if chosen.of_an_app != (app is not None):
         raise click.UsageError(
-            tr("flatpak requires --app APP")
+            "flatpak requires --app APP"
             if chosen.of_an_app
-            else tr("--app can be used only with flatpak")
+            else "--app can be used only with flatpak"
         )

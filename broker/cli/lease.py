@@ -11,7 +11,6 @@ import trio
 from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.run.connect import ask, open_client
-from broker.cli.texts import tr
 from broker.core.escape import printable
 from broker.core.names import take_lease_id
 from broker.ipc.control.api import (
@@ -72,12 +71,10 @@ def acquire(
     Exit code: 0 the lease ended or was detached, 1 refused, 2 usage error.
     """
     if sum(way is not None for way in (cid, hybrid, unix)) != 1:
-        raise click.UsageError(
-            tr("exactly one of --cid, --hybrid and --unix is required")
-        )
+        raise click.UsageError("exactly one of --cid, --hybrid and --unix is required")
     if detach and leader is None:
         raise click.UsageError(
-            tr("--detach requires --leader, the process with which the lease ends")
+            "--detach requires --leader, the process with which the lease ends"
         )
     request = LeaseRequest(
         record=record,
@@ -105,7 +102,7 @@ async def _acquire(request: LeaseRequest, detach: bool, as_json: bool) -> None: 
             sys.stdout.write(f"{lease.id} {printable(lease.sandbox)}\n")
             sys.stdout.flush()
         elif item.ended is not None:
-            render.note(tr("the lease has ended: {ended}", ended=printable(item.ended)))
+            render.note(f"the lease has ended: {printable(item.ended)}")
 
     # Late: it imports what starting a broker takes.
     from broker.cli.run.request import ensure_broker_for_lease
@@ -126,7 +123,7 @@ def list_leases(*, as_json: bool) -> None:
     if as_json:
         render.json_line(msgspec.to_builtins(answer))
         return
-    columns = tr("LEASE,SANDBOX,RECORD,LAUNCH,PEER,PID").split(",")
+    columns = ["LEASE", "SANDBOX", "RECORD", "LAUNCH", "PEER", "PID"]
     render.table(columns, [_row(lease) for lease in answer.leases])
 
 
@@ -147,4 +144,4 @@ def release(lease: str) -> None:
     """End LEASE and close its streams; its machine continues to run."""
     request = LeaseReleaseRequest(id=take_lease_id(lease))
     ask(LEASE_RELEASE, request)
-    render.note(tr("lease {lease} has ended", lease=lease))
+    render.note(f"lease {lease} has ended")

@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 import broker
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 
 _PACKAGE = Path(broker.__file__).parent
@@ -54,8 +53,8 @@ def _text(page: str) -> str:
         if (folder / page).is_file():
             return (folder / page).read_text(encoding="utf-8")
     raise RefusedError(
-        tr("the manual pages are not installed"),
-        hint=tr("to see the options of a verb, run 'brokerctl VERB --help'"),
+        "the manual pages are not installed",
+        hint="to see the options of a verb, run 'brokerctl VERB --help'",
     )
 
 
@@ -65,8 +64,8 @@ def _section(text: str, verb: str) -> str:
     found = [part for part in parts if _is_about(part.partition("\n")[0], verb)]
     if not found:
         raise RefusedError(
-            tr("the manual does not have a section about '{verb}'", verb=verb),
-            hint=tr("to read the whole manual, run 'brokerctl man'"),
+            f"the manual does not have a section about '{verb}'",
+            hint="to read the whole manual, run 'brokerctl man'",
         )
     return "".join(found)
 

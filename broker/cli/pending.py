@@ -10,7 +10,6 @@ import rich_click as click
 from broker.cli import render
 from broker.cli.audit.events import shown_target
 from broker.cli.run.connect import ask
-from broker.cli.texts import tr
 from broker.core.escape import printable
 from broker.helpers.prompt.phrases import request_of
 from broker.ipc.control.api import Nothing, PendingQuestion
@@ -30,7 +29,7 @@ def command(*, as_json: bool) -> None:
     for question in [] if as_json else found.questions:
         sys.stdout.write("".join(f"{line}\n" for line in lines(question)))
     if not found.questions:
-        render.note(tr("no question is pending"))
+        render.note("no question is pending")
 
 
 def lines(question: PendingQuestion) -> list[str]:
@@ -43,19 +42,18 @@ def lines(question: PendingQuestion) -> list[str]:
         "seconds": f"{question.left:.0f}",
     }
     if question.shown:
-        head = tr(
-            "{question}: {sandbox} ({label}) wants {request} [{seconds} s left, on the "
-            "screen]",
-            **values,
+        head = "{question}: {sandbox} ({label}) wants {request} [{seconds} s left, on the screen]".format(
+            **values
         )
     else:
-        head = tr(
-            "{question}: {sandbox} ({label}) wants {request} [{seconds} s left]",
-            **values,
+        head = (
+            "{question}: {sandbox} ({label}) wants {request} [{seconds} s left]".format(
+                **values
+            )
         )
     out = [head]
     if question.argument:
-        out.append("   " + tr("argument: {argument}", argument=question.argument))
+        out.append(f"   argument: {question.argument}")
     out += [f"   {detail}" for detail in question.details]
     targets = [
         f"[{shown_target(one)}]"
@@ -63,10 +61,10 @@ def lines(question: PendingQuestion) -> list[str]:
         else shown_target(one)
         for one in question.targets
     ]
-    out.append("   " + tr("targets: {targets}", targets=", ".join(targets)))
+    out.append(f"   targets: {', '.join(targets)}")
     if len(question.keeps) > 1:
         what = f" ({question.remembers})" if question.remembers else ""
         keeps = ", ".join(question.keeps)
-        out.append("   " + tr("durations: {keeps}", keeps=keeps) + what)
-    out.append("   " + tr("asked by {rule}", rule=question.rule))
+        out.append(f"   durations: {keeps}" + what)
+    out.append(f"   asked by {question.rule}")
     return [printable(line, 1000) for line in out]

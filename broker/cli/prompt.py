@@ -14,7 +14,6 @@ from broker.authority.questions.phrase import (
 )
 from broker.cli import render
 from broker.cli.run.connect import offline_paths
-from broker.cli.texts import tr
 from broker.core.errors import SetupError
 
 
@@ -35,7 +34,7 @@ def phrase(words: tuple[str, ...], *, new: bool) -> None:
     Exit code: 0 done, 1 the phrase is invalid or cannot be read, 2 usage error.
     """
     if words and new:
-        raise click.UsageError(tr("specify either the words of the phrase or --new"))
+        raise click.UsageError("specify either the words of the phrase or --new")
     paths = offline_paths()
     try:
         if words or new:
@@ -43,28 +42,15 @@ def phrase(words: tuple[str, ...], *, new: bool) -> None:
         known = ensure_phrase(paths)
     except OSError as error:
         raise SetupError(
-            tr(
-                "cannot write the phrase to {paths}: {cause}",
-                paths=phrase_file(paths),
-                cause=render.cause(error),
-            ),
-            hint=tr(
-                "check that you own its directory and that the disk has free space"
-            ),
+            f"cannot write the phrase to {phrase_file(paths)}: {render.cause(error)}",
+            hint="check that you own its directory and that the disk has free space",
         ) from error
     if not known:
         raise SetupError(
-            tr(
-                "cannot use the phrase in {paths}: the file cannot be read, "
-                "contains no valid phrase, or can be accessed by other users",
-                paths=phrase_file(paths),
-            ),
-            hint=tr("to generate a new phrase, run 'brokerctl prompt phrase --new'"),
+            f"cannot use the phrase in {phrase_file(paths)}: the file cannot be read, contains no valid phrase, or can be accessed by other users",
+            hint="to generate a new phrase, run 'brokerctl prompt phrase --new'",
         )
     sys.stdout.write(f"{known}\n")
     render.note(
-        tr(
-            "Every dialog of Vitrail shows this phrase.  Do not reveal it to "
-            "people or sandboxes."
-        )
+        "Every dialog of Vitrail shows this phrase.  Do not reveal it to people or sandboxes."
     )

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from broker.cli.texts import tr
 from broker.core.errors import VitrailError
 from broker.core.escape import displayed
 
@@ -34,10 +33,10 @@ def error(problem: VitrailError) -> None:
     console = Console(stderr=True, highlight=False)
     # Not wrapped: the user's terminal does that, and a log is better searched.
     told = displayed(str(problem))
-    console.print(Text(tr("error: "), style="bold red") + Text(told), soft_wrap=True)
+    console.print(Text("error: ", style="bold red") + Text(told), soft_wrap=True)
     if problem.hint:
         told = displayed(problem.hint)
-        console.print(Text(tr("  hint: "), style="bold") + Text(told), soft_wrap=True)
+        console.print(Text("  hint: ", style="bold") + Text(told), soft_wrap=True)
 
 
 def note(text: str) -> None:

@@ -25,7 +25,6 @@ from broker.cli.proxy.mixer_socket import desks_folder
 from broker.cli.proxy.sound_server import connect_server, server_path
 from broker.cli.run.connect import ask, broker_runs, offline_paths
 from broker.cli.sandboxes.ended_disposables import is_disposable_of
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.limits import sound as limits
@@ -76,7 +75,7 @@ def sound_server() -> Iterator[pulsectl.Pulse]:
         import pulsectl
     except OSError as error:
         raise SetupError(
-            tr("cannot load libpulse: {error}", error=error),
+            f"cannot load libpulse: {error}",
             hint="sudo apt install libpulse0",
         ) from error
     path = server_path(None)
@@ -87,15 +86,8 @@ def sound_server() -> Iterator[pulsectl.Pulse]:
             yield pulse
     except pulsectl.PulseError as error:
         raise UpstreamError(
-            tr(
-                "the sound server at {path} refused a request: {error}",
-                path=path,
-                error=error,
-            ),
-            hint=tr(
-                "to see its log, run 'journalctl --user -u pipewire-pulse -u "
-                "pulseaudio'"
-            ),
+            f"the sound server at {path} refused a request: {error}",
+            hint="to see its log, run 'journalctl --user -u pipewire-pulse -u pulseaudio'",
         ) from error
 
 
@@ -187,20 +179,20 @@ def _show(desks: dict[str, SoundStatus], streams: list[_Stream], *, json: bool) 
         own = [one for one in streams if one.sandbox == name]
         volume = "?" if desk is None else _percent(desk.volume)
         if desk is not None and desk.muted:
-            volume += ", " + tr("muted")
+            volume += ", muted"
         playing = _playing(own)
         if desk is not None and desk.idle:
-            playing += " " + tr("({number} idle)", number=desk.idle)
+            playing += f" ({desk.idle} idle)"
         rows.append((name, volume, playing, _microphone(desk)))
-    render.table(tr("SANDBOX,VOLUME,STREAMS,MICROPHONE").split(","), rows)
+    render.table(["SANDBOX", "VOLUME", "STREAMS", "MICROPHONE"], rows)
 
 
 def _playing(own: list[_Stream]) -> str:
     """Describe a sandbox's playing streams."""
     return ", ".join(
         f"{one.name} {_percent(one.volume)}"
-        + (f" {tr('muted')}" if one.muted else "")
-        + (f" {tr('paused')}" if one.corked else "")
+        + (" muted" if one.muted else "")
+        + (" paused" if one.corked else "")
         for one in own
         if not one.recording
     )
@@ -211,9 +203,9 @@ def _microphone(desk: SoundStatus | None) -> str:
     if desk is None:
         return "?"
     words = [desk.rule]
-    words += [tr("requested by {name}", name=desk.application)] if desk.wanted else []
-    words += [tr("allowed")] if desk.allowed and desk.rule != "allow" else []
-    words += [tr("ACTIVE: {source}", source=desk.source)] if desk.active else []
+    words += [f"requested by {desk.application}"] if desk.wanted else []
+    words += ["allowed"] if desk.allowed and desk.rule != "allow" else []
+    words += [f"ACTIVE: {desk.source}"] if desk.active else []
     words += [desk.missing] if desk.missing else []
     return ", ".join(words)
 
@@ -229,23 +221,15 @@ def _desks_of(name: SandboxName) -> list[SandboxName]:
     named = [SandboxName(desk) for desk in found if is_disposable_of(desk, name)]
     if len(named) > 1:
         render.note(
-            tr(
-                "record {name} has {number} sandboxes with sound: {named}",
-                name=name,
-                number=len(named),
-                named=", ".join(named),
-            )
+            f"record {name} has {len(named)} sandboxes with sound: {', '.join(named)}"
         )
     if not named:
         records = read_records(offline_paths())
         record_names = {*records.records, *records.broken}
         if _record_of(name) not in record_names:
             raise RefusedError(
-                tr("no record and no sandbox with sound is named '{name}'", name=name),
-                hint=tr(
-                    "to list the sandboxes with sound, run 'brokerctl audio list'; to "
-                    "list the records, run 'brokerctl list'"
-                ),
+                f"no record and no sandbox with sound is named '{name}'",
+                hint="to list the sandboxes with sound, run 'brokerctl audio list'; to list the records, run 'brokerctl list'",
             )
     return named or [name]
 
@@ -287,13 +271,7 @@ def _set_one(name: SandboxName, change: SoundRequest) -> bool:
         save_level(levels_folder(), record, level)
         words = _loudness(level.volume, muted=level.muted)
         render.note(
-            tr(
-                "'{name}' has no sound connection; the next sandbox of '{record}' "
-                "starts with: {words}",
-                name=name,
-                record=record,
-                words=words,
-            )
+            f"'{name}' has no sound connection; the next sandbox of '{record}' starts with: {words}"
         )
         return False
     words = _loudness(status.volume, muted=status.muted)
@@ -362,14 +340,8 @@ def _set_microphone(name: SandboxName, answer: str) -> None:
     status = _send(SoundRequest(sandbox=name, microphone=answer == "allow"))
     if status is None:
         raise RefusedError(
-            tr(
-                "cannot set the microphone access of '{name}': no sandbox of this "
-                "name has a sound connection",
-                name=name,
-            ),
-            hint=tr("to list the sandboxes with sound, run 'brokerctl audio list'"),
+            f"cannot set the microphone access of '{name}': no sandbox of this name has a sound connection",
+            hint="to list the sandboxes with sound, run 'brokerctl audio list'",
         )
-    words = tr("may use") if status.allowed else tr("may not use")
-    render.note(
-        tr("{sandbox} {words} the microphone", sandbox=status.sandbox, words=words)
-    )
+    words = "may use" if status.allowed else "may not use"
+    render.note(f"{status.sandbox} {words} the microphone")

@@ -9,7 +9,6 @@ from types import MappingProxyType
 import click
 
 from broker.cli import render
-from broker.cli.texts import tr
 from broker.core.escape import printable
 
 MEANT: Mapping[str, str] = MappingProxyType(
@@ -108,7 +107,7 @@ def report_usage(error: click.ClickException) -> None:
         sys.stderr.write(f"{error.format_message().rstrip()}\n")
         return
     message = " ".join(error.format_message().split())
-    render.note(tr("error: ") + printable(message, 1000))
+    render.note("error: " + printable(message, 1000))
     context = error.ctx if isinstance(error, click.UsageError) else None
     if context is None:
         return
@@ -116,12 +115,12 @@ def report_usage(error: click.ClickException) -> None:
     if isinstance(error, UnknownVerbError):
         # The first page has the ten verbs of a beginning alone.
         words = "brokerctl help all" if path == "brokerctl" else f"{path} --help"
-        hint = tr("to list the commands, run '{words}'", words=words)
-        meant = tr("did you mean '{words}'?", words=error.meant) if error.meant else ""
-        render.note(tr("  hint: ") + " ".join(filter(None, (meant, hint))))
+        hint = f"to list the commands, run '{words}'"
+        meant = f"did you mean '{error.meant}'?" if error.meant else ""
+        render.note("  hint: " + " ".join(filter(None, (meant, hint))))
         return
     pieces = " ".join(context.command.collect_usage_pieces(context))
     usage = f"{path} {printable(pieces, 1000)}"
-    render.note(tr("  usage: ") + usage)
-    hint = tr("for details, run '{words}'", words=f"{path} --help")
-    render.note(tr("  hint: ") + hint)
+    render.note("  usage: " + usage)
+    hint = f"for details, run '{path} --help'"
+    render.note("  hint: " + hint)

@@ -21,7 +21,6 @@ from broker import __version__
 from broker.cli import render
 from broker.cli.interrupts import INTERRUPTED, reader_may_leave
 from broker.cli.overview import first_verbs, overview
-from broker.cli.texts import tr
 from broker.cli.usage import refuse_unknown_verb, report_usage
 from broker.core.errors import (
     IntegrityError,
@@ -232,7 +231,7 @@ def _hint_of(error: VitrailError) -> str:
 
         named = silent_broker(find_paths())
         if named and isinstance(error, BrokerMissingError):
-            return tr("one runs that has lost its socket: {named}", named=named)
+            return f"one runs that has lost its socket: {named}"
         return "; ".join(filter(None, (error.hint, named)))
     if error.hint:
         return error.hint
@@ -245,9 +244,7 @@ def _hint_of(error: VitrailError) -> str:
         return hint_of_limit(error.where) if limited else _ALLOW
     cause = error.__cause__
     if isinstance(cause, OSError) and cause.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return tr(
-            "free some space on that disk; 'brokerctl df' shows what sandboxes use"
-        )
+        return "free some space on that disk; 'brokerctl df' shows what sandboxes use"
     found = path_error(cause) if isinstance(cause, OSError) else None
     if found is None:
         return ""
@@ -284,11 +281,7 @@ def report(error: Exception) -> int:
         case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EIO | errno.EBADF):
             where, hint = _not_written(error)
             found = UpstreamError(
-                tr(
-                    "cannot write {where}: {strerror}",
-                    where=where,
-                    strerror=error.strerror,
-                ),
+                f"cannot write {where}: {error.strerror}",
                 hint=hint,
             )
             render.error(found)
@@ -339,10 +332,7 @@ def _places() -> list[Path]:
 
 def _defect(error: Exception) -> InternalError:
     """Return the error for users of a mistake in the program."""
-    hint = tr(
-        "this is a defect of Vitrail: to report it, add the output of the "
-        "same command with VITRAIL_DEBUG=1"
-    )
+    hint = "this is a defect of Vitrail: to report it, add the output of the same command with VITRAIL_DEBUG=1"
     if isinstance(error, InternalError):
         error.hint = error.hint or hint
         return error
@@ -360,8 +350,8 @@ def _with_path(error: Exception) -> Exception:
             return found
         case FileNotFoundError(filename=None) if _directory_is_gone():
             return SetupError(
-                tr("the current directory does not exist any more"),
-                hint=tr("change to a directory that exists: 'cd'"),
+                "the current directory does not exist any more",
+                hint="change to a directory that exists: 'cd'",
             )
     return error
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from broker.cli import render
-from broker.cli.texts import tr
 
 if TYPE_CHECKING:
     from broker.cli.allow.offer import RuleOffer
@@ -63,14 +62,14 @@ def command(
     if event is None:
         found = last_refusals(1)
         if not found:
-            render.note(tr("the audit log does not contain a refusal by a rule"))
+            render.note("the audit log does not contain a refusal by a rule")
             sys.exit(1)
         event = found[0].sequence if how is None else _only_recent()
     offer = offer_for(event)
     _show(offer, as_json=as_json)
     choice = how or _asked()
     if choice == "no":
-        render.note(tr("nothing was written"))
+        render.note("nothing was written")
         sys.exit(1)
     _write(offer, choice)
 
@@ -89,22 +88,13 @@ def _only_recent() -> int:
         return calls[0].sequence
     if not calls:
         raise RefusedError(
-            tr("nothing was written: no call was refused in the last minute"),
-            hint=tr(
-                "repeat the action that was refused, then run this command again; for "
-                "older refusals, run 'brokerctl allow --list'"
-            ),
+            "nothing was written: no call was refused in the last minute",
+            hint="repeat the action that was refused, then run this command again; for older refusals, run 'brokerctl allow --list'",
         )
     lines = "".join(f"\n    {call.sequence}  {call.what}" for call in calls[:_LISTED])
     raise RefusedError(
-        tr(
-            "nothing was written: several calls were refused in the last minute:{lines}",
-            lines=lines,
-        ),
-        hint=tr(
-            "to allow one of them, add its number: 'brokerctl allow EVENT --once'; to "
-            "list more, run 'brokerctl allow --list'"
-        ),
+        f"nothing was written: several calls were refused in the last minute:{lines}",
+        hint="to allow one of them, add its number: 'brokerctl allow EVENT --once'; to list more, run 'brokerctl allow --list'",
     )
 
 
@@ -125,21 +115,15 @@ def _show(offer: RuleOffer, *, as_json: bool) -> None:
             }
         )
         return
-    render.note(
-        tr(
-            "event {sequence} was refused: {what}",
-            sequence=offer.sequence,
-            what=offer.what,
-        )
-    )
+    render.note(f"event {offer.sequence} was refused: {offer.what}")
     rule = f" [{offer.rule}]" if offer.rule else ""
     render.note(printable(f"  reason: {offer.reason}{rule}", 500))
-    render.note(tr("this line would allow the call:\n    {line}", line=offer.line))
-    render.note(tr("  in {file}", file=offer.file))
+    render.note(f"this line would allow the call:\n    {offer.line}")
+    render.note(f"  in {offer.file}")
     if not offer.others:
-        render.note(tr("the line does not change decisions about other sandboxes"))
+        render.note("the line does not change decisions about other sandboxes")
     else:
-        render.note(tr("the line also changes decisions about other sandboxes:"))
+        render.note("the line also changes decisions about other sandboxes:")
     for change in offer.others[:20]:
         print_change(change)
 
@@ -147,10 +131,10 @@ def _show(offer: RuleOffer, *, as_json: bool) -> None:
 def _asked() -> str:
     """Return the user's choice; no at the end of the input."""
     if not sys.stdin.isatty():
-        render.note(tr("to choose, pass --once, --always or --ask"))
+        render.note("to choose, pass --once, --always or --ask")
         return "no"
     while True:
-        render.note(tr("allow [o]nce, [a]lways, as[k] each time, or [n]o? (n)"))
+        render.note("allow [o]nce, [a]lways, as[k] each time, or [n]o? (n)")
         line = sys.stdin.readline()
         word = line.strip().lower()[:1] or "n"
         if word in _HOW:
@@ -168,14 +152,11 @@ def _write(offer: RuleOffer, choice: str) -> None:
     if choice == "once":
         once(offer)
         render.note(
-            tr(
-                "one call is allowed within {once_seconds} s; repeat the action now",
-                once_seconds=ONCE_SECONDS,
-            )
+            f"one call is allowed within {ONCE_SECONDS} s; repeat the action now"
         )
         return
     line = offer.asking if choice == "ask" else offer.line
-    render.note(tr("wrote {offer}: {line}", offer=always(offer, line), line=line))
+    render.note(f"wrote {always(offer, line)}: {line}")
 
 
 def _list(*, as_json: bool) -> None:
@@ -187,6 +168,4 @@ def _list(*, as_json: bool) -> None:
         render.json_line([{"event": r.sequence, "what": r.what} for r in rows])
         return
     if rows:
-        render.table(
-            tr("EVENT,REFUSED").split(","), [(str(r.sequence), r.what) for r in rows]
-        )
+        render.table(["EVENT", "REFUSED"], [(str(r.sequence), r.what) for r in rows])

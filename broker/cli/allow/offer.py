@@ -18,7 +18,6 @@ from broker.cli.policy.install import Sets, sets_with
 from broker.cli.policy.recorded_decisions import event
 from broker.cli.run.connect import offline_paths
 from broker.cli.sandboxes.settings import change_for
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.paths import find_paths
@@ -112,14 +111,8 @@ class RuleOffer:
             return tuple(diff(old.rules, new.rules, world_of(new.records)))
         except TooManyError as error:
             raise RefusedError(
-                tr(
-                    "cannot compare the decisions with and without the line: {error}",
-                    error=error,
-                ),
-                hint=tr(
-                    "to add the line yourself, run 'brokerctl policy edit {name}'",
-                    name=self.file.name,
-                ),
+                f"cannot compare the decisions with and without the line: {error}",
+                hint=f"to add the line yourself, run 'brokerctl policy edit {self.file.name}'",
             ) from error
 
     @property
@@ -156,18 +149,11 @@ def offer_for(number: int) -> RuleOffer:
         opening = then.call.service in {OPEN_FILE, OPEN_URL} and not then.call.target
         if opening and found.answer.rule is None:
             # Only the user knows what is to open it.
-            reason = tr(
-                "a rule needs the sandbox that opens it, as in 'vitrail.OpenURL * work "
-                "@default ask target=@dispvm:web'; to add it, run 'brokerctl policy "
-                "edit', or for a browser and a viewer 'brokerctl policy starter'"
-            )
+            reason = "a rule needs the sandbox that opens it, as in 'vitrail.OpenURL * work @default ask target=@dispvm:web'; to add it, run 'brokerctl policy edit', or for a browser and a viewer 'brokerctl policy starter'"
         else:
-            reason = tr(
-                "to see why, run 'brokerctl policy explain --event {number}'",
-                number=number,
-            )
+            reason = f"to see why, run 'brokerctl policy explain --event {number}'"
         raise RefusedError(
-            tr("no single rule would allow the call of event {number}", number=number),
+            f"no single rule would allow the call of event {number}",
             hint=reason,
         )
     rule = found.flip.text + _conditions(then)
@@ -233,25 +219,15 @@ def _refuse_other_gates(
     """Raise RefusedError if rules now allow the call, or if no rule can."""
     if verdict.refused_by_record:
         raise RefusedError(
-            tr(
-                "the record of '{source}' denies this call; no rule can allow it",
-                source=then.call.source,
-            ),
+            f"the record of '{then.call.source}' denies this call; no rule can allow it",
             where=verdict.where,
-            hint=tr(
-                "to change the record, run '{service}'",
-                service=change_for(then.call.service, then.call.source, world),
-            ),
+            hint=f"to change the record, run '{change_for(then.call.service, then.call.source, world)}'",
         )
     if verdict.answer.verdict != "deny":
         raise RefusedError(
-            tr(
-                "no rule was added: the rules already decide '{verdict}' for {what}",
-                verdict=verdict.answer.verdict,
-                what=label,
-            ),
+            f"no rule was added: the rules already decide '{verdict.answer.verdict}' for {label}",
             where=verdict.where,
-            hint=tr("repeat the action"),
+            hint="repeat the action",
         )
 
 
@@ -260,27 +236,15 @@ def _try(offer: RuleOffer) -> None:
     made = _with(offer, offer.line)
     if made.rules.problems:
         raise RefusedError(
-            tr(
-                "no rule was added, because the rules have an error: {problems}",
-                problems=made.rules.problems[0].first_line(),
-            ),
-            hint=tr("to list the errors in the rules, run 'brokerctl policy check'"),
+            f"no rule was added, because the rules have an error: {made.rules.problems[0].first_line()}",
+            hint="to list the errors in the rules, run 'brokerctl policy check'",
         )
     answer = Engine(made.rules).answer(offer.call, offer.world)
     # guard: a line is offered only if it has an effect where it is written
     if answer.verdict == "deny":
         raise RefusedError(
-            tr(
-                "no rule was added: a line in {name} would have no effect, "
-                "because {where} precedes it",
-                name=offer.file.name,
-                where=answer.where,
-            ),
-            hint=tr(
-                "to see why the call is still denied, run 'brokerctl policy "
-                "explain --event {sequence}'",
-                sequence=offer.sequence,
-            ),
+            f"no rule was added: a line in {offer.file.name} would have no effect, because {answer.where} precedes it",
+            hint=f"to see why the call is still denied, run 'brokerctl policy explain --event {offer.sequence}'",
         )
 
 
@@ -304,7 +268,7 @@ def _read(file: Path) -> bytes:
     content = read_file(file, check_owner=False, most=limits.RULE_FILE_BYTES)
     if isinstance(content, Problem):
         raise RefusedError(
-            content.first_line(), hint=tr("correct the file and run the command again")
+            content.first_line(), hint="correct the file and run the command again"
         )
     if content and not content.endswith(b"\n"):
         content += b"\n"

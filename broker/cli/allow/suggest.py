@@ -14,7 +14,6 @@ from broker.cli.policy.load import JSON, rules_of
 from broker.cli.policy.recorded_decisions import parsed_time, situation_then
 from broker.cli.policy.records import end_by_problems
 from broker.cli.run.connect import offline_paths
-from broker.cli.texts import tr
 from broker.core.escape import printable
 from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import Log, open_log
@@ -60,23 +59,16 @@ def suggest(
             out.print(Text(one.line))
     elif found.lines:
         rows = [(str(one.times), str(one.event), one.line) for one in found.lines]
-        render.table(tr("TIMES,EVENT,LINE").split(","), rows)
+        render.table(["TIMES", "EVENT", "LINE"], rows)
     if not as_json:
         _explain(found.lines)
         for reason, count in found.left.most_common():
             render.note(
-                tr(
-                    "no rule was found for {count} ({reason})",
-                    count=render.count(count, "refusal"),
-                    reason=printable(reason, 200),
-                )
+                f"no rule was found for {render.count(count, 'refusal')} ({printable(reason, 200)})"
             )
     if not found.lines:
         render.note(
-            tr(
-                "the rules did not refuse any call of '{sandbox}' in this period",
-                sandbox=printable(sandbox, 60),
-            )
+            f"the rules did not refuse any call of '{printable(sandbox, 60)}' in this period"
         )
         sys.exit(1)
 
@@ -85,21 +77,10 @@ def _explain(lines: list[Suggestion]) -> None:
     """Print where lines must be placed, and which ports are guesses."""
     for place in dict.fromkeys(one.before for one in lines if one.before):
         count = sum(one.before == place for one in lines)
-        render.note(
-            tr(
-                "{count} must precede {place}",
-                count=render.count(count, "line"),
-                place=place,
-            )
-        )
+        render.note(f"{render.count(count, 'line')} must precede {place}")
     if guessed := [one.line.split()[1][1:] for one in lines if one.guessed]:
         names = ", ".join(guessed[:5]) + (", …" if guessed[5:] else "")
-        render.note(
-            tr(
-                "the port is a guess for names that were only looked up: {names}",
-                names=names,
-            )
-        )
+        render.note(f"the port is a guess for names that were only looked up: {names}")
 
 
 def _decisions(

@@ -22,7 +22,6 @@ from broker.cli.allow.refusals import RefusedCall, refusals_from_now
 from broker.cli.allow.write import always, once
 from broker.cli.notifications.notification import DesktopNotification
 from broker.cli.policy.show import short_answer
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError, SetupError, VitrailError
 from broker.core.paths import Paths, find_paths, require_private
 from broker.core.sliding_window import SlidingWindow
@@ -101,7 +100,7 @@ def _only_one(paths: Paths) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(lock)
-        raise SetupError(tr("'brokerctl allow --watch' is already running")) from error
+        raise SetupError("'brokerctl allow --watch' is already running") from error
     return lock
 
 
@@ -113,9 +112,7 @@ async def _offer_refusal(
         with trio.move_on_after(OPEN_SECONDS):
             await offer_by_notification(refusal, env)
     except VitrailError as error:
-        render.note(
-            tr("event {sequence}: {error}", sequence=refusal.sequence, error=error)
-        )
+        render.note(f"event {refusal.sequence}: {error}")
     finally:
         budget.done(refusal.sandbox)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from broker.cli.allow.offer import ONCE_SECONDS, RuleOffer, once_file
 from broker.cli.policy.install import open_lock, put
 from broker.cli.policy.undo import take_back
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.paths import find_paths, require_private
 from broker.helpers.process.popen import our_program
@@ -28,14 +27,8 @@ def always(offer: RuleOffer, line: str) -> Path:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RefusedError(
-                tr(
-                    "cannot edit the settings in {base}: another 'brokerctl policy "
-                    "edit' or 'brokerctl allow' is editing them",
-                    base=offer.base,
-                ),
-                hint=tr(
-                    "wait until the other command has ended, and run this one again"
-                ),
+                f"cannot edit the settings in {offer.base}: another 'brokerctl policy edit' or 'brokerctl allow' is editing them",
+                hint="wait until the other command has ended, and run this one again",
             ) from error
         put(offer.file, offer.content(line))
         once_file().unlink(missing_ok=True)  # it would come first, used up or not

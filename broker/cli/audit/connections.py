@@ -24,9 +24,7 @@ from broker.cli.network.network_lines import unrecorded_network
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import offline_paths
 from broker.cli.sandboxes.ended_disposables import is_disposable_of
-from broker.cli.texts import tr
 from broker.core.escape import printable
-from broker.core.language.catalogue import mark
 from broker.ipc.audit.filters import Filters, Found
 
 _KINDS = (
@@ -39,9 +37,7 @@ _KINDS = (
     "transfer.begin",
     "transfer.end",
 )
-_COLUMNS = mark(
-    "WHEN,SANDBOX,RECORD,SERVICE,TO,OBJECT,OUT,IN,TOOK,ENDED,WHY,EVENT",
-)
+_COLUMNS = "WHEN,SANDBOX,RECORD,SERVICE,TO,OBJECT,OUT,IN,TOOK,ENDED,WHY,EVENT"
 
 
 _NOT_IN_JSON = frozenset({"time_ns", "what", "log", "numbered"})
@@ -131,13 +127,11 @@ def command(*, asked: EventOptions, reverse: bool, utc: bool, as_json: bool) -> 
             for connection, _ in rows:
                 render.json_line(connection.as_json())
         elif rows:
-            render.table(tr(_COLUMNS).split(","), [row for _, row in rows])
+            render.table(_COLUMNS.split(","), [row for _, row in rows])
     if not as_json:
         _print_unrecorded(asked.filters.sandboxes)
     if not rows:
-        render.note(
-            tr("no connections match") if asked.anything else tr("no connections")
-        )
+        render.note("no connections match" if asked.anything else "no connections")
         sys.exit(1)
 
 

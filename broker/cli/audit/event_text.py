@@ -16,7 +16,6 @@ from typing_extensions import override
 from broker.cli.audit.query.times import parse_time
 from broker.cli.completion import kinds, logged_sandboxes, services
 from broker.cli.late_group import LateGroup
-from broker.cli.texts import tr
 from broker.core.errors import SetupError
 from broker.ipc.audit import schema
 from broker.ipc.audit.filters import Filters
@@ -162,11 +161,9 @@ def _asked(
     fleet = is_fleet(store)
     for option, values in (("--machine", machines), ("--owner", owners)):
         if values and not fleet:
-            raise click.UsageError(
-                tr("{option} requires --store postgresql://…", option=option)
-            )
+            raise click.UsageError(f"{option} requires --store postgresql://…")
     if fleet and boot not in {"", "all"} and len(boot) < 32:
-        raise click.UsageError(tr("with --store, --boot accepts only a boot ID"))
+        raise click.UsageError("with --store, --boot accepts only a boot ID")
     filters = Filters(
         since_ns=_time("--since", since) if since else None,
         until_ns=_time("--until", until) if until else None,
@@ -210,11 +207,7 @@ def _pattern(text: str) -> re.Pattern[str]:
         return re.compile(text, 0 if any(map(str.isupper, text)) else re.IGNORECASE)
     except re.error as error:
         raise click.UsageError(
-            tr(
-                "--grep: '{text}' is not a regular expression: {error}",
-                text=text,
-                error=error,
-            )
+            f"--grep: '{text}' is not a regular expression: {error}"
         ) from error
 
 

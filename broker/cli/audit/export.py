@@ -14,7 +14,6 @@ from broker.cli.audit.files import write_out
 from broker.cli.audit.print import texts
 from broker.cli.audit.source import Source, open_source
 from broker.cli.interrupts import reader_may_leave
-from broker.cli.texts import tr
 from broker.cli.transfer.named_path import NamedPath
 from broker.ipc.audit.filters import Found, value_texts
 
@@ -50,7 +49,7 @@ def command(*, path: Path, asked: EventOptions, output: str, force: bool) -> Non
         lines = _raw(events) if output == "raw" else texts(events, output)
         write_out(path, lines, force=force)
     if str(path) != "-":
-        render.note(tr("{path}: {number} events", path=path, number=events.number))
+        render.note(f"{path}: {events.number} events")
     if not events.number:
         sys.exit(1)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import rich_click as click
 
-from broker.cli.texts import tr
 from broker.cli.transfer.named_path import opened_target
 from broker.core.errors import UpstreamError
 from broker.core.escape import displayed
@@ -40,12 +39,8 @@ def write_out(path: Path, texts: Iterable[str], *, force: bool) -> None:
     except FileExistsError as error:
         raise _there(path) from error
     except OSError as error:
-        raise UpstreamError(
-            tr("cannot write {path}: {strerror}", path=path, strerror=error.strerror)
-        ) from error
+        raise UpstreamError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _there(path: Path) -> click.UsageError:
-    return click.UsageError(
-        tr("{path} already exists; to replace it, pass --force", path=path)
-    )
+    return click.UsageError(f"{path} already exists; to replace it, pass --force")

@@ -11,7 +11,6 @@ from broker.authority.audit.settings import load_settings, take_span
 from broker.authority.audit.store import open_store
 from broker.cli import render
 from broker.cli.run.connect import offline_paths, open_client
-from broker.cli.texts import tr
 from broker.core.errors import SetupError
 from broker.core.paths import Paths
 from broker.helpers.shipper.state import unshipped
@@ -46,23 +45,20 @@ def gc_command(*, keep: str, max_megabytes: int | None, as_json: bool) -> None:
     try:
         seconds = take_span(keep) if keep else None
     except ValueError as error:
-        raise click.UsageError(tr("--keep: {error}", error=error)) from error
+        raise click.UsageError(f"--keep: {error}") from error
     removed = trio.run(_prune, offline_paths(), seconds, max_megabytes)
     if as_json:
         render.json_line({"removed": removed})
     else:
-        render.note(tr("removed {removed} events", removed=removed))
+        render.note(f"removed {removed} events")
 
 
 async def _prune(paths: Paths, seconds: int | None, megabytes: int | None) -> int:
     """Remove old events, by the broker if one runs; return how many."""
     if not paths.audit.exists():
         raise SetupError(
-            tr("there is no audit log yet ({audit})", audit=paths.audit),
-            hint=tr(
-                "a broker begins the log when it starts: run 'brokerctl run "
-                "SANDBOX', or on the host of two machines 'vitrail-host'"
-            ),
+            f"there is no audit log yet ({paths.audit})",
+            hint="a broker begins the log when it starts: run 'brokerctl run SANDBOX', or on the host of two machines 'vitrail-host'",
         )
     request = AuditPruneRequest(keep_seconds=seconds, max_megabytes=megabytes)
     if await _broker_runs(paths):

@@ -15,7 +15,6 @@ from broker.cli.audit.files import write_out
 from broker.cli.audit.query.digest import Digest
 from broker.cli.audit.source import Source, open_source
 from broker.cli.interrupts import reader_may_leave
-from broker.cli.texts import tr
 from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import SetupError
 from broker.ipc.audit.filters import Filters, value_texts
@@ -55,15 +54,8 @@ def command(
         from broker.cli.audit.html import page
     except ModuleNotFoundError as error:
         raise SetupError(
-            tr(
-                "cannot write a report: the Python package {name} is not installed",
-                name=error.name,
-            ),
-            hint=tr(
-                "install Debian's python3-jinja2, or in a checkout run: pipx "
-                "install --force '.[report]'; for counts without a report, run "
-                "'brokerctl audit stats'"
-            ),
+            f"cannot write a report: the Python package {error.name} is not installed",
+            hint="install Debian's python3-jinja2, or in a checkout run: pipx install --force '.[report]'; for counts without a report, run 'brokerctl audit stats'",
         ) from error
     with reader_may_leave(), open_source(asked) as source:
         digest = _digest(source, asked)
@@ -72,7 +64,7 @@ def command(
             path, page(digest, title=title, asked=_words(asked), zone=zone), force=force
         )
     if str(path) != "-":
-        render.note(tr("{path}: {events} events", path=path, events=digest.events))
+        render.note(f"{path}: {digest.events} events")
     if not digest.events:
         sys.exit(1)
 

@@ -13,7 +13,6 @@ import rich_click as click
 
 from broker.cli.audit.event_text import EventOptions, is_fleet, store_path
 from broker.cli.run.connect import offline_paths
-from broker.cli.texts import tr
 from broker.core.errors import IntegrityError
 from broker.core.escape import printable
 from broker.core.parts.absent import needed
@@ -112,38 +111,21 @@ class LocalSource:
         match = _CURSOR.fullmatch(cursor)
         if match is None:
             raise click.UsageError(
-                tr(
-                    "{cursor} is not a cursor of a log",
-                    cursor=f"{printable(cursor, 80)!r}",
-                )
+                f"{printable(cursor, 80)!r} is not a cursor of a log"
             )
         sequence, digest = int(match[1]), match[2]
         newest = self.log.newest()
         if sequence > newest:
             raise IntegrityError(
-                tr(
-                    "the cursor names event {sequence}, but the log ends at event "
-                    "{newest}",
-                    sequence=sequence,
-                    newest=newest,
-                ),
-                hint=tr(
-                    "use a cursor of this log; if it is one, the log was truncated or "
-                    "rolled back: run 'brokerctl audit verify'"
-                ),
+                f"the cursor names event {sequence}, but the log ends at event {newest}",
+                hint="use a cursor of this log; if it is one, the log was truncated or rolled back: run 'brokerctl audit verify'",
             )
         there = self.log.digest(sequence)
         # An event that retention has removed cannot be compared.
         if there and there[:_HASH] != digest:
             raise IntegrityError(
-                tr(
-                    "event {sequence} is not the event that the cursor names",
-                    sequence=sequence,
-                ),
-                hint=tr(
-                    "use a cursor of this log; if it is one, the log was changed: run "
-                    "'brokerctl audit verify'"
-                ),
+                f"event {sequence} is not the event that the cursor names",
+                hint="use a cursor of this log; if it is one, the log was changed: run 'brokerctl audit verify'",
             )
         return sequence
 

@@ -13,7 +13,6 @@ from broker.cli.audit.query.times import rfc3339
 from broker.cli.audit.source import open_source
 from broker.cli.audit.verbs import tell_unknown
 from broker.cli.interrupts import reader_may_leave
-from broker.cli.texts import tr
 from broker.core.escape import printable
 from broker.ipc.audit.counts import Counts
 
@@ -47,7 +46,7 @@ def command(*, asked: EventOptions, top: int, as_json: bool) -> None:
     Exit code: as for 'brokerctl audit'.
     """
     if asked.grep is not None:
-        raise click.UsageError(tr("--grep cannot be used to count events"))
+        raise click.UsageError("--grep cannot be used to count events")
     with reader_may_leave(), open_source(asked) as source:
         filters = source.filters(asked)
         counts = Counts(0) if filters is None else source.counts(filters, top)
@@ -88,20 +87,13 @@ def _object(counts: Counts) -> dict[str, object]:
 def _show(counts: Counts) -> None:
     """Print the counts."""
     if not counts.events:
-        render.note(tr("no events match"))
+        render.note("no events match")
         return
     first, last = (_day(ns) for ns in (counts.first_ns, counts.last_ns))
     events = render.count(counts.events, "event")
-    sys.stdout.write(
-        tr("{events}, {first} to {last}\n", events=events, first=first, last=last)
-    )
+    sys.stdout.write(f"{events}, {first} to {last}\n")
     if counts.refusals:
-        sys.stdout.write(
-            tr(
-                "connections and requests refused: {refusals}\n",
-                refusals=counts.refusals,
-            )
-        )
+        sys.stdout.write(f"connections and requests refused: {counts.refusals}\n")
     for name, title in _TITLES:
         pairs = counts.by.get(name, [])
         if pairs:
@@ -122,7 +114,7 @@ def _traffic(counts: Counts) -> None:
     sys.stdout.flush()
     denied = dict(counts.denied)
     render.table(
-        tr("SANDBOX,STREAMS,OUT,IN,OPEN,DENIED").split(","),
+        ["SANDBOX", "STREAMS", "OUT", "IN", "OPEN", "DENIED"],
         [
             (
                 printable(one.sandbox, 60) or "-",

@@ -19,7 +19,6 @@ from broker.cli.audit.event_text import EventCommand, EventOptions, asking
 from broker.cli.audit.print import texts
 from broker.cli.audit.source import Source, open_source
 from broker.cli.interrupts import reader_may_leave
-from broker.cli.texts import tr
 from broker.core.errors import IntegrityError
 from broker.core.escape import printable
 from broker.ipc.audit.filters import Filters, Found
@@ -74,9 +73,7 @@ def command(
     """
     match = _STREAM.fullmatch(stream)
     if match is None:
-        raise click.UsageError(
-            tr("{stream} is not a stream: write 7 or 7@0f3a…", stream=f"{stream!r}")
-        )
+        raise click.UsageError(f"{stream!r} is not a stream: write 7 or 7@0f3a…")
     exported = [] if other is None else list(_exported(other))
     with reader_may_leave(), open_source(asked) as source:
         wanted = replace(asked.filters, kinds=_KINDS)
@@ -102,21 +99,14 @@ def _with_role(found: Found) -> Found:
 def _explain(found: list[Found], named: list[_Stream], *, given: bool) -> None:
     """Name the log or events that are missing; exit with 1 if no event was found."""
     if not found:
-        render.note(tr("no connection has that number"))
+        render.note("no connection has that number")
         sys.exit(1)
     links = {stream.link for stream in named if stream.link}
     both = len({str(event.fields().get("broker")) for event in found}) > 1
     if links and not both:
         where = "FILE has no events of it" if given else "not shown"
         render.note(
-            tr(
-                "the other machine's events of {links}: {where}; run there "
-                "'brokerctl audit export --lease {lease} FILE', and here the same "
-                "command with '--with FILE'",
-                links=min(links),
-                where=where,
-                lease=named[0].lease,
-            )
+            f"the other machine's events of {min(links)}: {where}; run there 'brokerctl audit export --lease {named[0].lease} FILE', and here the same command with '--with FILE'"
         )
 
 
@@ -176,10 +166,7 @@ def _refuse_ours(theirs: list[Found], own: list[Found], name: str) -> None:
             raise IntegrityError(
                 f"event {event.sequence} of {name} is of a broker {_role(event)!a}, and not "
                 f"of the other machine, a {' or '.join(sorted(wanted)) or 'second one'}",
-                hint=tr(
-                    "write the file with 'brokerctl audit export FILE' on the other "
-                    "machine"
-                ),
+                hint="write the file with 'brokerctl audit export FILE' on the other machine",
             )
 
 
@@ -204,15 +191,8 @@ def _exported(file: TextIO) -> Iterator[Found]:
             )
         except (KeyError, ValueError) as error:
             raise IntegrityError(
-                tr(
-                    "line {number} of {name} is not an event of an audit log",
-                    number=number,
-                    name=file.name,
-                ),
-                hint=tr(
-                    "write the file with 'brokerctl audit export FILE' on the other "
-                    "machine"
-                ),
+                f"line {number} of {file.name} is not an event of an audit log",
+                hint="write the file with 'brokerctl audit export FILE' on the other machine",
             ) from error
 
 

@@ -26,7 +26,6 @@ from broker.cli.audit.print import OUTPUTS, texts
 from broker.cli.audit.source import LocalSource, Source, open_source
 from broker.cli.completion import known_sandboxes
 from broker.cli.interrupts import reader_may_leave
-from broker.cli.texts import tr
 from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import SetupError
 from broker.core.escape import printable
@@ -144,18 +143,15 @@ def command(
         _no_words_before(context)
         return
     if as_json and output not in {None, "jsonl"}:
-        raise click.UsageError(tr("--json and -o cannot be used together"))
+        raise click.UsageError("--json and -o cannot be used together")
     whole = output in {"json", "csv"}
     if follow and (reverse or show_cursor or cursor_file or whole):
         raise click.UsageError(
-            tr(
-                "--follow cannot be used with -r, a cursor, or an output format "
-                "other than short, cat or jsonl"
-            )
+            "--follow cannot be used with -r, a cursor, or an output format other than short, cat or jsonl"
         )
     if after and cursor_file:
         raise click.UsageError(
-            tr("--after-cursor and --cursor-file cannot be used together")
+            "--after-cursor and --cursor-file cannot be used together"
         )
     first, last = _lines(lines)
     if follow and not lines and asked.filters.since_ns is None and not after:
@@ -190,7 +186,7 @@ _INTEGRITY = 3
 
 def _end_without_events(asked: EventOptions) -> NoReturn:
     """Say that no events were found, and which sandboxes do not exist."""
-    render.note(tr("no events match") if asked.anything else tr("no events"))
+    render.note("no events match" if asked.anything else "no events")
     tell_unknown(asked)
     sys.exit(1)
 
@@ -208,17 +204,15 @@ def _unknown(name: str) -> str:
     if name in known:
         return ""
     near = did_you_mean(name, known)
-    return tr(
-        "no sandbox or record is named '{name}'{near}",
-        name=printable(name, 60),
-        near=near and "; " + near,
+    return (
+        f"no sandbox or record is named '{printable(name, 60)}'{near and '; ' + near}"
     )
 
 
 def _list_boots(source: Source) -> None:
     """Print the boots as journalctl does: number, id, first and last event."""
     if not isinstance(source, LocalSource):
-        raise click.UsageError(tr("--list-boots works only on the log of one machine"))
+        raise click.UsageError("--list-boots works only on the log of one machine")
     boots = source.log.boots()
     rows = [
         (
@@ -228,7 +222,7 @@ def _list_boots(source: Source) -> None:
         )
         for n, boot in enumerate(boots)
     ]
-    render.table(tr("BOOT,ID,FIRST EVENT,LAST EVENT").split(","), rows)
+    render.table(["BOOT", "ID", "FIRST EVENT", "LAST EVENT"], rows)
 
 
 def _moment(time_ns: int) -> str:
@@ -242,11 +236,7 @@ def _no_words_before(context: click.Context) -> None:
         source = context.get_parameter_source(name)
         if source is ParameterSource.COMMANDLINE:
             raise click.UsageError(
-                tr(
-                    "specify {opts} after '{invoked_subcommand}'",
-                    opts=parameter.opts[-1],
-                    invoked_subcommand=context.invoked_subcommand,
-                )
+                f"specify {parameter.opts[-1]} after '{context.invoked_subcommand}'"
             )
 
 
@@ -256,10 +246,7 @@ def _lines(text: str) -> tuple[int | None, int | None]:
         return None, None
     if not text.removeprefix("+").isdecimal() or len(text) > 10:
         raise click.UsageError(
-            tr(
-                "--lines requires a number, +NUMBER or 'all', not {text}",
-                text=f"{text!r}",
-            )
+            f"--lines requires a number, +NUMBER or 'all', not {text!r}"
         )
     return (int(text[1:]), None) if text[0] == "+" else (None, int(text))
 
@@ -353,9 +340,7 @@ def _keep_cursor(path: Path, cursor: str) -> None:
         # guard: the cursor's file replaces a link
         replace_file(path, f"{cursor}\n".encode())
     except OSError as error:
-        raise SetupError(
-            tr("cannot write {path}: {cause}", path=path, cause=render.cause(error))
-        ) from error
+        raise SetupError(f"cannot write {path}: {render.cause(error)}") from error
 
 
 _CURSOR_BYTES = 4096
@@ -367,16 +352,12 @@ def _read_cursor(path: Path) -> str:
     try:
         with os.fdopen(os.open(path, flags), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise click.UsageError(
-                    tr("--cursor-file: {path} is not a regular file", path=path)
-                )
+                raise click.UsageError(f"--cursor-file: {path} is not a regular file")
             return file.read(_CURSOR_BYTES).decode().strip()
     except FileNotFoundError:
         return ""  # the first time
     except (OSError, UnicodeDecodeError) as error:
-        raise click.UsageError(
-            tr("cannot read {path}: {cause}", path=path, cause=render.cause(error))
-        ) from error
+        raise click.UsageError(f"cannot read {path}: {render.cause(error)}") from error
 
 
 def _page(lines: Iterator[str], *, colour: bool) -> None:

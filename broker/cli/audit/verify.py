@@ -18,7 +18,6 @@ from broker.cli.audit.proof.inclusion import prove
 from broker.cli.audit.proof.sealed_log import open_sealed
 from broker.cli.audit.proof.verify import VerificationReport, verify
 from broker.cli.run.connect import offline_paths
-from broker.cli.texts import tr
 from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import (
     IntegrityError,
@@ -106,12 +105,12 @@ def verify_command(
     if store:
         if path or origin or copy:
             raise click.UsageError(
-                tr("--log, --origin and --copy cannot be used with --store")
+                "--log, --origin and --copy cannot be used with --store"
             )
         _verify_fleet(store, machines, kept, state, jobs or 0, as_json=as_json)
         return
     if machines or state or jobs:
-        raise click.UsageError(tr("--machine, --state and --jobs require --store"))
+        raise click.UsageError("--machine, --state and --jobs require --store")
     where = path or offline_paths().audit
     report = verified(where, kept, origin=origin, copy=copy)
     if as_json:
@@ -141,7 +140,7 @@ def _verify_fleet(
     if is_fleet(store):
         found = verify_fleet(store, machines, kept, before, jobs)
     elif machines:
-        raise click.UsageError(tr("--machine requires --store postgresql://…"))
+        raise click.UsageError("--machine requires --store postgresql://…")
     else:
         found = verify_archive(store, kept, before)
     for log, report in found:
@@ -150,13 +149,7 @@ def _verify_fleet(
             render.json_line({"machine": log.machine, "role": log.role, **whole})
         else:
             role = printable(log.role)
-            click.echo(
-                tr(
-                    "machine      {machine}, shipped by {role}",
-                    machine=printable(log.machine),
-                    role=role,
-                )
-            )
+            click.echo(f"machine      {printable(log.machine)}, shipped by {role}")
             _print(report)
     if before is not None:
         before.save()
@@ -201,12 +194,10 @@ def _unreadable(error: sqlite3.Error) -> VitrailError:
     """
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR) & 0xFF
     if code in _NOT_ITS_FAULT:
-        return UpstreamError(tr("cannot read the audit log: {error}", error=error))
+        return UpstreamError(f"cannot read the audit log: {error}")
     return IntegrityError(
-        tr("the audit log's database is damaged: {error}", error=error),
-        hint=tr(
-            "keep the file for inspection; shipped and exported events are not affected"
-        ),
+        f"the audit log's database is damaged: {error}",
+        hint="keep the file for inspection; shipped and exported events are not affected",
     )
 
 
@@ -250,9 +241,7 @@ def _notes(file: Path) -> list[Note]:
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise click.UsageError(
-            tr("cannot read {file}: {cause}", file=file, cause=render.cause(error))
-        ) from error
+        raise click.UsageError(f"cannot read {file}: {render.cause(error)}") from error
     notes: list[Note] = []
     # A note ends with its signatures, and the next one begins with its origin.
     lines: list[str] = []
@@ -265,11 +254,11 @@ def _notes(file: Path) -> list[Note]:
             lines.append(line)
     if lines and any(lines):
         raise click.UsageError(
-            tr("--against {file}: the file does not end with a checkpoint", file=file)
+            f"--against {file}: the file does not end with a checkpoint"
         )
     if not notes:
         raise click.UsageError(
-            tr("--against {file}: the file does not contain a checkpoint", file=file)
+            f"--against {file}: the file does not contain a checkpoint"
         )
     return notes
 
@@ -278,9 +267,7 @@ def _note(text: str, file: Path) -> Note:
     try:
         return parse_note(text)
     except RefusedError as error:
-        raise click.UsageError(
-            tr("--against {file}: {message}", file=file, message=error.message)
-        ) from error
+        raise click.UsageError(f"--against {file}: {error.message}") from error
 
 
 @click.command("prove")
@@ -339,7 +326,7 @@ def checkpoint_command(
     Exit code: 0 done, 1 there is no checkpoint.
     """
     if machines and not store:
-        raise click.UsageError(tr("--machine requires --store"))
+        raise click.UsageError("--machine requires --store")
     if store:
         with needed("reading a fleet's database"):
             from broker.cli.fleet.fleet import fleet_notes
@@ -352,7 +339,7 @@ def checkpoint_command(
             f"{'the database' if store else 'the log'} does not contain a checkpoint"
             + (f" of {printable(peer, 60)}" if peer and not store else ""),
             hint=(
-                tr("to list the names of other brokers, run 'brokerctl link list'")
+                "to list the names of other brokers, run 'brokerctl link list'"
                 if peer
                 else ""
             ),

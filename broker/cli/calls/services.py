@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import rich_click as click
 
 from broker.cli.completion import sandboxes
-from broker.cli.texts import tr
 from broker.core.escape import printable
 
 if TYPE_CHECKING:
@@ -54,12 +53,12 @@ def command(sandbox: str | None, *, as_json: bool) -> None:
         return
     if not found:
         render.note(
-            tr("neither a record nor a file of the desktop offers a service")
+            "neither a record nor a file of the desktop offers a service"
             if sandbox is None
-            else tr("'{sandbox}' offers no service", sandbox=printable(sandbox, 60))
+            else f"'{printable(sandbox, 60)}' offers no service"
         )
         return
-    render.table(tr("SANDBOX,SERVICE,PROGRAM,FROM").split(","), found)
+    render.table(["SANDBOX", "SERVICE", "PROGRAM", "FROM"], found)
 
 
 def _of_records(paths: Paths, sandbox: str | None) -> Iterator[OfferedService]:

@@ -16,7 +16,6 @@ from broker.cli.argument_order import sandbox_first
 from broker.cli.policy.ask import EXIT, print_answer
 from broker.cli.policy.load import rules_of, world_from
 from broker.cli.run.connect import ask, ask_status
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
 from broker.ipc.control.api import (
@@ -100,10 +99,10 @@ def list_devices(*, as_json: bool) -> None:
         render.json_line({**msgspec.to_builtins(found), "streams": listed})
         return
     rows = [_row(device) for device in found.devices]
-    render.table(tr("PORT,ID,INTERFACES,LEAVES,SANDBOX,DEVICE").split(","), rows)
+    render.table(["PORT", "ID", "INTERFACES", "LEAVES", "SANDBOX", "DEVICE"], rows)
     if streams:
         rows = [_stream_row(stream) for stream in streams]
-        render.table(tr("STREAM,PORT,SANDBOXES,NAME,DEVICE").split(","), rows)
+        render.table(["STREAM", "PORT", "SANDBOXES", "NAME", "DEVICE"], rows)
     for problem in found.problems:
         render.note(problem)
 
@@ -158,17 +157,9 @@ def _show(answer: DeviceAnswer, way: str, *, as_json: bool) -> None:
         return
     backend = f" ({answer.attachment}, by {answer.backend})" if answer.backend else ""
     text = (
-        tr(
-            "port {port} is attached to {sandbox}",
-            port=answer.port,
-            sandbox=answer.sandbox,
-        )
+        f"port {answer.port} is attached to {answer.sandbox}"
         if way == "to"
-        else tr(
-            "port {port} is detached from {sandbox}",
-            port=answer.port,
-            sandbox=answer.sandbox,
-        )
+        else f"port {answer.port} is detached from {answer.sandbox}"
     )
     render.note(text + backend)
 
@@ -198,7 +189,7 @@ def _say(port: str, device: DeviceStatus | None, *, as_json: bool) -> None:
         render.json_line({"port": port, "device": found})
         return
     if device is None:
-        text = tr("{port}  unplugged", port=port)
+        text = f"{port}  unplugged"
     else:
         text = f"{port}  {device.sandbox or device.state}  {device.id}  {device.title}"
     sys.stdout.write(printable(text, 400) + "\n")
@@ -218,8 +209,8 @@ def explain(sandbox: str, port: str, *, as_json: bool) -> None:
     device = next((d for d in _devices().devices if d.port == port), None)
     if device is None:
         raise RefusedError(
-            tr("no device is plugged into port '{port}'", port=port),
-            hint=tr("to list the devices, run 'brokerctl device list'"),
+            f"no device is plugged into port '{port}'",
+            hint="to list the devices, run 'brokerctl device list'",
         )
     kinds = (take_interface(kind) for kind in device.interfaces)
     facts = DeviceFacts(
@@ -241,9 +232,7 @@ def explain(sandbox: str, port: str, *, as_json: bool) -> None:
                 line = f"  {miss.rule.where}: {miss.why}"
                 sys.stdout.write(printable(line, 400) + "\n")
         if not leaves:
-            render.note(
-                tr("this machine's devices.toml does not allow this attachment")
-            )
+            render.note("this machine's devices.toml does not allow this attachment")
     sys.exit(EXIT[found.answer.verdict] if leaves else 1)
 
 
@@ -263,7 +252,7 @@ def match(line: str | None, *, batch: bool) -> None:
     """
     if batch == (line is not None):
         raise click.UsageError(
-            tr("specify either LINE or --batch, which reads lines from standard input")
+            "specify either LINE or --batch, which reads lines from standard input"
         )
     if batch:
         sys.exit(_batch(sys.stdin.buffer))

@@ -17,7 +17,6 @@ from broker.cli import render
 from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
 from broker.cli.images.building import build_room
 from broker.cli.images.installed import list_images
-from broker.cli.texts import tr
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import find_paths
@@ -51,13 +50,11 @@ async def check_user(context: Context) -> Sequence[Finding]:
         return [
             warn(
                 "user",
-                tr(
-                    "this user is root; brokers and compositors run as an ordinary user"
-                ),
-                tr("run 'brokerctl doctor' as the user of the desktop session"),
+                "this user is root; brokers and compositors run as an ordinary user",
+                "run 'brokerctl doctor' as the user of the desktop session",
             )
         ]
-    return [ok("user", tr("{user} is an ordinary user", user=user))]
+    return [ok("user", f"{user} is an ordinary user")]
 
 
 async def check_runtime(context: Context) -> Sequence[Finding]:
@@ -68,19 +65,15 @@ async def check_runtime(context: Context) -> Sequence[Finding]:
     try:
         info = run.stat()
     except FileNotFoundError:
-        return [fail("runtime directory", tr("{run} does not exist", run=run), mend)]
+        return [fail("runtime directory", f"{run} does not exist", mend)]
     if info.st_uid != os.geteuid():
-        mend = tr("log in as this user, without su or sudo, which keep XDG_RUNTIME_DIR")
-        return [
-            fail(
-                "runtime directory", tr("{run} belongs to another user", run=run), mend
-            )
-        ]
+        mend = "log in as this user, without su or sudo, which keep XDG_RUNTIME_DIR"
+        return [fail("runtime directory", f"{run} belongs to another user", mend)]
     if stat.S_IMODE(info.st_mode) & 0o077:
         return [
             fail(
                 "runtime directory",
-                tr("other users can access {run}", run=run),
+                f"other users can access {run}",
                 f"chmod 700 {run}",
             )
         ]
@@ -94,20 +87,13 @@ async def check_kernel(context: Context) -> Sequence[Finding]:
     lacks = []
     if not _has_peerpidfd():
         lacks.append(
-            tr(
-                "SO_PEERPIDFD (Linux 6.5), so peers are identified by the private "
-                "directory of their socket and the PID of a process that still "
-                "runs"
-            )
+            "SO_PEERPIDFD (Linux 6.5), so peers are identified by the private directory of their socket and the PID of a process that still runs"
         )
     pidfd = os.pidfd_open(os.getpid())
     try:
         if not credentials.pid_namespaces(pidfd):
             lacks.append(
-                tr(
-                    "PID namespaces of a pidfd (Linux 6.11), so containers of other "
-                    "launchers are refused"
-                )
+                "PID namespaces of a pidfd (Linux 6.11), so containers of other launchers are refused"
             )
     finally:
         os.close(pidfd)
@@ -116,13 +102,13 @@ async def check_kernel(context: Context) -> Sequence[Finding]:
             warn(
                 "kernel",
                 f"{release} lacks {'; and '.join(lacks)}",
-                tr("boot Linux 6.11 or later (on Debian 12: from backports)"),
+                "boot Linux 6.11 or later (on Debian 12: from backports)",
             )
         ]
     return [
         ok(
             "kernel",
-            tr("{release}: peers are identified by their pidfd", release=release),
+            f"{release}: peers are identified by their pidfd",
         )
     ]
 
@@ -148,14 +134,11 @@ async def check_namespaces(context: Context) -> Sequence[Finding]:
     try:
         await run_tool([*argv, "--ipc", "--uts", "--cgroup", "--fork", "true"])
     except UpstreamError as error:
-        text = tr(
-            "user namespaces do not work, so jails cannot be created: {message}",
-            message=error.message,
+        text = (
+            f"user namespaces do not work, so jails cannot be created: {error.message}"
         )
         return [fail("namespaces", text, _NAMESPACES_MEND)]
-    return [
-        ok("namespaces", tr("user, mount, pid, net, ipc, uts and cgroup: all work"))
-    ]
+    return [ok("namespaces", "user, mount, pid, net, ipc, uts and cgroup: all work")]
 
 
 async def check_audit_queue(context: Context) -> Sequence[Finding]:
@@ -169,14 +152,9 @@ async def check_audit_queue(context: Context) -> Sequence[Finding]:
     except OSError:
         return []  # a kernel without the file records nothing, or is not asked
     if "log" not in logged:
-        return [ok("audit queue", tr("programs cannot fill the kernel's audit queue"))]
+        return [ok("audit queue", "programs cannot fill the kernel's audit queue")]
     others = " ".join(action for action in logged if action != "log")
-    text = tr(
-        "every program, also in a box, can fill the kernel's audit queue; "
-        "to prevent this, run 'sudo sysctl "
-        'kernel.seccomp.actions_logged="{others}"\'',
-        others=others,
-    )
+    text = f"every program, also in a box, can fill the kernel's audit queue; to prevent this, run 'sudo sysctl kernel.seccomp.actions_logged=\"{others}\"'"
     return [ok("audit queue", text)]
 
 
@@ -187,24 +165,15 @@ async def check_landlock(context: Context) -> Sequence[Finding]:
         return [
             ok(
                 "landlock",
-                tr(
-                    "version {version}: the authority and the viewer can open only "
-                    "their own files",
-                    version=version,
-                ),
+                f"version {version}: the authority and the viewer can open only their own files",
             )
         ]
-    text = tr(
-        "the kernel has no Landlock: a compromised authority or viewer "
-        "could open your files"
-    )
+    text = "the kernel has no Landlock: a compromised authority or viewer could open your files"
     return [
         warn(
             "landlock",
             text,
-            tr(
-                "boot Linux 5.13 or later, with 'landlock' in the kernel parameter lsm="
-            ),
+            "boot Linux 5.13 or later, with 'landlock' in the kernel parameter lsm=",
         )
     ]
 
@@ -218,7 +187,7 @@ async def check_bubblewrap(context: Context) -> Sequence[Finding]:
     del context
     mend = "sudo apt install bubblewrap"
     if shutil.which("bwrap") is None:
-        return [fail("bubblewrap", tr("bwrap is not installed"), mend)]
+        return [fail("bubblewrap", "bwrap is not installed", mend)]
     version = (await run_tool(["bwrap", "--version"])).decode(errors="replace").strip()
     try:
         argv = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"]
@@ -227,16 +196,13 @@ async def check_bubblewrap(context: Context) -> Sequence[Finding]:
         return [fail("bubblewrap", error.message, _NAMESPACES_MEND)]
     with ExitStack() as stack:
         own = subordinate_namespace(stack, (os.getuid(), os.getgid()))
-    ids = tr("boxes that do not access your files have their own user ID")
+    ids = "boxes that do not access your files have their own user ID"
     if own is None:
-        ids = tr(
-            "boxes have your user ID; a separate one needs newuidmap (package uidmap), "
-            "your own range in /etc/subuid and /etc/subgid, and a bwrap that is not setuid"
-        )
+        ids = "boxes have your user ID; a separate one needs newuidmap (package uidmap), your own range in /etc/subuid and /etc/subgid, and a bwrap that is not setuid"
     return [
         ok(
             "bubblewrap",
-            tr("{version} can create a jail; {ids}", version=version, ids=ids),
+            f"{version} can create a jail; {ids}",
         )
     ]
 
@@ -248,7 +214,7 @@ async def check_qemu(context: Context) -> Sequence[Finding]:
     if shutil.which(name) is None:
         package = "x86" if os.uname().machine == "x86_64" else "arm"
         mend = f"sudo apt install qemu-system-{package}"
-        return [fail("QEMU", tr("{name} is not installed", name=name), mend)]
+        return [fail("QEMU", f"{name} is not installed", mend)]
     said = await run_tool([name, "--version"])
     return [ok("QEMU", said.decode(errors="replace").splitlines()[0])]
 
@@ -265,9 +231,8 @@ async def check_kvm(context: Context) -> Sequence[Finding]:
         missing = accel.permission()
         if missing is not None:
             return [_emulated(missing)]
-        text = tr(
-            "{device} can be opened; the first run tests whether a guest boots",
-            device=accel.DEVICE,
+        text = (
+            f"{accel.DEVICE} can be opened; the first run tests whether a guest boots"
         )
         return [ok("KVM", text)]
     choice = await accel.choose_accel(
@@ -284,10 +249,7 @@ async def check_kvm(context: Context) -> Sequence[Finding]:
 
 
 def _emulated(choice: accel.AcceleratorChoice) -> Finding:
-    text = tr(
-        "{reason}: machines are emulated, which is slower",
-        reason=choice.reason,
-    )
+    text = f"{choice.reason}: machines are emulated, which is slower"
     return warn("KVM", text, choice.hint)
 
 
@@ -295,40 +257,21 @@ async def check_vsock(context: Context) -> Sequence[Finding]:
     """Check the vsock device, or start the program that replaces it for its version."""
     device = hosttools.KERNEL_DEVICE
     if hosttools.kernel_vsock_usable():
-        return [ok("vsock", tr("{device} can be used", device=device))]
-    why = (
-        tr("cannot be opened by this user") if device.exists() else tr("does not exist")
-    )
+        return [ok("vsock", f"{device} can be used")]
+    why = "cannot be opened by this user" if device.exists() else "does not exist"
     tool = hosttools.find_vhost_device_vsock(context.paths)
     mend = "sudo modprobe vhost_vsock" if not device.exists() else ""
     mend = mend or f"sudo setfacl -m u:$USER:rw {device}"
     if tool is None:
-        text = tr(
-            "{device} {why}; the first run, or 'brokerctl link vsock', "
-            "downloads {vhost_device_vsock}",
-            device=device,
-            why=why,
-            vhost_device_vsock=hosttools.VHOST_DEVICE_VSOCK,
-        )
+        text = f"{device} {why}; the first run, or 'brokerctl link vsock', downloads {hosttools.VHOST_DEVICE_VSOCK}"
         return [warn("vsock", text, mend)]
     said = await run_tool([tool, "--version"])
     version = said.decode(errors="replace").strip()
-    text = tr(
-        "{device} {why}; {version} ({tool}) is used instead",
-        device=device,
-        why=why,
-        version=version,
-        tool=tool,
-    )
+    text = f"{device} {why}; {version} ({tool}) is used instead"
     if not hybrid_environment():
-        text += tr(
-            "; it blocks if a stream is full in both directions: the module that "
-            "prevents this was not built"
-        )
+        text += "; it blocks if a stream is full in both directions: the module that prevents this was not built"
         return [
-            warn(
-                "vsock", text, tr("install gcc and python3-dev, then reinstall Vitrail")
-            )
+            warn("vsock", text, "install gcc and python3-dev, then reinstall Vitrail")
         ]
     return [ok("vsock", text)]
 
@@ -336,7 +279,7 @@ async def check_vsock(context: Context) -> Sequence[Finding]:
 async def check_ports(context: Context) -> Sequence[Finding]:
     """Check that the AF_VSOCK ports are free, or used by this user's broker."""
     if not hosttools.kernel_vsock_usable():
-        return [ok("ports", tr("not used: every sandbox has its own sockets"))]
+        return [ok("ports", "not used: every sandbox has its own sockets")]
     taken = [
         f"{port} ({service})"
         for service, port in PORTS.items()
@@ -346,16 +289,13 @@ async def check_ports(context: Context) -> Sequence[Finding]:
         return [
             ok(
                 "ports",
-                tr("vsock {str}: free", str=", ".join(map(str, PORTS.values()))),
+                f"vsock {', '.join(map(str, PORTS.values()))}: free",
             )
         ]
-    text = tr("vsock ports in use: {taken}", taken=", ".join(taken))
+    text = f"vsock ports in use: {', '.join(taken)}"
     if await _broker_runs(context):
-        return [ok("ports", tr("{text}, by this user's broker", text=text))]
-    mend = tr(
-        "to find the program, run 'sudo ss --vsock --listening "
-        "--processes'; then end it"
-    )
+        return [ok("ports", f"{text}, by this user's broker")]
+    mend = "to find the program, run 'sudo ss --vsock --listening --processes'; then end it"
     return [fail("ports", text, mend)]
 
 
@@ -389,9 +329,7 @@ async def check_network(context: Context) -> Sequence[Finding]:
     del context
     passt = shutil.which("passt")
     if passt is None:
-        text = tr(
-            'passt is not installed: sandboxes with network = "user" cannot start'
-        )
+        text = 'passt is not installed: sandboxes with network = "user" cannot start'
         return [warn("network", text, "sudo apt install passt")]
     try:
         port_library()
@@ -405,12 +343,8 @@ def passt_words(version: str) -> str:
     """Return the text of the finding about passt, from its ``--version``."""
     found = re.search(r"\b20\d\d_\d\d_\d\d\b", version.partition("\n")[0])
     if found is None or found[0] < _PASST_KEEPS_STEP:
-        return tr(
-            "passt is installed, but is older than August 2024 or of unknown "
-            "version, and might misinterpret a frame boundary; only Vitrail's "
-            "own filter prevents this"
-        )
-    return tr("passt is installed")
+        return "passt is installed, but is older than August 2024 or of unknown version, and might misinterpret a frame boundary; only Vitrail's own filter prevents this"
+    return "passt is installed"
 
 
 async def check_image_tools(context: Context) -> Sequence[Finding]:
@@ -420,7 +354,7 @@ async def check_image_tools(context: Context) -> Sequence[Finding]:
     except VitrailError as error:
         judge = warn if list_images(context.paths) else fail
         return [judge("image tools", str(error), error.hint)]
-    return [ok("image tools", tr("mmdebstrap and its dependencies are installed"))]
+    return [ok("image tools", "mmdebstrap and its dependencies are installed")]
 
 
 async def check_images(context: Context) -> Sequence[Finding]:
@@ -429,25 +363,18 @@ async def check_images(context: Context) -> Sequence[Finding]:
     if not images:
         mend = f"brokerctl image build {DEFAULT_NAME}"
         return [
-            warn(
-                "images", tr("there are no images yet; the first run builds one"), mend
-            )
+            warn("images", "there are no images yet; the first run builds one", mend)
         ]
     found: list[Finding] = []
     for image in images:
         age = image.age()
-        text = tr(
-            "{name}: {suite}, {age} days old",
-            name=image.name,
-            suite=image.suite,
-            age=f"{age / 86400:.0f}",
-        )
+        text = f"{image.name}: {image.suite}, {age / 86400:.0f} days old"
         text += f", waypipe {image.waypipe}"
         if age > _OLD_IMAGE_SECONDS:
             mend = "brokerctl image rebuild (builds every image again)"
             if image.manifest.source and image.name != HOST_IMAGE:
                 mend = f"brokerctl image import ARCHIVE {image.name}"
-            text += tr("; it lacks newer versions of its packages")
+            text += "; it lacks newer versions of its packages"
             found.append(warn("images", text, mend))
         else:
             found.append(ok("images", text))
@@ -458,25 +385,18 @@ async def check_disk(context: Context) -> Sequence[Finding]:
     """Check the free space for the audit log and for an image."""
     findings: list[Finding] = []
     needs = (
-        (tr("the audit log"), context.paths.state, _STATE_FREE_BYTES, fail),
-        (tr("an image"), context.paths.cache, limits.IMAGE_FREE_BYTES, warn),
+        ("the audit log", context.paths.state, _STATE_FREE_BYTES, fail),
+        ("an image", context.paths.cache, limits.IMAGE_FREE_BYTES, warn),
     )
     for what, path, need, judge in needs:
         there = _existing(path)
         usage = await in_thread(shutil.disk_usage, there)
-        text = tr(
-            "{size} free for {what} ({there})",
-            size=render.size(usage.free),
-            what=what,
-            there=there,
-        )
+        text = f"{render.size(usage.free)} free for {what} ({there})"
         if not os.access(there, os.W_OK):
-            mend = tr("to see its owner and mode, run 'ls -ld {there}'", there=there)
-            findings.append(
-                fail("disk", tr("this user cannot write to {there}", there=there), mend)
-            )
+            mend = f"to see its owner and mode, run 'ls -ld {there}'"
+            findings.append(fail("disk", f"this user cannot write to {there}", mend))
         elif usage.free < need:
-            mend = tr("free some space: {size} are needed", size=render.size(need))
+            mend = f"free some space: {render.size(need)} are needed"
             findings.append(judge("disk", text, mend))
         else:
             findings.append(ok("disk", text))

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
 from broker.cli.launchers.table import launcher_of
 from broker.cli.render import cause
-from broker.cli.texts import tr
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.files.path_errors import path_error
 from broker.core.parts.absent import AbsentPartError, require
@@ -42,14 +41,10 @@ async def check_launchers(context: Context) -> Sequence[Finding]:
             found += await launcher_of(kind).check(context, by_kind[kind.name])
         except (VitrailError, OSError) as error:
             reason = (isinstance(error, OSError) and path_error(error)) or cause(error)
-            text = tr(
-                'the check of kind "{name}" failed: {reason}',
-                name=kind.name,
-                reason=reason,
-            )
+            text = f'the check of kind "{kind.name}" failed: {reason}'
             found.append(fail("launchers", text))
     return found or [
-        ok("launchers", tr("no program or kernel feature that records need is missing"))
+        ok("launchers", "no program or kernel feature that records need is missing")
     ]
 
 
@@ -59,12 +54,10 @@ def _without_parts(
     """Return warnings of packages that records need, and the kinds that can start."""
     found: list[Finding] = []
     if any(record.viewer.window.x11 for record in records):
-        found += _without_part("x11", tr("records allow X11 programs: x11 = true"))
+        found += _without_part("x11", "records allow X11 programs: x11 = true")
     able = []
     for kind in kinds:
-        problems = _without_part(
-            kind.part, tr('records need kind = "{name}", which', name=kind.name)
-        )
+        problems = _without_part(kind.part, f'records need kind = "{kind.name}", which')
         found += problems
         able += [] if problems else [kind]
     return found, able
@@ -83,8 +76,8 @@ def _without_part(part: str, what: str) -> list[Finding]:
 def _missing(context: Context, kinds: Sequence[LaunchKind]) -> Iterator[Finding]:
     """Yield findings about missing programs and kernel features."""
     if any(kind.holds for kind in kinds) and not can_ask_pid_namespaces():
-        text = tr("this kernel cannot identify a container's pid namespace")
-        yield warn("launchers", text, tr("boot Linux 6.11 or later"))
+        text = "this kernel cannot identify a container's pid namespace"
+        yield warn("launchers", text, "boot Linux 6.11 or later")
     path = context.environ.get("PATH", os.defpath)
     for kind in kinds:
         for program, package in launcher_of(kind).programs:
@@ -94,11 +87,7 @@ def _missing(context: Context, kinds: Sequence[LaunchKind]) -> Iterator[Finding]
 
 
 def _lacks(kind: LaunchKind, program: str, mend: str) -> Finding:
-    text = tr(
-        'records of kind "{name}" need {program}, which is not installed',
-        name=kind.name,
-        program=program,
-    )
+    text = f'records of kind "{kind.name}" need {program}, which is not installed'
     return warn("launchers", text, mend)
 
 
@@ -111,7 +100,7 @@ def _without_x11(context: Context, records: Sequence[Record]) -> list[Finding]:
     )
     if not wanting or shutil.which("Xwayland", path=path) is not None:
         return []
-    text = tr("records of boxes allow X11 programs, but Xwayland is not installed")
+    text = "records of boxes allow X11 programs, but Xwayland is not installed"
     return [warn("launchers", text, "sudo apt install xwayland")]
 
 
@@ -121,17 +110,10 @@ def _without_gpu(records: Sequence[Record]) -> list[Finding]:
     nodes = render_nodes()
     if not names or any(os.access(node, os.R_OK | os.W_OK) for node in nodes):
         return []
-    text = tr(
-        "{names}: gpu is set, but /dev/dri does not contain a render node",
-        names=", ".join(sorted(names)),
-    )
-    hint = tr("install a GPU driver; without it, programs draw with the CPU")
+    text = f"{', '.join(sorted(names))}: gpu is set, but /dev/dri does not contain a render node"
+    hint = "install a GPU driver; without it, programs draw with the CPU"
     if nodes:
-        text = tr(
-            "{names}: gpu is set, but this user cannot open {nodes}",
-            names=", ".join(sorted(names)),
-            nodes=nodes[0],
-        )
+        text = f"{', '.join(sorted(names))}: gpu is set, but this user cannot open {nodes[0]}"
         hint = joining(nodes[0])
     return [warn("launchers", text, hint)]
 
@@ -148,13 +130,13 @@ async def _without_network(
         for record in records
     ):
         return []
-    text = tr('boxes and containers with network = "user" cannot start: ')
+    text = 'boxes and containers with network = "user" cannot start: '
     # ip(8) is where administrators have their programs, on some systems only there.
     path = f"{context.environ.get('PATH', '')}:/usr/sbin:/sbin"
     found = [
         warn(
             "launchers",
-            tr("{text}{name} is not installed", text=text, name=name),
+            f"{text}{name} is not installed",
             f"sudo apt install {package}",
         )
         for name, package in (("ip", "iproute2"), ("passt", "passt"))
@@ -165,9 +147,7 @@ async def _without_network(
         try:
             await run_tool(["unshare", "-Urn", ip, "link", "add", "type", "veth"])
         except (UpstreamError, SetupError, OSError) as error:
-            why = tr(
-                "{text}a veth pair cannot be created ({error})", text=text, error=error
-            )
+            why = f"{text}a veth pair cannot be created ({error})"
             found.append(warn("launchers", why, "sudo modprobe veth"))
     return found
 
@@ -177,9 +157,5 @@ def _labels(records: Sequence[Record]) -> list[Finding]:
     names = [r.name for r in records if not r.host.launch.kind.boundary]
     if not names:
         return []
-    text = tr(
-        "{names}: these boxes are labels, not boundaries: programs in these boxes "
-        "can access your files and sockets",
-        names=", ".join(sorted(names)),
-    )
-    return [warn("launchers", text, tr("see docs/launchers/boxes.md"))]
+    text = f"{', '.join(sorted(names))}: these boxes are labels, not boundaries: programs in these boxes can access your files and sockets"
+    return [warn("launchers", text, "see docs/launchers/boxes.md")]

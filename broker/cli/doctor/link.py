@@ -11,7 +11,6 @@ import trio
 from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
 from broker.cli.link.pairing.role import role_here
 from broker.cli.run.connect import how_to_start
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.ipc.control import client
@@ -33,7 +32,7 @@ async def check_link(context: Context) -> Sequence[Finding]:
     """
     role = role_here(context.paths)
     if role is None:
-        return [ok("link", tr("not used: this machine is host and viewer in one"))]
+        return [ok("link", "not used: this machine is host and viewer in one")]
     config = load_link_config(context.paths, role)
     name = role.name.lower()
     store = LinkStore(context.paths)
@@ -41,20 +40,10 @@ async def check_link(context: Context) -> Sequence[Finding]:
     known = store.peers().all if store.peers_file.exists() else ()
     peers = [peer for peer in known if peer.role is role.other]
     if not peers:
-        text = tr(
-            "this {name} is not paired with a {name2}",
-            name=name,
-            name2=role.other.name.lower(),
-        )
+        text = f"this {name} is not paired with a {role.other.name.lower()}"
         return [fail("link", text, PAIR_HINT)]
-    text = tr(
-        "{name}, paired with {peers}",
-        name=name,
-        peers=", ".join(peer.name for peer in peers),
-    )
-    found = [
-        ok("link", tr("{text}, at {endpoint}", text=text, endpoint=config.endpoint))
-    ]
+    text = f"{name}, paired with {', '.join(peer.name for peer in peers)}"
+    found = [ok("link", f"{text}, at {config.endpoint}")]
     if isinstance(config.endpoint, VsockEndpoint):
         found += _vsock(role)
     return [*found, await _state(context)]
@@ -71,12 +60,12 @@ def _vsock(role: Role) -> Sequence[Finding]:
         return [
             fail(
                 "link",
-                tr("{device} cannot be opened by this user", device=_DEVICE),
+                f"{_DEVICE} cannot be opened by this user",
                 mend,
             )
         ]
     mend = f"sudo modprobe {module}; a virtual machine needs a vsock device of its VMM, too"
-    return [fail("link", tr("{device} does not exist", device=_DEVICE), mend)]
+    return [fail("link", f"{_DEVICE} does not exist", mend)]
 
 
 async def _state(context: Context) -> Finding:
@@ -90,33 +79,29 @@ async def _state(context: Context) -> Finding:
             async with client.open_client(context.paths.control) as connection:
                 status = (await connection.call(STATUS, Nothing())).link
     except SetupError:
-        return warn("link", tr("no broker is running, so the link is down"), start)
+        return warn("link", "no broker is running, so the link is down", start)
     except (UpstreamError, RefusedError, trio.TooSlowError):
-        return warn("link", tr("unknown, because the broker does not answer"))
+        return warn("link", "unknown, because the broker does not answer")
     if status is None:
-        text = tr("the broker that runs serves one machine alone, without a link")
+        text = "the broker that runs serves one machine alone, without a link"
         return fail(
             "link",
             text,
-            tr("stop it ('brokerctl stop --broker'), then {start}", start=start),
+            f"stop it ('brokerctl stop --broker'), then {start}",
         )
     if status.state != "up":
         why = status.problem or "the other broker has not connected"
         return fail("link", f"{status.state}: {printable(why)}", printable(status.cure))
     if status.problem:
-        text = tr("up, but {problem}", problem=printable(status.problem))
+        text = f"up, but {printable(status.problem)}"
         return warn("link", text, printable(status.cure))
     if status.other is None:
         return warn(
             "link",
-            tr("up, but {name} does not answer now", name=printable(status.name)),
+            f"up, but {printable(status.name)} does not answer now",
         )
     program = printable(status.other.program)
     return ok(
         "link",
-        tr(
-            "up, to {name}, which runs {program}",
-            name=printable(status.name),
-            program=program,
-        ),
+        f"up, to {printable(status.name)}, which runs {program}",
     )

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
-from broker.cli.texts import tr
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.helpers.shipper.config import AnyTarget, JsonlTarget, load_config
@@ -23,9 +22,7 @@ async def check_shipping(context: Context) -> Sequence[Finding]:
     """Check ``ship.toml``, and that every receiver answers."""
     path = find_config(context.paths.config)
     if path is None:
-        return [
-            ok(_NAME, tr("audit shipping is not configured: ship.toml does not exist"))
-        ]
+        return [ok(_NAME, "audit shipping is not configured: ship.toml does not exist")]
     try:
         config = load_config(path)
     except VitrailError as error:
@@ -62,9 +59,7 @@ def _target(context: Context, config: AnyTarget) -> Finding:
         )
     return ok(
         _NAME,
-        tr(
-            "{what} has received {sequence} events", what=what, sequence=cursor.sequence
-        ),
+        f"{what} has received {cursor.sequence} events",
     )
 
 
@@ -73,17 +68,11 @@ def _require_writable(path: Path) -> None:
     if path.exists():
         if not os.access(path, os.R_OK | os.W_OK):
             raise UpstreamError(
-                tr("this user cannot read and write {path}", path=path),
-                hint=tr("to see its owner and mode, run 'ls -l {path}'", path=path),
+                f"this user cannot read and write {path}",
+                hint=f"to see its owner and mode, run 'ls -l {path}'",
             )
     elif not os.access(path.parent, os.R_OK | os.W_OK):
         raise UpstreamError(
-            tr(
-                "cannot create {path}: its directory does not exist, or this user "
-                "cannot read and write it",
-                path=path,
-            ),
-            hint=tr(
-                "create the directory as this user, or set another path in ship.toml"
-            ),
+            f"cannot create {path}: its directory does not exist, or this user cannot read and write it",
+            hint="create the directory as this user, or set another path in ship.toml",
         )

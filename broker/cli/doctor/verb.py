@@ -18,41 +18,39 @@ from broker.cli.doctor import host, launchers, link, shipping, viewer
 from broker.cli.doctor.finding import Check, Context, Finding, FindingState, fail
 from broker.cli.link.pairing.role import role_here
 from broker.cli.run.connect import offline_paths
-from broker.cli.texts import tr
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.files.path_errors import path_error
-from broker.core.language.catalogue import mark
 from broker.net.link.wire_types import Role
 
 _HOST = frozenset({Role.HOST})
 _VIEWER = frozenset({Role.VIEWER})
 _BOTH = _HOST | _VIEWER
 CHECKS: Sequence[tuple[str, Check, frozenset[Role]]] = (
-    (mark("user"), host.check_user, _BOTH),
-    (mark("runtime directory"), host.check_runtime, _BOTH),
-    (mark("kernel"), host.check_kernel, _BOTH),
-    (mark("namespaces"), host.check_namespaces, _BOTH),
-    (mark("landlock"), host.check_landlock, _BOTH),
-    (mark("audit queue"), host.check_audit_queue, _BOTH),
-    (mark("bubblewrap"), host.check_bubblewrap, _BOTH),
-    (mark("QEMU"), host.check_qemu, _HOST),
-    (mark("KVM"), host.check_kvm, _HOST),
-    (mark("vsock"), host.check_vsock, _HOST),
-    (mark("ports"), host.check_ports, _HOST),
-    (mark("network"), host.check_network, _HOST),
-    (mark("image tools"), host.check_image_tools, _HOST),
-    (mark("images"), host.check_images, _HOST),
-    (mark("disk"), host.check_disk, _BOTH),
-    (mark("compositor"), viewer.check_compositor, _VIEWER),
-    (mark("sound"), viewer.check_sound, _VIEWER),
-    (mark("policy"), viewer.check_policy, _BOTH),
-    (mark("launchers"), launchers.check_launchers, _HOST),
-    (mark("questions"), viewer.check_questions, _VIEWER),
-    (mark("broker"), viewer.check_broker, _BOTH),
-    (mark("link"), link.check_link, _BOTH),
-    (mark("audit"), viewer.check_audit, _BOTH),
-    (mark("shipping"), shipping.check_shipping, _BOTH),
+    ("user", host.check_user, _BOTH),
+    ("runtime directory", host.check_runtime, _BOTH),
+    ("kernel", host.check_kernel, _BOTH),
+    ("namespaces", host.check_namespaces, _BOTH),
+    ("landlock", host.check_landlock, _BOTH),
+    ("audit queue", host.check_audit_queue, _BOTH),
+    ("bubblewrap", host.check_bubblewrap, _BOTH),
+    ("QEMU", host.check_qemu, _HOST),
+    ("KVM", host.check_kvm, _HOST),
+    ("vsock", host.check_vsock, _HOST),
+    ("ports", host.check_ports, _HOST),
+    ("network", host.check_network, _HOST),
+    ("image tools", host.check_image_tools, _HOST),
+    ("images", host.check_images, _HOST),
+    ("disk", host.check_disk, _BOTH),
+    ("compositor", viewer.check_compositor, _VIEWER),
+    ("sound", viewer.check_sound, _VIEWER),
+    ("policy", viewer.check_policy, _BOTH),
+    ("launchers", launchers.check_launchers, _HOST),
+    ("questions", viewer.check_questions, _VIEWER),
+    ("broker", viewer.check_broker, _BOTH),
+    ("link", link.check_link, _BOTH),
+    ("audit", viewer.check_audit, _BOTH),
+    ("shipping", shipping.check_shipping, _BOTH),
 )
 """In the order in which they are shown: what others depend on comes first.
 
@@ -124,28 +122,24 @@ async def _careful(context: Context, name: str, check: Check) -> Sequence[Findin
             return [fail(name, str(error), error.hint)]
         except OSError as error:
             found = path_error(error) or UpstreamError(render.cause(error))
-            return [
-                fail(name, tr("the check failed: {found}", found=found), found.hint)
-            ]
+            return [fail(name, f"the check failed: {found}", found.hint)]
     text = f"the check did not finish within {_CHECK_SECONDS:g} s"
     return [
-        fail(
-            name, text, tr("run 'brokerctl doctor' again when the machine is less busy")
-        )
+        fail(name, text, "run 'brokerctl doctor' again when the machine is less busy")
     ]
 
 
 def _print(findings: Sequence[Finding]) -> None:
     console = render.plain_console(soft_wrap=True)
-    width = max(len(tr(finding.name)) for finding in findings)
+    width = max(len(finding.name) for finding in findings)
     for finding in findings:
         line = Text(f"{finding.state:<5}", style=_MARKS[finding.state])
-        line.append(f"{tr(finding.name):<{width}}  {printable(finding.text, 2000)}")
+        line.append(f"{finding.name:<{width}}  {printable(finding.text, 2000)}")
         console.print(line)
         if finding.mend:
             # guard: remedies drive no terminal
             mend = printable(finding.mend, 2000)
-            fix = tr("fix: {mend}", mend=mend)
+            fix = f"fix: {mend}"
             console.print(Text(f"{'':<5}{'':<{width}}  {fix}"))
     counts = [sum(f.state is state for f in findings) for state in FindingState]
     warnings = render.count(counts[1], "warning")

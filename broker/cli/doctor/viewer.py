@@ -27,10 +27,8 @@ from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
 from broker.cli.proxy.sound_server import connect_server
 from broker.cli.run.connect import how_to_start
 from broker.cli.run.force import silent_broker
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
-from broker.core.language.catalogue import mark
 from broker.core.paths import find_paths
 from broker.helpers.compositor_socket import accepts, find_compositor
 from broker.helpers.prompt.keys import Keys
@@ -65,16 +63,12 @@ NEEDED: Mapping[str, int] = MappingProxyType(
 WANTED: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "wp_security_context_manager_v1": (
-            mark(
-                "only the filter marks and confines the windows of a sandbox; the compositor cannot distinguish them from yours"
-            ),
-            mark("use a newer compositor"),
+            "only the filter marks and confines the windows of a sandbox; the compositor cannot distinguish them from yours",
+            "use a newer compositor",
         ),
         # No version of GNOME has it, so there is nothing that its user could do.
         "zwlr_layer_shell_v1": (
-            mark(
-                "Vitrail's questions are ordinary windows, which other windows can cover; a notification tells of one that is covered"
-            ),
+            "Vitrail's questions are ordinary windows, which other windows can cover; a notification tells of one that is covered",
             "",
         ),
     }
@@ -94,28 +88,19 @@ async def check_compositor(context: Context) -> Sequence[Finding]:
     if path is None:
         display = context.environ.get("WAYLAND_DISPLAY", "")
         text = (
-            tr("no compositor answers at {display}", display=display)
+            f"no compositor answers at {display}"
             if display
-            else tr("no compositor is running")
+            else "no compositor is running"
         )
-        mend = tr(
-            "log in to a Wayland session, or set WAYLAND_DISPLAY to its socket; to "
-            "start a headless compositor, run 'brokerctl demo'"
-        )
+        mend = "log in to a Wayland session, or set WAYLAND_DISPLAY to its socket; to start a headless compositor, run 'brokerctl demo'"
         return [warn("compositor", printable(text), mend)]
     with trio.move_on_after(_COMPOSITOR_SECONDS):
         # libwayland waits inside; a compositor that hangs must not hang us.
         globals_ = await in_thread(list_globals, path, abandon_on_cancel=True)
         return judge_globals(path, globals_)
-    text = tr(
-        "{path} accepts connections but did not answer in {compositor_seconds} s",
-        path=path,
-        compositor_seconds=f"{_COMPOSITOR_SECONDS:g}",
-    )
+    text = f"{path} accepts connections but did not answer in {_COMPOSITOR_SECONDS:g} s"
     return [
-        fail(
-            "compositor", text, tr("check whether the compositor is stopped or blocked")
-        )
+        fail("compositor", text, "check whether the compositor is stopped or blocked")
     ]
 
 
@@ -140,12 +125,8 @@ def list_globals(path: Path) -> dict[str, int]:
         registry.dispatcher["global"] = announce
         if display.roundtrip() < 0:
             raise SetupError(
-                tr(
-                    "the compositor at {path} closed the connection before it listed "
-                    "its globals",
-                    path=path,
-                ),
-                hint=tr("read the log of the compositor, or use another one"),
+                f"the compositor at {path} closed the connection before it listed its globals",
+                hint="read the log of the compositor, or use another one",
             )
     finally:
         display.disconnect()
@@ -159,27 +140,19 @@ def judge_globals(path: Path, found: Mapping[str, int]) -> list[Finding]:
         if found.get(name, 0) < version
     ]  # fmt: skip
     if missing:
-        text = tr(
-            "{path} lacks required globals: {missing}",
-            path=path,
-            missing=", ".join(missing),
-        )
-        return [fail("compositor", text, tr("use a newer compositor, or another one"))]
+        text = f"{path} lacks required globals: {', '.join(missing)}"
+        return [fail("compositor", text, "use a newer compositor, or another one")]
     findings = [
         ok(
             "compositor",
-            tr(
-                "{path}: {number} globals, including all required ones",
-                path=path,
-                number=len(found),
-            ),
+            f"{path}: {len(found)} globals, including all required ones",
         )
     ]
     findings += [
         warn(
             "compositor",
-            tr("{name} is missing: {without}", name=name, without=tr(without)),
-            tr(mend) if mend else "",
+            f"{name} is missing: {without}",
+            mend,
         )
         for name, (without, mend) in WANTED.items()
         if name not in found
@@ -194,19 +167,13 @@ async def check_sound(context: Context) -> Sequence[Finding]:
         path = find_sound(context.environ)
         (await connect_server(path)).close()
     except (SetupError, UpstreamError) as error:
-        text = tr("{message}: sandboxes have no sound", message=error.message)
-        mend = tr(
-            "start pipewire-pulse or pulseaudio, or set PULSE_SERVER to its socket"
-        )
+        text = f"{error.message}: sandboxes have no sound"
+        mend = "start pipewire-pulse or pulseaudio, or set PULSE_SERVER to its socket"
         return [warn(name, printable(text), mend)]
     with trio.move_on_after(_SOUND_SECONDS):
         # libpulse waits inside, as libwayland does.
         return [await in_thread(_ask_sound, path, abandon_on_cancel=True)]
-    text = tr(
-        "{path} accepts connections but did not answer in {sound_seconds} s",
-        path=path,
-        sound_seconds=f"{_SOUND_SECONDS:g}",
-    )
+    text = f"{path} accepts connections but did not answer in {_SOUND_SECONDS:g} s"
     return [
         fail(
             name,
@@ -222,26 +189,18 @@ def _ask_sound(path: Path) -> Finding:
         # Late: it loads libpulse, which is needed for this alone.
         import pulsectl
     except OSError:
-        text = tr("libpulse is not installed: 'brokerctl audio' cannot show levels")
+        text = "libpulse is not installed: 'brokerctl audio' cannot show levels"
         return warn("sound", text, "sudo apt install libpulse0")
     try:
         with pulsectl.Pulse("brokerctl-doctor", server=f"unix:{path}") as pulse:
             told, outputs = pulse.server_info(), len(pulse.sink_list())
     except pulsectl.PulseError as error:
-        text = tr(
-            "the sound server at {path} refused a request: {error}",
-            path=path,
-            error=error,
-        )
-        mend = tr(
-            "to see its log, run 'journalctl --user -u pipewire-pulse -u pulseaudio'"
-        )
+        text = f"the sound server at {path} refused a request: {error}"
+        mend = "to see its log, run 'journalctl --user -u pipewire-pulse -u pulseaudio'"
         return fail("sound", printable(text), mend)
     text = f"{path}: {told.server_name}, {render.count(outputs, 'output')}"
     if not outputs:
-        return warn(
-            "sound", printable(text), tr("to list sound cards, run 'wpctl status'")
-        )
+        return warn("sound", printable(text), "to list sound cards, run 'wpctl status'")
     return ok("sound", printable(text))
 
 
@@ -258,12 +217,10 @@ async def check_policy(context: Context) -> Sequence[Finding]:
         first = problems[0]
         text = f"{printable(str(first.where))}: {printable(first.message)}"
         if len(problems) > 1:
-            text += " " + tr("(the first of {number} problems)", number=len(problems))
+            text += f" (the first of {len(problems)} problems)"
         return [fail("policy", text, "brokerctl policy check")]
     if not found.records:
-        text = tr(
-            "there are no records (searched in {str})", str=", ".join(map(str, folders))
-        )
+        text = f"there are no records (searched in {', '.join(map(str, folders))})"
         return [warn("policy", text, "brokerctl new demo --from demo")]
     names = ", ".join(sorted(found.records))
     records = render.count(len(found.records), "record")
@@ -279,37 +236,26 @@ async def check_questions(context: Context) -> Sequence[Finding]:
     except SetupError as error:
         missing.append(fail("questions", error.message, error.hint))
     if shutil.which("notify-send", path=context.environ.get("PATH")) is None:
-        text = tr(
-            "notify-send is not installed: warnings appear only in 'brokerctl "
-            "status' and the log"
-        )
+        text = "notify-send is not installed: warnings appear only in 'brokerctl status' and the log"
         missing.append(warn("questions", text, "sudo apt install libnotify-bin"))
     if shutil.which("xdg-dbus-proxy", path=context.environ.get("PATH")) is None:
-        text = tr(
-            "xdg-dbus-proxy is not installed: sandboxes have no "
-            "notifications, no icons and no screen sharing, and no icon shows "
-            "an open microphone"
-        )
+        text = "xdg-dbus-proxy is not installed: sandboxes have no notifications, no icons and no screen sharing, and no icon shows an open microphone"
         missing.append(warn("questions", text, "sudo apt install xdg-dbus-proxy"))
     bus = _session_bus(context.environ)
     if bus is not None and not accepts(bus):
-        text = tr(
-            "no session bus answers at {bus}: nothing notifies you, and "
-            "dialogs alone ask",
-            bus=printable(str(bus), 200),
-        )
-        mend = tr("log in to a desktop, or run the session in 'dbus-run-session'")
+        text = f"no session bus answers at {printable(str(bus), 200)}: nothing notifies you, and dialogs alone ask"
+        mend = "log in to a desktop, or run the session in 'dbus-run-session'"
         missing.append(warn("questions", text, mend))
     elif bus is not None:
         missing += await _portal(context.environ)
-    return missing or [ok("questions", tr("dialogs and notifications can be shown"))]
+    return missing or [ok("questions", "dialogs and notifications can be shown")]
 
 
 async def _portal(environ: Mapping[str, str]) -> list[Finding]:
     """Return what is missing of the desktop's portal, by the names that its bus knows."""
     address = environ.get("DBUS_SESSION_BUS_ADDRESS", "")
     names: set[str] | None = None
-    why = tr("not within {seconds} s", seconds=f"{_BUS_SECONDS:g}")
+    why = f"not within {_BUS_SECONDS:g} s"
     # A library's greeting of a bus has no deadline.
     with trio.move_on_after(_BUS_SECONDS):
         try:
@@ -322,28 +268,16 @@ async def _portal(environ: Mapping[str, str]) -> list[Finding]:
         except (ValueError, LookupError, struct.error) as error:
             why = printable(f"{type(error).__name__}: {error}", 200)
     if names is None:
-        text = tr(
-            "the session bus takes connections and does not answer: {why}", why=why
-        )
-        return [warn("questions", text, tr("log out and log in again"))]
+        text = f"the session bus takes connections and does not answer: {why}"
+        return [warn("questions", text, "log out and log in again")]
     if any(name.startswith(_BACKENDS) for name in names) and _PORTAL in names:
         return []
     if _PORTAL in names:
-        text = tr(
-            "the desktop has no backend for its portal: sandboxes have no file dialogs, "
-            "no shared screen and not the desktop's dark or light theme"
-        )
-        mend = tr("install your desktop's backend, such as xdg-desktop-portal-gtk")
+        text = "the desktop has no backend for its portal: sandboxes have no file dialogs, no shared screen and not the desktop's dark or light theme"
+        mend = "install your desktop's backend, such as xdg-desktop-portal-gtk"
     else:
-        text = tr(
-            "the desktop has no portal ({name}): sandboxes have no file dialogs, no "
-            "shared screen and not the desktop's dark or light theme",
-            name=_PORTAL,
-        )
-        mend = tr(
-            "install xdg-desktop-portal and your desktop's backend, such as "
-            "xdg-desktop-portal-gtk"
-        )
+        text = f"the desktop has no portal ({_PORTAL}): sandboxes have no file dialogs, no shared screen and not the desktop's dark or light theme"
+        mend = "install xdg-desktop-portal and your desktop's backend, such as xdg-desktop-portal-gtk"
     return [warn("questions", text, mend)]
 
 
@@ -375,18 +309,18 @@ async def check_broker(context: Context) -> Sequence[Finding]:
     try:
         find_paths(context.environ)
     except SetupError:
-        text = tr("unknown: without a runtime directory, no broker can be found")
+        text = "unknown: without a runtime directory, no broker can be found"
         return [warn("broker", text)]
     path = context.paths.control
     served = path.exists() and has_listener(path)
     if not served and (named := silent_broker(context.paths)):
-        text = tr("a broker runs, and nothing answers at {path}", path=path)
+        text = f"a broker runs, and nothing answers at {path}"
         return [fail("broker", text, named)]
     if not path.exists():
         return [
             ok(
                 "broker",
-                tr("no broker is running; {paths}", paths=how_to_start(context.paths)),
+                f"no broker is running; {how_to_start(context.paths)}",
             )
         ]
     try:
@@ -396,28 +330,15 @@ async def check_broker(context: Context) -> Sequence[Finding]:
     except SetupError as error:
         if not isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError):
             return [warn("broker", error.message, error.hint)]
-        text = tr(
-            "no broker is running; the next start of a broker removes {path}, which a "
-            "killed broker left",
-            path=path,
-        )
+        text = f"no broker is running; the next start of a broker removes {path}, which a killed broker left"
         return [ok("broker", text)]
     except (UpstreamError, RefusedError) as error:
         mend = error.hint if isinstance(error, RefusedError) else ""
         return [fail("broker", error.message, mend or silent_broker(context.paths))]
     except trio.TooSlowError:
-        text = tr(
-            "the broker at {path} did not answer within {broker_seconds} s",
-            path=path,
-            broker_seconds=f"{_BROKER_SECONDS:g}",
-        )
+        text = f"the broker at {path} did not answer within {_BROKER_SECONDS:g} s"
         return [fail("broker", text, silent_broker(context.paths))]
-    text = tr(
-        "version {version} ({role}) is running, pid {pid}",
-        version=version.version,
-        role=version.role,
-        pid=version.pid,
-    )
+    text = f"version {version.version} ({version.role}) is running, pid {version.pid}"
     return [ok("broker", printable(text))]
 
 
@@ -428,22 +349,14 @@ async def check_audit(context: Context) -> Sequence[Finding]:
         return [
             ok(
                 "audit",
-                tr("there is no log yet; the first start of a broker creates it"),
+                "there is no log yet; the first start of a broker creates it",
             )
         ]
     with open_log(path) as log:
         state = await in_thread(log.check)
     if state != "ok":
-        mend = tr(
-            "to begin a new log, move audit.sqlite and audit.key in {parent} to another "
-            "place, then start the broker",
-            parent=path.parent,
-        )
-        return [
-            fail(
-                "audit", tr("{path} is damaged: {state}", path=path, state=state), mend
-            )
-        ]
+        mend = f"to begin a new log, move audit.sqlite and audit.key in {path.parent} to another place, then start the broker"
+        return [fail("audit", f"{path} is damaged: {state}", mend)]
     keys = KeyFile(path).any()
     with open_sealed(path) as db:
         report = verify_end(db, keys)
@@ -451,32 +364,17 @@ async def check_audit(context: Context) -> Sequence[Finding]:
             report = await in_thread(partial(verify, db, keys=keys))
     if not report.good:
         first = report.problems[0]
-        what = (
-            tr("event {first}: {what}", first=first.first, what=first.what)
-            if first.first
-            else first.what
-        )
-        mend = tr(
-            "to see details, run 'brokerctl audit verify'; to begin a new log, move "
-            "audit.sqlite and audit.key in {parent} to another place",
-            parent=path.parent,
-        )
+        what = f"event {first.first}: {first.what}" if first.first else first.what
+        mend = f"to see details, run 'brokerctl audit verify'; to begin a new log, move audit.sqlite and audit.key in {path.parent} to another place"
         return [
             fail(
                 "audit",
-                tr(
-                    "{path} does not match its signatures: {what}", path=path, what=what
-                ),
+                f"{path} does not match its signatures: {what}",
                 mend,
             )
         ]
     if each:
-        text = tr("{size} events in {path}, each verified", size=report.size, path=path)
+        text = f"{report.size} events in {path}, each verified"
     else:
-        text = tr(
-            "{size} events in {path}, signed to the end; to check each one, run "
-            "'brokerctl audit verify'",
-            size=report.size,
-            path=path,
-        )
+        text = f"{report.size} events in {path}, signed to the end; to check each one, run 'brokerctl audit verify'"
     return [ok("audit", text)]

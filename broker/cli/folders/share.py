@@ -12,7 +12,6 @@ from broker.cli import render
 from broker.cli.argument_order import sandbox_first
 from broker.cli.completion import sandboxes
 from broker.cli.run.connect import ask
-from broker.cli.texts import tr
 from broker.core.escape import printable
 from broker.ipc.control.api import FolderShareRequest, Nothing
 from broker.ipc.control.methods import FOLDER_SHARE, FOLDERS
@@ -39,7 +38,7 @@ def command(
         _list(as_json=as_json)
         return
     if directory is None:
-        raise click.UsageError(tr("one argument is missing: SANDBOX DIRECTORY"))
+        raise click.UsageError("one argument is missing: SANDBOX DIRECTORY")
     sandbox, directory = sandbox_first(sandbox, directory)
     request = FolderShareRequest(
         path=str(Path.cwd() / directory), sandbox=sandbox, write=write
@@ -50,15 +49,7 @@ def command(
         return
     how = "read-write" if answer.write else "read-only"
     path, inside = printable(answer.path, 400), printable(answer.inside, 400)
-    render.note(
-        tr(
-            "shared {path} with {sandbox} as {inside}, {how}",
-            path=path,
-            sandbox=answer.sandbox,
-            inside=inside,
-            how=how,
-        )
-    )
+    render.note(f"shared {path} with {answer.sandbox} as {inside}, {how}")
 
 
 def _list(*, as_json: bool) -> None:
@@ -68,10 +59,10 @@ def _list(*, as_json: bool) -> None:
         render.json_line(msgspec.to_builtins(found))
         return
     if not found.folders:
-        sys.stdout.write(tr("no folders are shared\n"))
+        sys.stdout.write("no folders are shared\n")
         return
     rows = [
         (f.sandbox, printable(f.inside, 100), "write" if f.write else "read", f.path)
         for f in found.folders
     ]
-    render.table(tr("SANDBOX,INSIDE,MAY,FOLDER").split(","), rows)
+    render.table(["SANDBOX", "INSIDE", "MAY", "FOLDER"], rows)

@@ -11,7 +11,6 @@ from broker.cli import render
 from broker.cli.argument_order import sandbox_first
 from broker.cli.completion import sandboxes
 from broker.cli.run.connect import ask
-from broker.cli.texts import tr
 from broker.core.escape import printable
 from broker.ipc.control.api import FolderUnshareRequest
 from broker.ipc.control.methods import FOLDER_UNSHARE
@@ -39,10 +38,4 @@ def command(sandbox: str, folder: str, *, force: bool, as_json: bool) -> None:
     if as_json:
         render.json_line(msgspec.to_builtins(answer))
         return
-    render.note(
-        tr(
-            "{sandbox} can no longer access {path}",
-            sandbox=answer.sandbox,
-            path=printable(answer.path, 400),
-        )
-    )
+    render.note(f"{answer.sandbox} can no longer access {printable(answer.path, 400)}")

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.cli.homes.tree_copies import copy_tree
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError, SetupError
 from broker.core.files.rename import RENAME_NOREPLACE, rename_at
 from broker.core.names import SandboxName, take_sandbox_name
@@ -106,12 +105,8 @@ class HomeCopies(HomeStore):
                 rename_at(prepared, target, RENAME_NOREPLACE)
             except FileExistsError as error:
                 raise RefusedError(
-                    tr(
-                        "a snapshot '{label}' of '{name}' already exists",
-                        label=label,
-                        name=name,
-                    ),
-                    hint=tr("choose another label"),
+                    f"a snapshot '{label}' of '{name}' already exists",
+                    hint="choose another label",
                 ) from error
             flush(target.parent)
             flush(self.root)
@@ -136,8 +131,8 @@ class HomeCopies(HomeStore):
             if found.name == label:
                 return found
         raise SetupError(
-            tr("'{name}' has no snapshot '{label}'", name=name, label=label),
-            hint=tr("to list the snapshots, run 'brokerctl sandbox list'"),
+            f"'{name}' has no snapshot '{label}'",
+            hint="to list the snapshots, run 'brokerctl sandbox list'",
         )
 
     def _discard(self, path: Path) -> None:

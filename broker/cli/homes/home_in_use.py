@@ -6,15 +6,9 @@ printed, recognises it.
 
 from __future__ import annotations
 
-from broker.cli.texts import tr
-from broker.core.language.catalogue import mark
-
-IN_USE = mark(
-    "{message}: a box or container of a persistent record runs once at a time, "
-    "and no second program in it"
-)
+IN_USE = "{message}: a box or container of a persistent record runs once at a time, and no second program in it"
 
 
 def is_in_use(error: str) -> bool:
     """Return whether an error that brokerctl printed says that a home is in use."""
-    return error.endswith(tr(IN_USE, message=""))
+    return error.endswith(IN_USE.format(message=""))

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.cli.homes.home_in_use import IN_USE
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.names import SandboxName
 from broker.core.paths import Paths
@@ -43,11 +42,8 @@ def kept_home(
     if (paths.runtime / FOLDER / f"{record}.toml").exists():
         # The record ends with its run, so nothing could use the home afterwards.
         raise RefusedError(
-            tr("cannot start '{record}': it is already running", record=record),
-            hint=tr(
-                "to start another program without a record, run 'brokerctl run --bwrap "
-                "-- PROGRAM'"
-            ),
+            f"cannot start '{record}': it is already running",
+            hint="to start another program without a record, run 'brokerctl run --bwrap -- PROGRAM'",
         )
     store, name = HomeStore(paths.homes), SandboxName(record)
     recover(store)
@@ -55,7 +51,7 @@ def kept_home(
         held = store.lock(name)
     except RefusedError as error:
         raise RefusedError(
-            tr(IN_USE, message=error.message),
+            IN_USE.format(message=error.message),
             hint=error.hint,
         ) from error
     try:

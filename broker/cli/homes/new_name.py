@@ -28,7 +28,6 @@ from broker.cli.sandboxes.consent import (
 )
 from broker.cli.sandboxes.desktop_entry import remove_entry
 from broker.cli.sandboxes.presets import rules_file
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError, SetupError
 from broker.core.names import SandboxName, take_new_name, take_sandbox_name
 from broker.core.paths import Paths
@@ -77,13 +76,8 @@ def rename(name: str, new: str, *, as_json: bool) -> None:
     ]
     if heirs:
         raise RefusedError(
-            tr(
-                "cannot rename '{source}': other records inherit from it", source=source
-            ),
-            hint=tr(
-                "first change 'inherits' in these records: {heirs}",
-                heirs=", ".join(heirs),
-            ),
+            f"cannot rename '{source}': other records inherit from it",
+            hint=f"first change 'inherits' in these records: {', '.join(heirs)}",
         )
     with store.lock(source), store.lock(target), one_at_a_time(paths.config[0]):
         new_record = record_path(target)
@@ -111,17 +105,11 @@ def rename(name: str, new: str, *, as_json: bool) -> None:
     if as_json:
         render.json_line({"name": target, "files": [str(file) for file in files]})
         return
-    render.note(tr("renamed '{source}' to '{target}'", source=source, target=target))
+    render.note(f"renamed '{source}' to '{target}'")
     for path in files:
-        render.note(tr("wrote {path}", path=path))
+        render.note(f"wrote {path}")
     for file in files_naming(paths.config, source):
-        render.note(
-            tr(
-                "rules in {file} still name '{source}': change them yourself",
-                file=file,
-                source=source,
-            )
-        )
+        render.note(f"rules in {file} still name '{source}': change them yourself")
 
 
 def _renamed_rules(
@@ -137,16 +125,10 @@ def _renamed_rules(
     # guard: a sandbox gets no rules of an earlier one by its new name
     if file is not None:
         raise RefusedError(
-            tr(
-                "cannot rename '{source}': there are rules for '{target}' already, in "
-                "{file}",
-                source=source,
-                target=target,
-                file=file,
-            ),
-            hint=tr("choose another name, or remove the file")
+            f"cannot rename '{source}': there are rules for '{target}' already, in {file}",
+            hint="choose another name, or remove the file"
             if file == new
-            else tr("choose another name"),
+            else "choose another name",
         )
     files = {
         str(new if file == old else file): text_with_name(text, source, target)
@@ -165,27 +147,21 @@ def _renamed(name: SandboxName, new: SandboxName) -> str:
     existing = records.records
     if name not in existing:
         raise SetupError(
-            tr("no record is named '{name}'", name=name),
-            hint=tr("to list the records, run 'brokerctl list'"),
+            f"no record is named '{name}'",
+            hint="to list the records, run 'brokerctl list'",
         )
     require_own(offline_paths(), name)
     if new in existing or record_path(new).exists():
         raise RefusedError(
-            tr("a record named '{new}' already exists", new=new),
-            hint=tr("choose another name"),
+            f"a record named '{new}' already exists",
+            hint="choose another name",
         )
     text = existing[name].source.read_text(encoding="utf-8")
     text = re.sub(rf'(?m)^name = "{re.escape(name)}"', f'name = "{new}"', text)
     record, problems = parse_record(new, record_path(new), text.encode())
     if record is None and not existing[name].inherits:
         raise RefusedError(
-            tr(
-                "the record of '{name}' cannot be used under another name: {problems}",
-                name=name,
-                problems=problems[0].first_line(),
-            ),
-            hint=tr(
-                "to change the record, run 'brokerctl policy edit {name}'", name=name
-            ),
+            f"the record of '{name}' cannot be used under another name: {problems[0].first_line()}",
+            hint=f"to change the record, run 'brokerctl policy edit {name}'",
         )
     return text

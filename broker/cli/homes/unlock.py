@@ -12,7 +12,6 @@ import trio
 
 from broker.cli.completion import sandboxes
 from broker.cli.run.connect import offline_paths
-from broker.cli.texts import tr
 from broker.cli.transfer.named_path import NamedPath
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError, UpstreamError
@@ -59,21 +58,14 @@ def unlock(
     sandbox = take_sandbox_name(name)
     home = HomeStore(offline_paths().homes).find(sandbox)
     if home is not None and not home.meta.encrypted:
-        raise RefusedError(
-            tr("the home of '{sandbox}' is not encrypted", sandbox=sandbox)
-        )
+        raise RefusedError(f"the home of '{sandbox}' is not encrypted")
     passphrase = _passphrase(sandbox, passphrase_file, new=home is None)
     # guard: a wrong passphrase is not kept
     if home is not None and not trio.run(opens, home.disk, passphrase):
-        raise RefusedError(
-            tr(
-                "cannot unlock the home of '{sandbox}': wrong passphrase",
-                sandbox=sandbox,
-            )
-        )
+        raise RefusedError(f"cannot unlock the home of '{sandbox}': wrong passphrase")
     keyring.store(sandbox, passphrase, 60 * (minutes or 0))
     _done(
-        tr("the home of '{sandbox}' is unlocked", sandbox=sandbox),
+        f"the home of '{sandbox}' is unlocked",
         sandbox,
         as_json=as_json,
         is_open=True,
@@ -88,17 +80,11 @@ def lock(name: str, *, as_json: bool) -> None:
     sandbox = take_sandbox_name(name)
     if not keyring.forget(sandbox):
         raise RefusedError(
-            tr(
-                "cannot lock the home of '{sandbox}': the keyring does not "
-                "contain its passphrase",
-                sandbox=sandbox,
-            ),
-            hint=tr(
-                "it is locked already, or not encrypted: run 'brokerctl sandbox list'"
-            ),
+            f"cannot lock the home of '{sandbox}': the keyring does not contain its passphrase",
+            hint="it is locked already, or not encrypted: run 'brokerctl sandbox list'",
         )
     _done(
-        tr("the home of '{sandbox}' is locked", sandbox=sandbox),
+        f"the home of '{sandbox}' is locked",
         sandbox,
         as_json=as_json,
         is_open=False,
@@ -116,24 +102,19 @@ def _passphrase(sandbox: SandboxName, file: Path | None, *, new: bool) -> bytes:
         line = sys.stdin.readline(2 * keyring.PASSPHRASE_BYTES[-1])
         if not line:
             raise SetupError(
-                tr(
-                    "there is no terminal to ask for the passphrase of '{sandbox}'",
-                    sandbox=sandbox,
-                ),
-                hint=tr("specify the passphrase with --passphrase-file FILE"),
+                f"there is no terminal to ask for the passphrase of '{sandbox}'",
+                hint="specify the passphrase with --passphrase-file FILE",
             )
         passphrase = line.partition("\n")[0].encode()
     else:
-        question = tr("passphrase of the home of '{sandbox}'", sandbox=sandbox)
+        question = f"passphrase of the home of '{sandbox}'"
         asked = click.prompt(
             question, hide_input=True, confirmation_prompt=new, err=True
         )
         passphrase = str(asked).encode()
     if len(passphrase) not in keyring.PASSPHRASE_BYTES:
         low, high = keyring.PASSPHRASE_BYTES[0], keyring.PASSPHRASE_BYTES[-1]
-        raise RefusedError(
-            tr("the passphrase must have {low} to {high} bytes", low=low, high=high)
-        )
+        raise RefusedError(f"the passphrase must have {low} to {high} bytes")
     return passphrase
 
 

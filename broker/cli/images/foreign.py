@@ -13,7 +13,6 @@ from broker.cli.completion import images
 from broker.cli.images.building.build_room import Progress, scratch_base
 from broker.cli.images.describe import describe
 from broker.cli.images.steps import BuildSteps
-from broker.cli.texts import tr
 from broker.cli.transfer.named_path import (
     NamedPath,
     opened_target,
@@ -55,25 +54,12 @@ def export(name: str, target: Path, *, key: Path, as_json: bool) -> None:
             with opened_target(target) as opened:
                 signed.export_image(image, opened, private)
         except OSError as error:
-            raise SetupError(
-                tr(
-                    "cannot write {target}: {strerror}",
-                    target=target,
-                    strerror=error.strerror,
-                )
-            ) from error
+            raise SetupError(f"cannot write {target}: {error.strerror}") from error
     mark = signed.fingerprint(private.public_key())
     if as_json:
         render.json_line({"file": str(target), "key": mark, "name": name})
         return
-    render.note(
-        tr(
-            "wrote image {name} to {target}, signed with the key {mark}",
-            name=name,
-            target=target,
-            mark=mark,
-        )
-    )
+    render.note(f"wrote image {name} to {target}, signed with the key {mark}")
 
 
 @click.command("import")
@@ -113,18 +99,9 @@ def import_(
     if as_json:
         render.json_line(describe(image))
     else:
+        render.note(f"imported image {image.name} with kernel {image.manifest.kernel}")
         render.note(
-            tr(
-                "imported image {name} with kernel {kernel}",
-                name=image.name,
-                kernel=image.manifest.kernel,
-            )
-        )
-        render.note(
-            tr(
-                'to use it, set image = "{name}" in the [launch] section of a record',
-                name=image.name,
-            )
+            f'to use it, set image = "{image.name}" in the [launch] section of a record'
         )
 
 
@@ -132,15 +109,8 @@ def refuse_host(name: str) -> None:
     """Raise RefusedError for the name of the image of this machine's programs."""
     if name == store.HOST_IMAGE:
         raise RefusedError(
-            tr(
-                "cannot create an image '{name}': the name is reserved for the "
-                "image of this machine's programs",
-                name=name,
-            ),
-            hint=tr(
-                "choose another name; to create the reserved image, run "
-                "'brokerctl run --root host COMMAND'"
-            ),
+            f"cannot create an image '{name}': the name is reserved for the image of this machine's programs",
+            hint="choose another name; to create the reserved image, run 'brokerctl run --root host COMMAND'",
         )
 
 
@@ -161,7 +131,7 @@ def _import_signed(
         raise SetupError(
             f"cannot import {printable(str(archive), 200)}: "
             + ("not a regular file" if archive.exists() else "no such file"),
-            hint=tr("with --key, specify a file that 'brokerctl image export' wrote"),
+            hint="with --key, specify a file that 'brokerctl image export' wrote",
         )
     return trio.run(import_signed, paths, name, archive, public, progress)
 

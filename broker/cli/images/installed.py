@@ -10,7 +10,6 @@ from pathlib import Path
 
 import msgspec
 
-from broker.cli.texts import tr
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import RefusedError, SetupError
 from broker.core.paths import Paths
@@ -82,14 +81,8 @@ def roll_back(paths: Paths, name: str) -> Image:
     previous = previous_image(paths, name)
     if previous is None or previous.directory == present.directory.resolve():
         raise SetupError(
-            tr(
-                "cannot roll back the guest image {name}: there is no earlier version",
-                name=f"{name!r}",
-            ),
-            hint=tr(
-                "first replace the image with 'brokerctl image build --force' or "
-                "'brokerctl image import': both keep this version"
-            ),
+            f"cannot roll back the guest image {name!r}: there is no earlier version",
+            hint="first replace the image with 'brokerctl image build --force' or 'brokerctl image import': both keep this version",
         )
     point(paths.images / name, previous.directory.name)
     point(_previous(paths, name), present.directory.resolve().name)
@@ -129,8 +122,8 @@ def remove_image(paths: Paths, name: str) -> None:
     link = paths.images / name
     if not link.is_symlink():
         raise SetupError(
-            tr("there is no guest image {name}", name=f"{name!r}"),
-            hint=tr("to list the images, run 'brokerctl image list'"),
+            f"there is no guest image {name!r}",
+            hint="to list the images, run 'brokerctl image list'",
         )
     link.unlink()
     _previous(paths, name).unlink(missing_ok=True)

@@ -20,7 +20,6 @@ from broker.cli.images.steps import BuildSteps
 from broker.cli.images.x11_needs import X_SERVER
 from broker.cli.late_group import LateGroup
 from broker.cli.policy.records import read_records
-from broker.cli.texts import tr
 from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import RefusedError, SetupError
 from broker.core.parts.absent import require
@@ -120,14 +119,7 @@ def build(
         render.json_line(describe(image))
     else:
         age = render.seconds(image.age())
-        render.note(
-            tr(
-                "image '{name}' is ready: {suite}, built {age} ago",
-                name=image.name,
-                suite=image.suite,
-                age=age,
-            )
-        )
+        render.note(f"image '{image.name}' is ready: {image.suite}, built {age} ago")
 
 
 def _refuse_record_name(name: str, records: Mapping[str, Record]) -> None:
@@ -139,13 +131,8 @@ def _refuse_record_name(name: str, records: Mapping[str, Record]) -> None:
     }
     if name in images and name not in images.values():
         raise RefusedError(
-            tr(
-                "no record has the image '{name}': the image of the record "
-                "'{name}' is '{images}'",
-                name=name,
-                images=images[name],
-            ),
-            hint=tr("run 'brokerctl image build {images}'", images=images[name]),
+            f"no record has the image '{name}': the image of the record '{name}' is '{images[name]}'",
+            hint=f"run 'brokerctl image build {images[name]}'",
         )
 
 
@@ -155,15 +142,8 @@ def read_packages(path: Path) -> tuple[str, ...]:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SetupError(
-            tr(
-                "cannot read the package list {path}: {cause}",
-                path=path,
-                cause=render.cause(error),
-            ),
-            hint=tr(
-                "specify a text file with package names separated by spaces; '#' "
-                "starts a comment"
-            ),
+            f"cannot read the package list {path}: {render.cause(error)}",
+            hint="specify a text file with package names separated by spaces; '#' starts a comment",
         ) from error
     return tuple(word for line in lines for word in line.partition("#")[0].split())
 
@@ -177,11 +157,9 @@ def list_(*, as_json: bool) -> None:
         render.json_line([describe(image) for image in found])
         return
     if not found:
-        render.note(
-            tr("there are no images; to build one, run 'brokerctl image build'")
-        )
+        render.note("there are no images; to build one, run 'brokerctl image build'")
         return
-    columns = tr("IMAGE,SUITE,AGE,SIZE,WAYPIPE,KERNEL,PACKAGES").split(",")
+    columns = ["IMAGE", "SUITE", "AGE", "SIZE", "WAYPIPE", "KERNEL", "PACKAGES"]
     render.table(columns, [_row(image) for image in found])
 
 
@@ -246,13 +224,7 @@ def rollback(name: str, *, as_json: bool) -> None:
     if as_json:
         render.json_line(describe(image))
         return
-    render.note(
-        tr(
-            "'{name}' is now the version built {age} ago",
-            name=image.name,
-            age=age_text(image.age()),
-        )
-    )
+    render.note(f"'{image.name}' is now the version built {age_text(image.age())} ago")
 
 
 def _rebuild(paths: Paths, image: Image, *, quiet: bool) -> Image:

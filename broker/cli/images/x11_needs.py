@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import IO
 
 from broker.cli.images.installed import list_images
-from broker.cli.texts import tr
 from broker.core.escape import printable
 from broker.core.paths import Paths
 from broker.host.images.store import REQUIRED_PACKAGES
@@ -107,11 +106,7 @@ def tell_failed(program: str) -> None:
     if direct & _X11 and not any(one.startswith(_WAYLAND) for one in direct):
         name = printable(posixpath.basename(program), 60)
         sys.stderr.write(
-            tr(
-                "{name} needs X11, which this box lacks; run 'brokerctl run "
-                "--bwrap --x11 -- {name}' instead\n",
-                name=name,
-            )
+            f"{name} needs X11, which this box lacks; run 'brokerctl run --bwrap --x11 -- {name}' instead\n"
         )
 
 

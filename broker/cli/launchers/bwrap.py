@@ -30,7 +30,6 @@ from broker.cli.quick.calls import Calls
 from broker.cli.quick.made_record import box_text, new_name, with_files
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
-from broker.cli.texts import tr
 from broker.cli.transfer.named_files import writable_places
 from broker.core.escape import printable
 from broker.core.files.planted_links import find_enclosing
@@ -138,12 +137,7 @@ def _tell_shared(word: str, here: Path) -> None:
     if there and not word.startswith("-"):
         name = printable(word, 60)
         render.note(
-            tr(
-                "'{name}' is not taken for the file of that name, because a "
-                "sandbox may write to this folder; to make the file readable "
-                "inside, write './{name}'",
-                name=name,
-            )
+            f"'{name}' is not taken for the file of that name, because a sandbox may write to this folder; to make the file readable inside, write './{name}'"
         )
 
 

@@ -28,7 +28,6 @@ from broker.cli.policy.records import read_records
 from broker.cli.quick.made_record import record_text, with_files
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
-from broker.cli.texts import tr
 from broker.cli.transfer.named_files import writable_places
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.parts.absent import is_installed, needed
@@ -53,12 +52,7 @@ def take_app(app: str) -> str:
     """Validate an application ID and return it.  Raises UsageError."""
     if len(app) > FLATPAK_APP.max_length or not re.fullmatch(FLATPAK_APP.regex, app):
         raise click.UsageError(
-            tr(
-                "{app} is not an application ID such as org.gnome.gedit; to list "
-                "the installed applications, run 'flatpak list --app "
-                "--columns=application'",
-                app=f"{app!r}",
-            )
+            f"{app!r} is not an application ID such as org.gnome.gedit; to list the installed applications, run 'flatpak list --app --columns=application'"
         )
     return app
 
@@ -82,23 +76,14 @@ def run_app(app: str, words: Sequence[str], *, quiet: bool, as_json: bool) -> in
 def installed_at(app: str) -> Path:
     """Return where an application is installed.  Raises SetupError when it is not."""
     if shutil.which("flatpak") is None:
-        raise SetupError(
-            tr("flatpak is not installed"), hint="sudo apt install flatpak"
-        )
+        raise SetupError("flatpak is not installed", hint="sudo apt install flatpak")
     words = ["flatpak", "info", "--show-location", app]
     try:
         printed = trio.run(partial(run_tool, words, env=os.environ))
     except UpstreamError as error:
         raise SetupError(
-            tr(
-                "cannot find the Flatpak application {app}: {message}",
-                app=app,
-                message=error.message,
-            ),
-            hint=tr(
-                "to list the installed applications, run 'flatpak list --app "
-                "--columns=application'"
-            ),
+            f"cannot find the Flatpak application {app}: {error.message}",
+            hint="to list the installed applications, run 'flatpak list --app --columns=application'",
         ) from error
     return Path(os.fsdecode(printed.rstrip(b"\n")))
 
@@ -147,9 +132,7 @@ class _Run:
     def to_its_end(self, *, quiet: bool, as_json: bool) -> int:
         """Run the application, print its output; return its exit code."""
         installed = installed_at(self._launch.app)
-        with setup_errors(
-            tr("cannot read the permissions of {app}", app=self._launch.app)
-        ):
+        with setup_errors(f"cannot read the permissions of {self._launch.app}"):
             # Each time: an update of the application may have more.
             self._system_names = system_bus_names(installed)
             if self._x11 is not False:
@@ -195,7 +178,7 @@ class _Run:
             with needed("the display of X11 programs"):
                 from broker.cli.proxy.flatpak_x11 import XSocket, start_words
 
-            with setup_errors(tr("cannot create the socket of an X server")):
+            with setup_errors("cannot create the socket of an X server"):
                 server = XSocket(launch.app, sockets, stack, steps)
             start = start_words(sockets, self._program)
         held = start_held(
@@ -230,17 +213,11 @@ class _Run:
             self._system_names,
         )
         folder = overrides_folder(os.environ)
-        with setup_errors(tr("cannot write the override of {app}", app=launch.app)):
+        with setup_errors(f"cannot write the override of {launch.app}"):
             first = write_override(self._paths, folder, launch.app, wanted)
         if first:
             render.note(
-                tr(
-                    "from now on, {app} has a display and sound only in Vitrail; to "
-                    "undo this, run 'brokerctl launcher remove flatpak --app {app}'; "
-                    "to start it in Vitrail from its menu entry, use 'launcher "
-                    "install' instead",
-                    app=launch.app,
-                )
+                f"from now on, {launch.app} has a display and sound only in Vitrail; to undo this, run 'brokerctl launcher remove flatpak --app {launch.app}'; to start it in Vitrail from its menu entry, use 'launcher install' instead"
             )
 
 

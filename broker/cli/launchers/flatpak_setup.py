@@ -10,7 +10,6 @@ from broker.cli import render
 from broker.cli.launchers.flatpak import installed_at, take_app
 from broker.cli.launchers.setup import Setup, setup_errors
 from broker.cli.sandboxes.desktop_entry import brokerctl_program, quoted
-from broker.cli.texts import tr
 from broker.core.errors import UpstreamError
 from broker.core.files.replace_file import replace_file
 from broker.core.paths import find_paths
@@ -35,7 +34,7 @@ def install_flatpak(app: str, *, as_json: bool) -> None:
     paths = find_paths()
     location = installed_at(take_app(app))
     folder = overrides_folder(os.environ)
-    with held(paths, app), setup_errors(tr("cannot set up {app}", app=app)):
+    with held(paths, app), setup_errors(f"cannot set up {app}"):
         entries = _entries(location, app)
         written = []
         if close_override(paths, folder, app, location):
@@ -50,18 +49,10 @@ def install_flatpak(app: str, *, as_json: bool) -> None:
         return
     if not entries:
         render.note(
-            tr(
-                "{app} does not have a menu entry; start it with 'brokerctl run "
-                "--flatpak {app}'",
-                app=app,
-            )
+            f"{app} does not have a menu entry; start it with 'brokerctl run --flatpak {app}'"
         )
     render.note(
-        tr(
-            "running instances of {app} keep their permissions; to end them, "
-            "run 'flatpak kill {app}'",
-            app=app,
-        )
+        f"running instances of {app} keep their permissions; to end them, run 'flatpak kill {app}'"
     )
 
 
@@ -69,11 +60,11 @@ def remove_flatpak(app: str) -> None:
     """Restore an application's permissions and menu entries.  Raises SetupError."""
     paths = find_paths()
     folder = overrides_folder(os.environ)
-    with held(paths, take_app(app)), setup_errors(tr("cannot set up {app}", app=app)):
+    with held(paths, take_app(app)), setup_errors(f"cannot set up {app}"):
         changed = remove_override(paths, folder, app)
         for path in _ours(app):
             path.unlink()
-            render.note(tr("removed {path}", path=path))
+            render.note(f"removed {path}")
     text = (
         "has its original permissions again"
         if changed
@@ -100,19 +91,13 @@ def _entries(location: Path, app: str) -> dict[str, str]:
         try:
             made = text and menu.entry(text, app, default, command, quoted)
         except UpstreamError as error:
-            render.note(
-                tr("skipped {name}: {message}", name=path.name, message=error.message)
-            )
+            render.note(f"skipped {path.name}: {error.message}")
             continue
         if made:
             entries[path.name] = made
         else:
             render.note(
-                tr(
-                    "skipped {name}: it does not run the default command of {app}",
-                    name=path.name,
-                    app=app,
-                )
+                f"skipped {path.name}: it does not run the default command of {app}"
             )
     return entries
 

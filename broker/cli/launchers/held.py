@@ -22,7 +22,6 @@ from broker.cli.policy.records import read_records
 from broker.cli.run.connect import open_client
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker, refuse_root
-from broker.cli.texts import tr
 from broker.cli.transfer.named_files import writable_places
 from broker.core.errors import SetupError, VitrailError
 from broker.core.files.planted_links import refuse_links
@@ -127,12 +126,7 @@ def exit_code(name: str, code: int, *, as_json: bool) -> int:
     elif code - 128 in _CRASHES:
         number = signal.Signals(code - 128)
         render.note(
-            tr(
-                "the program in {name} crashed: {number} ({name2})",
-                name=name,
-                number=signal.strsignal(number),
-                name2=number.name,
-            )
+            f"the program in {name} crashed: {signal.strsignal(number)} ({number.name})"
         )
     return code
 
@@ -171,13 +165,8 @@ def local_paths() -> Paths:
     paths = find_paths()
     if role_here(paths) is not None:
         raise SetupError(
-            tr(
-                "cannot run a box or container: this machine is paired with another one"
-            ),
-            hint=tr(
-                "to run a sandbox of the host, run 'brokerctl run SANDBOX' on the "
-                "viewer"
-            ),
+            "cannot run a box or container: this machine is paired with another one",
+            hint="to run a sandbox of the host, run 'brokerctl run SANDBOX' on the viewer",
         )
     return paths
 

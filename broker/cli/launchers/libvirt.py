@@ -18,7 +18,6 @@ from broker.cli.launchers.adoption.domains import (
 from broker.cli.launchers.setup import Setup, SetupWords, hook_written, sudo_caller
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import offline_paths
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
 from broker.core.paths import Paths
@@ -47,16 +46,10 @@ def _install_libvirt(words: SetupWords) -> None:
         return
     if uid is None:
         render.note(
-            tr(
-                "domains of qemu:///system do not report to a broker; to specify "
-                "the user whose broker they report to, pass --uid NUMBER"
-            )
+            "domains of qemu:///system do not report to a broker; to specify the user whose broker they report to, pass --uid NUMBER"
         )
     render.note(
-        tr(
-            "now run 'sudo systemctl restart libvirtd' (or virtqemud); the "
-            "libvirtd of a session exits when it is idle"
-        )
+        "now run 'sudo systemctl restart libvirtd' (or virtqemud); the libvirtd of a session exits when it is idle"
     )
 
 
@@ -69,18 +62,14 @@ def _remove_libvirt(_app: str) -> None:
             continue
         except OSError as error:
             raise SetupError(
-                tr(
-                    "cannot remove {path}: {strerror}",
-                    path=path,
-                    strerror=error.strerror,
-                ),
+                f"cannot remove {path}: {error.strerror}",
                 hint=(
-                    tr("run 'sudo brokerctl launcher remove libvirt'")
+                    "run 'sudo brokerctl launcher remove libvirt'"
                     if os.geteuid() != 0
                     else ""
                 ),
             ) from error
-        render.note(tr("removed {path}", path=path))
+        render.note(f"removed {path}")
 
 
 @click.command()
@@ -112,31 +101,17 @@ def prepare(domain: str, *, connect: str, yes: bool, dry_run: bool) -> None:
         record = record_of(paths, domain, old)
         if record is None:
             raise RefusedError(
-                tr(
-                    "no record names domain '{domain}'",
-                    domain=printable(domain, NAME_CHARS),
-                ),
-                hint=tr(
-                    "to write one and prepare the domain, run 'brokerctl adopt "
-                    '"{domain}"\'',
-                    domain=domain,
-                ),
+                f"no record names domain '{printable(domain, NAME_CHARS)}'",
+                hint=f"to write one and prepare the domain, run 'brokerctl adopt \"{domain}\"'",
             )
         new = with_places(paths, read_records(paths).records[record], connect, old)
     except DomainError as error:
         raise RefusedError(
-            tr(
-                "cannot prepare domain '{domain}': {error}",
-                domain=printable(domain, NAME_CHARS),
-                error=error,
-            )
+            f"cannot prepare domain '{printable(domain, NAME_CHARS)}': {error}"
         ) from error
     if new is None:
         render.note(
-            tr(
-                "domain '{domain}' already has this vsock; nothing was changed",
-                domain=printable(domain, NAME_CHARS),
-            )
+            f"domain '{printable(domain, NAME_CHARS)}' already has this vsock; nothing was changed"
         )
         return
     show_change(old, new)
@@ -144,10 +119,7 @@ def prepare(domain: str, *, connect: str, yes: bool, dry_run: bool) -> None:
         return
     define(connect, new)
     render.note(
-        tr(
-            "defined domain '{domain}'; the vsock takes effect at its next start",
-            domain=printable(domain, NAME_CHARS),
-        )
+        f"defined domain '{printable(domain, NAME_CHARS)}'; the vsock takes effect at its next start"
     )
 
 

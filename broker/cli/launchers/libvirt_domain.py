@@ -23,7 +23,6 @@ from broker.cli import render
 from broker.cli.launchers.interface import Launcher
 from broker.cli.run.connect import open_client
 from broker.cli.run.progress import Steps
-from broker.cli.texts import tr
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths
 from broker.helpers.process.identity import open_pidfd
@@ -177,9 +176,7 @@ def require_program(name: str, package: str) -> Path:
     """Return where a program is.  Raises SetupError."""
     found = shutil.which(name)
     if found is None:
-        raise SetupError(
-            tr("{name} is not installed", name=name), hint=f"sudo apt install {package}"
-        )
+        raise SetupError(f"{name} is not installed", hint=f"sudo apt install {package}")
     return Path(found)
 
 
@@ -230,23 +227,13 @@ async def _start(paths: Paths, made: Made, virsh: Child) -> None:
                 raise UpstreamError(
                     f"virsh exited before the domain {made.domain} was started: "
                     f"{stderr_so_far(virsh, MESSAGE_CHARS) or 'no output'}",
-                    hint=tr(
-                        "to see QEMU's output, read ~/.cache/libvirt/qemu/log/{domain}.log",
-                        domain=made.domain,
-                    ),
+                    hint=f"to see QEMU's output, read ~/.cache/libvirt/qemu/log/{made.domain}.log",
                 )
             await trio.sleep(_LOOK_SECONDS)
     if waited.cancelled_caught:
         raise UpstreamError(
-            tr(
-                "libvirt did not start the domain {domain} within {start_seconds} s",
-                domain=made.domain,
-                start_seconds=f"{_START_SECONDS:.0f}",
-            ),
-            hint=tr(
-                "to see QEMU's output, read ~/.cache/libvirt/qemu/log/{domain}.log",
-                domain=made.domain,
-            ),
+            f"libvirt did not start the domain {made.domain} within {_START_SECONDS:.0f} s",
+            hint=f"to see QEMU's output, read ~/.cache/libvirt/qemu/log/{made.domain}.log",
         )
     pid = _pid(made)
     made.pidfd = open_pidfd(pid)
@@ -271,11 +258,7 @@ def _pid(made: Made) -> int:
         return int(path.read_text("ascii"))
     except (OSError, ValueError) as error:
         raise UpstreamError(
-            tr(
-                "cannot read QEMU's pid in {path}: {cause}",
-                path=path,
-                cause=render.cause(error),
-            )
+            f"cannot read QEMU's pid in {path}: {render.cause(error)}"
         ) from error
 
 
@@ -290,12 +273,7 @@ async def _cid(made: Made) -> int | None:
     found = root.find("devices/vsock/cid")
     text = "" if found is None else found.get("address", "")
     if not text.isdecimal():
-        raise UpstreamError(
-            tr(
-                "libvirt did not assign a CID to the domain {domain}",
-                domain=made.domain,
-            )
-        )
+        raise UpstreamError(f"libvirt did not assign a CID to the domain {made.domain}")
     return int(text)
 
 

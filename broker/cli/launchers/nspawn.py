@@ -17,7 +17,6 @@ from broker.cli.launchers.held import (
     variables_of,
 )
 from broker.cli.launchers.interface import Launcher
-from broker.cli.texts import tr
 from broker.core.errors import SetupError
 from broker.core.parts.absent import needed
 from broker.host.launchers.nspawn.arguments import BRIDGE, ContainerTree
@@ -36,9 +35,7 @@ def _starter(run: HeldRun, launch: Nspawn, resolver: Path | None) -> Start:
     """Return a function that starts the container; tells of absent limits."""
     scope = choose_scope(os.environ, launch.memory_mib, launch.pids)
     if scope is None:
-        render.note(
-            tr("memory and processes are not limited: systemd is not available")
-        )
+        render.note("memory and processes are not limited: systemd is not available")
 
     x11 = run.record.viewer.window.x11
 

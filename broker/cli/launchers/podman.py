@@ -26,7 +26,6 @@ from broker.cli.launchers.held import (
 from broker.cli.launchers.interface import Launcher
 from broker.cli.run.progress import Steps
 from broker.cli.run.terminal import has_input
-from broker.cli.texts import tr
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.parts.absent import needed
 from broker.core.paths import Paths
@@ -196,16 +195,9 @@ def _require_image(record: Record, launch: Podman) -> None:
     """Raise SetupError for a record that names neither image nor root."""
     if launch.image is None and launch.rootfs is None:
         raise SetupError(
-            tr(
-                "record '{name}' has neither container_image nor rootfs",
-                name=record.name,
-            ),
+            f"record '{record.name}' has neither container_image nor rootfs",
             where=record.where("launch.container_image"),
-            hint=tr(
-                "set one of these keys, or start the container with 'podman run "
-                "--annotation io.vitrail.sandbox={name}'",
-                name=record.name,
-            ),
+            hint=f"set one of these keys, or start the container with 'podman run --annotation io.vitrail.sandbox={record.name}'",
         )
 
 
@@ -215,10 +207,7 @@ def _described(run: HeldRun, launch: Podman) -> Container:
     limits = ContainerLimits(launch.memory_mib, launch.pids)
     if not can_limit():
         render.note(
-            tr(
-                "memory and processes are not limited: this user's control group "
-                "does not have the memory and pids controllers"
-            )
+            "memory and processes are not limited: this user's control group does not have the memory and pids controllers"
         )
     return Container(
         record=record.name,

@@ -14,7 +14,6 @@ from broker.cli.launchers.setup import (
     remove_files,
     sudo_caller,
 )
-from broker.cli.texts import tr
 from broker.core.errors import SetupError
 from broker.core.paths import find_paths
 from broker.host.launchers.podman.containers_conf import (
@@ -44,20 +43,14 @@ def install_rootful(uid: int | None, *, as_json: bool) -> None:
         home = pwd.getpwuid(uid).pw_dir
     except KeyError as error:
         raise SetupError(
-            tr("no user has the ID {uid}", uid=uid),
-            hint=tr("specify the ID of a user: --uid NUMBER"),
+            f"no user has the ID {uid}",
+            hint="specify the ID of a user: --uid NUMBER",
         ) from error
     # guard: root's containers belong to a user's broker
     if uid == 0:
         raise SetupError(
-            tr(
-                "the broker that leases root's containers must belong to another "
-                "user than root"
-            ),
-            hint=tr(
-                "pass this user's --uid NUMBER, or run the command with sudo as "
-                "this user"
-            ),
+            "the broker that leases root's containers must belong to another user than root",
+            hint="pass this user's --uid NUMBER, or run the command with sudo as this user",
         )
     paths = find_paths({"HOME": home, "XDG_RUNTIME_DIR": f"/run/user/{uid}"})
     records = search_path(paths.runtime, paths.config)
@@ -71,18 +64,9 @@ def install_rootful(uid: int | None, *, as_json: bool) -> None:
     if as_json:
         return
     if other is not None:
-        render.note(
-            tr(
-                "add this directory to hooks_dir in {other}: {rootful_hooks}",
-                other=other,
-                rootful_hooks=ROOTFUL_HOOKS,
-            )
-        )
+        render.note(f"add this directory to hooks_dir in {other}: {ROOTFUL_HOOKS}")
     render.note(
-        tr(
-            "to test the hook, run: sudo podman run --annotation "
-            "io.vitrail.sandbox=RECORD …"
-        )
+        "to test the hook, run: sudo podman run --annotation io.vitrail.sandbox=RECORD …"
     )
 
 
@@ -119,15 +103,9 @@ def _install_podman(words: SetupWords) -> None:
     if words.as_json:
         return
     if other is not None:
-        render.note(
-            tr(
-                "add this directory to hooks_dir in {other}: {folder}",
-                other=other,
-                folder=folder,
-            )
-        )
+        render.note(f"add this directory to hooks_dir in {other}: {folder}")
     render.note(
-        tr("to test the hook, run: podman run --annotation io.vitrail.sandbox=RECORD …")
+        "to test the hook, run: podman run --annotation io.vitrail.sandbox=RECORD …"
     )
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.cli import render
-from broker.cli.texts import tr
 from broker.core.errors import SetupError
 
 
@@ -62,4 +61,4 @@ def remove_files(paths: Iterable[Path]) -> None:
             path.unlink()
         except FileNotFoundError:
             continue
-        render.note(tr("removed {path}", path=path))
+        render.note(f"removed {path}")

@@ -24,7 +24,6 @@ from broker.cli.launchers.held import end_launch, local_paths
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import open_client
 from broker.cli.run.start import ensure_broker
-from broker.cli.texts import tr
 from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import SetupError
 from broker.core.files.replace_file import replace_file
@@ -293,10 +292,6 @@ def _record(paths: Paths, kind: str, words: Sequence[str]) -> Record:
         if record is not None and not record.host.launch.kind.boundary:
             return record
     raise SetupError(
-        tr(
-            "there is no record '{kind}' with [launch] kind = \"shared-box\"", kind=kind
-        ),
-        hint=tr(
-            "to write the record, run 'brokerctl launcher install {kind}'", kind=kind
-        ),
+        f"there is no record '{kind}' with [launch] kind = \"shared-box\"",
+        hint=f"to write the record, run 'brokerctl launcher install {kind}'",
     )

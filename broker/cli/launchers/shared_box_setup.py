@@ -19,7 +19,6 @@ from broker.cli.launchers.shared_box import (
     write_opener,
 )
 from broker.cli.sandboxes.desktop_entry import brokerctl_program
-from broker.cli.texts import tr
 from broker.core.errors import SetupError
 from broker.core.files.replace_file import replace_file
 from broker.core.paths import find_paths
@@ -64,7 +63,7 @@ def _install_box(box: BoxProgram, words: SetupWords) -> None:
     real = _real(box.command, wrapper)
     record = find_paths().config[0] / FOLDER / f"{program}.toml"
     written = [wrapper]
-    with setup_errors(tr("cannot set up {program}", program=program)):
+    with setup_errors(f"cannot set up {program}"):
         record.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not record.exists():
             text = _BOX_RECORD.format(program=program, colour=box.colour)
@@ -81,11 +80,7 @@ def _install_box(box: BoxProgram, words: SetupWords) -> None:
     render.written_files(written, as_json=words.as_json)
     if not words.as_json:
         render.note(
-            tr(
-                "boxes of {program} are labels, not boundaries; see "
-                "docs/launchers/boxes.md",
-                program=program,
-            )
+            f"boxes of {program} are labels, not boundaries; see docs/launchers/boxes.md"
         )
 
 
@@ -112,10 +107,8 @@ def _real(name: str, wrapper: Path) -> Path:
     found = program_behind(name, wrapper.parent)
     if found is None:
         raise SetupError(
-            tr("{name} is not installed", name=name),
-            hint=tr(
-                "install the package of {name}, and run the command again", name=name
-            ),
+            f"{name} is not installed",
+            hint=f"install the package of {name}, and run the command again",
         )
     return found
 
@@ -130,9 +123,9 @@ def _is_program(program: Path, word: str) -> bool:
 def _remove_box(box: BoxProgram, _app: str) -> None:
     wrapper = _wrapper(box)
     real = program_behind(box.command, wrapper.parent) or Path(box.command)
-    with setup_errors(tr("cannot restore menu entries of {name}", name=box.name)):
+    with setup_errors(f"cannot restore menu entries of {box.name}"):
         for path in replace_all(str(wrapper).__eq__, real):
-            render.note(tr("restored {path}", path=path))
+            render.note(f"restored {path}")
     front = wrapper.with_name(box.name)
     paths = [wrapper]
     if front != wrapper and _is_ours(front):

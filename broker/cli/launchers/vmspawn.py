@@ -28,7 +28,6 @@ from broker.cli.launchers.libvirt_domain import (
     run_directory,
 )
 from broker.cli.run.progress import Steps
-from broker.cli.texts import tr
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths
 from broker.helpers.process.spawn import Child, has_ended, send_signal
@@ -109,14 +108,8 @@ def _require_user_manager() -> None:
             else "cannot be found: XDG_RUNTIME_DIR is not set"
         )
         raise SetupError(
-            tr(
-                "systemd-vmspawn needs the service manager of this user, which {why}",
-                why=why,
-            ),
-            hint=tr(
-                "run the command in a login session, or run 'loginctl "
-                "enable-linger' first"
-            ),
+            f"systemd-vmspawn needs the service manager of this user, which {why}",
+            hint="run the command in a login session, or run 'loginctl enable-linger' first",
         )
 
 
@@ -147,12 +140,8 @@ async def _wait_held(child: Child, made: Made, directory: Path) -> int:
         if has_ended(child.pidfd):
             why = f"it exited: {stderr_so_far(child, MESSAGE_CHARS) or 'no output'}"
         raise UpstreamError(
-            tr(
-                "systemd-vmspawn did not start the machine {domain}: {why}",
-                domain=made.domain,
-                why=why,
-            ),
-            hint=tr("check that 'systemd-vmspawn --version' prints 262 or later"),
+            f"systemd-vmspawn did not start the machine {made.domain}: {why}",
+            hint="check that 'systemd-vmspawn --version' prints 262 or later",
         )
     pid, made.pidfd = found
     return pid

@@ -10,7 +10,6 @@ import trio
 from broker.cli import render
 from broker.cli.link.pairing.pinned import forget
 from broker.cli.run.connect import offline_paths
-from broker.cli.texts import tr
 from broker.core.escape import printable
 from broker.host.vmm.hosttools import fetch_vhost_device_vsock
 from broker.host.vmm.vsock_backend import hybrid_environment
@@ -31,7 +30,7 @@ def key(*, as_json: bool) -> None:
         render.json_line({"key": str(public), "fingerprint": public.fingerprint})
     else:
         click.echo(str(public))
-        render.note(tr("fingerprint {fingerprint}", fingerprint=public.fingerprint))
+        render.note(f"fingerprint {public.fingerprint}")
 
 
 @command.command("list")
@@ -53,7 +52,7 @@ def list_peers(*, as_json: bool) -> None:
         else:
             click.echo(f"{role:<6}  {peer.name:<20}  {peer.key.fingerprint}")
     if not peers and not as_json:
-        render.note(tr("no machine is paired; run 'brokerctl pair' on both machines"))
+        render.note("no machine is paired; run 'brokerctl pair' on both machines")
 
 
 @command.command("forget")
@@ -61,7 +60,7 @@ def list_peers(*, as_json: bool) -> None:
 def forget_broker(name: str) -> None:
     """Stop accepting the broker NAME."""
     forget(LinkStore(offline_paths()), name)
-    render.note(tr("this broker no longer accepts {name}", name=printable(name, 60)))
+    render.note(f"this broker no longer accepts {printable(name, 60)}")
 
 
 @command.command("vsock")
@@ -83,8 +82,5 @@ def vsock(*, as_json: bool) -> None:
     click.echo(shlex.join(["env", *settings, str(tool)]))
     if not preload:
         render.note(
-            tr(
-                "the library is missing, so a stream that is full both ways "
-                "stalls: install gcc and python3-dev, then Vitrail again"
-            )
+            "the library is missing, so a stream that is full both ways stalls: install gcc and python3-dev, then Vitrail again"
         )

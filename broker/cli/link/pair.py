@@ -18,7 +18,6 @@ from broker.cli.link.pairing.exchange import (
 )
 from broker.cli.link.pairing.pinned import pin, refuse_unpinnable
 from broker.cli.run.connect import offline_paths
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.ipc.in_thread import in_thread
 from broker.net.addresses import parse_connect, parse_listen
@@ -58,13 +57,7 @@ def command(
     config = _where(role, endpoint, peer_cid)
     found = trio.run(_pair, config, role, store)
     pin(store, Peer(name, role.other, found))
-    render.note(
-        tr(
-            "paired with {name}, which is this broker's {name2}",
-            name=name,
-            name2=role.other.name.lower(),
-        )
-    )
+    render.note(f"paired with {name}, which is this broker's {role.other.name.lower()}")
 
 
 def _where(role: Role, endpoint: str | None, peer_cid: int | None) -> LinkConfig:
@@ -89,21 +82,14 @@ async def _pair(config: LinkConfig, role: Role, store: LinkStore) -> PublicKey:
         # Each reason once: a stranger could come without end.
         if error.message not in told:
             told.add(error.message)
-            render.note(tr("refused a connection: {message}", message=error.message))
+            render.note(f"refused a connection: {error.message}")
             render.note(
-                tr(
-                    "  hint: if your host opened the connection, correct link.toml: "
-                    "{hint}",
-                    hint=error.hint,
-                )
+                f"  hint: if your host opened the connection, correct link.toml: {error.hint}"
             )
 
     try:
         render.note(
-            tr(
-                "waiting on {endpoint}; now run 'brokerctl pair' on the host",
-                endpoint=config.endpoint,
-            )
+            f"waiting on {config.endpoint}; now run 'brokerctl pair' on the host"
         )
         while True:
             sock = await let_in(listener, config, turned_away)
@@ -111,12 +97,7 @@ async def _pair(config: LinkConfig, role: Role, store: LinkStore) -> PublicKey:
                 return await _compare(sock, role, store)
             except NoCodeError as error:
                 # Any program of the host's machine can come to this door first.
-                render.note(
-                    tr(
-                        "rejected a peer: {message}; still waiting",
-                        message=error.message,
-                    )
-                )
+                render.note(f"rejected a peer: {error.message}; still waiting")
     finally:
         listener.close()
 
@@ -127,18 +108,11 @@ async def _compare(sock: socket.socket, role: Role, store: LinkStore) -> PublicK
 
 def _show(code: str, fingerprint: str) -> None:
     half = len(code) // 2
-    click.echo(
-        tr("this machine's code: {code} {code2}", code=code[:half], code2=code[half:])
-    )
-    render.note(
-        tr(
-            "type this code on the other machine, whose key is {fingerprint}",
-            fingerprint=fingerprint,
-        )
-    )
+    click.echo(f"this machine's code: {code[:half]} {code[half:]}")
+    render.note(f"type this code on the other machine, whose key is {fingerprint}")
 
 
 async def _ask() -> str:
-    sys.stderr.write(tr("the other machine's code: "))
+    sys.stderr.write("the other machine's code: ")
     sys.stderr.flush()
     return await in_thread(sys.stdin.readline, abandon_on_cancel=True)

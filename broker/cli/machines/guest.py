@@ -10,7 +10,6 @@ from pathlib import Path
 import rich_click as click
 
 from broker.cli import render
-from broker.cli.texts import tr
 from broker.core.errors import SetupError
 from broker.core.files.replace_file import replace_file
 from broker.core.paths import find_paths
@@ -63,25 +62,18 @@ def install(*, output: str | None, minimal: bool, as_json: bool) -> None:
         replace_file(path, content, mode=0o755)
     except OSError as error:
         raise SetupError(
-            tr("cannot write the installer: {strerror}", strerror=error.strerror),
+            f"cannot write the installer: {error.strerror}",
             where=str(path),
-            hint=tr("specify another file with --output"),
+            hint="specify another file with --output",
         ) from error
     command_line = f"ssh root@GUEST sh -s < {shlex.quote(str(path))}"
     if as_json:
         digest = hashlib.sha256(content).hexdigest()
         render.json_line({"file": str(path), "sha256": digest, "command": command_line})
         return
-    render.note(
-        tr("wrote {path} ({number} KiB)", path=path, number=len(content) // 1024)
-    )
-    render.note(
-        tr(
-            "to run the installer in the guest: {command_line}",
-            command_line=command_line,
-        )
-    )
-    render.note(tr("or copy it to the guest, and run as root: sh {name}", name=name))
+    render.note(f"wrote {path} ({len(content) // 1024} KiB)")
+    render.note(f"to run the installer in the guest: {command_line}")
+    render.note(f"or copy it to the guest, and run as root: sh {name}")
 
 
 def _minimal() -> bytes:
@@ -91,5 +83,5 @@ def _minimal() -> bytes:
     except BundleError as error:
         raise SetupError(
             str(error),
-            hint=tr("install gcc and python3-dev, and install Vitrail again"),
+            hint="install gcc and python3-dev, and install Vitrail again",
         ) from error

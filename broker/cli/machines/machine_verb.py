@@ -13,7 +13,6 @@ import rich_click as click
 import trio
 
 from broker.cli.completion import sandboxes
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError, SetupError, UpstreamError, VitrailError
 from broker.core.parts.absent import needed
 from broker.core.paths import Paths, find_paths
@@ -92,7 +91,7 @@ def arguments(
     """
     try:
         if kernel and initrd:
-            raise click.UsageError(tr("--kernel and --initrd exclude each other"))
+            raise click.UsageError("--kernel and --initrd exclude each other")
         # libvirt starts its machine later, so there is no process to wait for.
         if initrd:
             text = _initrd(record)
@@ -157,17 +156,8 @@ def _start(name: str, form: str, bus: str, leader: int | None) -> str:
 
     if leader is None and sys.stdout.isatty():
         raise RefusedError(
-            tr(
-                "cannot prepare '{name}' for a terminal: the machine would be "
-                "held as long as this shell",
-                name=name,
-            ),
-            hint=tr(
-                "in a script: exec qemu-system-x86_64 … $(brokerctl machine "
-                "arguments {name}); to see the words, pass --dry-run; or name a "
-                "process with --leader",
-                name=name,
-            ),
+            f"cannot prepare '{name}' for a terminal: the machine would be held as long as this shell",
+            hint=f"in a script: exec qemu-system-x86_64 … $(brokerctl machine arguments {name}); to see the words, pass --dry-run; or name a process with --leader",
         )
     paths = find_paths()
     require_record(name, paths)
@@ -205,7 +195,7 @@ async def _spawn(
         data = file.read(_REPORT_BYTES)
     if not data:
         raise UpstreamError(
-            tr("the process that prepares '{name}' has ended", name=name),
+            f"the process that prepares '{name}' has ended",
             hint=f"its last words are in {paths.logs(name) / 'arguments.log'}",
         )
     return msgspec.json.decode(data, type=ScriptReport)
@@ -219,6 +209,4 @@ def _log(paths: Paths, name: str) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         return os.open(file, flags, 0o600)
     except OSError as error:
-        raise SetupError(
-            tr("cannot write {file}: {strerror}", file=file, strerror=error.strerror)
-        ) from error
+        raise SetupError(f"cannot write {file}: {error.strerror}") from error

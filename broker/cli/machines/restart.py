@@ -16,7 +16,6 @@ from broker.cli import render
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import offline_paths, open_client
 from broker.cli.run.start import ensure_broker
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.paths import find_paths
@@ -46,30 +45,23 @@ def command(*, yes: bool, as_json: bool) -> None:
             + "\n".join(f"  {title}" for title in ending)
         )
     if ending and not yes:
-        click.confirm(tr("restart the broker?"), abort=True, err=True)
+        click.confirm("restart the broker?", abort=True, err=True)
     kept, ends, ended = trio.run(_restart, pid)
     if as_json:
         names = {"kept": kept, "ends": ends, "ended": ended}
         render.json_line({"windows": ending, **names})
         return
-    render.note(tr("restarted the broker"))
+    render.note("restarted the broker")
     for name in kept:
         render.note(
-            tr(
-                "{name} is still running; to open its windows again, run "
-                "'brokerctl run {name}'",
-                name=printable(name),
-            )
+            f"{printable(name)} is still running; to open its windows again, run 'brokerctl run {printable(name)}'"
         )
     for name in ends:
         render.note(
-            tr(
-                "{name} is still running, without windows; it ends when its program exits",
-                name=printable(name),
-            )
+            f"{printable(name)} is still running, without windows; it ends when its program exits"
         )
     for name in ended:
-        render.note(tr("{name} has ended", name=printable(name)))
+        render.note(f"{printable(name)} has ended")
 
 
 async def _look() -> tuple[int, list[str]]:
@@ -78,16 +70,8 @@ async def _look() -> tuple[int, list[str]]:
         version = await client.call(GET_VERSION, Nothing())
         if version.role != "local":
             raise RefusedError(
-                tr(
-                    "cannot restart the broker: this machine is the {role} of two "
-                    "machines that share their sandboxes",
-                    role=version.role,
-                ),
-                hint=tr(
-                    "to see what would end, run 'brokerctl status'; then restart the "
-                    "unit vitrail-{role} with systemctl",
-                    role=version.role,
-                ),
+                f"cannot restart the broker: this machine is the {version.role} of two machines that share their sandboxes",
+                hint=f"to see what would end, run 'brokerctl status'; then restart the unit vitrail-{version.role} with systemctl",
             )
         answer = await client.call(WINDOWS, WindowsRequest())
     titles = [f"[{window.sandbox}] {window.title}" for window in answer.windows]
@@ -109,11 +93,8 @@ async def _restart(pid: int) -> tuple[list[str], list[str], list[str]]:
             version = await client.call(GET_VERSION, Nothing())
             if version.pid != pid:
                 raise RefusedError(
-                    tr(
-                        "the broker was not restarted: another broker was started in the "
-                        "meantime"
-                    ),
-                    hint=tr("run the command again"),
+                    "the broker was not restarted: another broker was started in the meantime",
+                    hint="run the command again",
                 )
             before = await _sandboxes(client)
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)

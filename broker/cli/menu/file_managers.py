@@ -21,7 +21,6 @@ from broker.cli.sandboxes.desktop_entry import (
     config_home,
     quoted,
 )
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.session.menu_icons import data_home
 
@@ -104,7 +103,7 @@ def _with_action(path: Path) -> str:
     head, end, tail = _ACTION.sub("", text).rpartition("</actions>")
     if not end:
         raise RefusedError(
-            tr("{path} has no end of actions", path=path),
-            hint=tr("correct the file, or move it away, and try again"),
+            f"{path} has no end of actions",
+            hint="correct the file, or move it away, and try again",
         )
     return f"{head}{action}{end}{tail}"

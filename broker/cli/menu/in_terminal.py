@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from broker.cli.texts import tr
 from broker.core.errors import SetupError
 from broker.core.escape import printable
 from broker.helpers.process.popen import our_program
@@ -37,12 +36,8 @@ def in_terminal(words: Sequence[str], env: Mapping[str, str]) -> None:
     )
     if terminal is None:
         raise SetupError(
-            tr("no terminal is installed that Vitrail can open"),
-            hint=tr(
-                "install {terminals}, or run in your terminal: brokerctl {words}",
-                terminals=_TERMINALS[1][0],
-                words=printable(shlex.join(words), 200),
-            ),
+            "no terminal is installed that Vitrail can open",
+            hint=f"install {_TERMINALS[1][0]}, or run in your terminal: brokerctl {printable(shlex.join(words), 200)}",
         )
     command = shlex.join(our_program("broker.cli.app", *words))
     script = f"{command}; printf '\\n[Enter]'; read -r _"

@@ -11,7 +11,6 @@ from broker.authority.lockdown import keep_lockdown, kept_lockdown, lockdown_fil
 from broker.cli import render
 from broker.cli.menu.lockdown_lines import lockdown_lines
 from broker.cli.run.connect import ask, broker_runs
-from broker.cli.texts import tr
 from broker.core.errors import SetupError
 from broker.core.paths import Paths, find_paths
 from broker.ipc.control.api import LockdownAnswer, LockdownRequest
@@ -36,9 +35,7 @@ def command(*, networks: bool, lift: bool, show: bool, as_json: bool) -> None:
     Exit code: 0 done; with --show, 0 a lockdown is in force, 1 none is; 2 usage error.
     """
     if lift + show > 1 or (networks and (lift or show)):
-        raise click.UsageError(
-            tr("--networks, --lift and --show cannot be used together")
-        )
+        raise click.UsageError("--networks, --lift and --show cannot be used together")
     # Without a runtime directory a running broker would not be found, and would continue.
     paths = find_paths()
     begin = None if show else not lift
@@ -72,10 +69,7 @@ def _without_broker(
             path.unlink(missing_ok=True)
     except OSError as error:
         raise SetupError(
-            tr(
-                "cannot change the lockdown of the next broker: {strerror}",
-                strerror=error.strerror,
-            ),
+            f"cannot change the lockdown of the next broker: {error.strerror}",
             where=str(path),
         ) from error
     now = kept_lockdown(path)

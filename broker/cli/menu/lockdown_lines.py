@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from broker.cli.texts import tr
 from broker.ipc.control.api import LockdownAnswer
 
 
@@ -15,38 +14,26 @@ def lockdown_lines(
     """
     if not lockdown.locked:
         if lifted:
-            return [tr("no lockdown is in force any more: rules decide again")]
-        return [tr("no lockdown is in force")]
+            return ["no lockdown is in force any more: rules decide again"]
+        return ["no lockdown is in force"]
     if not runs:
         return [
-            tr(
-                "no broker is running, so nothing is cut: the next one starts in a lockdown"
-            )
+            "no broker is running, so nothing is cut: the next one starts in a lockdown"
         ]
     lines = [lockdown.unkept] if lockdown.unkept else []
     if not lockdown.networks:
         return [
-            tr(
-                "a lockdown is in force: microphones, cameras, copies and new starts are denied until the lockdown is lifted"
-            ),
+            "a lockdown is in force: microphones, cameras, copies and new starts are denied until the lockdown is lifted",
             *lines,
         ]
     if not lockdown.open_networks:
         return [
-            tr(
-                "a lockdown is in force: networks, microphones, cameras, copies and new starts are denied until the lockdown is lifted"
-            ),
+            "a lockdown is in force: networks, microphones, cameras, copies and new starts are denied until the lockdown is lifted",
             *lines,
         ]
     names = ", ".join(lockdown.open_networks)
     return [
-        tr(
-            "a lockdown is in force, but these sandboxes may still use a network: {names}; other networks, microphones, cameras, copies and new starts are denied until the lockdown is lifted",
-            names=names,
-        ),
-        tr(
-            "Vitrail does not control the network of {names}: to end it, stop these sandboxes with 'brokerctl stop', or run 'brokerctl lockdown --networks' on the machine that runs them",
-            names=names,
-        ),
+        f"a lockdown is in force, but these sandboxes may still use a network: {names}; other networks, microphones, cameras, copies and new starts are denied until the lockdown is lifted",
+        f"Vitrail does not control the network of {names}: to end it, stop these sandboxes with 'brokerctl stop', or run 'brokerctl lockdown --networks' on the machine that runs them",
         *lines,
     ]

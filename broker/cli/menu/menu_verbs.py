@@ -11,7 +11,6 @@ import trio
 from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.sandboxes.desktop_entry import icon_of
-from broker.cli.texts import tr
 from broker.core.escape import printable
 
 _TERMINAL = ("foot",)
@@ -118,9 +117,9 @@ def refresh(*, as_json: bool) -> None:
         )
         return
     for path in written:
-        render.note(tr("wrote {path}", path=path))
+        render.note(f"wrote {path}")
     for path in removed:
-        render.note(tr("removed {path}", path=path))
+        render.note(f"removed {path}")
 
 
 def _each(verb: str, objects: tuple[str, ...]) -> None:

@@ -18,7 +18,6 @@ from broker.cli.sandboxes.desktop_entry import (
     WINDOW_PREFIX,
     autostart_home,
 )
-from broker.cli.texts import tr
 from broker.cli.tray.tray_verb import autostart_file
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
@@ -55,16 +54,16 @@ def command(*, purge: bool, yes: bool) -> None:
     paths = find_paths()
     doomed = [*_entries(), *(_own(paths) if purge else [])]
     for path in doomed:
-        render.note(tr("to be removed: {path}", path=path))
+        render.note(f"to be removed: {path}")
     if broker_runs(paths):
-        render.note(tr("to be stopped: the broker and all sandboxes"))
+        render.note("to be stopped: the broker and all sandboxes")
     if not yes:
         if not sys.stdin.isatty():
             raise RefusedError(
-                tr("cannot ask for confirmation: standard input is not a terminal"),
-                hint=tr("pass --yes to confirm"),
+                "cannot ask for confirmation: standard input is not a terminal",
+                hint="pass --yes to confirm",
             )
-        click.confirm(tr("Uninstall?"), abort=True, err=True)
+        click.confirm("Uninstall?", abort=True, err=True)
     if broker_runs(paths):
         trio.run(_end)
     launcher.remove_files()
@@ -77,14 +76,8 @@ def command(*, purge: bool, yes: bool) -> None:
     if purge:
         _leave_cache(paths)
     else:
-        render.note(
-            tr(
-                "records and homes are kept: {config}, {state}",
-                config=paths.config[0],
-                state=paths.state,
-            )
-        )
-    render.note(tr("now remove the package: {package}", package=_package()))
+        render.note(f"records and homes are kept: {paths.config[0]}, {paths.state}")
+    render.note(f"now remove the package: {_package()}")
 
 
 def _entries() -> Iterator[Path]:
@@ -123,14 +116,7 @@ def _leave_cache(paths: Paths) -> None:
         return
     names = ", ".join(printable(path.name, 60) for path in kept[:_SHOWN])
     more = f" and {len(kept) - _SHOWN} more" if len(kept) > _SHOWN else ""
-    render.note(
-        tr(
-            "kept in {cache}, as Vitrail did not write it: {names}{more}",
-            cache=paths.cache,
-            names=names,
-            more=more,
-        )
-    )
+    render.note(f"kept in {paths.cache}, as Vitrail did not write it: {names}{more}")
 
 
 async def _end() -> None:
@@ -147,4 +133,4 @@ def _package() -> str:
         return "pipx uninstall vitrail"
     if place.is_relative_to("/usr"):
         return "sudo apt purge vitrail"
-    return tr("delete the directory {parents}", parents=place.parents[3])
+    return f"delete the directory {place.parents[3]}"

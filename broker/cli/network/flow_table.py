@@ -6,7 +6,6 @@ from rich.table import Table
 from rich.text import Text
 
 from broker.cli import render
-from broker.cli.texts import tr
 from broker.core.escape import printable
 from broker.ipc.control.api import FlowStatus
 
@@ -14,7 +13,7 @@ from broker.ipc.control.api import FlowStatus
 def as_table(flows: list[FlowStatus], now: float) -> Table:
     """Return the table for a terminal; ``now`` in seconds since 1970."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    heads = tr("SANDBOX,HOST,ADDRESS,PORT,OUT,OUT/S,IN,IN/S,AGE,RULE")
+    heads = "SANDBOX,HOST,ADDRESS,PORT,OUT,OUT/S,IN,IN/S,AGE,RULE"
     for column in heads.split(","):
         table.add_column(column, overflow="fold")
     for flow in flows:

@@ -12,7 +12,6 @@ from broker.cli.completion import sandboxes
 from broker.cli.network.network_lines import unrecorded_network
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import ask, ask_status, offline_paths
-from broker.cli.texts import tr
 from broker.core.escape import printable
 from broker.ipc.control.api import NetworkRequest
 from broker.ipc.control.methods import NETWORK
@@ -41,18 +40,14 @@ def command(sandbox: str | None, *, as_json: bool) -> None:
         render.note(_none_of(sandbox))
     if answer.omitted:
         render.note(
-            tr(
-                "{omitted} more flows; to list those of one sandbox, run "
-                "'brokerctl network SANDBOX'",
-                omitted=answer.omitted,
-            )
+            f"{answer.omitted} more flows; to list those of one sandbox, run 'brokerctl network SANDBOX'"
         )
 
 
 def _none_of(sandbox: str | None) -> str:
     """Return why no flow is listed, by the record and by a query of the broker."""
     if sandbox is None:
-        return tr('no flows of sandboxes with network = "rules" are open')
+        return 'no flows of sandboxes with network = "rules" are open'
     known = read_records(offline_paths()).records
     name = next(
         (s.record for s in ask_status().sandboxes if s.name == sandbox), sandbox
@@ -60,5 +55,5 @@ def _none_of(sandbox: str | None) -> str:
     record = known.get(name)
     network = "none" if record is None else record.values.get("launch.network", "none")
     if network == "rules":
-        return tr("no flows of '{sandbox}' are open", sandbox=printable(sandbox, 60))
+        return f"no flows of '{printable(sandbox, 60)}' are open"
     return unrecorded_network(sandbox, network)

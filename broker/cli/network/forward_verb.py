@@ -18,7 +18,6 @@ from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.interrupts import silence
 from broker.cli.run.connect import open_client
-from broker.cli.texts import tr
 from broker.core.errors import UpstreamError, sole
 from broker.core.escape import printable
 from broker.ipc.control.api import ForwardItem, ForwardRequest
@@ -56,16 +55,12 @@ def command(
     """
     found = _PORTS.fullmatch(ports)
     if found is None:
-        raise click.UsageError(
-            tr("'{ports}' is not PORT or PORT:SANDBOX-PORT", ports=ports)
-        )
+        raise click.UsageError(f"'{ports}' is not PORT or PORT:SANDBOX-PORT")
     local, port = int(found[1]), int(found[2] or found[1])
     if not 0 < port <= 65535 or local > 65535:
-        raise click.UsageError(
-            tr("'{ports}': a port must be between 1 and 65535", ports=ports)
-        )
+        raise click.UsageError(f"'{ports}': a port must be between 1 and 65535")
     if stdio and (found[2] or as_json or localhost):
-        raise click.UsageError(tr("with --stdio, specify only the sandbox's port"))
+        raise click.UsageError("with --stdio, specify only the sandbox's port")
     request = ForwardRequest(
         sandbox=sandbox, port=port, local=0 if stdio else local, localhost=localhost
     )
@@ -87,32 +82,19 @@ async def _forward(request: ForwardRequest, as_json: bool) -> None:  # noqa: FBT
         if as_json:
             render.json_line(msgspec.to_builtins(item))
         elif item.failed:
-            render.note(
-                tr("a connection failed: {failed}", failed=printable(item.failed))
-            )
+            render.note(f"a connection failed: {printable(item.failed)}")
         else:
             name = printable(item.sandbox)
             render.note(
-                tr(
-                    "forwarding {address}:{local} to port {port} of {name}",
-                    address=printable(item.address),
-                    local=item.local,
-                    port=request.port,
-                    name=name,
-                )
+                f"forwarding {printable(item.address)}:{item.local} to port {request.port} of {name}"
             )
 
     async with open_client() as client:
         await client.call(FORWARD, request, show)
     if not began:
         raise UpstreamError(
-            tr(
-                "the broker did not forward a port to {sandbox}",
-                sandbox=printable(request.sandbox),
-            ),
-            hint=tr(
-                "check that brokerctl and the running broker have the same version"
-            ),
+            f"the broker did not forward a port to {printable(request.sandbox)}",
+            hint="check that brokerctl and the running broker have the same version",
         )
 
 
@@ -124,10 +106,7 @@ async def _stdio(request: ForwardRequest) -> None:
             async def take(item: ForwardItem) -> None:
                 if item.local is None:
                     raise UpstreamError(
-                        tr(
-                            "a connection failed: {failed}",
-                            failed=printable(item.failed),
-                        )
+                        f"a connection failed: {printable(item.failed)}"
                     )
                 nursery.start_soon(
                     _copied, (item.address, item.local), nursery.cancel_scope

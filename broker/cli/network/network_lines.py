@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from broker.cli.texts import tr
 from broker.core.escape import printable
 
 
 def unrecorded_network(sandbox: str, network: object) -> str:
     """Return why no flows of a sandbox are listed or recorded."""
-    return tr(
-        "'{sandbox}' has network = \"{network}\": only flows of sandboxes "
-        'with network = "rules" are seen by Vitrail, listed and recorded',
-        sandbox=printable(sandbox, 60),
-        network=network,
-    )
+    return f'\'{printable(sandbox, 60)}\' has network = "{network}": only flows of sandboxes with network = "rules" are seen by Vitrail, listed and recorded'

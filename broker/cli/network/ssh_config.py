@@ -11,7 +11,6 @@ from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.policy.records import read_records, require_correct
 from broker.cli.run.connect import offline_paths
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from policy.records.model import Record
@@ -62,27 +61,16 @@ def command(names: tuple[str, ...], *, user: str, port: int) -> None:
     sys.stdout.write("".join(_host(name, user, port) for name in chosen))
     if not names and len(chosen) < len(known):
         render.note(
-            tr(
-                "boxes and containers are left out, because none of their programs can "
-                "listen on port {port}: to include them, add --port with the port of "
-                "their sshd",
-                port=port,
-            )
+            f"boxes and containers are left out, because none of their programs can listen on port {port}: to include them, add --port with the port of their sshd"
         )
     if not known:
-        render.note(tr("no record describes a sandbox whose ports can be forwarded"))
+        render.note("no record describes a sandbox whose ports can be forwarded")
     elif chosen and sys.stdout.isatty():
         render.note(
-            tr(
-                "to write these lines to a file: brokerctl ssh-config > "
-                "~/.ssh/vitrail.conf"
-            )
+            "to write these lines to a file: brokerctl ssh-config > ~/.ssh/vitrail.conf"
         )
         render.note(
-            tr(
-                "then add to the beginning of ~/.ssh/config: Include "
-                "~/.ssh/vitrail.conf"
-            )
+            "then add to the beginning of ~/.ssh/config: Include ~/.ssh/vitrail.conf"
         )
 
 
@@ -91,37 +79,20 @@ def _require_ports(records: Mapping[str, Record], name: str, port: int) -> None:
     record = records.get(name)
     if record is None:
         raise RefusedError(
-            tr("no record is named '{name}'", name=printable(name, 64)),
-            hint=tr("to list the records, run 'brokerctl list'"),
+            f"no record is named '{printable(name, 64)}'",
+            hint="to list the records, run 'brokerctl list'",
         )
     if not _has_ports(record):
         raise RefusedError(
-            tr(
-                "cannot forward ports of '{name}': its kind, {name2}, does not "
-                "support this",
-                name=name,
-                name2=record.host.launch.kind.name,
-            ),
+            f"cannot forward ports of '{name}': its kind, {record.host.launch.kind.name}, does not support this",
             where=record.where("launch.kind"),
-            hint=tr(
-                "to list the sandboxes whose ports can be forwarded, run "
-                "'brokerctl ssh-config'"
-            ),
+            hint="to list the sandboxes whose ports can be forwarded, run 'brokerctl ssh-config'",
         )
     if not _listens(record, port):
         raise RefusedError(
-            tr(
-                "no program of '{name}' can listen on port {port}: those of a box "
-                "or container are not root's",
-                name=name,
-                port=port,
-            ),
+            f"no program of '{name}' can listen on port {port}: those of a box or container are not root's",
             where=record.where("launch.kind"),
-            hint=tr(
-                "start sshd in it on another port, such as 2222, and run "
-                "'brokerctl ssh-config --port 2222 {name}'",
-                name=name,
-            ),
+            hint=f"start sshd in it on another port, such as 2222, and run 'brokerctl ssh-config --port 2222 {name}'",
         )
 
 

@@ -10,7 +10,6 @@ import rich_click as click
 
 from broker.cli import render
 from broker.cli.run.connect import ask
-from broker.cli.texts import tr
 from broker.core.escape import displayed
 from broker.ipc.control.api import NotificationRow, NotificationsRequest
 from broker.ipc.control.methods import NOTIFICATIONS
@@ -38,11 +37,9 @@ def command(sandbox: str | None, *, clear: bool, as_json: bool) -> None:
     for row in [] if as_json else found.notifications:
         sys.stdout.write("".join(f"{line}\n" for line in _text(row)))
     if found.omitted and not as_json:
-        render.note(
-            tr("{omitted} earlier notifications are not shown", omitted=found.omitted)
-        )
+        render.note(f"{found.omitted} earlier notifications are not shown")
     if not found.notifications:
-        render.note(tr("no notifications"))
+        render.note("no notifications")
         sys.exit(1)
 
 

@@ -24,7 +24,6 @@ from broker.cli.policy.load import (
     rules_of,
     situation_from,
 )
-from broker.cli.texts import tr
 from broker.core.escape import printable
 from broker.core.parts.absent import needed
 from policy.records.device_json import device_from
@@ -106,14 +105,11 @@ def evaluate(
     if batch:
         if service is not None:
             raise click.UsageError(
-                tr(
-                    "--batch cannot be used with a call; it reads calls from standard "
-                    "input"
-                )
+                "--batch cannot be used with a call; it reads calls from standard input"
             )
         sys.exit(_batch(sys.stdin.buffer, _Asker(policy, world, compat=compat)))
     if service is None or source is None or target is None:
-        raise click.UsageError(tr("specify SERVICE[+ARG] SOURCE TARGET, or --batch"))
+        raise click.UsageError("specify SERVICE[+ARG] SOURCE TARGET, or --batch")
     call = call_of(service, source, target, **told)
     asker = _Asker(policy, world, compat=compat)
     if world is None and not compat:
@@ -302,17 +298,10 @@ def print_answer(answer: PolicyAnswer) -> None:
         out.print(Text(printable(f"  targets: {targets}", 4000)))
         if answer.default_target:
             default = shown_target(answer.default_target)
-            out.print(Text(tr("  default: {default}", default=printable(default, 200))))
+            out.print(Text(f"  default: {printable(default, 200)}"))
     if answer.verdict == "allow" and answer.rule is not None and answer.rule.attach:
-        out.print(Text(tr("  attach: {attach}", attach=answer.rule.attach)))
+        out.print(Text(f"  attach: {answer.rule.attach}"))
     for name, value in answer.limits.as_json().items():
         out.print(Text(f"  {name}: {value}"))
     for rule in answer.observed:
-        out.print(
-            Text(
-                tr(
-                    "  would have decided without mode=observe: {where}",
-                    where=rule.where,
-                )
-            )
-        )
+        out.print(Text(f"  would have decided without mode=observe: {rule.where}"))

@@ -23,7 +23,6 @@ from broker.cli.policy.records import (
     with_check,
 )
 from broker.cli.run.connect import offline_paths
-from broker.cli.texts import tr
 from broker.cli.transfer.named_path import NamedPath
 from broker.core.parts.absent import needed
 from broker.session.settings_files import settings_problems
@@ -111,11 +110,7 @@ def check(
         for one in other:
             print_problems([one.problem])
         summary = _summary(records, rules, problems, searched=not paths)
-        render.note(
-            tr("{summary}; warnings: {number}", summary=summary, number=len(warnings))
-            if warnings
-            else summary
-        )
+        render.note(f"{summary}; warnings: {len(warnings)}" if warnings else summary)
     if problems or (strict and warnings):
         sys.exit(1)
 
@@ -256,14 +251,9 @@ def _summary(
             f"no records in {where}\n"
             f"to begin with an example: {copy_example('demo', paths)}"
         )
-    text = tr(
-        "problems: {problems}; records: {good} can be used, {bad} cannot",
-        problems=len(problems),
-        good=good,
-        bad=bad,
-    )
+    text = f"problems: {len(problems)}; records: {good} can be used, {bad} cannot"
     if lines:
-        text += tr("; rules: {lines}", lines=lines)
+        text += f"; rules: {lines}"
     if temporary:
-        text += tr("; temporary records of runs: {number}", number=len(temporary))
+        text += f"; temporary records of runs: {len(temporary)}"
     return text

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from policy.records.loader import FOLDER as RECORDS
 from policy.records.loader import SUFFIX as RECORD
@@ -59,18 +58,8 @@ def parts(directory: Path) -> tuple[Path, ...]:
     )
     if not found:
         raise RefusedError(
-            tr(
-                "{directory} contains neither records (*{record}) nor rules (*{rule})",
-                directory=directory,
-                record=RECORD,
-                rule=RULE,
-            ),
-            hint=tr(
-                "specify the directory that contains {records} and {rules}, or "
-                "one of these",
-                records=RECORDS,
-                rules=RULES,
-            ),
+            f"{directory} contains neither records (*{RECORD}) nor rules (*{RULE})",
+            hint=f"specify the directory that contains {RECORDS} and {RULES}, or one of these",
         )
     return found
 

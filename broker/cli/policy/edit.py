@@ -38,7 +38,6 @@ from broker.cli.policy.load import JSON
 from broker.cli.policy.records import print_problems
 from broker.cli.policy.trial import LINES, on_trial, refuse_trial
 from broker.cli.run.connect import offline_paths
-from broker.cli.texts import tr
 from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
@@ -74,7 +73,7 @@ def confirm_seconds(
     kind = Seconds(*tool_limits.CONFIRM_SECONDS)
     made = kind.take(text, (), lambda *_: None)
     if not isinstance(made, int):
-        raise click.BadParameter(tr("expected {words}", words=kind.words), param=option)
+        raise click.BadParameter(f"expected {kind.words}", param=option)
     return made
 
 
@@ -104,12 +103,8 @@ class Edit:
         """Raise RefusedError if another program has changed the file meanwhile."""
         if self.before != self.old:
             raise RefusedError(
-                tr(
-                    "nothing was installed: another program changed {file} during the "
-                    "edit",
-                    file=self.file,
-                ),
-                hint=tr("check the file, then edit it again"),
+                f"nothing was installed: another program changed {self.file} during the edit",
+                hint="check the file, then edit it again",
             )
 
 
@@ -155,17 +150,14 @@ def edit(
             refuse_trial(job.base, job.file)
         new = _edited(job, folder, yes=yes)
         if new is None:
-            render.note(tr("nothing was changed"))
+            render.note("nothing was changed")
             _say(job, installed=False, as_json=as_json)
             return
         job.refuse_changed()
         if confirm is None:
             put(job.file, new)
             render.note(
-                tr(
-                    "installed {file}; a running broker reloads it automatically",
-                    file=job.file,
-                )
+                f"installed {job.file}; a running broker reloads it automatically"
             )
             if folder == RECORDS:
                 follow_record(job)
@@ -217,16 +209,8 @@ def _whole_name(name: str, bases: tuple[Path, ...]) -> str:
     }
     if len(found) > 1:
         raise RefusedError(
-            tr(
-                "'{name}' names both a record and a file of rules",
-                name=printable(name, 100),
-            ),
-            hint=tr(
-                "run 'brokerctl policy edit {record}' or 'brokerctl policy edit "
-                "{rules}'",
-                record=record,
-                rules=rules,
-            ),
+            f"'{printable(name, 100)}' names both a record and a file of rules",
+            hint=f"run 'brokerctl policy edit {record}' or 'brokerctl policy edit {rules}'",
         )
     return found.pop() if found else rules if name[:1].isdigit() else record
 
@@ -237,14 +221,8 @@ def _folder(name: str) -> str:
         if is_policy_path(f"{folder}/{name}"):
             return folder
     raise RefusedError(
-        tr(
-            "'{name}' is not a valid name of a record or of a file of rules",
-            name=printable(name, 100),
-        ),
-        hint=tr(
-            "use a name such as 30-user.policy (0-9, a-z, '_', '.' and '-') "
-            "or work.toml"
-        ),
+        f"'{printable(name, 100)}' is not a valid name of a record or of a file of rules",
+        hint="use a name such as 30-user.policy (0-9, a-z, '_', '.' and '-') or work.toml",
     )
 
 
@@ -253,7 +231,7 @@ def read_current(file: Path) -> bytes:
     content = read_file(file, check_owner=False, most=limits.RULE_FILE_BYTES)
     if isinstance(content, Problem):
         raise RefusedError(
-            content.first_line(), hint=tr("correct the file and run the command again")
+            content.first_line(), hint="correct the file and run the command again"
         )
     return content
 
@@ -267,12 +245,8 @@ def one_at_a_time(base: Path) -> Iterator[None]:
         yield
     except BlockingIOError as error:
         raise RefusedError(
-            tr(
-                "cannot edit the settings in {base}: another 'brokerctl policy "
-                "edit' or 'brokerctl allow' is editing them",
-                base=base,
-            ),
-            hint=tr("wait until the other command has ended, and run this one again"),
+            f"cannot edit the settings in {base}: another 'brokerctl policy edit' or 'brokerctl allow' is editing them",
+            hint="wait until the other command has ended, and run this one again",
         ) from error
     finally:
         os.close(fd)
@@ -292,11 +266,8 @@ def _edited(job: Edit, folder: str, *, yes: bool) -> bytes | None:
             code = run_in_foreground([*_editor(), copy])
             if code != 0:
                 raise RefusedError(
-                    tr(
-                        "nothing was installed: the editor exited with code {code}",
-                        code=code,
-                    ),
-                    hint=tr("run the command again, and exit the editor normally"),
+                    f"nothing was installed: the editor exited with code {code}",
+                    hint="run the command again, and exit the editor normally",
                 )
             new = read_current(copy)
             if new == job.old or (job.old is None and new == first):
@@ -317,9 +288,7 @@ def beginning(job: Edit, folder: str) -> bytes:
     for base in offline_paths().config:
         hidden = base / folder / job.file.name
         if hidden != job.file and hidden.is_file():
-            render.note(
-                tr("copied {hidden}; your copy takes precedence", hidden=hidden)
-            )
+            render.note(f"copied {hidden}; your copy takes precedence")
             return read_current(hidden)
     return (_NEW_RULES if folder == RULES else _NEW_RECORD).encode()
 
@@ -340,17 +309,15 @@ def _choose(job: Edit, new: bytes, *, yes: bool) -> str:
     if problems:
         print_problems(problems, stderr=True)
         found = render.count(len(problems), "problem")
-        render.note(tr("{found}; nothing was installed", found=found))
+        render.note(f"{found}; nothing was installed")
         if yes or not sys.stdin.isatty():
             sys.exit(_BROKEN)
-        return asked(tr("[e]dit again, or [q]uit without installing"), "eq", "e")
+        return asked("[e]dit again, or [q]uit without installing", "eq", "e")
     show_lines(job, new)
     show_changes(old, would)
     if yes:
         return "i"
-    return asked(
-        tr("[i]nstall, [e]dit again, or [q]uit without installing"), "ieq", "q"
-    )
+    return asked("[i]nstall, [e]dit again, or [q]uit without installing", "ieq", "q")
 
 
 def show_lines(job: Edit, new: bytes) -> None:
@@ -388,8 +355,8 @@ def run_in_foreground(argv: Sequence[str | os.PathLike[str]]) -> int:
     words = [os.fspath(word) for word in argv]
     if shutil.which(words[0]) is None:
         raise SetupError(
-            tr("editor '{words}' is not installed", words=words[0]),
-            hint=tr("set VISUAL or EDITOR to an installed editor"),
+            f"editor '{words[0]}' is not installed",
+            hint="set VISUAL or EDITOR to an installed editor",
         )
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

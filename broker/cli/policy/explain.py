@@ -30,7 +30,6 @@ from broker.cli.policy.load import (
     split_service,
 )
 from broker.cli.sandboxes.settings import change_for
-from broker.cli.texts import tr
 from broker.core.escape import printable
 from broker.core.prompt_words import VIEWER
 from broker.core.services import OPEN_FILE, OPEN_URL
@@ -95,10 +94,7 @@ def explain_call(
     if number is not None:
         if service is not None or any(value is not None for value in told.values()):
             raise click.UsageError(
-                tr(
-                    "--event cannot be used together with SERVICE, SOURCE, TARGET or "
-                    "options of a call"
-                )
+                "--event cannot be used together with SERVICE, SOURCE, TARGET or options of a call"
             )
         # Late: it needs the audit log, and a call does not.
         from broker.cli.policy.recorded_decisions import event as recorded_event
@@ -106,7 +102,7 @@ def explain_call(
         then, known = recorded_event(number)
         call, known = then.call, known if world is None else situation_from(world)
     elif service is None or source is None:
-        raise click.UsageError(tr("specify SERVICE[+ARG] SOURCE [TARGET], or --event"))
+        raise click.UsageError("specify SERVICE[+ARG] SOURCE [TARGET], or --event")
     else:
         call = call_of(service, source, _target_of(service, target), **told)
         known = situation_from(world, policy=policy).calling({call.source, call.target})
@@ -159,13 +155,10 @@ def _print_event(then: Recorded, rules: RuleSet) -> None:
     asked = f"{call.service}{call.argument} {call.source} {call.target or '@default'}"
     _line(f"  call: {asked}")
     if then.policy != rules.digest:
-        _line(tr("  the rules have changed since; the current rules follow"))
+        _line("  the rules have changed since; the current rules follow")
     if then.host_dropped:
         _line(
-            tr(
-                "  the host of the address was not recorded; rules with a host do "
-                "not match"
-            )
+            "  the host of the address was not recorded; rules with a host do not match"
         )
 
 
@@ -181,13 +174,8 @@ def _print_explanation(
     print_verdict(verdict)
     if verdict.refused_by_record:
         change = change_for(found.call.service, found.call.source, world)
-        _line(
-            tr(
-                "the record denies this call; to change the record: {change}",
-                change=change,
-            )
-        )
-        _line(tr("without the record, the rules decide:"))
+        _line(f"the record denies this call; to change the record: {change}")
+        _line("without the record, the rules decide:")
         print_answer(found.answer)
         if found.answer.rule is not None:
             _line(f"  {found.answer.rule.where}: {found.answer.rule.text.strip()}")
@@ -195,36 +183,19 @@ def _print_explanation(
         _line(f"  {step.question}: {shown_target(step.answer)}")
     if verdict.answer.verdict == "ask":
         words, _ = wording(found.call)
-        _line(
-            tr(
-                "  the question would be: {source} wants {words}",
-                source=found.call.source,
-                words=words,
-            )
-        )
+        _line(f"  the question would be: {found.call.source} wants {words}")
     shown = [m for m in found.misses if every or m.column != "service"]
     if shown:
-        _line(tr("earlier rules, with the first column that did not match:"))
+        _line("earlier rules, with the first column that did not match:")
     for miss in shown:
         _line(f"  {miss.rule.where}: {miss.rule.text.strip()}")
         _line(f"      {miss.column}: {miss.why}")
     hidden = len(found.misses) - len(shown)
     if hidden:
-        _line(
-            tr(
-                "  (and {hidden} about other services; to show them, pass --all)",
-                hidden=hidden,
-            )
-        )
+        _line(f"  (and {hidden} about other services; to show them, pass --all)")
     if found.nearest is not None and found.nearest not in shown:
         near_rule = found.nearest.rule
-        _line(
-            tr(
-                "nearest match: {place}: {rule}",
-                place=near_rule.where,
-                rule=near_rule.text.strip(),
-            )
-        )
+        _line(f"nearest match: {near_rule.where}: {near_rule.text.strip()}")
         _line(f"      {found.nearest.column}: {found.nearest.why}")
     _print_advice(found, verdict)
 
@@ -235,13 +206,11 @@ def _print_advice(found: Explanation, verdict: Verdict) -> None:
     if near is not None:
         service = visible(found.call.service)
         known = (
-            tr("did you mean '{words}'?", words=near)
+            f"did you mean '{near}'?"
             if near
-            else tr("to list the services, run 'brokerctl policy check'")
+            else "to list the services, run 'brokerctl policy check'"
         )
-        _line(
-            tr("no service is named '{service}': {known}", service=service, known=known)
-        )
+        _line(f"no service is named '{service}': {known}")
     if found.flip is None or verdict.refused_by_record:
         return
     # The rules ask, and the call is denied, because no target can take a file.
@@ -251,22 +220,13 @@ def _print_advice(found: Explanation, verdict: Verdict) -> None:
     ours = before is not None and Path(before.file).parent != SHIPPED
     verdict_word = found.flip.verdict
     if before is not None and ours:
-        text = tr(
-            "to change the decision to {verdict}, add before {place}:",
-            verdict=verdict_word,
-            place=before.where,
-        )
+        text = f"to change the decision to {verdict_word}, add before {before.where}:"
     else:
-        text = tr("to change the decision to {verdict}, add:", verdict=verdict_word)
+        text = f"to change the decision to {verdict_word}, add:"
     _line(text)
     _line(f"      {found.flip.text}")
     name = Path(before.file).stem if before is not None and ours else ""
-    _line(
-        tr(
-            "  to edit the rules, run: {command}",
-            command=f"brokerctl policy edit {name}".rstrip(),
-        )
-    )
+    _line(f"  to edit the rules, run: {f'brokerctl policy edit {name}'.rstrip()}")
 
 
 def _line(text: str) -> None:

@@ -22,7 +22,6 @@ from broker.cli.policy.load import (
     situation_from,
 )
 from broker.cli.policy.records import end_by_problems
-from broker.cli.texts import tr
 from broker.cli.transfer.named_path import NamedPath, opened_target
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.files.replace_file import replace_file
@@ -119,20 +118,10 @@ def graph(
             replace_file(target, picture.encode(), mode=0o644)
     except OSError as error:
         raise RefusedError(
-            tr(
-                "cannot write {output}: {strerror}",
-                output=output,
-                strerror=error.strerror,
-            ),
-            hint=tr("specify another file"),
+            f"cannot write {output}: {error.strerror}",
+            hint="specify another file",
         ) from error
-    render.note(
-        tr(
-            "{number} arrows in {output}",
-            number=len({(f.source, f.target) for f in flow_graph}),
-            output=output,
-        )
-    )
+    render.note(f"{len({(f.source, f.target) for f in flow_graph})} arrows in {output}")
 
 
 def _draw(text: str) -> str:
@@ -142,11 +131,8 @@ def _draw(text: str) -> str:
     """
     if shutil.which("dot") is None:
         raise SetupError(
-            tr("cannot draw a picture: the program dot of Graphviz is not installed"),
-            hint=tr(
-                "install the package graphviz, or write the graph with --format "
-                "dot or its arrows with --json"
-            ),
+            "cannot draw a picture: the program dot of Graphviz is not installed",
+            hint="install the package graphviz, or write the graph with --format dot or its arrows with --json",
         )
     with tempfile.NamedTemporaryFile("w", suffix=".dot", encoding="utf-8") as file:
         file.write(text)
@@ -163,10 +149,8 @@ def _draw(text: str) -> str:
             drawn = trio.run(run).decode("utf-8")
         except UpstreamError as error:
             raise RefusedError(
-                tr("cannot draw the picture: {message}", message=error.message),
-                hint=tr(
-                    "select arrows with --sandbox or --service, or use --format dot"
-                ),
+                f"cannot draw the picture: {error.message}",
+                hint="select arrows with --sandbox or --service, or use --format dot",
             ) from error
     # Without the document type, which names a file at w3.org: the picture is to
     # refer to nothing outside, and an SVG needs none.
@@ -178,13 +162,8 @@ def _refuse_too_many(found: list[Flow]) -> None:
     boxes = {name for flow in found for name in (flow.source, flow.target)}
     if len(boxes) > tool_limits.GRAPH_NODES:
         raise RefusedError(
-            tr(
-                "cannot write the graph: it has {number} boxes, more than the "
-                "allowed {graph_nodes}",
-                number=len(boxes),
-                graph_nodes=tool_limits.GRAPH_NODES,
-            ),
-            hint=tr("select arrows with --sandbox or --service, or use --json"),
+            f"cannot write the graph: it has {len(boxes)} boxes, more than the allowed {tool_limits.GRAPH_NODES}",
+            hint="select arrows with --sandbox or --service, or use --json",
         )
 
 

@@ -17,7 +17,6 @@ from broker.cli import render
 from broker.cli.launchers.flatpak import take_app
 from broker.cli.policy.load import JSON
 from broker.cli.policy.records import print_problems
-from broker.cli.texts import tr
 from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
@@ -67,14 +66,8 @@ def qubes(directory: Path, to: Path, *, as_json: bool) -> None:
     store = _first(directory, _STORES)
     if not rules and store is None:
         raise RefusedError(
-            tr(
-                "{directory} contains neither rules (*.policy) nor qubes.xml",
-                directory=directory,
-            ),
-            hint=tr(
-                "copy /etc/qubes/policy.d and /var/lib/qubes/qubes.xml from dom0 "
-                "into one directory, then specify that directory"
-            ),
+            f"{directory} contains neither rules (*.policy) nor qubes.xml",
+            hint="copy /etc/qubes/policy.d and /var/lib/qubes/qubes.xml from dom0 into one directory, then specify that directory",
         )
     system = None if store is None else _system(store)
     write_import(import_qubes(rules, system), to, as_json=as_json)
@@ -91,23 +84,14 @@ def flatpak(app: str, to: Path, *, as_json: bool) -> None:
     permission is reported.  The file is written to --to, and is not in force.
     """
     if shutil.which("flatpak") is None:
-        raise SetupError(
-            tr("flatpak is not installed"), hint="sudo apt install flatpak"
-        )
+        raise SetupError("flatpak is not installed", hint="sudo apt install flatpak")
     words = ["flatpak", "info", "--show-permissions", take_app(app)]
     try:
         text = trio.run(partial(run_tool, words)).decode("utf-8", "replace")
     except UpstreamError as error:
         raise RefusedError(
-            tr(
-                "cannot read the permissions of the Flatpak application {app}: {error}",
-                app=app,
-                error=error,
-            ),
-            hint=tr(
-                "to list the installed applications, run 'flatpak list --app "
-                "--columns=application'"
-            ),
+            f"cannot read the permissions of the Flatpak application {app}: {error}",
+            hint="to list the installed applications, run 'flatpak list --app --columns=application'",
         ) from error
     try:
         imported = import_flatpak(app, text, Path.home())
@@ -126,8 +110,8 @@ def write_import(imported: Imported, to: Path, *, as_json: bool) -> None:
         to.mkdir(mode=0o700)
     except FileExistsError as error:
         raise RefusedError(
-            tr("{to} already exists", to=to),
-            hint=tr("specify a new directory with --to"),
+            f"{to} already exists",
+            hint="specify a new directory with --to",
         ) from error
     for name, text in imported.files.items():
         path = to / name
@@ -158,23 +142,12 @@ def _print(
     for name in imported.files:
         counts[name.partition("/")[0]] += 1
     render.note(
-        tr(
-            "wrote {count} of rules and {count2} to {to}; lines with a "
-            "different meaning in Vitrail: {number}",
-            count=render.count(counts["policy.d"], "file"),
-            count2=render.count(counts["sandboxes.d"], "record"),
-            to=to,
-            number=len(notes),
-        )
+        f"wrote {render.count(counts['policy.d'], 'file')} of rules and {render.count(counts['sandboxes.d'], 'record')} to {to}; lines with a different meaning in Vitrail: {len(notes)}"
     )
     render.note(
-        tr("errors to correct: {number}", number=len(problems))
+        f"errors to correct: {len(problems)}"
         if problems
-        else tr(
-            "these files are not in force yet; to apply them, check them, "
-            "then run: cp -r {to}/. ~/.config/vitrail/",
-            to=to,
-        )
+        else f"these files are not in force yet; to apply them, check them, then run: cp -r {to}/. ~/.config/vitrail/"
     )
 
 
@@ -228,11 +201,7 @@ def _files(folder: Path) -> Iterator[Path]:
                 count += 1
                 if count > tool_limits.IMPORT_FILES:
                     raise RefusedError(
-                        tr(
-                            "cannot import {folder}: more than {import_files} files",
-                            folder=folder,
-                            import_files=tool_limits.IMPORT_FILES,
-                        )
+                        f"cannot import {folder}: more than {tool_limits.IMPORT_FILES} files"
                     )
                 yield path
 
@@ -242,14 +211,10 @@ def _read(path: Path) -> bytes:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with os.fdopen(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise RefusedError(tr("{path} is not a regular file", path=path))
+            raise RefusedError(f"{path} is not a regular file")
         data = file.read(tool_limits.IMPORT_BYTES + 1)
     if len(data) > tool_limits.IMPORT_BYTES:
         raise RefusedError(
-            tr(
-                "cannot import {path}: more than {import_bytes} bytes",
-                path=path,
-                import_bytes=tool_limits.IMPORT_BYTES,
-            )
+            f"cannot import {path}: more than {tool_limits.IMPORT_BYTES} bytes"
         )
     return data

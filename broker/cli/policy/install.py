@@ -10,7 +10,6 @@ from pathlib import Path
 from broker.cli import render
 from broker.cli.policy.load import record_directories, rule_directories
 from broker.cli.policy.show import print_change
-from broker.cli.texts import tr
 from broker.cli.transfer.named_path import opened_target
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
@@ -67,23 +66,23 @@ def show_changes(old: Sets, new: Sets) -> int:
     for line in found:
         render.note(printable(line, 500))
     if old.rules.problems or new.rules.problems:
-        render.note(tr("the rules have errors, so their decisions are not compared"))
+        render.note("the rules have errors, so their decisions are not compared")
         return len(found)
     changes: list[Change] = []
     try:
         changes = diff(old.rules, new.rules, world_of(new.records))
     except TooManyError as error:
-        render.note(tr("decisions were not compared: {error}", error=error))
+        render.note(f"decisions were not compared: {error}")
         return len(found)
     for change in changes[:_SHOWN]:
         print_change(change)
     if len(changes) > _SHOWN:
-        render.note(tr("and {number} more", number=len(changes) - _SHOWN))
+        render.note(f"and {len(changes) - _SHOWN} more")
     count = render.count(len(changes), "kind")
     if changes:
-        render.note(tr("decisions about {count} of calls change", count=count))
+        render.note(f"decisions about {count} of calls change")
     elif not found:
-        render.note(tr("no decisions change"))
+        render.note("no decisions change")
     return len(found) + len(changes)
 
 
@@ -129,9 +128,7 @@ def put(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         with opened_target(path) as target:
             replace_file(target, content, mode=mode)
     except OSError as error:
-        raise RefusedError(
-            tr("cannot write {path}: {strerror}", path=path, strerror=error.strerror)
-        ) from error
+        raise RefusedError(f"cannot write {path}: {error.strerror}") from error
 
 
 def open_lock(path: Path, *, doing: str) -> int:
@@ -147,10 +144,5 @@ def open_lock(path: Path, *, doing: str) -> int:
         )
     except OSError as error:
         raise RefusedError(
-            tr(
-                "cannot {doing} in {parent}: {strerror}",
-                doing=doing,
-                parent=path.parent,
-                strerror=error.strerror,
-            )
+            f"cannot {doing} in {path.parent}: {error.strerror}"
         ) from error

@@ -15,7 +15,6 @@ from broker.cli import render
 from broker.cli.policy.directories import contents
 from broker.cli.run.connect import offline_paths
 from broker.cli.sandboxes.ended_disposables import is_disposable_of
-from broker.cli.texts import tr
 from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
@@ -104,29 +103,17 @@ def world_from(file: Path | None, policy: tuple[Path, ...] = ()) -> World:
         with file.open("rb") as opened:
             content = opened.read(tool_limits.WORLD_BYTES + 1)
         if len(content) > tool_limits.WORLD_BYTES:
-            raise WorldError(
-                tr("more than {world_bytes} bytes", world_bytes=tool_limits.WORLD_BYTES)
-            )
+            raise WorldError(f"more than {tool_limits.WORLD_BYTES} bytes")
         return world_from_json(json.loads(content))
     except OSError as error:
         raise RefusedError(
-            tr(
-                "cannot read {file}: {strerror}",
-                file=printable(str(file), 200),
-                strerror=error.strerror,
-            ),
-            hint=tr("specify a file that you can read with --world"),
+            f"cannot read {printable(str(file), 200)}: {error.strerror}",
+            hint="specify a file that you can read with --world",
         ) from error
     except (ValueError, RecursionError) as error:
         raise RefusedError(
-            tr(
-                "{file} does not describe sandboxes: {error}",
-                file=printable(str(file), 200),
-                error=printable(str(error), 200),
-            ),
-            hint=tr(
-                'write the file as {"domains": {"work": {"tags": [], "type": "AppVM"}}}'
-            ),
+            f"{printable(str(file), 200)} does not describe sandboxes: {printable(str(error), 200)}",
+            hint='write the file as {"domains": {"work": {"tags": [], "type": "AppVM"}}}',
         ) from error
 
 
@@ -208,11 +195,8 @@ def refusing_too_many() -> Iterator[None]:
         yield
     except TooManyError as error:
         raise RefusedError(
-            tr("too many calls to compare: {error}", error=error),
-            hint=tr(
-                "write a file that lists fewer sandboxes, and pass this file with "
-                "--world"
-            ),
+            f"too many calls to compare: {error}",
+            hint="write a file that lists fewer sandboxes, and pass this file with --world",
         ) from error
 
 
@@ -223,16 +207,11 @@ def refuse_unknown_source(call: PolicyCall, known: Situation, rules: RuleSet) ->
     meant = canonical_service(call.source)
     if meant in services and call.service in world.domains:
         words = printable(f"{meant} {call.service}", 120)
-        raise click.UsageError(
-            tr("specify the service before the sandbox: {words}", words=words)
-        )
+        raise click.UsageError(f"specify the service before the sandbox: {words}")
     there = call.source in world.domains or known.has_broken_record(call.source)
     if not there and not call.source.startswith("@"):
         hint = did_you_mean(call.source, world.names)
-        text = tr(
-            "no sandbox and no record is named '{name}'",
-            name=printable(call.source, 60),
-        )
+        text = f"no sandbox and no record is named '{printable(call.source, 60)}'"
         raise click.UsageError(text + (f": {hint}" if hint else ""))
     if call.service not in services:
         _note_typo("service", call.service, meant_service(call.service))
@@ -286,7 +265,7 @@ def require_sandbox(known: World, name: str) -> None:
     """Raise RefusedError where no sandbox of a world has this name."""
     if name not in known.domains:
         raise RefusedError(
-            tr("no sandbox is named '{name}'", name=printable(name, 60)),
+            f"no sandbox is named '{printable(name, 60)}'",
             hint=did_you_mean(name, known.names)
             or "add a record for the sandbox, or add the sandbox to the file of --world",
         )

@@ -11,7 +11,6 @@ import rich_click as click
 from broker.cli.audit.query.times import parse_time
 from broker.cli.policy.load import Situation, records_beside
 from broker.cli.run.connect import offline_paths
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
 from broker.ipc.audit.filters import Filters, Found
@@ -55,10 +54,7 @@ def situation_then(find: Find, policy: tuple[Path, ...] = ()) -> Situation:
 def hint_of_limit(rule: str) -> str:
     """Return what a user can do about the limit of a rule, ``file:line``."""
     name = Path(rule.rpartition(".policy")[0]).name
-    return tr(
-        "wait, or change the limit of that line: 'brokerctl policy edit {name}'",
-        name=printable(name, 100),
-    )
+    return f"wait, or change the limit of that line: 'brokerctl policy edit {printable(name, 100)}'"
 
 
 def event(number: int, *, limits_of: str = "") -> tuple[Recorded, Situation]:
@@ -72,8 +68,8 @@ def event(number: int, *, limits_of: str = "") -> tuple[Recorded, Situation]:
         found = next(log.find(Filters(), after=number - 1, last=None), None)
         if found is None or found.sequence != number:
             raise RefusedError(
-                tr("the log does not contain event {number}", number=number),
-                hint=tr("to list the events, run 'brokerctl audit -n all'"),
+                f"the log does not contain event {number}",
+                hint="to list the events, run 'brokerctl audit -n all'",
             )
         fields = found.fields()
         try:
@@ -85,7 +81,7 @@ def event(number: int, *, limits_of: str = "") -> tuple[Recorded, Situation]:
             words = printable(f"cannot explain event {number}: {error}", 300)
             if isinstance(error, NoRuleError) and said:
                 words += printable(f" ({', '.join(said)})", 600)
-            hint = tr("to see the recorded event, run 'brokerctl audit -n all'")
+            hint = "to see the recorded event, run 'brokerctl audit -n all'"
             if isinstance(error, LimitError):
                 hint = hint_of_limit(f"{fields.get('rule')}")
             raise RefusedError(words, hint=hint) from error

@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeGuard
 
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.paths import Paths
@@ -55,11 +54,8 @@ def require_own(paths: Paths, name: str) -> None:
     """Raise RefusedError for the record that a run without one made for itself."""
     if not any((folder / FOLDER / f"{name}.toml").exists() for folder in paths.config):
         raise RefusedError(
-            tr(
-                "the record '{name}' is not yours to change: it ends with its run",
-                name=name,
-            ),
-            hint=tr("for a sandbox that stays, run 'brokerctl new NAME'"),
+            f"the record '{name}' is not yours to change: it ends with its run",
+            hint="for a sandbox that stays, run 'brokerctl new NAME'",
         )
 
 
@@ -78,9 +74,9 @@ def tell_problems(problems: Sequence[Problem]) -> None:
     from broker.cli import render  # late, as below
 
     for problem in problems:
-        render.note(tr("error: {problem}", problem=problem.first_line()))
+        render.note(f"error: {problem.first_line()}")
     if problems:
-        render.note(tr("  hint: to see the lines, run 'brokerctl policy check'"))
+        render.note("  hint: to see the lines, run 'brokerctl policy check'")
 
 
 def print_problems(problems: Iterable[Problem], *, stderr: bool = False) -> None:
@@ -111,14 +107,9 @@ def refuse_broken(found: RecordSet, problem: Problem, *, stderr: bool) -> NoRetu
     print_problems(of_file or [problem], stderr=stderr)
     name = Path(problem.file).stem
     raise RefusedError(
-        tr(
-            "the record '{name}' has an error, so it denies everything",
-            name=printable(name, 60),
-        ),
+        f"the record '{printable(name, 60)}' has an error, so it denies everything",
         where=problem.where,
-        hint=tr(
-            "correct the record; to list every error, run 'brokerctl policy check'"
-        ),
+        hint="correct the record; to list every error, run 'brokerctl policy check'",
     )
 
 
@@ -147,11 +138,7 @@ def hint_for_unknown(name: str, known: Iterable[str], paths: Paths) -> str:
     known = sorted(known)
     place = paths.config[0] / FOLDER / f"{name}.toml"
     if "/" not in name and place.with_name(f"{place.name}{IMPORTED}").is_file():
-        return tr(
-            "the record of its backup was not used; if you wrote the backup, "
-            "run: {place}",
-            place=take_imported(place),
-        )
+        return f"the record of its backup was not used; if you wrote the backup, run: {take_imported(place)}"
     examples = sorted(path.stem for path in EXAMPLES.glob("*.toml"))
     if name not in examples:
         near = did_you_mean(name, known)
@@ -166,16 +153,8 @@ def hint_for_unknown(name: str, known: Iterable[str], paths: Paths) -> str:
     shown = printable(name, 31)
     if example:
         made = f"brokerctl new {shown} --from {example}"
-        return tr(
-            "to create a sandbox from the example '{example}', run: {made}",
-            example=example,
-            made=made,
-        )
-    return tr(
-        "{there}to create a record, run: brokerctl new {shown}",
-        there=there,
-        shown=shown,
-    )
+        return f"to create a sandbox from the example '{example}', run: {made}"
+    return f"{there}to create a record, run: brokerctl new {shown}"
 
 
 def with_check(one: LintFinding) -> Problem:

@@ -17,7 +17,6 @@ from broker.cli.policy.recorded_decisions import Find, parsed_time, situation_th
 from broker.cli.policy.records import end_by_problems
 from broker.cli.policy.tools import one_set
 from broker.cli.run.connect import offline_paths
-from broker.cli.texts import tr
 from broker.cli.transfer.named_path import NamedPath
 from broker.core.escape import printable
 from broker.core.parts.absent import needed
@@ -72,7 +71,7 @@ def simulate(
     times = (parsed_time(since), None if until is None else parsed_time(until))
     policy = (new,) if new.is_dir() else ()
     if machines and not store:
-        raise click.UsageError(tr("--machine requires --store"))
+        raise click.UsageError("--machine requires --store")
     if store:
         found = _of_fleet(store, machines, rules, policy, times)
     else:
@@ -159,17 +158,11 @@ def _print(found: Simulation) -> None:
             (str(count), *(printable(cell, 200) for cell in cells), str(number))
         )
     if rows:
-        render.table(tr("TIMES,FROM,SERVICE,TO,DECISION,RULE,EVENT").split(","), rows)
-    asked = found.same + found.changed
-    out.print(
-        Text(
-            tr(
-                "{changed} of {asked} decisions would change",
-                changed=found.changed,
-                asked=asked,
-            )
+        render.table(
+            ["TIMES", "FROM", "SERVICE", "TO", "DECISION", "RULE", "EVENT"], rows
         )
-    )
+    asked = found.same + found.changed
+    out.print(Text(f"{found.changed} of {asked} decisions would change"))
     for what, counted in (
         ("not replayable", found.skipped),
         ("not decided by rules", found.others),

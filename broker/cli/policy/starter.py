@@ -11,7 +11,6 @@ from broker.cli import render
 from broker.cli.policy.install import put
 from broker.cli.policy.records import EXAMPLES, example_text, read_records
 from broker.cli.run.connect import offline_paths, systemd_runs
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.paths import Paths
 from policy.records.loader import FOLDER as RECORDS
@@ -45,27 +44,15 @@ def starter(*, show: bool, as_json: bool) -> None:
     render.written_files(files, as_json=as_json)
     if not as_json:
         render.note(
-            tr(
-                "to change the rules, run 'brokerctl policy edit {suffix}'",
-                suffix=NAME.removesuffix(SUFFIX),
-            )
+            f"to change the rules, run 'brokerctl policy edit {NAME.removesuffix(SUFFIX)}'"
         )
         render.note(
-            tr(
-                "'web' is the browser in which links of sandboxes open, and "
-                "'viewer' shows files and pictures: each time in a new machine "
-                "that ends with its window; to start one yourself, run 'brokerctl "
-                "run web' or 'brokerctl open FILE'"
-            )
+            "'web' is the browser in which links of sandboxes open, and 'viewer' shows files and pictures: each time in a new machine that ends with its window; to start one yourself, run 'brokerctl run web' or 'brokerctl open FILE'"
         )
         by_itself = "systemctl --user enable --now vitrail-allow"
         by_itself = by_itself if systemd_runs() else "brokerctl allow --watch"
         render.note(
-            tr(
-                "to allow a refused call, run 'brokerctl allow'; to receive "
-                "offers by notification, run '{by_itself}'",
-                by_itself=by_itself,
-            )
+            f"to allow a refused call, run 'brokerctl allow'; to receive offers by notification, run '{by_itself}'"
         )
 
 
@@ -75,8 +62,8 @@ def install_starter(paths: Paths) -> list[Path]:
     target = base / RULES / NAME
     if target.exists():
         raise RefusedError(
-            tr("{target} already exists", target=target),
-            hint=tr("to change the file, run 'brokerctl policy edit 50-starter'"),
+            f"{target} already exists",
+            hint="to change the file, run 'brokerctl policy edit 50-starter'",
         )
     # Late: '--show' needs none of it.
     from broker.cli.homes.backups.home_records import write_record_entry
@@ -109,14 +96,10 @@ def offer_starter(paths: Paths) -> None:
         return
     if not sys.stdin.isatty():
         render.note(
-            tr(
-                "there are no rules yet, so all calls between sandboxes are "
-                "denied; to write rules that ask you, run 'brokerctl policy "
-                "starter'"
-            )
+            "there are no rules yet, so all calls between sandboxes are denied; to write rules that ask you, run 'brokerctl policy starter'"
         )
         return
-    render.note(tr("there are no rules yet; write rules that ask you (y/n)? (y)"))
+    render.note("there are no rules yet; write rules that ask you (y/n)? (y)")
     if sys.stdin.readline().strip().lower() in {"", "y", "yes"}:
         for file in install_starter(paths):
-            render.note(tr("wrote {file}", file=file))
+            render.note(f"wrote {file}")

@@ -29,7 +29,6 @@ from broker.cli.policy.load import (
 )
 from broker.cli.policy.records import end_by_problems
 from broker.cli.policy.show import print_change, short_answer
-from broker.cli.texts import tr
 from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
@@ -116,24 +115,11 @@ def test_policy(
     else:
         sys.stdout.write(junit(results) if as_junit else tap(results))
         for rule in missed:
-            render.note(
-                tr(
-                    "no test case covers {where}: {text}",
-                    where=rule.where,
-                    text=rule.text.strip(),
-                )
-            )
+            render.note(f"no test case covers {rule.where}: {rule.text.strip()}")
         bad = sum(1 for result in results if result.wrong)
         covered_by = f"{share:.0%} of {render.count(len(own), 'rule')} are covered"
         tried = render.count(len(results), "case")
-        render.note(
-            tr(
-                "{tried}, {bad} failed; {covered_by}",
-                tried=tried,
-                bad=bad,
-                covered_by=covered_by,
-            )
-        )
+        render.note(f"{tried}, {bad} failed; {covered_by}")
     sys.exit(any(result.wrong for result in results) or share * 100 < min_coverage)
 
 
@@ -152,17 +138,13 @@ def _refuse_nothing(
     where = ", ".join(map(str, directories))
     if not own:
         raise RefusedError(
-            tr("there are no rules to test in {where}", where=where),
-            hint=tr("specify the directory that contains policy.d, or policy.d itself"),
+            f"there are no rules to test in {where}",
+            hint="specify the directory that contains policy.d, or policy.d itself",
         )
     if not cases:
         raise RefusedError(
-            tr(
-                "there are no expectations (*{cases_suffix}) to test in {where}",
-                cases_suffix=CASES_SUFFIX,
-                where=where,
-            ),
-            hint=tr("write a file of expectations beside the rules, or specify one"),
+            f"there are no expectations (*{CASES_SUFFIX}) to test in {where}",
+            hint="write a file of expectations beside the rules, or specify one",
         )
 
 
@@ -187,7 +169,7 @@ def _read(file: Path) -> bytes:
     content = read_file(file, check_owner=False, most=limits.RULE_FILE_BYTES)
     if isinstance(content, Problem):
         raise RefusedError(
-            content.first_line(), hint=tr("correct the file, or specify another one")
+            content.first_line(), hint="correct the file, or specify another one"
         )
     return content
 
@@ -227,10 +209,7 @@ def diff(old: Path, new: Path, *, world: Path | None, as_json: bool) -> None:
         for line in records:
             render.note(line)
         render.note(
-            tr(
-                "decisions about {count} of calls change",
-                count=render.count(len(changes), "class", "classes"),
-            )
+            f"decisions about {render.count(len(changes), 'class', 'classes')} of calls change"
         )
     sys.exit(bool(changes or records))
 
@@ -319,7 +298,7 @@ def effective(
         render.json_line(made)
         return
     rows = [_row(g) for g in (*mine, *others)]
-    render.table(tr("SERVICE,FROM,TO,TOLD,DECISION,RULE").split(","), rows)
+    render.table(["SERVICE", "FROM", "TO", "TOLD", "DECISION", "RULE"], rows)
 
 
 def _grant_json(grant: EffectiveCall) -> dict[str, object]:
@@ -378,7 +357,7 @@ def fmt(
             text = _read(file).decode("utf-8")
         except UnicodeDecodeError as error:
             raise RefusedError(
-                tr("{file} is not UTF-8", file=file), hint=tr("save the file as UTF-8")
+                f"{file} is not UTF-8", hint="save the file as UTF-8"
             ) from error
         new = even(text)
         if new != text:

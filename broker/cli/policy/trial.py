@@ -20,7 +20,6 @@ from types import FrameType
 from broker.cli import render
 from broker.cli.policy.install import put
 from broker.cli.policy.undo import take_back
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.paths import find_paths
 from broker.helpers.process.popen import our_program
@@ -72,28 +71,13 @@ def refuse_trial(base: Path, file: Path) -> None:
     trial = _trial_file(file)
     if base not in find_paths().config:
         raise RefusedError(
-            tr(
-                "--confirm works only for directories that your broker reads, not "
-                "{base}",
-                base=base,
-            ),
-            hint=tr(
-                "edit without --confirm, or as the user whose broker reads the "
-                "directory"
-            ),
+            f"--confirm works only for directories that your broker reads, not {base}",
+            hint="edit without --confirm, or as the user whose broker reads the directory",
         )
     if os.path.lexists(trial):
         raise RefusedError(
-            tr(
-                "cannot edit {file} with --confirm: the unconfirmed edit {trial} "
-                "takes precedence",
-                file=file,
-                trial=trial,
-            ),
-            hint=tr(
-                "wait until that edit is confirmed or reverted, or remove {trial}",
-                trial=trial,
-            ),
+            f"cannot edit {file} with --confirm: the unconfirmed edit {trial} takes precedence",
+            hint=f"wait until that edit is confirmed or reverted, or remove {trial}",
         )
 
 
@@ -121,11 +105,7 @@ def on_trial(
         with _signals_end_us():
             put(trial, new)
             render.note(
-                tr(
-                    "the edit is in force for {seconds} s; to keep the edit, type "
-                    "'keep' and press Enter",
-                    seconds=seconds,
-                )
+                f"the edit is in force for {seconds} s; to keep the edit, type 'keep' and press Enter"
             )
             kept = _kept(seconds)
             if kept:
@@ -139,25 +119,19 @@ def on_trial(
     changed = not taken and os.path.lexists(trial)
     since = f"{trial} was changed in the meantime and remains in force"
     if kept:
-        render.note(tr("installed {file}", file=file))
+        render.note(f"installed {file}")
         if changed:
-            render.note(
-                tr(
-                    "warning: {since}; to revert that change, remove {trial}",
-                    since=since,
-                    trial=trial,
-                )
-            )
+            render.note(f"warning: {since}; to revert that change, remove {trial}")
         return
     if changed:
         raise RefusedError(
-            tr("the edit was not confirmed, but {since}", since=since),
-            hint=tr("to revert the change, remove {trial}", trial=trial),
+            f"the edit was not confirmed, but {since}",
+            hint=f"to revert the change, remove {trial}",
         )
     what = "was reverted" if taken else "had already been reverted"
     raise RefusedError(
-        tr("the edit was not confirmed and {what}", what=what),
-        hint=tr("to keep an edit, edit the file again and type 'keep'"),
+        f"the edit was not confirmed and {what}",
+        hint="to keep an edit, edit the file again and type 'keep'",
     )
 
 
@@ -168,12 +142,8 @@ def _make(folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise RefusedError(
-            tr(
-                "cannot create {folder}: {strerror}",
-                folder=folder,
-                strerror=error.strerror,
-            ),
-            hint=tr("set XDG_RUNTIME_DIR to the runtime directory of your session"),
+            f"cannot create {folder}: {error.strerror}",
+            hint="set XDG_RUNTIME_DIR to the runtime directory of your session",
         ) from error
 
 

@@ -17,7 +17,6 @@ from rich.text import Text
 from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.late_group import LateGroup
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.services import NETWORK
@@ -127,7 +126,7 @@ def _refuse(found: RecordSet, sandbox: str) -> NoReturn:
 
     require_correct(found, sandbox, stderr=False)
     raise RefusedError(
-        tr("no record is named '{sandbox}'", sandbox=printable(sandbox, 60)),
+        f"no record is named '{printable(sandbox, 60)}'",
         hint=hint_for_unknown(sandbox, found.records, offline_paths()),
     )
 
@@ -164,7 +163,7 @@ def _print_record(record: Record, decisions: dict[str, Verdict]) -> None:
         (key, _written(value), _line(record.places.get(key, "")))
         for key, value in record.values.items()
     ]
-    render.table(tr("KEY,VALUE,FROM").split(","), rows)
+    render.table(["KEY", "VALUE", "FROM"], rows)
     out.print()
     out.print(Text(_ABOUT))
     for service, decision in decisions.items():
@@ -173,16 +172,7 @@ def _print_record(record: Record, decisions: dict[str, Verdict]) -> None:
         # A flow is never asked about, and goes out all the same.
         if service == NETWORK and getattr(record.host.launch, "network", "") == "user":
             verdict = "without a rule"
-        out.print(
-            Text(
-                tr(
-                    "{service}: {verdict}, because {reason}",
-                    service=service,
-                    verdict=verdict,
-                    reason=reason,
-                )
-            )
-        )
+        out.print(Text(f"{service}: {verdict}, because {reason}"))
         if decision.record is not None and not decision.refused_by_record:
             out.print(Text(printable(f"    {decision.record.reason}", 400)))
 

@@ -24,7 +24,6 @@ from broker.cli import render
 from broker.cli.launchers.held import copy_output
 from broker.cli.proxy.x11 import write_bridge
 from broker.cli.run.progress import Steps
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError, SetupError, VitrailError
 from broker.core.process_status import descendants
 from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
@@ -73,13 +72,7 @@ class XSocket:
             try:
                 await self._show(leader)
             except (OSError, VitrailError) as error:
-                render.note(
-                    tr(
-                        "{app} cannot show X11 windows: {error}",
-                        app=self._app,
-                        error=error,
-                    )
-                )
+                render.note(f"{self._app} cannot show X11 windows: {error}")
                 with suppress(BlockingIOError):
                     self._listener.accept()[0].close()
             await trio.sleep(_PAUSE_SECONDS)
@@ -134,4 +127,4 @@ def _namespaces_of(app: str, leader: int, stack: ExitStack) -> tuple[int, int]:
             owner = fcntl.ioctl(space, _NS_GET_USERNS)
             stack.callback(os.close, owner)
             return space, owner
-    raise SetupError(tr("the application has no pid namespace"))
+    raise SetupError("the application has no pid namespace")

@@ -11,7 +11,6 @@ from typing import Protocol
 import trio
 
 from broker.cli.proxy.lone_worker import report_worker
-from broker.cli.texts import tr
 from broker.core import limits
 from broker.core.errors import (
     PeerError,
@@ -180,11 +179,8 @@ class LoneSound:
         """
         if allow and self._rules.microphone is Microphone.DENY:
             raise RefusedError(
-                tr(
-                    "cannot allow the microphone: the sound filter was started with "
-                    "--microphone deny"
-                ),
-                hint=tr("start 'brokerctl proxy pulse' again with --microphone ask"),
+                "cannot allow the microphone: the sound filter was started with --microphone deny",
+                hint="start 'brokerctl proxy pulse' again with --microphone ask",
             )
         self._orders += 1
         number = self._orders
@@ -197,7 +193,7 @@ class LoneSound:
         except trio.TooSlowError as error:
             # guard: a filter alone that does not give the microphone back ends
             await self._worker.close("it did not change the recorded source")
-            raise UpstreamError(tr("the filter did not obey, and was ended")) from error
+            raise UpstreamError("the filter did not obey, and was ended") from error
         finally:
             del self._obeyed[number]
         self._allowed = allow

@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 
 from broker.cli import render
-from broker.cli.texts import tr
 from broker.core import limits
 from broker.core.errors import PeerError, UpstreamError, VitrailError
 from broker.core.escape import printable
@@ -112,11 +111,8 @@ async def report_worker(mine: Worker, take: Callable[[object], None]) -> None:
                 take(message)
     reason = await mine.wait_closed()
     raise UpstreamError(
-        tr(
-            "the filter's process has ended, and all its connections with it: {reason}",
-            reason=reason,
-        ),
-        hint=tr("run the command again"),
+        f"the filter's process has ended, and all its connections with it: {reason}",
+        hint="run the command again",
     )
 
 

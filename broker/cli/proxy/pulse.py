@@ -14,7 +14,6 @@ import trio
 
 from broker.cli import render
 from broker.cli.proxy.unjailed import listen_option, unjailed_option
-from broker.cli.texts import tr
 from broker.core import limits
 from broker.core.errors import SetupError, VitrailError
 from broker.core.escape import printable
@@ -204,9 +203,7 @@ def _folders() -> _Folders | None:
     try:
         return _Folders(desks_folder(), levels_folder())
     except SetupError as error:
-        render.note(
-            tr("'brokerctl audio' cannot control this filter: {error}", error=error)
-        )
+        render.note(f"'brokerctl audio' cannot control this filter: {error}")
         return None
 
 
@@ -218,9 +215,7 @@ async def _serve_desk(folder: Path, desk: LoneSound) -> None:
     try:
         await serve_desk(folder, name, desk)
     except (SetupError, OSError) as error:
-        render.note(
-            tr("'brokerctl audio' cannot control this filter: {error}", error=error)
-        )
+        render.note(f"'brokerctl audio' cannot control this filter: {error}")
 
 
 async def _run(
@@ -247,11 +242,8 @@ async def _run(
     path = server_path(server)
     if not path.is_socket():  # a wrong server is reported at once
         raise SetupError(
-            tr("no sound server has a socket at {path}", path=path),
-            hint=tr(
-                "start pipewire-pulse or pulseaudio, or set PULSE_SERVER (or "
-                "--server) to its socket"
-            ),
+            f"no sound server has a socket at {path}",
+            hint="start pipewire-pulse or pulseaudio, or set PULSE_SERVER (or --server) to its socket",
         )
     folders = _folders()
     level = Level() if folders is None else load_level(folders.levels, rules.name)
@@ -276,11 +268,7 @@ async def _run(
             try:
                 # One line, whatever the terminal's width: scripts wait for it.
                 render.note(
-                    tr(
-                        "filtering {name}: PULSE_SERVER=unix:{path}",
-                        name=rules.name,
-                        path=listener.path,
-                    )
+                    f"filtering {rules.name}: PULSE_SERVER=unix:{listener.path}"
                 )
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(

@@ -6,7 +6,6 @@ import os
 import socket
 from pathlib import Path
 
-from broker.cli.texts import tr
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.net.addresses import UnixEndpoint
@@ -25,17 +24,11 @@ async def connect_server(path: Path) -> socket.socket:
         why = cause.strerror if isinstance(cause, OSError) else error.message
         raise UpstreamError(
             (
-                tr("no sound server has a socket at {path}", path=path)
+                f"no sound server has a socket at {path}"
                 if isinstance(cause, FileNotFoundError)
-                else tr(
-                    "the sound server at {path} does not answer: {why}",
-                    path=path,
-                    why=why,
-                )
+                else f"the sound server at {path} does not answer: {why}"
             ),
-            hint=tr(
-                "start pipewire-pulse or pulseaudio, or set PULSE_SERVER to its socket"
-            ),
+            hint="start pipewire-pulse or pulseaudio, or set PULSE_SERVER to its socket",
         ) from error
 
 
@@ -52,14 +45,8 @@ def server_path(name: str | None) -> Path:
         if first.startswith("/"):
             return Path(first)
         raise SetupError(
-            tr(
-                "the sound server '{name}' is not the absolute path of a UNIX socket",
-                name=name,
-            ),
-            hint=tr(
-                "set PULSE_SERVER=unix:/PATH, or unset it to use the session's "
-                "sound server"
-            ),
+            f"the sound server '{name}' is not the absolute path of a UNIX socket",
+            hint="set PULSE_SERVER=unix:/PATH, or unset it to use the session's sound server",
         )
     for variable, below in (
         ("PULSE_RUNTIME_PATH", "native"),
@@ -68,8 +55,6 @@ def server_path(name: str | None) -> Path:
         if env.get(variable, "").startswith("/"):
             return Path(env[variable]) / below
     raise SetupError(
-        tr("XDG_RUNTIME_DIR is not set, so the sound server's socket cannot be found"),
-        hint=tr(
-            "run the command inside the desktop session, or set PULSE_SERVER=unix:/PATH"
-        ),
+        "XDG_RUNTIME_DIR is not set, so the sound server's socket cannot be found",
+        hint="run the command inside the desktop session, or set PULSE_SERVER=unix:/PATH",
     )

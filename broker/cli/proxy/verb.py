@@ -19,7 +19,6 @@ import trio
 
 from broker.cli import render
 from broker.cli.proxy import pulse, wayland
-from broker.cli.texts import tr
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.escape import displayed
 from broker.core.limits import relay as relay_limits
@@ -196,8 +195,8 @@ async def serve(order: ProxyOrder, handle: PumpHandle) -> None:
 async def _fail_with(pump: Pump) -> None:
     await pump.wait_died()
     raise UpstreamError(
-        tr("the relay's process exited, so all connections were closed"),
-        hint=tr("start 'brokerctl proxy relay' again"),
+        "the relay's process exited, so all connections were closed",
+        hint="start 'brokerctl proxy relay' again",
     )
 
 

@@ -12,7 +12,6 @@ import trio
 
 from broker.cli import render
 from broker.cli.proxy.unjailed import listen_option, unjailed_option
-from broker.cli.texts import tr
 from broker.core.errors import SetupError
 from broker.core.names import take_sandbox_name
 from broker.core.streams.wayland_rules import Fullscreen, WindowRules, take_color
@@ -121,13 +120,8 @@ async def _run(
     path = display_path(name=display)
     if path is None:
         raise SetupError(
-            tr(
-                "XDG_RUNTIME_DIR is not set, so the compositor's socket cannot be found"
-            ),
-            hint=tr(
-                "run the command inside the desktop session, or pass an absolute "
-                "path with --display"
-            ),
+            "XDG_RUNTIME_DIR is not set, so the compositor's socket cannot be found",
+            hint="run the command inside the desktop session, or pass an absolute path with --display",
         )
     listener = await open_listener(UnixEndpoint(listen.absolute()), descriptors=True)
     try:
@@ -145,9 +139,7 @@ async def _run(
                 if waypipe
                 else f"WAYLAND_DISPLAY={listener.path}"
             )
-            render.note(
-                tr("framing {name}{mark}: {how}", name=rules.name, mark=mark, how=how)
-            )
+            render.note(f"framing {rules.name}{mark}: {how}")
             windows = LoneWindows(worker)
             one = windows.waypipe if waypipe else windows.program
             async with trio.open_nursery() as nursery:

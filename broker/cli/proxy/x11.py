@@ -9,7 +9,6 @@ from pathlib import Path
 
 import rich_click as click
 
-from broker.cli.texts import tr
 from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import SetupError
 from broker.core.files.replace_file import replace_file
@@ -38,7 +37,7 @@ def command(write: Path | None, command_words: tuple[str, ...]) -> None:
         write_bridge(write)
         return
     if not command_words:
-        raise click.UsageError(tr("COMMAND is missing: brokerctl x11 -- COMMAND…"))
+        raise click.UsageError("COMMAND is missing: brokerctl x11 -- COMMAND…")
     program, words = bridge_here()
     os.set_inheritable(program, True)  # noqa: FBT003
     argv = [*words, *command_words]
@@ -60,7 +59,7 @@ def require_xwayland() -> None:
     """Raise SetupError where this machine has no Xwayland."""
     if shutil.which("Xwayland") is None:
         raise SetupError(
-            tr("cannot run X11 programs: Xwayland is not installed"),
+            "cannot run X11 programs: Xwayland is not installed",
             hint="sudo apt install xwayland",
         )
 

@@ -25,7 +25,6 @@ from broker.cli.quick.made_record import (
     new_name,
     with_files,
 )
-from broker.cli.texts import tr
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.files.planted_links import private_directory
@@ -115,7 +114,7 @@ def tell_problems_of_windows(broker: Calls) -> None:
     with suppress(VitrailError):
         for problem in _texts(broker.call("Status", {}).get("warnings")):
             if "compositor" in problem:
-                sys.stderr.write(tr("no window: {problem}\n", problem=problem))
+                sys.stderr.write(f"no window: {problem}\n")
 
 
 def _described(broker: Calls, name: str) -> dict[str, object] | None:
@@ -259,12 +258,7 @@ class _Heard:
             return
         name = printable(command[0], 60)
         sys.stderr.write(
-            tr(
-                "{name} ended without output: a box has no terminal and no input.\n"
-                "  hint: run a terminal emulator in the box that runs it: 'foot "
-                "{name}'\n",
-                name=name,
-            )
+            f"{name} ended without output: a box has no terminal and no input.\n  hint: run a terminal emulator in the box that runs it: 'foot {name}'\n"
         )
 
 

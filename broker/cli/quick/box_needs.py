@@ -6,7 +6,6 @@ import shutil
 import sys
 from pathlib import Path
 
-from broker.cli.texts import tr
 from broker.core.escape import printable
 from broker.host.launchers.bubblewrap.arguments import Box
 
@@ -38,19 +37,13 @@ def note_needs(box: Box, record: str, *, lasting: bool) -> None:
     needs = []
     urls = any(arg.startswith(("http://", "https://")) for arg in command[1:])
     if box.resolver is None and (name in _PRESETS or urls):
-        needs.append((_NETWORK, tr("the box of {name} has no network", name=name)))
+        needs.append((_NETWORK, f"the box of {name} has no network"))
     sandboxed = name in _WEBKIT or _has_engine(Path(program))
     if not box.user_namespaces and sandboxed:
-        text = tr(
-            "{name} does not start in a box without user namespaces, which open large "
-            "parts of the kernel to it",
-            name=name,
-        )
+        text = f"{name} does not start in a box without user namespaces, which open large parts of the kernel to it"
         needs.append((_NAMESPACES, text))
     if name in _WEBKIT:
-        text = tr(
-            "the sandbox of {name} finds no Wayland socket but 'wayland-0'", name=name
-        )
+        text = f"the sandbox of {name} finds no Wayland socket but 'wayland-0'"
         script = (
             "ln -s \\$WAYLAND_DISPLAY \\$XDG_RUNTIME_DIR/wayland-0; "
             f"WAYLAND_DISPLAY=wayland-0 exec {name}"
@@ -67,8 +60,8 @@ def note_needs(box: Box, record: str, *, lasting: bool) -> None:
     sys.stderr.write(
         "; ".join(text for _, text in needs)
         + "\n"
-        + tr("  hint: ")
-        + tr("run '{commands}'", commands="', then '".join(settings))
+        + "  hint: "
+        + "run '{commands}'".format(commands="', then '".join(settings))
         + "\n"
     )
 

@@ -17,16 +17,14 @@ from typing import Any
 from broker import __version__
 from broker.cli import render
 from broker.cli.quick.calls import open_calls
-from broker.cli.texts import tr
 from broker.core.errors import VitrailError
 from broker.core.escape import printable
-from broker.core.language.catalogue import mark
 from broker.core.paths import find_paths
 from broker.ipc.control.blocking_connection import BrokerSilentError
 
 _FIRST_PROCESS = "bwrap"
 """The name of a box's first process, bubblewrap's."""
-COLUMNS = mark("NAME,LABEL,PROGRAM,UP,MEMORY,WINDOWS")
+COLUMNS = "NAME,LABEL,PROGRAM,UP,MEMORY,WINDOWS"
 """With commas between them."""
 
 _Object = Mapping[str, Any]
@@ -58,15 +56,14 @@ def summary(status: _Object, now: float) -> str:
     """Return the short form of a ``Status``.  ``now`` in seconds since 1970."""
     lines = [*_problems(status, now)]
     if not status["sandboxes"]:
-        return "\n".join([*lines, tr("no sandboxes are running")]) + "\n"
+        return "\n".join([*lines, "no sandboxes are running"]) + "\n"
     memory = memory_of((p["sandbox"], p["memory"]) for p in status["processes"])
     here = status["link"] is None
     rows = [
         _row(s, memory.get(s["name"], 0), now, here=here) for s in status["sandboxes"]
     ]
     return "".join(
-        f"{line}\n"
-        for line in [*lines, *_aligned([tuple(tr(COLUMNS).split(",")), *rows])]
+        f"{line}\n" for line in [*lines, *_aligned([tuple(COLUMNS.split(",")), *rows])]
     )
 
 
@@ -93,45 +90,35 @@ def _problems(status: _Object, now: float) -> Iterator[str]:
         limits = sandbox["limits"]
         if any(one["what"] == "inhibitors" and one["now"] for one in limits):
             name = printable(sandbox["name"], 60)
-            yield tr("{name} keeps the screen on", name=name)
+            yield f"{name} keeps the screen on"
     if status["version"] != __version__:
-        yield tr(
-            "warning: the running broker has version {version}, but brokerctl has "
-            "version {own}; to stop the old broker and its sandboxes, run "
-            "'brokerctl stop --broker'",
-            version=printable(status["version"], 40),
-            own=__version__,
-        )
+        yield f"warning: the running broker has version {printable(status['version'], 40)}, but brokerctl has version {__version__}; to stop the old broker and its sandboxes, run 'brokerctl stop --broker'"
     policy, link = status["policy"], status["link"]
     if not policy["digest"] or policy["denies_all"]:
-        yield tr("no policy is in force, so everything is denied")
+        yield "no policy is in force, so everything is denied"
     for problem in policy["problems"]:
-        yield tr("policy: {problem}", problem=printable(problem))
+        yield f"policy: {printable(problem)}"
     for warning in status["warnings"]:
-        yield tr("warning: {warning}", warning=printable(warning))
+        yield f"warning: {printable(warning)}"
     if link is not None:
         yield link_line(link)
         if link["loss"]:
             since = render.seconds(max(0.0, now - link["loss_since"]))
-            yield tr(
-                "link: {since} ago {loss}", since=since, loss=printable(link["loss"])
-            )
+            yield f"link: {since} ago {printable(link['loss'])}"
         for warning in (link["other"] or {}).get("warnings", ()):
-            yield tr(
-                "warning from the other machine: {warning}", warning=printable(warning)
-            )
+            yield f"warning from the other machine: {printable(warning)}"
 
 
 def link_line(link: _Object) -> str:
     """The state of the link, and why none exists."""
     state = printable(link["state"])
-    text = tr("link: {state}", state=state)
+    text = f"link: {state}"
     if link["name"]:
         name = printable(link["name"], 60)
-        text = tr("link: {state} with '{name}'", state=state, name=name)
+        text = f"link: {state} with '{name}'"
     text += f": {printable(link['problem'], 300)}" if link["problem"] else ""
     cure = printable(link.get("cure", ""), 300)
-    return text + (f"\n{tr('  hint: ')}{cure}" if cure else "")
+    return text + (f"\n  hint: {cure}" if cure else "")
 
 
 def _row(sandbox: _Object, memory: int, now: float, *, here: bool) -> tuple[str, ...]:

@@ -20,7 +20,6 @@ from broker.cli.run import terminal
 from broker.cli.run.connect import how_to_start, open_client
 from broker.cli.run.progress import Steps
 from broker.cli.run.terminal_filter import RESET, TerminalFilter
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.escape import printable
 from broker.core.paths import Paths
@@ -79,16 +78,8 @@ class AttachedProgram:
             return error
         name = printable(self._started.sandbox, 60)
         return UpstreamError(
-            tr(
-                "the broker ended; program {program} continues if {name} is running",
-                program=self._started.program,
-                name=name,
-            ),
-            hint=tr(
-                "{paths}; to see the program's output, run 'brokerctl logs {name}'",
-                paths=how_to_start(self._paths),
-                name=name,
-            ),
+            f"the broker ended; program {self._started.program} continues if {name} is running",
+            hint=f"{how_to_start(self._paths)}; to see the program's output, run 'brokerctl logs {name}'",
         )
 
     def _begin(self, started: Started, nursery: trio.Nursery, stack: ExitStack) -> None:

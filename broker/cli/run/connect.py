@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from broker.cli import render
-from broker.cli.texts import tr
 from broker.core.errors import SetupError, VitrailError
 from broker.core.names import sandboxes_named
 from broker.core.paths import Paths, find_paths, require_private
@@ -49,12 +48,7 @@ def warn_unless_found() -> None:
     try:
         find_paths()
     except SetupError as error:
-        render.note(
-            tr(
-                "warning: cannot determine the running sandboxes: {message}",
-                message=error.message,
-            )
-        )
+        render.note(f"warning: cannot determine the running sandboxes: {error.message}")
 
 
 def broker_runs(paths: Paths) -> bool:
@@ -69,12 +63,8 @@ def broker_runs(paths: Paths) -> bool:
             return False
         except OSError as error:
             raise SetupError(
-                tr(
-                    "cannot connect to the broker at {control}: {strerror}",
-                    control=paths.control,
-                    strerror=error.strerror,
-                ),
-                hint=tr("run the command as the user who started the broker"),
+                f"cannot connect to the broker at {paths.control}: {error.strerror}",
+                hint="run the command as the user who started the broker",
             ) from error
     return True
 
@@ -115,9 +105,7 @@ def how_to_start(paths: Paths, *, living: bool = False) -> str:
         unit = ", or 'systemctl --user start vitrail-host'" if systemd_runs() else ""
         return f"start the broker: run vitrail-host{unit}"
     program = "vitrail-local" if role is None else "vitrail-viewer"
-    hint = tr(
-        "to start a broker, run 'brokerctl run SANDBOX' or {program}", program=program
-    )
+    hint = f"to start a broker, run 'brokerctl run SANDBOX' or {program}"
     if living:
         # Late: mostly there is a broker.
         from broker.cli.run.living import living_words

@@ -28,7 +28,6 @@ from broker.cli.run.connect import broker_runs, open_client
 from broker.cli.run.options import command_after_dashes
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import end_broker, ensure_broker, refuse_root
-from broker.cli.texts import tr
 from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths, find_paths
@@ -88,25 +87,14 @@ async def _demo(request: RunRequest, screenshot: Path | None) -> None:
             return
         if broker_runs(paths):
             raise SetupError(
-                tr(
-                    "cannot start the demo with a headless compositor while another "
-                    "broker is running"
-                ),
-                hint=tr(
-                    "to stop all sandboxes and the broker, run 'brokerctl stop "
-                    "--broker'; then run the demo again"
-                ),
+                "cannot start the demo with a headless compositor while another broker is running",
+                hint="to stop all sandboxes and the broker, run 'brokerctl stop --broker'; then run the demo again",
             )
         target = screenshot or _default_screenshot(paths)
         with _its_record(paths, request.record):
             await _headless(paths, request, steps, target)
     render.note(
-        tr(
-            "screenshot: {target}\nThe demo took {monotonic}.  {told_more}",
-            target=target,
-            monotonic=render.seconds(time.monotonic() - began),
-            told_more=_told_more(),
-        )
+        f"screenshot: {target}\nThe demo took {render.seconds(time.monotonic() - began)}.  {_told_more()}"
     )
 
 
@@ -140,12 +128,8 @@ def _refuse_paired(paths: Paths) -> None:
     role = role_here(paths)
     if role is not None:
         raise SetupError(
-            tr(
-                "cannot start the demo: this machine is the {name} of two paired "
-                "machines, but the demo needs a single machine",
-                name=role.name.lower(),
-            ),
-            hint=tr("run 'brokerctl run SANDBOX' on the viewer instead"),
+            f"cannot start the demo: this machine is the {role.name.lower()} of two paired machines, but the demo needs a single machine",
+            hint="run 'brokerctl run SANDBOX' on the viewer instead",
         )
 
 
@@ -171,10 +155,7 @@ async def _on_desktop(paths: Paths, request: RunRequest, steps: Steps) -> None:
     try:
         async with open_client(paths) as client:
             render.note(
-                tr(
-                    "The window will appear on this desktop; to end the demo, close "
-                    "the window."
-                )
+                "The window will appear on this desktop; to end the demo, close the window."
             )
             last = await client.call(RUN, wait, steps.item)
     finally:
@@ -182,13 +163,7 @@ async def _on_desktop(paths: Paths, request: RunRequest, steps: Steps) -> None:
             with trio.CancelScope(shield=True):
                 await _end_if_idle(paths)
     if last.exited is not None:
-        render.note(
-            tr(
-                "{sandbox} has ended.  {told_more}",
-                sandbox=last.exited.sandbox,
-                told_more=_told_more(),
-            )
-        )
+        render.note(f"{last.exited.sandbox} has ended.  {_told_more()}")
 
 
 async def _end_if_idle(paths: Paths) -> None:
@@ -263,14 +238,8 @@ async def _wait_window(compositor: HeadlessCompositor, record: str) -> None:
             return
         await trio.sleep(_LOOK_SECONDS)  # sway-ipc's own events need a client library
     raise UpstreamError(
-        tr(
-            "'{record}' did not show a window within {window_seconds} s",
-            record=record,
-            window_seconds=f"{_WINDOW_SECONDS:g}",
-        ),
-        hint=tr(
-            "to see the program's output, run 'brokerctl logs {record}'", record=record
-        ),
+        f"'{record}' did not show a window within {_WINDOW_SECONDS:g} s",
+        hint=f"to see the program's output, run 'brokerctl logs {record}'",
     )
 
 

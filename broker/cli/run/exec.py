@@ -7,7 +7,6 @@ import rich_click as click
 from broker.cli.completion import sandboxes
 from broker.cli.run.connect import ask_status
 from broker.cli.run.options import StreamWords, command_after_dashes, options_of_streams
-from broker.cli.texts import tr
 from broker.core.escape import printable
 from broker.core.names import sandboxes_named
 from broker.ipc.control.api import RunRequest
@@ -38,7 +37,7 @@ def command(
     """
     argv = command_after_dashes(command_words)
     if argv is None:
-        raise click.UsageError(tr("SANDBOX or COMMAND is missing"))
+        raise click.UsageError("SANDBOX or COMMAND is missing")
     tty = words.wants_tty(not detach)
     request = RunRequest(
         record=the_running(sandbox),
@@ -63,10 +62,6 @@ def the_running(name: str) -> str:
         raise several_run(name, found)
     shown = printable(name, 60)
     raise NotFoundError(
-        tr("no sandbox named '{shown}' is running", shown=shown),
-        hint=tr(
-            "to start the sandbox, run 'brokerctl run {shown} -- COMMAND'; to "
-            "list the running sandboxes, run 'brokerctl status'",
-            shown=shown,
-        ),
+        f"no sandbox named '{shown}' is running",
+        hint=f"to start the sandbox, run 'brokerctl run {shown} -- COMMAND'; to list the running sandboxes, run 'brokerctl status'",
     )

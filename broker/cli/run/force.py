@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from broker.authority.control.broker_record import HeldProcess, open_recorded
-from broker.cli.texts import tr
 from broker.core.errors import SetupError
 from broker.core.paths import Paths, require_private
 
@@ -35,8 +34,8 @@ def force_end(paths: Paths) -> ForcedEnd:
     with open_recorded(paths.state) as held:
         if not held:
             raise SetupError(
-                tr("no running broker is recorded in {state}", state=paths.state),
-                hint=tr("to see whether a broker answers, run 'brokerctl doctor'"),
+                f"no running broker is recorded in {paths.state}",
+                hint="to see whether a broker answers, run 'brokerctl doctor'",
             )
         # The first process ends the others; the authority is the last.
         _signal(held[:1], signal.SIGTERM)
@@ -46,13 +45,8 @@ def force_end(paths: Paths) -> ForcedEnd:
             if not _ended(held, _KILLED_SECONDS):
                 pids = ", ".join(str(one.pid) for one in held)
                 raise SetupError(
-                    tr(
-                        "the broker's processes ({pids}) do not end after SIGKILL",
-                        pids=pids,
-                    ),
-                    hint=tr(
-                        "the kernel holds them: look for a disk or a mount that hangs"
-                    ),
+                    f"the broker's processes ({pids}) do not end after SIGKILL",
+                    hint="the kernel holds them: look for a disk or a mount that hangs",
                 )
         return ForcedEnd(held[0].pid, killed)
 

@@ -10,7 +10,6 @@ from broker.cli.images.building.build import build_image
 from broker.cli.images.record_images import micro_vm_of, spec_of
 from broker.cli.policy.records import example_text
 from broker.cli.run.progress import Steps
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.paths import Paths
 from broker.host.images import store
@@ -42,14 +41,9 @@ async def ensure_image(paths: Paths, record: Record, steps: Steps) -> None:
         return
     if launch.image == store.DEFAULT_NAME:
         raise RefusedError(
-            tr(
-                "cannot install the packages of '{name}' in the image "
-                "'{default_name}', which other records use",
-                name=record.name,
-                default_name=store.DEFAULT_NAME,
-            ),
+            f"cannot install the packages of '{record.name}' in the image '{store.DEFAULT_NAME}', which other records use",
             where=record.where("launch.packages"),
-            hint=tr('add image = "{name}" to [launch] of the record', name=record.name),
+            hint=f'add image = "{record.name}" to [launch] of the record',
         )
     spec = spec_of(record)
     if spec is not None and not _is_there(paths, spec):
@@ -68,7 +62,7 @@ def _tell_x11(paths: Paths, record: Record, launch: MicroVM) -> None:
             f"to add one, run '{x11_needs.addition(launch.image)}'"
         )
     if text:
-        render.note(tr("note: {text}", text=text))
+        render.note(f"note: {text}")
 
 
 async def _ensure_default(paths: Paths, steps: Steps) -> None:
@@ -103,7 +97,7 @@ def record_of_host(paths: Paths, known: Iterable[str]) -> str:
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("x", encoding="utf-8") as file:
             file.write(example_text(target.stem))
-        render.note(tr("wrote {target}", target=target))
+        render.note(f"wrote {target}")
     return store.HOST_IMAGE
 
 

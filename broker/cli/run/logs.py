@@ -21,7 +21,6 @@ from broker.cli.completion import logged_sandboxes
 from broker.cli.interrupts import reader_may_leave
 from broker.cli.run.connect import offline_paths, systemd_runs
 from broker.cli.sandboxes.ended_disposables import is_disposable_of
-from broker.cli.texts import tr
 from broker.core import limits
 from broker.core.errors import SetupError
 from broker.core.escape import printable
@@ -56,16 +55,16 @@ def command(
     Exit code: 0 done, 1 there is no such log.
     """
     if console and program is not None:
-        raise click.UsageError(tr("--console and --program cannot be used together"))
+        raise click.UsageError("--console and --program cannot be used together")
     if raw and sys.stdout.isatty():
         raise click.UsageError(
-            tr("--raw output can control the terminal; redirect it to a file")
+            "--raw output can control the terminal; redirect it to a file"
         )
     folder = _folder(offline_paths(), take_sandbox_name(sandbox))
     sandbox = folder.name
     name = _choose(folder, sandbox, console=console, program=program)
     path = folder / name
-    render.note(tr("{name} of {sandbox}:", name=name, sandbox=sandbox))
+    render.note(f"{name} of {sandbox}:")
     show = _write if raw else _Lines().write
     with reader_may_leave():
         older = path.with_name(f"{name}.1")
@@ -85,12 +84,7 @@ def _folder(paths: Paths, name: SandboxName) -> Path:
         return folder
     if len(folders) > 1:
         render.note(
-            tr(
-                "{name} has logs of {number} sandboxes; these are the logs of the "
-                "newest one",
-                name=name,
-                number=len(folders),
-            )
+            f"{name} has logs of {len(folders)} sandboxes; these are the logs of the newest one"
         )
     return max(folders, key=lambda path: path.stat().st_mtime)
 
@@ -107,16 +101,12 @@ def _choose(folder: Path, sandbox: str, *, console: bool, program: int | None) -
         return wanted
     if not found:
         raise SetupError(
-            tr("there are no logs of '{sandbox}'", sandbox=sandbox),
+            f"there are no logs of '{sandbox}'",
             hint=_without_logs(folder, sandbox),
         )
     raise SetupError(
-        tr("{sandbox} has no log {wanted}", sandbox=sandbox, wanted=wanted),
-        hint=tr(
-            "select a log with --program N or --console; {folder} contains {found}",
-            folder=folder,
-            found=", ".join(sorted(found)),
-        ),
+        f"{sandbox} has no log {wanted}",
+        hint=f"select a log with --program N or --console; {folder} contains {', '.join(sorted(found))}",
     )
 
 
@@ -129,24 +119,12 @@ def _without_logs(folder: Path, sandbox: str) -> str:
     matches = (r for r in records.values() if is_disposable_of(sandbox, r.name))
     record = records.get(sandbox) or next(matches, None)
     if record is not None and record.host.launch.kind.holds:
-        terminal = tr(
-            "a box or container has no logs: its output goes to the terminal of "
-            "'brokerctl run', and is lost if the menu has started it"
-        )
+        terminal = "a box or container has no logs: its output goes to the terminal of 'brokerctl run', and is lost if the menu has started it"
         if not systemd_runs():
             return terminal
-        return tr(
-            "{terminal}; if systemd has started it, run 'journalctl --user -u "
-            "vitrail-run@{sandbox}'",
-            terminal=terminal,
-            sandbox=sandbox,
-        )
+        return f"{terminal}; if systemd has started it, run 'journalctl --user -u vitrail-run@{sandbox}'"
     if record is not None and not record.host.keep_logs:
-        return tr(
-            "the logs of a disposable sandbox are deleted at its end; to keep those of "
-            "the next ones, run 'brokerctl set {record} logs keep'",
-            record=record.name,
-        )
+        return f"the logs of a disposable sandbox are deleted at its end; to keep those of the next ones, run 'brokerctl set {record.name} logs keep'"
     names = folder.parent.iterdir() if folder.parent.is_dir() else ()
     return (
         did_you_mean(sandbox, [path.name for path in names])

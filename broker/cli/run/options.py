@@ -14,7 +14,6 @@ from typing_extensions import override
 
 from broker.cli.completion import images
 from broker.cli.run import terminal
-from broker.cli.texts import tr
 from broker.core.launch_changes import LaunchChanges
 
 
@@ -47,10 +46,10 @@ class StreamWords:
             here = terminal.has_terminal() and not self.as_json
             return self.tty is None and by_default and here
         if self.as_json:
-            raise click.UsageError(tr("--tty and --json cannot be used together"))
+            raise click.UsageError("--tty and --json cannot be used together")
         if not terminal.has_terminal():
             raise click.UsageError(
-                tr("--tty requires a terminal as standard input and output")
+                "--tty requires a terminal as standard input and output"
             )
         return True
 
@@ -181,10 +180,7 @@ def command_after_dashes(words: tuple[str, ...]) -> list[str] | None:
         return list(words[1:]) or None
     if words and words[0].startswith("-"):
         raise click.UsageError(
-            tr(
-                "expected a program instead of {words}; specify options before SANDBOX",
-                words=words[0],
-            )
+            f"expected a program instead of {words[0]}; specify options before SANDBOX"
         )
     return list(words) or None
 
@@ -193,5 +189,5 @@ def _pairs(words: tuple[str, ...]) -> list[tuple[str, str]]:
     pairs = [word.partition("=") for word in words]
     for name, equals, _value in pairs:
         if not name or not equals:
-            raise click.BadParameter(tr("specify NAME=VALUE"), param_hint="--env")
+            raise click.BadParameter("specify NAME=VALUE", param_hint="--env")
     return [(name, value) for name, _, value in pairs]

@@ -31,7 +31,6 @@ from broker.cli.run.connect import broker_runs, open_client, systemd_runs
 from broker.cli.run.options import StreamWords
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker, refuse_root
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError, SetupError, VitrailError
 from broker.core.escape import printable
 from broker.core.parts.absent import needed
@@ -68,14 +67,14 @@ def run_bwrap(
     """Run a program of this machine's in a box, and exit as it does."""
     if detach:
         raise click.UsageError(
-            tr("--detach cannot be used with --bwrap, whose box ends with this command")
+            "--detach cannot be used with --bwrap, whose box ends with this command"
         )
     if changed:
         raise click.UsageError(
-            tr("--memory, --cpus, --network and --image cannot be used with --bwrap")
+            "--memory, --cpus, --network and --image cannot be used with --bwrap"
         )
     if x11:
-        with needed(tr("the display of X11 programs")):
+        with needed("the display of X11 programs"):
             from broker.cli.proxy.x11 import require_xwayland
 
         require_xwayland()
@@ -103,20 +102,11 @@ def run_held(
         unit = f"systemctl --user start vitrail-run@{record.name}"
         background = unit if systemd_runs() else f"brokerctl run {record.name} &"
         raise click.UsageError(
-            tr(
-                "--detach works only for machines; to run '{name}' in the "
-                "background, run '{background}'",
-                name=record.name,
-                background=background,
-            )
+            f"--detach works only for machines; to run '{record.name}' in the background, run '{background}'"
         )
     if changed:
         raise click.UsageError(
-            tr(
-                "--memory, --cpus, --network and --image work only for machines: "
-                "'{name}' is a box or container",
-                name=record.name,
-            )
+            f"--memory, --cpus, --network and --image work only for machines: '{record.name}' is a box or container"
         )
     run = launcher_of(record.host.launch.kind).run
     assert run is not None
@@ -180,11 +170,7 @@ def run_request(
         )
     elif last.started is not None:
         render.note(
-            tr(
-                "the program is running in {sandbox} (program {program})",
-                sandbox=last.started.sandbox,
-                program=last.started.program,
-            )
+            f"the program is running in {last.started.sandbox} (program {last.started.program})"
         )
     sys.exit(code)
 
@@ -208,9 +194,9 @@ async def _run(request: RunRequest, steps: Steps) -> RunItem:
 
             await ensure_image(paths, record, steps)
         began = trio.current_time()
-        steps.begin(tr("start the broker"))
+        steps.begin("start the broker")
         if await ensure_broker(paths, module=module):
-            steps.done(tr("start the broker"), trio.current_time() - began)
+            steps.done("start the broker", trio.current_time() - began)
         async with (
             _its_domain(paths, record, request, steps),
             open_client(paths) as client,
@@ -242,13 +228,9 @@ async def _its_domain(
     changes = (request.memory_mib, request.cpus, request.network, request.image)
     if not request.wait or any(change is not None for change in changes):
         raise RefusedError(
-            tr(
-                "cannot change or detach the machine of '{name}', which is "
-                "created for each run",
-                name=record.name,
-            ),
+            f"cannot change or detach the machine of '{record.name}', which is created for each run",
             where=record.where("launch.kind"),
-            hint=tr("omit --detach, --memory, --cpus, --network and --image"),
+            hint="omit --detach, --memory, --cpus, --network and --image",
         )
     async with make(paths, record, steps):
         yield
@@ -277,13 +259,8 @@ def _module_here(paths: Paths) -> str:
     match role_here(paths):
         case Role.HOST:
             raise SetupError(
-                tr(
-                    "cannot start a broker for this run: this machine is a host, "
-                    "whose windows a viewer shows"
-                ),
-                hint=tr(
-                    "run the command on the viewer, and vitrail-host on this machine"
-                ),
+                "cannot start a broker for this run: this machine is a host, whose windows a viewer shows",
+                hint="run the command on the viewer, and vitrail-host on this machine",
             )
         case Role.VIEWER:
             return "broker.programs.viewer"
@@ -315,16 +292,8 @@ def _check_first(request: RunRequest, paths: Paths) -> None:
     if request.window is not False and find_compositor() is None:
         display = os.environ.get("WAYLAND_DISPLAY") or "wayland-0"
         raise SetupError(
-            tr(
-                "cannot show windows: no compositor answers at {display}",
-                display=printable(display),
-            ),
-            hint=tr(
-                "run the command inside your Wayland session, or set "
-                "WAYLAND_DISPLAY to its socket; to use a headless compositor, run "
-                "'brokerctl demo'; to run a program that does not need a window, "
-                "pass --no-window"
-            ),
+            f"cannot show windows: no compositor answers at {printable(display)}",
+            hint="run the command inside your Wayland session, or set WAYLAND_DISPLAY to its socket; to use a headless compositor, run 'brokerctl demo'; to run a program that does not need a window, pass --no-window",
         )
 
 
@@ -342,7 +311,7 @@ async def ensure_broker_for_lease(record: str) -> None:
     require_record(record, paths)
     module = "broker.programs.local" if role is None else "broker.programs.host"
     if await ensure_broker(paths, module=module):
-        render.note(tr("started the broker"))
+        render.note("started the broker")
 
 
 def require_record(name: str, paths: Paths) -> None:
@@ -351,6 +320,6 @@ def require_record(name: str, paths: Paths) -> None:
     require_correct(found, name)
     if name not in found.records:
         raise SetupError(
-            tr("no sandbox and no record is named '{name}'", name=printable(name, 60)),
+            f"no sandbox and no record is named '{printable(name, 60)}'",
             hint=hint_for_unknown(name, found.records, paths),
         )

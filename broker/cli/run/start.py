@@ -15,7 +15,6 @@ import trio
 from broker.cli import render
 from broker.cli.quick.other_display import on_another_display
 from broker.cli.run.connect import broker_runs
-from broker.cli.texts import tr
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.paths import Paths, require_private
@@ -44,10 +43,7 @@ def refuse_root() -> None:
     if os.geteuid() == 0:
         raise SetupError(
             "brokerctl does not start a broker as root",
-            hint=tr(
-                "run the command as the user of the desktop; in a checkout, 'make "
-                "demo' and './brokerctl' switch to an ordinary user"
-            ),
+            hint="run the command as the user of the desktop; in a checkout, 'make demo' and './brokerctl' switch to an ordinary user",
         )
 
 
@@ -127,12 +123,8 @@ async def _starting(paths: Paths) -> AsyncIterator[None]:
                 await trio.sleep(_LOOK_SECONDS)
         if patience.cancelled_caught:
             raise UpstreamError(
-                tr(
-                    "another command is starting a broker, which was not ready after "
-                    "{ready_seconds} s",
-                    ready_seconds=f"{_READY_SECONDS + _DYING_SECONDS:g}",
-                ),
-                hint=tr("to find the reason, run 'brokerctl doctor'"),
+                f"another command is starting a broker, which was not ready after {_READY_SECONDS + _DYING_SECONDS:g} s",
+                hint="to find the reason, run 'brokerctl doctor'",
             )
         yield
     finally:
@@ -169,13 +161,8 @@ async def _answers(paths: Paths, *, tell: bool = False) -> bool:
                 return True
         return False
     raise BrokerSilentError(
-        tr(
-            "the broker at {control} did not answer within {seconds} s{reason}",
-            control=paths.control,
-            seconds=f"{seconds:g}",
-            reason=reason,
-        ),
-        hint=tr("to find the reason, run 'brokerctl doctor'"),
+        f"the broker at {paths.control} did not answer within {seconds:g} s{reason}",
+        hint="to find the reason, run 'brokerctl doctor'",
     )
 
 
@@ -274,12 +261,12 @@ async def _wait_ready(
         raise UpstreamError(
             f"the broker was not ready within {_READY_SECONDS:g} s: "
             f"{printable(said[-_TAIL:], _TAIL) or 'no output'}",
-            hint=tr("to find the reason, run 'brokerctl doctor'"),
+            hint="to find the reason, run 'brokerctl doctor'",
         )
     # Its own sentence, with its own hint, is the best there is.
     text = _TRACEBACK.sub("", said.decode("utf-8", "replace")).strip()[-_TAIL:]
     message, _, hint = text.partition("\n  hint: ")
     raise UpstreamError(
-        tr("the broker did not start: {value}", value=_PROGRAM.sub("", message)),
+        f"the broker did not start: {_PROGRAM.sub('', message)}",
         hint=hint or f"to see the whole output, read {log_file}",
     )

@@ -10,7 +10,6 @@ from broker.cli.completion import sandboxes
 from broker.cli.run.connect import open_client
 from broker.cli.run.force import force_end
 from broker.cli.run.start import end_broker
-from broker.cli.texts import tr
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.names import sandboxes_named
@@ -68,13 +67,10 @@ def command(
     Exit code: 0 done, 1 no broker is running or a sandbox does not exist, 2 usage error.
     """
     if force and not broker:
-        raise click.UsageError(tr("--force ends a broker: specify --broker with it"))
+        raise click.UsageError("--force ends a broker: specify --broker with it")
     if sum([bool(sandbox), everything, broker]) != 1:
         raise click.UsageError(
-            tr(
-                "specify one of: sandboxes, --all (every sandbox), --broker (the "
-                "broker too)"
-            )
+            "specify one of: sandboxes, --all (every sandbox), --broker (the broker too)"
         )
     if force:
         _force(as_json=as_json)
@@ -84,19 +80,15 @@ def command(
         render.json_line({"stopped": stopped, "broker": broker})
         return
     for name in stopped:
-        render.note(tr("stopped {name}", name=printable(name)))
+        render.note(f"stopped {printable(name)}")
     if broker:
-        render.note(tr("stopped the broker"))
+        render.note("stopped the broker")
         for unit in trio.run(_listening_units):
             render.note(
-                tr(
-                    "{unit} starts a broker at the next connection; to prevent that, "
-                    "run 'systemctl --user stop {unit}'",
-                    unit=unit,
-                )
+                f"{unit} starts a broker at the next connection; to prevent that, run 'systemctl --user stop {unit}'"
             )
     elif not stopped:
-        render.note(tr("no sandbox was running"))
+        render.note("no sandbox was running")
 
 
 async def _listening_units() -> list[str]:
@@ -118,20 +110,14 @@ def _force(*, as_json: bool) -> None:
         render.json_line({"broker": True, "pid": ended.pid, "killed": ended.killed})
     elif ended.killed:
         render.note(
-            tr(
-                "killed the broker (process {pid}), which did not end when it was "
-                "asked to",
-                pid=ended.pid,
-            )
+            f"killed the broker (process {ended.pid}), which did not end when it was asked to"
         )
         # Late: most brokers end when they are asked to.
         from broker.cli.run.living import living_words
 
         render.note(living_words(find_paths()) or "no sandbox is running")
     else:
-        render.note(
-            tr("stopped the broker (process {pid}) and its sandboxes", pid=ended.pid)
-        )
+        render.note(f"stopped the broker (process {ended.pid}) and its sandboxes")
 
 
 async def _stop(
@@ -152,10 +138,7 @@ async def _stop(
             # shows them again.
             names = ()
             render.note(
-                tr(
-                    "the host's sandboxes keep running; to stop them, run 'brokerctl "
-                    "stop --all'"
-                )
+                "the host's sandboxes keep running; to stop them, run 'brokerctl stop --all'"
             )
         for name in names:
             if name is not None:
@@ -174,10 +157,5 @@ async def _announce(client: Client, name: str) -> None:
     if len(named) > 1:
         names = ", ".join(printable(sandbox) for sandbox in named)
         render.note(
-            tr(
-                "stopping {number} sandboxes of {name}: {names}",
-                number=len(named),
-                name=printable(name, 60),
-                names=names,
-            )
+            f"stopping {len(named)} sandboxes of {printable(name, 60)}: {names}"
         )

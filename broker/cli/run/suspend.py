@@ -8,7 +8,6 @@ import trio
 from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.run.connect import open_client
-from broker.cli.texts import tr
 from broker.core.escape import printable
 from broker.ipc.control.api import SuspendAnswer, SuspendRequest
 from broker.ipc.control.methods import SUSPEND
@@ -44,9 +43,9 @@ def carry_out(sandbox: str, *, suspended: bool, as_json: bool) -> None:
         if name not in answer.unchanged:
             render.note(f"{'suspended' if suspended else 'resumed'} {name}")
         elif suspended:
-            render.note(tr("{name} was already suspended", name=name))
+            render.note(f"{name} was already suspended")
         else:
-            render.note(tr("{name} was not suspended", name=name))
+            render.note(f"{name} was not suspended")
 
 
 async def _ask(request: SuspendRequest) -> SuspendAnswer:

@@ -13,7 +13,6 @@ from broker.cli.run.options import (
     options_of_changes,
     options_of_streams,
 )
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.launch_changes import LaunchChanges
@@ -96,7 +95,7 @@ def command(
     written if it does not exist.
     """
     if root and (bwrap or flatpak is not None):
-        raise click.UsageError(tr("--root cannot be used with --bwrap or --flatpak"))
+        raise click.UsageError("--root cannot be used with --bwrap or --flatpak")
     changed = bool(changes)
     # Late: the help of this verb needs none of it.
     from broker.cli.run import request
@@ -105,16 +104,10 @@ def command(
     if flatpak is not None:
         if bwrap or detach or changed:
             others = "--bwrap, --detach, --memory, --cpus, --network and --image"
-            raise click.UsageError(
-                tr("{others} cannot be used with --flatpak", others=others)
-            )
+            raise click.UsageError(f"{others} cannot be used with --flatpak")
         request.run_flatpak(flatpak, [*filter(None, [sandbox]), *command_words], words)
     if not bwrap and (x11 or open_files):
-        other = tr(
-            "--open-files requires --bwrap; for the box of a record, run "
-            "'brokerctl set SANDBOX launch.open_files {number}'",
-            number=open_files or "",
-        )
+        other = f"--open-files requires --bwrap; for the box of a record, run 'brokerctl set SANDBOX launch.open_files {open_files or ''}'"
         raise click.UsageError(_X11_ELSEWHERE if x11 else other)
     if sandbox is None:
         raise _missing("--bwrap" if bwrap else f"--root {root}" if root else "")
@@ -132,16 +125,8 @@ def command(
     argv = command_after_dashes(command_words)
     if argv and _ADDRESS.match(argv[0]):
         raise RefusedError(
-            tr(
-                "{argv} is an address, and 'run' takes a program",
-                argv=printable(argv[0], 200),
-            ),
-            hint=tr(
-                "to open it there, run 'brokerctl open --in {sandbox} ADDRESS'; "
-                "to start its program with it, run 'brokerctl run {sandbox} -- "
-                "PROGRAM ADDRESS'",
-                sandbox=sandbox,
-            ),
+            f"{printable(argv[0], 200)} is an address, and 'run' takes a program",
+            hint=f"to open it there, run 'brokerctl open --in {sandbox} ADDRESS'; to start its program with it, run 'brokerctl run {sandbox} -- PROGRAM ADDRESS'",
         )
     held = request.held_record(sandbox)
     if held is not None:
@@ -166,6 +151,6 @@ def _missing(option: str) -> click.UsageError:
     """Return the error of a call without arguments; ``option`` needs no record."""
     if option:
         return click.UsageError(
-            tr("COMMAND is missing: brokerctl run {option} -- COMMAND…", option=option)
+            f"COMMAND is missing: brokerctl run {option} -- COMMAND…"
         )
     return click.UsageError("Missing argument 'SANDBOX'.")

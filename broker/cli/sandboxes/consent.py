@@ -17,7 +17,6 @@ from broker.cli.completion import sandboxes
 from broker.cli.homes.home_copies import HomeCopies
 from broker.cli.policy.records import require_own
 from broker.cli.run.connect import ask_status, broker_runs, offline_paths
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.escape import displayed
 from broker.core.paths import find_paths
@@ -49,16 +48,8 @@ def refuse_running(record: Record) -> None:
     running = [s.name for s in ask_status().sandboxes if s.record == record.name]
     if running:
         raise RefusedError(
-            tr(
-                "cannot rename or remove the record '{name}' while its sandboxes are "
-                "running: {running}",
-                name=record.name,
-                running=", ".join(running),
-            ),
-            hint=tr(
-                "to stop them, run 'brokerctl stop {running}'",
-                running=" ".join(running),
-            ),
+            f"cannot rename or remove the record '{record.name}' while its sandboxes are running: {', '.join(running)}",
+            hint=f"to stop them, run 'brokerctl stop {' '.join(running)}'",
         )
 
 
@@ -98,7 +89,7 @@ class Consent:
         """
         if self.check:
             print_result(
-                tr("would be lost: {lost}", lost=lost),
+                f"would be lost: {lost}",
                 {"lost": lost},
                 as_json=self.as_json,
             )
@@ -112,12 +103,8 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise RefusedError(
-            tr(
-                "cannot ask for confirmation: standard input is not a terminal: "
-                "{question}",
-                question=question,
-            ),
-            hint=tr("pass --yes to confirm"),
+            f"cannot ask for confirmation: standard input is not a terminal: {question}",
+            hint="pass --yes to confirm",
         )
     click.confirm(question, abort=True, err=True)
 
@@ -148,11 +135,5 @@ def report_home(
         render.json_line({**facts, **({"backup": backup} if backup else {})})
         return
     for path in files:
-        render.note(tr("wrote {path}", path=path))
-    render.note(
-        tr(
-            "created the home of '{name}' ({size})",
-            name=home.name,
-            size=render.size(home.used()),
-        )
-    )
+        render.note(f"wrote {path}")
+    render.note(f"created the home of '{home.name}' ({render.size(home.used())})")

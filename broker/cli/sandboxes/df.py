@@ -20,7 +20,6 @@ from broker.cli.run.connect import (
     warn_unless_found,
 )
 from broker.cli.sandboxes.leftovers import images_in_use
-from broker.cli.texts import tr
 from broker.core.files.trees import disk_usage
 from broker.core.paths import Paths
 from broker.host.homes.store import TREE
@@ -124,29 +123,18 @@ def command(*, as_json: bool) -> None:
         render.json_line([asdict(one) for one in found])
         return
     if not found:
-        render.note(tr("Vitrail stores nothing on disk"))
+        render.note("Vitrail stores nothing on disk")
         return
     rows = [(one.kind, one.name, render.size(one.bytes), one.unused) for one in found]
-    render.table(tr("WHAT,NAME,ON DISK,UNUSED BECAUSE").split(","), rows)
+    render.table(["WHAT", "NAME", "ON DISK", "UNUSED BECAUSE"], rows)
     total = render.size(sum(one.bytes for one in found))
     free = render.size(sum(one.bytes for one in removable(found, images=True)))
-    render.note(
-        tr(
-            "{total}; to free {free}, run 'brokerctl prune --images'",
-            total=total,
-            free=free,
-        )
-    )
+    render.note(f"{total}; to free {free}, run 'brokerctl prune --images'")
     unbounded = [one for one in found if one.unbounded]
     if unbounded:
         left = render.size(shutil.disk_usage(unbounded[0].path).free)
         render.note(
-            tr(
-                "warning: no size limit applies to the homes of {unbounded}: "
-                "their programs can fill the file system, which has {left} free",
-                unbounded=", ".join(one.name for one in unbounded),
-                left=left,
-            )
+            f"warning: no size limit applies to the homes of {', '.join(one.name for one in unbounded)}: their programs can fill the file system, which has {left} free"
         )
 
 

@@ -9,7 +9,6 @@ from broker.cli.completion import sandboxes
 from broker.cli.policy.load import JSON
 from broker.cli.sandboxes.set_verb import record_named, refuse_other_kinds
 from broker.cli.sandboxes.settings import SETTINGS, Setting, setting_of, shown
-from broker.cli.texts import tr
 from broker.core.escape import printable
 from policy.records.model import Record
 
@@ -44,7 +43,7 @@ def command(sandbox: str, setting: str | None, *, as_json: bool) -> None:
         for name, value, where in rows:
             render.json_line({"setting": name, "value": value, "where": where})
         return
-    render.table(tr("SETTING,VALUE,SET IN").split(","), rows)
+    render.table(["SETTING", "VALUE", "SET IN"], rows)
 
 
 def _where(setting: Setting, record: Record) -> str:

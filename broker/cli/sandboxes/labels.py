@@ -16,7 +16,6 @@ import rich_click as click
 from broker.cli import render
 from broker.cli.policy.records import print_problems, read_records
 from broker.cli.run.connect import offline_paths
-from broker.cli.texts import tr
 from broker.core.escape import printable
 from policy.records.model import Record
 from policy.tools.colours import ink
@@ -71,7 +70,7 @@ def command(*, form: str | None) -> None:
     labels = [label_of(found.records[name]) for name in sorted(found.records)]
     if form is None:
         rows = [(one.record, one.name, one.colour, one.app_id) for one in labels]
-        render.table(tr("RECORD,LABEL,COLOUR,APPLICATION ID").split(","), rows)
+        render.table(["RECORD", "LABEL", "COLOUR", "APPLICATION ID"], rows)
     else:
         sys.stdout.write(_FORMS[form](labels))
     print_problems(found.problems, stderr=True)

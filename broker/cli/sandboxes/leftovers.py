@@ -11,7 +11,6 @@ from broker.cli.images.installed import remove_image
 from broker.cli.policy.records import IMPORTED
 from broker.cli.sandboxes.ended_disposables import is_disposable_of
 from broker.cli.sandboxes.presets import is_unchanged, rules_file
-from broker.cli.texts import tr
 from broker.core.files.trees import disk_usage, remove_tree
 from broker.core.paths import Paths
 from policy.records.folder import FOLDER
@@ -40,20 +39,15 @@ class Leftovers:
         parts: list[str] = []
         if self.logs:
             logs = render.size(sum(map(disk_usage, self.logs)))
-            parts.append(tr("its logs ({size})", size=logs))
+            parts.append(f"its logs ({logs})")
         if self.parent is not None:
-            parts.append(
-                tr(
-                    "its parent machine ({size})",
-                    size=render.size(disk_usage(self.parent)),
-                )
-            )
+            parts.append(f"its parent machine ({render.size(disk_usage(self.parent))})")
         if self.image:
-            parts.append(tr("the image '{name}'", name=self.image))
+            parts.append(f"the image '{self.image}'")
         if self.imported is not None:
             parts.append(str(self.imported))
         if self.rules is not None:
-            parts.append(tr("its rules {rules}", rules=self.rules))
+            parts.append(f"its rules {self.rules}")
         return "".join(f", {part}" for part in parts)
 
     def remove(self, paths: Paths) -> list[str]:
@@ -78,12 +72,7 @@ class Leftovers:
     def tell_kept(self) -> None:
         """Name the file of rules that stays."""
         if self.edited is not None:
-            render.note(
-                tr(
-                    "kept {edited}, which was edited: remove it yourself",
-                    edited=self.edited,
-                )
-            )
+            render.note(f"kept {self.edited}, which was edited: remove it yourself")
 
 
 def find_leftovers(

@@ -22,7 +22,6 @@ from broker.cli.run.connect import (
     offline_paths,
     warn_unless_found,
 )
-from broker.cli.texts import tr
 from broker.core.escape import printable
 from policy.records.model import Record
 
@@ -73,9 +72,7 @@ def command(*, services: bool, as_json: bool) -> None:
     print_problems(found.problems, stderr=True)
     if found.broken:
         names = ", ".join(printable(name, 60) for name in sorted(found.broken))
-        render.note(
-            tr("records with errors, which cannot be used: {names}", names=names)
-        )
+        render.note(f"records with errors, which cannot be used: {names}")
 
 
 def _running(
@@ -110,18 +107,13 @@ def _print_all(
         for record in records
     ]
     rows += [_other(sandbox, running[name]) for name, sandbox in others.items()]
-    render.table(tr("NAME,LABEL,CLASS,NETWORK,PROGRAM,RUNNING").split(","), rows)
+    render.table(["NAME", "LABEL", "CLASS", "NETWORK", "PROGRAM", "RUNNING"], rows)
 
 
 def _print_first_steps() -> None:
     known = ", ".join(sorted(path.stem for path in EXAMPLES.glob("*.toml")))
-    render.note(tr("there are no records yet; to create one, run 'brokerctl new NAME'"))
-    render.note(
-        tr(
-            "to use an example, run 'brokerctl new NAME --from {names}'",
-            names=f"{{{known}}}",
-        )
-    )
+    render.note("there are no records yet; to create one, run 'brokerctl new NAME'")
+    render.note(f"to use an example, run 'brokerctl new NAME --from {{{known}}}'")
 
 
 def _starts(record: Record) -> str:
@@ -133,22 +125,19 @@ def _print_services(records: list[Record], running: dict[str, list[str]]) -> Non
     """Print the records whose sandboxes start by themselves."""
     if not records:
         render.note(
-            tr(
-                "no sandbox starts by itself; to start one with your desktop, run "
-                "'brokerctl set NAME autostart login'"
-            )
+            "no sandbox starts by itself; to start one with your desktop, run 'brokerctl set NAME autostart login'"
         )
         return
     rows = [
         (
             record.name,
-            tr("at login"),
+            "at login",
             ", ".join(running[record.name]) or "-",
             printable(" ".join(record.host.command), 60) or "-",
         )
         for record in records
     ]
-    render.table(tr("NAME,STARTS,RUNNING,PROGRAM").split(","), rows)
+    render.table(["NAME", "STARTS", "RUNNING", "PROGRAM"], rows)
 
 
 def _as_json(record: Record, running: list[str]) -> dict[str, object]:
@@ -188,11 +177,11 @@ def _row(record: Record, running: list[str], *, temporary: bool) -> tuple[str, .
     return (
         record.name,
         printable(f"{label.name} {label.colour}", 60),
-        tr("temporary") if temporary else record.viewer.sandbox_class,
+        "temporary" if temporary else record.viewer.sandbox_class,
         str(record.values.get("launch.network", "-")),
         "-"
         if temporary
         else printable(" ".join(record.host.command) or app, 60)
-        or tr("started by another program"),
+        or "started by another program",
         ", ".join(running) or "-",
     )

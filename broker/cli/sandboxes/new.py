@@ -36,7 +36,6 @@ from broker.cli.sandboxes.presets import (
     rules_text,
 )
 from broker.cli.sandboxes.settings import Value, with_value
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
 from broker.core.files.replace_file import whole_file
@@ -227,24 +226,15 @@ def command(
         render.json_line({"name": sandbox, "files": [str(file) for file in files]})
         return
     what = record.host.sandbox_class
-    render.note(
-        tr(
-            "created from '{base}', {what}: {classes}",
-            base=base,
-            what=what,
-            classes=_kept_of(record),
-        )
-    )
+    render.note(f"created from '{base}', {what}: {_kept_of(record)}")
     for file in files:
-        render.note(tr("wrote {file}", file=file))
+        render.note(f"wrote {file}")
     for text in alike(record, others):
         render.note(text)
     _tell_missing(record, runner)
     if build:
         _build(paths, record)
-    render.note(
-        tr("to start the sandbox, run: brokerctl run {sandbox}", sandbox=sandbox)
-    )
+    render.note(f"to start the sandbox, run: brokerctl run {sandbox}")
     offer_starter(paths)
 
 
@@ -259,13 +249,13 @@ def _refuse_mixed(example: str | None, preset: str | None, runner: str | None) -
     """Raise RefusedError for options that do not go together."""
     if preset is not None and example is not None:
         raise RefusedError(
-            tr("--for and --from are two beginnings of one record"),
-            hint=tr("use one of them"),
+            "--for and --from are two beginnings of one record",
+            hint="use one of them",
         )
     if runner is not None and preset is None:
         raise RefusedError(
-            tr("--in belongs to --for"),
-            hint=tr("add --for with what the sandbox is for"),
+            "--in belongs to --for",
+            hint="add --for with what the sandbox is for",
         )
 
 
@@ -275,13 +265,7 @@ def _tell_missing(record: Record, runner: str | None) -> None:
     program = str(command[0]) if isinstance(command, (list, tuple)) and command else ""
     if runner == "box" and program and shutil.which(program) is None:
         render.note(
-            tr(
-                "{program} is not installed on this machine, whose programs a box "
-                "has; install it, or name another one: brokerctl set {name} "
-                "command PROGRAM",
-                program=printable(program, 60),
-                name=record.name,
-            )
+            f"{printable(program, 60)} is not installed on this machine, whose programs a box has; install it, or name another one: brokerctl set {record.name} command PROGRAM"
         )
 
 
@@ -289,12 +273,10 @@ def _asked_for(name: str) -> str | None:
     """Ask what a sandbox is for, at a terminal; None: as without a purpose."""
     if (EXAMPLES / f"{name}.toml").is_file() or not sys.stdin.isatty():
         return None
-    render.note(tr("what is '{name}' for?", name=name))
+    render.note(f"what is '{name}' for?")
     for word, preset in PRESETS.items():
         render.note(f"  {word:12} {preset.help}")
-    render.note(
-        tr("a word of these, or nothing for a copy of '{default}':", default=_DEFAULT)
-    )
+    render.note(f"a word of these, or nothing for a copy of '{_DEFAULT}':")
     while line := sys.stdin.readline().strip().lower():
         if line in PRESETS:
             return line
@@ -311,14 +293,14 @@ def _with_rules(
     if not kept:
         return []
     if target.exists():
-        render.note(tr("{target} exists already and stays as it is", target=target))
+        render.note(f"{target} exists already and stays as it is")
         return []
     if not quiet:
-        render.note(tr("rules of '{name}':", name=record.name))
+        render.note(f"rules of '{record.name}':")
         for line in kept:
             render.note(f"  {line}")
         if sys.stdin.isatty() and not click.confirm(
-            tr("write them?"), default=True, err=True
+            "write them?", default=True, err=True
         ):
             return []
     put(target, rules_text(kept, RULES_HEAD))
@@ -336,20 +318,15 @@ def usable_rules(paths: Paths, name: str, preset: Preset, *, quiet: bool) -> lis
     unable = sorted(targets & boxes)
     if unable and not quiet:
         render.note(
-            tr(
-                "links or files of '{name}' cannot be opened in {boxes}: a box or "
-                "container does not start for them",
-                name=name,
-                boxes=", ".join(f"'{record}'" for record in unable),
+            "links or files of '{name}' cannot be opened in {boxes}: a box or container does not start for them".format(
+                name=name, boxes=", ".join(f"'{record}'" for record in unable)
             )
         )
     missing = sorted(targets - records.keys())
     if missing and not quiet:
         written = (paths.config[0] / RULES / STARTER).exists()
         render.note(
-            tr(
-                "links and files of '{name}' cannot be opened elsewhere, because no "
-                "record is named {missing}; to change that, run '{command}'",
+            "links and files of '{name}' cannot be opened elsewhere, because no record is named {missing}; to change that, run '{command}'".format(
                 name=name,
                 missing=" or ".join(f"'{record}'" for record in missing),
                 command=f"brokerctl new {missing[0]}"
@@ -412,12 +389,12 @@ def _example_text(name: str, config: tuple[Path, ...]) -> str:
                 return path.read_text(encoding="utf-8")
             except UnicodeDecodeError as error:
                 raise RefusedError(
-                    tr("{path} is not UTF-8 text", path=path),
-                    hint=tr("correct the file, or name an example with --from"),
+                    f"{path} is not UTF-8 text",
+                    hint="correct the file, or name an example with --from",
                 ) from error
     known = sorted(path.stem for path in EXAMPLES.glob("*.toml"))
     raise SetupError(
-        tr("no example and no record is named '{name}'", name=printable(name, 60)),
+        f"no example and no record is named '{printable(name, 60)}'",
         hint=did_you_mean(name, known)
         or f"use one of the examples: {', '.join(known)}",
     )
@@ -471,10 +448,8 @@ def checked_record(target: Path, text: str) -> Record:
     if record is None or problems:
         print_problems(problems, stderr=True)
         raise RefusedError(
-            tr("the record would not be valid, so nothing was written"),
-            hint=tr(
-                "to see all keys and values, run 'brokerctl policy schema --markdown'"
-            ),
+            "the record would not be valid, so nothing was written",
+            hint="to see all keys and values, run 'brokerctl policy schema --markdown'",
         )
     return record
 
@@ -488,14 +463,6 @@ def write_record(target: Path, text: str) -> None:
             file.write(text.encode())
     except FileExistsError as error:
         raise RefusedError(
-            tr(
-                "a record named '{stem}' already exists: {target}",
-                stem=target.stem,
-                target=target,
-            ),
-            hint=tr(
-                "to change a setting, run 'brokerctl set {stem}'; to change the "
-                "whole record, 'brokerctl policy edit {stem}'",
-                stem=target.stem,
-            ),
+            f"a record named '{target.stem}' already exists: {target}",
+            hint=f"to change a setting, run 'brokerctl set {target.stem}'; to change the whole record, 'brokerctl policy edit {target.stem}'",
         ) from error

@@ -17,7 +17,6 @@ from typing import Final
 import tomlkit
 
 from broker.cli.policy.records import EXAMPLES
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.paths import Paths
@@ -128,11 +127,8 @@ def record_text(preset: str, runner: str | None = None) -> str:
     found = RUNNERS.get(word)
     if found is None or bool(what) != bool(found.what):
         raise RefusedError(
-            tr("'{runner}' starts no sandbox", runner=printable(runner, 80)),
-            hint=tr(
-                "use box, podman=IMAGE or flatpak=APPLICATION, or leave --in out "
-                "for a micro VM"
-            ),
+            f"'{printable(runner, 80)}' starts no sandbox",
+            hint="use box, podman=IMAGE or flatpak=APPLICATION, or leave --in out for a micro VM",
         )
     document = tomlkit.parse(text)
     old = document["launch"].unwrap()

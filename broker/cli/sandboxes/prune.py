@@ -12,7 +12,6 @@ import rich_click as click
 from broker.cli import render
 from broker.cli.images.installed import remove_image
 from broker.cli.sandboxes.df import IMAGE, PARENT, Stored, removable, stored
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.files.trees import remove_tree
 from broker.core.paths import Paths, find_paths
@@ -33,26 +32,24 @@ def command(*, images: bool, yes: bool, as_json: bool) -> None:
         if as_json:
             render.json_line([])
         else:
-            render.note(tr("there is nothing to remove"))
+            render.note("there is nothing to remove")
         return
     if not as_json:
         rows = [(one.kind, one.name, render.size(one.bytes)) for one in unused]
-        render.table(tr("WHAT,NAME,ON DISK").split(","), rows)
+        render.table(["WHAT", "NAME", "ON DISK"], rows)
     if not yes:
         if not sys.stdin.isatty():
             raise RefusedError(
-                tr("cannot ask for confirmation: standard input is not a terminal"),
-                hint=tr("pass --yes to confirm"),
+                "cannot ask for confirmation: standard input is not a terminal",
+                hint="pass --yes to confirm",
             )
-        click.confirm(tr("Remove these?"), abort=True, err=True)
+        click.confirm("Remove these?", abort=True, err=True)
     for one in unused:
         _remove(paths, one)
     if as_json:
         render.json_line([asdict(one) for one in unused])
     else:
-        render.note(
-            tr("removed {size}", size=render.size(sum(one.bytes for one in unused)))
-        )
+        render.note(f"removed {render.size(sum(one.bytes for one in unused))}")
 
 
 def _remove(paths: Paths, one: Stored) -> None:

@@ -32,7 +32,6 @@ from broker.cli.sandboxes.settings import (
     setting_of,
     words_of,
 )
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from policy.records.field_types import Field
@@ -82,17 +81,13 @@ def record_named(name: str) -> Record:
         return record
     if name in records.broken:
         raise RefusedError(
-            tr("the record '{name}' has an error", name=printable(name, 60)),
-            hint=tr(
-                "to see it, run 'brokerctl policy check'; to correct it, run "
-                "'brokerctl policy edit {name}.toml'",
-                name=name,
-            ),
+            f"the record '{printable(name, 60)}' has an error",
+            hint=f"to see it, run 'brokerctl policy check'; to correct it, run 'brokerctl policy edit {name}.toml'",
         )
     raise RefusedError(
-        tr("no record is named '{name}'", name=printable(name, 60)),
+        f"no record is named '{printable(name, 60)}'",
         hint=did_you_mean(name, records.records)
-        or tr("to list the records, run 'brokerctl list'"),
+        or "to list the records, run 'brokerctl list'",
     )
 
 
@@ -131,20 +126,12 @@ def command(
     would have an error.
     """
     if setting is None:
-        raise click.UsageError(
-            tr("SETTING is missing: one of {settings}", settings=", ".join(SETTINGS))
-        )
+        raise click.UsageError(f"SETTING is missing: one of {', '.join(SETTINGS)}")
     chosen = setting_of(setting)  # before anything is read
     if not values:
         words = " or ".join(words_of(chosen)) or chosen.help or "a value"
         raise click.UsageError(
-            tr(
-                "the value is missing: '{setting}' takes {words}; to see the "
-                "present one, run 'brokerctl get {sandbox} {setting}'",
-                setting=setting,
-                words=words,
-                sandbox=sandbox,
-            )
+            f"the value is missing: '{setting}' takes {words}; to see the present one, run 'brokerctl get {sandbox} {setting}'"
         )
     record = record_named(sandbox)
     refuse_other_kinds(setting, chosen, record)
@@ -159,12 +146,7 @@ def command(
         text = beginning(job, FOLDER).decode()
         new = changed(text, record, setting, values).encode()
         if new == job.old:
-            render.note(
-                tr(
-                    "{setting} has this value already; nothing was changed",
-                    setting=setting,
-                )
-            )
+            render.note(f"{setting} has this value already; nothing was changed")
             _say(file, as_json=as_json)
             return
         _checked(job, new, yes=yes or check)
@@ -176,27 +158,18 @@ def command(
             on_trial(file, new, confirm, job.refuse_changed)
         else:
             put(file, new)
-            render.note(tr("changed {file}", file=file))
+            render.note(f"changed {file}")
             if record_named(sandbox).values.get("launch.packages") != record.values.get(
                 "launch.packages"
             ):
                 render.note(
-                    tr(
-                        "the next 'brokerctl run {sandbox}' builds an image with these "
-                        "packages",
-                        sandbox=sandbox,
-                    )
+                    f"the next 'brokerctl run {sandbox}' builds an image with these packages"
                 )
             follow_record(job)
         outdated = _keeping(sandbox, chosen.key)
         if outdated:
             render.note(
-                tr(
-                    "{names} runs with the old value of {setting} until it is stopped: "
-                    "'brokerctl stop {names}'",
-                    names=" ".join(outdated),
-                    setting=setting,
-                )
+                f"{' '.join(outdated)} runs with the old value of {setting} until it is stopped: 'brokerctl stop {' '.join(outdated)}'"
             )
         _say(file, changed=True, outdated=outdated, as_json=as_json)
 
@@ -217,13 +190,7 @@ def refuse_other_kinds(name: str, setting: Setting, record: Record) -> None:
     kind = record.host.launch.kind.name
     if field is not None and not field.belongs_to(kind):
         raise RefusedError(
-            tr(
-                "'{name}' cannot have the setting '{name2}': its launch.kind is "
-                "'{kind}'",
-                name=record.name,
-                name2=name,
-                kind=kind,
-            ),
+            f"'{record.name}' cannot have the setting '{name}': its launch.kind is '{kind}'",
             hint=_hint_of_kind(name, record, field),
         )
 
@@ -231,14 +198,10 @@ def refuse_other_kinds(name: str, setting: Setting, record: Record) -> None:
 def _hint_of_kind(name: str, record: Record, field: Field) -> str:
     """Return which kinds have a setting, and what such a record has instead."""
     kinds = ", ".join(one for one in KINDS if field.belongs_to(one))
-    hint = tr("kinds with this setting: {kinds}", kinds=kinds)
+    hint = f"kinds with this setting: {kinds}"
     if name == "memory":
         hint += "; programs of a box use this machine's memory without a limit of their own, and are ended first when it ends"
-    return tr(
-        "{hint}; to see what '{name}' has, run 'brokerctl get {name}'",
-        hint=hint,
-        name=record.name,
-    )
+    return f"{hint}; to see what '{record.name}' has, run 'brokerctl get {record.name}'"
 
 
 def _checked(job: Edit, new: bytes, *, yes: bool) -> None:
@@ -247,16 +210,16 @@ def _checked(job: Edit, new: bytes, *, yes: bool) -> None:
     problems = new_problems(old, would)
     if problems:
         print_problems(problems, stderr=True)
-        render.note(tr("the record would have an error; nothing was changed"))
+        render.note("the record would have an error; nothing was changed")
         sys.exit(_BROKEN)
     show_lines(job, new)
     show_changes(old, would)
     if yes or not sys.stdin.isatty():
         return
-    render.note(tr("change it? (y/N)"))
+    render.note("change it? (y/N)")
     line = LINES.next()
     if line is None or line.lower()[:1] != "y":
-        render.note(tr("nothing was changed"))
+        render.note("nothing was changed")
         sys.exit(1)
 
 

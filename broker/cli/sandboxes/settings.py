@@ -12,7 +12,6 @@ from tomlkit.exceptions import ParseError
 from tomlkit.items import Array
 from tomlkit.toml_document import TOMLDocument
 
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from policy.destinations import NETWORK
@@ -113,7 +112,7 @@ def setting_of(name: str) -> Setting:
     if name in LAUNCH.by_key:
         return Setting(f"launch.{name}", "")
     raise RefusedError(
-        tr("'{name}' is not a setting", name=printable(name, 60)),
+        f"'{printable(name, 60)}' is not a setting",
         hint=did_you_mean(name, SETTINGS)
         or f"use one of {', '.join(SETTINGS)}, or a whole key such as launch.open_files",
     )
@@ -148,21 +147,11 @@ def _parsed(
     if setting.several:
         return _several(given, now)
     if len(given) != 1:
-        raise RefusedError(
-            tr(
-                "'{name}' takes one value, not {number}",
-                name=printable(name, 60),
-                number=len(given),
-            )
-        )
+        raise RefusedError(f"'{printable(name, 60)}' takes one value, not {len(given)}")
     if setting.words:
         if given[0] not in setting.words:
             raise RefusedError(
-                tr(
-                    "'{given}' is not a value of '{name}'",
-                    given=printable(given[0], 60),
-                    name=printable(name, 60),
-                ),
+                f"'{printable(given[0], 60)}' is not a value of '{printable(name, 60)}'",
                 hint=did_you_mean(given[0], setting.words)
                 or f"use one of {', '.join(setting.words)}",
             )
@@ -215,8 +204,8 @@ def with_value(text: str, path: str, value: Value) -> str:
         document = tomlkit.parse(text)
     except ParseError as error:
         raise RefusedError(
-            tr("the record is not valid TOML: {error}", error=error),
-            hint=tr("to correct it, run 'brokerctl policy edit NAME.toml'"),
+            f"the record is not valid TOML: {error}",
+            hint="to correct it, run 'brokerctl policy edit NAME.toml'",
         ) from error
     *tables, key = path.split(".")
     place = _table(document, tables)

@@ -48,7 +48,6 @@ from broker.cli.sandboxes.leftovers import (
     find_leftovers,
     imported_record,
 )
-from broker.cli.texts import tr
 from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import RefusedError
 from broker.core.names import take_new_name, take_sandbox_name
@@ -96,14 +95,11 @@ def list_homes(*, as_json: bool) -> None:
         return
     if not rows:
         render.note(
-            tr(
-                "no sandbox has a home; the first run of a sandbox of class "
-                "'persistent' creates one"
-            )
+            "no sandbox has a home; the first run of a sandbox of class 'persistent' creates one"
         )
         return
     render.table(
-        tr("NAME,SIZE,ON DISK,SNAPSHOTS,STATE").split(","),
+        ["NAME", "SIZE", "ON DISK", "SNAPSHOTS", "STATE"],
         [
             (
                 str(row["name"]),
@@ -134,7 +130,7 @@ def _facts(store: HomeCopies, home: Home) -> dict[str, object]:
 
 def _state(row: dict[str, object]) -> str:
     if row["in_use"]:
-        return tr("in use")
+        return "in use"
     return "stopped" if row["record"] else "no record"
 
 
@@ -183,27 +179,18 @@ def remove(
         records = read_records(paths).records.values()
         left = find_leftovers(paths, sandbox, records, logs=not keep_logs, image=image)
         if image and not left.image:
-            render.note(
-                tr(
-                    "kept the image: '{sandbox}' does not have its own image",
-                    sandbox=sandbox,
-                )
-            )
+            render.note(f"kept the image: '{sandbox}' does not have its own image")
     if record is not None and store.find(sandbox) is None:
         _remove_record(record, left, consent, paths)
         return
     with store.lock(sandbox):
         home = store.require(sandbox)
         count = len(store.snapshots(sandbox))
-        goes = tr(
-            "the home of '{sandbox}' ({size})",
-            sandbox=sandbox,
-            size=render.size(home.used()),
-        )
+        goes = f"the home of '{sandbox}' ({render.size(home.used())})"
         goes += f", {render.count(count, 'snapshot')}" if count else ""
-        goes += tr(", and {file}", file=record.source) if record else ""
+        goes += f", and {record.source}" if record else ""
         goes += left.describe()
-        consent.ask(tr("Remove {goes}?", goes=goes), goes)
+        consent.ask(f"Remove {goes}?", goes)
         if record is not None:
             record.source.unlink()
             remove_entry(sandbox)
@@ -211,7 +198,7 @@ def remove(
     files = [] if record is None else [str(record.source)]
     files += left.remove(paths)
     print_result(
-        tr("removed {goes}", goes=goes),
+        f"removed {goes}",
         {"name": sandbox, "removed": files},
         as_json=as_json,
     )
@@ -223,12 +210,12 @@ def _remove_record(
 ) -> None:
     """Remove a record without a home, its menu entry and leftovers, if the user consents."""
     goes = f"{record.source}{left.describe()}"
-    consent.ask(tr("Remove {goes}?", goes=goes), goes)
+    consent.ask(f"Remove {goes}?", goes)
     record.source.unlink()
     remove_entry(record.name)
     files = [str(record.source), *left.remove(paths)]
     removed = {"name": record.name, "removed": files}
-    print_result(tr("removed {goes}", goes=goes), removed, as_json=consent.as_json)
+    print_result(f"removed {goes}", removed, as_json=consent.as_json)
     left.tell_kept()
 
 
@@ -240,42 +227,27 @@ def _remove_record(
 def reset(name: str, *, check: bool, yes: bool, as_json: bool) -> None:
     """Empty the home of a sandbox; its snapshots are kept."""
     sandbox = take_sandbox_name(name)
-    hint = tr(
-        "to remove the home and its snapshots, run 'brokerctl sandbox remove "
-        "--keep-record {sandbox}'; the next start creates a new home",
-        sandbox=sandbox,
-    )
+    hint = f"to remove the home and its snapshots, run 'brokerctl sandbox remove --keep-record {sandbox}'; the next start creates a new home"
     store = home_store()
     with store.lock(sandbox):
         home = store.require(sandbox)
         if home.meta.kind != DISK:
             raise RefusedError(
-                tr(
-                    "cannot empty the home of '{sandbox}': it is a directory, not a disk",
-                    sandbox=sandbox,
-                ),
+                f"cannot empty the home of '{sandbox}': it is a directory, not a disk",
                 hint=hint,
             )
         if home.meta.encrypted:
             raise RefusedError(
-                tr(
-                    "cannot empty the home of '{sandbox}': a new home would not be "
-                    "encrypted",
-                    sandbox=sandbox,
-                ),
+                f"cannot empty the home of '{sandbox}': a new home would not be encrypted",
                 hint=hint,
             )
-        goes = tr(
-            "the content of the home of '{sandbox}' ({size})",
-            sandbox=sandbox,
-            size=render.size(home.used()),
-        )
-        Consent(yes, check, as_json).ask(tr("Remove {goes}?", goes=goes), goes)
+        goes = f"the content of the home of '{sandbox}' ({render.size(home.used())})"
+        Consent(yes, check, as_json).ask(f"Remove {goes}?", goes)
         with store.new(DISK) as prepared:
             trio.run(make_disk, prepared / DISK, home.size())
             store.replace(prepared, sandbox)
     print_result(
-        tr("emptied the home of '{sandbox}'", sandbox=sandbox),
+        f"emptied the home of '{sandbox}'",
         {"name": sandbox},
         as_json=as_json,
     )
@@ -300,16 +272,9 @@ def snapshot(name: str, label: str | None, *, remove: bool, as_json: bool) -> No
         else:
             with progress_bar(f"copy {sandbox}") as bar:
                 store.snapshot(sandbox, chosen, bar)
-    text = tr(
-        "saved the home of '{sandbox}' as snapshot '{chosen}'; to restore "
-        "it, run 'brokerctl sandbox restore {sandbox} {chosen}'",
-        sandbox=sandbox,
-        chosen=chosen,
-    )
+    text = f"saved the home of '{sandbox}' as snapshot '{chosen}'; to restore it, run 'brokerctl sandbox restore {sandbox} {chosen}'"
     if remove:
-        text = tr(
-            "removed snapshot '{chosen}' of '{sandbox}'", chosen=chosen, sandbox=sandbox
-        )
+        text = f"removed snapshot '{chosen}' of '{sandbox}'"
     print_result(text, {"name": sandbox, "snapshot": chosen}, as_json=as_json)
 
 
@@ -327,27 +292,12 @@ def restore(name: str, label: str, *, check: bool, yes: bool, as_json: bool) -> 
         size = render.size(store.require(sandbox).used())
         store.require_snapshot(sandbox, chosen)  # before the question
         Consent(yes, check, as_json).ask(
-            tr(
-                "Replace the home of '{sandbox}' ({size}) with '{chosen}'?",
-                sandbox=sandbox,
-                size=size,
-                chosen=chosen,
-            ),
-            tr(
-                "all changes in the home of '{sandbox}' ({size}) since snapshot "
-                "'{chosen}'",
-                sandbox=sandbox,
-                size=size,
-                chosen=chosen,
-            ),
+            f"Replace the home of '{sandbox}' ({size}) with '{chosen}'?",
+            f"all changes in the home of '{sandbox}' ({size}) since snapshot '{chosen}'",
         )
         with progress_bar(f"copy {chosen}") as bar:
             store.restore(sandbox, chosen, bar)
-    text = tr(
-        "restored the home of '{sandbox}' from snapshot '{chosen}'",
-        sandbox=sandbox,
-        chosen=chosen,
-    )
+    text = f"restored the home of '{sandbox}' from snapshot '{chosen}'"
     print_result(text, {"name": sandbox, "snapshot": chosen}, as_json=as_json)
 
 
@@ -399,11 +349,7 @@ def back_up(
             backed_up = backups.Texts(text, "\n".join(rules))
             trio.run(backups.back_up, home, backed_up, file, how, count)
     size = file.stat().st_size
-    text = tr(
-        "wrote {file} ({size}); to import it, run 'brokerctl sandbox import'",
-        file=file,
-        size=render.size(size),
-    )
+    text = f"wrote {file} ({render.size(size)}); to import it, run 'brokerctl sandbox import'"
     print_result(
         text, {"name": sandbox, "file": str(file), "size": size}, as_json=as_json
     )
@@ -457,11 +403,11 @@ def import_backup(
         with progress_bar(f"read {file.name}") as bar:
             count = partial(count_passed, bar, size)
             found = trio.run(backups.unpack, file, prepared, how, count)
-        render.note(tr("{file} is {describe}", file=file, describe=found.describe()))
+        render.note(f"{file} is {found.describe()}")
         # guard: another sandbox's backup is imported when the user says so
         if found.name != sandbox:
             confirm(
-                tr("Import this backup as the home of '{sandbox}'?", sandbox=sandbox),
+                f"Import this backup as the home of '{sandbox}'?",
                 yes=yes,
             )
         home = store.publish(prepared, sandbox)

@@ -14,7 +14,6 @@ from rich.text import Text
 
 from broker.cli import render
 from broker.cli.run.connect import open_client
-from broker.cli.texts import tr, trn
 from broker.cli.tray.menu_rows import keeps_screen_on
 from broker.core.escape import printable
 from broker.core.names import sandboxes_named
@@ -105,11 +104,8 @@ def only(status: Status, sandbox: str) -> Status:
     if not sandboxes:
         names = ", ".join(s.name for s in status.sandboxes) or "none"
         raise NotFoundError(
-            tr(
-                "no sandbox named '{sandbox}' is running",
-                sandbox=printable(sandbox, 60),
-            ),
-            hint=tr("use one of the running sandboxes: {names}", names=names),
+            f"no sandbox named '{printable(sandbox, 60)}' is running",
+            hint=f"use one of the running sandboxes: {names}",
         )
     return msgspec.structs.replace(
         status,
@@ -158,48 +154,34 @@ def as_text(status: Status, rates: Rates, now: float) -> RenderableType:
 
 def _parts(status: Status, rates: Rates, now: float) -> Iterator[RenderableType]:
     """Yield the printed parts of a status."""
-    text = tr(
-        "Vitrail {version} ({role}), pid {pid}, up {time}",
-        version=status.version,
-        role=status.role,
-        pid=status.pid,
-        time=render.seconds(max(0.0, now - status.since)),
-    )
+    text = f"Vitrail {status.version} ({status.role}), pid {status.pid}, up {render.seconds(max(0.0, now - status.since))}"
     if status.audit:
         events = status.audit.events
-        text += trn(", {number} event recorded", ", {number} events recorded", events)
+        text += (
+            f", {events} event recorded"
+            if events == 1
+            else f", {events} events recorded"
+        )
     yield Text(text)
     yield from _policy(status.policy)
     if status.audit and status.audit.failures:
         yield Text(
-            tr(
-                "warning: {failures} writes to the audit log failed; actions that "
-                "had to be recorded were refused",
-                failures=status.audit.failures,
-            ),
+            f"warning: {status.audit.failures} writes to the audit log failed; actions that had to be recorded were refused",
             style="bold red",
         )
     for warning in status.warnings:
-        yield Text(
-            tr("warning: {warning}", warning=printable(warning)), style="bold yellow"
-        )
+        yield Text(f"warning: {printable(warning)}", style="bold yellow")
     if status.link:
         yield from _link(status.link, now)
         if status.link.loss:
             yield Text(
-                tr(
-                    "link: {since} ago {loss}",
-                    since=_age(now - status.link.loss_since),
-                    loss=printable(status.link.loss),
-                ),
+                f"link: {_age(now - status.link.loss_since)} ago {printable(status.link.loss)}",
                 style="bold yellow",
             )
     for sandbox in filter(keeps_screen_on, status.sandboxes):
-        yield Text(
-            tr("{name} keeps the screen on", name=sandbox.name), style="bold yellow"
-        )
+        yield Text(f"{sandbox.name} keeps the screen on", style="bold yellow")
     if not status.sandboxes:
-        yield Text(tr("no sandboxes are running"))
+        yield Text("no sandboxes are running")
     for table in _tables(status, rates, now):
         yield Text("")
         yield table
@@ -209,110 +191,74 @@ def _parts(status: Status, rates: Rates, now: float) -> Iterator[RenderableType]
 
 
 def _link(link: LinkStatus, now: float) -> Iterator[Text]:
-    state = tr(
-        "link: {state} for {now}, {endpoint}",
-        state=link.state,
-        now=_age(now - link.since),
-        endpoint=link.endpoint,
-    )
+    state = f"link: {link.state} for {_age(now - link.since)}, {link.endpoint}"
     if link.state != "up":
         yield Text(
-            tr("{state} (version {version})", state=state, version=link.version),
+            f"{state} (version {link.version})",
             style="bold yellow",
         )
         yield from _link_problem(link)
         return
     yield Text(
-        tr(
-            "{state}, {name}, epoch {epoch} (no. {epochs}), {leases} leases, "
-            "{streams} streams, {refused} refused",
-            state=state,
-            name=printable(link.name),
-            epoch=link.epoch[:8],
-            epochs=link.epochs,
-            leases=link.leases,
-            streams=link.streams,
-            refused=link.refused,
-        )
+        f"{state}, {printable(link.name)}, epoch {link.epoch[:8]} (no. {link.epochs}), {link.leases} leases, {link.streams} streams, {link.refused} refused"
     )
     yield from _link_problem(link)
     if link.other is None:
-        yield Text(tr("link: the other broker does not answer"), style="bold yellow")
+        yield Text("link: the other broker does not answer", style="bold yellow")
         return
     yield Text(
-        tr(
-            "link: the other end runs {program}, up {up_seconds}, {leases} "
-            "leases, {streams} streams, {refused} refused",
-            program=printable(link.other.program),
-            up_seconds=_age(link.other.up_seconds),
-            leases=link.other.leases,
-            streams=link.other.streams,
-            refused=link.other.refused,
-        )
+        f"link: the other end runs {printable(link.other.program)}, up {_age(link.other.up_seconds)}, {link.other.leases} leases, {link.other.streams} streams, {link.other.refused} refused"
     )
     for warning in link.other.warnings:
-        yield Text(
-            tr(
-                "warning from {name}: {warning}",
-                name=printable(link.name),
-                warning=printable(warning),
-            )
-        )
+        yield Text(f"warning from {printable(link.name)}: {printable(warning)}")
 
 
 def _link_problem(link: LinkStatus) -> Iterator[Text]:
     style = "bold yellow"
     if link.problem:
-        yield Text(tr("link: {problem}", problem=printable(link.problem)), style=style)
+        yield Text(f"link: {printable(link.problem)}", style=style)
     if link.cure:
-        yield Text(tr("  hint: ") + printable(link.cure), style=style)
+        yield Text("  hint: " + printable(link.cure), style=style)
 
 
 def _policy(policy: PolicyStatus) -> Iterator[Text]:
     if not policy.digest or policy.denies_all:
-        yield Text(
-            tr("no policy is in force, so everything is denied"), style="bold red"
-        )
+        yield Text("no policy is in force, so everything is denied", style="bold red")
     else:
-        text = tr("policy {digest} is in force", digest=policy.digest[:12])
+        text = f"policy {policy.digest[:12]} is in force"
         if policy.rules:
-            text += trn(", {number} rule", ", {number} rules", policy.rules)
+            text += (
+                f", {policy.rules} rule"
+                if policy.rules == 1
+                else f", {policy.rules} rules"
+            )
         if policy.kept:
-            text += tr(", kept because the files have errors")
+            text += ", kept because the files have errors"
         yield Text(text)
     for problem in policy.problems:
-        yield Text(
-            tr("policy: {problem}", problem=printable(problem)), style="bold red"
-        )
+        yield Text(f"policy: {printable(problem)}", style="bold red")
 
 
 def _tables(status: Status, rates: Rates, now: float) -> Iterator[RenderableType]:
     if status.sandboxes:
         rows = [_sandbox(s, now) for s in status.sandboxes]
-        yield _table(
-            tr("SANDBOX,RECORD,CLASS,LABEL,STATE,PID,CID,UP,IMAGE,PROGRAMS"), rows
-        )
+        yield _table("SANDBOX,RECORD,CLASS,LABEL,STATE,PID,CID,UP,IMAGE,PROGRAMS", rows)
     devices = [(s.name, device) for s in status.sandboxes for device in s.devices]
     if devices:
-        yield _table(tr("SANDBOX,DEVICE"), devices)
+        yield _table("SANDBOX,DEVICE", devices)
     if traffic := [_traffic(s.name, s.network) for s in status.sandboxes if s.network]:
-        yield _table(tr("NETWORK,FLOWS,OUT/S,IN/S"), traffic)
+        yield _table("NETWORK,FLOWS,OUT/S,IN/S", traffic)
     if status.leases:
         rows = [_lease(lease, now) for lease in status.leases]
-        yield _table(tr("LEASE,SANDBOX,LAUNCH,PEER,PID,SINCE"), rows)
+        yield _table("LEASE,SANDBOX,LAUNCH,PEER,PID,SINCE", rows)
     if status.streams:
         rows = [_stream(s, rates, now) for s in status.streams]
-        yield _table(tr("STREAM,SANDBOX,SERVICE,OUT,OUT/S,IN,IN/S,AGE,WORK,MODE"), rows)
+        yield _table("STREAM,SANDBOX,SERVICE,OUT,OUT/S,IN,IN/S,AGE,WORK,MODE", rows)
     if status.streams_omitted:
-        yield Text(
-            tr(
-                "and {streams_omitted} streams with less traffic",
-                streams_omitted=status.streams_omitted,
-            )
-        )
+        yield Text(f"and {status.streams_omitted} streams with less traffic")
     if len(status.sandboxes) == 1 and status.sandboxes[0].limits:
         rows = [_limit(limit) for limit in status.sandboxes[0].limits]
-        yield _table(tr("LIMIT,USED,MAXIMUM,REFUSED"), rows)
+        yield _table("LIMIT,USED,MAXIMUM,REFUSED", rows)
     if status.processes:
         rows = [
             (
@@ -324,7 +270,7 @@ def _tables(status: Status, rates: Rates, now: float) -> Iterator[RenderableType
             )
             for p in status.processes
         ]
-        yield _table(tr("PROCESS,PID,SANDBOX,MEMORY,JAIL"), rows)
+        yield _table("PROCESS,PID,SANDBOX,MEMORY,JAIL", rows)
 
 
 def _table(columns: str, rows: Sequence[Sequence[str]]) -> Table:
@@ -339,7 +285,7 @@ def _table(columns: str, rows: Sequence[Sequence[str]]) -> Table:
 def _sandbox(s: SandboxStatus, now: float) -> Sequence[str]:
     image = s.image or "-"
     if s.image_age is not None:
-        image += " " + tr("({age} old)", age=_age(s.image_age))
+        image += f" ({_age(s.image_age)} old)"
     programs = ", ".join(f"{p.program}:{p.name}" for p in s.programs) or "-"
     return (
         s.name,
@@ -378,7 +324,7 @@ def _lease(lease: LeaseStatus, now: float) -> Sequence[str]:
         lease.id,
         lease.sandbox,
         str(lease.generation),
-        lease.peer + (tr(" (pending)") if lease.pending else ""),
+        lease.peer + (" (pending)" if lease.pending else ""),
         _number(lease.pid),
         _age(now - lease.since),
     )
@@ -402,15 +348,7 @@ def _stream(s: StreamStatus, rates: Rates, now: float) -> Sequence[str]:
 
 def _pump(pump: PumpStatus) -> Text:
     return Text(
-        tr(
-            "pump: pid {pid}, {streams} streams now, {streams_total} in "
-            "total, {size} transferred, {pipes_pooled} pipes pooled",
-            pid=pump.pid,
-            streams=pump.streams,
-            streams_total=pump.streams_total,
-            size=render.size(pump.bytes_total),
-            pipes_pooled=pump.pipes_pooled,
-        )
+        f"pump: pid {pump.pid}, {pump.streams} streams now, {pump.streams_total} in total, {render.size(pump.bytes_total)} transferred, {pump.pipes_pooled} pipes pooled"
     )
 
 
@@ -422,5 +360,5 @@ def _age(seconds: float) -> str:
     seconds = max(0.0, seconds)
     if seconds >= 2 * 86400:
         days = round(seconds / 86400)
-        return trn("{number} day", "{number} days", days)
+        return f"{days} day" if days == 1 else f"{days} days"
     return render.seconds(seconds)

@@ -8,7 +8,6 @@ import rich_click as click
 
 from broker.cli import render
 from broker.cli.homes.snapshot import Cpu, take
-from broker.cli.texts import tr
 from broker.core.errors import SetupError
 from broker.core.paths import find_paths
 from broker.ipc.control.blocking import open_blocking
@@ -39,15 +38,8 @@ def command(*, as_json: bool) -> None:
         from broker.cli.sandboxes.top_screen import TopScreen
     except ModuleNotFoundError as error:
         raise SetupError(
-            tr(
-                "cannot show the live screen: the Python package {name} is not "
-                "installed",
-                name=error.name,
-            ),
-            hint=tr(
-                "in a checkout run: pipx install --force '.[top]'; to watch "
-                "without the package, run 'brokerctl status --watch'"
-            ),
+            f"cannot show the live screen: the Python package {error.name} is not installed",
+            hint="in a checkout run: pipx install --force '.[top]'; to watch without the package, run 'brokerctl status --watch'",
         ) from error
     screen = TopScreen(paths, cpu)
     while chosen := screen.run():
@@ -67,4 +59,4 @@ def _show_log(sandbox: str) -> None:
         logs.command.callback(sandbox=sandbox, **words)
     except SetupError as error:
         render.error(error)
-    click.prompt(tr("Press Enter to return"), default="", show_default=False, err=True)
+    click.prompt("Press Enter to return", default="", show_default=False, err=True)

@@ -13,7 +13,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from broker.cli.texts import tr
 from broker.cli.transfer.named_files import open_named_directory
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
@@ -67,15 +66,8 @@ class Arrivals:
                 arrived = next((one for one in fresh if _is(one, name)), None)
                 if arrived is None:
                     raise RefusedError(
-                        tr(
-                            "no file or directory named '{name}' has arrived from '{source}'",
-                            name=printable(name, 100),
-                            source=source,
-                        ),
-                        hint=tr(
-                            "to see the files that have arrived, run 'ls {folder}'",
-                            folder=folder,
-                        ),
+                        f"no file or directory named '{printable(name, 100)}' has arrived from '{source}'",
+                        hint=f"to see the files that have arrived, run 'ls {folder}'",
                     )
                 moved.append(_move(folder / arrived, fd, source, self._target, name))
             return moved
@@ -108,7 +100,7 @@ def _move(arrived: Path, folder: int, source: str, target: int, name: str) -> Pa
     Raises RefusedError.
     """
     old, new = (Path(f"/proc/self/fd/{fd}") for fd in (folder, target))
-    hint = tr("move the received copy, {arrived}, to another place", arrived=arrived)
+    hint = f"move the received copy, {arrived}, to another place"
     try:
         try:
             # guard: a copy from a sandbox replaces nothing
@@ -123,11 +115,11 @@ def _move(arrived: Path, folder: int, source: str, target: int, name: str) -> Pa
         # Where the directory is now: a sandbox may have renamed it meanwhile.
         place = new.readlink() / name
         if isinstance(error, FileExistsError):
-            text = tr("{place} already exists and was not replaced", place=place)
+            text = f"{place} already exists and was not replaced"
             raise RefusedError(text, hint=hint) from error
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
         raise RefusedError(
-            tr("cannot write {place}: {strerror}", place=place, strerror=reason),
+            f"cannot write {place}: {reason}",
             hint=hint,
         ) from error
     return new.readlink() / name

@@ -23,7 +23,6 @@ from broker.cli.run.connect import (
 )
 from broker.cli.run.progress import Steps
 from broker.cli.sandboxes.ended_disposables import is_disposable_of
-from broker.cli.texts import tr
 from broker.cli.transfer.arrivals import Arrivals
 from broker.cli.transfer.named_files import writable_places
 from broker.cli.transfer.open_in import send_request
@@ -61,25 +60,20 @@ def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
     found = {_sandbox_of(source) for source in sources}
     if len(found) != 1:
         raise click.UsageError(
-            tr("all SOURCEs must be on this machine or in the same sandbox")
+            "all SOURCEs must be on this machine or in the same sandbox"
         )
     (source,) = found
     here = _directory_here(target)
     where = "" if here else str(take_sandbox_name(target.removesuffix(":")))
     if source == where:
-        raise click.UsageError(tr("SOURCE and TARGET are in the same place"))
+        raise click.UsageError("SOURCE and TARGET are in the same place")
     if not source:
         if where:
             where = _receiver(where)
         paths = [_existing(path) for path in sources]
         request = OpenRequest(copy=paths, sandbox=where)
         kept = trio.run(send_request, request, Steps(quiet=quiet))
-        render.note(
-            tr(
-                "copied to ~/Incoming/desktop in {sandbox}",
-                sandbox=printable(kept.sandbox, 60),
-            )
-        )
+        render.note(f"copied to ~/Incoming/desktop in {printable(kept.sandbox, 60)}")
         if kept.detail:
             render.note(kept.detail)
             sys.exit(EXIT_LEFT_OUT)
@@ -97,7 +91,7 @@ def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
     elif code in {0, EXIT_LEFT_OUT} and arrivals is not None:
         names = [posixpath.basename(word.rstrip("/")) for word in words]
         for place in arrivals.move(steps.sandbox or source, names):
-            render.note(tr("copied to {place}", place=printable(str(place), 400)))
+            render.note(f"copied to {printable(str(place), 400)}")
     sys.exit(code)
 
 
@@ -115,14 +109,10 @@ def _receiver(name: str) -> str:
     of = name if record else _record_of_ended(name, records)
     if not of or (found in _running()):
         return found
-    what = tr("is not running, and a new one would end with the copy")
+    what = "is not running, and a new one would end with the copy"
     raise RefusedError(
         f"'{name}' {what if record else 'has ended, and all that was in it is gone'}",
-        hint=tr(
-            "start it first with 'brokerctl run {of}', or use 'brokerctl open "
-            "--in {of} FILE'",
-            of=of,
-        ),
+        hint=f"start it first with 'brokerctl run {of}', or use 'brokerctl open --in {of} FILE'",
     )
 
 
@@ -142,11 +132,8 @@ def _existing(path: str) -> str:
     full = Path(path).absolute()
     if not full.exists():
         raise RefusedError(
-            tr(
-                "cannot copy {path}: the file does not exist or is not accessible",
-                path=path,
-            ),
-            hint=tr("check the path; for a file in a sandbox, use SANDBOX:PATH"),
+            f"cannot copy {path}: the file does not exist or is not accessible",
+            hint="check the path; for a file in a sandbox, use SANDBOX:PATH",
         )
     return str(full)
 
@@ -156,7 +143,7 @@ def _in_sandbox(source: str) -> str:
     path = source.partition(":")[2]
     path = path.removeprefix("~/") or "."
     if posixpath.basename(path.rstrip("/")) in {"", ".", ".."}:
-        raise click.UsageError(tr("PATH of SANDBOX:PATH must name a file or directory"))
+        raise click.UsageError("PATH of SANDBOX:PATH must name a file or directory")
     return path
 
 
@@ -176,13 +163,8 @@ def _bad_target(target: str) -> str:
     """Return the error text for a TARGET that is not valid."""
     name, colon, path = target.partition(":")
     if colon and path and "/" not in name:
-        return tr(
-            "TARGET must be '{name}:' without a path: files arrive in "
-            "~/Incoming of the sandbox, in a directory with the name of their "
-            "source",
-            name=name,
-        )
-    return tr("TARGET must be 'SANDBOX:', or a directory on this machine, such as '.'")
+        return f"TARGET must be '{name}:' without a path: files arrive in ~/Incoming of the sandbox, in a directory with the name of their source"
+    return "TARGET must be 'SANDBOX:', or a directory on this machine, such as '.'"
 
 
 class _Steps(Steps):
@@ -221,11 +203,7 @@ def _sandbox_of(source: str) -> str:
     except RefusedError as error:
         raise RefusedError(
             error.message,
-            hint=tr(
-                "{hint}; for a file on this machine, use './{source}'",
-                hint=error.hint,
-                source=source,
-            ),
+            hint=f"{error.hint}; for a file on this machine, use './{source}'",
         ) from error
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from broker.cli.link.pairing.role import role_here
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import broker_runs, how_to_start
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.files.planted_links import named_path
@@ -76,9 +75,7 @@ def open_named(path: Path, places: Sequence[Path]) -> int:
     # guard: a named file is a regular one
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise RefusedError(
-            tr("{path} is not a regular file", path=printable(str(path), 200))
-        )
+        raise RefusedError(f"{printable(str(path), 200)} is not a regular file")
     return fd
 
 
@@ -95,10 +92,4 @@ def open_named_directory(path: Path, places: Sequence[Path]) -> tuple[Path, int]
 
 
 def _unopened(path: Path, error: OSError) -> RefusedError:
-    return RefusedError(
-        tr(
-            "cannot open {path}: {strerror}",
-            path=printable(str(path), 200),
-            strerror=error.strerror,
-        )
-    )
+    return RefusedError(f"cannot open {printable(str(path), 200)}: {error.strerror}")

@@ -16,7 +16,6 @@ from broker.cli.completion import sandboxes
 from broker.cli.run.connect import open_client
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker, refuse_root
-from broker.cli.texts import tr
 from broker.cli.transfer.check import check_line, check_name, check_url
 from broker.cli.transfer.named_path import path_of
 from broker.core.errors import RefusedError, VitrailError
@@ -84,28 +83,19 @@ def command(
         _check_all(objects, batch=batch, schemes=schemes)
         return
     if batch or schemes:
-        raise click.UsageError(tr("--batch and --scheme require --check"))
+        raise click.UsageError("--batch and --scheme require --check")
     if not objects:
-        raise click.UsageError(tr("specify an address or a file"))
+        raise click.UsageError("specify an address or a file")
     if os.environ.get(OPENING):
         raise RefusedError(
-            tr(
-                "refused to open {objects} again: the desktop's default program "
-                "for it runs 'brokerctl open'",
-                objects=printable(objects[0], 100),
-            ),
-            hint=tr(
-                "choose another default program, or write a rule whose target is "
-                "a sandbox"
-            ),
+            f"refused to open {printable(objects[0], 100)} again: the desktop's default program for it runs 'brokerctl open'",
+            hint="choose another default program, or write a rule whose target is a sandbox",
         )
     for one in objects:
         request = _request(one, sandbox, edit=edit)
         done = trio.run(send_request, request, Steps(quiet=quiet))
         how = "edited" if edit else "opened"
-        render.note(
-            tr("{how} in {sandbox}", how=how, sandbox=printable(done.sandbox, 60))
-        )
+        render.note(f"{how} in {printable(done.sandbox, 60)}")
         if done.detail:
             render.note(printable(done.detail, 400))
 
@@ -123,7 +113,7 @@ def _request(text: str, sandbox: str | None, *, edit: bool) -> OpenRequest:
     if ":" not in text or (not address and os.path.exists(text)):  # noqa: PTH110
         return OpenRequest(path=str(path.absolute()), sandbox=sandbox, edit=edit)
     if edit:
-        raise click.UsageError(tr("--edit works only with files"))
+        raise click.UsageError("--edit works only with files")
     return OpenRequest(url=text, sandbox=sandbox)
 
 
@@ -177,7 +167,7 @@ def _check_all(
     """Check all names or addresses, without opening them, and print the answers."""
     allowed = frozenset(scheme.lower() for scheme in schemes) or DEFAULT_SCHEMES
     if batch == bool(objects):
-        raise click.UsageError(tr("specify addresses or names, or --batch"))
+        raise click.UsageError("specify addresses or names, or --batch")
     if batch:
         for untrusted_line in _lines(sys.stdin.buffer):
             render.json_line(check_line(untrusted_line, allowed))

@@ -15,7 +15,6 @@ from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.policy.records import read_records, require_correct
 from broker.cli.run.connect import offline_paths
-from broker.cli.texts import tr
 from broker.cli.transfer.named_files import (
     open_named,
     open_named_directory,
@@ -88,8 +87,8 @@ def _require_disposable(sandbox: str) -> None:
     record = records.records.get(sandbox)
     if record is None:
         raise RefusedError(
-            tr("no record is named '{sandbox}'", sandbox=printable(sandbox, 60)),
-            hint=tr("see docs/opening.md, 'Documents made harmless', for an example"),
+            f"no record is named '{printable(sandbox, 60)}'",
+            hint="see docs/opening.md, 'Documents made harmless', for an example",
         )
     network = getattr(record.host.launch, "network", "none")
     # guard: a document is opened where nothing stays and nothing leaves
@@ -100,13 +99,9 @@ def _require_disposable(sandbox: str) -> None:
             key, mend = "class", 'set class = "disposable"'
             why = f'has the class "{record.host.sandbox_class}", not "disposable"'
         raise RefusedError(
-            tr(
-                "cannot open documents in '{sandbox}': its record {why}",
-                sandbox=sandbox,
-                why=why,
-            ),
+            f"cannot open documents in '{sandbox}': its record {why}",
             where=record.where(key),
-            hint=tr("{mend}, or use another record (--in)", mend=mend),
+            hint=f"{mend}, or use another record (--in)",
         )
 
 
@@ -128,11 +123,7 @@ class NewDocumentFolder:
             self.path, self._fd = _incoming(sandbox, places)
         elif place is not None:
             render.note(
-                tr(
-                    "warning: a sandbox can write to {place}, and replace the new "
-                    "document before you open it",
-                    place=printable(str(place), 200),
-                )
+                f"warning: a sandbox can write to {printable(str(place), 200)}, and replace the new document before you open it"
             )
 
     def __enter__(self) -> Self:
@@ -150,7 +141,7 @@ class NewDocumentFolder:
 
 def _incoming(sandbox: str, places: Sequence[Path]) -> tuple[Path, int]:
     """Open the directory below ~/Incoming where this sandbox's files arrive."""
-    hint = tr("specify a directory of your own with --to")
+    hint = "specify a directory of your own with --to"
     return open_named_directory(incoming_folder(sandbox, places, hint=hint), places)
 
 
@@ -177,7 +168,7 @@ def sanitize(
         os.close(document)
     with child:
         if child.stdout is None:
-            raise UpstreamError(tr("the sandbox has no standard output"))
+            raise UpstreamError("the sandbox has no standard output")
         try:
             pages = read_pages(child.stdout)
             made = write_document(pages, file.name, result.opened)
@@ -186,12 +177,8 @@ def sanitize(
             # If it failed, it has said why, above.
             if _ended(child.pid) and child.wait():
                 raise UpstreamError(
-                    tr(
-                        "'{sandbox}' made no copy of {name}; its error is above",
-                        sandbox=sandbox,
-                        name=printable(file.name),
-                    ),
-                    hint=tr("correct this error, and run the command again"),
+                    f"'{sandbox}' made no copy of {printable(file.name)}; its error is above",
+                    hint="correct this error, and run the command again",
                 ) from None
             raise PeerError(str(error)) from error
         except PagesError as error:

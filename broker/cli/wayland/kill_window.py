@@ -7,7 +7,6 @@ import rich_click as click
 from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.run.connect import ask as ask_broker
-from broker.cli.texts import tr
 from broker.core.escape import printable
 from broker.ipc.control.api import WindowCloseRequest
 from broker.ipc.control.methods import WINDOW_CLOSE
@@ -32,7 +31,7 @@ def command(sandbox: str, window: int, *, ask: bool) -> None:
     ask_broker(WINDOW_CLOSE, request)
     name = printable(sandbox, 60)
     render.note(
-        tr("window {window} of {name} was asked to close", window=window, name=name)
+        f"window {window} of {name} was asked to close"
         if ask
-        else tr("window {window} of {name} was closed", window=window, name=name)
+        else f"window {window} of {name} was closed"
     )

@@ -10,7 +10,6 @@ import rich_click as click
 from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.run.connect import ask
-from broker.cli.texts import tr
 from broker.core.escape import printable
 from broker.ipc.control.api import WindowsRequest, WindowStatus
 from broker.ipc.control.methods import WINDOWS
@@ -36,22 +35,13 @@ def command(sandbox: str | None, *, as_json: bool) -> None:
     elif answer.windows:
         render.wide_console().print(as_table(answer.windows))
     else:
-        render.note(tr("there are no windows"))
+        render.note("there are no windows")
     if answer.omitted:
         render.note(
-            tr(
-                "{omitted} more windows; to list those of one sandbox, run "
-                "'brokerctl windows SANDBOX'",
-                omitted=answer.omitted,
-            )
+            f"{answer.omitted} more windows; to list those of one sandbox, run 'brokerctl windows SANDBOX'"
         )
     for name in answer.silent:
-        render.note(
-            tr(
-                "{name} does not answer; its windows are not listed",
-                name=printable(name),
-            )
-        )
+        render.note(f"{printable(name)} does not answer; its windows are not listed")
     if answer.silent:
         raise SystemExit(1)
 
@@ -62,7 +52,7 @@ def as_table(windows: list[WindowStatus]) -> Table:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in tr("SANDBOX,WINDOW,SIZE,APPLICATION,TITLE").split(","):
+    for column in ["SANDBOX", "WINDOW", "SIZE", "APPLICATION", "TITLE"]:
         table.add_column(column, overflow="fold")
     for window in windows:
         cells = (

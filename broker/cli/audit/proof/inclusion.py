@@ -16,7 +16,6 @@ import msgspec
 
 from broker.authority.audit.proof.ed25519 import is_signed_by
 from broker.authority.audit.proof.note import Note, parse_note
-from broker.cli.texts import tr
 from broker.core.errors import IntegrityError, RefusedError, SetupError
 from broker.ipc.audit.nodes import Nodes
 from broker.ipc.audit.tree import Node, range_root
@@ -40,22 +39,12 @@ def _without(db: sqlite3.Connection, number: int) -> SetupError:
     )
     if number <= newest:
         return SetupError(
-            tr(
-                "cannot prove event {number}: the event was removed from the log",
-                number=number,
-            ),
-            hint=tr(
-                "to check that only retention removed events, run 'brokerctl "
-                "audit verify'"
-            ),
+            f"cannot prove event {number}: the event was removed from the log",
+            hint="to check that only retention removed events, run 'brokerctl audit verify'",
         )
     return SetupError(
-        tr(
-            "event {number} does not exist: the newest event is {newest}",
-            number=number,
-            newest=newest,
-        ),
-        hint=tr("to list the newest events, run 'brokerctl audit -n 10'"),
+        f"event {number} does not exist: the newest event is {newest}",
+        hint="to list the newest events, run 'brokerctl audit -n 10'",
     )
 
 
@@ -78,21 +67,14 @@ def prove(
     size = note.checkpoint.size
     if number > size:
         raise RefusedError(
-            tr(
-                "event {number} is newer than the checkpoint, which covers {size} "
-                "events",
-                number=number,
-                size=size,
-            ),
-            hint=(
-                tr("to use the newest checkpoint, omit --against") if against else ""
-            ),
+            f"event {number} is newer than the checkpoint, which covers {size} events",
+            hint=("to use the newest checkpoint, omit --against" if against else ""),
         )
     nodes = Nodes(db)
     if nodes.root(size) != note.checkpoint.root:
         raise IntegrityError(
-            tr("the first {size} events differ from the signed log", size=size),
-            hint=tr("to find the differences, run 'brokerctl audit verify'"),
+            f"the first {size} events differ from the signed log",
+            hint="to find the differences, run 'brokerctl audit verify'",
         )
     hashes = inclusion_proof(number - 1, size, nodes)
     lines = [FORMAT, f"index {number - 1}"]
@@ -109,8 +91,8 @@ def _head(db: sqlite3.Connection) -> Note:
     ).fetchone()
     if row is None:
         raise IntegrityError(
-            tr("the log has no signed head"),
-            hint=tr("to see details, run 'brokerctl audit verify'"),
+            "the log has no signed head",
+            hint="to see details, run 'brokerctl audit verify'",
         )
     return parse_note(row[0])
 
@@ -131,8 +113,8 @@ def _keys(db: sqlite3.Connection, note: Note) -> list[str]:
         if change is not None and is_signed_by(note, change.key):
             return found
     raise IntegrityError(
-        tr("the checkpoint is not signed by a key of this log"),
-        hint=tr("name a checkpoint of this log, or run 'brokerctl audit verify'"),
+        "the checkpoint is not signed by a key of this log",
+        hint="name a checkpoint of this log, or run 'brokerctl audit verify'",
     )
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import msgspec
 
 from broker.cli import render
-from broker.cli.texts import tr
 from broker.core.errors import SetupError
 from broker.core.files.replace_file import replace_file
 from broker.ipc.audit.nodes import split
@@ -32,12 +31,8 @@ class Proven:
             self._trees = {}
         except (OSError, ValueError, RecursionError) as error:
             raise SetupError(
-                tr(
-                    "cannot read the results of earlier verifications in {path}: {cause}",
-                    path=path,
-                    cause=render.cause(error),
-                ),
-                hint=tr("to verify the whole log again, remove the file"),
+                f"cannot read the results of earlier verifications in {path}: {render.cause(error)}",
+                hint="to verify the whole log again, remove the file",
             ) from error
 
     def of(self, name: str) -> Growing | None:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from broker.cli.texts import tr
 from broker.core.errors import SetupError
 from broker.ipc.audit.database import open_reading
 
@@ -24,10 +23,7 @@ def open_sealed(path: Path) -> Iterator[sqlite3.Connection]:
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version < _SEALED_VERSION:
             raise SetupError(
-                tr(
-                    "{path} was written by an older version of Vitrail and is not sealed",
-                    path=path,
-                ),
-                hint=tr("to migrate the log, start a broker: 'brokerctl run SANDBOX'"),
+                f"{path} was written by an older version of Vitrail and is not sealed",
+                hint="to migrate the log, start a broker: 'brokerctl run SANDBOX'",
             )
         yield db

@@ -21,7 +21,6 @@ from typing import BinaryIO
 import msgspec
 
 from broker.cli.audit.proof.shipped import ShippedLog
-from broker.cli.texts import tr
 from broker.core.errors import IntegrityError, SetupError
 from broker.core.limits import audit as audit_limits
 from broker.ipc.audit.tree import leaf_hash
@@ -112,11 +111,7 @@ class EventArchive:
             # A line of an archive does not fill the memory.
             if len(line) > _LINE_BYTES:
                 raise SetupError(
-                    tr(
-                        "{where}: the line has more than {line_bytes} bytes",
-                        where=where,
-                        line_bytes=_LINE_BYTES,
-                    ),
+                    f"{where}: the line has more than {_LINE_BYTES} bytes",
                     hint=_FORMATS,
                 )
             if line.strip():
@@ -183,11 +178,7 @@ class EventArchive:
             # An event that comes twice is the same.
             if there != body:
                 raise IntegrityError(
-                    tr(
-                        "{where}: event {sequence} differs from an earlier copy",
-                        where=where,
-                        sequence=sequence,
-                    )
+                    f"{where}: event {sequence} differs from an earlier copy"
                 )
 
     def _note(self, log: str, machine: str, note: str) -> None:
@@ -242,20 +233,13 @@ def _read_file(archive: EventArchive, path: Path) -> None:
             archive.read(opened, str(path))
     except EOFError as error:
         raise SetupError(
-            tr("cannot read {path}: its compressed data are incomplete", path=path),
-            hint=tr("copy the file from its source again"),
+            f"cannot read {path}: its compressed data are incomplete",
+            hint="copy the file from its source again",
         ) from error
     except OSError as error:
         raise SetupError(
-            tr(
-                "cannot read {path}: {strerror}",
-                path=path,
-                strerror=error.strerror or error,
-            ),
-            hint=tr(
-                "specify a file or directory that you can read, or '-' for "
-                "standard input"
-            ),
+            f"cannot read {path}: {error.strerror or error}",
+            hint="specify a file or directory that you can read, or '-' for standard input",
         ) from error
 
 

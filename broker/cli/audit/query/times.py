@@ -17,7 +17,6 @@ from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
 from zoneinfo import ZoneInfo
 
-from broker.cli.texts import tr
 from broker.core.errors import SetupError
 from broker.core.escape import printable
 
@@ -73,7 +72,7 @@ def parse_time(text: str, now: datetime) -> int:
         found.to_bytes(8, signed=True)
     except (ValueError, OverflowError, InvalidOperation, OSError, KeyError) as error:
         raise SetupError(
-            tr("{text} is not a valid time", text=f"{printable(text, 60)!r}"),
+            f"{printable(text, 60)!r} is not a valid time",
             hint=_HINT,
         ) from error
     return found

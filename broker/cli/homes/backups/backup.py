@@ -30,7 +30,6 @@ from broker.cli.homes.backups.gpg_errors import (
     understood_environment,
 )
 from broker.cli.homes.backups.gpg_status import GpgStatus
-from broker.cli.texts import tr
 from broker.cli.transfer.named_path import opened_target
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
@@ -134,29 +133,21 @@ class Lock:
         """
         if self.identity is not None and self.passphrase is not None:
             raise RefusedError(
-                tr("--passphrase-file and --identity cannot be used together"),
-                hint=tr(
-                    "use --identity for a backup that age encrypted, and "
-                    "--passphrase-file for one that gpg encrypted"
-                ),
+                "--passphrase-file and --identity cannot be used together",
+                hint="use --identity for a backup that age encrypted, and --passphrase-file for one that gpg encrypted",
             )
         if head == _AGE_HEAD:
             if self.identity is None:
                 raise RefusedError(
-                    tr(
-                        "cannot decrypt the backup without a key: age encrypted this backup"
-                    ),
-                    hint=tr("specify the file with the key: --identity FILE"),
+                    "cannot decrypt the backup without a key: age encrypted this backup",
+                    hint="specify the file with the key: --identity FILE",
                 )
             return ["age", "--decrypt", "--identity", f"/proc/self/fd/{self.identity}"]
         # guard: with a key of age's a backup is age's
         if self.identity is not None:
             raise RefusedError(
-                tr(
-                    "cannot decrypt the backup with --identity: age did not encrypt "
-                    "this backup"
-                ),
-                hint=tr("omit --identity, so that gpg decrypts the backup"),
+                "cannot decrypt the backup with --identity: age did not encrypt this backup",
+                hint="omit --identity, so that gpg decrypts the backup",
             )
         return [*_GPG, *asking_words(), *self._passphrase(), "--decrypt"]
 
@@ -182,26 +173,14 @@ def secret_of(file: Path | None) -> Iterator[int | None]:
             secret = opened.read(_RECORD_BYTES + 1)
     except OSError as error:
         raise RefusedError(
-            tr(
-                "cannot read the passphrase or key in {file}: {strerror}",
-                file=file,
-                strerror=error.strerror,
-            ),
-            hint=tr("specify a file that you can read"),
+            f"cannot read the passphrase or key in {file}: {error.strerror}",
+            hint="specify a file that you can read",
         ) from error
     if not secret or len(secret) > _RECORD_BYTES:
-        what = (
-            tr("is empty")
-            if not secret
-            else tr("exceeds {record_bytes} KiB", record_bytes=_RECORD_BYTES >> 10)
-        )
+        what = "is empty" if not secret else f"exceeds {_RECORD_BYTES >> 10} KiB"
         raise RefusedError(
-            tr(
-                "cannot use the passphrase or key in {file}: the file {what}",
-                file=file,
-                what=what,
-            ),
-            hint=tr("write only the passphrase or the key to the file"),
+            f"cannot use the passphrase or key in {file}: the file {what}",
+            hint="write only the passphrase or the key to the file",
         )
     fd = os.memfd_create("secret", os.MFD_CLOEXEC)
     try:
@@ -245,7 +224,7 @@ async def back_up(
     """
     if target.is_dir():
         raise RefusedError(
-            tr("cannot write the backup: {target} is a directory", target=target),
+            f"cannot write the backup: {target} is a directory",
             hint=f"name a file in it, such as {target / f'{home.name}.backup'}",
         )
     directory = home.directory
@@ -272,22 +251,15 @@ async def back_up(
             await _pipeline(commands, count, lock.secrets, output=file.fileno())
     except FileExistsError as error:
         raise RefusedError(
-            tr("cannot write the backup: {target} already exists", target=target),
-            hint=tr("specify another file, or remove the existing one first"),
+            f"cannot write the backup: {target} already exists",
+            hint="specify another file, or remove the existing one first",
         ) from error
     except OSError as error:
         if error.filename != str(target):
             raise
         raise RefusedError(
-            tr(
-                "cannot write the backup to {target}: {strerror}",
-                target=target,
-                strerror=error.strerror,
-            ),
-            hint=tr(
-                "check that its directory exists, that its disk is connected, and "
-                "that you may write there"
-            ),
+            f"cannot write the backup to {target}: {error.strerror}",
+            hint="check that its directory exists, that its disk is connected, and that you may write there",
         ) from error
     finally:
         for name in members:
@@ -326,18 +298,13 @@ async def unpack(source: Path, prepared: Path, lock: Lock, count: Count) -> Unpa
             if status is None or not status.opens_nothing:
                 raise
             raise RefusedError(
-                tr("cannot import {source}: the passphrase is wrong", source=source),
-                hint=tr(
-                    "give the passphrase of that backup with --passphrase-file FILE, "
-                    "or without that option where gpg asks for it"
-                ),
+                f"cannot import {source}: the passphrase is wrong",
+                hint="give the passphrase of that backup with --passphrase-file FILE, or without that option where gpg asks for it",
             ) from error
     if status is not None:
         why = status.why_not_closed(by_passphrase=lock.passphrase is not None)
         if why is not None:
-            raise RefusedError(
-                tr("cannot import {source}: {why}", source=source, why=why)
-            )
+            raise RefusedError(f"cannot import {source}: {why}")
     return _take_members(source, prepared, own)
 
 
@@ -388,10 +355,8 @@ def _check_kind(path: Path, kind: str) -> None:
     mode = path.lstat().st_mode
     # guard: an imported disk is a regular file
     if not (stat.S_ISREG(mode) if kind == DISK else stat.S_ISDIR(mode)):
-        what = tr("regular file") if kind == DISK else tr("directory")
-        raise RefusedError(
-            tr("cannot import the backup: its home is not a {what}", what=what)
-        )
+        what = "regular file" if kind == DISK else "directory"
+        raise RefusedError(f"cannot import the backup: its home is not a {what}")
 
 
 def _read_small(path: Path) -> bytes:
@@ -400,28 +365,17 @@ def _read_small(path: Path) -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:  # a link, or one without the right to read it
         raise RefusedError(
-            tr(
-                "cannot import the backup: cannot read its {name}: {strerror}",
-                name=path.name,
-                strerror=error.strerror,
-            )
+            f"cannot import the backup: cannot read its {path.name}: {error.strerror}"
         ) from error
     with os.fdopen(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise RefusedError(
-                tr(
-                    "cannot import the backup: its {name} is not a regular file",
-                    name=path.name,
-                )
+                f"cannot import the backup: its {path.name} is not a regular file"
             )
         data = file.read(_RECORD_BYTES + 1)
     if len(data) > _RECORD_BYTES:
         raise RefusedError(
-            tr(
-                "cannot import the backup: its {name} has more than {record_bytes} KiB",
-                name=path.name,
-                record_bytes=_RECORD_BYTES >> 10,
-            )
+            f"cannot import the backup: its {path.name} has more than {_RECORD_BYTES >> 10} KiB"
         )
     return data
 
@@ -585,6 +539,6 @@ def check_programs(lock: Lock) -> None:
     words = lock.close_words()
     if shutil.which(words[0]) is None:
         raise SetupError(
-            tr("cannot encrypt the backup: {words} is not installed", words=words[0]),
+            f"cannot encrypt the backup: {words[0]} is not installed",
             hint=f"sudo apt install {words[0]}",
         )

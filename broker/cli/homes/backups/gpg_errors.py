@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError, SetupError, UpstreamError, VitrailError
 
 _PASSPHRASE = "specify the right one with --passphrase-file FILE, or type it again"  # noqa: S105 -- a hint
@@ -72,9 +71,6 @@ def failed(program: str, said: str) -> VitrailError:
         if words in said:
             return kind(text, hint=hint)
     return UpstreamError(
-        tr("{program} failed; it said: {said}", program=program, said=said),
-        hint=tr(
-            "check free disk space, the file and the key; the words are the "
-            "program's own"
-        ),
+        f"{program} failed; it said: {said}",
+        hint="check free disk space, the file and the key; the words are the program's own",
     )

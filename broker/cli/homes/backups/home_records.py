@@ -17,7 +17,6 @@ from broker.cli.policy.records import IMPORTED, read_records, take_imported
 from broker.cli.run.connect import offline_paths
 from broker.cli.sandboxes.desktop_entry import write_autostart, write_entry
 from broker.cli.sandboxes.presets import rules_file
-from broker.cli.texts import tr
 from broker.core.escape import displayed
 from broker.core.files.replace_file import replace_file, whole_file
 from broker.core.names import SandboxName
@@ -64,22 +63,15 @@ def write_backed_up_record(
     files = _write_rules(sandbox, backup, trusted=trusted, ask=ask)
     untrusted_text = re.sub(r'(?m)^name = ".*"$', f'name = "{sandbox}"', untrusted_text)
     record, problems = parse_record(sandbox, path, untrusted_text.encode())
-    render.note(
-        tr("the backup's record:\n{rstrip}", rstrip=displayed(untrusted_text.rstrip()))
-    )
+    render.note(f"the backup's record:\n{displayed(untrusted_text.rstrip())}")
     if record is None or problems:  # such as a record that inherits from another one
         why = "; ".join(problem.first_line() for problem in problems)
         _set_aside(path, untrusted_text, f"is not used alone ({why})")
         return files
     reaches = [] if trusted else reaching_keys(record)
     if reaches and ask and sys.stdin.isatty():
-        render.note(
-            tr(
-                "it sets {reaches} to more than a new record has",
-                reaches=", ".join(reaches),
-            )
-        )
-        trusted = click.confirm(tr("Is this your record? Use it?"), err=True)
+        render.note(f"it sets {', '.join(reaches)} to more than a new record has")
+        trusted = click.confirm("Is this your record? Use it?", err=True)
     if reaches and not trusted:
         reason = (
             f"is not used without --trust-record, because it sets {', '.join(reaches)} to "
@@ -97,19 +89,17 @@ def _write_rules(
     file = rules_file(offline_paths(), sandbox)
     untrusted_rules = backup.untrusted_rules
     if not untrusted_rules:
-        render.note(tr("the backup has no rules"))
+        render.note("the backup has no rules")
         return []
     if backup.name is not None:
         untrusted_rules = text_with_name(untrusted_rules, backup.name, sandbox)
-    render.note(
-        tr("the backup's rules:\n{rules}", rules=displayed(untrusted_rules.rstrip()))
-    )
+    render.note(f"the backup's rules:\n{displayed(untrusted_rules.rstrip())}")
     if file.exists():
-        render.note(tr("{file} exists already and stays as it is", file=file))
+        render.note(f"{file} exists already and stays as it is")
         return []
     sandbox_only = name_only(untrusted_rules, sandbox)
     if sandbox_only and not trusted and ask and sys.stdin.isatty():
-        trusted = click.confirm(tr("Are these your rules? Use them?"), err=True)
+        trusted = click.confirm("Are these your rules? Use them?", err=True)
     text = f"{untrusted_rules.rstrip()}\n".encode()
     # guard: rules of a backup are in force if the user says so
     if sandbox_only and trusted:
@@ -119,19 +109,11 @@ def _write_rules(
     put(imported_file, text)
     if sandbox_only:
         render.note(
-            tr(
-                "the backup's rules are not used without --trust-record; if you wrote "
-                "the backup, run: {command}",
-                command=take_imported(file),
-            )
+            f"the backup's rules are not used without --trust-record; if you wrote the backup, run: {take_imported(file)}"
         )
     else:
         render.note(
-            tr(
-                "the backup's rules are not used, because they have an error or name "
-                "other sandboxes alone; they are in {kept}",
-                kept=imported_file,
-            )
+            f"the backup's rules are not used, because they have an error or name other sandboxes alone; they are in {imported_file}"
         )
     return []
 
@@ -142,10 +124,5 @@ def _set_aside(path: Path, untrusted_text: str, reason: str) -> None:
     imported_file.parent.mkdir(parents=True, exist_ok=True)
     replace_file(imported_file, untrusted_text.encode())
     render.note(
-        tr(
-            "the sandbox has its home and no record: the backup's record "
-            "{reason}; if you wrote the backup, run: {place}",
-            reason=reason,
-            place=take_imported(path),
-        )
+        f"the sandbox has its home and no record: the backup's record {reason}; if you wrote the backup, run: {take_imported(path)}"
     )

@@ -44,7 +44,6 @@ from broker.cli.images.building.build_room import (
     remove_leftovers,
     says_no_space,
 )
-from broker.cli.texts import tr
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.escape import printable
@@ -157,9 +156,7 @@ def _note_x11(work: Path, spec: ImageSpec) -> None:
         names = x11_needs.x11_programs(work / "root.tar", spec.packages)
     x11_needs.note_x11(work, names)
     if names:
-        render.note(
-            tr("note: {names}", names=x11_needs.needs_x11_text(names, spec.name))
-        )
+        render.note(f"note: {x11_needs.needs_x11_text(names, spec.name)}")
 
 
 def put_in_place(paths: Paths, name: str, work: Path) -> Image:
@@ -281,11 +278,8 @@ async def _run_bootstrap(
             code = await child.wait()
     except trio.TooSlowError as error:
         raise UpstreamError(
-            tr(
-                "mmdebstrap took longer than {image_build_seconds} s and was ended",
-                image_build_seconds=f"{limits.IMAGE_BUILD_SECONDS:g}",
-            ),
-            hint=tr("choose a faster mirror with --mirror"),
+            f"mmdebstrap took longer than {limits.IMAGE_BUILD_SECONDS:g} s and was ended",
+            hint="choose a faster mirror with --mirror",
         ) from error
     finally:
         await child.kill_and_wait()  # its children are ended with its scratch
@@ -316,48 +310,26 @@ def bootstrap_failed(said: list[str]) -> VitrailError:
     text = "\n".join(said)
     if unknown := re.search(r"Unable to locate package (\S+)", text):
         return SetupError(
-            tr(
-                "the package archive does not contain the package {unknown}",
-                unknown=_package_of(unknown[1]),
-            ),
-            hint=tr(
-                "check the name of the package (--package) and the suite (--suite)"
-            ),
+            f"the package archive does not contain the package {_package_of(unknown[1])}",
+            hint="check the name of the package (--package) and the suite (--suite)",
         )
     if "is not valid yet" in text:
         return SetupError(
-            tr(
-                "the date of the package archive's index is later than this "
-                "machine's clock"
-            ),
-            hint=tr("set the clock, for example with 'sudo timedatectl set-ntp true'"),
+            "the date of the package archive's index is later than this machine's clock",
+            hint="set the clock, for example with 'sudo timedatectl set-ntp true'",
         )
     if "is expired" in text:
         return SetupError(
-            tr("by this machine's clock, the package archive's index has expired"),
-            hint=tr(
-                "if the clock is right, choose another mirror with --mirror, or "
-                'make apt accept the index (Acquire::Check-Valid-Until "false")'
-            ),
+            "by this machine's clock, the package archive's index has expired",
+            hint='if the clock is right, choose another mirror with --mirror, or make apt accept the index (Acquire::Check-Valid-Until "false")',
         )
     if failed := _FAILED_PACKAGE.search(text):
         return UpstreamError(
-            tr(
-                "the package {failed} cannot be installed in the image: {failed2}",
-                failed=failed[1],
-                failed2=failed[2][:300],
-            ),
-            hint=tr(
-                "leave the package out, or choose another suite with --suite; its "
-                "own words: {said}",
-                said="; ".join(_words_before(said, failed[0])),
-            ),
+            f"the package {failed[1]} cannot be installed in the image: {failed[2][:300]}",
+            hint=f"leave the package out, or choose another suite with --suite; its own words: {'; '.join(_words_before(said, failed[0]))}",
         )
     errors = [line for line in said if line.startswith(("E: ", "Err:", "W: "))]
     return UpstreamError(
         "mmdebstrap failed: " + ("; ".join(errors or said[-5:])[-1500:] or "no output"),
-        hint=tr(
-            "if the mirror cannot be reached, check the network or choose "
-            "another mirror with --mirror"
-        ),
+        hint="if the mirror cannot be reached, check the network or choose another mirror with --mirror",
     )

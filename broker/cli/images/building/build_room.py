@@ -21,7 +21,6 @@ from pathlib import Path
 import trio
 
 from broker.cli.images import installed
-from broker.cli.texts import tr
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths
@@ -78,34 +77,22 @@ async def _check_namespaces() -> None:
     """
     if not which("newuidmap"):
         raise SetupError(
-            tr("cannot build an image without root: newuidmap is not installed"),
+            "cannot build an image without root: newuidmap is not installed",
             hint="sudo apt install uidmap",
         )
     try:
         await run_tool(["unshare", "--user", "--map-root-user", "true"])
     except UpstreamError as error:
         raise SetupError(
-            tr(
-                "cannot build an image without root: user namespaces do not work: "
-                "{message}",
-                message=error.message,
-            ),
-            hint=tr("run 'brokerctl doctor' for the settings of the kernel"),
+            f"cannot build an image without root: user namespaces do not work: {error.message}",
+            hint="run 'brokerctl doctor' for the settings of the kernel",
         ) from error
     try:
         await run_tool(["unshare", "--user", "--map-auto", "--map-root-user", "true"])
     except UpstreamError as error:
         raise SetupError(
-            tr(
-                "cannot build an image without root: subordinate user and group "
-                "IDs cannot be mapped: {message}",
-                message=error.message,
-            ),
-            hint=tr(
-                "if /etc/subuid has no line for this user: sudo usermod "
-                "--add-subuids 1000000-1065535 --add-subgids 1000000-1065535 "
-                "$USER (choose a range that no other user has)"
-            ),
+            f"cannot build an image without root: subordinate user and group IDs cannot be mapped: {error.message}",
+            hint="if /etc/subuid has no line for this user: sudo usermod --add-subuids 1000000-1065535 --add-subgids 1000000-1065535 $USER (choose a range that no other user has)",
         ) from error
 
 
@@ -119,14 +106,7 @@ def need_space(directory: Path, what: str) -> None:
     free = shutil.disk_usage(directory).free
     if free < limits.IMAGE_FREE_BYTES:
         raise SetupError(
-            tr(
-                "not enough space for {what} in {directory}: {free} MiB are free, "
-                "{image_free_bytes} MiB are needed",
-                what=what,
-                directory=directory,
-                free=free >> 20,
-                image_free_bytes=limits.IMAGE_FREE_BYTES >> 20,
-            ),
+            f"not enough space for {what} in {directory}: {free >> 20} MiB are free, {limits.IMAGE_FREE_BYTES >> 20} MiB are needed",
             hint="free some space, or set another directory with "
             + ("TMPDIR" if what.startswith("temp") else "XDG_CACHE_HOME"),
         )
@@ -152,16 +132,8 @@ def disk_full_explained(directory: Path) -> Iterator[None]:
             for place in (directory, scratch_base())
         )
         raise SetupError(
-            tr(
-                "the disk became full while the image was built: at least "
-                "{image_free_bytes} MiB are needed, but {free}",
-                image_free_bytes=limits.IMAGE_FREE_BYTES >> 20,
-                free=free,
-            ),
-            hint=tr(
-                "free some space, or set other directories with XDG_CACHE_HOME "
-                "and TMPDIR"
-            ),
+            f"the disk became full while the image was built: at least {limits.IMAGE_FREE_BYTES >> 20} MiB are needed, but {free}",
+            hint="free some space, or set other directories with XDG_CACHE_HOME and TMPDIR",
         ) from error
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from broker.cli.images.building import ext2
 from broker.cli.images.building.initramfs_build import boot_modules, build_initramfs
-from broker.cli.texts import tr
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.files.trees import remove_tree
@@ -48,14 +47,14 @@ async def make_root(work: Path, least: int) -> None:
         # guard: a file system is a file, and no link to one
         if not stat.S_ISREG(made.lstat().st_mode):
             raise UpstreamError(
-                tr("cannot create the image: genext2fs did not write a regular file")
+                "cannot create the image: genext2fs did not write a regular file"
             )
         # A hole follows the file system: it costs nothing.
         os.truncate(made, -(-made.stat().st_size // _ALIGN) * _ALIGN)
         made.rename(work / "root")
     except FileNotFoundError as error:
         raise UpstreamError(
-            tr("cannot create the image: genext2fs did not write a file system")
+            "cannot create the image: genext2fs did not write a file system"
         ) from error
     finally:
         remove_tree(room)
@@ -106,8 +105,8 @@ def _find(directory: Path, *patterns: str) -> Path:
         for path in sorted(directory.glob(pattern)):
             return path
     raise UpstreamError(
-        tr("the kernel's packages do not contain {patterns}", patterns=patterns[0]),
-        hint=tr("choose another kernel package with --kernel"),
+        f"the kernel's packages do not contain {patterns[0]}",
+        hint="choose another kernel package with --kernel",
     )
 
 

@@ -7,7 +7,6 @@ import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from broker.cli.texts import tr
 from broker.core.errors import UpstreamError
 from broker.host.images.initramfs import (
     ARENA_MODULES,
@@ -121,8 +120,8 @@ def _add(
         if name in OPTIONAL:
             return
         raise UpstreamError(
-            tr("the kernel's packages do not contain the module {name}", name=name),
-            hint=tr("choose another kernel package with --kernel"),
+            f"the kernel's packages do not contain the module {name}",
+            hint="choose another kernel package with --kernel",
         )
     content = _unpacked(path)
     for dependency in (*_SOFT_DEPENDENCIES.get(name, ()), *dependencies(content)):
@@ -138,9 +137,6 @@ def _unpacked(path: Path) -> bytes:
     if path.suffix == ".xz":
         return lzma.decompress(content)
     raise UpstreamError(
-        tr(
-            "the compression of the kernel's module {name} is not supported",
-            name=path.name,
-        ),
-        hint=tr("choose another kernel package with --kernel"),
+        f"the compression of the kernel's module {path.name} is not supported",
+        hint="choose another kernel package with --kernel",
     )

@@ -9,7 +9,6 @@ from importlib import resources
 from pathlib import Path
 
 from broker.cli.sandboxes.desktop_entry import brokerctl_program
-from broker.cli.texts import tr
 from broker.core.errors import SetupError, UpstreamError
 from broker.helpers.process.spawn import run_tool
 
@@ -69,11 +68,7 @@ async def _systemctl(*words: str) -> str:
         said = await run_tool(["systemctl", "--user", *words])
     except UpstreamError as error:
         raise SetupError(
-            tr(
-                "cannot manage {timer} with systemd: {message}",
-                timer=TIMER,
-                message=error.message,
-            ),
-            hint=tr("without systemd, run 'brokerctl image rebuild' from cron"),
+            f"cannot manage {TIMER} with systemd: {error.message}",
+            hint="without systemd, run 'brokerctl image rebuild' from cron",
         ) from error
     return said.decode(errors="replace")

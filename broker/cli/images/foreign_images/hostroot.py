@@ -29,7 +29,6 @@ from broker.cli.images.foreign_images.furnish import (
 from broker.cli.images.foreign_images.importing import RootSource, make_foreign
 from broker.cli.images.foreign_images.layers import write_tree
 from broker.cli.images.foreign_images.tree import FileTree, HostFile, Node, TreeError
-from broker.cli.texts import tr
 from broker.core import limits
 from broker.core.errors import SetupError
 from broker.core.paths import Paths
@@ -114,18 +113,11 @@ def _write_root(root: Path, work: Path) -> dict[str, str]:
         furnish(tree, guest_agent())
     except TreeError as error:
         raise SetupError(
-            tr(
-                "cannot create an image of this machine's programs: {error}",
-                error=error,
-            )
+            f"cannot create an image of this machine's programs: {error}"
         ) from error
     except MissingError as error:
         raise SetupError(
-            tr(
-                "cannot create an image of this machine's programs: {error} is "
-                "not installed",
-                error=error,
-            ),
+            f"cannot create an image of this machine's programs: {error} is not installed",
             hint="sudo apt install waypipe python3",
         ) from error
     with (work / "root.tar").open("xb") as out:
@@ -142,12 +134,8 @@ def host_tree(root: Path) -> FileTree:
             tree.put(name, Node("link", 0o777, target=str(path.readlink())))
         elif path.exists():
             raise SetupError(
-                tr(
-                    "cannot create an image of this machine's programs: /{name} is a "
-                    "directory, not a link into /usr",
-                    name=name,
-                ),
-                hint=tr("to create the link, install Debian's package usrmerge"),
+                f"cannot create an image of this machine's programs: /{name} is a directory, not a link into /usr",
+                hint="to create the link, install Debian's package usrmerge",
             )
     _add(tree, root, "usr")
     tree.put("etc", Node("dir"))

@@ -30,7 +30,6 @@ from broker.cli.images.building.build_room import (
     only_build,
     which,
 )
-from broker.cli.texts import tr
 from broker.core import limits
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import RefusedError, SetupError, UpstreamError
@@ -90,7 +89,7 @@ async def import_image(
         raise SetupError(
             f"cannot import {printable(str(origin), 200)}: "
             + ("not a regular file" if origin.exists() else "no such file"),
-            hint=tr("specify an OCI archive, or a Podman image as podman:IMAGE"),
+            hint="specify an OCI archive, or a Podman image as podman:IMAGE",
         )
 
     async def write(work: Path) -> dict[str, str]:
@@ -107,11 +106,8 @@ async def save_from_podman(reference: str, directory: Path, progress: Progress) 
     """Write an image of this user's podman as an archive.  Raises UpstreamError."""
     if not reference or reference.startswith("-"):
         raise RefusedError(
-            tr(
-                "cannot import {reference}: not a name of a Podman image",
-                reference=f"{printable(reference, 100)!r}",
-            ),
-            hint=tr("to list the names, run 'podman images'"),
+            f"cannot import {printable(reference, 100)!r}: not a name of a Podman image",
+            hint="to list the names, run 'podman images'",
         )
     target = directory / "image.tar"
     progress(f"saving from podman: {printable(reference, 100)}")
@@ -187,7 +183,7 @@ def _check_tools() -> None:
     for tool, package in (("genext2fs", "genext2fs"), ("e2fsck", "e2fsprogs")):
         if not which(tool):
             raise SetupError(
-                tr("cannot create an image: {tool} is not installed", tool=tool),
+                f"cannot create an image: {tool} is not installed",
                 hint=f"sudo apt install {package}",
             )
 
@@ -207,14 +203,12 @@ async def merge_archive(archive: Path, work: Path) -> Merged:
         # guard: a merge gives a file, and no link to one
         if not stat.S_ISREG(made.lstat().st_mode):
             raise UpstreamError(
-                tr(
-                    "cannot merge the archive's layers: the result is not a regular file"
-                )
+                "cannot merge the archive's layers: the result is not a regular file"
             )
         made.rename(work / made.name)
     except FileNotFoundError as error:
         raise UpstreamError(
-            tr("cannot merge the archive's layers: the merge did not write a file")
+            "cannot merge the archive's layers: the merge did not write a file"
         ) from error
     finally:
         remove_tree(room)
@@ -242,28 +236,15 @@ async def _merged(archive: Path, work: Path) -> Merged:
     try:
         merged = msgspec.json.decode(out, type=Merged)
     except UNREADABLE as error:
-        raise UpstreamError(
-            tr("cannot merge the archive's layers: {error}", error=error)
-        ) from error
+        raise UpstreamError(f"cannot merge the archive's layers: {error}") from error
     if merged.missing:
         raise SetupError(
-            tr(
-                "cannot import the image: it does not contain {missing}",
-                missing=printable(merged.missing, 60),
-            ),
-            hint=tr(
-                "add these packages to the image with a Containerfile: 'RUN "
-                "apt-get update && apt-get install -y python3 waypipe'"
-            ),
+            f"cannot import the image: it does not contain {printable(merged.missing, 60)}",
+            hint="add these packages to the image with a Containerfile: 'RUN apt-get update && apt-get install -y python3 waypipe'",
         )
     if merged.error:
         raise UpstreamError(
-            tr(
-                "cannot import the archive: {error}", error=printable(merged.error, 400)
-            ),
-            hint=tr(
-                "import an archive that 'podman save --format oci-archive -o FILE "
-                "IMAGE' wrote"
-            ),
+            f"cannot import the archive: {printable(merged.error, 400)}",
+            hint="import an archive that 'podman save --format oci-archive -o FILE IMAGE' wrote",
         )
     return merged

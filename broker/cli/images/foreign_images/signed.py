@@ -40,7 +40,6 @@ from broker.cli.images.building import files
 from broker.cli.images.building.build import put_in_place
 from broker.cli.images.building.build_room import Progress, need_space, only_build
 from broker.cli.images.foreign_images.importing import image_room
-from broker.cli.texts import tr
 from broker.core import limits
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import IntegrityError, SetupError, UpstreamError
@@ -76,17 +75,11 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise SetupError(
-            tr(
-                "cannot read the private key {path}: {cause}",
-                path=path,
-                cause=render.cause(error),
-            ),
+            f"cannot read the private key {path}: {render.cause(error)}",
             hint=_HINT,
         ) from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise SetupError(
-            tr("the private key {path} is not an Ed25519 key", path=path), hint=_HINT
-        )
+        raise SetupError(f"the private key {path} is not an Ed25519 key", hint=_HINT)
     return key
 
 
@@ -96,16 +89,12 @@ def read_public_key(path: Path) -> Ed25519PublicKey:
         key = load_pem_public_key(path.read_bytes())
     except (OSError, ValueError, UnsupportedAlgorithm) as error:
         raise SetupError(
-            tr(
-                "cannot read the public key {path}: {cause}",
-                path=path,
-                cause=render.cause(error),
-            ),
+            f"cannot read the public key {path}: {render.cause(error)}",
             hint=_PUBLIC_HINT,
         ) from error
     if not isinstance(key, Ed25519PublicKey):
         raise SetupError(
-            tr("the public key {path} is not an Ed25519 key", path=path),
+            f"the public key {path} is not an Ed25519 key",
             hint=_PUBLIC_HINT,
         )
     return key
@@ -184,17 +173,12 @@ def _import(
             manifest = _manifest(tar, members, key)
             _unpack(tar, members, work)
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UpstreamError(
-            tr("{archive} is not a signed image: {error}", archive=archive, error=error)
-        ) from error
+        raise UpstreamError(f"{archive} is not a signed image: {error}") from error
     # guard: a signed image has the files that were signed
     if files.digest(work) != manifest.digest:
         raise IntegrityError(
-            tr(
-                "cannot import {archive}: its files differ from the signed files",
-                archive=archive,
-            ),
-            hint=tr("copy the archive again from the machine that exported the image"),
+            f"cannot import {archive}: its files differ from the signed files",
+            hint="copy the archive again from the machine that exported the image",
         )
     spec = msgspec.structs.replace(
         manifest,
@@ -216,26 +200,19 @@ def _manifest(
         key.verify(signature, CONTEXT + data)
     except InvalidSignature as error:
         raise IntegrityError(
-            tr(
-                "cannot import the image: it is not signed by the key {key}",
-                key=fingerprint(key),
-            ),
-            hint=tr("with --key, specify the public key of the exporter of the image"),
+            f"cannot import the image: it is not signed by the key {fingerprint(key)}",
+            hint="with --key, specify the public key of the exporter of the image",
         ) from error
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
     except UNREADABLE as error:
         raise UpstreamError(
-            tr("cannot read the archive's manifest: {error}", error=error),
+            f"cannot read the archive's manifest: {error}",
             hint=_VERSION_HINT,
         ) from error
     if manifest.format != store.FORMAT:
         raise UpstreamError(
-            tr(
-                "the archive has format {format}; this version reads format {format2}",
-                format=manifest.format,
-                format2=store.FORMAT,
-            ),
+            f"the archive has format {manifest.format}; this version reads format {store.FORMAT}",
             hint=_VERSION_HINT,
         )
     return manifest
@@ -248,11 +225,7 @@ def _small(
     info = next(members, None)
     if info is None or info.name != name or not info.isreg() or info.size > most:
         raise UpstreamError(
-            tr(
-                "the archive is not a signed image: member '{name}' is missing, "
-                "out of order or too large",
-                name=name,
-            ),
+            f"the archive is not a signed image: member '{name}' is missing, out of order or too large",
             hint=_ARCHIVE_HINT,
         )
     file = tar.extractfile(info)
@@ -267,11 +240,7 @@ def _unpack(
         info = next(members, None)
         if info is None or info.name != name or not info.isreg():
             raise UpstreamError(
-                tr(
-                    "the archive is not a signed image: member '{name}' is missing or "
-                    "out of order",
-                    name=name,
-                ),
+                f"the archive is not a signed image: member '{name}' is missing or out of order",
                 hint=_ARCHIVE_HINT,
             )
         file = tar.extractfile(info)
@@ -292,12 +261,7 @@ def _copy(source: gzip.GzipFile | IO[bytes], out: IO[bytes], name: str) -> None:
         total += len(data)
         if total > limits.IMAGE_IMPORT_BYTES:
             raise UpstreamError(
-                tr(
-                    "cannot import the image: the archive's file '{name}' has more "
-                    "than {image_import_bytes} MiB",
-                    name=name,
-                    image_import_bytes=limits.IMAGE_IMPORT_BYTES >> 20,
-                )
+                f"cannot import the image: the archive's file '{name}' has more than {limits.IMAGE_IMPORT_BYTES >> 20} MiB"
             )
         if data.count(0) == len(data):
             out.seek(len(data), io.SEEK_CUR)

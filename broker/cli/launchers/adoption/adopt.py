@@ -51,7 +51,6 @@ from broker.cli.sandboxes.presets import (
     rules_file,
     rules_text,
 )
-from broker.cli.texts import tr
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import RefusedError, SetupError, VitrailError
 from broker.core.escape import printable
@@ -192,9 +191,9 @@ def _list(paths: Paths, domains: list[DefinedDomain], *, as_json: bool) -> None:
         keys = ("domain", "state", "connect", "sandbox")
         render.json_line([dict(zip(keys, row, strict=True)) for row in rows])
     elif rows:
-        render.table(tr("DOMAIN,STATE,LIBVIRT,SANDBOX").split(","), rows)
+        render.table(["DOMAIN", "STATE", "LIBVIRT", "SANDBOX"], rows)
     else:
-        render.note(tr("libvirt has no domains"))
+        render.note("libvirt has no domains")
 
 
 def _chosen(domains: list[DefinedDomain], word: str) -> DefinedDomain:
@@ -202,21 +201,14 @@ def _chosen(domains: list[DefinedDomain], word: str) -> DefinedDomain:
     found = [one for one in domains if word in {one.name, one.uuid}]
     if not found:
         raise RefusedError(
-            tr("libvirt has no domain '{word}'", word=printable(word, 60)),
-            hint=tr("to list the domains, run 'brokerctl adopt'"),
+            f"libvirt has no domain '{printable(word, 60)}'",
+            hint="to list the domains, run 'brokerctl adopt'",
         )
     if len(found) > 1:
         uris = " and ".join(one.connect for one in found)
         raise RefusedError(
-            tr(
-                "{uris} each have a domain '{word}'",
-                uris=uris,
-                word=printable(word, 60),
-            ),
-            hint=tr(
-                "say which: add '--connect {connect}', for example",
-                connect=found[0].connect,
-            ),
+            f"{uris} each have a domain '{printable(word, 60)}'",
+            hint=f"say which: add '--connect {found[0].connect}', for example",
         )
     return found[0]
 
@@ -253,16 +245,8 @@ def _plan(
     old = description(domain.connect, domain.uuid)
     if (present := record_of(paths, domain.name, old)) is not None:
         raise RefusedError(
-            tr(
-                "domain '{shown}' is the sandbox '{present}' already",
-                shown=domain.shown,
-                present=present,
-            ),
-            hint=tr(
-                "to give it the vsock, run 'brokerctl launcher prepare'; to undo "
-                "'adopt', 'brokerctl adopt --undo {present}'",
-                present=present,
-            ),
+            f"domain '{domain.shown}' is the sandbox '{present}' already",
+            hint=f"to give it the vsock, run 'brokerctl launcher prepare'; to undo 'adopt', 'brokerctl adopt --undo {present}'",
         )
     name = _name(paths, domain, name, ask=ask)
     purpose = _purpose(purpose, ask=ask)
@@ -277,7 +261,7 @@ def _plan(
         record = checked_record(target, with_colour(None))
         colour = unlike(record, other_records(paths, name)) or _colour_of(record)
         if ask:
-            render.note(tr("  {palette}, or #rrggbb", palette=", ".join(PALETTE)))
+            render.note(f"  {', '.join(PALETTE)}, or #rrggbb")
             colour = _asked("colour of its frame", colour, with_colour)
     text = with_colour(colour)
     rules = usable_rules(paths, name, PRESETS[purpose], quiet=False)
@@ -293,8 +277,8 @@ def _name(paths: Paths, domain: DefinedDomain, given: str | None, *, ask: bool) 
         name = take_new_name(word)
         if name in read_records(paths).records or _record_file(paths, name).exists():
             raise RefusedError(
-                tr("a record named '{name}' already exists", name=name),
-                hint=tr("choose another name with --name"),
+                f"a record named '{name}' already exists",
+                hint="choose another name with --name",
             )
 
     name = given or _proposed_name(paths, domain.name)
@@ -310,9 +294,9 @@ def _purpose(given: str | None, *, ask: bool) -> str:
         return given or _PURPOSE
     for word, preset in PRESETS.items():
         render.note(f"  {word:12} {preset.help}")
-    render.note(tr("what it may do is by the rules of a purpose; its network stays"))
+    render.note("what it may do is by the rules of a purpose; its network stays")
     choice = click.Choice(list(PRESETS))
-    answer: str = click.prompt(tr("purpose"), default=_PURPOSE, type=choice, err=True)
+    answer: str = click.prompt("purpose", default=_PURPOSE, type=choice, err=True)
     return answer
 
 
@@ -334,12 +318,8 @@ def _changed(
         return new if disk is None else with_installer(new, disk), disk
     except DomainError as error:
         raise RefusedError(
-            tr(
-                "cannot adopt domain '{shown}': {error}",
-                shown=domain.shown,
-                error=error,
-            ),
-            hint=tr("correct its XML with 'virsh edit', or adopt another domain"),
+            f"cannot adopt domain '{domain.shown}': {error}",
+            hint="correct its XML with 'virsh edit', or adopt another domain",
         ) from error
 
 
@@ -382,20 +362,14 @@ def _undo_file(paths: Paths, name: str) -> Path:
 
 
 def _show(paths: Paths, plan: _Plan) -> None:
-    render.note(tr("to be written: {paths}", paths=_record_file(paths, plan.name)))
+    render.note(f"to be written: {_record_file(paths, plan.name)}")
     for line in plan.record.splitlines():
         render.note(f"  {line}")
     if plan.rules:
-        render.note(tr("to be written: {paths}", paths=rules_file(paths, plan.name)))
+        render.note(f"to be written: {rules_file(paths, plan.name)}")
     for line in plan.rules:
         render.note(f"  {line}")
-    render.note(
-        tr(
-            "to be changed: domain '{shown}' of {connect}",
-            shown=plan.domain.shown,
-            connect=plan.domain.connect,
-        )
-    )
+    render.note(f"to be changed: domain '{plan.domain.shown}' of {plan.domain.connect}")
     show_change(plan.old, plan.new)
 
 
@@ -434,13 +408,7 @@ def installer_disk() -> bytes:
 def _tell_next(paths: Paths, plan: _Plan) -> None:
     """Print the steps from here to the first window."""
     domain = plan.domain
-    render.note(
-        tr(
-            "domain '{shown}' is the sandbox '{name}'",
-            shown=domain.shown,
-            name=plan.name,
-        )
-    )
+    render.note(f"domain '{domain.shown}' is the sandbox '{plan.name}'")
     steps = [*_missing(paths, domain)]
     if not broker_runs(paths):
         steps.append(
@@ -462,10 +430,10 @@ def _tell_next(paths: Paths, plan: _Plan) -> None:
             "in the guest, once, run the installer: see 'brokerctl guest install'"
         )
     steps.append(f"brokerctl run {plan.name} PROGRAM")
-    render.note(tr("next:"))
+    render.note("next:")
     for number, step in enumerate(steps, 1):
         render.note(f"  {number}. {step}")
-    render.note(tr("to undo this, run: brokerctl adopt --undo {name}", name=plan.name))
+    render.note(f"to undo this, run: brokerctl adopt --undo {plan.name}")
 
 
 def _missing(paths: Paths, domain: DefinedDomain) -> list[str]:
@@ -504,45 +472,35 @@ def _undo(paths: Paths, name: str, *, yes: bool, dry_run: bool) -> None:
         undo = msgspec.json.decode(file.read_bytes(), type=_Undo)
     except FileNotFoundError as error:
         raise RefusedError(
-            tr("'{name}' was not made by 'brokerctl adopt'", name=name),
-            hint=tr("to see adopted sandboxes, list {parent}", parent=file.parent),
+            f"'{name}' was not made by 'brokerctl adopt'",
+            hint=f"to see adopted sandboxes, list {file.parent}",
         ) from error
     except (OSError, *UNREADABLE) as error:
-        raise SetupError(
-            tr("cannot read {file}: {cause}", file=file, cause=render.cause(error))
-        ) from error
+        raise SetupError(f"cannot read {file}: {render.cause(error)}") from error
     new = _restored(undo)
     doomed = [Path(path) for path in undo.files if _is_unchanged(path, undo)]
     for path in doomed:
-        render.note(tr("to be removed: {path}", path=path))
+        render.note(f"to be removed: {path}")
     if dry_run or not confirmed("Undo all this?", yes=yes):
         return
     if new is not None:
         define(undo.connect, new)
     for path in (*doomed, file):
         path.unlink(missing_ok=True)
-    render.note(tr("done; a domain that runs is as it was at its next start"))
+    render.note("done; a domain that runs is as it was at its next start")
 
 
 def _restored(undo: _Undo) -> str | None:
     """Show and return the domain's XML without our parts; None: there is no domain."""
     domains = list_domains((undo.connect,))
     if not any(one.uuid == undo.uuid for one in domains):
-        render.note(
-            tr(
-                "{connect} has no domain {uuid} any more",
-                connect=undo.connect,
-                uuid=undo.uuid,
-            )
-        )
+        render.note(f"{undo.connect} has no domain {undo.uuid} any more")
         return None
     now = description(undo.connect, undo.uuid)
     try:
         new = without_vsock(now, undo.before)
     except DomainError as error:
-        raise RefusedError(
-            tr("cannot restore domain {uuid}: {error}", uuid=undo.uuid, error=error)
-        ) from error
+        raise RefusedError(f"cannot restore domain {undo.uuid}: {error}") from error
     show_change(now, new)
     return new
 
@@ -555,6 +513,6 @@ def _is_unchanged(path: str, undo: _Undo) -> bool:
         return False
     # guard: what the user has written since is not removed
     if _digest(content) != undo.files[path]:
-        render.note(tr("kept, because it was changed since: {path}", path=path))
+        render.note(f"kept, because it was changed since: {path}")
         return False
     return True

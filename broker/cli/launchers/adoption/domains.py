@@ -16,7 +16,6 @@ import rich_click as click
 import trio
 
 from broker.cli import render
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError, SetupError, UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.paths import Paths
@@ -51,7 +50,7 @@ def virsh(connect: str, *words: str) -> str:
     """Return the output of virsh.  Raises RefusedError, or SetupError without virsh."""
     if shutil.which("virsh") is None:
         raise SetupError(
-            tr("virsh is not installed"), hint="sudo apt install libvirt-clients"
+            "virsh is not installed", hint="sudo apt install libvirt-clients"
         )
 
     async def ask() -> bytes:
@@ -66,7 +65,7 @@ def virsh(connect: str, *words: str) -> str:
         raise RefusedError(
             error.message,
             hint=(
-                tr("to list the domains, run 'brokerctl adopt'")
+                "to list the domains, run 'brokerctl adopt'"
                 if "dumpxml" in words
                 else ""
             ),
@@ -85,13 +84,7 @@ def list_domains(connections: tuple[str, ...]) -> list[DefinedDomain]:
             found += _domains(connect)
         except RefusedError as error:
             failed.append(error)
-            render.note(
-                tr(
-                    "cannot list the domains of {connect}: {message}",
-                    connect=connect,
-                    message=error.message,
-                )
-            )
+            render.note(f"cannot list the domains of {connect}: {error.message}")
     if len(failed) == len(connections):
         raise failed[-1]
     return found
@@ -161,8 +154,8 @@ def confirmed(question: str, *, yes: bool) -> bool:
         return True
     if not sys.stdin.isatty():
         raise RefusedError(
-            tr("cannot ask for confirmation: standard input is not a terminal"),
-            hint=tr("pass --yes to confirm, or --dry-run to only show the change"),
+            "cannot ask for confirmation: standard input is not a terminal",
+            hint="pass --yes to confirm, or --dry-run to only show the change",
         )
     return click.confirm(question, default=False, err=True)
 

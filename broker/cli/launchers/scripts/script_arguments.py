@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.host.vmm.qemu_arguments import (
@@ -111,16 +110,8 @@ def qemu_words(machine: ScriptMachine, bus: str = "pci") -> list[str]:
 def _require_pci(machine: ScriptMachine, bus: str, what: str, key: str) -> None:
     if bus != "pci":
         raise RefusedError(
-            tr(
-                "cannot {what} of '{name}': QEMU's microvm machine has no memory "
-                "devices (virtio-pmem)",
-                what=what,
-                name=machine.name,
-            ),
-            hint=tr(
-                "use '-machine q35' and '--bus pci', or remove {key} from the record",
-                key=key,
-            ),
+            f"cannot {what} of '{machine.name}': QEMU's microvm machine has no memory devices (virtio-pmem)",
+            hint=f"use '-machine q35' and '--bus pci', or remove {key} from the record",
         )
 
 
@@ -139,15 +130,8 @@ def split_words(words: Sequence[str]) -> str:
         # guard: a path is one word to the shell
         if not _PLAIN.fullmatch(word):
             raise RefusedError(
-                tr(
-                    "cannot print the argument {word}: it has a character that a "
-                    "shell splits or expands",
-                    word=printable(word, 200),
-                ),
-                hint=tr(
-                    "use paths of letters, digits and _./:=@%+,- in the record and "
-                    "for homes and images; or read the words with --format json"
-                ),
+                f"cannot print the argument {printable(word, 200)}: it has a character that a shell splits or expands",
+                hint="use paths of letters, digits and _./:=@%+,- in the record and for homes and images; or read the words with --format json",
             )
     return " ".join(words)
 
@@ -201,16 +185,8 @@ def refuse_what_lacks(
         lacks = "a hybrid socket: set libvirt or cid in [peer]"
     if lacks:
         raise RefusedError(
-            tr(
-                "cannot print the configuration of '{name}' for {what}, which "
-                "cannot have {lacks}",
-                name=machine.name,
-                what=what,
-                lacks=lacks,
-            ),
-            hint=tr(
-                "start it with QEMU (--format qemu), or remove the key from the record"
-            ),
+            f"cannot print the configuration of '{machine.name}' for {what}, which cannot have {lacks}",
+            hint="start it with QEMU (--format qemu), or remove the key from the record",
         )
 
 

@@ -31,7 +31,6 @@ from broker.cli.launchers.scripts.script_arguments import (
 )
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import open_client
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError, SetupError, VitrailError
 from broker.core.files.trees import remove_tree
 from broker.core.names import SandboxName
@@ -104,18 +103,9 @@ def script_record(
     peers = HybridPeer | HybridDirectoryPeer | CidPeer | CidRangePeer
     if not isinstance(launch, External) or not isinstance(launch.peer, peers):
         raise RefusedError(
-            tr(
-                "cannot print arguments for '{name}': its record does not say "
-                "that a script of yours starts it",
-                name=name,
-            ),
+            f"cannot print arguments for '{name}': its record does not say that a script of yours starts it",
             where=record.where("launch.kind"),
-            hint=tr(
-                'set kind = "external" in [launch], and hybrid, hybrid_directory, '
-                "cid or cids in [peer], or libvirt for --format libvirt; a "
-                "machine of another kind is started by 'brokerctl run {name}'",
-                name=name,
-            ),
+            hint=f"set kind = \"external\" in [launch], and hybrid, hybrid_directory, cid or cids in [peer], or libvirt for --format libvirt; a machine of another kind is started by 'brokerctl run {name}'",
         )
     return record, launch
 
@@ -184,28 +174,14 @@ def _image(paths: Paths, launch: External) -> tuple[Path, int]:
         size = launch.image_file.stat().st_size
     except OSError as error:
         raise SetupError(
-            tr(
-                "cannot share the image {image_file}: {strerror}",
-                image_file=launch.image_file,
-                strerror=error.strerror,
-            ),
-            hint=tr("correct image_file in [launch] of the record"),
+            f"cannot share the image {launch.image_file}: {error.strerror}",
+            hint="correct image_file in [launch] of the record",
         ) from error
     if not size or size % SHARED_IMAGE_ALIGN:
         whole = -(-max(size, 1) // SHARED_IMAGE_ALIGN) * SHARED_IMAGE_ALIGN
         raise SetupError(
-            tr(
-                "cannot share the image {image_file}: its size is not a multiple "
-                "of {shared_image_align} MiB, so a guest's kernel refuses it as "
-                "memory",
-                image_file=launch.image_file,
-                shared_image_align=SHARED_IMAGE_ALIGN >> 20,
-            ),
-            hint=tr(
-                "run 'truncate --size {whole} {image_file}'",
-                whole=whole,
-                image_file=launch.image_file,
-            ),
+            f"cannot share the image {launch.image_file}: its size is not a multiple of {SHARED_IMAGE_ALIGN >> 20} MiB, so a guest's kernel refuses it as memory",
+            hint=f"run 'truncate --size {whole} {launch.image_file}'",
         )
     return launch.image_file, size
 
@@ -302,12 +278,8 @@ def make_room(directory: Path) -> None:
         ]
     except OSError as error:
         raise SetupError(
-            tr(
-                "cannot use {directory} for a machine's sockets: {strerror}",
-                directory=directory,
-                strerror=error.strerror,
-            ),
-            hint=tr("correct the path in [peer] of the record"),
+            f"cannot use {directory} for a machine's sockets: {error.strerror}",
+            hint="correct the path in [peer] of the record",
         ) from error
     # guard: a script's vsock is served from a directory of its own
     if not stat.S_ISDIR(info.st_mode) or not private or strange:
@@ -317,17 +289,8 @@ def make_room(directory: Path) -> None:
             else "others may enter it"
         )
         raise SetupError(
-            tr(
-                "cannot use {directory} for a machine's sockets: {what}, and the "
-                "process that serves the vsock can write to all of it",
-                directory=directory,
-                what=what,
-            ),
-            hint=tr(
-                "name a directory in [peer] of the record that contains nothing "
-                "else, with mode 700: install -d -m 700 {directory}",
-                directory=directory,
-            ),
+            f"cannot use {directory} for a machine's sockets: {what}, and the process that serves the vsock can write to all of it",
+            hint=f"name a directory in [peer] of the record that contains nothing else, with mode 700: install -d -m 700 {directory}",
         )
 
 
@@ -345,11 +308,8 @@ async def _serve(
     tool = find_vhost_device_vsock(paths)
     if tool is None:
         raise SetupError(
-            tr("vhost-device-vsock is not installed"),
-            hint=tr(
-                "'brokerctl demo' fetches it; with /dev/vhost-vsock, set cid in "
-                "[peer] of the record in place of hybrid"
-            ),
+            "vhost-device-vsock is not installed",
+            hint="'brokerctl demo' fetches it; with /dev/vhost-vsock, set cid in [peer] of the record in place of hybrid",
         )
     assert machine.uds is not None
     process = await spawn_backend_at(tool, machine.cid, backend, machine.uds)

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from broker.cli.link.pairing.protocol import Pairing
-from broker.cli.texts import tr
 from broker.core.errors import InternalError, RefusedError, UpstreamError
 from broker.core.limits import link as limits
 from broker.core.services import PAIRING_PORT
@@ -50,14 +49,8 @@ async def knock(config: LinkConfig) -> socket.socket:
         return await dial(config)
     except UpstreamError as error:
         raise UpstreamError(
-            tr(
-                "cannot connect to 'brokerctl pair' on the viewer's machine: {error}",
-                error=error,
-            ),
-            hint=tr(
-                "run 'brokerctl pair NAME --as viewer' there first, then run this "
-                "command again"
-            ),
+            f"cannot connect to 'brokerctl pair' on the viewer's machine: {error}",
+            hint="run 'brokerctl pair NAME --as viewer' there first, then run this command again",
         ) from error
 
 
@@ -107,12 +100,8 @@ async def pair(
                 await _confirm(sock, machine, ask)
         except trio.TooSlowError as error:
             raise UpstreamError(
-                tr(
-                    "the pairing was not confirmed on both machines within "
-                    "{link_pairing_seconds} s",
-                    link_pairing_seconds=f"{limits.LINK_PAIRING_SECONDS:g}",
-                ),
-                hint=tr("start 'brokerctl pair' on both machines again"),
+                f"the pairing was not confirmed on both machines within {limits.LINK_PAIRING_SECONDS:g} s",
+                hint="start 'brokerctl pair' on both machines again",
             ) from error
     if machine.peer_key is None:
         raise InternalError("the finished pairing has no key")
@@ -140,11 +129,8 @@ def _no_code(machine: Pairing, text: str, hint: str = "") -> UpstreamError:
     # guard: one nonce is shown in a run of pairing
     if machine.nonce_sent:
         return UpstreamError(
-            tr("the pairing ended before its codes were known: {text}", text=text),
-            hint=tr(
-                "start 'brokerctl pair' on both machines again; if it fails "
-                "again, an attacker may control the connection"
-            ),
+            f"the pairing ended before its codes were known: {text}",
+            hint="start 'brokerctl pair' on both machines again; if it fails again, an attacker may control the connection",
         )
     return NoCodeError(text, hint=hint)
 

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from broker.cli.texts import tr
 from broker.core.errors import RefusedError
 from broker.core.files.replace_file import replace_file
 from broker.net.link.keys import Peer, Peers, format_peers
@@ -47,14 +46,11 @@ def forget(store: LinkStore, name: str) -> None:
         if all(peer.name != name for peer in peers.all):
             known = ", ".join(peer.name for peer in peers.all)
             raise RefusedError(
-                tr("no broker is paired under the name {name}", name=f"{name!r}"),
+                f"no broker is paired under the name {name!r}",
                 hint=(
-                    tr("use one of the paired brokers: {known}", known=known)
+                    f"use one of the paired brokers: {known}"
                     if known
-                    else tr(
-                        "to pair this machine with another one, run 'brokerctl pair NAME "
-                        "--as ROLE'"
-                    )
+                    else "to pair this machine with another one, run 'brokerctl pair NAME --as ROLE'"
                 ),
             )
         _write(store, peers.without(name))

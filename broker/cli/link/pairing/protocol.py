@@ -36,7 +36,6 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 
-from broker.cli.texts import tr
 from broker.core.errors import InternalError
 from broker.core.limits import link as limits
 from broker.net.link.keys import (
@@ -219,7 +218,7 @@ class Pairing:
             raise InternalError("the dialler must start before it receives data")
         if self.state is PairingState.REFUSED:
             raise LinkRefusedError(
-                tr("the pairing has ended"), reason=RefusalReason.MALFORMED
+                "the pairing has ended", reason=RefusalReason.MALFORMED
             )
         self._reader.feed(untrusted_data)
         out = b""
@@ -256,12 +255,9 @@ class Pairing:
         Returns the error to raise; its ``answer`` is to be sent.
         """
         error = LinkRefusedError(
-            tr("the code does not match the code on the other screen"),
+            "the code does not match the code on the other screen",
             reason=RefusalReason.PERSON,
-            hint=tr(
-                "start the pairing again; if it fails again, an attacker may "
-                "control the connection"
-            ),
+            hint="start the pairing again; if it fails again, an attacker may control the connection",
         )
         self._refuse(error)
         return error
@@ -272,7 +268,7 @@ class Pairing:
             return
         self.state = PairingState.REFUSED
         raise LinkRefusedError(
-            tr("the other end closed the connection during the pairing"),
+            "the other end closed the connection during the pairing",
             reason=RefusalReason.CLOSED,
         )
 
@@ -282,11 +278,7 @@ class Pairing:
         following = TABLE.get((self.state, kind))
         if following is None:
             raise LinkRefusedError(
-                tr(
-                    "unexpected {name} in the state '{value}'",
-                    name=kind.name,
-                    value=self.state.value,
-                ),
+                f"unexpected {kind.name} in the state '{self.state.value}'",
                 reason=RefusalReason.MALFORMED,
             )
         if kind is MessageKind.REFUSED:
@@ -331,7 +323,7 @@ class Pairing:
         )
         if self._commit(head, message[HEADER.size :]) != self._commitment:
             raise LinkRefusedError(
-                tr("the other end revealed a value that differs from its commitment"),
+                "the other end revealed a value that differs from its commitment",
                 reason=RefusalReason.PROOF,
             )
         self._meet(message)
@@ -344,7 +336,7 @@ class Pairing:
         signed = self._signed(by_dialler=not self._dials)
         if key is None or not key.verifies(message[HEADER.size :], signed):
             raise LinkRefusedError(
-                tr("the other end does not have the private key for its public key"),
+                "the other end does not have the private key for its public key",
                 reason=RefusalReason.PROOF,
             )
         return b""
@@ -365,7 +357,7 @@ class Pairing:
         key = PublicKey(message[HEADER.size : HEADER.size + KEY_BYTES])
         if key == self._identity.public:
             raise LinkRefusedError(
-                tr("the other end sent this broker's own key"),
+                "the other end sent this broker's own key",
                 reason=RefusalReason.PROOF,
             )
         self._peer_key = key

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from broker.cli.texts import tr
 from broker.core.errors import SetupError
 from broker.core.paths import Paths
 from broker.net.link.wire_types import Role
@@ -31,13 +30,7 @@ def role_here(paths: Paths) -> Role | None:
     roles = {peer.role.other for peer in store.peers().all}
     if len(roles) > 1:
         raise SetupError(
-            tr(
-                "this machine is paired both as a host and as a viewer, but "
-                "link.toml does not select one of them"
-            ),
-            hint=tr(
-                "set connect or listen in link.toml, or run 'brokerctl link "
-                "forget NAME'"
-            ),
+            "this machine is paired both as a host and as a viewer, but link.toml does not select one of them",
+            hint="set connect or listen in link.toml, or run 'brokerctl link forget NAME'",
         )
     return roles.pop() if roles else None
