@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NoReturn
 
@@ -138,7 +139,7 @@ def _as_json(record: Record, decisions: dict[str, Verdict]) -> dict[str, object]
         "digest": record.digest,
         "values": {
             key: {
-                "value": value,
+                "value": _json_value(value),
                 "where": record.where(key),
                 "set": key in record.places,
             }
@@ -154,6 +155,15 @@ def _as_json(record: Record, decisions: dict[str, Verdict]) -> dict[str, object]
             for service, decision in decisions.items()
         },
     }
+
+
+def _json_value(value: object) -> object:
+    """Return a value of a record for JSON: a table of it as an object by its keys."""
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {key: _json_value(item) for key, item in value._asdict().items()}
+    if isinstance(value, tuple):
+        return [_json_value(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _print_record(record: Record, decisions: dict[str, Verdict]) -> None:

@@ -227,3 +227,30 @@ def test_schema(world):
     code, out, _ = _run(world, "schema", "--markdown")
     assert code == 0
     assert out.startswith("### Top of the file\n")
+
+
+def test_json_of_a_record_has_its_tables_as_objects(world):
+    """Scripts read a table's values by the keys that the record's file has."""
+    tables = """
+[launch]
+kind = "microvm"
+[services.echo]
+command = ["cat"]
+[[mounts]]
+kind = "directory"
+at = "/srv/data"
+source = "/srv/here"
+[[disks]]
+tag = "data"
+source = "/srv/data.img"
+"""
+    _record(world, "user", "work", OPEN + tables)
+    code, out, err = _run(world, "show", "work", "--json")
+    assert (code, err) == (0, "")
+    values = {key: row["value"] for key, row in json.loads(out)["values"].items()}
+    (service,) = values["services"]
+    assert (service["name"], service["command"]) == ("echo", ["cat"])
+    (mount,) = values["mounts"]
+    assert (mount["at"], mount["source"]) == ("/srv/data", "/srv/here")
+    (disk,) = values["disks"]
+    assert (disk["source"], disk["at"]) == ("/srv/data.img", None)
