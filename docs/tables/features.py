@@ -165,7 +165,7 @@ FEATURES: Mapping[str, Feature] = {
     "doctor": _feature(
         "the check of this machine",
         "doctor",
-        "fleet gpu images launchers link machines network proxy sound",
+        "fleet gpu images launchers link machines network proxy sound transfer",
     ),
     "launchers": _feature(
         "launchers of sandboxes",

@@ -6,8 +6,10 @@ compositor.  Nothing is changed.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import rich_click as click
 import trio
@@ -16,11 +18,16 @@ from rich.text import Text
 from broker.cli import render
 from broker.cli.doctor import host, launchers, link, shipping, viewer
 from broker.cli.doctor.finding import Check, Context, Finding, FindingState, fail
+from broker.cli.doctor.report import ReportOptions, measure
 from broker.cli.link.pairing.role import role_here
 from broker.cli.run.connect import offline_paths
+from broker.cli.run.start import refuse_root
+from broker.cli.sandboxes.consent import confirm
+from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.files.path_errors import path_error
+from broker.core.files.replace_file import replace_file
 from broker.net.link.wire_types import Role
 
 _HOST = frozenset({Role.HOST})
@@ -67,11 +74,40 @@ _MARKS = {
 
 @click.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(*, as_json: bool) -> None:
+@click.option(
+    "--report",
+    type=NamedPath(dir_okay=False, path_type=Path),
+    help="Measure this machine in at most two minutes, show the report, and write it.",
+)
+@click.option("--machine", metavar="RECORD", help="Also start a micro VM of RECORD.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.5, 8),
+    default=8.0,
+    show_default=True,
+    help="Length of each part of a report.",
+)
+@click.option("-y", "--yes", is_flag=True, help="Write the report without a question.")
+def command(
+    *,
+    as_json: bool,
+    report: Path | None,
+    machine: str | None,
+    seconds: float,
+    yes: bool,
+) -> None:
     """Find problems of this machine, and print how to fix them.
 
-    Exit code: 0 no check failed (there may be warnings), 1 a check failed.
+    With --report, measure instead: start, memory, key to picture, film, scrolling,
+    sound, KVM and GPU, without and with a box.  The report has no names of users,
+    machines or files; it is shown as a whole before it is written, and sent nowhere.
+
+    Exit code: 0 no check failed (there may be warnings), 1 a check failed, or the report
+    was not written.
     """
+    if report is not None:
+        _write_report(report, ReportOptions(seconds, machine or ""), yes=yes)
+        return
     context = Context(offline_paths())
     findings = trio.run(examine, context)
     worst = [f for f in findings if f.state is FindingState.FAIL]
@@ -89,6 +125,21 @@ def command(*, as_json: bool) -> None:
         _print(findings)
     if worst:
         sys.exit(1)
+
+
+def _write_report(path: Path, options: ReportOptions, *, yes: bool) -> None:
+    """Measure, show all that would be written, and write it if the user agrees."""
+    refuse_root()
+    question = f"Write this to {printable(str(path), 4000)}?"
+    if not sys.stdin.isatty():
+        confirm(question, yes=yes)  # refuses before two minutes, not after them
+    report = trio.run(measure, Context(offline_paths()), options, render.note)
+    text = json.dumps(report, indent=1) + "\n"
+    sys.stdout.write(text)
+    sys.stdout.flush()
+    confirm(question, yes=yes)
+    replace_file(path, text.encode())
+    render.note(f"wrote {path}")
 
 
 async def examine(context: Context) -> list[Finding]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("no name of the user or machine is in a report", "if False:", "tests/integration/test_doctor_report.py", "without_names"),
+    Guard("a report has no text of a window", 'return {"missing": reason}', "tests/integration/test_doctor_report.py", "known_reasons"),
     Guard("no thread of the viewer was there before it was confined", "if False:", "tests/attack/test_viewer_confined.py", "of_before"),
     Guard("a program of an order has no socket of the host's", "pass", "tests/attack/test_session_orders_bus.py", "nothing_of_the_broker"),
     Guard("a viewer that was taken over holds up no question", "started = server.run(kept)\nreturn False", "tests/broker/session/test_session_orders.py", "slow"),
