@@ -87,7 +87,7 @@ def _store() -> Path:
             podman(
                 env,
                 *("import", "-c", "LABEL=com.github.containers.toolbox=true"),
-                *("-c", "CMD /bin/bash", str(_tarball()), IMAGE),
+                *("-c", "CMD /bin/bash", str(debian_tarball()), IMAGE),
                 seconds=600,
             )
             # Both programs create boxes so: it makes the layer with the user's files.
@@ -118,7 +118,7 @@ def _settings(base: Path, runtime: Path) -> dict[str, str]:
     }
 
 
-def _tarball() -> Path:
+def debian_tarball() -> Path:
     """Debian's packages for a box; made once and kept, under the lock of its store."""
     made = find_paths().cache / "test-box-12.tar"
     if not made.exists():

@@ -350,10 +350,15 @@ def passt_words(version: str) -> str:
 async def check_image_tools(context: Context) -> Sequence[Finding]:
     """Check the tools that build images; a failure only if there is no image."""
     try:
-        await build_room.check_machine()
+        container = await build_room.check_machine()
     except VitrailError as error:
         judge = warn if list_images(context.paths) else fail
         return [judge("image tools", str(error), error.hint)]
+    if container:
+        text = (
+            f"mmdebstrap is not installed; Podman builds in a container of {container}"
+        )
+        return [ok("image tools", text)]
     return [ok("image tools", "mmdebstrap and its dependencies are installed")]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import rich_click as click
@@ -13,7 +14,7 @@ from broker.cli import render
 from broker.cli.completion import images
 from broker.cli.images import foreign, installed
 from broker.cli.images.building.build import build_image
-from broker.cli.images.building.build_room import only_build
+from broker.cli.images.building.build_room import CONTAINER, only_build
 from broker.cli.images.describe import age_text, describe
 from broker.cli.images.record_images import micro_vm_of, packages_of
 from broker.cli.images.steps import BuildSteps
@@ -71,6 +72,13 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     "--size", default=0, metavar="MIB", help="Minimum size of the root file system."
 )
 @click.option("--force", is_flag=True, help="Build even if the image exists.")
+@click.option(
+    "--container",
+    default="",
+    metavar="IMAGE",
+    help="Build in a Podman container of this Debian image.  This is done by itself, "
+    f"in {CONTAINER}, on a system without mmdebstrap.",
+)
 @_JSON
 def build(
     name: str,
@@ -84,6 +92,7 @@ def build(
     mirror: str,
     size: int,
     force: bool,
+    container: str,
     as_json: bool,
 ) -> None:
     """Build the guest image NAME from packages of a Debian suite.
@@ -114,7 +123,8 @@ def build(
     )
     paths = find_paths()
     with BuildSteps(quiet=as_json) as steps:
-        image = trio.run(lambda: build_image(paths, spec, steps.step, force=force))
+        run = partial(build_image, force=force, container=container)
+        image = trio.run(run, paths, spec, steps.step)
     if as_json:
         render.json_line(describe(image))
     else:

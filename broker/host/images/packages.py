@@ -10,14 +10,12 @@ program that they fetch.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from broker.core.errors import SetupError
 from broker.helpers.process.spawn import run_tool
 
-_OS_RELEASE = Path("/etc/os-release")
 ROLLING = frozenset({"sid", "unstable", "experimental"})
 """Suites without security and update suites."""
 
@@ -98,20 +96,18 @@ def read_codename(lines: Iterable[str]) -> str:
     return ""
 
 
-async def find_archive(mirror: str = "") -> Archive:
+async def find_archive(mirror: str = "", prefix: Sequence[str] = ()) -> Archive:
     """Ask apt for this machine's archive; ``mirror`` overrides where it is.
 
+    ``prefix`` is the begin of a command line that runs the rest in a container.
     Raises SetupError when apt is missing or knows no Debian archive.  Runs
     apt-config(8) and apt-get(8), which only read here.
     """
-    config = (await run_tool(["apt-config", "dump"])).decode(errors="replace")
+    config = (await run_tool([*prefix, "apt-config", "dump"])).decode(errors="replace")
     if mirror:
         return Archive(mirror.rstrip("/"), "", ("main",), _options(config))
-    targets = await run_tool(["apt-get", "indextargets", "--format", _FIELDS])
-    return read_archive(targets.decode(errors="replace"), config, _codename())
-
-
-def _codename() -> str:
-    return read_codename(
-        _OS_RELEASE.read_text().splitlines() if _OS_RELEASE.exists() else []
-    )
+    query = [*prefix, "apt-get", "indextargets", "--format", _FIELDS]
+    targets = await run_tool(query)
+    release = await run_tool([*prefix, "cat", "/etc/os-release"])
+    codename = read_codename(release.decode(errors="replace").splitlines())
+    return read_archive(targets.decode(errors="replace"), config, codename)

@@ -105,7 +105,7 @@ def test_the_name_of_a_record_is_not_the_name_of_its_image(more, tmp_path, monke
     )
     built = []
 
-    async def build(paths, spec, progress, *, force):
+    async def build(paths, spec, progress, *, force, container):
         built.append(spec.name)
         raise SetupError("enough")
 

@@ -44,6 +44,11 @@ from broker.cli.images.building.build_room import (
     remove_leftovers,
     says_no_space,
 )
+from broker.cli.images.building.build_tools import (
+    NATIVE_TOOLS,
+    BuildTools,
+    prepare_tools,
+)
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.escape import printable
@@ -89,13 +94,21 @@ _UNNEEDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*")
 
 
 async def build_image(
-    paths: Paths, spec: ImageSpec, progress: Progress, *, force: bool = False
+    paths: Paths,
+    spec: ImageSpec,
+    progress: Progress,
+    *,
+    force: bool = False,
+    container: str = "",
 ) -> Image:
     """Make an image, or return the one there is if it was made of the same.
 
-    Waits while another build of this name runs.  Raises SetupError when the
-    machine lacks something (the hint says what), UpstreamError when a tool
-    fails; in both cases the image there was before is still there.
+    Podman builds in the container image ``container``.  Without a name, this machine's
+    programs build if they are installed.  Waits while another build of this name runs.
+
+    Raises SetupError when the machine lacks something (the hint says what),
+    UpstreamError when a tool fails; in both cases the image there was before is still
+    there.
     """
     paths.images.mkdir(parents=True, exist_ok=True)
     async with only_build(paths.images / f".{spec.name}.lock", progress):
@@ -104,11 +117,11 @@ async def build_image(
             if not force and installed.is_made_of(present.manifest, spec):
                 return present
         await remove_leftovers(paths, spec.name)
-        await check_machine()
+        tools = await prepare_tools(await check_machine(container), progress)
         work = Path(tempfile.mkdtemp(prefix=f".{spec.name}.", dir=paths.images))
         try:
             with disk_full_explained(paths.images):
-                return await _build(paths, spec, progress, work)
+                return await _build(paths, spec, tools, progress, work)
         except BaseException:
             # The next build removes the leftovers that this cannot remove.
             with trio.CancelScope(shield=True), contextlib.suppress(VitrailError):
@@ -121,17 +134,16 @@ async def build_image(
 
 
 async def _build(
-    paths: Paths, spec: ImageSpec, progress: Progress, work: Path
+    paths: Paths, spec: ImageSpec, tools: BuildTools, progress: Progress, work: Path
 ) -> Image:
     """Build an image in ``work``, and put it in place."""
     need_space(paths.images, "the image")
-    archive = await find_archive(spec.mirror)
-    await _bootstrap(paths, spec, archive, progress, work)
+    await _bootstrap(paths, spec, tools, progress, work)
     await in_thread(_note_x11, work, spec)
     progress("creating the root file system")
-    await files.make_root(work, spec.size)
+    await files.make_root(work, spec.size, tools)
     progress("creating the initramfs")
-    release = await files.make_boot(work)
+    release = await files.make_boot(work, tools)
     progress("computing the digest")
     digest = await in_thread(files.digest, work)
     manifest = Manifest(
@@ -171,29 +183,36 @@ def put_in_place(paths: Paths, name: str, work: Path) -> Image:
 
 
 async def _bootstrap(
-    paths: Paths, spec: ImageSpec, archive: Archive, progress: Progress, work: Path
+    paths: Paths,
+    spec: ImageSpec,
+    tools: BuildTools,
+    progress: Progress,
+    work: Path,
 ) -> None:
     """Run mmdebstrap, which writes ``root.tar`` and ``boot.tar`` below ``work``."""
+    archive = await find_archive(spec.mirror, tools.query_argv())
     scratch = make_scratch(paths, spec.name)
     agent = work / "vitrail_guest.py"
     agent.write_bytes(guest_agent())
     env = {
-        "PATH": f"{os.environ.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin",
-        "HOME": os.environ.get("HOME", "/"),
         "LC_ALL": "C.UTF-8",
         "TMPDIR": str(scratch),
         "SOURCE_DATE_EPOCH": str(EPOCH),
         "KERNEL": spec.kernel,
     }
-    argv = bootstrap_words(spec, archive, work, scratch)
+    argv = bootstrap_words(spec, archive, work, scratch, tools)
     progress(f"requesting {spec.suite} from {archive.mirror}")
-    await _run_bootstrap(argv, env, progress)
+    await _run_bootstrap(*tools.bootstrap_command(argv, env, work, scratch), progress)
     agent.unlink()
     drop_scratch(paths, spec.name)
 
 
 def bootstrap_words(
-    spec: ImageSpec, archive: Archive, work: Path, scratch: Path
+    spec: ImageSpec,
+    archive: Archive,
+    work: Path,
+    scratch: Path,
+    tools: BuildTools = NATIVE_TOOLS,
 ) -> list[str]:
     """Return mmdebstrap's command line.
 
@@ -207,12 +226,12 @@ def bootstrap_words(
     customize = (resources.files("broker") / "data/image/customize.sh").read_text()
     return [
         "mmdebstrap",
-        f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
+        f"--mode={tools.mode}",
         "--variant=minbase",
         "--format=tar",
         f"--include={','.join(map(_apt_word, spec.all_packages))}",
         *(f'--aptopt={key} "{value}"' for key, value in sorted(options.items())),
-        f'--aptopt=APT::Update::Post-Invoke-Success {{"{_look_up(spec)}";}}',
+        f"--setup-hook={_look_up(spec)}",
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in _UNNEEDED),
         f'--customize-hook=mkdir -p "$1{_HOME}"',
         f"--customize-hook=upload {work}/vitrail_guest.py {_HOME}/vitrail_guest.py",
@@ -229,11 +248,16 @@ def bootstrap_words(
 def _look_up(spec: ImageSpec) -> str:
     """Return the command that fails for a package that the archive does not have.
 
-    apt-get(8) runs it when it has the lists, so before anything is downloaded.
+    It gets the lists, which mmdebstrap then keeps, before any package is downloaded.
     """
-    # The names are checked and have no character that a shell or apt.conf(5) reads.
+    # A hook of apt's own update would run below the new root since mmdebstrap 1.5.
+    # The names are checked and have no character that a shell reads.
     names = " ".join(spec.all_packages)
-    return f"apt-get -q -o Debug::NoLocking=true -s install {names} >/dev/null"
+    apt = "apt-get -q -o APT::Sandbox::User=root"
+    config = 'export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"'
+    return (
+        f"{config}; {apt} update --error-on=any && {apt} -s install {names} >/dev/null"
+    )
 
 
 def _apt_word(name: str) -> str:

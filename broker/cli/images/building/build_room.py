@@ -15,16 +15,19 @@ import re
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import trio
 
 from broker.cli.images import installed
 from broker.core import limits
+from broker.core.distribution import read_system
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths
 from broker.helpers.process.spawn import run_tool
+from broker.host.images.store import DEFAULT_SUITE
 
 Progress = Callable[[str], None]
 """Called with one line of text at each step; must return at once."""
@@ -51,23 +54,47 @@ async def only_build(path: Path, progress: Progress) -> AsyncIterator[None]:
         yield
 
 
-async def check_machine() -> None:
-    """Raise SetupError, with what to do, unless images can be built here."""
-    tools = {
+BUILD_TOOLS: Mapping[str, str] = MappingProxyType(
+    {
         "mmdebstrap": "mmdebstrap",
         "genext2fs": "genext2fs",
         "e2fsck": "e2fsprogs",
         "dpkg-deb": "dpkg",
     }
-    missing = [package for tool, package in tools.items() if not which(tool)]
-    if missing:
-        raise SetupError(
-            f"cannot build an image: {', '.join(missing)} "
-            f"{'is' if len(missing) == 1 else 'are'} not installed",
-            hint=f"sudo apt install {' '.join(missing)}",
-        )
+)
+"""Programs that a build runs, and Debian's packages of them."""
+CONTAINER = f"debian:{DEFAULT_SUITE}"
+"""Container image to build in; Podman's table of short names has its registry."""
+
+
+async def check_machine(container: str = "") -> str:
+    """Return the container image to build in; "" if this machine has the programs.
+
+    ``container`` is an image that the user names.  Raises SetupError, with what to do,
+    unless images can be built here.
+    """
+    container = container or needed_container(*BUILD_TOOLS)
     if os.geteuid() != 0:
         await _check_namespaces()
+    return container
+
+
+def needed_container(*tools: str) -> str:
+    """Return the container image that has the programs which are not installed here.
+
+    "" if all are installed.  Raises SetupError, with what to do, without Podman.
+    """
+    missing = [BUILD_TOOLS[tool] for tool in tools if not which(tool)]
+    if missing and not which("podman"):
+        system = read_system()
+        packaged = all(system.package_name(package) != "-" for package in missing)
+        raise SetupError(
+            f"cannot build an image: {', '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} not installed, nor is podman, "
+            "which would build in a container",
+            hint=system.command(tuple(missing if packaged else ("podman",))),
+        )
+    return CONTAINER if missing else ""
 
 
 async def _check_namespaces() -> None:

@@ -15,13 +15,12 @@ from importlib import resources
 from pathlib import Path
 
 from broker.cli.images.building import ext2
+from broker.cli.images.building.build_tools import NATIVE_TOOLS, BuildTools
 from broker.cli.images.building.initramfs_build import boot_modules, build_initramfs
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.files.trees import remove_tree
-from broker.helpers.process.jail_libraries import python_words
 from broker.helpers.process.spawn import run_tool
-from broker.helpers.process.tool_jail import jail_words
 from broker.host.images.store import SHARED_IMAGE_ALIGN as _ALIGN
 from broker.ipc.in_thread import in_thread
 
@@ -30,7 +29,7 @@ _E2FSCK = ("e2fsck",)
 _EXT2 = "/ext2.py"
 
 
-async def make_root(work: Path, least: int) -> None:
+async def make_root(work: Path, least: int, tools: BuildTools = NATIVE_TOOLS) -> None:
     """Make ``root`` from ``root.tar``, in a jail: an archive may be a stranger's.
 
     Raises UpstreamError for an archive of which no file system can be made.
@@ -40,8 +39,10 @@ async def make_root(work: Path, least: int) -> None:
     room = Path(tempfile.mkdtemp(prefix="root-", dir=work))
     try:
         (work / "root.tar").rename(room / "root.tar")
-        await _jailed(room, [*python_words(), _EXT2, str(least), *_GENEXT2FS])
-        await _jailed(room, [*_E2FSCK, "-f", "-n", "root"])
+        await _jailed(
+            tools, room, [*tools.python_argv(), _EXT2, str(least), *_GENEXT2FS]
+        )
+        await _jailed(tools, room, [*_E2FSCK, "-f", "-n", "root"])
         made = room / "root"
         # A link, or the file that it names, would become the guest's disk.
         # guard: a file system is a file, and no link to one
@@ -60,13 +61,12 @@ async def make_root(work: Path, least: int) -> None:
         remove_tree(room)
 
 
-async def _jailed(room: Path, words: list[str]) -> None:
-    # guard: a file system is made in a jail
-    words = [*jail_words(room, {Path(ext2.__file__): _EXT2}), *words]
-    await run_tool(words, cwd=room, deadline=limits.IMAGE_BUILD_SECONDS)
+async def _jailed(tools: BuildTools, room: Path, argv: list[str]) -> None:
+    argv = tools.jailed_argv(room, {Path(ext2.__file__): _EXT2}, argv)
+    await run_tool(argv, cwd=room, deadline=limits.IMAGE_BUILD_SECONDS)
 
 
-async def make_boot(work: Path) -> str:
+async def make_boot(work: Path, tools: BuildTools = NATIVE_TOOLS) -> str:
     """Make ``kernel`` and ``initrd`` from ``boot.tar``; return the release.
 
     Runs tar and dpkg-deb to unpack it, and removes it.
@@ -79,7 +79,8 @@ async def make_boot(work: Path) -> str:
     )
     tar.unlink()
     for package in sorted(boot.glob("*.deb")):
-        await run_tool(["dpkg-deb", "-x", str(package), str(boot / "unpacked")])
+        argv = ["dpkg-deb", "-x", package.name, "unpacked"]
+        await run_tool(tools.unpack_argv(boot, argv), cwd=boot)
     return await in_thread(_make_initrd, work, boot / "unpacked")
 
 

@@ -27,9 +27,10 @@ from broker.cli.images.building.build_room import (
     Progress,
     disk_full_explained,
     need_space,
+    needed_container,
     only_build,
-    which,
 )
+from broker.cli.images.building.build_tools import prepare_tools
 from broker.core import limits
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import RefusedError, SetupError, UpstreamError
@@ -127,7 +128,8 @@ async def make_foreign(
 ) -> Image:
     """Make an image with the kernel of ``base`` and the root of ``origin``."""
     kernel = store.find_image(paths, base)
-    _check_tools()
+    container = needed_container("genext2fs", "e2fsck")
+    tools = await prepare_tools(container, progress)
     paths.images.mkdir(parents=True, exist_ok=True)
     async with only_build(paths.images / f".{name}.lock", progress):
         need_space(paths.images, "the image")
@@ -135,7 +137,7 @@ async def make_foreign(
             with disk_full_explained(paths.images):
                 versions = await origin.write(work)
                 progress("creating the root file system")
-                await files.make_root(work, 0)
+                await files.make_root(work, 0, tools)
                 progress("computing the digest")
                 await in_thread(_borrow_kernel, kernel, work)
                 manifest = await _manifest(name, origin, kernel, work)
@@ -177,15 +179,6 @@ async def image_room(paths: Paths, name: str) -> AsyncIterator[Path]:
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
-
-
-def _check_tools() -> None:
-    for tool, package in (("genext2fs", "genext2fs"), ("e2fsck", "e2fsprogs")):
-        if not which(tool):
-            raise SetupError(
-                f"cannot create an image: {tool} is not installed",
-                hint=f"sudo apt install {package}",
-            )
 
 
 async def merge_archive(archive: Path, work: Path) -> Merged:
