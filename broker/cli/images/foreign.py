@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import rich_click as click
@@ -18,6 +19,7 @@ from broker.cli.transfer.named_path import (
     opened_target,
     refuse_planted_link,
 )
+from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
 from broker.core.paths import Paths, find_paths
@@ -56,10 +58,16 @@ def export(name: str, target: Path, *, key: Path, as_json: bool) -> None:
         except OSError as error:
             raise SetupError(f"cannot write {target}: {error.strerror}") from error
     mark = signed.fingerprint(private.public_key())
+    digest = image.manifest.digest
     if as_json:
-        render.json_line({"file": str(target), "key": mark, "name": name})
+        render.json_line(
+            {"file": str(target), "key": mark, "name": name, "digest": digest}
+        )
         return
-    render.note(f"wrote image {name} to {target}, signed with the key {mark}")
+    render.note(
+        f"wrote image {name} with the digest {digest} to {target}, signed with the key "
+        f"{mark}"
+    )
 
 
 @click.command("import")
@@ -96,6 +104,49 @@ def import_(
             image = trio.run(_import, paths, origin, name, base, steps.step)
         else:
             image = _import_signed(paths, _archive(origin), name, key, steps.step)
+    _show_imported(image, as_json=as_json)
+
+
+@click.command("fetch")
+@click.argument("url")
+@click.argument("name")
+@click.option(
+    "--key", type=_FILE, required=True, help="Public key of the image's signer."
+)
+@click.option(
+    "--digest", default="", metavar="HEX", help="Accept only the image of this digest."
+)
+@click.option(
+    "--max-size",
+    type=click.IntRange(min=1),
+    default=limits.IMAGE_DOWNLOAD_BYTES >> 20,
+    show_default=True,
+    metavar="MIB",
+    help="Maximum size of the download.",
+)
+@_JSON
+def fetch(
+    url: str, name: str, *, key: Path, digest: str, max_size: int, as_json: bool
+) -> None:
+    """Download the guest image NAME from URL, which 'image export' wrote elsewhere.
+
+    The image is used only if the key signed it.  A download that was interrupted
+    continues when the same command runs again.  A signed image is never replaced by
+    an older one, or by one of another key.
+    """
+    from broker.cli.images.foreign_images import download, signed
+
+    refuse_host(name)
+    origin = signed.Origin(signed.read_public_key(key), digest.lower())
+    limit = max_size << 20
+    with BuildSteps(quiet=as_json) as steps:
+        run = partial(download.fetch_image, limit=limit, progress=steps.step)
+        image = trio.run(run, find_paths(), name, url, origin)
+    _show_imported(image, as_json=as_json)
+
+
+def _show_imported(image: Image, *, as_json: bool) -> None:
+    """Print what image was made, and how a record uses it."""
     if as_json:
         render.json_line(describe(image))
     else:
@@ -124,16 +175,20 @@ def _import_signed(
     paths: Paths, archive: Path, name: str, key: Path, progress: Progress
 ) -> Image:
     """Import a signed image, after checking its signature."""
-    from broker.cli.images.foreign_images.signed import import_signed, read_public_key
+    from broker.cli.images.foreign_images.signed import (
+        Origin,
+        import_signed,
+        read_public_key,
+    )
 
-    public = read_public_key(key)
+    origin = Origin(read_public_key(key))
     if not archive.is_file():
         raise SetupError(
             f"cannot import {printable(str(archive), 200)}: "
             + ("not a regular file" if archive.exists() else "no such file"),
             hint="with --key, specify a file that 'brokerctl image export' wrote",
         )
-    return trio.run(import_signed, paths, name, archive, public, progress)
+    return trio.run(import_signed, paths, name, archive, origin, progress)
 
 
 async def _import(

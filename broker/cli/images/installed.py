@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from broker.cli.images.describe import age_text
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import RefusedError, SetupError
 from broker.core.paths import Paths
@@ -23,6 +24,9 @@ from broker.host.images.store import (
     read_image,
     take_image_name,
 )
+
+SIGNED = "signed:"
+"""How the source of a signed image begins; the key's fingerprint follows."""
 
 
 def recipe(kernel: str = DEFAULT_KERNEL) -> str:
@@ -114,13 +118,19 @@ def unused_versions(paths: Paths, name: str) -> list[Path]:
 
 
 def remove_image(paths: Paths, name: str) -> None:
-    """Remove an image.  Machines that run on it keep running.
+    """Remove an image and its incomplete download.  Machines that run keep running.
 
     Raises SetupError when none exists, RefusedError for an invalid name.
     """
     take_image_name(name)
     link = paths.images / name
+    partial = download_path(paths, name)
+    incomplete = partial.exists()
+    for path in (partial, download_note(partial)):
+        path.unlink(missing_ok=True)
     if not link.is_symlink():
+        if incomplete:
+            return
         raise SetupError(
             f"there is no guest image {name!r}",
             hint="to list the images, run 'brokerctl image list'",
@@ -129,6 +139,46 @@ def remove_image(paths: Paths, name: str) -> None:
     _previous(paths, name).unlink(missing_ok=True)
     for directory in versions(paths, name):
         shutil.rmtree(directory)
+
+
+def download_path(paths: Paths, name: str) -> Path:
+    """Return the path of an image's incomplete download."""
+    return paths.images / f".{name}.download"
+
+
+def download_note(path: Path) -> Path:
+    """Return the path of an incomplete download's note."""
+    return path.with_name(f"{path.name}-note")
+
+
+def refuse_downgrade(paths: Paths, name: str, signer: str, built: float) -> None:
+    """Raise RefusedError if an import would replace a signed image by a lesser one.
+
+    ``signer`` is the source in the manifest of the new image, ``built`` its date.
+    """
+    try:
+        present = find_image(paths, name).manifest
+    except SetupError:
+        return
+    if not present.source.startswith(SIGNED):
+        return
+    hint = f"to replace it nevertheless, first run 'brokerctl image remove {name}'"
+    # guard: a signed image is replaced by one of the same key
+    if present.source != signer:
+        key = signer.removeprefix(SIGNED)
+        other = f"signed by the key {key}" if signer != key else "not signed"
+        raise RefusedError(
+            f"the image {name!r} is signed by the key "
+            f"{present.source.removeprefix(SIGNED)}, but the new image is {other}",
+            hint=hint,
+        )
+    # guard: an older signed image does not replace a newer one
+    if built < present.built:
+        raise RefusedError(
+            f"the new image was built {age_text(present.built - built)} before the "
+            f"present image {name!r}",
+            hint=hint,
+        )
 
 
 def versions(paths: Paths, name: str) -> list[Path]:

@@ -249,6 +249,7 @@ def _rebuild(paths: Paths, image: Image, *, quiet: bool) -> Image:
 
 command.add_command(foreign.import_)
 command.add_command(foreign.export)
+command.add_command(foreign.fetch)
 
 
 @command.command()

@@ -339,6 +339,15 @@ IMAGE_BUILD_SECONDS = 1800.0
 IMAGE_IMPORT_BYTES = 16 << 30
 """Files of an image from elsewhere, and its layers unpacked."""
 
+IMAGE_DOWNLOAD_BYTES = 4 << 30
+"""Largest file of a signed image that is downloaded without --max-size."""
+
+IMAGE_FETCH_SECONDS = 60.0
+"""Time in which a server sends ``IMAGE_FETCH_BYTES`` of a signed image, in seconds."""
+
+IMAGE_FETCH_BYTES = 64 << 10
+"""Bytes that a server sends in ``IMAGE_FETCH_SECONDS``; a modem of 1994 was faster."""
+
 IMAGE_FREE_BYTES = 1 << 30
 """Room that a build asks for before it begins, where the image goes and where
 it is made; the default image needs 450 MiB in the one, 900 MiB in the other."""

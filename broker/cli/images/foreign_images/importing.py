@@ -127,6 +127,7 @@ async def make_foreign(
     paths: Paths, name: str, origin: RootSource, base: str, progress: Progress
 ) -> Image:
     """Make an image with the kernel of ``base`` and the root of ``origin``."""
+    installed.refuse_downgrade(paths, name, origin.source, time.time())
     kernel = store.find_image(paths, base)
     container = needed_container("genext2fs", "e2fsck")
     tools = await prepare_tools(container, progress)

@@ -18,6 +18,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -54,6 +55,8 @@ _MANIFEST, _SIGNATURE = "manifest.json", "signature"
 _FILES = ("kernel", "initrd", "root")
 _MANIFEST_BYTES = 4 << 20
 _SIGNATURE_BYTES = 64
+BEGIN_BYTES = _MANIFEST_BYTES + _SIGNATURE_BYTES + 4 * tarfile.BLOCKSIZE
+"""Size of the largest manifest and its signature in a file, in bytes."""
 _CHUNK = 1 << 20
 _HINT = (
     "specify an unencrypted key in PEM format; to create one, run 'openssl genpkey -algorithm "
@@ -67,6 +70,14 @@ _PUBLIC_HINT = (
     "PUBLIC' wrote"
 )
 _ARCHIVE_HINT = "with --key, specify a file that 'brokerctl image export' wrote"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The signer of an image, and the digest of its manifest, "" for any."""
+
+    key: Ed25519PublicKey
+    digest: str = ""
 
 
 def read_private_key(path: Path) -> Ed25519PrivateKey:
@@ -147,45 +158,83 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 async def import_signed(
-    paths: Paths, name: str, archive: Path, key: Ed25519PublicKey, progress: Progress
+    paths: Paths, name: str, archive: Path, origin: Origin, progress: Progress
 ) -> Image:
     """Make the image ``name`` of a signed file.
 
-    Raises IntegrityError when ``key`` did not sign it or its files are others,
-    UpstreamError when it is not such a file.
+    Raises IntegrityError when ``origin``'s key did not sign it or its files are others,
+    RefusedError if it would replace a newer image or one of another key, UpstreamError
+    when it is not such a file.
     """
     store.take_image_name(name)
     paths.images.mkdir(parents=True, exist_ok=True)
     async with only_build(paths.images / f".{name}.lock", progress):
         need_space(paths.images, "the image")
-        async with image_room(paths, name) as work:
-            progress("checking the signature")
-            return await in_thread(_import, paths, name, archive, key, work)
+        return await import_locked(paths, name, archive, origin, progress)
+
+
+async def import_locked(
+    paths: Paths, name: str, archive: Path, origin: Origin, progress: Progress
+) -> Image:
+    """Do the same as ``import_signed``, with the lock of the image's builds held."""
+    async with image_room(paths, name) as work:
+        progress("checking the signature")
+        return await in_thread(_import, paths, name, archive, origin, work)
+
+
+def verify_begin(paths: Paths, name: str, archive: Path, origin: Origin) -> None:
+    """Check the manifest of a file of which the rest may be missing.
+
+    Raises as ``import_signed``.
+    """
+    with _members_of(archive) as (tar, members):
+        _accepted_manifest(paths, name, _manifest(tar, members, origin.key), origin)
+
+
+def _accepted_manifest(
+    paths: Paths, name: str, manifest: Manifest, origin: Origin
+) -> Manifest:
+    """Return the manifest with its source, if it may become the image ``name``."""
+    # guard: a signed image has the digest that was named
+    if origin.digest and manifest.digest != origin.digest:
+        raise IntegrityError(
+            f"the image has the digest {manifest.digest}, not {origin.digest}",
+            hint="compare the digest with the one that 'brokerctl image export' "
+            "printed, or 'brokerctl image list --json' where the image was built",
+        )
+    source = f"{installed.SIGNED}{fingerprint(origin.key)}"
+    installed.refuse_downgrade(paths, name, source, manifest.built)
+    spec = installed.renamed(manifest.spec, name)
+    return msgspec.structs.replace(manifest, source=source, spec=spec)
+
+
+@contextmanager
+def _members_of(
+    archive: Path,
+) -> Iterator[tuple[tarfile.TarFile, Iterator[tarfile.TarInfo]]]:
+    """Yield the archive and its members.  Raises UpstreamError if it cannot be read."""
+    try:
+        with archive.open("rb") as file, tarfile.open(fileobj=file, mode="r|") as tar:
+            yield tar, iter(tar)
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UpstreamError(f"{archive} is not a signed image: {error}") from error
 
 
 def _import(
-    paths: Paths, name: str, archive: Path, key: Ed25519PublicKey, work: Path
+    paths: Paths, name: str, archive: Path, origin: Origin, work: Path
 ) -> Image:
     """Unpack, verify and install a signed image."""
-    try:
-        with archive.open("rb") as file, tarfile.open(fileobj=file, mode="r|") as tar:
-            members = iter(tar)
-            manifest = _manifest(tar, members, key)
-            _unpack(tar, members, work)
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UpstreamError(f"{archive} is not a signed image: {error}") from error
+    with _members_of(archive) as (tar, members):
+        manifest = _manifest(tar, members, origin.key)
+        manifest = _accepted_manifest(paths, name, manifest, origin)
+        _unpack(tar, members, work)
     # guard: a signed image has the files that were signed
     if files.digest(work) != manifest.digest:
         raise IntegrityError(
             f"cannot import {archive}: its files differ from the signed files",
             hint="copy the archive again from the machine that exported the image",
         )
-    spec = msgspec.structs.replace(
-        manifest,
-        source=f"signed:{fingerprint(key)}",
-        spec=installed.renamed(manifest.spec, name),
-    )
-    (work / _MANIFEST).write_bytes(installed.manifest_bytes(spec))
+    (work / _MANIFEST).write_bytes(installed.manifest_bytes(manifest))
     return put_in_place(paths, name, work)
 
 

@@ -56,8 +56,8 @@ def archive(tmp_path: Path) -> Path:
 
 
 def take(paths: Paths, archive: Path, key=KEY):
-    public = key.public_key()
-    return trio.run(signed.import_signed, paths, "tools", archive, public, print)
+    origin = signed.Origin(key.public_key())
+    return trio.run(signed.import_signed, paths, "tools", archive, origin, print)
 
 
 def rewritten(archive: Path, change) -> Path:
