@@ -9,6 +9,8 @@ import gzip
 import hashlib
 import io
 import json
+import lzma
+import re
 import shutil
 import subprocess
 import tarfile
@@ -19,7 +21,9 @@ import pytest
 
 from broker.cli.images.foreign_images.hostroot import build_host_image, is_current
 from broker.cli.images.foreign_images.importing import import_image
+from broker.cli.images.foreign_images.kernel_choice import KernelChoice, choose_kernel
 from broker.core.paths import find_paths
+from broker.host.images import initramfs
 from tests.kit.needs import NEEDS_VM
 from tests.kit.wayland.compositor import wait_frames
 from tests.kit.world import record, the_image, world
@@ -114,7 +118,9 @@ async def test_a_window_of_an_imported_oci_image(tmp_path: Path):
     oci(root, tmp_path / "archive")
     shutil.rmtree(root)
     paths = paths_of(tmp_path)
-    image = await import_image(paths, "mine", tmp_path / "archive", "default", print)
+    image = await import_image(
+        paths, "mine", tmp_path / "archive", KernelChoice(), print
+    )
     assert image.suite == "oci"
     assert image.manifest.versions["foot"] == base.manifest.versions["foot"]
     async with shown(tmp_path, record(launch='image = "mine"')) as (w, sandbox):
@@ -143,3 +149,37 @@ async def test_a_window_of_a_program_of_this_machine(tmp_path: Path):
         assert "user" in lines[1:]
         assert lines[-1] == "read-only"
         assert not any(line == "/etc/shadow" for line in lines)
+
+
+def kernel_of(image, root: Path) -> None:
+    """Put the image's kernel, its modules and its busybox into a root file system."""
+    data = image.initrd.read_bytes()
+    directory = root / "usr/lib/modules" / image.manifest.kernel
+    (directory / "kernel").mkdir(parents=True)
+    names = {name.decode() for name in re.findall(rb"modules/(\w+)\.ko\0", data)}
+    for name in names:
+        module = initramfs.read_entry(data, f"modules/{name}.ko")
+        (directory / "kernel" / f"{name}.ko.xz").write_bytes(lzma.compress(module, preset=0))  # fmt: skip
+    builtin = {*initramfs.MODULES, *initramfs.NETWORK_MODULES} - names
+    (directory / "modules.builtin").write_text("".join(f"kernel/{name}.ko\n" for name in builtin))  # fmt: skip
+    shutil.copyfile(image.kernel, directory / "vmlinuz")
+    (root / "usr/bin/busybox").write_bytes(initramfs.read_entry(data, "bin/busybox"))
+
+
+async def test_a_window_of_an_image_with_its_own_kernel(tmp_path: Path):
+    """The archive has kernel, modules and busybox; no guest image is used."""
+    base = await the_image()
+    ready = tmp_path / "base"
+    ready.mkdir()
+    root = unpacked(base, ready)
+    kernel_of(base, root)
+    oci(root, tmp_path / "archive")
+    shutil.rmtree(root)
+    paths = paths_of(tmp_path)
+    choice = choose_kernel(["image"], "default")
+    image = await import_image(paths, "mine", tmp_path / "archive", choice, print)
+    assert not (paths.images / "default").exists()
+    (paths.images.parent / "tools").symlink_to(find_paths().tools)
+    async with shown(tmp_path, record(launch='image = "mine"')) as (w, sandbox):
+        _, release = await w.output(sandbox, "uname", "-r")
+        assert release.decode().strip() == image.manifest.kernel

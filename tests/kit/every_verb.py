@@ -96,6 +96,7 @@ _PATHS = {
     ("cp", "sources"),
     ("cp", "target"),
     ("guest install", "output"),
+    ("image import", "kernels"),
     ("image import", "origin"),
     ("open", "objects"),
 }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich_click as click
 import trio
@@ -25,6 +27,9 @@ from broker.core.escape import printable
 from broker.core.paths import Paths, find_paths
 from broker.host.images import store
 from broker.host.images.store import Image
+
+if TYPE_CHECKING:
+    from broker.cli.images.foreign_images.kernel_choice import KernelChoice
 
 _PODMAN = "podman:"
 
@@ -77,7 +82,15 @@ def export(name: str, target: Path, *, key: Path, as_json: bool) -> None:
     "--base",
     default=store.DEFAULT_NAME,
     show_default=True,
-    help="Image whose kernel is used.",
+    help="Guest image whose kernel is used.",
+)
+@click.option(
+    "--kernel",
+    "kernels",
+    multiple=True,
+    metavar="image|host|FILE",
+    help="Use the kernel of the OCI image, of this machine, or of a kernel package "
+    "(.deb, .rpm, .tar, .pkg.tar.zst), not that of a guest image.",
 )
 @click.option(
     "--key",
@@ -86,7 +99,13 @@ def export(name: str, target: Path, *, key: Path, as_json: bool) -> None:
 )
 @_JSON
 def import_(
-    origin: str, name: str, *, base: str, key: Path | None, as_json: bool
+    origin: str,
+    name: str,
+    *,
+    base: str,
+    kernels: Sequence[str],
+    key: Path | None,
+    as_json: bool,
 ) -> None:
     """Create the guest image NAME from an OCI image or a signed file.
 
@@ -99,9 +118,18 @@ def import_(
     """
     refuse_host(name)
     paths = find_paths()
+    if key is not None and kernels:
+        raise RefusedError(
+            "--kernel is not for a signed image, which has its kernel",
+            hint="leave out --kernel, or --key",
+        )
     with BuildSteps(quiet=as_json) as steps:
         if key is None:
-            image = trio.run(_import, paths, origin, name, base, steps.step)
+            # Late: none of it is needed to list images.
+            from broker.cli.images.foreign_images.kernel_choice import choose_kernel
+
+            choice = choose_kernel(kernels, base)
+            image = trio.run(_import, paths, origin, name, choice, steps.step)
         else:
             image = _import_signed(paths, _archive(origin), name, key, steps.step)
     _show_imported(image, as_json=as_json)
@@ -192,7 +220,7 @@ def _import_signed(
 
 
 async def _import(
-    paths: Paths, origin: str, name: str, base: str, progress: Progress
+    paths: Paths, origin: str, name: str, choice: KernelChoice, progress: Progress
 ) -> Image:
     """Import an image of an OCI archive, of podman, or of this machine."""
     # Late: none of it is needed to list images.
@@ -202,12 +230,12 @@ async def _import(
     )
 
     if not origin.startswith(_PODMAN):
-        return await import_image(paths, name, _archive(origin), base, progress)
+        return await import_image(paths, name, _archive(origin), choice, progress)
     with tempfile.TemporaryDirectory(dir=scratch_base(), prefix="vitrail-") as scratch:
         saved = await save_from_podman(
             origin.removeprefix(_PODMAN), Path(scratch), progress
         )
-        return await import_image(paths, name, saved, base, progress)
+        return await import_image(paths, name, saved, choice, progress)
 
 
 def renewed(paths: Paths, image: Image, progress: Progress) -> Image:

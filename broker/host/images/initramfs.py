@@ -175,7 +175,7 @@ def modules_overlay(
     """
     if f"{ORDER}\0".encode() not in initramfs:
         return b""
-    present = _read_entry(initramfs, ORDER).decode().splitlines()
+    present = read_entry(initramfs, ORDER).decode().splitlines()
     order = [*present]
     if not network:
         _drop(order, NETWORK_MODULES, initramfs)
@@ -201,7 +201,7 @@ def modules_overlay(
 def _drop(order: list[str], unwanted: Iterable[str], initramfs: bytes) -> None:
     """Remove modules from the loading order, with dependencies that only they had."""
     needs = {
-        name: dependencies(_read_entry(initramfs, module_entry(name))) for name in order
+        name: dependencies(read_entry(initramfs, module_entry(name))) for name in order
     }
     dropped = [name for name in unwanted if name in order]
     for name in dropped:
@@ -226,7 +226,7 @@ def in_order(
 
 
 def _find_module(archive: bytes, name: str) -> bytes | None:
-    return _read_entry(archive, module_entry(name)) if _has(archive, name) else None
+    return read_entry(archive, module_entry(name)) if _has(archive, name) else None
 
 
 def module_entry(name: str) -> str:
@@ -238,7 +238,7 @@ def _has(archive: bytes, name: str) -> bool:
     return f"{module_entry(name)}\0".encode() in archive
 
 
-def _read_entry(archive: bytes, name: str) -> bytes:
+def read_entry(archive: bytes, name: str) -> bytes:
     """Return the content of a file in our cpio archive."""
     encoded = name.encode() + b"\0"
     at = archive.index(encoded)

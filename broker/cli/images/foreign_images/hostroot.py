@@ -32,6 +32,7 @@ from broker.cli.images.foreign_images.tree import FileTree, HostFile, Node, Tree
 from broker.core import limits
 from broker.core.errors import SetupError
 from broker.core.paths import Paths
+from broker.host.images import store
 from broker.host.images.store import HOST_IMAGE, Image
 from broker.ipc.in_thread import in_thread
 from shims.bundle import guest_agent
@@ -98,12 +99,13 @@ async def build_host_image(
     if HOST_IMAGE in present and is_current(present[HOST_IMAGE], root):
         return present[HOST_IMAGE]
 
-    async def make(work: Path) -> dict[str, str]:
+    async def make(work: Path) -> tuple[dict[str, str], str]:
         progress("reading /usr")
-        return await in_thread(_write_root, root, work)
+        return await in_thread(_write_root, root, work), ""
 
     origin = RootSource(f"host:{package_state(root)}", make)
-    return await make_foreign(paths, HOST_IMAGE, origin, base, progress)
+    kernel = store.find_image(paths, base)
+    return await make_foreign(paths, HOST_IMAGE, origin, kernel, progress)
 
 
 def _write_root(root: Path, work: Path) -> dict[str, str]:

@@ -14,14 +14,14 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
 from broker.cli.images import installed
-from broker.cli.images.building import files
+from broker.cli.images.building import files, initramfs_build
 from broker.cli.images.building.build import put_in_place
 from broker.cli.images.building.build_room import (
     Progress,
@@ -31,7 +31,14 @@ from broker.cli.images.building.build_room import (
     only_build,
 )
 from broker.cli.images.building.build_tools import prepare_tools
-from broker.core import limits
+from broker.cli.images.foreign_images.kernel_choice import (
+    BootRequest,
+    KernelChoice,
+    find_base,
+    kernel_error,
+    prepare_kernel,
+)
+from broker.core import errors, limits
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
@@ -40,14 +47,21 @@ from broker.core.paths import Paths
 from broker.helpers.process.jail_libraries import python_words
 from broker.helpers.process.spawn import run_tool
 from broker.helpers.process.tool_jail import ROOM, jail_words
-from broker.host.images import store
-from broker.host.images.store import Image, Manifest
+from broker.host.images import initramfs, store
+from broker.host.images.store import Image, ImageSpec, Manifest
 from broker.ipc.in_thread import in_thread
 from shims.bundle import guest_agent
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _PACKAGE = Path(__file__).parent
-_INSIDE = "/code/broker/cli/images/foreign_images"
+_CHECKOUT = _PACKAGE.parents[3]
+_CODE = (
+    _PACKAGE,
+    Path(initramfs_build.__file__),
+    Path(initramfs.__file__),
+    Path(errors.__file__),
+)
+"""Our code that a merge imports: it needs the standard library alone."""
 _START = (
     "import sys; sys.path.insert(0, '/code'); "
     "from broker.cli.images.foreign_images.merge import main; sys.exit(main())"
@@ -63,23 +77,26 @@ class Merged(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dropped: dict[str, int] = {}
     error: str = ""
     missing: str = ""
+    kernel: str = ""
+    kernel_error: str = ""
 
 
 @dataclass(frozen=True)
 class RootSource:
     """Where a root file system comes from: ``source`` is kept in the manifest.
 
-    ``write`` makes ``root.tar`` in a directory and returns the packages in it.
+    ``write`` makes ``root.tar`` in a directory and returns the packages in it, and the
+    release of the kernel if it makes ``kernel`` and ``initrd`` as well.
     """
 
     source: str
-    write: Callable[[Path], Awaitable[dict[str, str]]]
+    write: Callable[[Path], Awaitable[tuple[dict[str, str], str]]]
 
 
 async def import_image(
-    paths: Paths, name: str, origin: Path, base: str, progress: Progress
+    paths: Paths, name: str, origin: Path, choice: KernelChoice, progress: Progress
 ) -> Image:
-    """Make the guest image ``name`` of an OCI archive.
+    """Make the guest image ``name`` of an OCI archive and a kernel.
 
     Raises SetupError when this machine or the archive lacks something,
     UpstreamError for an archive that is not one.
@@ -93,12 +110,22 @@ async def import_image(
             hint="specify an OCI archive, or a Podman image as podman:IMAGE",
         )
 
-    async def write(work: Path) -> dict[str, str]:
-        progress("merging the layers")
-        merged = await merge_archive(origin, work)
+    base = find_base(paths, choice) if choice.source == "base" else None
+
+    async def write(work: Path) -> tuple[dict[str, str], str]:
+        async def prepare(directory: Path) -> BootRequest:
+            boot: BootRequest = ({}, {})
+            if base is None:
+                boot = await prepare_kernel(paths, choice, directory, progress)
+            progress("merging the layers")
+            return boot
+
+        merged = await merge_archive(origin, work, prepare)
+        if merged.kernel_error:
+            raise kernel_error(choice, merged.kernel_error)
         for what, count in sorted(merged.dropped.items()):
             progress(f"skipped {count} {printable(what, 40)}")
-        return merged.versions
+        return merged.versions, merged.kernel
 
     return await make_foreign(paths, name, RootSource("oci", write), base, progress)
 
@@ -124,11 +151,14 @@ async def save_from_podman(reference: str, directory: Path, progress: Progress) 
 
 
 async def make_foreign(
-    paths: Paths, name: str, origin: RootSource, base: str, progress: Progress
+    paths: Paths,
+    name: str,
+    origin: RootSource,
+    base: Image | None,
+    progress: Progress,
 ) -> Image:
-    """Make an image with the kernel of ``base`` and the root of ``origin``."""
+    """Make an image with the root of ``origin``, and its kernel or that of ``base``."""
     installed.refuse_downgrade(paths, name, origin.source, time.time())
-    kernel = store.find_image(paths, base)
     container = needed_container("genext2fs", "e2fsck")
     tools = await prepare_tools(container, progress)
     paths.images.mkdir(parents=True, exist_ok=True)
@@ -136,12 +166,17 @@ async def make_foreign(
         need_space(paths.images, "the image")
         async with image_room(paths, name) as work:
             with disk_full_explained(paths.images):
-                versions = await origin.write(work)
+                versions, release = await origin.write(work)
                 progress("creating the root file system")
                 await files.make_root(work, 0, tools)
                 progress("computing the digest")
-                await in_thread(_borrow_kernel, kernel, work)
-                manifest = await _manifest(name, origin, kernel, work)
+                if base is not None:
+                    await in_thread(_borrow_kernel, base, work)
+                manifest = await _manifest(name, origin, base, work)
+                if base is None:
+                    manifest = msgspec.structs.replace(
+                        manifest, kernel=printable(release, 100)
+                    )
                 full = msgspec.structs.replace(manifest, versions=versions)
                 (work / "manifest.json").write_bytes(installed.manifest_bytes(full))
                 return put_in_place(paths, name, work)
@@ -153,18 +188,19 @@ def _borrow_kernel(image: Image, work: Path) -> None:
 
 
 async def _manifest(
-    name: str, origin: RootSource, kernel: Image, work: Path
+    name: str, origin: RootSource, base: Image | None, work: Path
 ) -> Manifest:
     """Return the manifest of an imported image."""
+    spec = base.manifest.spec if base else ImageSpec()
     return Manifest(
         format=store.FORMAT,
-        spec=replace(installed.renamed(kernel.manifest.spec, name), packages=()),
-        kernel=kernel.manifest.kernel,
+        spec=replace(installed.renamed(spec, name), packages=()),
+        kernel=base.manifest.kernel if base else "",
         versions={},
         built=time.time(),
         digest=await in_thread(files.digest, work),
         agent=hashlib.sha256(guest_agent()).hexdigest(),
-        recipe=kernel.manifest.recipe,
+        recipe=base.manifest.recipe if base else installed.recipe(),
         source=origin.source,
     )
 
@@ -182,24 +218,39 @@ async def image_room(paths: Paths, name: str) -> AsyncIterator[Path]:
         raise
 
 
-async def merge_archive(archive: Path, work: Path) -> Merged:
+async def _no_kernel(directory: Path) -> BootRequest:
+    del directory
+    return {}, {}
+
+
+async def merge_archive(
+    archive: Path,
+    work: Path,
+    prepare: Callable[[Path], Awaitable[BootRequest]] = _no_kernel,
+) -> Merged:
     """Merge an archive's layers into ``work/root.tar``, in a jail.
 
-    Raises SetupError when the image lacks a program or this machine
-    cannot jail, UpstreamError for everything that is wrong with the archive.
+    ``prepare`` returns the request for a kernel, and writes files for it. With such a
+    request, ``work`` also gets ``kernel`` and ``initrd``.  Raises SetupError when the image lacks a
+    program or this machine cannot jail, UpstreamError for everything that is wrong with
+    the archive.
     """
     # A separate directory: a merge that was taken over can leave other files beside
     # its result (a link named "kernel"), and later steps write to ``work``.
     room = Path(tempfile.mkdtemp(prefix="merge-", dir=work))
     try:
-        merged = await _merged(archive, room)
-        made = room / "root.tar"
-        # guard: a merge gives a file, and no link to one
-        if not stat.S_ISREG(made.lstat().st_mode):
-            raise UpstreamError(
-                "cannot merge the archive's layers: the result is not a regular file"
-            )
-        made.rename(work / made.name)
+        boot, files_in_jail = await prepare(room)
+        merged = await _merged(archive, room, boot, files_in_jail)
+        if merged.kernel_error:
+            return merged
+        for name in ("root.tar", *(("kernel", "initrd") if boot else ())):
+            made = room / name
+            # guard: a merge gives a file, and no link to one
+            if not stat.S_ISREG(made.lstat().st_mode):
+                raise UpstreamError(
+                    "cannot merge the archive's layers: the result is not a regular file"
+                )
+            made.rename(work / made.name)
     except FileNotFoundError as error:
         raise UpstreamError(
             "cannot merge the archive's layers: the merge did not write a file"
@@ -209,7 +260,12 @@ async def merge_archive(archive: Path, work: Path) -> Merged:
     return merged
 
 
-async def _merged(archive: Path, work: Path) -> Merged:
+async def _merged(
+    archive: Path,
+    work: Path,
+    boot: Mapping[str, object],
+    files_in_jail: Mapping[Path, str],
+) -> Merged:
     """Run the merging program in its jail; return its result."""
     machine = os.uname().machine
     agent = work / "agent.py"
@@ -220,9 +276,11 @@ async def _merged(archive: Path, work: Path) -> Merged:
         "agent": f"{ROOM}/agent.py",
         "architecture": ARCHITECTURES.get(machine, machine),
         "limit": limits.IMAGE_IMPORT_BYTES,
+        "boot": dict(boot),
     }
     # A hole in the tar reader must find no home, no network and no session.
-    jail = jail_words(work, {_PACKAGE: _INSIDE, archive: "/archive"})
+    code = {path: f"/code/{path.relative_to(_CHECKOUT)}" for path in _CODE}
+    jail = jail_words(work, {**code, archive: "/archive", **files_in_jail})
     words = [*jail, *python_words(), "-c", _START, json.dumps(request)]
     out = await run_tool(
         words, deadline=limits.IMAGE_BUILD_SECONDS, output_limit=16 << 20

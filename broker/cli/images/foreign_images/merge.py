@@ -10,9 +10,11 @@ object: the result, or ``error`` and ``missing``.  Standard library only.
 from __future__ import annotations
 
 import json
+import lzma
 import resource
 import sys
 import tarfile
+import zlib
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,12 +22,26 @@ from typing import Any
 
 from broker.cli.images.foreign_images.archive import ArchiveError, OciArchive
 from broker.cli.images.foreign_images.furnish import MissingError, furnish, versions
+from broker.cli.images.foreign_images.kernel import write_boot
 from broker.cli.images.foreign_images.layers import apply_layer, write_tree
 from broker.cli.images.foreign_images.tree import FileTree, TreeError
+from broker.core.errors import UpstreamError
 
 MEMORY = 2 << 30
 """Address space: 300,000 names take a quarter of it, a header that claims to be
 gigabytes long none."""
+
+UNREADABLE = (
+    tarfile.TarError,
+    EOFError,
+    OverflowError,
+    ValueError,
+    RecursionError,
+    lzma.LZMAError,
+    zlib.error,
+    OSError,
+)
+"""Errors of the readers of layers and kernels."""
 
 
 # An image from elsewhere is merged as names, and never unpacked. A container image is a
@@ -36,8 +52,8 @@ gigabytes long none."""
 # archive is written, of which genext2fs makes the file system, as it does for our own
 # images. The reader is Python's tarfile, so it runs in a jail nevertheless, with a
 # limit of memory: a header may claim any size.
-# * Kernel and initramfs are those of an image built here: a container has none, and the
-#   modules must fit the kernel.
+# * Kernel and initramfs are those of an image built here, because most containers have
+#   none; or the user names a kernel, and the initramfs is made here, of its modules.
 # * A signed image is checked before it is parsed: the signature is over the manifest's
 #   bytes, and these have the digest of the rest. The key is named by the user at each
 #   import; a list of trusted keys would be one more file to protect.
@@ -60,9 +76,15 @@ def merge(request: dict[str, Any]) -> dict[str, Any]:
             tar = files.enter_context(tarfile.open(fileobj=file, mode="r:"))
             apply_layer(tree, tar, dropped)
         furnish(tree, Path(request["agent"]).read_bytes())
+        boot = request["boot"]
+        try:
+            release = write_boot(tree, boot, work) if boot else ""
+        except (TreeError, UpstreamError, *UNREADABLE) as error:
+            return {"kernel_error": str(error)}
         with (work / "root.tar").open("xb") as out:
             count = write_tree(tree, out)
         return {
+            "kernel": release,
             "digest": digest,
             "entries": count,
             "versions": versions(tree),
@@ -79,13 +101,7 @@ def main() -> int:
         result = {"missing": str(error)}
     except (ArchiveError, TreeError) as error:
         result = {"error": str(error)}
-    except (
-        tarfile.TarError,
-        EOFError,
-        OverflowError,
-        ValueError,
-        RecursionError,
-    ) as error:
+    except UNREADABLE as error:
         result = {"error": f"cannot read a layer: {error}"}
     except MemoryError:
         result = {"error": "reading the layers needs more memory than allowed"}

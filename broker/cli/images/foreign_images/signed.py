@@ -183,7 +183,7 @@ async def import_locked(
 
 
 def verify_begin(paths: Paths, name: str, archive: Path, origin: Origin) -> None:
-    """Check the manifest of a file of which the rest may be missing.
+    """Check the manifest of a file that may be incomplete.
 
     Raises as ``import_signed``.
     """

@@ -19,6 +19,7 @@ from broker.cli.images.foreign_images.importing import (
     merge_archive,
     save_from_podman,
 )
+from broker.cli.images.foreign_images.kernel_choice import KernelChoice
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.paths import Paths
 from broker.helpers.process.tool_jail import jail_words
@@ -262,4 +263,4 @@ async def test_an_import_without_a_base_says_what_to_build(tmp_path):
     path = tmp_path / "archive"
     path.write_bytes(image(tar_of(ROOT)).data())
     with pytest.raises(SetupError, match="no guest image"):
-        await import_image(paths, "mine", path, "default", print)
+        await import_image(paths, "mine", path, KernelChoice(), print)
