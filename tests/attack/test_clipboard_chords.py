@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.key_verdicts import KeyVerdict
+from broker.core.clipboard.key_verdicts import KeyVerdict
 from broker.core.streams.wayland_verdicts import GLOBALS
 from broker.core.streams.wayland_verdicts import GlobalVerdict as Shown
 from broker.jail.clipboard.chord_recogniser import PRESSED, RELEASED, Recogniser

@@ -6,7 +6,7 @@ import os
 
 import trio
 
-from broker.core.key_verdicts import KeyVerdict
+from broker.core.clipboard.key_verdicts import KeyVerdict
 from broker.jail.clipboard.chord_recogniser import PRESSED, RELEASED, Recogniser
 from tests.kit.wayland.client import Window
 from tests.kit.wayland.compositor import desktop, wait_window

@@ -15,8 +15,8 @@ from __future__ import annotations
 import ctypes
 import string
 
+from broker.core.clipboard.key_verdicts import US_LETTERS
 from broker.core.errors import SetupError
-from broker.core.key_verdicts import US_LETTERS
 
 _FORMAT_TEXT_V1 = 1
 _EVDEV_OFFSET = 8

@@ -26,7 +26,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from broker.core.clipboard.chords import DEFAULT, Chord, ChordPair
-from broker.core.key_verdicts import KeyVerdict
+from broker.core.clipboard.key_verdicts import KeyVerdict
 from broker.core.limits import clipboard as limits
 from broker.jail.clipboard.keymap import REAL, SHIFT, Keymap
 from broker.jail.clipboard.keymap_text import KeymapError, read_keymap

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from broker.core.key_verdicts import US_LETTERS
+from broker.core.clipboard.key_verdicts import US_LETTERS
 
 EVDEV_OFFSET = 8
 """XKB's key codes are the kernel's, and Wayland's, plus eight."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from broker.core.key_verdicts import KeyVerdict
+from broker.core.clipboard.key_verdicts import KeyVerdict
 from broker.jail.wayland.protocol.wire import Fd
 
 if TYPE_CHECKING:

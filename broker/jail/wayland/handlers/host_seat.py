@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.core.key_verdicts import KeyVerdict
+from broker.core.clipboard.key_verdicts import KeyVerdict
 from broker.core.limits import wayland as limits
 from broker.jail.wayland.handlers import cursor, host_pointer
 from broker.jail.wayland.handlers.seat import (

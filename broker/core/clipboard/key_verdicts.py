@@ -1,7 +1,7 @@
 """Keys: letters by their position, and verdicts on their events.
 
-A layout such as the Russian or the Greek one types no Latin letter.  Most keyboards sold
-for it bear the letters of the American layout beside its own, at these positions.
+A layout such as the Russian or the Greek one types no Latin letter.  Most keyboards with
+such a layout also show the letters of the American one, at these positions.
 Verdicts go from the chords to the filter of a window.
 
 The worker finds chords by these, the prompt agent the letters of the word that the user
