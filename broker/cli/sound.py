@@ -25,6 +25,7 @@ from broker.cli.proxy.mixer_socket import desks_folder
 from broker.cli.proxy.sound_server import connect_server, server_path
 from broker.cli.run.connect import ask, broker_runs, offline_paths
 from broker.cli.sandboxes.ended_disposables import is_disposable_of
+from broker.core.distribution import install_command
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.limits import sound as limits
@@ -76,7 +77,7 @@ def sound_server() -> Iterator[pulsectl.Pulse]:
     except OSError as error:
         raise SetupError(
             f"cannot load libpulse: {error}",
-            hint="sudo apt install libpulse0",
+            hint=install_command("libpulse0"),
         ) from error
     path = server_path(None)
     trio.run(_reach, path)  # libpulse would say no more than "failed"

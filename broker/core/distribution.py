@@ -54,63 +54,76 @@ _IMAGE_COMMANDS: Final = MappingProxyType(
     }
 )
 """Commands whose effect survives an update that replaces /usr as a whole."""
+_REMOVALS: Final = MappingProxyType(
+    {
+        "sudo apt install": "sudo apt purge",
+        "sudo pacman -S": "sudo pacman -R",
+        "nix-env -iA": "nix-env -e",
+        "sudo rpm-ostree install --apply-live": "sudo rpm-ostree uninstall",
+    }
+)
+"""Commands that remove a package, by the one that installs it; the others: "remove"."""
 _OLD_RELEASES: Final = frozenset({"bookworm", "jammy"})
 """Code names of Debian and Ubuntu releases whose package of QEMU has virtiofsd."""
 _COLUMNS: Final = ("fedora", "opensuse", "arch", "nixos", "upstream")
-# Sources of each row: packages.debian.org/NAME and packages.ubuntu.com/NAME (the key),
+# Sources of each row: packages.debian.org/NAME and packages.ubuntu.com/NAME (the first),
 # packages.fedoraproject.org/pkgs/NAME, software.opensuse.org/package/NAME,
-# archlinux.org/packages/?name=NAME, search.nixos.org/packages?show=NAME.
-# "-": no package in the distribution itself.  The last column is the upstream project.
+# archlinux.org/packages/?name=NAME, search.nixos.org/packages?show=NAME.  The columns:
+# Debian's name, and those of ``_COLUMNS``; "-": the distribution has no such package.
+_TABLE: Final = """
+age age age age age age
+bubblewrap bubblewrap bubblewrap bubblewrap bubblewrap bubblewrap
+ca-certificates ca-certificates ca-certificates-mozilla ca-certificates cacert ca-certificates
+cups-client cups-client cups-client cups cups CUPS
+dpkg dpkg dpkg dpkg dpkg dpkg
+e2fsprogs e2fsprogs e2fsprogs e2fsprogs e2fsprogs e2fsprogs
+flatpak flatpak flatpak flatpak flatpak Flatpak
+fontconfig fontconfig fontconfig fontconfig fontconfig fontconfig
+fonts-dejavu-core dejavu-sans-fonts dejavu-fonts ttf-dejavu dejavu_fonts DejaVu
+gcc gcc gcc gcc gcc GCC
+genext2fs genext2fs - - genext2fs genext2fs
+gir1.2-adw-1 libadwaita typelib-1_0-Adw-1 libadwaita libadwaita libadwaita
+gir1.2-gtk-4.0 gtk4 typelib-1_0-Gtk-4_0 gtk4 gtk4 GTK
+gpg gnupg2 gpg2 gnupg gnupg GnuPG
+graphviz graphviz graphviz graphviz graphviz Graphviz
+gstreamer1.0-pipewire pipewire-gstreamer gstreamer-plugin-pipewire gst-plugin-pipewire pipewire PipeWire
+gstreamer1.0-plugins-base gstreamer1-plugins-base gstreamer-plugins-base gst-plugins-base gst_all_1.gst-plugins-base GStreamer
+gstreamer1.0-tools gstreamer1 gstreamer-utils gstreamer gst_all_1.gstreamer GStreamer
+iproute2 iproute iproute2 iproute2 iproute2 iproute2
+liblz4-1 lz4-libs liblz4-1 lz4 lz4 LZ4
+libnotify-bin libnotify libnotify-tools libnotify libnotify libnotify
+libpulse0 pulseaudio-libs libpulse0 libpulse libpulseaudio PulseAudio
+libvirt-clients libvirt-client libvirt-client libvirt libvirt libvirt
+libvirt-daemon libvirt-daemon libvirt-daemon libvirt libvirt libvirt
+libvirt-daemon-driver-lxc libvirt-daemon-driver-lxc libvirt-daemon-driver-lxc libvirt libvirt libvirt
+libvirt-daemon-driver-qemu libvirt-daemon-driver-qemu libvirt-daemon-driver-qemu libvirt libvirt libvirt
+libxkbcommon0 libxkbcommon libxkbcommon0 libxkbcommon libxkbcommon libxkbcommon
+libzstd1 libzstd libzstd1 zstd zstd Zstandard
+locales glibc-locale-source glibc-i18ndata glibc glibcLocales glibc
+mmdebstrap - - - mmdebstrap mmdebstrap
+openssh-sftp-server openssh-server openssh-server openssh openssh OpenSSH
+passt passt passt passt passt passt
+pipewire-bin pipewire-utils pipewire-tools pipewire pipewire PipeWire
+podman podman podman podman podman Podman
+python3 python3 python3 python python3 Python
+python3-dev python3-devel python3-devel python python3 Python
+python3-gi python3-gobject python3-gobject python-gobject python3Packages.pygobject3 PyGObject
+qemu-system-arm qemu-system-aarch64 qemu-arm qemu-system-aarch64 qemu QEMU
+qemu-system-gui qemu-device-display-vhost-user-gpu qemu-vhost-user-gpu qemu-vhost-user-gpu qemu QEMU
+qemu-system-x86 qemu-system-x86 qemu-x86 qemu-system-x86 qemu QEMU
+qemu-utils qemu-img qemu-img qemu-img qemu-utils QEMU
+runc runc runc runc runc runc
+systemd-container systemd-container systemd-container systemd systemd systemd
+uidmap shadow-utils shadow shadow shadow shadow-utils
+usrmerge - - - - usrmerge
+vhost-device-vsock vhost-device-vsock - - - vhost-device
+virtiofsd virtiofsd virtiofsd virtiofsd virtiofsd virtiofsd
+waypipe waypipe waypipe waypipe waypipe waypipe
+xdg-dbus-proxy xdg-dbus-proxy xdg-dbus-proxy xdg-dbus-proxy xdg-dbus-proxy xdg-dbus-proxy
+xwayland xorg-x11-server-Xwayland xwayland xorg-xwayland xwayland Xwayland
+"""
 PACKAGES: Final = MappingProxyType(
-    {
-        "age": "age age age age age",
-        "bubblewrap": "bubblewrap bubblewrap bubblewrap bubblewrap bubblewrap",
-        "ca-certificates": "ca-certificates ca-certificates-mozilla ca-certificates cacert ca-certificates",
-        "cups-client": "cups-client cups-client cups cups CUPS",
-        "distrobox": "distrobox distrobox distrobox distrobox Distrobox",
-        "dpkg": "dpkg dpkg dpkg dpkg dpkg",
-        "e2fsprogs": "e2fsprogs e2fsprogs e2fsprogs e2fsprogs e2fsprogs",
-        "flatpak": "flatpak flatpak flatpak flatpak Flatpak",
-        "fontconfig": "fontconfig fontconfig fontconfig fontconfig fontconfig",
-        "fonts-dejavu-core": "dejavu-sans-fonts dejavu-fonts ttf-dejavu dejavu_fonts DejaVu",
-        "gcc": "gcc gcc gcc gcc GCC",
-        "genext2fs": "genext2fs - - genext2fs genext2fs",
-        "gir1.2-adw-1": "libadwaita typelib-1_0-Adw-1 libadwaita libadwaita libadwaita",
-        "gir1.2-gtk-4.0": "gtk4 typelib-1_0-Gtk-4_0 gtk4 gtk4 GTK",
-        "gpg": "gnupg2 gpg2 gnupg gnupg GnuPG",
-        "graphviz": "graphviz graphviz graphviz graphviz Graphviz",
-        "gstreamer1.0-pipewire": "pipewire-gstreamer gstreamer-plugin-pipewire gst-plugin-pipewire pipewire PipeWire",
-        "gstreamer1.0-tools": "gstreamer1 gstreamer-utils gstreamer gst_all_1.gstreamer GStreamer",
-        "iproute2": "iproute iproute2 iproute2 iproute2 iproute2",
-        "liblz4-1": "lz4-libs liblz4-1 lz4 lz4 LZ4",
-        "libnotify-bin": "libnotify libnotify-tools libnotify libnotify libnotify",
-        "libpulse0": "pulseaudio-libs libpulse0 libpulse libpulseaudio PulseAudio",
-        "libvirt-clients": "libvirt-client libvirt-client libvirt libvirt libvirt",
-        "libvirt-daemon": "libvirt-daemon libvirt-daemon libvirt libvirt libvirt",
-        "libvirt-daemon-driver-lxc": "libvirt-daemon-driver-lxc libvirt-daemon-driver-lxc libvirt libvirt libvirt",
-        "libvirt-daemon-driver-qemu": "libvirt-daemon-driver-qemu libvirt-daemon-driver-qemu libvirt libvirt libvirt",
-        "libxkbcommon0": "libxkbcommon libxkbcommon0 libxkbcommon libxkbcommon libxkbcommon",
-        "libzstd1": "libzstd libzstd1 zstd zstd Zstandard",
-        "mmdebstrap": "- - - mmdebstrap mmdebstrap",
-        "openssh-sftp-server": "openssh-server openssh-server openssh openssh OpenSSH",
-        "passt": "passt passt passt passt passt",
-        "podman": "podman podman podman podman Podman",
-        "podman-toolbox": "toolbox toolbox toolbox toolbox Toolbx",
-        "python3": "python3 python3 python python3 Python",
-        "python3-dev": "python3-devel python3-devel python python3 Python",
-        "python3-gi": "python3-gobject python3-gobject python-gobject python3Packages.pygobject3 PyGObject",
-        "qemu-system-arm": "qemu-system-aarch64 qemu-arm qemu-system-aarch64 qemu QEMU",
-        "qemu-system-gui": "qemu-device-display-vhost-user-gpu qemu-vhost-user-gpu qemu-vhost-user-gpu qemu QEMU",
-        "qemu-system-x86": "qemu-system-x86 qemu-x86 qemu-system-x86 qemu QEMU",
-        "qemu-utils": "qemu-img qemu-img qemu-img qemu-utils QEMU",
-        "runc": "runc runc runc runc runc",
-        "systemd-container": "systemd-container systemd-container systemd systemd systemd",
-        "uidmap": "shadow-utils shadow shadow shadow shadow-utils",
-        "virtiofsd": "virtiofsd virtiofsd virtiofsd virtiofsd virtiofsd",
-        "waypipe": "waypipe waypipe waypipe waypipe waypipe",
-        "xdg-dbus-proxy": "xdg-dbus-proxy xdg-dbus-proxy xdg-dbus-proxy xdg-dbus-proxy xdg-dbus-proxy",
-        "xwayland": "xorg-x11-server-Xwayland xwayland xorg-xwayland xwayland Xwayland",
-    }
+    {name: columns for name, *columns in map(str.split, _TABLE.strip().splitlines())}
 )
 """Names of packages, by Debian's name, in the order of ``_COLUMNS``."""
 
@@ -166,10 +179,10 @@ class System:
     def package_name(self, package: str) -> str:
         """Return a package's name here; "-" if the distribution does not have it."""
         column = self.distribution or "upstream"
-        if package.startswith("vitrail"):
-            return package
-        if column != "debian":
-            return PACKAGES[package].split()[_COLUMNS.index(column)]
+        # Our own packages have one name.
+        row = PACKAGES.get(package)
+        if row and column != "debian":
+            return row[_COLUMNS.index(column)]
         codenames = {
             self.os_release.get(f"{key}_CODENAME") for key in ("VERSION", "UBUNTU")
         }
@@ -177,12 +190,20 @@ class System:
             return "qemu-system-common"
         return package
 
+    def hint(self, packages: tuple[str, ...]) -> str:
+        """Return a sentence with the command that installs packages."""
+        command = self.command(packages)
+        # The other sentences name no command.
+        return (
+            f"run '{command}'" if command.startswith(("sudo", "nix-env")) else command
+        )
+
     def command(self, packages: tuple[str, ...]) -> str:
         """Return the command that installs packages; without one, say what to do."""
         names = [self.package_name(package) for package in packages]
         available = list(dict.fromkeys(name for name in names if name != "-"))
         absent = [
-            PACKAGES[package].split()[-1]
+            PACKAGES[package][-1]
             for package, name in zip(packages, names, strict=True)
             if name == "-"
         ]
@@ -240,6 +261,20 @@ def read_system() -> System:
 def install_command(*packages: str) -> str:
     """Return this system's command to install packages, which are named as in Debian."""
     return read_system().command(packages)
+
+
+def remove_command(package: str) -> str:
+    """Return this system's command to remove one of our packages."""
+    system = read_system()
+    commands = _IMAGE_COMMANDS if system.image_based else _COMMANDS
+    command = commands.get(system.distribution, "remove with your package manager:")
+    command = _REMOVALS.get(command, command.replace("install", "remove"))
+    return f"{command} {package}"
+
+
+def install_hint(*packages: str) -> str:
+    """Return a sentence that says how to install packages on this system."""
+    return read_system().hint(packages)
 
 
 def apparmor_restricts_namespaces() -> bool:

@@ -160,7 +160,10 @@ def _command(
     if fds:
         raise PeerError("the authority sent descriptors with a notification")
     if shutil.which(_NOTIFY) is None:
-        raise SetupError(f"{_NOTIFY} (package libnotify-bin) is not installed")
+        raise SetupError(
+            f"{_NOTIFY} is not installed",
+            hint="to find its package, run 'brokerctl doctor'",
+        )
     # Late: here alone, so that the starter's siblings have no table of sentences.
     from broker.core.language.notices import in_users_language
 

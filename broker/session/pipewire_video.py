@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.core.distribution import install_hint
 from broker.core.errors import SetupError
 from broker.helpers.filters import box_filters
 from broker.helpers.process.jail_libraries import library_words, python_words
@@ -33,7 +34,10 @@ _PROGRAM = "/usr/bin/gst-launch-1.0"
 _PLUGINS = ("coreelements", "pipewire", "videorate", "videoconvertscale")
 _OLDER_PLUGINS = ("videoconvert", "videoscale")
 """In the place of the last one, before GStreamer 1.22."""
-_HINT = "install pipewire-bin and gstreamer1.0-tools, gstreamer1.0-plugins-base, gstreamer1.0-pipewire"
+_PACKAGES = (
+    *("pipewire-bin", "gstreamer1.0-tools", "gstreamer1.0-plugins-base"),
+    "gstreamer1.0-pipewire",
+)
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,8 @@ def _plugins() -> list[str]:
             files = [folder / f"libgst{name}.so" for name in names]
             return [str(file) for file in files if file.exists()]
     raise SetupError(
-        "gst-launch-1.0 or GStreamer's plugin for PipeWire is not installed", hint=_HINT
+        "gst-launch-1.0 or GStreamer's plugin for PipeWire is not installed",
+        hint=install_hint(*_PACKAGES),
     )
 
 

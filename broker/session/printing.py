@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from broker.core.distribution import install_hint
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.paths import find_paths
@@ -82,7 +83,9 @@ def _made(untrusted_document: str) -> Path:
 def find_usual_printer(errand: Errand, _order: m.FindUsualPrinter) -> None:
     """Answer the name of the desktop's usual printer.  Raises SetupError."""
     if shutil.which("lp") is None:
-        raise SetupError("the program lp is not installed", hint="install cups-client")
+        raise SetupError(
+            "the program lp is not installed", hint=install_hint("cups-client")
+        )
     said = _run(errand, ["lpstat", "-d"])
     _, found, name = said.strip().partition(": ")
     # A user's own instance of a queue is NAME/INSTANCE, as lp(1) takes it.

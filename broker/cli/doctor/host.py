@@ -18,6 +18,12 @@ from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
 from broker.cli.images.building import build_room
 from broker.cli.images.installed import list_images
 from broker.core import limits
+from broker.core.distribution import (
+    apparmor_restricts_namespaces,
+    install_command,
+    read_system,
+    selinux_mode,
+)
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import find_paths
 from broker.core.services import PORTS
@@ -55,6 +61,21 @@ async def check_user(context: Context) -> Sequence[Finding]:
             )
         ]
     return [ok("user", f"{user} is an ordinary user")]
+
+
+async def check_system(context: Context) -> Sequence[Finding]:
+    """Check which distribution this is, and which security modules restrict programs."""
+    del context
+    system = read_system()
+    text = f"{system.name}{', an image-based system' if system.image_based else ''}"
+    if mode := selinux_mode():
+        text += f"; SELinux is {mode}"
+    if apparmor_restricts_namespaces():
+        text += "; AppArmor restricts unprivileged user namespaces"
+    if system.distribution:
+        return [ok("system", text)]
+    mend = "hints name packages by their upstream projects; find them in your package manager"
+    return [warn("system", f"{text}: its package names are unknown", mend)]
 
 
 async def check_runtime(context: Context) -> Sequence[Finding]:
@@ -185,7 +206,7 @@ async def check_bubblewrap(context: Context) -> Sequence[Finding]:
     moment.
     """
     del context
-    mend = "sudo apt install bubblewrap"
+    mend = install_command("bubblewrap")
     if shutil.which("bwrap") is None:
         return [fail("bubblewrap", "bwrap is not installed", mend)]
     version = (await run_tool(["bwrap", "--version"])).decode(errors="replace").strip()
@@ -198,7 +219,11 @@ async def check_bubblewrap(context: Context) -> Sequence[Finding]:
         own = subordinate_namespace(stack, (os.getuid(), os.getgid()))
     ids = "boxes that do not access your files have their own user ID"
     if own is None:
-        ids = "boxes have your user ID; a separate one needs newuidmap (package uidmap), your own range in /etc/subuid and /etc/subgid, and a bwrap that is not setuid"
+        package = read_system().package_name("uidmap")
+        ids = (
+            f"boxes have your user ID; a separate one needs newuidmap (package {package}), "
+            "your own range in /etc/subuid and /etc/subgid, and a bwrap that is not setuid"
+        )
     return [
         ok(
             "bubblewrap",
@@ -213,7 +238,7 @@ async def check_qemu(context: Context) -> Sequence[Finding]:
     name = f"qemu-system-{os.uname().machine}"
     if shutil.which(name) is None:
         package = "x86" if os.uname().machine == "x86_64" else "arm"
-        mend = f"sudo apt install qemu-system-{package}"
+        mend = install_command(f"qemu-system-{package}")
         return [fail("QEMU", f"{name} is not installed", mend)]
     said = await run_tool([name, "--version"])
     return [ok("QEMU", said.decode(errors="replace").splitlines()[0])]
@@ -330,7 +355,7 @@ async def check_network(context: Context) -> Sequence[Finding]:
     passt = shutil.which("passt")
     if passt is None:
         text = 'passt is not installed: sandboxes with network = "user" cannot start'
-        return [warn("network", text, "sudo apt install passt")]
+        return [warn("network", text, install_command("passt"))]
     try:
         port_library()
     except SetupError as error:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
 from broker.cli.launchers.table import launcher_of
 from broker.cli.render import cause
+from broker.core.distribution import install_command
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.files.path_errors import path_error
 from broker.core.parts.absent import AbsentPartError, require
@@ -83,7 +84,7 @@ def _missing(context: Context, kinds: Sequence[LaunchKind]) -> Iterator[Finding]
         for program, package in launcher_of(kind).programs:
             # virsh starts libvirtd, which is not on everybody's PATH.
             if shutil.which(program, path=f"{path}:/usr/sbin:/usr/local/sbin") is None:
-                yield _lacks(kind, program, f"sudo apt install {package}")
+                yield _lacks(kind, program, install_command(*package.split()))
 
 
 def _lacks(kind: LaunchKind, program: str, mend: str) -> Finding:
@@ -101,7 +102,7 @@ def _without_x11(context: Context, records: Sequence[Record]) -> list[Finding]:
     if not wanting or shutil.which("Xwayland", path=path) is not None:
         return []
     text = "records of boxes allow X11 programs, but Xwayland is not installed"
-    return [warn("launchers", text, "sudo apt install xwayland")]
+    return [warn("launchers", text, install_command("xwayland"))]
 
 
 def _without_gpu(records: Sequence[Record]) -> list[Finding]:
@@ -137,7 +138,7 @@ async def _without_network(
         warn(
             "launchers",
             f"{text}{name} is not installed",
-            f"sudo apt install {package}",
+            install_command(package),
         )
         for name, package in (("ip", "iproute2"), ("passt", "passt"))
         if shutil.which(name, path=path) is None

@@ -34,6 +34,7 @@ _HOST = frozenset({Role.HOST})
 _VIEWER = frozenset({Role.VIEWER})
 _BOTH = _HOST | _VIEWER
 CHECKS: Sequence[tuple[str, Check, frozenset[Role]]] = (
+    ("system", host.check_system, _BOTH),
     ("user", host.check_user, _BOTH),
     ("runtime directory", host.check_runtime, _BOTH),
     ("kernel", host.check_kernel, _BOTH),

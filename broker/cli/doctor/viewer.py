@@ -27,6 +27,7 @@ from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
 from broker.cli.proxy.sound_server import connect_server
 from broker.cli.run.connect import how_to_start
 from broker.cli.run.force import silent_broker
+from broker.core.distribution import install_command
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.paths import find_paths
@@ -190,7 +191,7 @@ def _ask_sound(path: Path) -> Finding:
         import pulsectl
     except OSError:
         text = "libpulse is not installed: 'brokerctl audio' cannot show levels"
-        return warn("sound", text, "sudo apt install libpulse0")
+        return warn("sound", text, install_command("libpulse0"))
     try:
         with pulsectl.Pulse("brokerctl-doctor", server=f"unix:{path}") as pulse:
             told, outputs = pulse.server_info(), len(pulse.sink_list())
@@ -237,10 +238,10 @@ async def check_questions(context: Context) -> Sequence[Finding]:
         missing.append(fail("questions", error.message, error.hint))
     if shutil.which("notify-send", path=context.environ.get("PATH")) is None:
         text = "notify-send is not installed: warnings appear only in 'brokerctl status' and the log"
-        missing.append(warn("questions", text, "sudo apt install libnotify-bin"))
+        missing.append(warn("questions", text, install_command("libnotify-bin")))
     if shutil.which("xdg-dbus-proxy", path=context.environ.get("PATH")) is None:
         text = "xdg-dbus-proxy is not installed: sandboxes have no notifications, no icons and no screen sharing, and no icon shows an open microphone"
-        missing.append(warn("questions", text, "sudo apt install xdg-dbus-proxy"))
+        missing.append(warn("questions", text, install_command("xdg-dbus-proxy")))
     bus = _session_bus(context.environ)
     if bus is not None and not accepts(bus):
         text = f"no session bus answers at {printable(str(bus), 200)}: nothing notifies you, and dialogs alone ask"

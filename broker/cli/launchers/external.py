@@ -9,6 +9,7 @@ from pathlib import Path
 
 from broker.cli.doctor.finding import Context, Finding, ok, warn
 from broker.cli.launchers.interface import Launcher
+from broker.core.distribution import install_command
 from broker.core.parts.absent import needed
 from broker.host.vmm.hosttools import (
     VSOCK_COMMANDS,
@@ -48,7 +49,7 @@ def _libvirt(context: Context) -> Iterator[Finding]:
     path = context.environ.get("PATH", os.defpath)
     if shutil.which("virsh", path=path) is None:
         text = "records name domains of libvirt, but virsh is not installed"
-        yield warn("launchers", text, "sudo apt install libvirt-clients")
+        yield warn("launchers", text, install_command("libvirt-clients"))
     yield from _drivers()
     with needed("leasing domains of libvirt"):
         from broker.host.launchers.libvirt.hook import hook_program, hook_source
@@ -78,12 +79,13 @@ def _drivers() -> Iterator[Finding]:
     }
     if not found:
         text = "records name domains of libvirt, but no driver of libvirt is installed"
-        mend = "sudo apt install libvirt-daemon-driver-qemu (for containers, "
-        mend += "libvirt-daemon-driver-lxc)"
+        mend = install_command("libvirt-daemon-driver-qemu")
+        mend += "; for containers, " + install_command("libvirt-daemon-driver-lxc")
         yield warn("launchers", text, mend)
     elif found == {"qemu"}:
         text = "libvirt's driver for containers is not installed; to install it, run"
-        yield ok("launchers", f"{text} 'sudo apt install libvirt-daemon-driver-lxc'")
+        mend = install_command("libvirt-daemon-driver-lxc")
+        yield ok("launchers", f"{text} '{mend}'")
 
 
 def _minimal_agent() -> Iterator[Finding]:
@@ -92,7 +94,7 @@ def _minimal_agent() -> Iterator[Finding]:
         size = len(minimal_agent())
     except BundleError as error:
         text = f"guests without Python cannot have an agent: {error}"
-        yield warn("launchers", text, "sudo apt install gcc python3-dev")
+        yield warn("launchers", text, install_command("gcc", "python3-dev"))
         return
     text = f"guests without Python can have the agent in C ({size >> 10} KiB)"
     yield ok("launchers", f"{text}: 'brokerctl guest install --minimal'")
@@ -105,7 +107,7 @@ def _machined() -> Iterator[Finding]:
         yield warn(
             "launchers",
             text,
-            "sudo apt install systemd-container (257 or later)",
+            install_command("systemd-container") + " (257 or later)",
         )
     if not VHOST_VSOCK.exists():
         text = (

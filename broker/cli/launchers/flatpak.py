@@ -29,6 +29,7 @@ from broker.cli.quick.made_record import record_text, with_files
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
 from broker.cli.transfer.named_files import writable_places
+from broker.core.distribution import install_command
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.parts.absent import is_installed, needed
 from broker.core.paths import Paths
@@ -76,7 +77,7 @@ def run_app(app: str, words: Sequence[str], *, quiet: bool, as_json: bool) -> in
 def installed_at(app: str) -> Path:
     """Return where an application is installed.  Raises SetupError when it is not."""
     if shutil.which("flatpak") is None:
-        raise SetupError("flatpak is not installed", hint="sudo apt install flatpak")
+        raise SetupError("flatpak is not installed", hint=install_command("flatpak"))
     words = ["flatpak", "info", "--show-location", app]
     try:
         printed = trio.run(partial(run_tool, words, env=os.environ))

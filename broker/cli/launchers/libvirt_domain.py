@@ -23,6 +23,7 @@ from broker.cli import render
 from broker.cli.launchers.interface import Launcher
 from broker.cli.run.connect import open_client
 from broker.cli.run.progress import Steps
+from broker.core.distribution import install_command
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths
 from broker.helpers.process.identity import open_pidfd
@@ -176,7 +177,7 @@ def require_program(name: str, package: str) -> Path:
     """Return where a program is.  Raises SetupError."""
     found = shutil.which(name)
     if found is None:
-        raise SetupError(f"{name} is not installed", hint=f"sudo apt install {package}")
+        raise SetupError(f"{name} is not installed", hint=install_command(package))
     return Path(found)
 
 

@@ -26,6 +26,7 @@ from broker.cli.launchers.held import (
 from broker.cli.launchers.interface import Launcher
 from broker.cli.run.progress import Steps
 from broker.cli.run.terminal import has_input
+from broker.core.distribution import install_command
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.parts.absent import needed
 from broker.core.paths import Paths
@@ -268,7 +269,8 @@ async def _check(context: Context, records: Sequence[Record]) -> list[Finding]:
     text = (
         "crun cannot start containers on a system with both versions of control groups"
     )
-    mend = 'sudo apt install runc; then set runtime = "runc" in [engine] of containers.conf'
+    mend = install_command("runc")
+    mend += '; then set runtime = "runc" in [engine] of containers.conf'
     return [warn("launchers", text, mend)]
 
 

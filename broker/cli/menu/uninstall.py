@@ -19,6 +19,7 @@ from broker.cli.sandboxes.desktop_entry import (
     autostart_home,
 )
 from broker.cli.tray.tray_verb import autostart_file
+from broker.core.distribution import remove_command
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.files.trees import remove_tree
@@ -131,6 +132,8 @@ def _package() -> str:
     place = Path(__file__).resolve()
     if "pipx" in place.parts:
         return "pipx uninstall vitrail"
+    if {"uv", "tools"} <= {*place.parts}:
+        return "uv tool uninstall vitrail"
     if place.is_relative_to("/usr"):
-        return "sudo apt purge vitrail"
+        return remove_command("vitrail")
     return f"delete the directory {place.parents[3]}"

@@ -23,6 +23,7 @@ from broker.cli.policy.load import (
 )
 from broker.cli.policy.records import end_by_problems
 from broker.cli.transfer.named_path import NamedPath, opened_target
+from broker.core.distribution import install_command
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.files.replace_file import replace_file
 from broker.helpers.process.spawn import run_tool
@@ -132,7 +133,8 @@ def _draw(text: str) -> str:
     if shutil.which("dot") is None:
         raise SetupError(
             "cannot draw a picture: the program dot of Graphviz is not installed",
-            hint="install the package graphviz, or write the graph with --format dot or its arrows with --json",
+            hint=f"{install_command('graphviz')}; or write the graph with --format "
+            "dot or its arrows with --json",
         )
     with tempfile.NamedTemporaryFile("w", suffix=".dot", encoding="utf-8") as file:
         file.write(text)

@@ -18,6 +18,7 @@ from broker.cli.launchers.flatpak import take_app
 from broker.cli.policy.load import JSON
 from broker.cli.policy.records import print_problems
 from broker.cli.transfer.named_path import NamedPath
+from broker.core.distribution import install_command
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.helpers.process.spawn import run_tool
@@ -84,7 +85,7 @@ def flatpak(app: str, to: Path, *, as_json: bool) -> None:
     permission is reported.  The file is written to --to, and is not in force.
     """
     if shutil.which("flatpak") is None:
-        raise SetupError("flatpak is not installed", hint="sudo apt install flatpak")
+        raise SetupError("flatpak is not installed", hint=install_command("flatpak"))
     words = ["flatpak", "info", "--show-permissions", take_app(app)]
     try:
         text = trio.run(partial(run_tool, words)).decode("utf-8", "replace")

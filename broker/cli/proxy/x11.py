@@ -10,6 +10,7 @@ from pathlib import Path
 import rich_click as click
 
 from broker.cli.transfer.named_path import NamedPath
+from broker.core.distribution import install_command
 from broker.core.errors import SetupError
 from broker.core.files.replace_file import replace_file
 from broker.ipc.sealed_memfd import sealed
@@ -60,7 +61,7 @@ def require_xwayland() -> None:
     if shutil.which("Xwayland") is None:
         raise SetupError(
             "cannot run X11 programs: Xwayland is not installed",
-            hint="sudo apt install xwayland",
+            hint=install_command("xwayland"),
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
+from broker.core.distribution import install_command
 from broker.core.errors import SetupError
 from broker.core.parts.table import PARTS, package, part_of
 
@@ -16,7 +17,7 @@ class AbsentPartError(SetupError):
     def __init__(self, package: str, what: str, where: str) -> None:
         super().__init__(
             f"{what} is in the package {package}, which is not installed",
-            hint=f"sudo apt install {package}",
+            hint=install_command(package),
             where=where,
         )
         self.package = package

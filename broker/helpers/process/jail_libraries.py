@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from broker.core.errors import SetupError
@@ -59,9 +59,11 @@ def python_words() -> list[str]:
     return [f"{sys.base_prefix}/bin/python{version}", "-I", "-S", "-B"]
 
 
-def find_program(places: Sequence[str], missing: str, *, hint: str) -> Path:
+def find_program(
+    places: Sequence[str], missing: str, *, hint: Callable[[], str]
+) -> Path:
     """Return the first that can be executed.  Raises SetupError if there is none."""
     for place in places:
         if os.access(place, os.X_OK):
             return Path(place)
-    raise SetupError(missing, hint=hint)
+    raise SetupError(missing, hint=hint())

@@ -12,6 +12,7 @@ _FONTS = (
     "/usr/share/fonts/truetype/dejavu/DejaVuSans{}.ttf",
     "/usr/share/fonts/dejavu-sans-fonts/DejaVuSans{}.ttf",
     "/usr/share/fonts/TTF/DejaVuSans{}.ttf",
+    "/usr/share/fonts/truetype/DejaVuSans{}.ttf",
 )
 Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 

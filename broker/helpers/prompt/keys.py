@@ -16,6 +16,7 @@ import ctypes
 import string
 
 from broker.core.clipboard.key_verdicts import US_LETTERS
+from broker.core.distribution import install_hint
 from broker.core.errors import SetupError
 
 _FORMAT_TEXT_V1 = 1
@@ -37,7 +38,7 @@ def _library() -> ctypes.CDLL:
     except OSError as error:
         raise SetupError(
             f"cannot load libxkbcommon: {error}",
-            hint="run 'sudo apt install libxkbcommon0'",
+            hint=install_hint("libxkbcommon0"),
         ) from error
     pointer, number = ctypes.c_void_p, ctypes.c_uint32
     shapes: dict[str, tuple[object, list[object]]] = {

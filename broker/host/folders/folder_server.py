@@ -19,9 +19,11 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from broker.core import limits
+from broker.core.distribution import install_hint
 from broker.helpers.filters import program_filters
 from broker.helpers.process.jail_libraries import find_program
 from broker.host.processes.ready import listen_unix
@@ -33,7 +35,11 @@ ROOT = "/shared"
 PLACE = "here"
 """The directory in ``ROOT`` where a folder is mounted."""
 
-_PROGRAMS = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd")
+_PROGRAMS = (
+    "/usr/libexec/virtiofsd",
+    "/usr/lib/qemu/virtiofsd",
+    "/usr/lib/virtiofsd",  # Arch, and Leap
+)
 """Debian 13 has it in a separate package, Debian 12 in qemu-system-common."""
 _GUEST_USER = "1000"
 """Of an image's user; programs of a micro VM run as it."""
@@ -84,7 +90,7 @@ def find_virtiofsd() -> Path:
     return find_program(
         _PROGRAMS,
         "a micro VM with shared folders requires virtiofsd, which is not installed",
-        hint="install the package qemu-system-common (Debian 12) or virtiofsd (Debian 13)",
+        hint=partial(install_hint, "virtiofsd"),
     )
 
 

@@ -18,9 +18,11 @@ import socket
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from broker.core import limits
+from broker.core.distribution import install_hint
 from broker.core.errors import SetupError
 from broker.helpers.filters import program_filters
 from broker.helpers.process.jail_libraries import find_program
@@ -44,7 +46,11 @@ _BOUNDS = (
 # The GPU's memory counts for no limit of a process.
 # guard: a renderer ends first where memory ends
 _FIRST = ("choom", "-n", "1000", "--")
-_PROGRAMS = ("/usr/libexec/vhost-user-gpu", "/usr/lib/qemu/vhost-user-gpu")
+_PROGRAMS = (
+    "/usr/libexec/vhost-user-gpu",
+    "/usr/lib/qemu/vhost-user-gpu",
+    "/usr/lib/vhost-user-gpu",  # Leap
+)
 _MESA = "/usr/share/glvnd/egl_vendor.d/50_mesa.json"
 _LISTS = ("/usr/share/glvnd", "/usr/share/drirc.d", "/usr/share/libdrm")
 """By which EGL finds Mesa, and Mesa what a driver needs."""
@@ -63,7 +69,7 @@ def find_renderer() -> Path:
     return find_program(
         _PROGRAMS,
         'gpu = "render" requires vhost-user-gpu, which is not installed',
-        hint="run 'sudo apt install qemu-system-gui'",
+        hint=partial(install_hint, "qemu-system-gui"),
     )
 
 

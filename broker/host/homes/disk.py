@@ -14,6 +14,7 @@ import shutil
 from pathlib import Path
 
 from broker.core import limits
+from broker.core.distribution import install_hint
 from broker.core.errors import SetupError
 from broker.core.names import SandboxName
 from broker.helpers.process.spawn import run_tool
@@ -30,7 +31,7 @@ def find_mke2fs() -> str:
     if found is None:
         raise SetupError(
             "cannot create the home of a persistent sandbox: mke2fs is not installed",
-            hint="run 'sudo apt install e2fsprogs'",
+            hint=install_hint("e2fsprogs"),
         )
     return found
 

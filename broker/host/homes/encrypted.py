@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from broker.core import limits
+from broker.core.distribution import install_hint
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.names import SandboxName
 from broker.helpers.process.spawn import run_tool
@@ -67,7 +68,7 @@ def tool(name: str) -> str:
     if found is None:
         raise SetupError(
             f"cannot create an encrypted home: {name} is not installed",
-            hint="run 'sudo apt install qemu-utils'",
+            hint=install_hint("qemu-utils"),
         )
     return found
 

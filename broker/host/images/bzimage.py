@@ -18,6 +18,7 @@ import zlib
 from functools import cache
 
 from broker.core import limits
+from broker.core.distribution import install_hint
 from broker.core.errors import SetupError
 from broker.helpers.filters.descriptor_filter import keep_descriptors_only
 
@@ -142,7 +143,7 @@ def _library(name: str) -> ctypes.CDLL:
     if library is None:
         raise SetupError(
             f"cannot decompress this kernel: {name} is not installed",
-            hint=f"run 'sudo apt install {_PACKAGES[name]}'",
+            hint=install_hint(_PACKAGES[name]),
         )
     return library
 

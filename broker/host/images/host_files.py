@@ -31,6 +31,7 @@ import msgspec
 import trio
 
 from broker.core import limits
+from broker.core.distribution import install_hint
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.helpers.process.spawn import run_tool
 
@@ -40,7 +41,12 @@ _FONTS = "usr/local/share/fonts/host"
 _ALIASES = "etc/fonts/conf.d/50-vitrail-host.conf"
 _LOCALE = re.compile(r"([A-Za-z]{2,3}(?:_[A-Z]{2})?)\.(?:UTF-8|utf8)((?:@[a-z]+)?)")
 _NO_DATA = frozenset({"", "C", "POSIX", "C.UTF-8", "C.utf8"})
-_BUNDLES = ("etc/ssl/certs/ca-certificates.crt", "etc/pki/tls/certs/ca-bundle.crt")
+_BUNDLES = (
+    "etc/ssl/certs/ca-certificates.crt",
+    "etc/pki/tls/certs/ca-bundle.crt",
+    "etc/ssl/ca-bundle.pem",
+)
+"""Paths of Debian and Arch, of Fedora, and of openSUSE."""
 _ADDED = ("usr/local/share/ca-certificates", "etc/pki/ca-trust/source/anchors")
 _HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 _PEM = re.compile(
@@ -164,7 +170,7 @@ async def _match(pattern: str) -> tuple[str, Path]:
     except (UpstreamError, ValueError) as error:
         raise SetupError(
             f"launch.host_files: fc-match did not find a font for {pattern!r}: {error}",
-            hint="install the package 'fontconfig' and a font, and run 'fc-match' to test them",
+            hint=f"{install_hint('fontconfig', 'fonts-dejavu-core')}, then test it with 'fc-match'",
         ) from error
     return name, Path(path)
 
@@ -222,7 +228,7 @@ async def _compile(words: Sequence[str], lang: str) -> None:
     except UpstreamError as error:
         raise SetupError(
             f"launch.host_files: cannot compile the locale {lang}: {error}",
-            hint="install the package 'locales', which contains the sources of all locales",
+            hint=f"{install_hint('locales')}, which contains the sources of all locales",
         ) from error
 
 
@@ -242,7 +248,7 @@ def _certificates(root: Path) -> dict[str, bytes]:
     if not bundle:
         raise SetupError(
             "launch.host_files: cannot find the root certificates of this machine",
-            hint=f"install the package 'ca-certificates', which contains /{_BUNDLES[0]}",
+            hint=f"{install_hint('ca-certificates')}, which contains /{' or /'.join(_BUNDLES)}",
         )
     files = {"etc/ssl/certs/ca-certificates.crt": bundle}
     for path in sorted((root / "etc/ssl/certs").glob("*")):

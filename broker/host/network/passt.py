@@ -27,6 +27,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from broker.core import limits
+from broker.core.distribution import install_hint
 from broker.core.errors import SetupError
 from broker.core.limits import network as network_limits
 from broker.helpers.process.popen import our_program
@@ -213,7 +214,7 @@ def require_passt(passt: Path | None) -> Path:
     if passt is None:
         raise SetupError(
             'network = "user" requires passt, which is not installed',
-            hint='install the package passt, or set network = "none"',
+            hint=f'{install_hint("passt")}, or set network = "none"',
         )
     port_library()
     return passt

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from broker.core import limits
+from broker.core.distribution import install_command
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.paths import Paths
 from broker.helpers.process.popen import our_program
@@ -53,6 +54,11 @@ async def fetch_vhost_device_vsock(
     """
     if (present := find_vhost_device_vsock(paths)) is not None:
         return present
+    if shutil.which("apt-get") is None:
+        raise SetupError(
+            f"{VHOST_DEVICE_VSOCK} is not installed, and cannot be downloaded without apt",
+            hint=f"run '{VSOCK_COMMANDS}', or: {install_command(VHOST_DEVICE_VSOCK)}",
+        )
     progress(f"downloading {VHOST_DEVICE_VSOCK} from {mirror or 'the Debian archive'}")
     argv = our_program("broker.host.vmm.launch_tool", "fetch", str(paths.tools), mirror)
     try:

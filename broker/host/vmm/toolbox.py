@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from broker.core.distribution import install_hint
 from broker.core.errors import SetupError
 from broker.core.paths import Paths
 from broker.host.images.store import Image
@@ -29,7 +30,7 @@ async def find_tools(
     if qemu is None:
         raise SetupError(
             f"{_QEMU} is not installed",
-            hint="run 'sudo apt install qemu-system-x86'",
+            hint=install_hint("qemu-system-x86"),
         )
     # Late: a host loads the code that fetches packages with its first machine.
     from broker.host.vmm.accel import choose_accel

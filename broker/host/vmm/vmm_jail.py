@@ -36,6 +36,7 @@ import trio
 
 from broker.core import limits
 from broker.core.decoding import UNREADABLE
+from broker.core.distribution import install_hint
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.helpers.filters import program_filters
 from broker.helpers.process.identity import identity_of, process_stat
@@ -56,7 +57,11 @@ _NAMESPACES = (
     *("--unshare-user", "--unshare-ipc", "--unshare-pid"),
     *("--unshare-uts", "--unshare-cgroup"),
 )
-_FIRMWARE = ("/usr/share/qemu", "/usr/share/seabios", "/usr/lib/ipxe")
+_FIRMWARE = (
+    *("/usr/share/qemu", "/usr/share/seabios", "/usr/lib/ipxe"),
+    # Fedora
+    *("/usr/share/qemu-firmware", "/usr/share/ipxe", "/usr/share/seavgabios"),
+)
 """And option ROMs; what a distribution does not have is left out."""
 _INFO_BYTES = 4096
 _START_SECONDS = 10.0
@@ -207,7 +212,7 @@ async def spawn_jailed(
     if bwrap is None:
         raise JailError(
             f"cannot jail {role}: {_MISSING}",
-            hint="run 'sudo apt install bubblewrap'",
+            hint=install_hint("bubblewrap"),
         )
     first = [*ordinary(), *(["nice", "-n", "19"] if view.background else [])]
     # guard: a VMM opens few files

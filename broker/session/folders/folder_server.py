@@ -14,8 +14,10 @@ import resource
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
+from broker.core.distribution import install_hint
 from broker.core.errors import UpstreamError
 from broker.core.files.opened_folder import OpenedFolder
 from broker.core.limits import host_viewer as folder_limits
@@ -36,7 +38,12 @@ from broker.session.errand import Errand
 ROOT, PLACE = "/shared", "here"
 _TOOL = "broker.helpers.mounts.tool"
 _LOOK_SECONDS = 0.02
-_PROGRAMS = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server")
+_PROGRAMS = (
+    "/usr/lib/openssh/sftp-server",
+    "/usr/libexec/openssh/sftp-server",  # Fedora
+    "/usr/libexec/ssh/sftp-server",  # Tumbleweed
+    "/usr/lib/ssh/sftp-server",  # Arch, and Leap
+)
 
 
 def find_sftp_server() -> Path:
@@ -44,7 +51,7 @@ def find_sftp_server() -> Path:
     return find_program(
         _PROGRAMS,
         "folders of sandboxes on another machine need sftp-server, which is not installed",
-        hint="install Debian's package openssh-sftp-server on this machine",
+        hint=partial(install_hint, "openssh-sftp-server"),
     )
 
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from pathlib import Path
+
 import pytest
 
+import broker
+from broker.cli.launchers.libvirt_domain import QEMU
 from broker.core.distribution import (
     PACKAGES,
     System,
@@ -11,6 +17,8 @@ from broker.core.distribution import (
     parse_os_release,
     read_system,
 )
+from broker.host.images.bzimage import _PACKAGES
+from broker.session import pipewire_video
 
 DEBIAN_12 = 'ID=debian\nVERSION_CODENAME=bookworm\nPRETTY_NAME="Debian 12"\n'
 DEBIAN_13 = "ID=debian\nVERSION_CODENAME=trixie\n"
@@ -90,11 +98,95 @@ def test_malformed_lines_of_os_release_ignored() -> None:
     assert parse_os_release(text) == {"NAME": "two words", "ID_LIKE": "arch"}
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        (FEDORA, "run 'sudo dnf install passt'"),
+        (NIXOS, "run 'nix-env -iA nixos.passt'"),
+        ("", "install with your package manager: passt"),
+    ],
+)
+def test_hint_quotes_commands_only(text: str, hint: str) -> None:
+    assert System(parse_os_release(text)).hint(("passt",)) == hint
+
+
+def test_own_packages_keep_their_name() -> None:
+    system = System(parse_os_release(FEDORA))
+    assert system.command(("vitrail-x11",)) == "sudo dnf install vitrail-x11"
+
+
 def test_each_row_has_a_name_for_each_distribution() -> None:
-    assert {len(row.split()) for row in PACKAGES.values()} == {5}
+    assert {len(row) for row in PACKAGES.values()} == {5}
     assert list(PACKAGES) == sorted(PACKAGES)
 
 
 def test_this_system_has_a_command() -> None:
     assert read_system().distribution == "debian"
     assert install_command("passt") == "sudo apt install passt"
+
+
+SOURCES = sorted(Path(broker.__file__).parent.rglob("*.py"))
+TABLE = Path(broker.__file__).parent / "core" / "distribution.py"
+COMMANDS = re.compile(
+    r"sudo apt|apt install|sudo dnf|zypper|pacman -S|Debian's package"
+)
+
+
+def test_no_package_manager_named_outside_the_table() -> None:
+    """A hint that names one cannot be followed on the other systems."""
+    hits = [
+        f"{path.name}:{number}"
+        for path in SOURCES
+        if path != TABLE
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if COMMANDS.search(line)
+    ]
+    assert not hits
+
+
+def constants(node: ast.AST) -> list[str]:
+    """Return the strings below a node."""
+    return [
+        child.value
+        for child in ast.walk(node)
+        if isinstance(child, ast.Constant) and isinstance(child.value, str)
+    ]
+
+
+def named_packages(tree: ast.AST) -> set[str]:
+    """Return the packages that a module's source names."""
+    packages: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = node.func.id if isinstance(node.func, ast.Name) else ""
+            arguments = node.args
+            if (
+                name == "partial"
+                and constants(node)
+                and "install_hint" in ast.dump(node)
+            ):
+                name = "install_hint"
+            if name in {"install_command", "install_hint"}:
+                packages |= {text for part in arguments for text in constants(part)}
+            for keyword in node.keywords:
+                if keyword.arg == "programs" and isinstance(keyword.value, ast.Tuple):
+                    for pair in keyword.value.elts:
+                        if isinstance(pair, ast.Tuple):
+                            packages |= {*constants(pair)[1].split()}
+    return packages
+
+
+def test_each_named_package_has_a_row() -> None:
+    packages = set[str]()
+    for path in SOURCES:
+        if path != TABLE:
+            packages |= named_packages(ast.parse(path.read_text()))
+    # The prefix of qemu-system-x86 and qemu-system-arm.
+    packages -= {"qemu-system-"}
+    packages |= {*_PACKAGES.values(), *pipewire_video._PACKAGES, QEMU[1]}
+    assert len(packages) > 25
+    assert packages <= {*PACKAGES}
+
+
+def test_programs_that_encrypt_have_a_row() -> None:
+    assert {"age", "gpg"} <= {*PACKAGES}

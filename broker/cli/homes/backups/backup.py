@@ -31,6 +31,7 @@ from broker.cli.homes.backups.gpg_errors import (
 )
 from broker.cli.homes.backups.gpg_status import GpgStatus
 from broker.cli.transfer.named_path import opened_target
+from broker.core.distribution import install_command
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.files.replace_file import whole_file
@@ -540,5 +541,5 @@ def check_programs(lock: Lock) -> None:
     if shutil.which(words[0]) is None:
         raise SetupError(
             f"cannot encrypt the backup: {words[0]} is not installed",
-            hint=f"sudo apt install {words[0]}",
+            hint=install_command(words[0]),
         )

@@ -23,7 +23,7 @@ import trio
 
 from broker.cli.images import installed
 from broker.core import limits
-from broker.core.distribution import read_system
+from broker.core.distribution import install_command, read_system
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths
 from broker.helpers.process.spawn import run_tool
@@ -105,7 +105,7 @@ async def _check_namespaces() -> None:
     if not which("newuidmap"):
         raise SetupError(
             "cannot build an image without root: newuidmap is not installed",
-            hint="sudo apt install uidmap",
+            hint=install_command("uidmap"),
         )
     try:
         await run_tool(["unshare", "--user", "--map-root-user", "true"])

@@ -30,6 +30,7 @@ from broker.cli.images.foreign_images.importing import RootSource, make_foreign
 from broker.cli.images.foreign_images.layers import write_tree
 from broker.cli.images.foreign_images.tree import FileTree, HostFile, Node, TreeError
 from broker.core import limits
+from broker.core.distribution import install_command
 from broker.core.errors import SetupError
 from broker.core.paths import Paths
 from broker.host.images import store
@@ -120,7 +121,7 @@ def _write_root(root: Path, work: Path) -> dict[str, str]:
     except MissingError as error:
         raise SetupError(
             f"cannot create an image of this machine's programs: {error} is not installed",
-            hint="sudo apt install waypipe python3",
+            hint=install_command("waypipe", "python3"),
         ) from error
     with (work / "root.tar").open("xb") as out:
         write_tree(tree, out)
@@ -137,7 +138,7 @@ def host_tree(root: Path) -> FileTree:
         elif path.exists():
             raise SetupError(
                 f"cannot create an image of this machine's programs: /{name} is a directory, not a link into /usr",
-                hint="to create the link, install Debian's package usrmerge",
+                hint=f"to create the link, run '{install_command('usrmerge')}'",
             )
     _add(tree, root, "usr")
     tree.put("etc", Node("dir"))

@@ -16,6 +16,7 @@ import rich_click as click
 import trio
 
 from broker.cli import render
+from broker.core.distribution import install_command
 from broker.core.errors import RefusedError, SetupError, UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.paths import Paths
@@ -50,7 +51,7 @@ def virsh(connect: str, *words: str) -> str:
     """Return the output of virsh.  Raises RefusedError, or SetupError without virsh."""
     if shutil.which("virsh") is None:
         raise SetupError(
-            "virsh is not installed", hint="sudo apt install libvirt-clients"
+            "virsh is not installed", hint=install_command("libvirt-clients")
         )
 
     async def ask() -> bytes:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import trio
 
+from broker.core.distribution import install_hint
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.process_status import descendants, status_fields
@@ -140,7 +141,7 @@ async def start_held(tree: ContainerTree, scope: Scope | None) -> HeldTree:
         if shutil.which(program) is None:
             raise SetupError(
                 f"{program} is not installed",
-                hint="run 'sudo apt install systemd-container uidmap'",
+                hint=install_hint("systemd-container", "uidmap"),
             )
     group = scope or _make_group()
     env = {name: os.environ[name] for name in _KEPT if name in os.environ}

@@ -160,14 +160,14 @@ async def test_records_and_homes_agree_about_encryption(tmp_path, on_paper):
 
 
 def test_without_its_passphrase_it_is_locked(monkeypatch):
-    monkeypatch.setattr(keyring, "read", lambda _name: None)
+    monkeypatch.setattr(keyring, "read", lambda _name, **_path: None)
     with pytest.raises(RefusedError, match="is locked") as caught:
         require_passphrase(NAME)
     assert "sandbox unlock mail" in caught.value.hint
 
 
 async def test_without_the_programs_it_says_which_package(tmp_path, monkeypatch):
-    monkeypatch.setattr(encrypted.shutil, "which", lambda _name: None)
+    monkeypatch.setattr(encrypted.shutil, "which", lambda _name, **_path: None)
     with pytest.raises(SetupError) as caught:
         await make_encrypted_disk(tmp_path / "disk", SIZE, PASSPHRASE)
     assert "qemu-utils" in caught.value.hint

@@ -225,7 +225,7 @@ def test_search_domains_without_what_is_no_name(text, domains):
 def test_without_passt_the_package_is_named():
     with pytest.raises(SetupError) as caught:
         start_user_network(None)
-    assert "package passt" in caught.value.diagnostics()
+    assert "sudo apt install passt" in caught.value.diagnostics()
 
 
 @pytest.mark.parametrize("target", ["168.63.129.16", "100.100.100.200"])
