@@ -1,7 +1,7 @@
 # One door for everything.  'make demo' and 'make test' set up all they need.
 PY := .venv/bin/python
 
-.PHONY: help setup setup-tests venv demo unit test test-long mutate check lint types imports figures style bench coverage fuzz deb try-deb clean
+.PHONY: help setup setup-tests venv demo unit test test-long mutate check lint types imports figures style bench coverage fuzz deb try-deb try-image-based clean
 
 help:
 	@echo "make demo       an application in a micro VM, on your screen; needs sudo once,"
@@ -19,6 +19,7 @@ help:
 	@echo "make bench      the benchmarks; one of them: make bench BENCH=relay"
 	@echo "make deb        Debian packages in out/; for Debian 13: make deb SUITE=trixie"
 	@echo "make try-deb    install these packages into a fresh root, use them, remove them"
+	@echo "make try-image-based  the wheel in a root with the shape of Fedora Silverblue"
 	@echo "make setup      packages and .venv only"
 
 setup:
@@ -88,6 +89,10 @@ deb:
 # Install it into a fresh root of that release, use it as a new user, remove it.
 try-deb:
 	@.ci/try-deb $(or $(DEB),$(firstword $(wildcard out/vitrail_*.deb))) $(or $(SUITE),bookworm)
+
+# Install the wheel into a root with the shape of Fedora Silverblue, use it as a new user.
+try-image-based:
+	@.ci/try-image-based
 
 clean:
 	rm -rf .venv build *.egg-info broker/*/_*.so broker/*/*/_*.so

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from broker.core.distribution import (
 )
 from broker.host.images.bzimage import _PACKAGES
 from broker.session import pipewire_video
+from docs.tables.packages import BEGIN, END, table
 
 DEBIAN_12 = 'ID=debian\nVERSION_CODENAME=bookworm\nPRETTY_NAME="Debian 12"\n'
 DEBIAN_13 = "ID=debian\nVERSION_CODENAME=trixie\n"
@@ -186,6 +189,34 @@ def test_each_named_package_has_a_row() -> None:
     packages |= {*_PACKAGES.values(), *pipewire_video._PACKAGES, QEMU[1]}
     assert len(packages) > 25
     assert packages <= {*PACKAGES}
+
+
+def test_setup_without_dpkg_names_the_packages(tmp_path: Path) -> None:
+    """It installs nothing there, and says what to install."""
+    for program in ("sh", "grep", "dirname", "python3"):
+        (tmp_path / program).symlink_to(str(shutil.which(program)))
+    setup = Path(broker.__file__).parents[1] / ".ci" / "setup"
+    env = {"PATH": str(tmp_path)}
+    result = subprocess.run(
+        [setup], check=False, env=env, capture_output=True, text=True
+    )
+    assert result.returncode == 1
+    assert "VITRAIL_NO_PACKAGES=1 make setup" in result.stderr
+    assert f"    {install_command('python3')} " in result.stderr
+    assert " bubblewrap " in result.stderr
+
+
+def test_page_of_packages_has_the_table() -> None:
+    """Mend with: python -m docs.tables.packages docs/packages.md."""
+    page = Path(broker.__file__).parents[1] / "docs" / "packages.md"
+    assert f"{BEGIN}\n{table()}\n{END}" in page.read_text()
+
+
+def test_packages_of_setup_have_a_row() -> None:
+    names = (Path(broker.__file__).parents[1] / ".ci" / "packages").read_text()
+    assert {line for line in names.split("\n") if line and line[0] != "#"} <= {
+        *PACKAGES
+    }
 
 
 def test_programs_that_encrypt_have_a_row() -> None:
