@@ -287,6 +287,10 @@ async def check_vsock(context: Context) -> Sequence[Finding]:
     tool = hosttools.find_vhost_device_vsock(context.paths)
     mend = "sudo modprobe vhost_vsock" if not device.exists() else ""
     mend = mend or f"sudo setfacl -m u:$USER:rw {device}"
+    if tool is None and shutil.which("apt-get") is None:
+        text = f"{device} {why}, and {hosttools.VHOST_DEVICE_VSOCK} is not installed"
+        mend += f"; or {install_command(hosttools.VHOST_DEVICE_VSOCK)}"
+        return [fail("vsock", f"{text}: machines cannot start", mend)]
     if tool is None:
         text = f"{device} {why}; the first run, or 'brokerctl link vsock', downloads {hosttools.VHOST_DEVICE_VSOCK}"
         return [warn("vsock", text, mend)]
@@ -296,7 +300,11 @@ async def check_vsock(context: Context) -> Sequence[Finding]:
     if not hybrid_environment():
         text += "; it blocks if a stream is full in both directions: the module that prevents this was not built"
         return [
-            warn("vsock", text, "install gcc and python3-dev, then reinstall Vitrail")
+            warn(
+                "vsock",
+                text,
+                f"{install_command('gcc', 'python3-dev')}; then reinstall Vitrail",
+            )
         ]
     return [ok("vsock", text)]
 

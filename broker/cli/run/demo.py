@@ -21,6 +21,7 @@ import trio
 from broker.cli import render
 from broker.cli.headless_sway import HeadlessCompositor, open_headless_sway
 from broker.cli.images.building.build import build_image
+from broker.cli.images.installed import list_images
 from broker.cli.link.pairing.role import role_here
 from broker.cli.policy.records import EXAMPLES, read_records
 from broker.cli.quick.made_record import shared_record
@@ -32,7 +33,7 @@ from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths, find_paths
 from broker.helpers.compositor_socket import find_compositor
-from broker.host.images.store import ImageSpec
+from broker.host.images.store import DEFAULT_NAME, ImageSpec
 from broker.host.vmm.hosttools import (
     fetch_vhost_device_vsock,
     find_vhost_device_vsock,
@@ -112,10 +113,14 @@ def _default_screenshot(paths: Paths) -> Path:
 
 
 async def _prepare(paths: Paths, steps: Steps) -> None:
-    """Fetch vhost-device-vsock if it is needed, and build the default image."""
+    """Fetch vhost-device-vsock and build the default image, unless they are there."""
     if not kernel_vsock_usable() and find_vhost_device_vsock(paths) is None:
         async with steps.step("fetch vhost-device-vsock"):
             await fetch_vhost_device_vsock(paths, steps.tell)
+    present = any(image.name == DEFAULT_NAME for image in list_images(paths))
+    # An image of another machine is used where none can be built.
+    if present and shutil.which("mmdebstrap") is None:
+        return
     async with steps.step("guest image"):
         await build_image(paths, ImageSpec(), steps.tell)
 
