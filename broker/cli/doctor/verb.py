@@ -16,7 +16,7 @@ import trio
 from rich.text import Text
 
 from broker.cli import render
-from broker.cli.doctor import host, launchers, link, shipping, viewer
+from broker.cli.doctor import host, launchers, link, shipping, viewer, vulnerabilities
 from broker.cli.doctor.finding import Check, Context, Finding, FindingState, fail
 from broker.cli.doctor.report import ReportOptions, measure
 from broker.cli.link.pairing.role import role_here
@@ -59,6 +59,7 @@ CHECKS: Sequence[tuple[str, Check, frozenset[Role]]] = (
     ("link", link.check_link, _BOTH),
     ("audit", viewer.check_audit, _BOTH),
     ("shipping", shipping.check_shipping, _BOTH),
+    ("vulnerabilities", vulnerabilities.check_vulnerabilities, _BOTH),
 )
 """In the order in which they are shown: what others depend on comes first.
 
