@@ -1,7 +1,7 @@
 # One door for everything.  'make demo' and 'make test' set up all they need.
 PY := .venv/bin/python
 
-.PHONY: help setup setup-tests venv demo unit test test-long mutate check lint types imports figures style bench coverage fuzz deb try-deb try-image-based clean
+.PHONY: help setup setup-tests venv demo unit test test-long mutate check lint types imports figures style bench coverage fuzz deb try-deb try-image-based release clean
 
 help:
 	@echo "make demo       an application in a micro VM, on your screen; needs sudo once,"
@@ -20,6 +20,7 @@ help:
 	@echo "make deb        Debian packages in out/; for Debian 13: make deb SUITE=trixie"
 	@echo "make try-deb    install these packages into a fresh root, use them, remove them"
 	@echo "make try-image-based  the wheel in a root with the shape of Fedora Silverblue"
+	@echo "make release    everything of a release, built twice and compared, in out/release-VERSION"
 	@echo "make setup      packages and .venv only"
 
 setup:
@@ -93,6 +94,10 @@ try-deb:
 # Install the wheel into a root with the shape of Fedora Silverblue, use it as a new user.
 try-image-based:
 	@.ci/try-image-based
+
+# Twice, byte by byte equal, with SBOM, hashes and notes; docs/releases.md.
+release: venv
+	@.ci/release
 
 clean:
 	rm -rf .venv build *.egg-info broker/*/_*.so broker/*/*/_*.so

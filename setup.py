@@ -91,13 +91,17 @@ def write_programs() -> list[str]:
     return [str(folder / name) for name in table["programs"]]
 
 
+REPRODUCIBLE = f"-ffile-prefix-map={Path.cwd()}=."
+"""Keeps the build's directory out of debug information, and so out of the files."""
+
+
 def part(name: str) -> Extension:
     """A file in C beside the modules of its room."""
     return Extension(
         f"broker.{name}",
         [f"broker/{name.replace('.', '/')}.c"],
         py_limited_api=True,
-        extra_compile_args=["-O2", "-Wall", "-Wextra"],
+        extra_compile_args=["-O2", "-Wall", "-Wextra", REPRODUCIBLE],
         optional=True,
     )
 
@@ -118,7 +122,7 @@ setup(
             py_limited_api=True,
             extra_compile_args=[
                 *("-Os", "-Wall", "-Wextra", "-ffreestanding", "-fno-stack-protector"),
-                *("-fno-pic", "-fno-asynchronous-unwind-tables"),
+                *("-fno-pic", "-fno-asynchronous-unwind-tables", REPRODUCIBLE),
             ],
             extra_link_args=["-static", "-nostdlib", "-no-pie", "-s"],
             optional=True,

@@ -15,6 +15,10 @@ import tomllib
 from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(SOURCE / ".ci/packaging"))
+
+from wheels import install_wheels  # noqa: E402
+
 DATA = SOURCE / "broker/data"
 INSTALLED = "/usr/lib/vitrail"
 DEBIANS = "/usr/lib/python3/dist-packages"
@@ -68,8 +72,7 @@ def environment(private: Path, site: Path) -> None:
     # A path file and not --system-site-packages: nothing of /usr/local and of the
     # user's own directory comes in.
     (site / "debian.pth").write_text(f"{DEBIANS}\n")
-    pip = (private / "bin/python3", "-m", "pip", "-q", "install", "--no-compile")
-    run(*pip, f"{SOURCE}[report,top]")
+    install_wheels(private / "bin/python3", "report,top")
 
 
 def dependencies(private: Path) -> dict[str, list[str]]:

@@ -1,0 +1,1 @@
+"""Steps of ``make release``: archives, the SBOM and the notes."""
