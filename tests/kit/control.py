@@ -12,6 +12,7 @@ from typing import Any
 
 import trio
 
+from broker import __version__
 from broker.authority.control.server import serve
 from broker.core.errors import RefusedError
 from broker.ipc.control import methods
@@ -132,7 +133,7 @@ class ScriptedBroker:
     handed: list[tuple[str, str]] = field(default_factory=list)
     state: Status = field(
         default_factory=lambda: Status(
-            version="0.1.0",
+            version=__version__,
             role="local",
             pid=os.getpid(),
             since=1_790_000_000.0,
@@ -160,7 +161,7 @@ class ScriptedBroker:
 
     @serves(methods.GET_VERSION)
     async def version(self, exchange: Exchange[Version], request: Nothing) -> Version:
-        return Version(version="0.1.0", role=self.state.role, pid=self.pid)
+        return Version(version=__version__, role=self.state.role, pid=self.pid)
 
     @serves(methods.RUN)
     async def run(self, exchange: Exchange[RunItem], request: RunRequest) -> RunItem:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import trio
 
+from broker import __version__
 from broker.helpers.process.spawn import PIPE, run_tool, spawn
 from tests.kit.brokerctl import Answer, _drain
 
@@ -37,7 +38,8 @@ class Installed:
             _copy(_ROOT / name, source / name)
         for name in ("pyproject.toml", "broker/__init__.py"):
             file = source / name
-            file.write_text(file.read_text().replace('"0.1.0"', f'"{version}"', 1))
+            text = file.read_text().replace(f'"{__version__}"', f'"{version}"', 1)
+            file.write_text(text)
         await self._python(
             *("-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"),
             *("--no-index", "-w", str(wheels), str(source)),

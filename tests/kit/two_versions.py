@@ -12,8 +12,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from broker import __version__
+
 ROOT = Path(__file__).parents[2]
-OLD, NEW = "0.1.0", "0.2.0"
+OLD, NEW = __version__, "99.0"
 _PARTS = ("broker", "policy", "shims", "docs")
 _SITE = "usr/lib/vitrail/site"
 _CONTROL = """\

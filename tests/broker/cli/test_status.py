@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from broker import __version__
 from broker.cli.quick import status as quick_status
 from broker.cli.sandboxes.status_detail import as_object, as_text, only, rates_between
 from broker.ipc.control.api import (
@@ -49,13 +50,14 @@ def test_a_broker_of_another_version_is_named() -> None:
     old = msgspec.structs.replace(status(), version="0.0.9")
     (line, *_) = summary(old, NOW).splitlines()
     assert (
-        "the running broker has version 0.0.9, but brokerctl has version 0.1.0" in line
+        f"the running broker has version 0.0.9, but brokerctl has version {__version__}"
+        in line
     )
 
 
 def status(*streams: StreamStatus, monotonic: float = 10.0) -> Status:
     return Status(
-        version="0.1.0",
+        version=__version__,
         role="local",
         pid=12,
         since=NOW - 60,
@@ -120,7 +122,7 @@ def test_rates_are_differences_of_streams_that_were_there_before() -> None:
 def test_the_page_names_everything() -> None:
     page = text(status(stream(1, 2048, 5)), {1: (1024.0, 0.0)})
     for words in [
-        "Vitrail 0.1.0 (local), pid 12, up 60.0 s, 9 events recorded",
+        f"Vitrail {__version__} (local), pid 12, up 60.0 s, 9 events recorded",
         "policy abcdefabcdef is in force",
         "running (tcg)",
         "default (5 days old)",

@@ -80,7 +80,7 @@ def test_an_answer_of_another_shape_is_left_to_the_verb(monkeypatch, capsys, ans
 def test_each_field_that_it_reads_is_one_of_the_interface():
     """The answer is not checked by type there, so the names are compared here."""
     whole = Status(
-        version="0.1.0",
+        version="0.2.0",
         role="local",
         pid=1,
         since=0.0,
