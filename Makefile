@@ -1,7 +1,7 @@
 # One door for everything.  'make demo' and 'make test' set up all they need.
 PY := .venv/bin/python
 
-.PHONY: help setup setup-tests venv demo unit test test-long mutate check lint types imports figures style bench coverage fuzz deb try-deb try-image-based release clean
+.PHONY: help setup setup-tests venv demo unit test test-long mutate check lint types imports figures style bench coverage fuzz deb try-deb try-image-based release try-apparmor clean
 
 help:
 	@echo "make demo       an application in a micro VM, on your screen; needs sudo once,"
@@ -21,6 +21,7 @@ help:
 	@echo "make try-deb    install these packages into a fresh root, use them, remove them"
 	@echo "make try-image-based  the wheel in a root with the shape of Fedora Silverblue"
 	@echo "make release    everything of a release, built twice and compared, in out/release-VERSION"
+	@echo "make try-apparmor  boot Debian 13 with an enforced AppArmor rule, attack our profiles"
 	@echo "make setup      packages and .venv only"
 
 setup:
@@ -98,6 +99,10 @@ try-image-based:
 # Twice, byte by byte equal, with SBOM, hashes and notes; docs/releases.md.
 release: venv
 	@.ci/release
+
+# The packages of 'make deb SUITE=trixie' in an emulated machine that enforces AppArmor.
+try-apparmor:
+	@.ci/try-apparmor
 
 clean:
 	rm -rf .venv build *.egg-info broker/*/_*.so broker/*/*/_*.so

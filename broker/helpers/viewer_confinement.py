@@ -16,6 +16,7 @@ from pathlib import Path
 
 from broker.core.errors import SetupError
 from broker.helpers import landlock
+from broker.helpers.apparmor import add_profile
 from broker.helpers.process.hardening import harden
 from broker.helpers.process.program_files import program_files
 
@@ -33,6 +34,7 @@ def confine_viewer(program: bytes, read: Iterable[Path], write: Iterable[Path]) 
     # guard: no thread of the viewer was there before it was confined
     if len(os.listdir("/proc/self/task")) != 1:  # noqa: PTH208 -- names are not needed
         raise SetupError("cannot confine the viewer: it has more than one thread")
+    add_profile("viewer")
     try:
         harden(program)
         landlock.restrict(

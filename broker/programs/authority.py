@@ -52,6 +52,7 @@ from broker.core.limits import authority as authority_limits
 from broker.core.paths import find_paths
 from broker.core.stderr_log import log_stderr
 from broker.helpers.apart import read_compiled
+from broker.helpers.apparmor import add_profile
 from broker.helpers.process.hardening import harden_authority
 from broker.helpers.process.memory import release_heap
 from broker.helpers.process.process_name import run_and_exit, set_name
@@ -99,6 +100,7 @@ def _prepare(filters: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     set_name("vitrail-author")  # fifteen characters at most
     [program] = read_compiled(filters)
+    add_profile("authority")  # its filter lets it change nothing later
     harden_authority(program)
 
 

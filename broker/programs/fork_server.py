@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import trio  # noqa: F401 -- it asks ldconfig for a library: not in the jail
 
 from broker.core.errors import SetupError
+from broker.helpers.apparmor import namespaces_hint
 from broker.helpers.process import jail
 from broker.helpers.process.fork_server import Start, StartedChild, given_parent, serve
 from broker.ipc.fork_server import ALLOW_UNJAILED, Order
@@ -30,7 +31,7 @@ def _refusing(reason: str) -> Start:
         leave: Callable[[], None],  # noqa: ARG001
     ) -> StartedChild:
         raise SetupError(
-            f"cannot create a worker's jail: {reason}", hint=jail.USERNS_HINT
+            f"cannot create a worker's jail: {reason}", hint=namespaces_hint()
         )
 
     return refuse

@@ -64,7 +64,7 @@ def confine(paths: List[str], *, write: bool = False) -> None:
         map_user(libc, CLONE_NEWUSER | CLONE_NEWNS | CLONE_OTHERS)
         check(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "private mounts")
     except OSError as error:
-        need = "enable unprivileged user namespaces (see 'brokerctl doctor')"
+        need = "permit Vitrail user namespaces (see 'brokerctl doctor')"
         reason = os.strerror(error.errno or 0)
         raise TransferError(f"cannot jail files: {reason}; {need}") from None
     try:

@@ -235,7 +235,7 @@ def test_nothing_is_read_or_kept_without_user_namespaces(tmp_path, verb):
         check=False,
     )
     assert found.returncode == 1, found
-    assert b"enable unprivileged user namespaces" in found.stderr
+    assert b"permit Vitrail user namespaces" in found.stderr
     assert found.stdout == b""
     assert not any((tmp_path / "Incoming").glob("*"))
 

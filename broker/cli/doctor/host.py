@@ -27,7 +27,7 @@ from broker.core.distribution import (
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import find_paths
 from broker.core.services import PORTS
-from broker.helpers import landlock
+from broker.helpers import apparmor, landlock
 from broker.helpers.process.spawn import run_tool
 from broker.host.images.store import DEFAULT_NAME, HOST_IMAGE
 from broker.host.launchers.bubblewrap.subordinate import subordinate_namespace
@@ -42,10 +42,6 @@ _PASST_KEEPS_STEP = "2024_08_06"
 """The first release that remembers a frame of which it has read a part."""
 _LOGGED = Path("/proc/sys/kernel/seccomp/actions_logged")
 _STATE_FREE_BYTES = 256 << 20
-_NAMESPACES_MEND = (
-    "sudo sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000; "
-    "on Ubuntu also kernel.apparmor_restrict_unprivileged_userns=0"
-)
 
 
 async def check_user(context: Context) -> Sequence[Finding]:
@@ -158,8 +154,24 @@ async def check_namespaces(context: Context) -> Sequence[Finding]:
         text = (
             f"user namespaces do not work, so jails cannot be created: {error.message}"
         )
-        return [fail("namespaces", text, _NAMESPACES_MEND)]
-    return [ok("namespaces", "user, mount, pid, net, ipc, uts and cgroup: all work")]
+        return [fail("namespaces", text, apparmor.namespaces_hint())]
+    return [
+        ok("namespaces", "user, mount, pid, net, ipc, uts and cgroup: all work"),
+        *_check_profile(),
+    ]
+
+
+def _check_profile() -> Sequence[Finding]:
+    """Check whether AppArmor confines this program, if the kernel has AppArmor."""
+    label = apparmor.own_label()
+    if not label:
+        return []
+    if label.startswith(apparmor.PROFILE):
+        return [ok("AppArmor", f"our profile is loaded; this program's is '{label}'")]
+    text = f"this program's profile is '{label}', not ours, so no process of Vitrail has its own"
+    if apparmor.FILE.exists():
+        return [warn("AppArmor", text, f"load our profile: {apparmor.LOAD_COMMAND}")]
+    return [ok("AppArmor", f"{text}; Vitrail's package has one for each")]
 
 
 async def check_audit_queue(context: Context) -> Sequence[Finding]:
@@ -214,7 +226,7 @@ async def check_bubblewrap(context: Context) -> Sequence[Finding]:
         argv = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"]
         await run_tool(argv)
     except UpstreamError as error:
-        return [fail("bubblewrap", error.message, _NAMESPACES_MEND)]
+        return [fail("bubblewrap", error.message, apparmor.namespaces_hint())]
     with ExitStack() as stack:
         own = subordinate_namespace(stack, (os.getuid(), os.getgid()))
     ids = "boxes that do not access your files have their own user ID"

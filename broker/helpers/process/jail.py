@@ -37,12 +37,6 @@ TMPFS = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
 DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 PR_SET_NO_NEW_PRIVS = 38
 
-USERNS_HINT = (
-    "allow unprivileged user namespaces: 'sysctl kernel.unprivileged_userns_clone=1' "
-    "(Debian), 'sysctl kernel.apparmor_restrict_unprivileged_userns=0' or an AppArmor "
-    "profile with 'userns,' (Ubuntu), and user.max_user_namespaces above 0"
-)
-
 
 def unshare(kinds: int, proc: int) -> None:
     """Unshare namespaces; in one of users, map only the caller.

@@ -33,6 +33,7 @@ from broker.core import limits
 from broker.core.errors import InternalError, SetupError, VitrailError
 from broker.core.limits import wayland as wayland_limits
 from broker.helpers import landlock as landlock_rules
+from broker.helpers.apparmor import add_profile, namespaces_hint
 from broker.helpers.process.hardening import check, lower_limit, prctl
 from broker.helpers.process.jail import (
     CLONE_NEWUSER,
@@ -42,7 +43,6 @@ from broker.helpers.process.jail import (
     MS_REC,
     PR_SET_NO_NEW_PRIVS,
     TMPFS,
-    USERNS_HINT,
     become_root,
     mount,
     unshare,
@@ -161,7 +161,7 @@ def _judge(reports: list[_Report]) -> Jailed:
         os.waitpid(pid, 0)
     raise SetupError(
         f"cannot create a worker's jail: {failed or 'its process ended during setup'}",
-        hint=_CONTAINER_HINT if failed.startswith(_HOST_NAME) else USERNS_HINT,
+        hint=_CONTAINER_HINT if failed.startswith(_HOST_NAME) else namespaces_hint(),
     )
 
 
@@ -203,6 +203,9 @@ class _Entry:
             return
         close_others([*self.keep, self.report])
         _drop_capabilities()
+        add_profile(
+            "worker"
+        )  # it has none of the capabilities that dropping them takes
         prctl(PR_SET_NO_NEW_PRIVS, 1)
         limit_resources()
         landlock = landlock_rules.restrict()

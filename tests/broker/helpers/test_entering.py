@@ -33,7 +33,7 @@ def test_a_start_that_fails_leaves_no_descriptor(monkeypatch, step):
     ("failed", "hint"),
     [
         ("host name: Operation not permitted", "sethostname"),
-        ("new namespaces: Operation not permitted", "unprivileged user namespaces"),
+        ("new namespaces: Operation not permitted", "user namespaces"),
     ],
 )
 def test_what_a_container_s_filter_took_away_is_named(failed, hint):

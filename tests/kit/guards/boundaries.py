@@ -259,6 +259,7 @@ GUARDS = (
     Guard("a second program changes no machine", "if False:", "tests/broker/viewer/test_runner.py", "second_program"),
     Guard("the authority makes threads and no processes", "", "tests/attack/test_authority_confined.py", "attacker_makes and fork"),
     Guard("no program of the user traces the authority", "", "tests/attack/test_authority_confined.py", "traces"),
+    Guard("a process with an AppArmor profile gets the one of its role, too", "if False:", "tests/broker/helpers/test_apparmor.py", "cannot_enter"),
     Guard("the authority opens no file of the user but its own", "landlock.restrict([Path('/')], [Path('/')])", "tests/attack/test_authority_confined.py", "no_file_of_the_user"),
     Guard("a rule for a path of procfs holds when the kernel has given up its memory", "if True:", "tests/broker/helpers/test_landlock.py", "hold_when"),
     Guard("windows go to no compositor that has to be guessed", "others = [place for place in places if _is_own(place) and accepts(place)][:1]", "tests/broker/helpers/test_compositor.py", "only_other"),
