@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from broker.core.clipboard.chord_settings import TEXTS
 from broker.core.clipboard.chords import DEFAULT, PRESETS, QUBES, Chord, ChordPair
-from broker.core.errors import SetupError
 from broker.core.clipboard.key_verdicts import KeyVerdict
+from broker.core.errors import SetupError
 from broker.core.limits import clipboard as limits
 from broker.jail.clipboard.chord_recogniser import (
     PRESSED,
