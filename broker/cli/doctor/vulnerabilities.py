@@ -32,17 +32,17 @@ class Advisory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What it means for a user of Vitrail: one clause."""
     source: str
     debian: dict[str, str] = {}
-    """The fixed version of Debian's package, by Debian release."""
+    """The fixed version of the Debian package, by Debian release."""
     observed: bool = False
     """Seen by Vitrail's tests; it is unknown whether a later version is fixed."""
 
 
-class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class AffectedProgram(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A program and its vulnerabilities."""
 
     name: str
     package: str
-    """Name of Debian's package."""
+    """Name of the Debian package."""
     files: tuple[str, ...]
     """Names in PATH or absolute paths; the first that is installed is asked."""
     advisory: tuple[Advisory, ...]
@@ -54,7 +54,7 @@ class AdvisoryTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole table and the day of its last change."""
 
     date: str
-    program: tuple[Program, ...]
+    program: tuple[AffectedProgram, ...]
 
 
 def load_table() -> AdvisoryTable:
@@ -153,7 +153,7 @@ async def _is_at_least(version: str, fixed: str) -> bool:
 
 
 async def _judge(
-    program: Program, version: str, package: str, release: str
+    program: AffectedProgram, version: str, package: str, release: str
 ) -> Finding | None:
     """Return the warning about a program, or None if no advisory applies."""
     entries = []

@@ -165,7 +165,7 @@ def fetch(
     from broker.cli.images.foreign_images import download, signed
 
     refuse_host(name)
-    origin = signed.Origin(signed.read_public_key(key), digest.lower())
+    origin = signed.ImageOrigin(signed.read_public_key(key), digest.lower())
     limit = max_size << 20
     with BuildSteps(quiet=as_json) as steps:
         run = partial(download.fetch_image, limit=limit, progress=steps.step)
@@ -204,12 +204,12 @@ def _import_signed(
 ) -> Image:
     """Import a signed image, after checking its signature."""
     from broker.cli.images.foreign_images.signed import (
-        Origin,
+        ImageOrigin,
         import_signed,
         read_public_key,
     )
 
-    origin = Origin(read_public_key(key))
+    origin = ImageOrigin(read_public_key(key))
     if not archive.is_file():
         raise SetupError(
             f"cannot import {printable(str(archive), 200)}: "

@@ -42,6 +42,7 @@ VALUES: Final = MappingProxyType(
         "port": r"[^\s']+",
         "program": r"\S+",
         "socket": r"\S+",
+        "package": r"[a-z0-9.+ -]+",
         "command": r"(?:sudo|nix-env) [A-Za-z0-9._+ -]+",
         "chord": r"\S+",
         "scheme": r"\S+",

@@ -62,7 +62,7 @@ BUILD_TOOLS: Mapping[str, str] = MappingProxyType(
         "dpkg-deb": "dpkg",
     }
 )
-"""Programs that a build runs, and Debian's packages of them."""
+"""Programs that a build runs, and the Debian packages of them."""
 CONTAINER = f"debian:{DEFAULT_SUITE}"
 """Container image to build in; Podman's table of short names has its registry."""
 

@@ -108,7 +108,7 @@ async def fetch_image(
     paths: Paths,
     name: str,
     url: str,
-    origin: signed.Origin,
+    origin: signed.ImageOrigin,
     *,
     limit: int,
     progress: Progress,

@@ -73,7 +73,7 @@ _ARCHIVE_HINT = "with --key, specify a file that 'brokerctl image export' wrote"
 
 
 @dataclass(frozen=True)
-class Origin:
+class ImageOrigin:
     """The signer of an image, and the digest of its manifest, "" for any."""
 
     key: Ed25519PublicKey
@@ -158,7 +158,7 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 async def import_signed(
-    paths: Paths, name: str, archive: Path, origin: Origin, progress: Progress
+    paths: Paths, name: str, archive: Path, origin: ImageOrigin, progress: Progress
 ) -> Image:
     """Make the image ``name`` of a signed file.
 
@@ -174,7 +174,7 @@ async def import_signed(
 
 
 async def import_locked(
-    paths: Paths, name: str, archive: Path, origin: Origin, progress: Progress
+    paths: Paths, name: str, archive: Path, origin: ImageOrigin, progress: Progress
 ) -> Image:
     """Do the same as ``import_signed``, with the lock of the image's builds held."""
     async with image_room(paths, name) as work:
@@ -182,7 +182,7 @@ async def import_locked(
         return await in_thread(_import, paths, name, archive, origin, work)
 
 
-def verify_begin(paths: Paths, name: str, archive: Path, origin: Origin) -> None:
+def verify_begin(paths: Paths, name: str, archive: Path, origin: ImageOrigin) -> None:
     """Check the manifest of a file that may be incomplete.
 
     Raises as ``import_signed``.
@@ -192,7 +192,7 @@ def verify_begin(paths: Paths, name: str, archive: Path, origin: Origin) -> None
 
 
 def _accepted_manifest(
-    paths: Paths, name: str, manifest: Manifest, origin: Origin
+    paths: Paths, name: str, manifest: Manifest, origin: ImageOrigin
 ) -> Manifest:
     """Return the manifest with its source, if it may become the image ``name``."""
     # guard: a signed image has the digest that was named
@@ -221,7 +221,7 @@ def _members_of(
 
 
 def _import(
-    paths: Paths, name: str, archive: Path, origin: Origin, work: Path
+    paths: Paths, name: str, archive: Path, origin: ImageOrigin, work: Path
 ) -> Image:
     """Unpack, verify and install a signed image."""
     with _members_of(archive) as (tar, members):

@@ -46,6 +46,7 @@ SAMPLES = {
     "port": "1-2.3",
     "program": "vitrail-local",
     "socket": "/run/user/1000/vitrail/control",
+    "package": "gcc python3-dev",
     "command": "sudo dnf install gcc python3-devel",
     "chord": "Super+V",
     "scheme": "magnet",

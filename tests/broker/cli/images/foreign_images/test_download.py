@@ -131,7 +131,7 @@ def server(tmp_path: Path):
 
 
 def fetch(paths: Paths, server: Server, key=KEY, digest="", limit=LIMIT, steps=None):
-    origin = signed.Origin(key.public_key(), digest)
+    origin = signed.ImageOrigin(key.public_key(), digest)
 
     async def run():
         return await download.fetch_image(

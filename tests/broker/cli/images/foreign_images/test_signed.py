@@ -56,7 +56,7 @@ def archive(tmp_path: Path) -> Path:
 
 
 def take(paths: Paths, archive: Path, key=KEY):
-    origin = signed.Origin(key.public_key())
+    origin = signed.ImageOrigin(key.public_key())
     return trio.run(signed.import_signed, paths, "tools", archive, origin, print)
 
 
