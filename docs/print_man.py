@@ -136,6 +136,18 @@ PAGES = (
         *("proxy relay", "proxy wayland", "proxy pulse"),
     ),
     Page(
+        "vitrail-manager",
+        1,
+        "manage sandboxes in a window",
+        (("manager.md", ("Pages",)),),
+    ),
+    Page(
+        "vitrail-ingest",
+        1,
+        "accept the signed audit events of a fleet's machines over HTTPS",
+        (("audit.md", ("A fleet's database",)),),
+    ),
+    Page(
         "vitrail-sandbox",
         5,
         "the record of a sandbox, sandboxes.d/NAME.toml",

@@ -100,10 +100,10 @@ def test_debian_and_pip_have_the_same_parts():
     packages = [package(name) for name in PARTS]
     control = (ROOT / "debian/control").read_text()
     named = re.findall(r"^Package: (.*)$", control, re.MULTILINE)
-    assert sorted(named) == sorted(["vitrail", *packages])
+    assert sorted(named) == sorted(["vitrail", "vitrail-viewer", *packages])
     core = control.partition("Package: vitrail\n")[2].partition("\nDescription:")[0]
     recommended = core.partition("\nRecommends:")[2]
     assert [name for name in packages if name not in recommended] == []
     rules = (ROOT / "debian/rules").read_text()
     (made,) = re.findall(r"^PARTS = (.*)$", rules, re.MULTILINE)
-    assert sorted(made.split()) == sorted(PARTS)
+    assert sorted(made.split()) == sorted(["viewer", *PARTS])
