@@ -1,7 +1,7 @@
 # One door for everything.  'make demo' and 'make test' set up all they need.
 PY := .venv/bin/python
 
-.PHONY: help setup setup-tests venv demo unit test test-long mutate check lint types imports figures style bench coverage fuzz deb try-deb try-image-based release try-apparmor clean
+.PHONY: help setup setup-tests venv demo unit test test-long mutate check lint types imports figures style bench coverage fuzz deb try-deb autopkgtest rpm arch sysext try-packages try-image-based release try-apparmor clean
 
 help:
 	@echo "make demo       an application in a micro VM, on your screen; needs sudo once,"
@@ -17,11 +17,15 @@ help:
 	@echo "make mutate     turn each guard off in turn: some test must fail"
 	@echo "make coverage   how many branches of the cores their own tests take"
 	@echo "make bench      the benchmarks; one of them: make bench BENCH=relay"
-	@echo "make deb        Debian packages in out/; for Debian 13: make deb SUITE=trixie"
+	@echo "make deb        Debian packages in out/; for Debian 13: make deb SUITE=trixie;"
+	@echo "                with the source package: make deb SOURCE=1"
 	@echo "make try-deb    install these packages into a fresh root, use them, remove them"
 	@echo "make try-image-based  the wheel in a root with the shape of Fedora Silverblue"
 	@echo "make release    everything of a release, built twice and compared, in out/release-VERSION"
 	@echo "make try-apparmor  boot Debian 13 with an enforced AppArmor rule, attack our profiles"
+	@echo "make autopkgtest  Debian's tests of an installed package (debian/tests), in a fresh root"
+	@echo "make rpm        packages for rpm in out/; also make arch, make sysext (docs/distribution-packages.md)"
+	@echo "make try-packages  use these in a root of Fedora's shape: make try-packages FILES=out/*.rpm"
 	@echo "make setup      packages and .venv only"
 
 setup:
@@ -86,7 +90,7 @@ fuzz: setup-tests
 
 # In a fresh root of that release, so nothing of this machine is in the package.
 deb:
-	@.ci/deb $(or $(SUITE),bookworm)
+	@VITRAIL_SOURCE=$(SOURCE) .ci/deb $(or $(SUITE),bookworm)
 
 # Install it into a fresh root of that release, use it as a new user, remove it.
 try-deb:
@@ -103,6 +107,18 @@ release: venv
 # The packages of 'make deb SUITE=trixie' in an emulated machine that enforces AppArmor.
 try-apparmor:
 	@.ci/try-apparmor
+
+# debian/tests, by autopkgtest(1), with the packages of out/.
+autopkgtest:
+	@.ci/autopkgtest $(or $(SUITE),bookworm)
+
+# In a fresh root of Debian; for another system: make sysext SYSTEM=fedora:42
+rpm arch sysext:
+	@VITRAIL_SYSTEM=$(SYSTEM) .ci/packaging/build $@ $(or $(SUITE),trixie)
+
+# In a root without apt and dpkg, with Fedora's os-release and a read-only /usr.
+try-packages:
+	@.ci/packaging/try $(FILES)
 
 clean:
 	rm -rf .venv build *.egg-info broker/*/_*.so broker/*/*/_*.so
