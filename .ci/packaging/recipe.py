@@ -52,7 +52,7 @@ def dependencies(name: str, section: str) -> list[str]:
 
 def translate(name: str, distribution: str) -> str:
     """Return the distribution's name of a package of Debian; "-" if it has none."""
-    row = (PACKAGES.get(name) or FURTHER[name]).split()
+    row = PACKAGES.get(name) or FURTHER[name].split()
     return row[COLUMNS.index(distribution)]
 
 

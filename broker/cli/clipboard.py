@@ -133,10 +133,14 @@ def lines(found: ClipboardStatus) -> list[str]:
     out = ["there is no content to paste"]
     if found.source:
         out = [
-            f"{in_words(found.size)} from {found.source}: {', '.join(found.types)} (erased in {render.seconds(found.seconds)})"
+            (
+                f"{in_words(found.size)} from {found.source}: {', '.join(found.types)} "
+                f"(erased in {render.seconds(found.seconds)})"
+            )
         ]
     out += [
-        f"{offer.source} -> {offer.target}: may be pasted (expires in {render.seconds(offer.seconds)})"
+        f"{offer.source} -> {offer.target}: may be pasted (expires in "
+        f"{render.seconds(offer.seconds)})"
         for offer in found.offered
     ]
     if found.exported:

@@ -47,10 +47,12 @@ def phrase(words: tuple[str, ...], *, new: bool) -> None:
         ) from error
     if not known:
         raise SetupError(
-            f"cannot use the phrase in {phrase_file(paths)}: the file cannot be read, contains no valid phrase, or can be accessed by other users",
+            f"cannot use the phrase in {phrase_file(paths)}: the file cannot be "
+            "read, contains no valid phrase, or can be accessed by other users",
             hint="to generate a new phrase, run 'brokerctl prompt phrase --new'",
         )
     sys.stdout.write(f"{known}\n")
     render.note(
-        "Every dialog of Vitrail shows this phrase.  Do not reveal it to people or sandboxes."
+        "Every dialog of Vitrail shows this phrase.  Do not reveal it to people or "
+        "sandboxes."
     )

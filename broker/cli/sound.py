@@ -88,7 +88,8 @@ def sound_server() -> Iterator[pulsectl.Pulse]:
     except pulsectl.PulseError as error:
         raise UpstreamError(
             f"the sound server at {path} refused a request: {error}",
-            hint="to see its log, run 'journalctl --user -u pipewire-pulse -u pulseaudio'",
+            hint="to see its log, run 'journalctl --user -u pipewire-pulse -u "
+            "pulseaudio'",
         ) from error
 
 
@@ -230,7 +231,8 @@ def _desks_of(name: SandboxName) -> list[SandboxName]:
         if _record_of(name) not in record_names:
             raise RefusedError(
                 f"no record and no sandbox with sound is named '{name}'",
-                hint="to list the sandboxes with sound, run 'brokerctl audio list'; to list the records, run 'brokerctl list'",
+                hint="to list the sandboxes with sound, run 'brokerctl audio list'; "
+                "to list the records, run 'brokerctl list'",
             )
     return named or [name]
 
@@ -272,7 +274,8 @@ def _set_one(name: SandboxName, change: SoundRequest) -> bool:
         save_level(levels_folder(), record, level)
         words = _loudness(level.volume, muted=level.muted)
         render.note(
-            f"'{name}' has no sound connection; the next sandbox of '{record}' starts with: {words}"
+            f"'{name}' has no sound connection; the next sandbox of '{record}' "
+            f"starts with: {words}"
         )
         return False
     words = _loudness(status.volume, muted=status.muted)
@@ -341,7 +344,8 @@ def _set_microphone(name: SandboxName, answer: str) -> None:
     status = _send(SoundRequest(sandbox=name, microphone=answer == "allow"))
     if status is None:
         raise RefusedError(
-            f"cannot set the microphone access of '{name}': no sandbox of this name has a sound connection",
+            f"cannot set the microphone access of '{name}': no sandbox of this name "
+            "has a sound connection",
             hint="to list the sandboxes with sound, run 'brokerctl audio list'",
         )
     words = "may use" if status.allowed else "may not use"

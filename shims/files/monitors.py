@@ -33,9 +33,9 @@ REMOTE = (
 # Links, and addresses and routes of IPv4 and IPv6 (linux/rtnetlink.h).
 ROUTE_GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 NETLINK_ROUTE, ROUTE_BYTES = 0, 1 << 16
+# The kernel reports a link's end first, and then removes the link's routes, which it does
+# not report.  So the state is read again when this has passed without another message.
 SETTLE_SECONDS = 0.3
-"""The kernel reports a link's end before it removes the link's routes, which it does not
-report: the state is looked at again when this has passed without another message."""
 
 
 def has_route(family: int, address: Tuple[Any, ...]) -> bool:

@@ -89,12 +89,14 @@ def _only_recent() -> int:
     if not calls:
         raise RefusedError(
             "nothing was written: no call was refused in the last minute",
-            hint="repeat the action that was refused, then run this command again; for older refusals, run 'brokerctl allow --list'",
+            hint="repeat the action that was refused, then run this command again; "
+            "for older refusals, run 'brokerctl allow --list'",
         )
     lines = "".join(f"\n    {call.sequence}  {call.what}" for call in calls[:_LISTED])
     raise RefusedError(
         f"nothing was written: several calls were refused in the last minute:{lines}",
-        hint="to allow one of them, add its number: 'brokerctl allow EVENT --once'; to list more, run 'brokerctl allow --list'",
+        hint="to allow one of them, add its number: 'brokerctl allow EVENT --once'; "
+        "to list more, run 'brokerctl allow --list'",
     )
 
 

@@ -112,7 +112,8 @@ class RuleOffer:
         except TooManyError as error:
             raise RefusedError(
                 f"cannot compare the decisions with and without the line: {error}",
-                hint=f"to add the line yourself, run 'brokerctl policy edit {self.file.name}'",
+                hint="to add the line yourself, run 'brokerctl policy edit "
+                f"{self.file.name}'",
             ) from error
 
     @property
@@ -219,13 +220,16 @@ def _refuse_other_gates(
     """Raise RefusedError if rules now allow the call, or if no rule can."""
     if verdict.refused_by_record:
         raise RefusedError(
-            f"the record of '{then.call.source}' denies this call; no rule can allow it",
+            f"the record of '{then.call.source}' denies this call; no rule can "
+            "allow it",
             where=verdict.where,
-            hint=f"to change the record, run '{change_for(then.call.service, then.call.source, world)}'",
+            hint="to change the record, run "
+            f"'{change_for(then.call.service, then.call.source, world)}'",
         )
     if verdict.answer.verdict != "deny":
         raise RefusedError(
-            f"no rule was added: the rules already decide '{verdict.answer.verdict}' for {label}",
+            "no rule was added: the rules already decide "
+            f"'{verdict.answer.verdict}' for {label}",
             where=verdict.where,
             hint="repeat the action",
         )
@@ -236,15 +240,18 @@ def _try(offer: RuleOffer) -> None:
     made = _with(offer, offer.line)
     if made.rules.problems:
         raise RefusedError(
-            f"no rule was added, because the rules have an error: {made.rules.problems[0].first_line()}",
+            "no rule was added, because the rules have an error: "
+            f"{made.rules.problems[0].first_line()}",
             hint="to list the errors in the rules, run 'brokerctl policy check'",
         )
     answer = Engine(made.rules).answer(offer.call, offer.world)
     # guard: a line is offered only if it has an effect where it is written
     if answer.verdict == "deny":
         raise RefusedError(
-            f"no rule was added: a line in {offer.file.name} would have no effect, because {answer.where} precedes it",
-            hint=f"to see why the call is still denied, run 'brokerctl policy explain --event {offer.sequence}'",
+            f"no rule was added: a line in {offer.file.name} would have no effect, "
+            f"because {answer.where} precedes it",
+            hint="to see why the call is still denied, run 'brokerctl policy "
+            f"explain --event {offer.sequence}'",
         )
 
 

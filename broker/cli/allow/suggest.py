@@ -64,11 +64,13 @@ def suggest(
         _explain(found.lines)
         for reason, count in found.left.most_common():
             render.note(
-                f"no rule was found for {render.count(count, 'refusal')} ({printable(reason, 200)})"
+                f"no rule was found for {render.count(count, 'refusal')} "
+                f"({printable(reason, 200)})"
             )
     if not found.lines:
         render.note(
-            f"the rules did not refuse any call of '{printable(sandbox, 60)}' in this period"
+            f"the rules did not refuse any call of '{printable(sandbox, 60)}' in "
+            "this period"
         )
         sys.exit(1)
 

@@ -27,7 +27,8 @@ def always(offer: RuleOffer, line: str) -> Path:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RefusedError(
-                f"cannot edit the settings in {offer.base}: another 'brokerctl policy edit' or 'brokerctl allow' is editing them",
+                f"cannot edit the settings in {offer.base}: another 'brokerctl "
+                "policy edit' or 'brokerctl allow' is editing them",
                 hint="wait until the other command has ended, and run this one again",
             ) from error
         put(offer.file, offer.content(line))

@@ -58,7 +58,8 @@ async def _prune(paths: Paths, seconds: int | None, megabytes: int | None) -> in
     if not paths.audit.exists():
         raise SetupError(
             f"there is no audit log yet ({paths.audit})",
-            hint="a broker begins the log when it starts: run 'brokerctl run SANDBOX', or on the host of two machines 'vitrail-host'",
+            hint="a broker begins the log when it starts: run 'brokerctl run "
+            "SANDBOX', or on the host of two machines 'vitrail-host'",
         )
     request = AuditPruneRequest(keep_seconds=seconds, max_megabytes=megabytes)
     if await _broker_runs(paths):

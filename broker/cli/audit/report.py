@@ -55,7 +55,9 @@ def command(
     except ModuleNotFoundError as error:
         raise SetupError(
             f"cannot write a report: the Python package {error.name} is not installed",
-            hint="install Debian's python3-jinja2, or in a checkout run: pipx install --force '.[report]'; for counts without a report, run 'brokerctl audit stats'",
+            hint="install Debian's python3-jinja2, or in a checkout run: pipx "
+            "install --force '.[report]'; for counts without a report, run "
+            "'brokerctl audit stats'",
         ) from error
     with reader_may_leave(), open_source(asked) as source:
         digest = _digest(source, asked)

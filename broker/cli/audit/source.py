@@ -117,15 +117,18 @@ class LocalSource:
         newest = self.log.newest()
         if sequence > newest:
             raise IntegrityError(
-                f"the cursor names event {sequence}, but the log ends at event {newest}",
-                hint="use a cursor of this log; if it is one, the log was truncated or rolled back: run 'brokerctl audit verify'",
+                f"the cursor names event {sequence}, but the log ends at event "
+                f"{newest}",
+                hint="use a cursor of this log; if it is one, the log was truncated "
+                "or rolled back: run 'brokerctl audit verify'",
             )
         there = self.log.digest(sequence)
         # An event that retention has removed cannot be compared.
         if there and there[:_HASH] != digest:
             raise IntegrityError(
                 f"event {sequence} is not the event that the cursor names",
-                hint="use a cursor of this log; if it is one, the log was changed: run 'brokerctl audit verify'",
+                hint="use a cursor of this log; if it is one, the log was changed: "
+                "run 'brokerctl audit verify'",
             )
         return sequence
 

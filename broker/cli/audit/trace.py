@@ -106,7 +106,9 @@ def _explain(found: list[Found], named: list[_Stream], *, given: bool) -> None:
     if links and not both:
         where = "FILE has no events of it" if given else "not shown"
         render.note(
-            f"the other machine's events of {min(links)}: {where}; run there 'brokerctl audit export --lease {named[0].lease} FILE', and here the same command with '--with FILE'"
+            f"the other machine's events of {min(links)}: {where}; run there "
+            f"'brokerctl audit export --lease {named[0].lease} FILE', and here the "
+            "same command with '--with FILE'"
         )
 
 
@@ -166,7 +168,8 @@ def _refuse_ours(theirs: list[Found], own: list[Found], name: str) -> None:
             raise IntegrityError(
                 f"event {event.sequence} of {name} is of a broker {_role(event)!a}, and not "
                 f"of the other machine, a {' or '.join(sorted(wanted)) or 'second one'}",
-                hint="write the file with 'brokerctl audit export FILE' on the other machine",
+                hint="write the file with 'brokerctl audit export FILE' on the "
+                "other machine",
             )
 
 
@@ -192,7 +195,8 @@ def _exported(file: TextIO) -> Iterator[Found]:
         except (KeyError, ValueError) as error:
             raise IntegrityError(
                 f"line {number} of {file.name} is not an event of an audit log",
-                hint="write the file with 'brokerctl audit export FILE' on the other machine",
+                hint="write the file with 'brokerctl audit export FILE' on the "
+                "other machine",
             ) from error
 
 

@@ -147,7 +147,8 @@ def command(
     whole = output in {"json", "csv"}
     if follow and (reverse or show_cursor or cursor_file or whole):
         raise click.UsageError(
-            "--follow cannot be used with -r, a cursor, or an output format other than short, cat or jsonl"
+            "--follow cannot be used with -r, a cursor, or an output format other "
+            "than short, cat or jsonl"
         )
     if after and cursor_file:
         raise click.UsageError(

@@ -197,7 +197,8 @@ def _unreadable(error: sqlite3.Error) -> VitrailError:
         return UpstreamError(f"cannot read the audit log: {error}")
     return IntegrityError(
         f"the audit log's database is damaged: {error}",
-        hint="keep the file for inspection; shipped and exported events are not affected",
+        hint="keep the file for inspection; shipped and exported events are not "
+        "affected",
     )
 
 

@@ -104,13 +104,15 @@ async def check_kernel(context: Context) -> Sequence[Finding]:
     lacks = []
     if not _has_peerpidfd():
         lacks.append(
-            "SO_PEERPIDFD (Linux 6.5), so peers are identified by the private directory of their socket and the PID of a process that still runs"
+            "SO_PEERPIDFD (Linux 6.5), so peers are identified by the private "
+            "directory of their socket and the PID of a process that still runs"
         )
     pidfd = os.pidfd_open(os.getpid())
     try:
         if not credentials.pid_namespaces(pidfd):
             lacks.append(
-                "PID namespaces of a pidfd (Linux 6.11), so containers of other launchers are refused"
+                "PID namespaces of a pidfd (Linux 6.11), so containers of other "
+                "launchers are refused"
             )
     finally:
         os.close(pidfd)
@@ -198,7 +200,8 @@ async def check_landlock(context: Context) -> Sequence[Finding]:
         return [
             ok(
                 "landlock",
-                f"version {version}: the authority and the viewer can open only their own files",
+                f"version {version}: the authority and the viewer can open only "
+                "their own files",
             )
         ]
     text = "the kernel has no Landlock: a compromised authority or viewer could open your files"
@@ -233,7 +236,8 @@ async def check_bubblewrap(context: Context) -> Sequence[Finding]:
     if own is None:
         package = read_system().package_name("uidmap")
         ids = (
-            f"boxes have your user ID; a separate one needs newuidmap (package {package}), "
+            "boxes have your user ID; a separate one needs newuidmap (package "
+            f"{package}), "
             "your own range in /etc/subuid and /etc/subgid, and a bwrap that is not setuid"
         )
     return [

@@ -73,6 +73,7 @@ def _require_writable(path: Path) -> None:
             )
     elif not os.access(path.parent, os.R_OK | os.W_OK):
         raise UpstreamError(
-            f"cannot create {path}: its directory does not exist, or this user cannot read and write it",
+            f"cannot create {path}: its directory does not exist, or this user "
+            "cannot read and write it",
             hint="create the directory as this user, or set another path in ship.toml",
         )

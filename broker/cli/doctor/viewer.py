@@ -64,12 +64,18 @@ NEEDED: Mapping[str, int] = MappingProxyType(
 WANTED: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "wp_security_context_manager_v1": (
-            "only the filter marks and confines the windows of a sandbox; the compositor cannot distinguish them from yours",
+            (
+                "only the filter marks and confines the windows of a sandbox; the "
+                "compositor cannot distinguish them from yours"
+            ),
             "use a newer compositor",
         ),
         # No version of GNOME has it, so there is nothing that its user could do.
         "zwlr_layer_shell_v1": (
-            "Vitrail's questions are ordinary windows, which other windows can cover; a notification tells of one that is covered",
+            (
+                "Vitrail's questions are ordinary windows, which other windows can "
+                "cover; a notification tells of one that is covered"
+            ),
             "",
         ),
     }
@@ -126,7 +132,8 @@ def list_globals(path: Path) -> dict[str, int]:
         registry.dispatcher["global"] = announce
         if display.roundtrip() < 0:
             raise SetupError(
-                f"the compositor at {path} closed the connection before it listed its globals",
+                f"the compositor at {path} closed the connection before it listed "
+                "its globals",
                 hint="read the log of the compositor, or use another one",
             )
     finally:

@@ -178,7 +178,8 @@ async def _judge(
         mend = f"use a newer release of {program.name}"
     elif any(entry.startswith("may") for entry in entries):
         mend += (
-            "; your distribution may have fixed a version with an older number, and its "
+            "; your distribution may have fixed a version with an older number, "
+            "and its "
             "changelog names the identifier then"
         )
     installed = f"{version} (package {package})" if package else version

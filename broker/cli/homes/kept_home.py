@@ -43,7 +43,8 @@ def kept_home(
         # The record ends with its run, so nothing could use the home afterwards.
         raise RefusedError(
             f"cannot start '{record}': it is already running",
-            hint="to start another program without a record, run 'brokerctl run --bwrap -- PROGRAM'",
+            hint="to start another program without a record, run 'brokerctl run "
+            "--bwrap -- PROGRAM'",
         )
     store, name = HomeStore(paths.homes), SandboxName(record)
     recover(store)

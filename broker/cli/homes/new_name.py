@@ -125,7 +125,8 @@ def _renamed_rules(
     # guard: a sandbox gets no rules of an earlier one by its new name
     if file is not None:
         raise RefusedError(
-            f"cannot rename '{source}': there are rules for '{target}' already, in {file}",
+            f"cannot rename '{source}': there are rules for '{target}' already, in "
+            f"{file}",
             hint="choose another name, or remove the file"
             if file == new
             else "choose another name",
@@ -161,7 +162,8 @@ def _renamed(name: SandboxName, new: SandboxName) -> str:
     record, problems = parse_record(new, record_path(new), text.encode())
     if record is None and not existing[name].inherits:
         raise RefusedError(
-            f"the record of '{name}' cannot be used under another name: {problems[0].first_line()}",
+            f"the record of '{name}' cannot be used under another name: "
+            f"{problems[0].first_line()}",
             hint=f"to change the record, run 'brokerctl policy edit {name}'",
         )
     return text

@@ -80,7 +80,8 @@ def lock(name: str, *, as_json: bool) -> None:
     sandbox = take_sandbox_name(name)
     if not keyring.forget(sandbox):
         raise RefusedError(
-            f"cannot lock the home of '{sandbox}': the keyring does not contain its passphrase",
+            f"cannot lock the home of '{sandbox}': the keyring does not contain its "
+            "passphrase",
             hint="it is locked already, or not encrypted: run 'brokerctl sandbox list'",
         )
     _done(

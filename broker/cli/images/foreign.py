@@ -188,8 +188,10 @@ def refuse_host(name: str) -> None:
     """Raise RefusedError for the name of the image of this machine's programs."""
     if name == store.HOST_IMAGE:
         raise RefusedError(
-            f"cannot create an image '{name}': the name is reserved for the image of this machine's programs",
-            hint="choose another name; to create the reserved image, run 'brokerctl run --root host COMMAND'",
+            f"cannot create an image '{name}': the name is reserved for the image "
+            "of this machine's programs",
+            hint="choose another name; to create the reserved image, run 'brokerctl "
+            "run --root host COMMAND'",
         )
 
 

@@ -86,7 +86,8 @@ def roll_back(paths: Paths, name: str) -> Image:
     if previous is None or previous.directory == present.directory.resolve():
         raise SetupError(
             f"cannot roll back the guest image {name!r}: there is no earlier version",
-            hint="first replace the image with 'brokerctl image build --force' or 'brokerctl image import': both keep this version",
+            hint="first replace the image with 'brokerctl image build --force' or "
+            "'brokerctl image import': both keep this version",
         )
     point(paths.images / name, previous.directory.name)
     point(_previous(paths, name), present.directory.resolve().name)

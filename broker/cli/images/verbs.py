@@ -141,7 +141,8 @@ def _refuse_record_name(name: str, records: Mapping[str, Record]) -> None:
     }
     if name in images and name not in images.values():
         raise RefusedError(
-            f"no record has the image '{name}': the image of the record '{name}' is '{images[name]}'",
+            f"no record has the image '{name}': the image of the record '{name}' is "
+            f"'{images[name]}'",
             hint=f"run 'brokerctl image build {images[name]}'",
         )
 
@@ -153,7 +154,8 @@ def read_packages(path: Path) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise SetupError(
             f"cannot read the package list {path}: {render.cause(error)}",
-            hint="specify a text file with package names separated by spaces; '#' starts a comment",
+            hint="specify a text file with package names separated by spaces; '#' "
+            "starts a comment",
         ) from error
     return tuple(word for line in lines for word in line.partition("#")[0].split())
 

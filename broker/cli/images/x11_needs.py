@@ -106,7 +106,8 @@ def tell_failed(program: str) -> None:
     if direct & _X11 and not any(one.startswith(_WAYLAND) for one in direct):
         name = printable(posixpath.basename(program), 60)
         sys.stderr.write(
-            f"{name} needs X11, which this box lacks; run 'brokerctl run --bwrap --x11 -- {name}' instead\n"
+            f"{name} needs X11, which this box lacks; run 'brokerctl run --bwrap "
+            f"--x11 -- {name}' instead\n"
         )
 
 

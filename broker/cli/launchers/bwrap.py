@@ -137,7 +137,9 @@ def _tell_shared(word: str, here: Path) -> None:
     if there and not word.startswith("-"):
         name = printable(word, 60)
         render.note(
-            f"'{name}' is not taken for the file of that name, because a sandbox may write to this folder; to make the file readable inside, write './{name}'"
+            f"'{name}' is not taken for the file of that name, because a sandbox "
+            "may write to this folder; to make the file readable inside, write "
+            f"'./{name}'"
         )
 
 

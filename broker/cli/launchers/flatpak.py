@@ -53,7 +53,9 @@ def take_app(app: str) -> str:
     """Validate an application ID and return it.  Raises UsageError."""
     if len(app) > FLATPAK_APP.max_length or not re.fullmatch(FLATPAK_APP.regex, app):
         raise click.UsageError(
-            f"{app!r} is not an application ID such as org.gnome.gedit; to list the installed applications, run 'flatpak list --app --columns=application'"
+            f"{app!r} is not an application ID such as org.gnome.gedit; to list the "
+            "installed applications, run 'flatpak list --app "
+            "--columns=application'"
         )
     return app
 
@@ -84,7 +86,8 @@ def installed_at(app: str) -> Path:
     except UpstreamError as error:
         raise SetupError(
             f"cannot find the Flatpak application {app}: {error.message}",
-            hint="to list the installed applications, run 'flatpak list --app --columns=application'",
+            hint="to list the installed applications, run 'flatpak list --app "
+            "--columns=application'",
         ) from error
     return Path(os.fsdecode(printed.rstrip(b"\n")))
 
@@ -218,7 +221,10 @@ class _Run:
             first = write_override(self._paths, folder, launch.app, wanted)
         if first:
             render.note(
-                f"from now on, {launch.app} has a display and sound only in Vitrail; to undo this, run 'brokerctl launcher remove flatpak --app {launch.app}'; to start it in Vitrail from its menu entry, use 'launcher install' instead"
+                f"from now on, {launch.app} has a display and sound only in "
+                "Vitrail; to undo this, run 'brokerctl launcher remove flatpak "
+                f"--app {launch.app}'; to start it in Vitrail from its menu entry, "
+                "use 'launcher install' instead"
             )
 
 

@@ -49,10 +49,12 @@ def install_flatpak(app: str, *, as_json: bool) -> None:
         return
     if not entries:
         render.note(
-            f"{app} does not have a menu entry; start it with 'brokerctl run --flatpak {app}'"
+            f"{app} does not have a menu entry; start it with 'brokerctl run "
+            f"--flatpak {app}'"
         )
     render.note(
-        f"running instances of {app} keep their permissions; to end them, run 'flatpak kill {app}'"
+        f"running instances of {app} keep their permissions; to end them, run "
+        f"'flatpak kill {app}'"
     )
 
 

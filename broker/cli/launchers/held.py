@@ -166,7 +166,8 @@ def local_paths() -> Paths:
     if role_here(paths) is not None:
         raise SetupError(
             "cannot run a box or container: this machine is paired with another one",
-            hint="to run a sandbox of the host, run 'brokerctl run SANDBOX' on the viewer",
+            hint="to run a sandbox of the host, run 'brokerctl run SANDBOX' on the "
+            "viewer",
         )
     return paths
 

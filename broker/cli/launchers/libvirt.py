@@ -46,10 +46,12 @@ def _install_libvirt(words: SetupWords) -> None:
         return
     if uid is None:
         render.note(
-            "domains of qemu:///system do not report to a broker; to specify the user whose broker they report to, pass --uid NUMBER"
+            "domains of qemu:///system do not report to a broker; to specify the "
+            "user whose broker they report to, pass --uid NUMBER"
         )
     render.note(
-        "now run 'sudo systemctl restart libvirtd' (or virtqemud); the libvirtd of a session exits when it is idle"
+        "now run 'sudo systemctl restart libvirtd' (or virtqemud); the libvirtd of "
+        "a session exits when it is idle"
     )
 
 
@@ -102,7 +104,8 @@ def prepare(domain: str, *, connect: str, yes: bool, dry_run: bool) -> None:
         if record is None:
             raise RefusedError(
                 f"no record names domain '{printable(domain, NAME_CHARS)}'",
-                hint=f"to write one and prepare the domain, run 'brokerctl adopt \"{domain}\"'",
+                hint="to write one and prepare the domain, run 'brokerctl adopt "
+                f'"{domain}"\'',
             )
         new = with_places(paths, read_records(paths).records[record], connect, old)
     except DomainError as error:
@@ -111,7 +114,8 @@ def prepare(domain: str, *, connect: str, yes: bool, dry_run: bool) -> None:
         ) from error
     if new is None:
         render.note(
-            f"domain '{printable(domain, NAME_CHARS)}' already has this vsock; nothing was changed"
+            f"domain '{printable(domain, NAME_CHARS)}' already has this vsock; "
+            "nothing was changed"
         )
         return
     show_change(old, new)
@@ -119,7 +123,8 @@ def prepare(domain: str, *, connect: str, yes: bool, dry_run: bool) -> None:
         return
     define(connect, new)
     render.note(
-        f"defined domain '{printable(domain, NAME_CHARS)}'; the vsock takes effect at its next start"
+        f"defined domain '{printable(domain, NAME_CHARS)}'; the vsock takes effect "
+        "at its next start"
     )
 
 

@@ -228,13 +228,16 @@ async def _start(paths: Paths, made: Made, virsh: Child) -> None:
                 raise UpstreamError(
                     f"virsh exited before the domain {made.domain} was started: "
                     f"{stderr_so_far(virsh, MESSAGE_CHARS) or 'no output'}",
-                    hint=f"to see QEMU's output, read ~/.cache/libvirt/qemu/log/{made.domain}.log",
+                    hint="to see QEMU's output, read "
+                    f"~/.cache/libvirt/qemu/log/{made.domain}.log",
                 )
             await trio.sleep(_LOOK_SECONDS)
     if waited.cancelled_caught:
         raise UpstreamError(
-            f"libvirt did not start the domain {made.domain} within {_START_SECONDS:.0f} s",
-            hint=f"to see QEMU's output, read ~/.cache/libvirt/qemu/log/{made.domain}.log",
+            f"libvirt did not start the domain {made.domain} within "
+            f"{_START_SECONDS:.0f} s",
+            hint="to see QEMU's output, read "
+            f"~/.cache/libvirt/qemu/log/{made.domain}.log",
         )
     pid = _pid(made)
     made.pidfd = open_pidfd(pid)

@@ -198,7 +198,8 @@ def _require_image(record: Record, launch: Podman) -> None:
         raise SetupError(
             f"record '{record.name}' has neither container_image nor rootfs",
             where=record.where("launch.container_image"),
-            hint=f"set one of these keys, or start the container with 'podman run --annotation io.vitrail.sandbox={record.name}'",
+            hint="set one of these keys, or start the container with 'podman run "
+            f"--annotation io.vitrail.sandbox={record.name}'",
         )
 
 
@@ -208,7 +209,8 @@ def _described(run: HeldRun, launch: Podman) -> Container:
     limits = ContainerLimits(launch.memory_mib, launch.pids)
     if not can_limit():
         render.note(
-            "memory and processes are not limited: this user's control group does not have the memory and pids controllers"
+            "memory and processes are not limited: this user's control group does "
+            "not have the memory and pids controllers"
         )
     return Container(
         record=record.name,

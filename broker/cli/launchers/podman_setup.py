@@ -49,8 +49,10 @@ def install_rootful(uid: int | None, *, as_json: bool) -> None:
     # guard: root's containers belong to a user's broker
     if uid == 0:
         raise SetupError(
-            "the broker that leases root's containers must belong to another user than root",
-            hint="pass this user's --uid NUMBER, or run the command with sudo as this user",
+            "the broker that leases root's containers must belong to another user "
+            "than root",
+            hint="pass this user's --uid NUMBER, or run the command with sudo as "
+            "this user",
         )
     paths = find_paths({"HOME": home, "XDG_RUNTIME_DIR": f"/run/user/{uid}"})
     records = search_path(paths.runtime, paths.config)
@@ -66,7 +68,8 @@ def install_rootful(uid: int | None, *, as_json: bool) -> None:
     if other is not None:
         render.note(f"add this directory to hooks_dir in {other}: {ROOTFUL_HOOKS}")
     render.note(
-        "to test the hook, run: sudo podman run --annotation io.vitrail.sandbox=RECORD …"
+        "to test the hook, run: sudo podman run --annotation "
+        "io.vitrail.sandbox=RECORD …"
     )
 
 

@@ -80,7 +80,8 @@ def _install_box(box: BoxProgram, words: SetupWords) -> None:
     render.written_files(written, as_json=words.as_json)
     if not words.as_json:
         render.note(
-            f"boxes of {program} are labels, not boundaries; see docs/launchers/boxes.md"
+            f"boxes of {program} are labels, not boundaries; see "
+            "docs/launchers/boxes.md"
         )
 
 

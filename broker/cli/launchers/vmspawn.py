@@ -109,7 +109,8 @@ def _require_user_manager() -> None:
         )
         raise SetupError(
             f"systemd-vmspawn needs the service manager of this user, which {why}",
-            hint="run the command in a login session, or run 'loginctl enable-linger' first",
+            hint="run the command in a login session, or run 'loginctl "
+            "enable-linger' first",
         )
 
 

@@ -82,5 +82,6 @@ def vsock(*, as_json: bool) -> None:
     click.echo(shlex.join(["env", *settings, str(tool)]))
     if not preload:
         render.note(
-            "the library is missing, so a stream that is full both ways stalls: install gcc and python3-dev, then Vitrail again"
+            "the library is missing, so a stream that is full both ways stalls: "
+            "install gcc and python3-dev, then Vitrail again"
         )

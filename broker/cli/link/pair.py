@@ -84,7 +84,8 @@ async def _pair(config: LinkConfig, role: Role, store: LinkStore) -> PublicKey:
             told.add(error.message)
             render.note(f"refused a connection: {error.message}")
             render.note(
-                f"  hint: if your host opened the connection, correct link.toml: {error.hint}"
+                "  hint: if your host opened the connection, correct link.toml: "
+                f"{error.hint}"
             )
 
     try:

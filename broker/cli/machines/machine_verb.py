@@ -156,8 +156,11 @@ def _start(name: str, form: str, bus: str, leader: int | None) -> str:
 
     if leader is None and sys.stdout.isatty():
         raise RefusedError(
-            f"cannot prepare '{name}' for a terminal: the machine would be held as long as this shell",
-            hint=f"in a script: exec qemu-system-x86_64 … $(brokerctl machine arguments {name}); to see the words, pass --dry-run; or name a process with --leader",
+            f"cannot prepare '{name}' for a terminal: the machine would be held as "
+            "long as this shell",
+            hint="in a script: exec qemu-system-x86_64 … $(brokerctl machine "
+            f"arguments {name}); to see the words, pass --dry-run; or name a "
+            "process with --leader",
         )
     paths = find_paths()
     require_record(name, paths)

@@ -54,11 +54,13 @@ def command(*, yes: bool, as_json: bool) -> None:
     render.note("restarted the broker")
     for name in kept:
         render.note(
-            f"{printable(name)} is still running; to open its windows again, run 'brokerctl run {printable(name)}'"
+            f"{printable(name)} is still running; to open its windows again, run "
+            f"'brokerctl run {printable(name)}'"
         )
     for name in ends:
         render.note(
-            f"{printable(name)} is still running, without windows; it ends when its program exits"
+            f"{printable(name)} is still running, without windows; it ends when its "
+            "program exits"
         )
     for name in ended:
         render.note(f"{printable(name)} has ended")
@@ -70,8 +72,10 @@ async def _look() -> tuple[int, list[str]]:
         version = await client.call(GET_VERSION, Nothing())
         if version.role != "local":
             raise RefusedError(
-                f"cannot restart the broker: this machine is the {version.role} of two machines that share their sandboxes",
-                hint=f"to see what would end, run 'brokerctl status'; then restart the unit vitrail-{version.role} with systemctl",
+                f"cannot restart the broker: this machine is the {version.role} of "
+                "two machines that share their sandboxes",
+                hint="to see what would end, run 'brokerctl status'; then restart "
+                f"the unit vitrail-{version.role} with systemctl",
             )
         answer = await client.call(WINDOWS, WindowsRequest())
     titles = [f"[{window.sandbox}] {window.title}" for window in answer.windows]
@@ -93,7 +97,8 @@ async def _restart(pid: int) -> tuple[list[str], list[str], list[str]]:
             version = await client.call(GET_VERSION, Nothing())
             if version.pid != pid:
                 raise RefusedError(
-                    "the broker was not restarted: another broker was started in the meantime",
+                    "the broker was not restarted: another broker was started in "
+                    "the meantime",
                     hint="run the command again",
                 )
             before = await _sandboxes(client)

@@ -37,7 +37,8 @@ def in_terminal(words: Sequence[str], env: Mapping[str, str]) -> None:
     if terminal is None:
         raise SetupError(
             "no terminal is installed that Vitrail can open",
-            hint=f"install {_TERMINALS[1][0]}, or run in your terminal: brokerctl {printable(shlex.join(words), 200)}",
+            hint=f"install {_TERMINALS[1][0]}, or run in your terminal: brokerctl "
+            f"{printable(shlex.join(words), 200)}",
         )
     command = shlex.join(our_program("broker.cli.app", *words))
     script = f"{command}; printf '\\n[Enter]'; read -r _"

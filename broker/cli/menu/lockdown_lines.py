@@ -23,17 +23,31 @@ def lockdown_lines(
     lines = [lockdown.unkept] if lockdown.unkept else []
     if not lockdown.networks:
         return [
-            "a lockdown is in force: microphones, cameras, copies and new starts are denied until the lockdown is lifted",
+            (
+                "a lockdown is in force: microphones, cameras, copies and new starts "
+                "are denied until the lockdown is lifted"
+            ),
             *lines,
         ]
     if not lockdown.open_networks:
         return [
-            "a lockdown is in force: networks, microphones, cameras, copies and new starts are denied until the lockdown is lifted",
+            (
+                "a lockdown is in force: networks, microphones, cameras, copies and "
+                "new starts are denied until the lockdown is lifted"
+            ),
             *lines,
         ]
     names = ", ".join(lockdown.open_networks)
     return [
-        f"a lockdown is in force, but these sandboxes may still use a network: {names}; other networks, microphones, cameras, copies and new starts are denied until the lockdown is lifted",
-        f"Vitrail does not control the network of {names}: to end it, stop these sandboxes with 'brokerctl stop', or run 'brokerctl lockdown --networks' on the machine that runs them",
+        (
+            "a lockdown is in force, but these sandboxes may still use a network: "
+            f"{names}; other networks, microphones, cameras, copies and new starts are "
+            "denied until the lockdown is lifted"
+        ),
+        (
+            f"Vitrail does not control the network of {names}: to end it, stop these "
+            "sandboxes with 'brokerctl stop', or run 'brokerctl lockdown --networks' "
+            "on the machine that runs them"
+        ),
         *lines,
     ]

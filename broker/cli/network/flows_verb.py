@@ -40,7 +40,8 @@ def command(sandbox: str | None, *, as_json: bool) -> None:
         render.note(_none_of(sandbox))
     if answer.omitted:
         render.note(
-            f"{answer.omitted} more flows; to list those of one sandbox, run 'brokerctl network SANDBOX'"
+            f"{answer.omitted} more flows; to list those of one sandbox, run "
+            "'brokerctl network SANDBOX'"
         )
 
 

@@ -86,7 +86,8 @@ async def _forward(request: ForwardRequest, as_json: bool) -> None:  # noqa: FBT
         else:
             name = printable(item.sandbox)
             render.note(
-                f"forwarding {printable(item.address)}:{item.local} to port {request.port} of {name}"
+                f"forwarding {printable(item.address)}:{item.local} to port "
+                f"{request.port} of {name}"
             )
 
     async with open_client() as client:

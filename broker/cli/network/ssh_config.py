@@ -61,7 +61,9 @@ def command(names: tuple[str, ...], *, user: str, port: int) -> None:
     sys.stdout.write("".join(_host(name, user, port) for name in chosen))
     if not names and len(chosen) < len(known):
         render.note(
-            f"boxes and containers are left out, because none of their programs can listen on port {port}: to include them, add --port with the port of their sshd"
+            "boxes and containers are left out, because none of their programs can "
+            f"listen on port {port}: to include them, add --port with the port of "
+            "their sshd"
         )
     if not known:
         render.note("no record describes a sandbox whose ports can be forwarded")
@@ -84,15 +86,19 @@ def _require_ports(records: Mapping[str, Record], name: str, port: int) -> None:
         )
     if not _has_ports(record):
         raise RefusedError(
-            f"cannot forward ports of '{name}': its kind, {record.host.launch.kind.name}, does not support this",
+            f"cannot forward ports of '{name}': its kind, "
+            f"{record.host.launch.kind.name}, does not support this",
             where=record.where("launch.kind"),
-            hint="to list the sandboxes whose ports can be forwarded, run 'brokerctl ssh-config'",
+            hint="to list the sandboxes whose ports can be forwarded, run "
+            "'brokerctl ssh-config'",
         )
     if not _listens(record, port):
         raise RefusedError(
-            f"no program of '{name}' can listen on port {port}: those of a box or container are not root's",
+            f"no program of '{name}' can listen on port {port}: those of a box or "
+            "container are not root's",
             where=record.where("launch.kind"),
-            hint=f"start sshd in it on another port, such as 2222, and run 'brokerctl ssh-config --port 2222 {name}'",
+            hint="start sshd in it on another port, such as 2222, and run "
+            f"'brokerctl ssh-config --port 2222 {name}'",
         )
 
 

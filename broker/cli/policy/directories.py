@@ -59,7 +59,8 @@ def parts(directory: Path) -> tuple[Path, ...]:
     if not found:
         raise RefusedError(
             f"{directory} contains neither records (*{RECORD}) nor rules (*{RULE})",
-            hint=f"specify the directory that contains {RECORDS} and {RULES}, or one of these",
+            hint=f"specify the directory that contains {RECORDS} and {RULES}, or one "
+            "of these",
         )
     return found
 

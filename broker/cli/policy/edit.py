@@ -103,7 +103,8 @@ class Edit:
         """Raise RefusedError if another program has changed the file meanwhile."""
         if self.before != self.old:
             raise RefusedError(
-                f"nothing was installed: another program changed {self.file} during the edit",
+                f"nothing was installed: another program changed {self.file} during "
+                "the edit",
                 hint="check the file, then edit it again",
             )
 
@@ -210,7 +211,8 @@ def _whole_name(name: str, bases: tuple[Path, ...]) -> str:
     if len(found) > 1:
         raise RefusedError(
             f"'{printable(name, 100)}' names both a record and a file of rules",
-            hint=f"run 'brokerctl policy edit {record}' or 'brokerctl policy edit {rules}'",
+            hint=f"run 'brokerctl policy edit {record}' or 'brokerctl policy edit "
+            f"{rules}'",
         )
     return found.pop() if found else rules if name[:1].isdigit() else record
 
@@ -221,8 +223,10 @@ def _folder(name: str) -> str:
         if is_policy_path(f"{folder}/{name}"):
             return folder
     raise RefusedError(
-        f"'{printable(name, 100)}' is not a valid name of a record or of a file of rules",
-        hint="use a name such as 30-user.policy (0-9, a-z, '_', '.' and '-') or work.toml",
+        f"'{printable(name, 100)}' is not a valid name of a record or of a file of "
+        "rules",
+        hint="use a name such as 30-user.policy (0-9, a-z, '_', '.' and '-') or "
+        "work.toml",
     )
 
 
@@ -245,7 +249,8 @@ def one_at_a_time(base: Path) -> Iterator[None]:
         yield
     except BlockingIOError as error:
         raise RefusedError(
-            f"cannot edit the settings in {base}: another 'brokerctl policy edit' or 'brokerctl allow' is editing them",
+            f"cannot edit the settings in {base}: another 'brokerctl policy edit' "
+            "or 'brokerctl allow' is editing them",
             hint="wait until the other command has ended, and run this one again",
         ) from error
     finally:

@@ -94,7 +94,8 @@ def explain_call(
     if number is not None:
         if service is not None or any(value is not None for value in told.values()):
             raise click.UsageError(
-                "--event cannot be used together with SERVICE, SOURCE, TARGET or options of a call"
+                "--event cannot be used together with SERVICE, SOURCE, TARGET or "
+                "options of a call"
             )
         # Late: it needs the audit log, and a call does not.
         from broker.cli.policy.recorded_decisions import event as recorded_event

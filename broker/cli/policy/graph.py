@@ -164,7 +164,8 @@ def _refuse_too_many(found: list[Flow]) -> None:
     boxes = {name for flow in found for name in (flow.source, flow.target)}
     if len(boxes) > tool_limits.GRAPH_NODES:
         raise RefusedError(
-            f"cannot write the graph: it has {len(boxes)} boxes, more than the allowed {tool_limits.GRAPH_NODES}",
+            f"cannot write the graph: it has {len(boxes)} boxes, more than the "
+            f"allowed {tool_limits.GRAPH_NODES}",
             hint="select arrows with --sandbox or --service, or use --json",
         )
 

@@ -68,7 +68,8 @@ def qubes(directory: Path, to: Path, *, as_json: bool) -> None:
     if not rules and store is None:
         raise RefusedError(
             f"{directory} contains neither rules (*.policy) nor qubes.xml",
-            hint="copy /etc/qubes/policy.d and /var/lib/qubes/qubes.xml from dom0 into one directory, then specify that directory",
+            hint="copy /etc/qubes/policy.d and /var/lib/qubes/qubes.xml from dom0 "
+            "into one directory, then specify that directory",
         )
     system = None if store is None else _system(store)
     write_import(import_qubes(rules, system), to, as_json=as_json)
@@ -92,7 +93,8 @@ def flatpak(app: str, to: Path, *, as_json: bool) -> None:
     except UpstreamError as error:
         raise RefusedError(
             f"cannot read the permissions of the Flatpak application {app}: {error}",
-            hint="to list the installed applications, run 'flatpak list --app --columns=application'",
+            hint="to list the installed applications, run 'flatpak list --app "
+            "--columns=application'",
         ) from error
     try:
         imported = import_flatpak(app, text, Path.home())
@@ -143,12 +145,15 @@ def _print(
     for name in imported.files:
         counts[name.partition("/")[0]] += 1
     render.note(
-        f"wrote {render.count(counts['policy.d'], 'file')} of rules and {render.count(counts['sandboxes.d'], 'record')} to {to}; lines with a different meaning in Vitrail: {len(notes)}"
+        f"wrote {render.count(counts['policy.d'], 'file')} of rules and "
+        f"{render.count(counts['sandboxes.d'], 'record')} to {to}; lines with a "
+        f"different meaning in Vitrail: {len(notes)}"
     )
     render.note(
         f"errors to correct: {len(problems)}"
         if problems
-        else f"these files are not in force yet; to apply them, check them, then run: cp -r {to}/. ~/.config/vitrail/"
+        else "these files are not in force yet; to apply them, check them, then "
+        f"run: cp -r {to}/. ~/.config/vitrail/"
     )
 
 
@@ -202,7 +207,8 @@ def _files(folder: Path) -> Iterator[Path]:
                 count += 1
                 if count > tool_limits.IMPORT_FILES:
                     raise RefusedError(
-                        f"cannot import {folder}: more than {tool_limits.IMPORT_FILES} files"
+                        f"cannot import {folder}: more than "
+                        f"{tool_limits.IMPORT_FILES} files"
                     )
                 yield path
 

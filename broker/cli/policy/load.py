@@ -112,8 +112,10 @@ def world_from(file: Path | None, policy: tuple[Path, ...] = ()) -> World:
         ) from error
     except (ValueError, RecursionError) as error:
         raise RefusedError(
-            f"{printable(str(file), 200)} does not describe sandboxes: {printable(str(error), 200)}",
-            hint='write the file as {"domains": {"work": {"tags": [], "type": "AppVM"}}}',
+            f"{printable(str(file), 200)} does not describe sandboxes: "
+            f"{printable(str(error), 200)}",
+            hint='write the file as {"domains": {"work": {"tags": [], "type": '
+            '"AppVM"}}}',
         ) from error
 
 
@@ -196,7 +198,8 @@ def refusing_too_many() -> Iterator[None]:
     except TooManyError as error:
         raise RefusedError(
             f"too many calls to compare: {error}",
-            hint="write a file that lists fewer sandboxes, and pass this file with --world",
+            hint="write a file that lists fewer sandboxes, and pass this file with "
+            "--world",
         ) from error
 
 

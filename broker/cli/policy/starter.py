@@ -44,15 +44,20 @@ def starter(*, show: bool, as_json: bool) -> None:
     render.written_files(files, as_json=as_json)
     if not as_json:
         render.note(
-            f"to change the rules, run 'brokerctl policy edit {NAME.removesuffix(SUFFIX)}'"
+            "to change the rules, run 'brokerctl policy edit "
+            f"{NAME.removesuffix(SUFFIX)}'"
         )
         render.note(
-            "'web' is the browser in which links of sandboxes open, and 'viewer' shows files and pictures: each time in a new machine that ends with its window; to start one yourself, run 'brokerctl run web' or 'brokerctl open FILE'"
+            "'web' is the browser in which links of sandboxes open, and 'viewer' "
+            "shows files and pictures: each time in a new machine that ends with "
+            "its window; to start one yourself, run 'brokerctl run web' or "
+            "'brokerctl open FILE'"
         )
         by_itself = "systemctl --user enable --now vitrail-allow"
         by_itself = by_itself if systemd_runs() else "brokerctl allow --watch"
         render.note(
-            f"to allow a refused call, run 'brokerctl allow'; to receive offers by notification, run '{by_itself}'"
+            "to allow a refused call, run 'brokerctl allow'; to receive offers by "
+            f"notification, run '{by_itself}'"
         )
 
 
@@ -96,7 +101,8 @@ def offer_starter(paths: Paths) -> None:
         return
     if not sys.stdin.isatty():
         render.note(
-            "there are no rules yet, so all calls between sandboxes are denied; to write rules that ask you, run 'brokerctl policy starter'"
+            "there are no rules yet, so all calls between sandboxes are denied; to "
+            "write rules that ask you, run 'brokerctl policy starter'"
         )
         return
     render.note("there are no rules yet; write rules that ask you (y/n)? (y)")

@@ -209,7 +209,8 @@ def diff(old: Path, new: Path, *, world: Path | None, as_json: bool) -> None:
         for line in records:
             render.note(line)
         render.note(
-            f"decisions about {render.count(len(changes), 'class', 'classes')} of calls change"
+            f"decisions about {render.count(len(changes), 'class', 'classes')} of "
+            "calls change"
         )
     sys.exit(bool(changes or records))
 

@@ -72,11 +72,13 @@ def refuse_trial(base: Path, file: Path) -> None:
     if base not in find_paths().config:
         raise RefusedError(
             f"--confirm works only for directories that your broker reads, not {base}",
-            hint="edit without --confirm, or as the user whose broker reads the directory",
+            hint="edit without --confirm, or as the user whose broker reads the "
+            "directory",
         )
     if os.path.lexists(trial):
         raise RefusedError(
-            f"cannot edit {file} with --confirm: the unconfirmed edit {trial} takes precedence",
+            f"cannot edit {file} with --confirm: the unconfirmed edit {trial} takes "
+            "precedence",
             hint=f"wait until that edit is confirmed or reverted, or remove {trial}",
         )
 
@@ -105,7 +107,8 @@ def on_trial(
         with _signals_end_us():
             put(trial, new)
             render.note(
-                f"the edit is in force for {seconds} s; to keep the edit, type 'keep' and press Enter"
+                f"the edit is in force for {seconds} s; to keep the edit, type "
+                "'keep' and press Enter"
             )
             kept = _kept(seconds)
             if kept:

@@ -179,7 +179,8 @@ class LoneSound:
         """
         if allow and self._rules.microphone is Microphone.DENY:
             raise RefusedError(
-                "cannot allow the microphone: the sound filter was started with --microphone deny",
+                "cannot allow the microphone: the sound filter was started with "
+                "--microphone deny",
                 hint="start 'brokerctl proxy pulse' again with --microphone ask",
             )
         self._orders += 1

@@ -243,7 +243,8 @@ async def _run(
     if not path.is_socket():  # a wrong server is reported at once
         raise SetupError(
             f"no sound server has a socket at {path}",
-            hint="start pipewire-pulse or pulseaudio, or set PULSE_SERVER (or --server) to its socket",
+            hint="start pipewire-pulse or pulseaudio, or set PULSE_SERVER (or "
+            "--server) to its socket",
         )
     folders = _folders()
     level = Level() if folders is None else load_level(folders.levels, rules.name)

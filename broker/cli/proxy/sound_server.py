@@ -28,7 +28,8 @@ async def connect_server(path: Path) -> socket.socket:
                 if isinstance(cause, FileNotFoundError)
                 else f"the sound server at {path} does not answer: {why}"
             ),
-            hint="start pipewire-pulse or pulseaudio, or set PULSE_SERVER to its socket",
+            hint="start pipewire-pulse or pulseaudio, or set PULSE_SERVER to its "
+            "socket",
         ) from error
 
 
@@ -46,7 +47,8 @@ def server_path(name: str | None) -> Path:
             return Path(first)
         raise SetupError(
             f"the sound server '{name}' is not the absolute path of a UNIX socket",
-            hint="set PULSE_SERVER=unix:/PATH, or unset it to use the session's sound server",
+            hint="set PULSE_SERVER=unix:/PATH, or unset it to use the session's "
+            "sound server",
         )
     for variable, below in (
         ("PULSE_RUNTIME_PATH", "native"),
@@ -56,5 +58,6 @@ def server_path(name: str | None) -> Path:
             return Path(env[variable]) / below
     raise SetupError(
         "XDG_RUNTIME_DIR is not set, so the sound server's socket cannot be found",
-        hint="run the command inside the desktop session, or set PULSE_SERVER=unix:/PATH",
+        hint="run the command inside the desktop session, or set "
+        "PULSE_SERVER=unix:/PATH",
     )

@@ -121,7 +121,8 @@ async def _run(
     if path is None:
         raise SetupError(
             "XDG_RUNTIME_DIR is not set, so the compositor's socket cannot be found",
-            hint="run the command inside the desktop session, or pass an absolute path with --display",
+            hint="run the command inside the desktop session, or pass an absolute "
+            "path with --display",
         )
     listener = await open_listener(UnixEndpoint(listen.absolute()), descriptors=True)
     try:

@@ -258,7 +258,9 @@ class _Heard:
             return
         name = printable(command[0], 60)
         sys.stderr.write(
-            f"{name} ended without output: a box has no terminal and no input.\n  hint: run a terminal emulator in the box that runs it: 'foot {name}'\n"
+            f"{name} ended without output: a box has no terminal and no input.\n  "
+            "hint: run a terminal emulator in the box that runs it: 'foot "
+            f"{name}'\n"
         )
 
 

@@ -78,8 +78,10 @@ class AttachedProgram:
             return error
         name = printable(self._started.sandbox, 60)
         return UpstreamError(
-            f"the broker ended; program {self._started.program} continues if {name} is running",
-            hint=f"{how_to_start(self._paths)}; to see the program's output, run 'brokerctl logs {name}'",
+            f"the broker ended; program {self._started.program} continues if {name} "
+            "is running",
+            hint=f"{how_to_start(self._paths)}; to see the program's output, run "
+            f"'brokerctl logs {name}'",
         )
 
     def _begin(self, started: Started, nursery: trio.Nursery, stack: ExitStack) -> None:

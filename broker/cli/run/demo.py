@@ -88,14 +88,17 @@ async def _demo(request: RunRequest, screenshot: Path | None) -> None:
             return
         if broker_runs(paths):
             raise SetupError(
-                "cannot start the demo with a headless compositor while another broker is running",
-                hint="to stop all sandboxes and the broker, run 'brokerctl stop --broker'; then run the demo again",
+                "cannot start the demo with a headless compositor while another "
+                "broker is running",
+                hint="to stop all sandboxes and the broker, run 'brokerctl stop "
+                "--broker'; then run the demo again",
             )
         target = screenshot or _default_screenshot(paths)
         with _its_record(paths, request.record):
             await _headless(paths, request, steps, target)
     render.note(
-        f"screenshot: {target}\nThe demo took {render.seconds(time.monotonic() - began)}.  {_told_more()}"
+        f"screenshot: {target}\nThe demo took "
+        f"{render.seconds(time.monotonic() - began)}.  {_told_more()}"
     )
 
 
@@ -118,7 +121,7 @@ async def _prepare(paths: Paths, steps: Steps) -> None:
         async with steps.step("fetch vhost-device-vsock"):
             await fetch_vhost_device_vsock(paths, steps.tell)
     present = any(image.name == DEFAULT_NAME for image in list_images(paths))
-    # An image of another machine is used where none can be built.
+    # An image of another machine is used if none can be built.
     if present and shutil.which("mmdebstrap") is None:
         return
     async with steps.step("guest image"):
@@ -133,7 +136,8 @@ def _refuse_paired(paths: Paths) -> None:
     role = role_here(paths)
     if role is not None:
         raise SetupError(
-            f"cannot start the demo: this machine is the {role.name.lower()} of two paired machines, but the demo needs a single machine",
+            f"cannot start the demo: this machine is the {role.name.lower()} of two "
+            "paired machines, but the demo needs a single machine",
             hint="run 'brokerctl run SANDBOX' on the viewer instead",
         )
 
@@ -160,7 +164,8 @@ async def _on_desktop(paths: Paths, request: RunRequest, steps: Steps) -> None:
     try:
         async with open_client(paths) as client:
             render.note(
-                "The window will appear on this desktop; to end the demo, close the window."
+                "The window will appear on this desktop; to end the demo, close "
+                "the window."
             )
             last = await client.call(RUN, wait, steps.item)
     finally:

@@ -63,5 +63,6 @@ def the_running(name: str) -> str:
     shown = printable(name, 60)
     raise NotFoundError(
         f"no sandbox named '{shown}' is running",
-        hint=f"to start the sandbox, run 'brokerctl run {shown} -- COMMAND'; to list the running sandboxes, run 'brokerctl status'",
+        hint=f"to start the sandbox, run 'brokerctl run {shown} -- COMMAND'; to list "
+        "the running sandboxes, run 'brokerctl status'",
     )

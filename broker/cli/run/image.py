@@ -41,7 +41,8 @@ async def ensure_image(paths: Paths, record: Record, steps: Steps) -> None:
         return
     if launch.image == store.DEFAULT_NAME:
         raise RefusedError(
-            f"cannot install the packages of '{record.name}' in the image '{store.DEFAULT_NAME}', which other records use",
+            f"cannot install the packages of '{record.name}' in the image "
+            f"'{store.DEFAULT_NAME}', which other records use",
             where=record.where("launch.packages"),
             hint=f'add image = "{record.name}" to [launch] of the record',
         )

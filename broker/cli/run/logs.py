@@ -84,7 +84,8 @@ def _folder(paths: Paths, name: SandboxName) -> Path:
         return folder
     if len(folders) > 1:
         render.note(
-            f"{name} has logs of {len(folders)} sandboxes; these are the logs of the newest one"
+            f"{name} has logs of {len(folders)} sandboxes; these are the logs of "
+            "the newest one"
         )
     return max(folders, key=lambda path: path.stat().st_mtime)
 
@@ -106,7 +107,8 @@ def _choose(folder: Path, sandbox: str, *, console: bool, program: int | None) -
         )
     raise SetupError(
         f"{sandbox} has no log {wanted}",
-        hint=f"select a log with --program N or --console; {folder} contains {', '.join(sorted(found))}",
+        hint=f"select a log with --program N or --console; {folder} contains "
+        f"{', '.join(sorted(found))}",
     )
 
 

@@ -102,11 +102,13 @@ def run_held(
         unit = f"systemctl --user start vitrail-run@{record.name}"
         background = unit if systemd_runs() else f"brokerctl run {record.name} &"
         raise click.UsageError(
-            f"--detach works only for machines; to run '{record.name}' in the background, run '{background}'"
+            f"--detach works only for machines; to run '{record.name}' in the "
+            f"background, run '{background}'"
         )
     if changed:
         raise click.UsageError(
-            f"--memory, --cpus, --network and --image work only for machines: '{record.name}' is a box or container"
+            "--memory, --cpus, --network and --image work only for machines: "
+            f"'{record.name}' is a box or container"
         )
     run = launcher_of(record.host.launch.kind).run
     assert run is not None
@@ -170,7 +172,8 @@ def run_request(
         )
     elif last.started is not None:
         render.note(
-            f"the program is running in {last.started.sandbox} (program {last.started.program})"
+            f"the program is running in {last.started.sandbox} (program "
+            f"{last.started.program})"
         )
     sys.exit(code)
 
@@ -228,7 +231,8 @@ async def _its_domain(
     changes = (request.memory_mib, request.cpus, request.network, request.image)
     if not request.wait or any(change is not None for change in changes):
         raise RefusedError(
-            f"cannot change or detach the machine of '{record.name}', which is created for each run",
+            f"cannot change or detach the machine of '{record.name}', which is "
+            "created for each run",
             where=record.where("launch.kind"),
             hint="omit --detach, --memory, --cpus, --network and --image",
         )
@@ -259,7 +263,8 @@ def _module_here(paths: Paths) -> str:
     match role_here(paths):
         case Role.HOST:
             raise SetupError(
-                "cannot start a broker for this run: this machine is a host, whose windows a viewer shows",
+                "cannot start a broker for this run: this machine is a host, whose "
+                "windows a viewer shows",
                 hint="run the command on the viewer, and vitrail-host on this machine",
             )
         case Role.VIEWER:
@@ -293,7 +298,10 @@ def _check_first(request: RunRequest, paths: Paths) -> None:
         display = os.environ.get("WAYLAND_DISPLAY") or "wayland-0"
         raise SetupError(
             f"cannot show windows: no compositor answers at {printable(display)}",
-            hint="run the command inside your Wayland session, or set WAYLAND_DISPLAY to its socket; to use a headless compositor, run 'brokerctl demo'; to run a program that does not need a window, pass --no-window",
+            hint="run the command inside your Wayland session, or set "
+            "WAYLAND_DISPLAY to its socket; to use a headless compositor, run "
+            "'brokerctl demo'; to run a program that does not need a window, "
+            "pass --no-window",
         )
 
 

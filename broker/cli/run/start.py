@@ -43,7 +43,8 @@ def refuse_root() -> None:
     if os.geteuid() == 0:
         raise SetupError(
             "brokerctl does not start a broker as root",
-            hint="run the command as the user of the desktop; in a checkout, 'make demo' and './brokerctl' switch to an ordinary user",
+            hint="run the command as the user of the desktop; in a checkout, 'make "
+            "demo' and './brokerctl' switch to an ordinary user",
         )
 
 
@@ -123,7 +124,8 @@ async def _starting(paths: Paths) -> AsyncIterator[None]:
                 await trio.sleep(_LOOK_SECONDS)
         if patience.cancelled_caught:
             raise UpstreamError(
-                f"another command is starting a broker, which was not ready after {_READY_SECONDS + _DYING_SECONDS:g} s",
+                "another command is starting a broker, which was not ready after "
+                f"{_READY_SECONDS + _DYING_SECONDS:g} s",
                 hint="to find the reason, run 'brokerctl doctor'",
             )
         yield

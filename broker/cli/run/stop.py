@@ -70,7 +70,8 @@ def command(
         raise click.UsageError("--force ends a broker: specify --broker with it")
     if sum([bool(sandbox), everything, broker]) != 1:
         raise click.UsageError(
-            "specify one of: sandboxes, --all (every sandbox), --broker (the broker too)"
+            "specify one of: sandboxes, --all (every sandbox), --broker (the "
+            "broker too)"
         )
     if force:
         _force(as_json=as_json)
@@ -85,7 +86,8 @@ def command(
         render.note("stopped the broker")
         for unit in trio.run(_listening_units):
             render.note(
-                f"{unit} starts a broker at the next connection; to prevent that, run 'systemctl --user stop {unit}'"
+                f"{unit} starts a broker at the next connection; to prevent that, "
+                f"run 'systemctl --user stop {unit}'"
             )
     elif not stopped:
         render.note("no sandbox was running")
@@ -110,7 +112,8 @@ def _force(*, as_json: bool) -> None:
         render.json_line({"broker": True, "pid": ended.pid, "killed": ended.killed})
     elif ended.killed:
         render.note(
-            f"killed the broker (process {ended.pid}), which did not end when it was asked to"
+            f"killed the broker (process {ended.pid}), which did not end when it "
+            "was asked to"
         )
         # Late: most brokers end when they are asked to.
         from broker.cli.run.living import living_words
@@ -138,7 +141,8 @@ async def _stop(
             # shows them again.
             names = ()
             render.note(
-                "the host's sandboxes keep running; to stop them, run 'brokerctl stop --all'"
+                "the host's sandboxes keep running; to stop them, run 'brokerctl "
+                "stop --all'"
             )
         for name in names:
             if name is not None:

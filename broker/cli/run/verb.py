@@ -126,7 +126,9 @@ def command(
     if argv and _ADDRESS.match(argv[0]):
         raise RefusedError(
             f"{printable(argv[0], 200)} is an address, and 'run' takes a program",
-            hint=f"to open it there, run 'brokerctl open --in {sandbox} ADDRESS'; to start its program with it, run 'brokerctl run {sandbox} -- PROGRAM ADDRESS'",
+            hint=f"to open it there, run 'brokerctl open --in {sandbox} ADDRESS'; to "
+            f"start its program with it, run 'brokerctl run {sandbox} -- "
+            "PROGRAM ADDRESS'",
         )
     held = request.held_record(sandbox)
     if held is not None:

@@ -48,7 +48,8 @@ def refuse_running(record: Record) -> None:
     running = [s.name for s in ask_status().sandboxes if s.record == record.name]
     if running:
         raise RefusedError(
-            f"cannot rename or remove the record '{record.name}' while its sandboxes are running: {', '.join(running)}",
+            f"cannot rename or remove the record '{record.name}' while its "
+            f"sandboxes are running: {', '.join(running)}",
             hint=f"to stop them, run 'brokerctl stop {' '.join(running)}'",
         )
 
@@ -103,7 +104,8 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise RefusedError(
-            f"cannot ask for confirmation: standard input is not a terminal: {question}",
+            "cannot ask for confirmation: standard input is not a terminal: "
+            f"{question}",
             hint="pass --yes to confirm",
         )
     click.confirm(question, abort=True, err=True)

@@ -134,7 +134,9 @@ def command(*, as_json: bool) -> None:
     if unbounded:
         left = render.size(shutil.disk_usage(unbounded[0].path).free)
         render.note(
-            f"warning: no size limit applies to the homes of {', '.join(one.name for one in unbounded)}: their programs can fill the file system, which has {left} free"
+            "warning: no size limit applies to the homes of "
+            f"{', '.join(one.name for one in unbounded)}: their programs can fill "
+            f"the file system, which has {left} free"
         )
 
 

@@ -125,7 +125,8 @@ def _print_services(records: list[Record], running: dict[str, list[str]]) -> Non
     """Print the records whose sandboxes start by themselves."""
     if not records:
         render.note(
-            "no sandbox starts by itself; to start one with your desktop, run 'brokerctl set NAME autostart login'"
+            "no sandbox starts by itself; to start one with your desktop, run "
+            "'brokerctl set NAME autostart login'"
         )
         return
     rows = [

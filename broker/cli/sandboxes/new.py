@@ -265,7 +265,9 @@ def _tell_missing(record: Record, runner: str | None) -> None:
     program = str(command[0]) if isinstance(command, (list, tuple)) and command else ""
     if runner == "box" and program and shutil.which(program) is None:
         render.note(
-            f"{printable(program, 60)} is not installed on this machine, whose programs a box has; install it, or name another one: brokerctl set {record.name} command PROGRAM"
+            f"{printable(program, 60)} is not installed on this machine, whose "
+            "programs a box has; install it, or name another one: brokerctl set "
+            f"{record.name} command PROGRAM"
         )
 
 
@@ -318,7 +320,8 @@ def usable_rules(paths: Paths, name: str, preset: Preset, *, quiet: bool) -> lis
     unable = sorted(targets & boxes)
     if unable and not quiet:
         render.note(
-            "links or files of '{name}' cannot be opened in {boxes}: a box or container does not start for them".format(
+            "links or files of '{name}' cannot be opened in {boxes}: a box or "
+            "container does not start for them".format(
                 name=name, boxes=", ".join(f"'{record}'" for record in unable)
             )
         )
@@ -326,7 +329,8 @@ def usable_rules(paths: Paths, name: str, preset: Preset, *, quiet: bool) -> lis
     if missing and not quiet:
         written = (paths.config[0] / RULES / STARTER).exists()
         render.note(
-            "links and files of '{name}' cannot be opened elsewhere, because no record is named {missing}; to change that, run '{command}'".format(
+            "links and files of '{name}' cannot be opened elsewhere, because no "
+            "record is named {missing}; to change that, run '{command}'".format(
                 name=name,
                 missing=" or ".join(f"'{record}'" for record in missing),
                 command=f"brokerctl new {missing[0]}"
@@ -464,5 +468,6 @@ def write_record(target: Path, text: str) -> None:
     except FileExistsError as error:
         raise RefusedError(
             f"a record named '{target.stem}' already exists: {target}",
-            hint=f"to change a setting, run 'brokerctl set {target.stem}'; to change the whole record, 'brokerctl policy edit {target.stem}'",
+            hint=f"to change a setting, run 'brokerctl set {target.stem}'; to change "
+            f"the whole record, 'brokerctl policy edit {target.stem}'",
         ) from error

@@ -128,7 +128,8 @@ def record_text(preset: str, runner: str | None = None) -> str:
     if found is None or bool(what) != bool(found.what):
         raise RefusedError(
             f"'{printable(runner, 80)}' starts no sandbox",
-            hint="use box, podman=IMAGE or flatpak=APPLICATION, or leave --in out for a micro VM",
+            hint="use box, podman=IMAGE or flatpak=APPLICATION, or leave --in out "
+            "for a micro VM",
         )
     document = tomlkit.parse(text)
     old = document["launch"].unwrap()

@@ -82,7 +82,8 @@ def record_named(name: str) -> Record:
     if name in records.broken:
         raise RefusedError(
             f"the record '{printable(name, 60)}' has an error",
-            hint=f"to see it, run 'brokerctl policy check'; to correct it, run 'brokerctl policy edit {name}.toml'",
+            hint="to see it, run 'brokerctl policy check'; to correct it, run "
+            f"'brokerctl policy edit {name}.toml'",
         )
     raise RefusedError(
         f"no record is named '{printable(name, 60)}'",
@@ -131,7 +132,8 @@ def command(
     if not values:
         words = " or ".join(words_of(chosen)) or chosen.help or "a value"
         raise click.UsageError(
-            f"the value is missing: '{setting}' takes {words}; to see the present one, run 'brokerctl get {sandbox} {setting}'"
+            f"the value is missing: '{setting}' takes {words}; to see the present "
+            f"one, run 'brokerctl get {sandbox} {setting}'"
         )
     record = record_named(sandbox)
     refuse_other_kinds(setting, chosen, record)
@@ -163,13 +165,15 @@ def command(
                 "launch.packages"
             ):
                 render.note(
-                    f"the next 'brokerctl run {sandbox}' builds an image with these packages"
+                    f"the next 'brokerctl run {sandbox}' builds an image with these "
+                    "packages"
                 )
             follow_record(job)
         outdated = _keeping(sandbox, chosen.key)
         if outdated:
             render.note(
-                f"{' '.join(outdated)} runs with the old value of {setting} until it is stopped: 'brokerctl stop {' '.join(outdated)}'"
+                f"{' '.join(outdated)} runs with the old value of {setting} until "
+                f"it is stopped: 'brokerctl stop {' '.join(outdated)}'"
             )
         _say(file, changed=True, outdated=outdated, as_json=as_json)
 
@@ -190,7 +194,8 @@ def refuse_other_kinds(name: str, setting: Setting, record: Record) -> None:
     kind = record.host.launch.kind.name
     if field is not None and not field.belongs_to(kind):
         raise RefusedError(
-            f"'{record.name}' cannot have the setting '{name}': its launch.kind is '{kind}'",
+            f"'{record.name}' cannot have the setting '{name}': its launch.kind is "
+            f"'{kind}'",
             hint=_hint_of_kind(name, record, field),
         )
 

@@ -151,7 +151,8 @@ def _parsed(
     if setting.words:
         if given[0] not in setting.words:
             raise RefusedError(
-                f"'{printable(given[0], 60)}' is not a value of '{printable(name, 60)}'",
+                f"'{printable(given[0], 60)}' is not a value of "
+                f"'{printable(name, 60)}'",
                 hint=did_you_mean(given[0], setting.words)
                 or f"use one of {', '.join(setting.words)}",
             )

@@ -95,7 +95,8 @@ def list_homes(*, as_json: bool) -> None:
         return
     if not rows:
         render.note(
-            "no sandbox has a home; the first run of a sandbox of class 'persistent' creates one"
+            "no sandbox has a home; the first run of a sandbox of class "
+            "'persistent' creates one"
         )
         return
     render.table(
@@ -238,7 +239,8 @@ def reset(name: str, *, check: bool, yes: bool, as_json: bool) -> None:
             )
         if home.meta.encrypted:
             raise RefusedError(
-                f"cannot empty the home of '{sandbox}': a new home would not be encrypted",
+                f"cannot empty the home of '{sandbox}': a new home would not be "
+                "encrypted",
                 hint=hint,
             )
         goes = f"the content of the home of '{sandbox}' ({render.size(home.used())})"
@@ -293,7 +295,8 @@ def restore(name: str, label: str, *, check: bool, yes: bool, as_json: bool) -> 
         store.require_snapshot(sandbox, chosen)  # before the question
         Consent(yes, check, as_json).ask(
             f"Replace the home of '{sandbox}' ({size}) with '{chosen}'?",
-            f"all changes in the home of '{sandbox}' ({size}) since snapshot '{chosen}'",
+            f"all changes in the home of '{sandbox}' ({size}) since snapshot "
+            f"'{chosen}'",
         )
         with progress_bar(f"copy {chosen}") as bar:
             store.restore(sandbox, chosen, bar)

@@ -166,7 +166,8 @@ def _parts(status: Status, rates: Rates, now: float) -> Iterator[RenderableType]
     yield from _policy(status.policy)
     if status.audit and status.audit.failures:
         yield Text(
-            f"warning: {status.audit.failures} writes to the audit log failed; actions that had to be recorded were refused",
+            f"warning: {status.audit.failures} writes to the audit log failed; "
+            "actions that had to be recorded were refused",
             style="bold red",
         )
     for warning in status.warnings:
@@ -175,7 +176,8 @@ def _parts(status: Status, rates: Rates, now: float) -> Iterator[RenderableType]
         yield from _link(status.link, now)
         if status.link.loss:
             yield Text(
-                f"link: {_age(now - status.link.loss_since)} ago {printable(status.link.loss)}",
+                f"link: {_age(now - status.link.loss_since)} ago "
+                f"{printable(status.link.loss)}",
                 style="bold yellow",
             )
     for sandbox in filter(keeps_screen_on, status.sandboxes):
@@ -200,14 +202,18 @@ def _link(link: LinkStatus, now: float) -> Iterator[Text]:
         yield from _link_problem(link)
         return
     yield Text(
-        f"{state}, {printable(link.name)}, epoch {link.epoch[:8]} (no. {link.epochs}), {link.leases} leases, {link.streams} streams, {link.refused} refused"
+        f"{state}, {printable(link.name)}, epoch {link.epoch[:8]} (no. "
+        f"{link.epochs}), {link.leases} leases, {link.streams} streams, "
+        f"{link.refused} refused"
     )
     yield from _link_problem(link)
     if link.other is None:
         yield Text("link: the other broker does not answer", style="bold yellow")
         return
     yield Text(
-        f"link: the other end runs {printable(link.other.program)}, up {_age(link.other.up_seconds)}, {link.other.leases} leases, {link.other.streams} streams, {link.other.refused} refused"
+        f"link: the other end runs {printable(link.other.program)}, up "
+        f"{_age(link.other.up_seconds)}, {link.other.leases} leases, "
+        f"{link.other.streams} streams, {link.other.refused} refused"
     )
     for warning in link.other.warnings:
         yield Text(f"warning from {printable(link.name)}: {printable(warning)}")
@@ -348,7 +354,9 @@ def _stream(s: StreamStatus, rates: Rates, now: float) -> Sequence[str]:
 
 def _pump(pump: PumpStatus) -> Text:
     return Text(
-        f"pump: pid {pump.pid}, {pump.streams} streams now, {pump.streams_total} in total, {render.size(pump.bytes_total)} transferred, {pump.pipes_pooled} pipes pooled"
+        f"pump: pid {pump.pid}, {pump.streams} streams now, {pump.streams_total} in "
+        f"total, {render.size(pump.bytes_total)} transferred, {pump.pipes_pooled} "
+        "pipes pooled"
     )
 
 

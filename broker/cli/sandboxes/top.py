@@ -38,8 +38,10 @@ def command(*, as_json: bool) -> None:
         from broker.cli.sandboxes.top_screen import TopScreen
     except ModuleNotFoundError as error:
         raise SetupError(
-            f"cannot show the live screen: the Python package {error.name} is not installed",
-            hint="in a checkout run: pipx install --force '.[top]'; to watch without the package, run 'brokerctl status --watch'",
+            f"cannot show the live screen: the Python package {error.name} is not "
+            "installed",
+            hint="in a checkout run: pipx install --force '.[top]'; to watch "
+            "without the package, run 'brokerctl status --watch'",
         ) from error
     screen = TopScreen(paths, cpu)
     while chosen := screen.run():

@@ -66,7 +66,8 @@ class Arrivals:
                 arrived = next((one for one in fresh if _is(one, name)), None)
                 if arrived is None:
                     raise RefusedError(
-                        f"no file or directory named '{printable(name, 100)}' has arrived from '{source}'",
+                        f"no file or directory named '{printable(name, 100)}' has "
+                        f"arrived from '{source}'",
                         hint=f"to see the files that have arrived, run 'ls {folder}'",
                     )
                 moved.append(_move(folder / arrived, fd, source, self._target, name))

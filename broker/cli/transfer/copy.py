@@ -112,7 +112,8 @@ def _receiver(name: str) -> str:
     what = "is not running, and a new one would end with the copy"
     raise RefusedError(
         f"'{name}' {what if record else 'has ended, and all that was in it is gone'}",
-        hint=f"start it first with 'brokerctl run {of}', or use 'brokerctl open --in {of} FILE'",
+        hint=f"start it first with 'brokerctl run {of}', or use 'brokerctl open --in "
+        f"{of} FILE'",
     )
 
 

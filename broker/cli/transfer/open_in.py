@@ -88,8 +88,10 @@ def command(
         raise click.UsageError("specify an address or a file")
     if os.environ.get(OPENING):
         raise RefusedError(
-            f"refused to open {printable(objects[0], 100)} again: the desktop's default program for it runs 'brokerctl open'",
-            hint="choose another default program, or write a rule whose target is a sandbox",
+            f"refused to open {printable(objects[0], 100)} again: the desktop's "
+            "default program for it runs 'brokerctl open'",
+            hint="choose another default program, or write a rule whose target is a "
+            "sandbox",
         )
     for one in objects:
         request = _request(one, sandbox, edit=edit)

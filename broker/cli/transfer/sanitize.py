@@ -123,7 +123,8 @@ class NewDocumentFolder:
             self.path, self._fd = _incoming(sandbox, places)
         elif place is not None:
             render.note(
-                f"warning: a sandbox can write to {printable(str(place), 200)}, and replace the new document before you open it"
+                f"warning: a sandbox can write to {printable(str(place), 200)}, and "
+                "replace the new document before you open it"
             )
 
     def __enter__(self) -> Self:
@@ -177,7 +178,8 @@ def sanitize(
             # If it failed, it has said why, above.
             if _ended(child.pid) and child.wait():
                 raise UpstreamError(
-                    f"'{sandbox}' made no copy of {printable(file.name)}; its error is above",
+                    f"'{sandbox}' made no copy of {printable(file.name)}; its error "
+                    "is above",
                     hint="correct this error, and run the command again",
                 ) from None
             raise PeerError(str(error)) from error

@@ -38,7 +38,8 @@ def command(sandbox: str | None, *, as_json: bool) -> None:
         render.note("there are no windows")
     if answer.omitted:
         render.note(
-            f"{answer.omitted} more windows; to list those of one sandbox, run 'brokerctl windows SANDBOX'"
+            f"{answer.omitted} more windows; to list those of one sandbox, run "
+            "'brokerctl windows SANDBOX'"
         )
     for name in answer.silent:
         render.note(f"{printable(name)} does not answer; its windows are not listed")

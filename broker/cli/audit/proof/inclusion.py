@@ -40,7 +40,8 @@ def _without(db: sqlite3.Connection, number: int) -> SetupError:
     if number <= newest:
         return SetupError(
             f"cannot prove event {number}: the event was removed from the log",
-            hint="to check that only retention removed events, run 'brokerctl audit verify'",
+            hint="to check that only retention removed events, run 'brokerctl audit "
+            "verify'",
         )
     return SetupError(
         f"event {number} does not exist: the newest event is {newest}",

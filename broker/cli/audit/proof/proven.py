@@ -31,7 +31,8 @@ class Proven:
             self._trees = {}
         except (OSError, ValueError, RecursionError) as error:
             raise SetupError(
-                f"cannot read the results of earlier verifications in {path}: {render.cause(error)}",
+                f"cannot read the results of earlier verifications in {path}: "
+                f"{render.cause(error)}",
                 hint="to verify the whole log again, remove the file",
             ) from error
 

@@ -239,7 +239,8 @@ def _read_file(archive: EventArchive, path: Path) -> None:
     except OSError as error:
         raise SetupError(
             f"cannot read {path}: {error.strerror or error}",
-            hint="specify a file or directory that you can read, or '-' for standard input",
+            hint="specify a file or directory that you can read, or '-' for "
+            "standard input",
         ) from error
 
 

@@ -135,19 +135,22 @@ class Lock:
         if self.identity is not None and self.passphrase is not None:
             raise RefusedError(
                 "--passphrase-file and --identity cannot be used together",
-                hint="use --identity for a backup that age encrypted, and --passphrase-file for one that gpg encrypted",
+                hint="use --identity for a backup that age encrypted, and "
+                "--passphrase-file for one that gpg encrypted",
             )
         if head == _AGE_HEAD:
             if self.identity is None:
                 raise RefusedError(
-                    "cannot decrypt the backup without a key: age encrypted this backup",
+                    "cannot decrypt the backup without a key: age encrypted this "
+                    "backup",
                     hint="specify the file with the key: --identity FILE",
                 )
             return ["age", "--decrypt", "--identity", f"/proc/self/fd/{self.identity}"]
         # guard: with a key of age's a backup is age's
         if self.identity is not None:
             raise RefusedError(
-                "cannot decrypt the backup with --identity: age did not encrypt this backup",
+                "cannot decrypt the backup with --identity: age did not encrypt "
+                "this backup",
                 hint="omit --identity, so that gpg decrypts the backup",
             )
         return [*_GPG, *asking_words(), *self._passphrase(), "--decrypt"]
@@ -260,7 +263,8 @@ async def back_up(
             raise
         raise RefusedError(
             f"cannot write the backup to {target}: {error.strerror}",
-            hint="check that its directory exists, that its disk is connected, and that you may write there",
+            hint="check that its directory exists, that its disk is connected, and "
+            "that you may write there",
         ) from error
     finally:
         for name in members:
@@ -300,7 +304,8 @@ async def unpack(source: Path, prepared: Path, lock: Lock, count: Count) -> Unpa
                 raise
             raise RefusedError(
                 f"cannot import {source}: the passphrase is wrong",
-                hint="give the passphrase of that backup with --passphrase-file FILE, or without that option where gpg asks for it",
+                hint="give the passphrase of that backup with --passphrase-file "
+                "FILE, or without that option where gpg asks for it",
             ) from error
     if status is not None:
         why = status.why_not_closed(by_passphrase=lock.passphrase is not None)
@@ -376,7 +381,8 @@ def _read_small(path: Path) -> bytes:
         data = file.read(_RECORD_BYTES + 1)
     if len(data) > _RECORD_BYTES:
         raise RefusedError(
-            f"cannot import the backup: its {path.name} has more than {_RECORD_BYTES >> 10} KiB"
+            f"cannot import the backup: its {path.name} has more than "
+            f"{_RECORD_BYTES >> 10} KiB"
         )
     return data
 

@@ -72,5 +72,6 @@ def failed(program: str, said: str) -> VitrailError:
             return kind(text, hint=hint)
     return UpstreamError(
         f"{program} failed; it said: {said}",
-        hint="check free disk space, the file and the key; the words are the program's own",
+        hint="check free disk space, the file and the key; the words are the "
+        "program's own",
     )

@@ -109,11 +109,13 @@ def _write_rules(
     put(imported_file, text)
     if sandbox_only:
         render.note(
-            f"the backup's rules are not used without --trust-record; if you wrote the backup, run: {take_imported(file)}"
+            "the backup's rules are not used without --trust-record; if you wrote "
+            f"the backup, run: {take_imported(file)}"
         )
     else:
         render.note(
-            f"the backup's rules are not used, because they have an error or name other sandboxes alone; they are in {imported_file}"
+            "the backup's rules are not used, because they have an error or name "
+            f"other sandboxes alone; they are in {imported_file}"
         )
     return []
 
@@ -124,5 +126,6 @@ def _set_aside(path: Path, untrusted_text: str, reason: str) -> None:
     imported_file.parent.mkdir(parents=True, exist_ok=True)
     replace_file(imported_file, untrusted_text.encode())
     render.note(
-        f"the sandbox has its home and no record: the backup's record {reason}; if you wrote the backup, run: {take_imported(path)}"
+        f"the sandbox has its home and no record: the backup's record {reason}; if "
+        f"you wrote the backup, run: {take_imported(path)}"
     )

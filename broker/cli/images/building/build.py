@@ -302,7 +302,8 @@ async def _run_bootstrap(
             code = await child.wait()
     except trio.TooSlowError as error:
         raise UpstreamError(
-            f"mmdebstrap took longer than {limits.IMAGE_BUILD_SECONDS:g} s and was ended",
+            f"mmdebstrap took longer than {limits.IMAGE_BUILD_SECONDS:g} s and was "
+            "ended",
             hint="choose a faster mirror with --mirror",
         ) from error
     finally:
@@ -334,26 +335,32 @@ def bootstrap_failed(said: list[str]) -> VitrailError:
     text = "\n".join(said)
     if unknown := re.search(r"Unable to locate package (\S+)", text):
         return SetupError(
-            f"the package archive does not contain the package {_package_of(unknown[1])}",
+            "the package archive does not contain the package "
+            f"{_package_of(unknown[1])}",
             hint="check the name of the package (--package) and the suite (--suite)",
         )
     if "is not valid yet" in text:
         return SetupError(
-            "the date of the package archive's index is later than this machine's clock",
+            "the date of the package archive's index is later than this machine's "
+            "clock",
             hint="set the clock, for example with 'sudo timedatectl set-ntp true'",
         )
     if "is expired" in text:
         return SetupError(
             "by this machine's clock, the package archive's index has expired",
-            hint='if the clock is right, choose another mirror with --mirror, or make apt accept the index (Acquire::Check-Valid-Until "false")',
+            hint="if the clock is right, choose another mirror with --mirror, or "
+            'make apt accept the index (Acquire::Check-Valid-Until "false")',
         )
     if failed := _FAILED_PACKAGE.search(text):
         return UpstreamError(
-            f"the package {failed[1]} cannot be installed in the image: {failed[2][:300]}",
-            hint=f"leave the package out, or choose another suite with --suite; its own words: {'; '.join(_words_before(said, failed[0]))}",
+            f"the package {failed[1]} cannot be installed in the image: "
+            f"{failed[2][:300]}",
+            hint="leave the package out, or choose another suite with --suite; its "
+            f"own words: {'; '.join(_words_before(said, failed[0]))}",
         )
     errors = [line for line in said if line.startswith(("E: ", "Err:", "W: "))]
     return UpstreamError(
         "mmdebstrap failed: " + ("; ".join(errors or said[-5:])[-1500:] or "no output"),
-        hint="if the mirror cannot be reached, check the network or choose another mirror with --mirror",
+        hint="if the mirror cannot be reached, check the network or choose another "
+        "mirror with --mirror",
     )

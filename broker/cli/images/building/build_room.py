@@ -111,15 +111,19 @@ async def _check_namespaces() -> None:
         await run_tool(["unshare", "--user", "--map-root-user", "true"])
     except UpstreamError as error:
         raise SetupError(
-            f"cannot build an image without root: user namespaces do not work: {error.message}",
+            "cannot build an image without root: user namespaces do not work: "
+            f"{error.message}",
             hint="run 'brokerctl doctor' for the settings of the kernel",
         ) from error
     try:
         await run_tool(["unshare", "--user", "--map-auto", "--map-root-user", "true"])
     except UpstreamError as error:
         raise SetupError(
-            f"cannot build an image without root: subordinate user and group IDs cannot be mapped: {error.message}",
-            hint="if /etc/subuid has no line for this user: sudo usermod --add-subuids 1000000-1065535 --add-subgids 1000000-1065535 $USER (choose a range that no other user has)",
+            "cannot build an image without root: subordinate user and group IDs "
+            f"cannot be mapped: {error.message}",
+            hint="if /etc/subuid has no line for this user: sudo usermod "
+            "--add-subuids 1000000-1065535 --add-subgids 1000000-1065535 $USER "
+            "(choose a range that no other user has)",
         ) from error
 
 
@@ -133,7 +137,8 @@ def need_space(directory: Path, what: str) -> None:
     free = shutil.disk_usage(directory).free
     if free < limits.IMAGE_FREE_BYTES:
         raise SetupError(
-            f"not enough space for {what} in {directory}: {free >> 20} MiB are free, {limits.IMAGE_FREE_BYTES >> 20} MiB are needed",
+            f"not enough space for {what} in {directory}: {free >> 20} MiB are "
+            f"free, {limits.IMAGE_FREE_BYTES >> 20} MiB are needed",
             hint="free some space, or set another directory with "
             + ("TMPDIR" if what.startswith("temp") else "XDG_CACHE_HOME"),
         )
@@ -159,8 +164,10 @@ def disk_full_explained(directory: Path) -> Iterator[None]:
             for place in (directory, scratch_base())
         )
         raise SetupError(
-            f"the disk became full while the image was built: at least {limits.IMAGE_FREE_BYTES >> 20} MiB are needed, but {free}",
-            hint="free some space, or set other directories with XDG_CACHE_HOME and TMPDIR",
+            "the disk became full while the image was built: at least "
+            f"{limits.IMAGE_FREE_BYTES >> 20} MiB are needed, but {free}",
+            hint="free some space, or set other directories with XDG_CACHE_HOME and "
+            "TMPDIR",
         ) from error
 
 

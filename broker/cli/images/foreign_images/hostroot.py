@@ -120,7 +120,8 @@ def _write_root(root: Path, work: Path) -> dict[str, str]:
         ) from error
     except MissingError as error:
         raise SetupError(
-            f"cannot create an image of this machine's programs: {error} is not installed",
+            f"cannot create an image of this machine's programs: {error} is not "
+            "installed",
             hint=install_command("waypipe", "python3"),
         ) from error
     with (work / "root.tar").open("xb") as out:
@@ -137,7 +138,8 @@ def host_tree(root: Path) -> FileTree:
             tree.put(name, Node("link", 0o777, target=str(path.readlink())))
         elif path.exists():
             raise SetupError(
-                f"cannot create an image of this machine's programs: /{name} is a directory, not a link into /usr",
+                f"cannot create an image of this machine's programs: /{name} is a "
+                "directory, not a link into /usr",
                 hint=f"to create the link, run '{install_command('usrmerge')}'",
             )
     _add(tree, root, "usr")

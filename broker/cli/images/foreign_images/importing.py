@@ -134,7 +134,8 @@ async def save_from_podman(reference: str, directory: Path, progress: Progress) 
     """Write an image of this user's podman as an archive.  Raises UpstreamError."""
     if not reference or reference.startswith("-"):
         raise RefusedError(
-            f"cannot import {printable(reference, 100)!r}: not a name of a Podman image",
+            f"cannot import {printable(reference, 100)!r}: not a name of a Podman "
+            "image",
             hint="to list the names, run 'podman images'",
         )
     target = directory / "image.tar"
@@ -291,12 +292,15 @@ async def _merged(
         raise UpstreamError(f"cannot merge the archive's layers: {error}") from error
     if merged.missing:
         raise SetupError(
-            f"cannot import the image: it does not contain {printable(merged.missing, 60)}",
-            hint="add these packages to the image with a Containerfile: 'RUN apt-get update && apt-get install -y python3 waypipe'",
+            "cannot import the image: it does not contain "
+            f"{printable(merged.missing, 60)}",
+            hint="add these packages to the image with a Containerfile: 'RUN "
+            "apt-get update && apt-get install -y python3 waypipe'",
         )
     if merged.error:
         raise UpstreamError(
             f"cannot import the archive: {printable(merged.error, 400)}",
-            hint="import an archive that 'podman save --format oci-archive -o FILE IMAGE' wrote",
+            hint="import an archive that 'podman save --format oci-archive -o FILE "
+            "IMAGE' wrote",
         )
     return merged

@@ -106,7 +106,8 @@ def _busybox(image: FileTree, local: str) -> bytes:
         if is_static(program):
             return program
     raise TreeError(
-        "a statically linked busybox, which the initramfs needs, is neither in the image "
+        "a statically linked busybox, which the initramfs needs, is neither in the "
+        "image "
         "(Debian: busybox-static, Fedora: busybox) nor on this machine"
     )
 

@@ -22,7 +22,8 @@ from broker.host.images import initramfs, store
 
 _CHOICES = (
     "choose a kernel: '--kernel image' takes that of the archive, '--kernel host' that "
-    "of this machine, '--kernel FILE' that of a package (.deb, .rpm, .tar, .pkg.tar.zst; "
+    "of this machine, '--kernel FILE' that of a package (.deb, .rpm, .tar, "
+    ".pkg.tar.zst; "
     "several are allowed), and '--base NAME' that of a guest image"
 )
 _READERS = {
@@ -142,7 +143,8 @@ def _host_files(choice: KernelChoice) -> dict[Path, str]:
         raise kernel_error(choice, f"{kernel} does not exist")
     if not os.access(kernel, os.R_OK):
         raise SetupError(
-            f"cannot use the kernel of {choice.description()}: only root can read {kernel}",
+            f"cannot use the kernel of {choice.description()}: only root can read "
+            f"{kernel}",
             hint=f"to let every user read it, run 'sudo chmod a+r {kernel}'",
         )
     return {

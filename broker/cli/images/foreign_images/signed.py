@@ -261,7 +261,8 @@ def _manifest(
         ) from error
     if manifest.format != store.FORMAT:
         raise UpstreamError(
-            f"the archive has format {manifest.format}; this version reads format {store.FORMAT}",
+            f"the archive has format {manifest.format}; this version reads format "
+            f"{store.FORMAT}",
             hint=_VERSION_HINT,
         )
     return manifest
@@ -274,7 +275,8 @@ def _small(
     info = next(members, None)
     if info is None or info.name != name or not info.isreg() or info.size > most:
         raise UpstreamError(
-            f"the archive is not a signed image: member '{name}' is missing, out of order or too large",
+            f"the archive is not a signed image: member '{name}' is missing, out of "
+            "order or too large",
             hint=_ARCHIVE_HINT,
         )
     file = tar.extractfile(info)
@@ -289,7 +291,8 @@ def _unpack(
         info = next(members, None)
         if info is None or info.name != name or not info.isreg():
             raise UpstreamError(
-                f"the archive is not a signed image: member '{name}' is missing or out of order",
+                f"the archive is not a signed image: member '{name}' is missing or "
+                "out of order",
                 hint=_ARCHIVE_HINT,
             )
         file = tar.extractfile(info)
@@ -310,7 +313,8 @@ def _copy(source: gzip.GzipFile | IO[bytes], out: IO[bytes], name: str) -> None:
         total += len(data)
         if total > limits.IMAGE_IMPORT_BYTES:
             raise UpstreamError(
-                f"cannot import the image: the archive's file '{name}' has more than {limits.IMAGE_IMPORT_BYTES >> 20} MiB"
+                f"cannot import the image: the archive's file '{name}' has more "
+                f"than {limits.IMAGE_IMPORT_BYTES >> 20} MiB"
             )
         if data.count(0) == len(data):
             out.seek(len(data), io.SEEK_CUR)

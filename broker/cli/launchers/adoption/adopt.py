@@ -246,7 +246,8 @@ def _plan(
     if (present := record_of(paths, domain.name, old)) is not None:
         raise RefusedError(
             f"domain '{domain.shown}' is the sandbox '{present}' already",
-            hint=f"to give it the vsock, run 'brokerctl launcher prepare'; to undo 'adopt', 'brokerctl adopt --undo {present}'",
+            hint="to give it the vsock, run 'brokerctl launcher prepare'; to undo "
+            f"'adopt', 'brokerctl adopt --undo {present}'",
         )
     name = _name(paths, domain, name, ask=ask)
     purpose = _purpose(purpose, ask=ask)

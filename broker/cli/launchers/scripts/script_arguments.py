@@ -110,7 +110,8 @@ def qemu_words(machine: ScriptMachine, bus: str = "pci") -> list[str]:
 def _require_pci(machine: ScriptMachine, bus: str, what: str, key: str) -> None:
     if bus != "pci":
         raise RefusedError(
-            f"cannot {what} of '{machine.name}': QEMU's microvm machine has no memory devices (virtio-pmem)",
+            f"cannot {what} of '{machine.name}': QEMU's microvm machine has no "
+            "memory devices (virtio-pmem)",
             hint=f"use '-machine q35' and '--bus pci', or remove {key} from the record",
         )
 
@@ -130,8 +131,10 @@ def split_words(words: Sequence[str]) -> str:
         # guard: a path is one word to the shell
         if not _PLAIN.fullmatch(word):
             raise RefusedError(
-                f"cannot print the argument {printable(word, 200)}: it has a character that a shell splits or expands",
-                hint="use paths of letters, digits and _./:=@%+,- in the record and for homes and images; or read the words with --format json",
+                f"cannot print the argument {printable(word, 200)}: it has a "
+                "character that a shell splits or expands",
+                hint="use paths of letters, digits and _./:=@%+,- in the record and "
+                "for homes and images; or read the words with --format json",
             )
     return " ".join(words)
 
@@ -185,8 +188,10 @@ def refuse_what_lacks(
         lacks = "a hybrid socket: set libvirt or cid in [peer]"
     if lacks:
         raise RefusedError(
-            f"cannot print the configuration of '{machine.name}' for {what}, which cannot have {lacks}",
-            hint="start it with QEMU (--format qemu), or remove the key from the record",
+            f"cannot print the configuration of '{machine.name}' for {what}, which "
+            f"cannot have {lacks}",
+            hint="start it with QEMU (--format qemu), or remove the key from the "
+            "record",
         )
 
 

@@ -103,9 +103,13 @@ def script_record(
     peers = HybridPeer | HybridDirectoryPeer | CidPeer | CidRangePeer
     if not isinstance(launch, External) or not isinstance(launch.peer, peers):
         raise RefusedError(
-            f"cannot print arguments for '{name}': its record does not say that a script of yours starts it",
+            f"cannot print arguments for '{name}': its record does not say that a "
+            "script of yours starts it",
             where=record.where("launch.kind"),
-            hint=f"set kind = \"external\" in [launch], and hybrid, hybrid_directory, cid or cids in [peer], or libvirt for --format libvirt; a machine of another kind is started by 'brokerctl run {name}'",
+            hint='set kind = "external" in [launch], and hybrid, '
+            "hybrid_directory, cid or cids in [peer], or libvirt for --format "
+            "libvirt; a machine of another kind is started by 'brokerctl run "
+            f"{name}'",
         )
     return record, launch
 
@@ -180,7 +184,9 @@ def _image(paths: Paths, launch: External) -> tuple[Path, int]:
     if not size or size % SHARED_IMAGE_ALIGN:
         whole = -(-max(size, 1) // SHARED_IMAGE_ALIGN) * SHARED_IMAGE_ALIGN
         raise SetupError(
-            f"cannot share the image {launch.image_file}: its size is not a multiple of {SHARED_IMAGE_ALIGN >> 20} MiB, so a guest's kernel refuses it as memory",
+            f"cannot share the image {launch.image_file}: its size is not a "
+            f"multiple of {SHARED_IMAGE_ALIGN >> 20} MiB, so a guest's kernel "
+            "refuses it as memory",
             hint=f"run 'truncate --size {whole} {launch.image_file}'",
         )
     return launch.image_file, size
@@ -289,8 +295,10 @@ def make_room(directory: Path) -> None:
             else "others may enter it"
         )
         raise SetupError(
-            f"cannot use {directory} for a machine's sockets: {what}, and the process that serves the vsock can write to all of it",
-            hint=f"name a directory in [peer] of the record that contains nothing else, with mode 700: install -d -m 700 {directory}",
+            f"cannot use {directory} for a machine's sockets: {what}, and the "
+            "process that serves the vsock can write to all of it",
+            hint="name a directory in [peer] of the record that contains nothing "
+            f"else, with mode 700: install -d -m 700 {directory}",
         )
 
 
@@ -309,7 +317,8 @@ async def _serve(
     if tool is None:
         raise SetupError(
             "vhost-device-vsock is not installed",
-            hint="'brokerctl demo' fetches it; with /dev/vhost-vsock, set cid in [peer] of the record in place of hybrid",
+            hint="'brokerctl demo' fetches it; with /dev/vhost-vsock, set cid in "
+            "[peer] of the record in place of hybrid",
         )
     assert machine.uds is not None
     process = await spawn_backend_at(tool, machine.cid, backend, machine.uds)

@@ -50,7 +50,8 @@ async def knock(config: LinkConfig) -> socket.socket:
     except UpstreamError as error:
         raise UpstreamError(
             f"cannot connect to 'brokerctl pair' on the viewer's machine: {error}",
-            hint="run 'brokerctl pair NAME --as viewer' there first, then run this command again",
+            hint="run 'brokerctl pair NAME --as viewer' there first, then run this "
+            "command again",
         ) from error
 
 
@@ -100,7 +101,8 @@ async def pair(
                 await _confirm(sock, machine, ask)
         except trio.TooSlowError as error:
             raise UpstreamError(
-                f"the pairing was not confirmed on both machines within {limits.LINK_PAIRING_SECONDS:g} s",
+                "the pairing was not confirmed on both machines within "
+                f"{limits.LINK_PAIRING_SECONDS:g} s",
                 hint="start 'brokerctl pair' on both machines again",
             ) from error
     if machine.peer_key is None:
@@ -130,7 +132,8 @@ def _no_code(machine: Pairing, text: str, hint: str = "") -> UpstreamError:
     if machine.nonce_sent:
         return UpstreamError(
             f"the pairing ended before its codes were known: {text}",
-            hint="start 'brokerctl pair' on both machines again; if it fails again, an attacker may control the connection",
+            hint="start 'brokerctl pair' on both machines again; if it fails again, "
+            "an attacker may control the connection",
         )
     return NoCodeError(text, hint=hint)
 

@@ -50,7 +50,8 @@ def forget(store: LinkStore, name: str) -> None:
                 hint=(
                     f"use one of the paired brokers: {known}"
                     if known
-                    else "to pair this machine with another one, run 'brokerctl pair NAME --as ROLE'"
+                    else "to pair this machine with another one, run 'brokerctl "
+                    "pair NAME --as ROLE'"
                 ),
             )
         _write(store, peers.without(name))

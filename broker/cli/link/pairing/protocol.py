@@ -257,7 +257,8 @@ class Pairing:
         error = LinkRefusedError(
             "the code does not match the code on the other screen",
             reason=RefusalReason.PERSON,
-            hint="start the pairing again; if it fails again, an attacker may control the connection",
+            hint="start the pairing again; if it fails again, an attacker may "
+            "control the connection",
         )
         self._refuse(error)
         return error

@@ -30,7 +30,9 @@ def role_here(paths: Paths) -> Role | None:
     roles = {peer.role.other for peer in store.peers().all}
     if len(roles) > 1:
         raise SetupError(
-            "this machine is paired both as a host and as a viewer, but link.toml does not select one of them",
-            hint="set connect or listen in link.toml, or run 'brokerctl link forget NAME'",
+            "this machine is paired both as a host and as a viewer, but link.toml "
+            "does not select one of them",
+            hint="set connect or listen in link.toml, or run 'brokerctl link forget "
+            "NAME'",
         )
     return roles.pop() if roles else None
