@@ -124,7 +124,7 @@ def test_fmt(run):
 
 
 def test_graph_needs_dot_for_a_picture_only(run, monkeypatch):
-    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     code, out = run("graph", "--format", "dot")
     assert code == 0
     assert out.startswith("digraph policy {")

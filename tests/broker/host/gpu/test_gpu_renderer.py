@@ -19,9 +19,9 @@ from broker.host.images.initramfs import (
     GPU_MODULES,
     ORDER,
     ArchiveEntry,
-    _read_entry,
     has_gpu,
     modules_overlay,
+    read_entry,
     write_cpio,
 )
 from broker.host.processes.tracked import spawn_helper
@@ -175,4 +175,4 @@ def test_an_image_loads_its_driver_only_for_a_machine_with_a_gpu():
     assert has_gpu(archive)
     assert not modules_overlay(archive, folders=False, network=True)
     more = modules_overlay(archive, folders=False, network=True, gpu=True)
-    assert _read_entry(more, ORDER) == b"virtio_blk\nvirtio_gpu\n"
+    assert read_entry(more, ORDER) == b"virtio_blk\nvirtio_gpu\n"
