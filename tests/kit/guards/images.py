@@ -40,6 +40,7 @@ GUARDS = (
     Guard("a download does not leave an encrypted connection", "if False:", _DOWNLOAD, "encrypted_connection"),
     Guard("the name of a container image is one word of its Containerfile", "if False:", "tests/broker/cli/images/building/test_build_tools.py", "is_not_one"),
     Guard("a kernel package is read in a jail", "jail: list[str] = []", _KERNEL, "of_packages"),
+    Guard("the files of a kernel package have a limit", "limit = 'true'", _KERNEL, "more_than_the_limit"),
     Guard("a module has a limit of bytes", "if True:", _KERNEL, "unusable_kernel"),
     Guard("no program of the host's has a set-user-ID bit in a guest", "mode = found.st_mode", _HOST, "set_user_id"),
     Guard("a private key beside a root stays on the host", "", _FILES, "private_key"),

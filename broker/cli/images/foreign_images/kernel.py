@@ -107,8 +107,7 @@ def _busybox(image: FileTree, local: str) -> bytes:
             return program
     raise TreeError(
         "a statically linked busybox, which the initramfs needs, is neither in the "
-        "image "
-        "(Debian: busybox-static, Fedora: busybox) nor on this machine"
+        "image (Debian: busybox-static, Fedora: busybox) nor on this machine"
     )
 
 
@@ -118,7 +117,8 @@ def is_static(program: bytes) -> bool:
         return False
     (start,) = struct.unpack_from("<Q", program, 32)
     size, count = struct.unpack_from("<HH", program, 54)
-    headers = [program[start + size * i :][:4] for i in range(count)]
+    offsets = range(start, start + size * count, size) if size else ()
+    headers = [program[offset : offset + 4] for offset in offsets]
     return struct.pack("<I", _INTERPRETER) not in headers
 
 

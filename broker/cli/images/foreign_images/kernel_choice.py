@@ -184,7 +184,9 @@ async def _convert(package: Path, directory: Path, name: str) -> None:
             hint=f"install the program {programs}",
         )
     inside = f"/package{package.suffix}"
-    script = f"set -e; {commands[0]} >{name}"
+    # guard: the files of a kernel package have a limit
+    limit = f"ulimit -f {limits.IMAGE_IMPORT_BYTES >> 9}"  # blocks of 512 bytes
+    script = f"set -e; {limit}; {commands[0]} >{name}"
     # guard: a kernel package is read in a jail
     jail = jail_words(directory, {package: inside})
     argv = [*jail, "/usr/bin/sh", "-c", script, "sh", inside]

@@ -6,6 +6,7 @@ import lzma
 import os
 import struct
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from broker.cli.images.foreign_images import kernel_choice
 from broker.cli.images.foreign_images.importing import import_image
 from broker.cli.images.foreign_images.kernel import is_static
 from broker.cli.images.foreign_images.kernel_choice import KernelChoice, choose_kernel
+from broker.core import limits
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.paths import Paths
 from broker.host.images import initramfs
@@ -136,6 +138,19 @@ async def test_package_that_is_none_is_refused(paths, tmp_path):
         await imported(paths, tmp_path, {}, choose_kernel([str(package)], "default"))
 
 
+async def test_package_that_unpacks_to_more_than_the_limit(
+    paths, tmp_path, monkeypatch
+):
+    """Attack: a few bytes of zeros, compressed, fill the disk of all images."""
+    monkeypatch.setattr(limits, "IMAGE_IMPORT_BYTES", 1 << 20)
+    package = tmp_path / "linux.tar.zst"
+    package.write_bytes(zstd(bytes(64 << 20)))
+    with pytest.raises(UpstreamError, match=r"cannot read .*linux\.tar\.zst"):
+        await imported(paths, tmp_path, {}, choose_kernel([str(package)], "default"))
+    sizes = [file.stat().st_size for file in tmp_path.rglob("*.tar")]
+    assert max(sizes, default=0) <= 1 << 20
+
+
 async def test_package_with_names_that_lead_out_is_refused(paths, tmp_path):
     package = tmp_path / "linux.tar"
     package.write_bytes(tar_of({**kernel_files(), "../../escaped": b"x"}))
@@ -179,6 +194,15 @@ def test_other_choices_are_refused_with_the_list(values):
 @pytest.mark.parametrize("program", [b"", DYNAMIC, b"#!/bin/sh\n", STATIC[:60]])
 def test_program_that_needs_a_loader_is_no_busybox(program):
     assert not is_static(program)
+
+
+def test_program_with_many_headers_is_read_in_a_moment():
+    """Attack: 65,535 headers, each of which was a copy of the rest of 64 MiB."""
+    header = bytearray(STATIC[:64])
+    struct.pack_into("<HH", header, 54, 56, 0xFFFF)
+    began = time.monotonic()
+    assert is_static(bytes(header) + bytes(64 << 20))
+    assert time.monotonic() - began < 5
 
 
 def test_static_program():
