@@ -111,7 +111,7 @@ async def check_vulnerabilities(context: Context) -> Sequence[Finding]:
             findings.append(warn(_NAME, text))
             continue
         versions.append(f"{program.name} {version}")
-        package = await _package_version(program.package) if release else ""
+        package = await _package_version(program.package, path) if release else ""
         if finding := await _judge(program, version, package, release):
             findings.append(finding)
     if findings:
@@ -134,10 +134,17 @@ def _debian_release() -> str:
     return system.get("VERSION_ID", "") if system.get("ID") == "debian" else ""
 
 
-async def _package_version(package: str) -> str:
-    """Return the version of an installed Debian package; "" if dpkg does not know it."""
+async def _package_version(package: str, path: str) -> str:
+    """Return the version of the Debian package that has a program; "" if it has not.
+
+    A program in /usr/local or a home is not fixed by the package.
+    """
+    search = ["dpkg-query", "--search", str(Path(path).resolve())]
     argv = ["dpkg-query", "--show", "--showformat=${Version}", package]
     try:
+        owners = (await run_tool(search)).decode().rpartition(": ")[0].split(", ")
+        if package not in [owner.partition(":")[0] for owner in owners]:
+            return ""
         return (await run_tool(argv)).decode()
     except (UpstreamError, SetupError):
         return ""
@@ -179,8 +186,7 @@ async def _judge(
     elif any(entry.startswith("may") for entry in entries):
         mend += (
             "; your distribution may have fixed a version with an older number, "
-            "and its "
-            "changelog names the identifier then"
+            "and its changelog names the identifier then"
         )
     installed = f"{version} (package {package})" if package else version
     return warn(_NAME, f"{program.name} {installed} {'; '.join(entries)}", mend)

@@ -27,7 +27,7 @@ async def _findings(
     system: dict[str, str],
 ) -> list[Finding]:
     for name, output in programs.items():
-        (folder / name).write_text(f"#!/bin/sh\necho '{output}'\n")
+        (folder / name).write_text(f'#!/bin/sh\necho "{output}"\n')
         (folder / name).chmod(0o755)
     if real := shutil.which("dpkg"):
         (folder / "dpkg").symlink_to(real)
@@ -117,6 +117,22 @@ async def test_fixed_versions_are_listed_without_a_warning(tmp_path, monkeypatch
     )
 
 
+BOOKWORM = {"ID": "debian", "VERSION_ID": "12"}
+
+
+async def test_program_outside_of_the_package_is_judged_by_its_own_version(
+    tmp_path, monkeypatch
+):
+    """The package has the fix, but PATH has an older program elsewhere first."""
+    programs = {
+        "xdg-dbus-proxy": OLD["xdg-dbus-proxy"],
+        "dpkg-query": "0.1.4-3+deb12u2",
+    }
+    (finding,) = await _findings(monkeypatch, tmp_path, programs, BOOKWORM)
+    assert finding.state is FindingState.WARN
+    assert "may have CVE-2026-94422" in finding.text
+
+
 @pytest.mark.skipif(not shutil.which("dpkg"), reason="dpkg is missing")
 @pytest.mark.parametrize(
     ("package", "expected"),
@@ -129,9 +145,10 @@ async def test_fixed_versions_are_listed_without_a_warning(tmp_path, monkeypatch
 async def test_debian_package_with_the_fix_is_not_named(
     tmp_path, monkeypatch, package, expected
 ):
-    programs = {"xdg-dbus-proxy": OLD["xdg-dbus-proxy"], "dpkg-query": package}
-    system = {"ID": "debian", "VERSION_ID": "12"}
-    (finding,) = await _findings(monkeypatch, tmp_path, programs, system)
+    owner = f"xdg-dbus-proxy: {tmp_path}/xdg-dbus-proxy"
+    query = f"$([ $1 = --search ] && echo '{owner}' || echo '{package}')"
+    programs = {"xdg-dbus-proxy": OLD["xdg-dbus-proxy"], "dpkg-query": query}
+    (finding,) = await _findings(monkeypatch, tmp_path, programs, BOOKWORM)
     if expected is None:
         assert finding.state is FindingState.OK
         return
