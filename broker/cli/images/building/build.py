@@ -47,7 +47,7 @@ from broker.cli.images.building.build_room import (
 from broker.cli.images.building.build_tools import (
     NATIVE_TOOLS,
     BuildTools,
-    prepare_tools,
+    open_tools,
 )
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError
@@ -117,11 +117,12 @@ async def build_image(
             if not force and installed.is_made_of(present.manifest, spec):
                 return present
         await remove_leftovers(paths, spec.name)
-        tools = await prepare_tools(await check_machine(container), progress)
+        container = await check_machine(container)
         work = Path(tempfile.mkdtemp(prefix=f".{spec.name}.", dir=paths.images))
         try:
             with disk_full_explained(paths.images):
-                return await _build(paths, spec, tools, progress, work)
+                async with open_tools(container, progress) as tools:
+                    return await _build(paths, spec, tools, progress, work)
         except BaseException:
             # The next build removes the leftovers that this cannot remove.
             with trio.CancelScope(shield=True), contextlib.suppress(VitrailError):
@@ -192,18 +193,20 @@ async def _bootstrap(
     """Run mmdebstrap, which writes ``root.tar`` and ``boot.tar`` below ``work``."""
     archive = await find_archive(spec.mirror, tools.query_argv())
     scratch = make_scratch(paths, spec.name)
-    agent = work / "vitrail_guest.py"
-    agent.write_bytes(guest_agent())
+    # mmdebstrap may run in a container of others, which sees this directory alone.
+    room = work / "room"
+    room.mkdir()
+    (room / "vitrail_guest.py").write_bytes(guest_agent())
     env = {
         "LC_ALL": "C.UTF-8",
         "TMPDIR": str(scratch),
         "SOURCE_DATE_EPOCH": str(EPOCH),
         "KERNEL": spec.kernel,
     }
-    argv = bootstrap_words(spec, archive, work, scratch, tools)
+    argv = bootstrap_words(spec, archive, room, scratch, tools)
     progress(f"requesting {spec.suite} from {archive.mirror}")
-    await _run_bootstrap(*tools.bootstrap_command(argv, env, work, scratch), progress)
-    agent.unlink()
+    await _run_bootstrap(*tools.bootstrap_command(argv, env, room, scratch), progress)
+    await in_thread(files.take_archives, room, work)
     drop_scratch(paths, spec.name)
 
 

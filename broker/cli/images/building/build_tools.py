@@ -11,10 +11,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import secrets
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import trio
 
 from broker.cli.images.building.build_room import BUILD_TOOLS, CONTAINER, Progress
 from broker.core import limits
@@ -36,9 +40,13 @@ RUN {test} || {{ apt-get update && \
 
 @dataclass(frozen=True)
 class BuildTools:
-    """Command lines of the programs; ``builder`` is a container image, "" for none."""
+    """Command lines of the programs; ``builder`` is a container image, "" for none.
+
+    ``name`` is that of each container, of which one runs at a time.
+    """
 
     builder: str = ""
+    name: str = ""
 
     @property
     def mode(self) -> str:
@@ -78,10 +86,6 @@ class BuildTools:
         options += [f"--volume={path}:{target}:ro" for path, target in visible.items()]
         return self._container_argv(options, {directory: ROOM}, argv)
 
-    def unpack_argv(self, directory: Path, argv: Sequence[str]) -> list[str]:
-        """Return a command line that unpacks packages of the archive in a directory."""
-        return self.jailed_argv(directory, {}, argv) if self.builder else list(argv)
-
     def python_argv(self) -> list[str]:
         """Return the command of the Python that runs in the jail."""
         return ["python3", "-I", "-S", "-B"] if self.builder else python_words()
@@ -91,7 +95,9 @@ class BuildTools:
     ) -> list[str]:
         volumes = [f"--volume={path}:{target}" for path, target in writable.items()]
         # Without its label SELinux would refuse the directories of the build.
-        always = ("--rm", "--pull=never", "--log-driver=none")
+        always = ["--rm", "--pull=never", "--log-driver=none", f"--name={self.name}"]
+        # A killed brokerctl leaves it running: conmon is its parent.
+        always += ["--replace", f"--timeout={limits.IMAGE_BUILD_SECONDS:.0f}"]
         label = "--security-opt=label=disable"
         return [
             "podman",
@@ -108,14 +114,36 @@ class BuildTools:
 NATIVE_TOOLS = BuildTools()
 
 
-async def prepare_tools(container: str, progress: Progress) -> BuildTools:
-    """Return the tools of a build in ``container``, "" for this machine's own.
+@asynccontextmanager
+async def open_tools(container: str, progress: Progress) -> AsyncIterator[BuildTools]:
+    """Yield the tools of a build in ``container``, "" for this machine's own.
 
     Runs podman, which makes an image with the tools from ``container`` unless it has
-    made it before.  Raises UpstreamError if it cannot.
+    made it before, and ends the container that is left.  Raises UpstreamError if it
+    cannot, RefusedError for root.
     """
     if not container:
-        return NATIVE_TOOLS
+        yield NATIVE_TOOLS
+        return
+    # guard: a container that builds is not root's
+    if os.geteuid() == 0:
+        raise RefusedError(
+            "cannot build an image in a container as root, which would be root of this "
+            "machine there",
+            hint="run the command as an ordinary user",
+        )
+    builder = await _prepare_builder(container, progress)
+    name = f"vitrail-build-{secrets.token_hex(8)}"
+    try:
+        yield BuildTools(builder, name)
+    finally:
+        # guard: a container that builds ends with the build
+        with trio.CancelScope(shield=True):
+            await run_tool(["podman", "rm", "--force", "--ignore", "--time=0", name])
+
+
+async def _prepare_builder(container: str, progress: Progress) -> str:
+    """Return the name of the container image with the tools; make it if it is missing."""
     # guard: the name of a container image is one word of its Containerfile
     if not _REFERENCE.fullmatch(container):
         raise RefusedError(
@@ -129,7 +157,7 @@ async def prepare_tools(container: str, progress: Progress) -> BuildTools:
     )
     builder = f"{_BUILDER}:{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
     if await _has_image(builder):
-        return BuildTools(builder)
+        return builder
     progress(f"preparing a container of {printable(container, 200)} with mmdebstrap")
     try:
         with tempfile.TemporaryDirectory() as context:
@@ -147,7 +175,7 @@ async def prepare_tools(container: str, progress: Progress) -> BuildTools:
             "image with --container; or download a signed image with 'brokerctl image "
             "fetch'",
         ) from error
-    return BuildTools(builder)
+    return builder
 
 
 async def _has_image(name: str) -> bool:

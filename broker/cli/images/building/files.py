@@ -69,19 +69,50 @@ async def _jailed(tools: BuildTools, room: Path, argv: list[str]) -> None:
 async def make_boot(work: Path, tools: BuildTools = NATIVE_TOOLS) -> str:
     """Make ``kernel`` and ``initrd`` from ``boot.tar``; return the release.
 
-    Runs tar and dpkg-deb to unpack it, and removes it.
+    Runs tar and dpkg-deb in a jail to unpack it, and removes it.
     """
     boot = work / "boot"
     boot.mkdir()
     tar = work / "boot.tar"
-    await run_tool(
-        ["tar", "-xf", str(tar), "-C", str(boot), "--strip=1", "--no-same-owner"]
-    )
+    inside = "/boot.tar"
+    argv = ["tar", "-xf", inside, "--strip=1", "--no-same-owner"]
+    await run_tool(tools.jailed_argv(boot, {tar: inside}, argv), cwd=boot)
     tar.unlink()
     for package in sorted(boot.glob("*.deb")):
         argv = ["dpkg-deb", "-x", package.name, "unpacked"]
-        await run_tool(tools.unpack_argv(boot, argv), cwd=boot)
+        await run_tool(tools.jailed_argv(boot, {}, argv), cwd=boot)
+    await in_thread(_keep_plain_files, boot)
     return await in_thread(_make_initrd, work, boot / "unpacked")
+
+
+def _keep_plain_files(directory: Path) -> None:
+    """Remove everything below a directory that is no file and no directory.
+
+    A link would bring a file of the user into the guest.
+    """
+    for path in list(directory.rglob("*")):
+        # guard: a kernel is made of files of its packages, and of no links
+        if not (path.is_dir() or path.is_file()) or path.is_symlink():
+            path.unlink()
+
+
+def take_archives(room: Path, work: Path) -> None:
+    """Move the archives that mmdebstrap wrote from its directory to ``work``.
+
+    Raises UpstreamError if one of them is missing, or is no file.
+    """
+    for name in ("root.tar", "boot.tar"):
+        try:
+            mode = (room / name).lstat().st_mode
+        except FileNotFoundError:
+            mode = 0
+        # guard: an archive of a container is a file, and no link to one
+        if not stat.S_ISREG(mode):
+            raise UpstreamError(
+                f"cannot create the image: mmdebstrap did not write {name}"
+            )
+        (room / name).rename(work / name)
+    remove_tree(room)
 
 
 def _make_initrd(work: Path, unpacked: Path) -> str:

@@ -30,7 +30,7 @@ from broker.cli.images.building.build_room import (
     needed_container,
     only_build,
 )
-from broker.cli.images.building.build_tools import prepare_tools
+from broker.cli.images.building.build_tools import open_tools
 from broker.cli.images.foreign_images.kernel_choice import (
     BootRequest,
     KernelChoice,
@@ -159,17 +159,18 @@ async def make_foreign(
     progress: Progress,
 ) -> Image:
     """Make an image with the root of ``origin``, and its kernel or that of ``base``."""
-    installed.refuse_downgrade(paths, name, origin.source, time.time())
     container = needed_container("genext2fs", "e2fsck")
-    tools = await prepare_tools(container, progress)
     paths.images.mkdir(parents=True, exist_ok=True)
     async with only_build(paths.images / f".{name}.lock", progress):
+        # Here, because an import waits for another one of this name, which may be signed.
+        installed.refuse_downgrade(paths, name, origin.source, time.time())
         need_space(paths.images, "the image")
         async with image_room(paths, name) as work:
             with disk_full_explained(paths.images):
                 versions, release = await origin.write(work)
                 progress("creating the root file system")
-                await files.make_root(work, 0, tools)
+                async with open_tools(container, progress) as tools:
+                    await files.make_root(work, 0, tools)
                 progress("computing the digest")
                 if base is not None:
                     await in_thread(_borrow_kernel, base, work)

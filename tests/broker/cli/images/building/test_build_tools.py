@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
+import trio
 
-from broker.cli.images.building import build_room, build_tools
+from broker.cli.images.building import build_room, build_tools, files
 from broker.cli.images.building.build_tools import (
     NATIVE_TOOLS,
     BuildTools,
-    prepare_tools,
+    open_tools,
 )
 from broker.core.distribution import System
 from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.helpers.process.spawn import run_tool
 
 CONTAINER = BuildTools("localhost/builder:1")
 
@@ -72,11 +75,13 @@ def test_mmdebstrap_in_a_container_gets_its_settings_by_arguments(monkeypatch):
 )
 async def test_name_that_is_not_one_of_a_container_is_refused(name, monkeypatch):
     if not name:
-        assert await prepare_tools(name, print) is NATIVE_TOOLS
+        async with open_tools(name, print) as tools:
+            assert tools is NATIVE_TOOLS
         return
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(RefusedError, match="is not the name of a container image"):
-        await prepare_tools(name, print)
+        async with open_tools(name, print):
+            pass
 
 
 async def test_container_that_cannot_be_made_says_what_else_there_is(
@@ -88,7 +93,69 @@ async def test_container_that_cannot_be_made_says_what_else_there_is(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     steps: list[str] = []
     with pytest.raises(UpstreamError, match=r"container of debian:x.*no such image") as caught:  # fmt: skip
-        await build_tools.prepare_tools("debian:x", steps.append)
+        async with open_tools("debian:x", steps.append):
+            pass
     assert steps == ["preparing a container of debian:x with mmdebstrap"]
     for remedy in ("podman pull debian:x", "--container", "brokerctl image fetch"):
         assert remedy in caught.value.hint
+
+
+FAKE_PODMAN = """\
+#!/bin/sh
+echo "$*" >>{log}
+[ $1 != run ] || exec sleep 1000
+"""
+
+
+async def test_container_ends_with_the_build_that_is_cancelled(tmp_path, monkeypatch):
+    """Attack: it goes on with the directories of the build, after its deadline."""
+    log = tmp_path / "log"
+    podman = tmp_path / "podman"
+    podman.write_text(FAKE_PODMAN.format(log=log))
+    podman.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with trio.move_on_after(1):
+        async with open_tools("debian:x", print) as tools:
+            assert "--timeout=" in " ".join(tools.jailed_argv(tmp_path, {}, ["true"]))
+            await run_tool(tools.jailed_argv(tmp_path, {}, ["true"]))
+    (last,) = log.read_text().splitlines()[-1:]
+    assert last == f"rm --force --ignore --time=0 {tools.name}"
+
+
+async def test_container_of_root_does_not_build(monkeypatch):
+    monkeypatch.setattr(build_tools.os, "geteuid", lambda: 0)
+    with pytest.raises(RefusedError, match="as root"):
+        async with open_tools("debian:x", print):
+            pass
+
+
+def test_links_in_place_of_archives_are_refused(tmp_path):
+    """Attack: the container's root.tar is a link to a file of the user's."""
+    room = tmp_path / "room"
+    room.mkdir()
+    (tmp_path / "secret").write_text("x")
+    (room / "root.tar").write_text("")
+    (room / "boot.tar").symlink_to(tmp_path / "secret")
+    with pytest.raises(UpstreamError, match=r"did not write boot\.tar"):
+        files.take_archives(room, tmp_path)
+
+
+async def test_links_of_a_kernel_package_bring_no_file_of_the_user(tmp_path):
+    """Attack: boot/vmlinuz-6.1 is a link to ~/.ssh/id_ed25519."""
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    tree = tmp_path / "tree/vitrail-boot/unpacked/boot"
+    tree.mkdir(parents=True)
+    (tree / "vmlinuz-6.1").symlink_to(secret)
+    (tree.parent / "usr").symlink_to(tmp_path)
+    argv = [
+        "tar",
+        "-C",
+        tmp_path / "tree",
+        "-cf",
+        tmp_path / "boot.tar",
+        "vitrail-boot",
+    ]
+    subprocess.run(argv, check=True)
+    with pytest.raises(UpstreamError, match="do not contain boot/vmlinuz"):
+        await files.make_boot(tmp_path)
