@@ -357,6 +357,7 @@ ELSEWHERE = {
     "guest install": "tests/integration/test_guest_install.py",
     "image build": "tests/broker/cli/test_image.py",
     "image export": "tests/broker/cli/images/foreign_images/test_signed.py",
+    "image fetch": "tests/broker/cli/images/foreign_images/test_download.py",
     "image import": "tests/e2e/test_foreign_images.py",
     "image rebuild": "tests/broker/cli/test_image.py",
     "image remove": "tests/integration/test_newcomer.py",

@@ -350,8 +350,8 @@ async def test_press_for_an_exchanged_question_is_no_yes_to_the_next():
     async with desk() as d:
         reads = trio.CancelScope()
         d.ask("first", of("a", "holiday.jpg"), reads)
-        d.ask("second", of("a", "id_rsa"))
         await d.shows("holiday.jpg")
+        d.ask("second", of("a", "id_rsa"))
         d.hands.move(of("a", "holiday.jpg"), lay_out(of("a", "x")).allow)
         await d.hands.awaits_dialog()
         reads.cancel()

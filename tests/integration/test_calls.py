@@ -136,7 +136,7 @@ async def test_calls_that_no_rule_allows_start_nothing():
             code, said = await work.script(f"vitrail-call {words} </dev/null")
             assert code == 125, (words, said)
         code, said = await work.script("vitrail-call -t vault ../echo </dev/null")
-        assert (code, "invalid name of a service" in said) == (1, True)
+        assert (code, "invalid name of a service" in said) == (125, True)
         code, said = await vault.script("vitrail-call -t work echo </dev/null")
         assert (code, "denied" in said) == (125, True)
         assert not w.events("program.started", name="vitrail-files")
