@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import http.client
 import re
+import socket
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -37,11 +39,11 @@ from broker.host.images.store import Image
 from broker.ipc.in_thread import in_thread
 
 _CHUNK = 1 << 18
-_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})")
 _RETRIES = 3
-"""Connections in a row that may end without ``_GAIN`` bytes."""
+"""Connections in a row that may end without ``_GAIN`` bytes more than ever before."""
 _GAIN = 1 << 20
-_VALIDATOR_BYTES = 1000
+_VERSION_CHARACTERS = 1000
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -63,7 +65,48 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
                 f"cannot download {printable(req.full_url, 300)}: the server redirects "
                 f"to {printable(newurl, 300)}, which is not encrypted"
             )
+        # guard: the body of a redirect is not read
+        fp.close()
         return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+@contextmanager
+def _shut_down_connections() -> Iterator[urllib.request.OpenerDirector]:
+    """Yield an opener; at the end, wake the threads that read from its connections.
+
+    A close waits for such a thread, and each byte of the server renews its timeout.
+    """
+    sockets: list[socket.socket] = []
+
+    class Plain(http.client.HTTPConnection):
+        @override
+        def connect(self) -> None:
+            super().connect()
+            sockets.append(self.sock)
+
+    class Encrypted(http.client.HTTPSConnection):
+        @override
+        def connect(self) -> None:
+            super().connect()
+            sockets.append(self.sock)
+
+    class PlainHandler(urllib.request.HTTPHandler):
+        @override
+        def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(Plain, req)
+
+    class EncryptedHandler(urllib.request.HTTPSHandler):
+        @override
+        def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(Encrypted, req)
+
+    try:
+        yield urllib.request.build_opener(_Redirects, PlainHandler, EncryptedHandler)
+    finally:
+        for sock in sockets:
+            with suppress(OSError):  # it is closed
+                # guard: a download that ends wakes its reader
+                sock.shutdown(socket.SHUT_RDWR)
 
 
 @dataclass
@@ -88,7 +131,7 @@ class _Download:
     def stored(self) -> tuple[int, str]:
         """Return the size of the incomplete file and its version; 0 for none."""
         try:
-            url, version = self.note.read_text().split("\n")
+            url, version = self.note.read_text("ascii").split("\n")
             return (self.path.stat().st_size, version) if url == self.url else (0, "")
         except (OSError, ValueError):
             return 0, ""
@@ -148,9 +191,8 @@ async def fetch_image(
 
 async def _complete(download: _Download) -> None:
     """Download until the file is complete; connections that break are made again."""
-    failures, reason = 0, ""
+    failures, reason, most = 0, "", download.stored()[0]
     while failures <= _RETRIES:
-        size = download.stored()[0]
         try:
             return await _receive(download)
         except urllib.error.HTTPError as error:
@@ -168,11 +210,15 @@ async def _complete(download: _Download) -> None:
                 f"the server sent less than {limits.IMAGE_FETCH_BYTES >> 10} KiB in "
                 f"{limits.IMAGE_FETCH_SECONDS:g} s"
             )
-        except (urllib.error.URLError, http.client.HTTPException) as error:
+        # ValueError: a redirect to an address that cannot be parsed.
+        except (urllib.error.URLError, http.client.HTTPException, ValueError) as error:
             reason = printable(str(getattr(error, "reason", error)), 300)
         except ConnectionError as error:
             reason = printable(str(error), 300)
-        failures = 0 if download.stored()[0] - size >= _GAIN else failures + 1
+        size = download.stored()[0]
+        # guard: a download that begins again is no progress
+        failures = 0 if size - most >= _GAIN else failures + 1
+        most = max(most, size)
         if failures <= _RETRIES:
             download.progress(f"{reason}; continuing after {download.sizes()}")
     raise UpstreamError(
@@ -190,17 +236,19 @@ async def _receive(download: _Download) -> None:
     if size and version:
         request.add_header("Range", f"bytes={size}-")
         request.add_header("If-Range", version)
-    opener = urllib.request.build_opener(_Redirects)
+    # A response is closed after its connection was shut down.
+    with ExitStack() as responses, _shut_down_connections() as opener:
 
-    def connect() -> http.client.HTTPResponse:
-        response: http.client.HTTPResponse = opener.open(
-            request, timeout=limits.IMAGE_FETCH_SECONDS
-        )
-        return response
+        def connect() -> http.client.HTTPResponse:
+            response: http.client.HTTPResponse = opener.open(
+                request, timeout=limits.IMAGE_FETCH_SECONDS
+            )
+            return response
 
-    with trio.fail_after(limits.IMAGE_FETCH_SECONDS):
-        response = await in_thread(connect, abandon_on_cancel=True)
-    with response:
+        with trio.fail_after(limits.IMAGE_FETCH_SECONDS):
+            response = responses.enter_context(
+                await in_thread(connect, abandon_on_cancel=True)
+            )
         offset = _start(download, response, size)
         with download.path.open("r+b") as out:
             out.truncate(offset)
@@ -226,9 +274,14 @@ def _start(download: _Download, response: http.client.HTTPResponse, size: int) -
     headers = response.headers
     version = headers.get("ETag") or headers.get("Last-Modified") or ""
     # A weak version does not say that the bytes are the same.
-    strong = not version.startswith("W/") and len(version) <= _VALIDATOR_BYTES
+    strong = not version.startswith("W/") and version.isascii()
+    # guard: a version is sent back as it came
+    if not strong or version != printable(version, _VERSION_CHARACTERS):
+        version = ""
+    # guard: a file that begins again is checked again
+    download.checked = False
     download.path.write_bytes(b"")
-    download.note.write_text(f"{download.url}\n{printable(version) if strong else ''}")
+    download.note.write_text(f"{download.url}\n{version}")
     return 0
 
 

@@ -162,7 +162,7 @@ async def make_foreign(
     container = needed_container("genext2fs", "e2fsck")
     paths.images.mkdir(parents=True, exist_ok=True)
     async with only_build(paths.images / f".{name}.lock", progress):
-        # Here, because an import waits for another one of this name, which may be signed.
+        # guard: an import checks the image that is present when its turn comes
         installed.refuse_downgrade(paths, name, origin.source, time.time())
         need_space(paths.images, "the image")
         async with image_room(paths, name) as work:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 import msgspec
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -34,6 +34,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
     load_pem_public_key,
 )
+from typing_extensions import override
 
 from broker.cli import render
 from broker.cli.images import installed
@@ -70,6 +71,27 @@ _PUBLIC_HINT = (
     "PUBLIC' wrote"
 )
 _ARCHIVE_HINT = "with --key, specify a file that 'brokerctl image export' wrote"
+
+
+class _RegularMember(tarfile.TarInfo):
+    """A member with one header of 512 bytes.
+
+    ``tarfile`` reads the other headers (long names, pax, sparse maps) into memory.
+    """
+
+    @classmethod
+    @override
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        member = super().frombuf(buf, encoding, errors)
+        regular = member.type in {tarfile.REGTYPE, tarfile.AREGTYPE}
+        # guard: a signed image has regular files only
+        if not regular or member.size < 0:
+            raise UpstreamError(
+                "the archive is not a signed image: it has a member that is not a "
+                "regular file",
+                hint=_ARCHIVE_HINT,
+            )
+        return member
 
 
 @dataclass(frozen=True)
@@ -121,7 +143,11 @@ def export_image(image: Image, target: Path, key: Ed25519PrivateKey) -> None:
     """Write a signed image to a new file.  Blocks; raises OSError."""
     manifest = installed.manifest_bytes(image.manifest)
     try:
-        with target.open("xb") as out, tarfile.open(fileobj=out, mode="w") as tar:
+        with (
+            target.open("xb") as out,
+            # This format has no further header for a size over 8 GiB.
+            tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as tar,
+        ):
             _add(tar, _MANIFEST, manifest)
             _add(tar, _SIGNATURE, key.sign(CONTEXT + manifest))
             for name in _FILES[:2]:
@@ -214,7 +240,10 @@ def _members_of(
 ) -> Iterator[tuple[tarfile.TarFile, Iterator[tarfile.TarInfo]]]:
     """Yield the archive and its members.  Raises UpstreamError if it cannot be read."""
     try:
-        with archive.open("rb") as file, tarfile.open(fileobj=file, mode="r|") as tar:
+        with (
+            archive.open("rb") as file,
+            tarfile.open(fileobj=file, mode="r|", tarinfo=_RegularMember) as tar,
+        ):
             yield tar, iter(tar)
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UpstreamError(f"{archive} is not a signed image: {error}") from error

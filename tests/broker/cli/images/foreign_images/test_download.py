@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.cli.images import installed
 from broker.cli.images.building import files
-from broker.cli.images.foreign_images import download, signed
+from broker.cli.images.foreign_images import download, importing, signed
 from broker.core import limits
 from broker.core.errors import IntegrityError, RefusedError, SetupError, UpstreamError
 from broker.core.paths import Paths
@@ -62,6 +62,7 @@ class Server:
         self.stall = False
         self.chunked = False
         self.redirect = ""
+        self.range = ""
         self.status = 0
         self.ended = threading.Event()
 
@@ -81,7 +82,7 @@ class Server:
             start = int(part[1])
             request.send_response(206)
             last = len(self.data) - 1
-            request.send_header("Content-Range", f"bytes {start}-{last}/{len(self.data)}")  # fmt: skip
+            request.send_header("Content-Range", self.range or f"bytes {start}-{last}/{len(self.data)}")  # fmt: skip
         else:
             request.send_response(200)
         if not self.chunked:
@@ -313,3 +314,160 @@ def test_remove_takes_an_incomplete_download_with_it(paths, server):
         fetch(paths, server)
     installed.remove_image(paths, "tools")
     assert image_files(paths) == [".tools.lock"]
+
+
+@contextmanager
+def dripping(answer: bytes):
+    """Accept one connection, send ``answer``, then a byte every 20 ms until the end."""
+    ended = threading.Event()
+    left = threading.Event()
+
+    def serve(listener: socket.socket) -> None:
+        with listener.accept()[0] as connection:
+            connection.recv(65536)
+            connection.sendall(answer)
+            try:
+                while not ended.wait(0.02):
+                    connection.sendall(b"x")
+            except OSError:
+                left.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/image", left
+        finally:
+            ended.set()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nX: ",
+        # Chunks drip in their size line, so that no read returns.
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;",
+    ],
+    ids=["headers", "body"],
+)
+def test_dripping_server_is_left_while_it_still_sends(tmp_path, monkeypatch, answer):
+    monkeypatch.setattr(limits, "IMAGE_FETCH_SECONDS", 0.3)
+    with dripping(answer) as (url, left):
+        path = tmp_path / "file"
+        one = download._Download(url, path, LIMIT, print, lambda: None)
+        guard = threading.Timer(3, os._exit, (1,))  # a hang ends the test
+        guard.start()
+        with pytest.raises(trio.TooSlowError):
+            trio.run(download._receive, one)
+        guard.cancel()
+        assert left.wait(2), "the connection is still open"
+
+
+def test_file_that_begins_again_is_checked_again(paths, server, monkeypatch):
+    checks: list[str] = []
+    check = signed.verify_begin
+    monkeypatch.setattr(signed, "verify_begin", lambda *a: (checks.append(""), check(*a)))  # fmt: skip
+    server.cuts, begun = [5 << 20], server.data
+    first = server.answer
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        if server.ranges:  # the second connection has another file
+            server.data, server.etag = bytes(len(begun)), '"2"'
+        first(request)
+
+    server.answer = answer
+    with pytest.raises(UpstreamError, match="not a signed image"):
+        fetch(paths, server)
+    assert len(checks) == 2
+
+
+def test_download_that_begins_again_and_again_ends(paths, server):
+    first = server.answer
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        if request.headers.get("Range"):
+            server.ranges.append("416")
+            request.send_error(416)
+            return
+        server.cuts = [(1 << 20) + 100000]
+        server.status = 404 if len(server.ranges) > 20 else 0  # no endless test
+        first(request)
+
+    server.answer = answer
+    with pytest.raises(UpstreamError, match=r"MiB are stored"):
+        fetch(paths, server)
+    assert len(server.ranges) <= 6
+
+
+@pytest.mark.parametrize("digits", [19, 5000])
+def test_range_with_many_digits_is_another_part(paths, server, digits):
+    server.cuts, server.range = [2 << 20] + [0] * 9, f"bytes {'9' * digits}-1/1"
+    steps: list[str] = []
+    with pytest.raises(UpstreamError):
+        fetch(paths, server, steps=steps)
+    assert any("another part of the file" in line for line in steps)
+
+
+@pytest.mark.parametrize("length", [300, 600, 999])
+def test_long_version_continues_the_download(paths, server, length):
+    server.etag = f'"{"v" * length}"'[:1000]
+    server.cuts = [2 << 20]
+    fetch(paths, server)
+    assert server.ranges == ["", "bytes=2097152-"]
+
+
+@pytest.mark.parametrize("etag", ['"\xe9"', '"\x07"', '"' + "v" * 1001 + '"'])
+def test_version_that_is_not_plain_begins_again(paths, server, etag):
+    server.etag, server.cuts = etag, [2 << 20]
+    fetch(paths, server)
+    assert server.ranges == ["", ""]
+
+
+def test_version_that_was_cut_begins_again(paths, server):
+    paths.images.mkdir(parents=True)
+    path = installed.download_path(paths, "tools")
+    path.write_bytes(b"begun")
+    installed.download_note(path).write_text(f'{server.url}\n"v…')
+    fetch(paths, server)
+    assert server.ranges == [""]
+
+
+def test_body_of_a_redirect_is_not_read():
+    body = io.BytesIO(b"x")
+    request = urllib.request.Request("https://host/image")
+    download._Redirects().redirect_request(request, body, 302, "", HTTPMessage(), "https://host/y")  # fmt: skip
+    assert body.closed
+
+
+def test_import_that_waited_does_not_replace_a_signed_image(paths, server, monkeypatch):
+    async def no_tools(*_: object) -> None:
+        pass
+
+    monkeypatch.setattr(importing, "needed_container", lambda *_: None)
+    monkeypatch.setattr(importing, "prepare_tools", no_tools)
+    origin = signed.ImageOrigin(KEY.public_key())
+    archive = paths.cache / "signed"
+
+    async def never(_: Path) -> tuple[dict[str, str], str]:
+        raise AssertionError("the import went on")
+
+    async def run() -> None:
+        waiting = trio.Event()
+
+        async def plain() -> None:
+            source = importing.RootSource("oci", never)
+            with pytest.raises(RefusedError, match="the new image is not signed"):
+                await importing.make_foreign(
+                    *(paths, "tools", source, None), lambda _: waiting.set()
+                )
+
+        async with trio.open_nursery() as nursery:  # noqa: SIM117 -- the lock ends first
+            async with importing.only_build(paths.images / ".tools.lock", print):
+                nursery.start_soon(plain)
+                await waiting.wait()
+                await signed.import_locked(paths, "tools", archive, origin, print)
+
+    paths.images.mkdir(parents=True)
+    archive.write_bytes(server.data)
+    trio.run(run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -168,3 +169,41 @@ def test_keys_are_ed25519_in_pem(tmp_path):
     for path, reader in ((private, signed.read_private_key), (tmp_path / "no", signed.read_public_key)):  # fmt: skip
         with pytest.raises(SetupError, match="key"):
             reader(path)
+
+
+@pytest.mark.parametrize(
+    "kind", [b"L", b"K", b"x", b"g", b"S", b"V"], ids=lambda kind: kind.decode()
+)
+def test_header_that_tar_reads_into_memory_is_refused(paths, archive, kind):
+    header = tarfile.TarInfo("manifest.json")
+    header.type, header.size = kind, 64 << 20
+    block = header.tobuf(tarfile.GNU_FORMAT)
+    archive.write_bytes(block + bytes(64 << 20) + archive.read_bytes())
+    tracemalloc.start()
+    try:
+        with pytest.raises(UpstreamError, match="not a regular file"):
+            take(paths, archive)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+    assert nothing_is_left(paths)
+
+
+def test_many_long_names_are_refused(paths, archive):
+    header = tarfile.TarInfo("name")
+    header.type = tarfile.GNUTYPE_LONGNAME
+    archive.write_bytes(header.tobuf(tarfile.GNU_FORMAT) * 2000)
+    with pytest.raises(UpstreamError, match="not a regular file"):
+        take(paths, archive)
+
+
+def test_member_of_negative_size_is_refused(paths, archive):
+    header = tarfile.TarInfo("manifest.json")
+    header.size = -512
+    archive.write_bytes(header.tobuf(tarfile.GNU_FORMAT) + archive.read_bytes())
+    with pytest.raises(UpstreamError, match="not a regular file"):
+        take(paths, archive)
+
+
+def test_export_has_one_header_for_a_large_member(archive):
+    assert archive.read_bytes()[257:265] == b"ustar  \0"
