@@ -38,7 +38,7 @@ GUARDS = (
     Guard("a download without a length has a limit", "if False:", _DOWNLOAD, "over_the_limit"),
     Guard("a server that sends too slowly ends a download", "with trio.fail_after(5):", _DOWNLOAD, "too_slow"),
     Guard("a download that ends wakes its reader", "pass", _DOWNLOAD, "dripping"),
-    Guard("a download that begins again is no progress", "failures = 0 if size >= _GAIN else failures + 1", _DOWNLOAD, "again_and_again"),
+    Guard("a download that begins again has not continued", "failures = 0 if size >= _GAIN else failures + 1", _DOWNLOAD, "again_and_again"),
     Guard("a file that begins again is checked again", "", _DOWNLOAD, "checked_again"),
     Guard("a version is sent back as it came", "if not strong:", _DOWNLOAD, "not_plain"),
     Guard("the body of a redirect is not read", "", _DOWNLOAD, "body_of_a_redirect"),

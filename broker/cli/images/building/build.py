@@ -194,19 +194,19 @@ async def _bootstrap(
     archive = await find_archive(spec.mirror, tools.query_argv())
     scratch = make_scratch(paths, spec.name)
     # mmdebstrap may run in a container of others, which sees this directory alone.
-    room = work / "room"
-    room.mkdir()
-    (room / "vitrail_guest.py").write_bytes(guest_agent())
+    output = work / "output"
+    output.mkdir()
+    (output / "vitrail_guest.py").write_bytes(guest_agent())
     env = {
         "LC_ALL": "C.UTF-8",
         "TMPDIR": str(scratch),
         "SOURCE_DATE_EPOCH": str(EPOCH),
         "KERNEL": spec.kernel,
     }
-    argv = bootstrap_words(spec, archive, room, scratch, tools)
+    argv = bootstrap_words(spec, archive, output, scratch, tools)
     progress(f"requesting {spec.suite} from {archive.mirror}")
-    await _run_bootstrap(*tools.bootstrap_command(argv, env, room, scratch), progress)
-    await in_thread(files.take_archives, room, work)
+    await _run_bootstrap(*tools.bootstrap_command(argv, env, output, scratch), progress)
+    await in_thread(files.take_archives, output, work)
     drop_scratch(paths, spec.name)
 
 

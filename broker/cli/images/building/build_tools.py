@@ -42,7 +42,7 @@ RUN {test} || {{ apt-get update && \
 class BuildTools:
     """Command lines of the programs; ``builder`` is a container image, "" for none.
 
-    ``name`` is that of each container, of which one runs at a time.
+    ``name`` is the container's: one runs at a time.
     """
 
     builder: str = ""

@@ -86,7 +86,7 @@ async def make_boot(work: Path, tools: BuildTools = NATIVE_TOOLS) -> str:
 
 
 def _keep_plain_files(directory: Path) -> None:
-    """Remove everything below a directory that is no file and no directory.
+    """Remove links, devices and pipes below a directory.
 
     A link would bring a file of the user into the guest.
     """
@@ -96,14 +96,14 @@ def _keep_plain_files(directory: Path) -> None:
             path.unlink()
 
 
-def take_archives(room: Path, work: Path) -> None:
+def take_archives(output: Path, work: Path) -> None:
     """Move the archives that mmdebstrap wrote from its directory to ``work``.
 
-    Raises UpstreamError if one of them is missing, or is no file.
+    Raises UpstreamError unless both are files.
     """
     for name in ("root.tar", "boot.tar"):
         try:
-            mode = (room / name).lstat().st_mode
+            mode = (output / name).lstat().st_mode
         except FileNotFoundError:
             mode = 0
         # guard: an archive of a container is a file, and no link to one
@@ -111,8 +111,8 @@ def take_archives(room: Path, work: Path) -> None:
             raise UpstreamError(
                 f"cannot create the image: mmdebstrap did not write {name}"
             )
-        (room / name).rename(work / name)
-    remove_tree(room)
+        (output / name).rename(work / name)
+    remove_tree(output)
 
 
 def _make_initrd(work: Path, unpacked: Path) -> str:

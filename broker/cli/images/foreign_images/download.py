@@ -191,7 +191,7 @@ async def fetch_image(
 
 async def _complete(download: _Download) -> None:
     """Download until the file is complete; connections that break are made again."""
-    failures, reason, most = 0, "", download.stored()[0]
+    failures, reason, largest = 0, "", download.stored()[0]
     while failures <= _RETRIES:
         try:
             return await _receive(download)
@@ -216,9 +216,9 @@ async def _complete(download: _Download) -> None:
         except ConnectionError as error:
             reason = printable(str(error), 300)
         size = download.stored()[0]
-        # guard: a download that begins again is no progress
-        failures = 0 if size - most >= _GAIN else failures + 1
-        most = max(most, size)
+        # guard: a download that begins again has not continued
+        failures = 0 if size - largest >= _GAIN else failures + 1
+        largest = max(largest, size)
         if failures <= _RETRIES:
             download.progress(f"{reason}; continuing after {download.sizes()}")
     raise UpstreamError(

@@ -108,7 +108,7 @@ echo "$*" >>{log}
 
 
 async def test_container_ends_with_the_build_that_is_cancelled(tmp_path, monkeypatch):
-    """Attack: it goes on with the directories of the build, after its deadline."""
+    """Attack: it writes to the directories of the build after its deadline."""
     log = tmp_path / "log"
     podman = tmp_path / "podman"
     podman.write_text(FAKE_PODMAN.format(log=log))
@@ -130,14 +130,14 @@ async def test_container_of_root_does_not_build(monkeypatch):
 
 
 def test_links_in_place_of_archives_are_refused(tmp_path):
-    """Attack: the container's root.tar is a link to a file of the user's."""
-    room = tmp_path / "room"
-    room.mkdir()
+    """Attack: the container's boot.tar is a link to a file of the user."""
+    output = tmp_path / "room"
+    output.mkdir()
     (tmp_path / "secret").write_text("x")
-    (room / "root.tar").write_text("")
-    (room / "boot.tar").symlink_to(tmp_path / "secret")
+    (output / "root.tar").write_text("")
+    (output / "boot.tar").symlink_to(tmp_path / "secret")
     with pytest.raises(UpstreamError, match=r"did not write boot\.tar"):
-        files.take_archives(room, tmp_path)
+        files.take_archives(output, tmp_path)
 
 
 async def test_links_of_a_kernel_package_bring_no_file_of_the_user(tmp_path):

@@ -320,7 +320,7 @@ def test_remove_takes_an_incomplete_download_with_it(paths, server):
 def dripping(answer: bytes):
     """Accept one connection, send ``answer``, then a byte every 20 ms until the end."""
     ended = threading.Event()
-    left = threading.Event()
+    closed = threading.Event()
 
     def serve(listener: socket.socket) -> None:
         with listener.accept()[0] as connection:
@@ -330,13 +330,13 @@ def dripping(answer: bytes):
                 while not ended.wait(0.02):
                     connection.sendall(b"x")
             except OSError:
-                left.set()
+                closed.set()
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=serve, args=(listener,))
         thread.start()
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}/image", left
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/image", closed
         finally:
             ended.set()
             thread.join()
@@ -353,27 +353,27 @@ def dripping(answer: bytes):
 )
 def test_dripping_server_is_left_while_it_still_sends(tmp_path, monkeypatch, answer):
     monkeypatch.setattr(limits, "IMAGE_FETCH_SECONDS", 0.3)
-    with dripping(answer) as (url, left):
+    with dripping(answer) as (url, closed):
         path = tmp_path / "file"
-        one = download._Download(url, path, LIMIT, print, lambda: None)
+        target = download._Download(url, path, LIMIT, print, lambda: None)
         guard = threading.Timer(3, os._exit, (1,))  # a hang ends the test
         guard.start()
         with pytest.raises(trio.TooSlowError):
-            trio.run(download._receive, one)
+            trio.run(download._receive, target)
         guard.cancel()
-        assert left.wait(2), "the connection is still open"
+        assert closed.wait(2), "the connection is still open"
 
 
 def test_file_that_begins_again_is_checked_again(paths, server, monkeypatch):
     checks: list[str] = []
     check = signed.verify_begin
     monkeypatch.setattr(signed, "verify_begin", lambda *a: (checks.append(""), check(*a)))  # fmt: skip
-    server.cuts, begun = [5 << 20], server.data
+    server.cuts, original = [5 << 20], server.data
     first = server.answer
 
     def answer(request: BaseHTTPRequestHandler) -> None:
         if server.ranges:  # the second connection has another file
-            server.data, server.etag = bytes(len(begun)), '"2"'
+            server.data, server.etag = bytes(len(original)), '"2"'
         first(request)
 
     server.answer = answer
@@ -427,7 +427,7 @@ def test_version_that_is_not_plain_begins_again(paths, server, etag):
 def test_version_that_was_cut_begins_again(paths, server):
     paths.images.mkdir(parents=True)
     path = installed.download_path(paths, "tools")
-    path.write_bytes(b"begun")
+    path.write_bytes(b"original")
     installed.download_note(path).write_text(f'{server.url}\n"v…')
     fetch(paths, server)
     assert server.ranges == [""]
@@ -441,11 +441,7 @@ def test_body_of_a_redirect_is_not_read():
 
 
 def test_import_that_waited_does_not_replace_a_signed_image(paths, server, monkeypatch):
-    async def no_tools(*_: object) -> None:
-        pass
-
-    monkeypatch.setattr(importing, "needed_container", lambda *_: None)
-    monkeypatch.setattr(importing, "prepare_tools", no_tools)
+    monkeypatch.setattr(importing, "needed_container", lambda *_: "")
     origin = signed.ImageOrigin(KEY.public_key())
     archive = paths.cache / "signed"
 

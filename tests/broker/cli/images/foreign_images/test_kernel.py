@@ -197,7 +197,7 @@ def test_program_that_needs_a_loader_is_no_busybox(program):
 
 
 def test_program_with_many_headers_is_read_in_a_moment():
-    """Attack: 65,535 headers, each of which was a copy of the rest of 64 MiB."""
+    """Attack: 65,535 headers; each was read as a copy of the rest of 64 MiB."""
     header = bytearray(STATIC[:64])
     struct.pack_into("<HH", header, 54, 56, 0xFFFF)
     began = time.monotonic()
