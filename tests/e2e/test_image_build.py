@@ -95,7 +95,7 @@ async def test_cancelled_build_leaves_nothing(paths):
     with trio.CancelScope() as scope:
 
         def progress(text):
-            if "extracting" in text:
+            if "unpacking" in text:
                 scope.cancel()
 
         await build_image(paths, ImageSpec(), progress)
