@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -485,7 +485,7 @@ async def _wrong(scene, step):
     if "did not answer" in answer.err:
         yield f"{called}  waited for what cannot answer"
     if answer.code:
-        if previous != after:
+        if _without_ends(previous, previous) != _without_ends(after, previous):
             yield f"{called}  failed, but {_difference(previous, after)}"
         return
     if not lines:
@@ -498,6 +498,16 @@ async def _wrong(scene, step):
         ]
         if not all(checks) or (number == 0 and not checks):
             yield f"{called}  '{line}' is not so: {_difference(previous, after)}"
+
+
+def _without_ends(state, previous):
+    """Return a state without sandboxes that were stopping before the verb."""
+    sandboxes = {
+        name: value
+        for name, value in state.sandboxes.items()
+        if previous.sandboxes.get(name) != "stopping"
+    }
+    return replace(state, sandboxes=sandboxes)
 
 
 def _difference(previous, after):
