@@ -1,7 +1,7 @@
 """Package names of this Linux distribution, and the command that installs them.
 
 Code names a package as Debian does; ``PACKAGES`` has the other distributions' names.
-Everything except ``read_system`` and the functions about security modules is pure.
+Everything except ``read_system`` and ``selinux_mode`` is pure.
 """
 
 from __future__ import annotations
@@ -292,20 +292,10 @@ def install_hint(*packages: str) -> str:
     return read_system().hint(packages)
 
 
-def apparmor_restricts_namespaces() -> bool:
-    """Return whether AppArmor restricts unprivileged user namespaces."""
-    return _read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1"
-
-
 def selinux_mode() -> str:
     """Return SELinux's mode: "enforcing", "permissive", or nothing without SELinux."""
-    return {"1": "enforcing", "0": "permissive"}.get(
-        _read("/sys/fs/selinux/enforce"), ""
-    )
-
-
-def _read(path: str) -> str:
     try:
-        return Path(path).read_text("ascii").strip()
+        value = Path("/sys/fs/selinux/enforce").read_text("ascii").strip()
     except (OSError, ValueError):
         return ""
+    return {"1": "enforcing", "0": "permissive"}.get(value, "")

@@ -47,6 +47,11 @@ def own_label() -> str:
     return label.rstrip(b"\0").decode(errors="replace")
 
 
+def restricts_namespaces() -> bool:
+    """Return whether Ubuntu's rule restricts unprivileged user namespaces."""
+    return _setting(_RULE) > 0
+
+
 def namespaces_hint() -> str:
     """Return what to do if this process cannot create user namespaces.
 
@@ -54,7 +59,7 @@ def namespaces_hint() -> str:
     """
     # A profile of another program, such as a terminal's, may deny them, too.
     confined = own_label().partition(" ")[0] not in ("", "unconfined")
-    if confined or _setting(_RULE) > 0:
+    if confined or restricts_namespaces():
         if FILE.exists():
             return f"load our profile: {LOAD_COMMAND}"
         return (

@@ -19,7 +19,6 @@ from broker.cli.images.building import build_room
 from broker.cli.images.installed import list_images
 from broker.core import limits
 from broker.core.distribution import (
-    apparmor_restricts_namespaces,
     install_command,
     read_system,
     selinux_mode,
@@ -66,11 +65,14 @@ async def check_system(context: Context) -> Sequence[Finding]:
     text = f"{system.name}{', an image-based system' if system.image_based else ''}"
     if mode := selinux_mode():
         text += f"; SELinux is {mode}"
-    if apparmor_restricts_namespaces():
+    if apparmor.restricts_namespaces():
         text += "; AppArmor restricts unprivileged user namespaces"
     if system.distribution:
         return [ok("system", text)]
-    mend = "hints name packages by their upstream projects; find them in your package manager"
+    mend = (
+        "hints name packages by their upstream projects; find them in your package "
+        "manager"
+    )
     return [warn("system", f"{text}: its package names are unknown", mend)]
 
 
@@ -170,7 +172,10 @@ def _check_profile() -> Sequence[Finding]:
         return []
     if label.startswith(apparmor.PROFILE):
         return [ok("AppArmor", f"our profile is loaded; this program's is '{label}'")]
-    text = f"this program's profile is '{label}', not ours, so no process of Vitrail has its own"
+    text = (
+        f"this program's profile is '{label}', not ours, so no process of Vitrail has "
+        "its own"
+    )
     if apparmor.FILE.exists():
         return [warn("AppArmor", text, f"load our profile: {apparmor.LOAD_COMMAND}")]
     return [ok("AppArmor", f"{text}; Vitrail's package has one for each")]
@@ -189,7 +194,10 @@ async def check_audit_queue(context: Context) -> Sequence[Finding]:
     if "log" not in logged:
         return [ok("audit queue", "programs cannot fill the kernel's audit queue")]
     others = " ".join(action for action in logged if action != "log")
-    text = f"every program, also in a box, can fill the kernel's audit queue; to prevent this, run 'sudo sysctl kernel.seccomp.actions_logged=\"{others}\"'"
+    text = (
+        "every program, also in a box, can fill the kernel's audit queue; to prevent "
+        f"this, run 'sudo sysctl kernel.seccomp.actions_logged=\"{others}\"'"
+    )
     return [ok("audit queue", text)]
 
 
@@ -204,7 +212,10 @@ async def check_landlock(context: Context) -> Sequence[Finding]:
                 "their own files",
             )
         ]
-    text = "the kernel has no Landlock: a compromised authority or viewer could open your files"
+    text = (
+        "the kernel has no Landlock: a compromised authority or viewer could open "
+        "your files"
+    )
     return [
         warn(
             "landlock",
@@ -237,8 +248,8 @@ async def check_bubblewrap(context: Context) -> Sequence[Finding]:
         package = read_system().package_name("uidmap")
         ids = (
             "boxes have your user ID; a separate one needs newuidmap (package "
-            f"{package}), "
-            "your own range in /etc/subuid and /etc/subgid, and a bwrap that is not setuid"
+            f"{package}), your own range in /etc/subuid and /etc/subgid, and a bwrap "
+            "that is not setuid"
         )
     return [
         ok(
@@ -308,13 +319,19 @@ async def check_vsock(context: Context) -> Sequence[Finding]:
         mend += f"; or {install_command(hosttools.VHOST_DEVICE_VSOCK)}"
         return [fail("vsock", f"{text}: machines cannot start", mend)]
     if tool is None:
-        text = f"{device} {why}; the first run, or 'brokerctl link vsock', downloads {hosttools.VHOST_DEVICE_VSOCK}"
+        text = (
+            f"{device} {why}; the first run, or 'brokerctl link vsock', downloads "
+            f"{hosttools.VHOST_DEVICE_VSOCK}"
+        )
         return [warn("vsock", text, mend)]
     said = await run_tool([tool, "--version"])
     version = said.decode(errors="replace").strip()
     text = f"{device} {why}; {version} ({tool}) is used instead"
     if not hybrid_environment():
-        text += "; it blocks if a stream is full in both directions: the module that prevents this was not built"
+        text += (
+            "; it blocks if a stream is full in both directions: the module that "
+            "prevents this was not built"
+        )
         return [
             warn(
                 "vsock",
@@ -344,7 +361,10 @@ async def check_ports(context: Context) -> Sequence[Finding]:
     text = f"vsock ports in use: {', '.join(taken)}"
     if await _broker_runs(context):
         return [ok("ports", f"{text}, by this user's broker")]
-    mend = "to find the program, run 'sudo ss --vsock --listening --processes'; then end it"
+    mend = (
+        "to find the program, run 'sudo ss --vsock --listening --processes'; then end "
+        "it"
+    )
     return [fail("ports", text, mend)]
 
 
@@ -392,7 +412,11 @@ def passt_words(version: str) -> str:
     """Return the text of the finding about passt, from its ``--version``."""
     found = re.search(r"\b20\d\d_\d\d_\d\d\b", version.partition("\n")[0])
     if found is None or found[0] < _PASST_KEEPS_STEP:
-        return "passt is installed, but is older than August 2024 or of unknown version, and might misinterpret a frame boundary; only Vitrail's own filter prevents this"
+        return (
+            "passt is installed, but is older than August 2024 or of unknown version, "
+            "and might misinterpret a frame boundary; only Vitrail's own filter "
+            "prevents this"
+        )
     return "passt is installed"
 
 

@@ -13,7 +13,8 @@ import os
 import platform
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,9 +26,10 @@ import trio
 import shims
 from broker import __version__
 from broker.cli.doctor import host
-from broker.cli.doctor.finding import Context, FindingState
+from broker.cli.doctor.finding import Context, Finding, FindingState
 from broker.cli.run.connect import open_client
 from broker.core.decoding import UNREADABLE
+from broker.core.distribution import parse_os_release
 from broker.core.errors import VitrailError
 from broker.helpers.compositor_socket import find_compositor
 from broker.helpers.process.popen import our_program
@@ -128,12 +130,9 @@ async def measure(
 
 
 async def _probe_kvm(context: Context) -> dict[str, Any]:
-    findings = []
-    with trio.move_on_after(_PROBE_SECONDS):
-        try:
-            findings = [*await host.check_kvm(context)]
-        except (VitrailError, OSError):
-            findings = []
+    findings: Sequence[Finding] = []
+    with trio.move_on_after(_PROBE_SECONDS), suppress(VitrailError, OSError):
+        findings = await host.check_kvm(context)
     return {"usable": any(f.state is FindingState.OK for f in findings)}
 
 
@@ -254,11 +253,7 @@ def describe_machine(
 ) -> dict[str, Any]:
     """Return what this machine is, without names."""
     cpuinfo = _read(root / "proc/cpuinfo")
-    release = dict(
-        line.split("=", 1)
-        for line in _read(root / "etc/os-release").splitlines()
-        if "=" in line
-    )
+    release = parse_os_release(_read(root / "etc/os-release"))
     memory = _NUMBER.search(_read(root / "proc/meminfo"))
     drivers = {
         (node / "device/driver").resolve().name
@@ -273,7 +268,7 @@ def describe_machine(
         "virtual": "hypervisor" in _field(cpuinfo, "flags").split(),
         "memory_gib": round(int(memory[0]) / (1 << 20), 1) if memory else None,
         "kernel": kernel[0] if kernel else None,
-        "distribution": _listed([release.get("ID", "").strip("\"'")], _DISTRIBUTIONS),
+        "distribution": _listed([release.get("ID", "")], _DISTRIBUTIONS),
         "distribution_version": version[0] if version else None,
         "desktop": _listed(
             environ.get("XDG_CURRENT_DESKTOP", "").split(":"), _DESKTOPS

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import platform
 import re
 import shutil
 import tomllib
@@ -15,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from broker.cli.doctor.finding import Context, Finding, ok, warn
+from broker.core.distribution import read_system
 from broker.core.errors import SetupError, UpstreamError
 from broker.helpers.process.spawn import run_tool
 
@@ -107,7 +107,10 @@ async def check_vulnerabilities(context: Context) -> Sequence[Finding]:
             reason = "prints no version"
         version = parse_version(output)
         if version is None:
-            text = f"'{command} --version' {reason}; known vulnerabilities of {program.name} were not looked up"
+            text = (
+                f"'{command} --version' {reason}; known vulnerabilities of "
+                f"{program.name} were not looked up"
+            )
             findings.append(warn(_NAME, text))
             continue
         versions.append(f"{program.name} {version}")
@@ -127,11 +130,8 @@ def _find_program(files: Sequence[str], search_path: str | None) -> str | None:
 
 def _debian_release() -> str:
     """Return the number of this Debian release; "" on other systems."""
-    try:
-        system = platform.freedesktop_os_release()
-    except OSError:
-        return ""
-    return system.get("VERSION_ID", "") if system.get("ID") == "debian" else ""
+    release = read_system().os_release
+    return release.get("VERSION_ID", "") if release.get("ID") == "debian" else ""
 
 
 async def _package_version(package: str, path: str) -> str:

@@ -10,9 +10,10 @@ program that they fetch.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from broker.core.distribution import parse_os_release
 from broker.core.errors import SetupError
 from broker.helpers.process.spawn import run_tool
 
@@ -87,15 +88,6 @@ def _options(config: str) -> dict[str, str]:
     return found
 
 
-def read_codename(lines: Iterable[str]) -> str:
-    """Return VERSION_CODENAME of an os-release(5) file, or nothing."""
-    for line in lines:
-        name, _, value = line.strip().partition("=")
-        if name == "VERSION_CODENAME":
-            return value.strip("\"'")
-    return ""
-
-
 async def find_archive(mirror: str = "", prefix: Sequence[str] = ()) -> Archive:
     """Ask apt for this machine's archive; ``mirror`` overrides where it is.
 
@@ -109,5 +101,6 @@ async def find_archive(mirror: str = "", prefix: Sequence[str] = ()) -> Archive:
     query = [*prefix, "apt-get", "indextargets", "--format", _FIELDS]
     targets = await run_tool(query)
     release = await run_tool([*prefix, "cat", "/etc/os-release"])
-    codename = read_codename(release.decode(errors="replace").splitlines())
+    variables = parse_os_release(release.decode(errors="replace"))
+    codename = variables.get("VERSION_CODENAME", "")
     return read_archive(targets.decode(errors="replace"), config, codename)

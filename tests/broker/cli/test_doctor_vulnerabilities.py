@@ -10,6 +10,7 @@ import pytest
 
 from broker.cli.doctor import vulnerabilities
 from broker.cli.doctor.finding import Context, Finding, FindingState
+from broker.core.distribution import System
 from broker.core.paths import find_paths
 from docs.tables.advisories import print_table
 
@@ -37,9 +38,7 @@ async def _findings(
     # The test's machine has a QEMU of its own.
     text = text.read_text().replace('"/usr/lib/qemu/virtiofsd"', '"no-virtiofsd"')
     (folder / "advisories.toml").write_text(text)
-    monkeypatch.setattr(
-        vulnerabilities.platform, "freedesktop_os_release", lambda: system
-    )
+    monkeypatch.setattr(vulnerabilities, "read_system", lambda: System(system))
     environ = {"XDG_RUNTIME_DIR": "/run/user/1", "HOME": "/", "PATH": str(folder)}
     context = Context(find_paths(environ), environ)
     return list(await vulnerabilities.check_vulnerabilities(context))

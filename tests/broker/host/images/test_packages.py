@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from broker.core.distribution import parse_os_release
 from broker.core.errors import SetupError
-from broker.host.images.packages import Archive, read_archive, read_codename
+from broker.host.images.packages import Archive, read_archive
 
 TARGETS = """\
 Packages|http://other.example/apt/|cloud|main
@@ -66,5 +67,6 @@ def test_lines_of_a_rolling_suite_have_neither():
 
 
 def test_codename():
-    assert read_codename(["ID=debian\n", 'VERSION_CODENAME="x"\n']) == "x"
-    assert read_codename([]) == ""
+    text = 'ID=debian\nVERSION_CODENAME="x"\n'
+    assert parse_os_release(text).get("VERSION_CODENAME", "") == "x"
+    assert parse_os_release("").get("VERSION_CODENAME", "") == ""
