@@ -71,5 +71,8 @@ def line(grant: GrantStatus) -> str:
     what = grant.service + (f"+{grant.argument}" if grant.argument else "")
     what += f" ({grant.about})" if grant.about else ""
     live = f", {grant.live} in use" if grant.live else ""
-    text = f"{grant.id} {grant.sandbox} {what} to {shown_target(grant.target)}: {end + live} ({grant.rule})"
+    text = (
+        f"{grant.id} {grant.sandbox} {what} to {shown_target(grant.target)}: "
+        f"{end + live} ({grant.rule})"
+    )
     return printable(text, 1000)

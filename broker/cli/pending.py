@@ -42,9 +42,10 @@ def lines(question: PendingQuestion) -> list[str]:
         "seconds": f"{question.left:.0f}",
     }
     if question.shown:
-        head = "{question}: {sandbox} ({label}) wants {request} [{seconds} s left, on the screen]".format(
-            **values
-        )
+        head = (
+            "{question}: {sandbox} ({label}) wants {request} [{seconds} s left, on "
+            "the screen]"
+        ).format(**values)
     else:
         head = (
             "{question}: {sandbox} ({label}) wants {request} [{seconds} s left]".format(

@@ -332,7 +332,10 @@ def _places() -> list[Path]:
 
 def _defect(error: Exception) -> InternalError:
     """Return the error for users of a mistake in the program."""
-    hint = "this is a defect of Vitrail: to report it, add the output of the same command with VITRAIL_DEBUG=1"
+    hint = (
+        "this is a defect of Vitrail: to report it, add the output of the same "
+        "command with VITRAIL_DEBUG=1"
+    )
     if isinstance(error, InternalError):
         error.hint = error.hint or hint
         return error

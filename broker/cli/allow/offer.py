@@ -150,7 +150,12 @@ def offer_for(number: int) -> RuleOffer:
         opening = then.call.service in {OPEN_FILE, OPEN_URL} and not then.call.target
         if opening and found.answer.rule is None:
             # Only the user knows what is to open it.
-            reason = "a rule needs the sandbox that opens it, as in 'vitrail.OpenURL * work @default ask target=@dispvm:web'; to add it, run 'brokerctl policy edit', or for a browser and a viewer 'brokerctl policy starter'"
+            reason = (
+                "a rule needs the sandbox that opens it, as in 'vitrail.OpenURL * "
+                "work @default ask target=@dispvm:web'; to add it, run 'brokerctl "
+                "policy edit', or for a browser and a viewer 'brokerctl policy "
+                "starter'"
+            )
         else:
             reason = f"to see why, run 'brokerctl policy explain --event {number}'"
         raise RefusedError(

@@ -111,10 +111,16 @@ def _without_gpu(records: Sequence[Record]) -> list[Finding]:
     nodes = render_nodes()
     if not names or any(os.access(node, os.R_OK | os.W_OK) for node in nodes):
         return []
-    text = f"{', '.join(sorted(names))}: gpu is set, but /dev/dri does not contain a render node"
+    text = (
+        f"{', '.join(sorted(names))}: gpu is set, but /dev/dri does not contain a "
+        "render node"
+    )
     hint = "install a GPU driver; without it, programs draw with the CPU"
     if nodes:
-        text = f"{', '.join(sorted(names))}: gpu is set, but this user cannot open {nodes[0]}"
+        text = (
+            f"{', '.join(sorted(names))}: gpu is set, but this user cannot open "
+            f"{nodes[0]}"
+        )
         hint = joining(nodes[0])
     return [warn("launchers", text, hint)]
 
@@ -158,5 +164,8 @@ def _labels(records: Sequence[Record]) -> list[Finding]:
     names = [r.name for r in records if not r.host.launch.kind.boundary]
     if not names:
         return []
-    text = f"{', '.join(sorted(names))}: these boxes are labels, not boundaries: programs in these boxes can access your files and sockets"
+    text = (
+        f"{', '.join(sorted(names))}: these boxes are labels, not boundaries: programs "
+        "in these boxes can access your files and sockets"
+    )
     return [warn("launchers", text, "see docs/launchers/boxes.md")]

@@ -99,7 +99,10 @@ async def check_compositor(context: Context) -> Sequence[Finding]:
             if display
             else "no compositor is running"
         )
-        mend = "log in to a Wayland session, or set WAYLAND_DISPLAY to its socket; to start a headless compositor, run 'brokerctl demo'"
+        mend = (
+            "log in to a Wayland session, or set WAYLAND_DISPLAY to its socket; to "
+            "start a headless compositor, run 'brokerctl demo'"
+        )
         return [warn("compositor", printable(text), mend)]
     with trio.move_on_after(_COMPOSITOR_SECONDS):
         # libwayland waits inside; a compositor that hangs must not hang us.
@@ -244,14 +247,23 @@ async def check_questions(context: Context) -> Sequence[Finding]:
     except SetupError as error:
         missing.append(fail("questions", error.message, error.hint))
     if shutil.which("notify-send", path=context.environ.get("PATH")) is None:
-        text = "notify-send is not installed: warnings appear only in 'brokerctl status' and the log"
+        text = (
+            "notify-send is not installed: warnings appear only in 'brokerctl status' "
+            "and the log"
+        )
         missing.append(warn("questions", text, install_command("libnotify-bin")))
     if shutil.which("xdg-dbus-proxy", path=context.environ.get("PATH")) is None:
-        text = "xdg-dbus-proxy is not installed: sandboxes have no notifications, no icons and no screen sharing, and no icon shows an open microphone"
+        text = (
+            "xdg-dbus-proxy is not installed: sandboxes have no notifications, no "
+            "icons and no screen sharing, and no icon shows an open microphone"
+        )
         missing.append(warn("questions", text, install_command("xdg-dbus-proxy")))
     bus = _session_bus(context.environ)
     if bus is not None and not accepts(bus):
-        text = f"no session bus answers at {printable(str(bus), 200)}: nothing notifies you, and dialogs alone ask"
+        text = (
+            f"no session bus answers at {printable(str(bus), 200)}: nothing notifies "
+            "you, and dialogs alone ask"
+        )
         mend = "log in to a desktop, or run the session in 'dbus-run-session'"
         missing.append(warn("questions", text, mend))
     elif bus is not None:
@@ -281,11 +293,20 @@ async def _portal(environ: Mapping[str, str]) -> list[Finding]:
     if any(name.startswith(_BACKENDS) for name in names) and _PORTAL in names:
         return []
     if _PORTAL in names:
-        text = "the desktop has no backend for its portal: sandboxes have no file dialogs, no shared screen and not the desktop's dark or light theme"
+        text = (
+            "the desktop has no backend for its portal: sandboxes have no file "
+            "dialogs, no shared screen and not the desktop's dark or light theme"
+        )
         mend = "install your desktop's backend, such as xdg-desktop-portal-gtk"
     else:
-        text = f"the desktop has no portal ({_PORTAL}): sandboxes have no file dialogs, no shared screen and not the desktop's dark or light theme"
-        mend = "install xdg-desktop-portal and your desktop's backend, such as xdg-desktop-portal-gtk"
+        text = (
+            f"the desktop has no portal ({_PORTAL}): sandboxes have no file dialogs, "
+            "no shared screen and not the desktop's dark or light theme"
+        )
+        mend = (
+            "install xdg-desktop-portal and your desktop's backend, such as "
+            "xdg-desktop-portal-gtk"
+        )
     return [warn("questions", text, mend)]
 
 
@@ -338,7 +359,10 @@ async def check_broker(context: Context) -> Sequence[Finding]:
     except SetupError as error:
         if not isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError):
             return [warn("broker", error.message, error.hint)]
-        text = f"no broker is running; the next start of a broker removes {path}, which a killed broker left"
+        text = (
+            f"no broker is running; the next start of a broker removes {path}, which a "
+            "killed broker left"
+        )
         return [ok("broker", text)]
     except (UpstreamError, RefusedError) as error:
         mend = error.hint if isinstance(error, RefusedError) else ""
@@ -363,7 +387,10 @@ async def check_audit(context: Context) -> Sequence[Finding]:
     with open_log(path) as log:
         state = await in_thread(log.check)
     if state != "ok":
-        mend = f"to begin a new log, move audit.sqlite and audit.key in {path.parent} to another place, then start the broker"
+        mend = (
+            f"to begin a new log, move audit.sqlite and audit.key in {path.parent} to "
+            "another place, then start the broker"
+        )
         return [fail("audit", f"{path} is damaged: {state}", mend)]
     keys = KeyFile(path).any()
     with open_sealed(path) as db:
@@ -373,7 +400,10 @@ async def check_audit(context: Context) -> Sequence[Finding]:
     if not report.good:
         first = report.problems[0]
         what = f"event {first.first}: {first.what}" if first.first else first.what
-        mend = f"to see details, run 'brokerctl audit verify'; to begin a new log, move audit.sqlite and audit.key in {path.parent} to another place"
+        mend = (
+            "to see details, run 'brokerctl audit verify'; to begin a new log, move "
+            f"audit.sqlite and audit.key in {path.parent} to another place"
+        )
         return [
             fail(
                 "audit",
@@ -384,5 +414,8 @@ async def check_audit(context: Context) -> Sequence[Finding]:
     if each:
         text = f"{report.size} events in {path}, each verified"
     else:
-        text = f"{report.size} events in {path}, signed to the end; to check each one, run 'brokerctl audit verify'"
+        text = (
+            f"{report.size} events in {path}, signed to the end; to check each one, "
+            "run 'brokerctl audit verify'"
+        )
     return [ok("audit", text)]

@@ -6,7 +6,10 @@ printed, recognises it.
 
 from __future__ import annotations
 
-IN_USE = "{message}: a box or container of a persistent record runs once at a time, and no second program in it"
+IN_USE = (
+    "{message}: a box or container of a persistent record runs once at a time, and no "
+    "second program in it"
+)
 
 
 def is_in_use(error: str) -> bool:

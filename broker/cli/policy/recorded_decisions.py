@@ -54,7 +54,10 @@ def situation_then(find: Find, policy: tuple[Path, ...] = ()) -> Situation:
 def hint_of_limit(rule: str) -> str:
     """Return what a user can do about the limit of a rule, ``file:line``."""
     name = Path(rule.rpartition(".policy")[0]).name
-    return f"wait, or change the limit of that line: 'brokerctl policy edit {printable(name, 100)}'"
+    return (
+        "wait, or change the limit of that line: 'brokerctl policy edit "
+        f"{printable(name, 100)}'"
+    )
 
 
 def event(number: int, *, limits_of: str = "") -> tuple[Recorded, Situation]:

@@ -138,7 +138,10 @@ def hint_for_unknown(name: str, known: Iterable[str], paths: Paths) -> str:
     known = sorted(known)
     place = paths.config[0] / FOLDER / f"{name}.toml"
     if "/" not in name and place.with_name(f"{place.name}{IMPORTED}").is_file():
-        return f"the record of its backup was not used; if you wrote the backup, run: {take_imported(place)}"
+        return (
+            "the record of its backup was not used; if you wrote the backup, run: "
+            f"{take_imported(place)}"
+        )
     examples = sorted(path.stem for path in EXAMPLES.glob("*.toml"))
     if name not in examples:
         near = did_you_mean(name, known)

@@ -40,7 +40,10 @@ def note_needs(box: Box, record: str, *, lasting: bool) -> None:
         needs.append((_NETWORK, f"the box of {name} has no network"))
     sandboxed = name in _WEBKIT or _has_engine(Path(program))
     if not box.user_namespaces and sandboxed:
-        text = f"{name} does not start in a box without user namespaces, which open large parts of the kernel to it"
+        text = (
+            f"{name} does not start in a box without user namespaces, which open large "
+            "parts of the kernel to it"
+        )
         needs.append((_NAMESPACES, text))
     if name in _WEBKIT:
         text = f"the sandbox of {name} finds no Wayland socket but 'wayland-0'"

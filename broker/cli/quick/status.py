@@ -92,7 +92,12 @@ def _problems(status: _Object, now: float) -> Iterator[str]:
             name = printable(sandbox["name"], 60)
             yield f"{name} keeps the screen on"
     if status["version"] != __version__:
-        yield f"warning: the running broker has version {printable(status['version'], 40)}, but brokerctl has version {__version__}; to stop the old broker and its sandboxes, run 'brokerctl stop --broker'"
+        yield (
+            "warning: the running broker has version "
+            f"{printable(status['version'], 40)}, but brokerctl has version "
+            f"{__version__}; to stop the old broker and its sandboxes, run 'brokerctl "
+            "stop --broker'"
+        )
     policy, link = status["policy"], status["link"]
     if not policy["digest"] or policy["denies_all"]:
         yield "no policy is in force, so everything is denied"

@@ -121,12 +121,21 @@ def _without_logs(folder: Path, sandbox: str) -> str:
     matches = (r for r in records.values() if is_disposable_of(sandbox, r.name))
     record = records.get(sandbox) or next(matches, None)
     if record is not None and record.host.launch.kind.holds:
-        terminal = "a box or container has no logs: its output goes to the terminal of 'brokerctl run', and is lost if the menu has started it"
+        terminal = (
+            "a box or container has no logs: its output goes to the terminal of "
+            "'brokerctl run', and is lost if the menu has started it"
+        )
         if not systemd_runs():
             return terminal
-        return f"{terminal}; if systemd has started it, run 'journalctl --user -u vitrail-run@{sandbox}'"
+        return (
+            f"{terminal}; if systemd has started it, run 'journalctl --user -u "
+            f"vitrail-run@{sandbox}'"
+        )
     if record is not None and not record.host.keep_logs:
-        return f"the logs of a disposable sandbox are deleted at its end; to keep those of the next ones, run 'brokerctl set {record.name} logs keep'"
+        return (
+            "the logs of a disposable sandbox are deleted at its end; to keep those "
+            f"of the next ones, run 'brokerctl set {record.name} logs keep'"
+        )
     names = folder.parent.iterdir() if folder.parent.is_dir() else ()
     return (
         did_you_mean(sandbox, [path.name for path in names])

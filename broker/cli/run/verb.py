@@ -107,7 +107,10 @@ def command(
             raise click.UsageError(f"{others} cannot be used with --flatpak")
         request.run_flatpak(flatpak, [*filter(None, [sandbox]), *command_words], words)
     if not bwrap and (x11 or open_files):
-        other = f"--open-files requires --bwrap; for the box of a record, run 'brokerctl set SANDBOX launch.open_files {open_files or ''}'"
+        other = (
+            "--open-files requires --bwrap; for the box of a record, run 'brokerctl "
+            f"set SANDBOX launch.open_files {open_files or ''}'"
+        )
         raise click.UsageError(_X11_ELSEWHERE if x11 else other)
     if sandbox is None:
         raise _missing("--bwrap" if bwrap else f"--root {root}" if root else "")

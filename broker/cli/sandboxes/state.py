@@ -228,7 +228,10 @@ def _remove_record(
 def reset(name: str, *, check: bool, yes: bool, as_json: bool) -> None:
     """Empty the home of a sandbox; its snapshots are kept."""
     sandbox = take_sandbox_name(name)
-    hint = f"to remove the home and its snapshots, run 'brokerctl sandbox remove --keep-record {sandbox}'; the next start creates a new home"
+    hint = (
+        "to remove the home and its snapshots, run 'brokerctl sandbox remove "
+        f"--keep-record {sandbox}'; the next start creates a new home"
+    )
     store = home_store()
     with store.lock(sandbox):
         home = store.require(sandbox)
@@ -274,7 +277,10 @@ def snapshot(name: str, label: str | None, *, remove: bool, as_json: bool) -> No
         else:
             with progress_bar(f"copy {sandbox}") as bar:
                 store.snapshot(sandbox, chosen, bar)
-    text = f"saved the home of '{sandbox}' as snapshot '{chosen}'; to restore it, run 'brokerctl sandbox restore {sandbox} {chosen}'"
+    text = (
+        f"saved the home of '{sandbox}' as snapshot '{chosen}'; to restore it, run "
+        f"'brokerctl sandbox restore {sandbox} {chosen}'"
+    )
     if remove:
         text = f"removed snapshot '{chosen}' of '{sandbox}'"
     print_result(text, {"name": sandbox, "snapshot": chosen}, as_json=as_json)
@@ -352,7 +358,10 @@ def back_up(
             backed_up = backups.Texts(text, "\n".join(rules))
             trio.run(backups.back_up, home, backed_up, file, how, count)
     size = file.stat().st_size
-    text = f"wrote {file} ({render.size(size)}); to import it, run 'brokerctl sandbox import'"
+    text = (
+        f"wrote {file} ({render.size(size)}); to import it, run 'brokerctl sandbox "
+        "import'"
+    )
     print_result(
         text, {"name": sandbox, "file": str(file), "size": size}, as_json=as_json
     )

@@ -154,7 +154,10 @@ def as_text(status: Status, rates: Rates, now: float) -> RenderableType:
 
 def _parts(status: Status, rates: Rates, now: float) -> Iterator[RenderableType]:
     """Yield the printed parts of a status."""
-    text = f"Vitrail {status.version} ({status.role}), pid {status.pid}, up {render.seconds(max(0.0, now - status.since))}"
+    text = (
+        f"Vitrail {status.version} ({status.role}), pid {status.pid}, up "
+        f"{render.seconds(max(0.0, now - status.since))}"
+    )
     if status.audit:
         events = status.audit.events
         text += (

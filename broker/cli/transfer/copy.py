@@ -164,7 +164,10 @@ def _bad_target(target: str) -> str:
     """Return the error text for a TARGET that is not valid."""
     name, colon, path = target.partition(":")
     if colon and path and "/" not in name:
-        return f"TARGET must be '{name}:' without a path: files arrive in ~/Incoming of the sandbox, in a directory with the name of their source"
+        return (
+            f"TARGET must be '{name}:' without a path: files arrive in ~/Incoming of "
+            "the sandbox, in a directory with the name of their source"
+        )
     return "TARGET must be 'SANDBOX:', or a directory on this machine, such as '.'"
 
 

@@ -442,12 +442,14 @@ TEMPLATES: Final[tuple[Template, ...]] = (
     mark("the broker at {socket} takes no connections: {reason}"),
     mark("cannot connect to the broker at {socket}: {reason}"),
     mark(
-        "run the command as the user who started the broker; to find other reasons, run 'brokerctl doctor'"
+        "run the command as the user who started the broker; to find other reasons, "
+        "run 'brokerctl doctor'"
     ),
     mark("run the command as the user who started the broker"),
     mark("there is no audit log yet ({path})"),
     mark(
-        "a broker begins the log when it starts: run 'brokerctl run SANDBOX', or on the host of two machines 'vitrail-host'"
+        "a broker begins the log when it starts: run 'brokerctl run SANDBOX', or on "
+        "the host of two machines 'vitrail-host'"
     ),
     mark("{text} is not a sandbox name"),
     mark("use 1 to 31 characters of a-z, 0-9 and '-', beginning with a-z"),
@@ -455,13 +457,17 @@ TEMPLATES: Final[tuple[Template, ...]] = (
     mark("no terminal is installed that Vitrail can open"),
     mark("install {package}, or run in your terminal: brokerctl {text}"),
     mark(
-        "a lockdown is in force: microphones, cameras, copies and new starts are denied until the lockdown is lifted"
+        "a lockdown is in force: microphones, cameras, copies and new starts are "
+        "denied until the lockdown is lifted"
     ),
     mark(
-        "a lockdown is in force: networks, microphones, cameras, copies and new starts are denied until the lockdown is lifted"
+        "a lockdown is in force: networks, microphones, cameras, copies and new "
+        "starts are denied until the lockdown is lifted"
     ),
     mark(
-        "a lockdown is in force, but these sandboxes may still use a network: {list}; other networks, microphones, cameras, copies and new starts are denied until the lockdown is lifted"
+        "a lockdown is in force, but these sandboxes may still use a network: {list}; "
+        "other networks, microphones, cameras, copies and new starts are denied until "
+        "the lockdown is lifted"
     ),
     # Why machines are emulated.
     mark("this machine has no {path}"),

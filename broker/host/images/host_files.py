@@ -170,7 +170,8 @@ async def _match(pattern: str) -> tuple[str, Path]:
     except (UpstreamError, ValueError) as error:
         raise SetupError(
             f"launch.host_files: fc-match did not find a font for {pattern!r}: {error}",
-            hint=f"{install_hint('fontconfig', 'fonts-dejavu-core')}, then test it with 'fc-match'",
+            hint=f"{install_hint('fontconfig', 'fonts-dejavu-core')}, then test it "
+            "with 'fc-match'",
         ) from error
     return name, Path(path)
 
@@ -228,7 +229,8 @@ async def _compile(words: Sequence[str], lang: str) -> None:
     except UpstreamError as error:
         raise SetupError(
             f"launch.host_files: cannot compile the locale {lang}: {error}",
-            hint=f"{install_hint('locales')}, which contains the sources of all locales",
+            hint=f"{install_hint('locales')}, which contains the sources of all "
+            "locales",
         ) from error
 
 
@@ -248,7 +250,8 @@ def _certificates(root: Path) -> dict[str, bytes]:
     if not bundle:
         raise SetupError(
             "launch.host_files: cannot find the root certificates of this machine",
-            hint=f"{install_hint('ca-certificates')}, which contains /{' or /'.join(_BUNDLES)}",
+            hint=f"{install_hint('ca-certificates')}, which contains "
+            f"/{' or /'.join(_BUNDLES)}",
         )
     files = {"etc/ssl/certs/ca-certificates.crt": bundle}
     for path in sorted((root / "etc/ssl/certs").glob("*")):

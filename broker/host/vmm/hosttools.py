@@ -56,7 +56,8 @@ async def fetch_vhost_device_vsock(
         return present
     if shutil.which("apt-get") is None:
         raise SetupError(
-            f"{VHOST_DEVICE_VSOCK} is not installed, and cannot be downloaded without apt",
+            f"{VHOST_DEVICE_VSOCK} is not installed, and cannot be downloaded without "
+            "apt",
             hint=f"run '{VSOCK_COMMANDS}', or: {install_command(VHOST_DEVICE_VSOCK)}",
         )
     progress(f"downloading {VHOST_DEVICE_VSOCK} from {mirror or 'the Debian archive'}")

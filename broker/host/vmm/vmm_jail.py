@@ -66,7 +66,10 @@ _FIRMWARE = (
 _INFO_BYTES = 4096
 _START_SECONDS = 10.0
 _MISSING = "bubblewrap is not installed"
-_HINT = "run 'brokerctl doctor' for the way to permit Vitrail user namespaces, or start the broker with --allow-unjailed-workers"
+_HINT = (
+    "run 'brokerctl doctor' for the way to permit Vitrail user namespaces, or start "
+    "the broker with --allow-unjailed-workers"
+)
 
 
 class JailError(SetupError):
