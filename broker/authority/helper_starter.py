@@ -17,9 +17,9 @@ from typing import TypeVar
 import trio
 
 from broker.core.errors import PeerError, SetupError, UpstreamError
-from broker.ipc import fdpass
 from broker.ipc import starter as m
 from broker.ipc.session.warrant import KEY_BYTES
+from broker.wire import fdpass
 
 _ANSWER_SECONDS = 10.0
 _PAUSE = 0.05

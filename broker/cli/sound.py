@@ -34,9 +34,9 @@ from broker.core.paths import find_paths
 from broker.core.streams.sound_rules import Level
 from broker.ipc.control.api import SoundRequest, SoundStatus
 from broker.ipc.control.methods import SOUND
-from broker.ipc.control.types.faults import NotFoundError
 from broker.jail.sound.properties import SANDBOX_KEY
 from broker.viewer.sound.levels import levels_folder, load_level, save_level
+from broker.wire.faults import NotFoundError
 
 if TYPE_CHECKING:
     import pulsectl

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable
 
 from broker.core.errors import UpstreamError
-from broker.ipc.fdpass import close_all
+from broker.wire.fdpass import close_all
 
 
 def duplicates(fds: Iterable[int]) -> list[int]:

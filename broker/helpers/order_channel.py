@@ -21,7 +21,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import PeerError
-from broker.ipc.channel import Channel
+from broker.wire.packets import Packets
 
 _LENGTH = struct.Struct("<I")
 _READ_BYTES = 1 << 14
@@ -30,14 +30,14 @@ _READ_BYTES = 1 << 14
 class OrderChannel:
     """The broker's end: ``send`` orders down a socket, ``receive`` from a pipe."""
 
-    def __init__(self, orders: Channel, pipe: int) -> None:
+    def __init__(self, orders: Packets, pipe: int) -> None:
         os.set_blocking(pipe, False)
         self._orders = orders
         self._pipe = pipe
         self._buffer = bytearray()
 
     async def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
-        """As ``Channel.send``."""
+        """As ``Packets.send``."""
         await self._orders.send(data, fds)
 
     async def receive(self) -> bytes:
@@ -131,4 +131,4 @@ def order_pair() -> tuple[OrderChannel, socket.socket, int]:
         ours.close()
         theirs.close()
         raise
-    return OrderChannel(Channel(ours), up), theirs, into
+    return OrderChannel(Packets(ours), up), theirs, into

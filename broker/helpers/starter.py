@@ -35,8 +35,8 @@ from broker.helpers.process.fork_server import (
     patiently,
 )
 from broker.helpers.process.process_name import set_name
-from broker.ipc import fdpass
 from broker.ipc import starter as m
+from broker.wire import fdpass
 
 _NOTIFY = "notify-send"
 _END_SECONDS = 10.0

@@ -22,14 +22,14 @@ from broker.helpers.process.fork_client import (
 )
 from broker.helpers.process.fork_handle import ForkServerHandle
 from broker.ipc import acceptor as messages
-from broker.ipc import fdpass
 from broker.ipc.captured_stderr import FirstWords
-from broker.ipc.channel import when_ready
 from broker.ipc.fork_server import ForkAcceptor, ForkServerModule
 from broker.net.addresses import UnixEndpoint, new_socket
 from broker.net.listeners import Listener, open_listener
 from broker.net.peers import credentials
 from broker.net.peers.identity import ProcessFacts
+from broker.wire import fdpass
+from broker.wire.packets import when_ready
 
 _CHANNEL = socket.AF_UNIX, socket.SOCK_SEQPACKET
 _PROGRAM = ForkServerProgram(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.names import SandboxName
-from broker.ipc.control.types.faults import NotFoundError
+from broker.wire.faults import NotFoundError
 from policy.records.model import Record, RecordSet
 
 

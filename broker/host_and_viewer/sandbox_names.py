@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
-from broker.ipc.control.types.faults import NotFoundError
+from broker.wire.faults import NotFoundError
 from policy.records.model import Record
 from policy.suggestions import did_you_mean
 

@@ -5,7 +5,7 @@ each child costs a fork.  It has one thread and never reads a sandbox's byte.
 There are three: of helpers (starter, pumps, keepers, acceptors), of jailed halves of
 workers, and the starter, of the viewer's orders with the user's rights.
 
-One msgpack value in one packet of a SEQPACKET socket (``ipc.fdpass``): one
+One msgpack value in one packet of a SEQPACKET socket (``wire.fdpass``): one
 answer for each order.  The descriptors of an order are the child's.  Those of the
 answer are its pidfd and the read end of a pipe, into which the server writes
 how the child ended (``END``).  A pipe that ends without that says that the

@@ -4,7 +4,7 @@ The authority is confined and cannot execute a program.  Its starter can start
 the programs of ``HelperProgram`` and no other: a request names one of them and has no
 path, no option and no variable.
 
-One msgpack value in one packet of a SEQPACKET socket (``ipc.fdpass``), one answer
+One msgpack value in one packet of a SEQPACKET socket (``wire.fdpass``), one answer
 for each request.  The descriptors of a request are the helper's.  Those of ``HelperStarted``
 are the helper's pidfd, and a pipe into which the starter writes how it ended
 (``END``); a pipe that ends without that says that the starter died first.

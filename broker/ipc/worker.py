@@ -1,7 +1,7 @@
 """Messages between the supervisor and a worker.
 
-One msgpack value in one packet of a SEQPACKET socket (``ipc.fdpass``), or,
-from a worker, in one message of a pipe (``ipc.channel``).  Two parties:
+One msgpack value in one packet of a SEQPACKET socket (``wire.fdpass``), or,
+from a worker, in one message of a pipe (``wire.packets``).  Two parties:
 
 * the **supervisor** is the broker itself: trusted, parses no guest bytes;
 * a **worker** (the jailed half) parses what one sandbox sends.  It may have

@@ -17,7 +17,6 @@ import trio
 from broker.core import limits
 from broker.core.errors import PeerError, UpstreamError
 from broker.core.escape import printable
-from broker.ipc.channel import when_ready
 from broker.net.addresses import (
     Endpoint,
     HybridEndpoint,
@@ -27,6 +26,7 @@ from broker.net.addresses import (
     new_socket,
 )
 from broker.net.refused_descriptors import refuse_descriptors
+from broker.wire.packets import when_ready
 
 _CONNECT_RETRY_SECONDS = 0.02
 

@@ -31,10 +31,10 @@ from broker.helpers.process.hardening import confine
 from broker.helpers.process.process_name import set_name
 from broker.helpers.pump import process
 from broker.ipc import acceptor as messages
-from broker.ipc import fdpass
 from broker.ipc import fork_server as orders
 from broker.ipc.pump import MESSAGE_BYTES, Submit, encode_to_pump
 from broker.net.peers import peer_process
+from broker.wire import fdpass
 
 _AGAIN_SECONDS = 0.1
 """Until descriptors are looked for again; no event says that there are some."""

@@ -25,10 +25,10 @@ from broker.helpers.process.fork_server import (
     share,
 )
 from broker.helpers.pump import process as pump
-from broker.ipc import fdpass
 from broker.ipc import fork_server as messages
 from broker.programs.acceptor import become_acceptor
 from broker.programs.keeper import become_keeper
+from broker.wire import fdpass
 
 
 def _of_authority() -> Sequence[bytes]:

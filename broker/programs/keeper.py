@@ -35,9 +35,9 @@ from broker.helpers.compositor_descriptors import (
 from broker.helpers.compositor_socket import present_display
 from broker.helpers.process.hardening import harden
 from broker.helpers.process.process_name import set_name
-from broker.ipc import fdpass
 from broker.ipc import fork_server as messages
 from broker.jail.wayland.security_context import SecurityContext, open_context
+from broker.wire import fdpass
 
 
 @dataclass(frozen=True)

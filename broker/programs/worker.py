@@ -35,11 +35,10 @@ from broker.core.errors import (
 from broker.core.token_bucket import TokenBucket
 from broker.helpers.order_channel import MessagePipe
 from broker.helpers.worker_jail import worker_filter
-from broker.ipc import agent, clipboard, event_loop, fdpass, transfer
+from broker.ipc import agent, clipboard, event_loop, transfer
 from broker.ipc import fork_server as keeper_messages
 from broker.ipc import worker as messages
 from broker.ipc.accept_loop import SHORT
-from broker.ipc.channel import Channel
 from broker.ipc.fork_server import Jail
 from broker.jail.worker import readiness
 from broker.jail.worker.agent_connection import AgentShell
@@ -49,6 +48,8 @@ from broker.jail.worker.transfer import WorkerTransfers
 from broker.jail.worker.wayland.connection import WaylandConnection
 from broker.jail.worker.wayland.sandbox_windows import SandboxWindows
 from broker.jail.worker.wayland.waypipe_connection import StreamConnection
+from broker.wire import fdpass
+from broker.wire.packets import Packets
 
 
 def run_worker(
@@ -63,7 +64,7 @@ def run_worker(
     Orders come by ``viewer``, and messages are sent by ``pipe``.
     """
     display.settimeout(0)
-    worker = _Worker(Channel(viewer), pipe, display, Channel(keeper), achieved)
+    worker = _Worker(Packets(viewer), pipe, display, Packets(keeper), achieved)
     try:
         event_loop.run(worker.run)
     except Exception:
@@ -76,7 +77,7 @@ def run_worker(
 class _Compositor:
     """Connections to the compositor, made by the keeper."""
 
-    def __init__(self, keeper: Channel) -> None:
+    def __init__(self, keeper: Packets) -> None:
         self._keeper = keeper
         self._asking = trio.Lock()
 
@@ -107,10 +108,10 @@ class _Compositor:
 class _Worker:
     def __init__(
         self,
-        viewer: Channel,
+        viewer: Packets,
         pipe: MessagePipe,
         display: socket.socket,
-        keeper: Channel,
+        keeper: Packets,
         achieved: Jail,
     ) -> None:
         """Set up the worker; ``achieved``: what its jail does."""
@@ -379,7 +380,7 @@ class _Worker:
         stream: int,
     ) -> None:
         """Receive an application's connection from its acceptor, and serve it."""
-        channel = Channel(socket.socket(fileno=fd))
+        channel = Packets(socket.socket(fileno=fd))
         try:
             got = await channel.receive(fd_limit=1)
         finally:

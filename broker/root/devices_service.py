@@ -28,7 +28,6 @@ from broker.core.errors import (
 )
 from broker.core.limits import devices as limits
 from broker.core.stderr_log import log_exception, log_stderr
-from broker.ipc import fdpass
 from broker.ipc.devices import messages
 from broker.ipc.devices.description import Device
 from broker.ipc.devices.table import (
@@ -49,6 +48,7 @@ from broker.root.handover import Reserve, check_socket, open_node
 from broker.root.records import DeviceRecords
 from broker.root.strict import StrictMode
 from broker.root.sysfs import DEVICES, DeviceGoneError, SysfsDevice
+from broker.wire import fdpass
 
 _LOOK_SECONDS = 1.0
 _AGAIN_SECONDS = 5.0

@@ -18,8 +18,8 @@ import socket
 
 from broker.core.errors import PeerError, RefusedError
 from broker.core.limits import devices as limits
-from broker.ipc import fdpass
 from broker.root.handover import check_socket
+from broker.wire import fdpass
 
 
 def start(uid: int) -> socket.socket:

@@ -22,12 +22,12 @@ from broker.core.errors import PeerError, RefusedError, VitrailError
 from broker.helpers.forked_part import end_with_parent
 from broker.helpers.process import popen
 from broker.helpers.process.memory_file import memory_file
-from broker.ipc import fdpass
 from broker.ipc.session import order_messages as messages
 from broker.ipc.session.bus_orders import HoldPermit
 from broker.ipc.session.permit_warrant import OF_REQUEST, PermitWarrant
 from broker.session.read_warrant import SECONDS, CallWarrant, read_warrant
 from broker.session.used_warrants import UsedWarrants
+from broker.wire import fdpass
 from policy.names import ADMIN_NAMES
 
 _OF_PERMIT = ("sandbox", "record", "target", *OF_REQUEST)

@@ -24,7 +24,6 @@ from broker.host_and_viewer.sandbox_names import agentless
 from broker.ipc.audit import schema
 from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
-from broker.ipc.control.types.faults import NotFoundError
 from broker.ipc.host_viewer import Machines
 from broker.viewer.calls.calls import own_call
 from broker.viewer.role import ViewerRole
@@ -32,6 +31,7 @@ from broker.viewer.sandboxes.guest import Guest
 from broker.viewer.sandboxes.launch_steps import Failure, Step
 from broker.viewer.sandboxes.programs import NO_STREAMS, LeaseProgram, Streams
 from broker.viewer.sandboxes.run_progress import Follower
+from broker.wire.faults import NotFoundError
 from policy.records.model import Record, RecordSet
 from policy.rules import record_gate
 

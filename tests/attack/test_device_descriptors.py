@@ -12,9 +12,9 @@ import pytest
 import trio
 
 from broker.core.errors import RefusedError
-from broker.ipc import fdpass
 from broker.ipc.devices import messages
 from broker.root.sysfs import DeviceGoneError, SysfsDevice
+from broker.wire import fdpass
 from tests.broker.root.test_sysfs import plug
 from tests.integration.test_device_service import number, service
 from tests.kit.eventually import eventually
@@ -22,7 +22,7 @@ from tests.kit.eventually import eventually
 SENDER = """
 import os, select, socket, sys
 from pathlib import Path
-from broker.ipc import fdpass
+from broker.wire import fdpass
 from broker.ipc.devices import messages
 from tests.kit.vm.silent_fuse import _libc, SilentFuse
 

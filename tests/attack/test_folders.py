@@ -19,7 +19,7 @@ from broker.helpers.process.spawn import PIPE, spawn
 from broker.host.folders import folder_mounts
 from broker.host.folders.folder_mounts import FolderHost
 from broker.host.launchers.bubblewrap.arguments import SOCKETS, Box
-from broker.ipc.control.types.faults import HeldError
+from broker.wire.faults import HeldError
 from tests.kit.boxes import start_held
 from tests.kit.eventually import eventually
 from tests.kit.needs import requires

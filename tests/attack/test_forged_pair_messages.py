@@ -31,8 +31,6 @@ from broker.core.services import AGENT
 from broker.host.folders.given import GivenFolders
 from broker.host.viewer_process import ViewerProcess
 from broker.host_and_viewer.host_folders import GivenFolder
-from broker.ipc import fdpass
-from broker.ipc.control.types.faults import HeldError
 from broker.ipc.sealed_memfd import sealed
 from broker.ipc.session.folder_orders import FolderForHost, encode_for_host
 from broker.net.host_pair import pair_end
@@ -40,6 +38,8 @@ from broker.net.host_pair import pair_messages as p
 from broker.net.link import messages as m
 from broker.net.link.wire_types import Role
 from broker.viewer.host_ends.host_process import HostProcess
+from broker.wire import fdpass
+from broker.wire.faults import HeldError
 from tests.kit.eventually import eventually
 from tests.kit.link.ends import HoldingViewer
 from tests.kit.rulebook import WORK

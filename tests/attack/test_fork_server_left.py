@@ -9,9 +9,9 @@ import socket
 import pytest
 import trio
 
-from broker.ipc import fdpass
 from broker.ipc.fork_server import ForkServerModule
 from broker.ipc.session.program_orders import StartForkServer
+from broker.wire import fdpass
 from tests.kit.session import starter_of_orders
 
 

@@ -16,11 +16,11 @@ import trio.testing
 
 from broker.core.errors import RefusedError
 from broker.core.limits import network as limits
-from broker.ipc import fdpass
 from broker.ipc.control import api
 from broker.ipc.control.method import Exchange
 from broker.viewer.calls.tcp_ports import take_port
 from broker.viewer.network.forwards import PortForwards
+from broker.wire import fdpass
 from policy.records.kinds import KINDS
 from shims.files import ports as shim
 from shims.files.protocol import TransferError
@@ -154,7 +154,9 @@ async def test_a_moment_without_descriptors_in_the_viewer_ends_no_forward(monkey
         if got.fds and failures:
             fdpass.close_all(got.fds)
             failures.pop()
-            raise fdpass.DescriptorsLostError("it is said", got.data)
+            raise fdpass.DescriptorsLostError(
+                "it is said", got.data, are_too_many=False
+            )
         return got
 
     async with forwarded() as (port, calls, _):

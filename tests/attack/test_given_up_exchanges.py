@@ -18,8 +18,8 @@ import trio
 from broker.core.errors import UpstreamError
 from broker.host.devices.devices_client import DeviceClient
 from broker.host.vmm.qmp import Qmp
-from broker.ipc import fdpass
 from broker.ipc.devices import messages
+from broker.wire import fdpass
 from tests.kit.eventually import eventually
 from tests.kit.given_up import given_up
 

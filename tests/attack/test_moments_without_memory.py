@@ -26,11 +26,11 @@ from broker.helpers.process import fork_server
 from broker.host.acceptor import RemoteListener
 from broker.host.admission import Admission
 from broker.ipc import acceptor as messages
-from broker.ipc import channel as channels
-from broker.ipc import fdpass
-from broker.ipc.channel import Channel
 from broker.ipc.control.forwarded_frames import ForwardedFrames
 from broker.programs.acceptor import Acceptor, Entrance
+from broker.wire import fdpass
+from broker.wire import packets as channels
+from broker.wire.packets import Packets
 
 SHORT = [errno.ENOMEM, errno.ENOBUFS]
 
@@ -158,7 +158,7 @@ async def test_a_channel_to_a_process_of_ours_sends_and_receives_later(
     monkeypatch.setattr(channels, "_PAUSE", 0)
     sock, theirs = packets()
     with theirs:
-        channel = Channel(sock)
+        channel = Packets(sock)
         sock.number = number
         await channel.send(b"order")
         assert theirs.recv(100) == b"order"

@@ -19,9 +19,10 @@ from broker.core.names import SandboxName
 from broker.core.streams.wayland_rules import WindowRules
 from broker.core.transfer.quota import Quota
 from broker.helpers.order_channel import MessagePipe, order_pair
-from broker.ipc import clipboard, fdpass, transfer, worker
-from broker.ipc.channel import pair
+from broker.ipc import clipboard, transfer, worker
 from broker.viewer.workers.process import Worker, WorkerProcesses
+from broker.wire import fdpass
+from broker.wire.packets import pair
 from tests.broker.viewer.sandboxes.test_guest import guest
 from tests.kit.audit.paper import PaperWorker
 from tests.kit.eventually import eventually

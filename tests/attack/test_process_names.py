@@ -18,8 +18,8 @@ from broker.core.process_status import status_fields, walls_of
 from broker.helpers.mounts import mounts
 from broker.host.launchers.nspawn import process as nspawn
 from broker.host.processes.tracked import spawn_helper
-from broker.ipc.control.types.faults import HeldError
 from broker.net.peers import flatpak_instances
+from broker.wire.faults import HeldError
 from tests.kit.eventually import eventually
 
 NAMES = [

@@ -14,7 +14,6 @@ import trio
 
 from broker.core.errors import RefusedError
 from broker.core.services import AUDIO, CALL, SECURITY_KEY
-from broker.ipc import channel
 from broker.ipc.session.bus_orders import HoldPermit
 from broker.ipc.session.media_orders import ConnectSound, OpenSecurityKey
 from broker.ipc.session.order_messages import encode
@@ -22,6 +21,7 @@ from broker.ipc.session.service_orders import ServeNow, StartService
 from broker.session import errand
 from broker.session.read_warrant import SECONDS
 from broker.viewer.orders import session_orders
+from broker.wire import packets
 from tests.attack.test_session_orders_services import services
 from tests.broker.session.test_session_orders import sound
 from tests.kit.session import starter_of_orders
@@ -44,7 +44,7 @@ def kept(monkeypatch):
     ends = []
 
     def pair():
-        ours, theirs = channel.pair()
+        ours, theirs = packets.pair()
         ends.append(theirs.dup())
         return ours, theirs
 

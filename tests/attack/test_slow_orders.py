@@ -14,10 +14,10 @@ import struct
 
 import pytest
 
-from broker.ipc import fdpass
 from broker.ipc import fork_server as messages
 from broker.net.refused_descriptors import refuse_descriptors
 from broker.programs import local_common, start
+from broker.wire import fdpass
 from tests.attack.test_viewer_confined import DENIED, confined, place  # noqa: F401
 from tests.broker.helpers.process.test_fork_server import (
     order,

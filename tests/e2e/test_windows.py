@@ -17,7 +17,7 @@ from broker.cli.wayland.windows import as_table
 from broker.core.errors import UpstreamError
 from broker.ipc.control.api import WindowCloseRequest, WindowsRequest
 from broker.ipc.control.methods import WINDOW_CLOSE, WINDOWS
-from broker.ipc.control.types.faults import NotFoundError
+from broker.wire.faults import NotFoundError
 from tests.kit.brokerctl import brokerctl
 from tests.kit.container import DIRECT, INSIDE, RECORD, container
 from tests.kit.eventually import eventually

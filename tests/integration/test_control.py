@@ -43,7 +43,7 @@ from broker.ipc.control.methods import (
     SHUTDOWN,
     STOP,
 )
-from broker.ipc.control.types.faults import NotFoundError
+from broker.wire.faults import NotFoundError
 from tests.kit import control as kit
 from tests.kit.control import LEASE, ScriptedBroker, serving
 from tests.kit.eventually import eventually

@@ -11,8 +11,8 @@ from broker.cli.launchers import portal_programs
 from broker.cli.launchers.portal_programs import portal_variables
 from broker.core.services import OPEN_URL, PORTAL_CALLS, PORTAL_VARIABLES
 from broker.ipc.control.api import PortalUseAnswer, PortalUseRequest
-from broker.ipc.control.types.faults import NotFoundError
 from broker.viewer.dialogs import PortalControl, portal_use
+from broker.wire.faults import NotFoundError
 from tests.integration.test_box_session_bus import boxes, in_box
 from tests.kit.needs import PID_NAMESPACES
 from tests.kit.rulebook import rulebook

@@ -26,12 +26,12 @@ from broker.helpers.process.pidfd import PidfdProcess
 from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
 from broker.ipc import agent, clipboard
 from broker.ipc import worker as messages
-from broker.ipc.channel import pair
 from broker.ipc.fork_server import Jail
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.wire import HEADER as HEADER_OF_WAYLAND
 from broker.viewer.clipboard.exchange.messages import CheckedContent
 from broker.viewer.workers.process import Worker, WorkerProcesses
+from broker.wire.packets import pair
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.wayland.display import open_descriptors
 from tests.kit.wayland.model_compositor import model_compositor

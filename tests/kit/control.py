@@ -61,10 +61,10 @@ from broker.ipc.control.dispatch import Dispatcher
 from broker.ipc.control.forward import serve_forwarded
 from broker.ipc.control.forwarder import Forwarder
 from broker.ipc.control.method import Exchange, Owner, serves
-from broker.ipc.control.types.faults import NotFoundError
 from broker.ipc.control.types.folders import FoldersAnswer
 from broker.ipc.control.varlink import Call, VarlinkReply
 from broker.ipc.control.varlink_service import describe_service
+from broker.wire.faults import NotFoundError
 
 LEASE = LeaseStatus(
     id="00112233aabbccdd",

@@ -8,7 +8,7 @@ import socket
 import struct
 from collections.abc import Iterator
 
-from broker.ipc import fdpass
+from broker.wire import fdpass
 
 _SECONDS = 1000
 _BEFORE = 40

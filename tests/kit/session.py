@@ -21,7 +21,6 @@ from broker.core.services import AUDIO, CAMERA, FILE_COPY, FOLDER, SECURITY_KEY
 from broker.helpers.process.fork_handle import ForkServerHandle
 from broker.helpers.process.popen import start_process
 from broker.helpers.process.spawn import Child
-from broker.ipc import fdpass
 from broker.ipc.control.forwarded import Begin
 from broker.ipc.control.types.status_rows import ProcessStatus
 from broker.ipc.session import file_orders as files
@@ -33,6 +32,7 @@ from broker.ipc.session.permit_warrant import OF_REQUEST, PermitWarrant
 from broker.ipc.session.warrant import KEY_BYTES, sign
 from broker.ipc.starter import WarrantKey, encode
 from broker.viewer.orders.session_orders import Begun, SessionOrders
+from broker.wire import fdpass
 
 _SERVES = f"""
 import socket, sys

@@ -15,7 +15,7 @@ from broker.core.escape import printable
 from broker.core.question import Keep, untrusted_word
 from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
-from broker.ipc.control.types.faults import NotFoundError
+from broker.wire.faults import NotFoundError
 
 _SHOWN = (
     *("sandbox", "record", "label", "service", "argument", "words"),

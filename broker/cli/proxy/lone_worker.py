@@ -22,11 +22,12 @@ from broker.core.names import SandboxName
 from broker.core.stderr_log import log_stderr
 from broker.core.streams.wayland_rules import WindowRules
 from broker.helpers.fork_start import start_server
-from broker.ipc import fdpass, worker
+from broker.ipc import worker
 from broker.ipc.wayland_rules import print_trace
 from broker.net.display_header import read_header
 from broker.viewer.workers.pool import open_workers
 from broker.viewer.workers.process import Worker
+from broker.wire import fdpass
 
 _REASON = 2000
 

@@ -10,8 +10,8 @@ from broker.cli.run.options import StreamWords, command_after_dashes, options_of
 from broker.core.escape import printable
 from broker.core.names import sandboxes_named
 from broker.ipc.control.api import RunRequest
-from broker.ipc.control.types.faults import NotFoundError
 from broker.viewer.sandboxes.named_lease import several_run
+from broker.wire.faults import NotFoundError
 
 
 @click.command("exec", context_settings={"allow_interspersed_args": False})

@@ -39,8 +39,8 @@ from broker.helpers.compositor_socket import find_compositor
 from broker.host.required_parts import require_parts
 from broker.ipc.control.api import RunItem, RunRequest
 from broker.ipc.control.methods import RUN
-from broker.ipc.control.types.faults import NotFoundError
 from broker.net.link.wire_types import Role
+from broker.wire.faults import NotFoundError
 from policy.records.model import Record
 
 _END_SECONDS = 15.0

@@ -31,7 +31,7 @@ from broker.ipc.control.api import (
 )
 from broker.ipc.control.client import Client
 from broker.ipc.control.methods import STATUS
-from broker.ipc.control.types.faults import NotFoundError
+from broker.wire.faults import NotFoundError
 
 _SAMPLE_SECONDS = 0.5
 _WATCH_SECONDS = 1.0

@@ -21,7 +21,7 @@ from broker.helpers.mounts.namespaces import has_mount, mount_table
 from broker.helpers.mounts.tool import ABSENT, BASE, HELD
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool
-from broker.ipc.control.types.faults import HeldError
+from broker.wire.faults import HeldError
 
 _SECONDS = 20.0
 _LOOK_SECONDS = 0.02

@@ -20,10 +20,10 @@ from broker.core.errors import PeerError, SetupError, UpstreamError
 from broker.helpers.descriptor_copies import duplicates
 from broker.helpers.process.fork_handle import ForkServerHandle, ServerProcess
 from broker.helpers.process.pidfd import PidfdProcess, describe_end
-from broker.ipc import fdpass
 from broker.ipc import fork_server as messages
 from broker.ipc.captured_stderr import FirstWords
-from broker.ipc.channel import Channel
+from broker.wire import fdpass
+from broker.wire.packets import Packets
 
 _Died = Callable[[int, int | None], Awaitable[None]]
 _IN_FLIGHT = "your programs keep too many descriptors in flight: see docs/jails.md"
@@ -216,7 +216,7 @@ class _Run:
         self, program: ForkServerProgram, handle: ForkServerHandle, *, shared: bool
     ) -> None:
         self._program = program
-        self._channel = Channel(handle.control)
+        self._channel = Packets(handle.control)
         self.child = handle.process
         self._shared = shared
         self._asked = 0

@@ -31,8 +31,8 @@ from typing import NoReturn, TypeAlias, TypeVar
 
 from broker.core.errors import PeerError, SetupError
 from broker.helpers.process.process_name import set_name
-from broker.ipc import fdpass
 from broker.ipc import fork_server as messages
+from broker.wire import fdpass
 
 _T = TypeVar("_T")
 _SHORT = frozenset({errno.ENOMEM, errno.ENOBUFS})

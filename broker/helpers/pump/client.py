@@ -26,7 +26,6 @@ from broker.core.limits import relay as relay_limits
 from broker.core.stderr_log import log_stderr
 from broker.helpers.process.fork_client import end_of
 from broker.helpers.pump.handle import PumpHandle
-from broker.ipc import fdpass
 from broker.ipc.pump import (
     MESSAGE_BYTES,
     Abort,
@@ -44,6 +43,7 @@ from broker.ipc.pump import (
     decode_from_pump,
     encode_to_pump,
 )
+from broker.wire import fdpass
 
 
 @dataclass(frozen=True)

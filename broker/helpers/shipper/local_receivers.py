@@ -17,7 +17,7 @@ import trio
 from broker.core.errors import PeerError
 from broker.core.limits import audit as audit_limits
 from broker.helpers.shipper.config import JournaldTarget, JsonlTarget
-from broker.ipc import fdpass
+from broker.wire import fdpass
 
 LocalTarget = JournaldTarget | JsonlTarget
 _ERROR = struct.Struct("<i")

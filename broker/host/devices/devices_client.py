@@ -20,9 +20,9 @@ from broker.core.errors import (
     sole,
 )
 from broker.core.limits import devices as limits
-from broker.ipc import fdpass
-from broker.ipc.channel import when_ready
 from broker.ipc.devices import messages, socket_path
+from broker.wire import fdpass
+from broker.wire.packets import when_ready
 
 _HINT = "run 'sudo systemctl start vitrail-devices@$USER'; see docs/devices.md"
 _CLOSED = "vitrail-devices closed the connection"

@@ -38,9 +38,9 @@ from broker.host.launched_machine import LaunchedMachine
 from broker.host.launchers.microvm_machine import MicroVmMachine
 from broker.host.machine_interface import Machine
 from broker.host.role import ActiveLease, HostRole
-from broker.ipc.control.types.faults import HeldError
 from broker.ipc.in_thread import in_thread
 from broker.net.peers.identity import ContainerClaim, SharedClaim
+from broker.wire.faults import HeldError
 
 _SOCKETS = "/run/vitrail"
 """Where each of our launchers mounts a sandbox's sockets, its last mount but files."""

@@ -15,12 +15,12 @@ from broker.core.errors import RefusedError
 from broker.core.files.opened_folder import OpenedFolder
 from broker.core.limits import transfer as limits
 from broker.helpers.process.spawn import has_ended
-from broker.ipc import fdpass
 from broker.ipc.session.folder_orders import (
     FOR_HOST_BYTES,
     FolderForHost,
     read_for_host,
 )
+from broker.wire import fdpass
 
 _KEPT = 4 * limits.FOLDERS_PER_SANDBOX
 

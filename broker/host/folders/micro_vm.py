@@ -22,7 +22,7 @@ from broker.helpers.mounts import mounts
 from broker.helpers.mounts.namespaces import mount_namespace
 from broker.helpers.process.spawn import wait_ended
 from broker.host.processes.tracked import Tracked
-from broker.ipc.control.types.faults import HeldError
+from broker.wire.faults import HeldError
 
 _ROOT, _HERE = "/shared", "here"
 """As ``launch.microvm.folder_server.ROOT`` and ``PLACE``, loaded with a machine."""

@@ -34,7 +34,7 @@ from broker.host.network.resolvers import (
 )
 from broker.host.network.switch.switches import SwitchSeat
 from broker.host.processes.tracked import Tracked, spawn_helper
-from broker.ipc.channel import when_ready
+from broker.wire.packets import when_ready
 
 _START_SECONDS = 15.0
 

@@ -51,7 +51,7 @@ from broker.host.processes.tracked import (
 )
 from broker.host.vmm.accel import DEVICE
 from broker.host.vmm.qemu_arguments import Accel, VmSpec
-from broker.ipc.channel import when_ready
+from broker.wire.packets import when_ready
 
 _NAMESPACES = (
     *("--unshare-user", "--unshare-ipc", "--unshare-pid"),

@@ -15,7 +15,7 @@ from broker.core.decoding import PackedMessage, Reader, reader
 from broker.core.errors import InternalError, VitrailError
 from broker.core.framing import encode_frame
 from broker.core.limits import authority as authority_limits
-from broker.ipc.control.types.faults import fault_of, from_fault
+from broker.wire.faults import fault_of, from_fault
 
 
 class ClientMessage(PackedMessage, frozen=True):

@@ -12,7 +12,6 @@ import msgspec
 
 from broker.core.errors import InternalError, PeerError, UpstreamError, VitrailError
 from broker.ipc.control.types.base import INTERFACE
-from broker.ipc.control.types.faults import from_fault
 from broker.ipc.control.varlink import (
     BAD_JSON,
     OF_FAULT,
@@ -20,6 +19,7 @@ from broker.ipc.control.varlink import (
     VarlinkReply,
     decode_reply,
 )
+from broker.wire.faults import from_fault
 
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 

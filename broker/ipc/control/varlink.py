@@ -23,7 +23,7 @@ from broker.core.decoding import UNREADABLE
 from broker.core.errors import InternalError, PeerError, RefusedError, VitrailError
 from broker.core.escape import printable
 from broker.ipc.control.types.base import INTERFACE
-from broker.ipc.control.types.faults import fault_of
+from broker.wire.faults import fault_of
 
 SERVICE = "org.varlink.service"
 

@@ -6,6 +6,6 @@ no program.  A child of the starter carries out one order.  It checks the order'
 (programs, options, places) from its own code, and answers, with descriptors where it opens
 something.
 
-One msgpack value in one packet of a SEQPACKET socket (``ipc.fdpass``).  A child ends when
+One msgpack value in one packet of a SEQPACKET socket (``wire.fdpass``).  A child ends when
 it has answered; a child that serves for longer is ended by SIGTERM.
 """

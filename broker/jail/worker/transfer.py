@@ -28,7 +28,6 @@ from broker.core.transfer.file_names import (
     take_file_name,
 )
 from broker.core.transfer.urls import take_url
-from broker.ipc import fdpass
 from broker.ipc import transfer as messages
 from broker.ipc.guest.file_requests import (
     Ask,
@@ -60,6 +59,7 @@ from broker.jail.worker.daemon_stream import DaemonStream
 from broker.jail.worker.pipes import read_pipe, splice_file, write_pipe
 from broker.jail.worker.ssh_stream import SshAgentStream
 from broker.jail.worker.wayland.window_pictures import OwnWindow, serve_window
+from broker.wire import fdpass
 
 Say = Callable[[messages.FromWorker], Awaitable[None]]
 _CUT = "the transfer is incomplete"

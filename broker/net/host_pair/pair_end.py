@@ -27,8 +27,6 @@ from broker.core.errors import (
 )
 from broker.core.limits import host_viewer as pair_limits
 from broker.core.stderr_log import log_exception
-from broker.ipc import fdpass
-from broker.ipc.channel import when_ready
 from broker.net.host_pair import pair_messages as p
 from broker.net.link import messages as m
 from broker.net.link.lease_book import LeaseBook
@@ -36,6 +34,8 @@ from broker.net.link.open_requests import OpenRequests
 from broker.net.link.wire_types import Role
 from broker.net.link_service.far_end import FarEnd, LinkAnswer, SentRequest
 from broker.net.link_service.lease_turns import Turn
+from broker.wire import fdpass
+from broker.wire.packets import when_ready
 
 _R = TypeVar("_R", bound=m.LinkRequest)
 _ROOM = socket.CMSG_SPACE(array.array("i").itemsize)

@@ -18,12 +18,12 @@ from typing_extensions import override
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import PeerError, RefusedError, VitrailError
 from broker.core.limits import link as link_limits
-from broker.ipc.control.types.faults import fault_of, from_fault
 from broker.ipc.control.types.leases import LeaseStatus
 from broker.ipc.control.types.status_rows import ProcessStatus, SandboxStatus
 from broker.ipc.session.folder_orders import TICKET_BYTES
 from broker.net.link import messages as m
 from broker.net.link.wire_types import Role
+from broker.wire.faults import fault_of, from_fault
 
 _Number = Annotated[int, msgspec.Meta(ge=1, le=link_limits.LINK_COUNTER)]
 _LeaseId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]

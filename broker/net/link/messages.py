@@ -25,9 +25,9 @@ from broker.core.lease import Lease
 from broker.core.limits import audit as audit_limits
 from broker.core.limits import link as limits
 from broker.core.names import take_lease_id, take_sandbox_name
-from broker.ipc.control.types.faults import FAULTS, from_fault
 from broker.ipc.devices.messages import DeviceItem
 from broker.net.link.wire_types import LinkRefusedError, RefusalReason, Role
+from broker.wire.faults import FAULTS, from_fault
 
 _Number = Annotated[int, msgspec.Meta(ge=1, le=limits.LINK_COUNTER)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=limits.LINK_COUNTER)]

@@ -18,7 +18,6 @@ import trio
 from typing_extensions import Buffer
 
 from broker.core.errors import RefusedError, UpstreamError
-from broker.ipc.channel import when_ready
 from broker.net.addresses import HybridEndpoint
 from broker.net.endpoints import connect
 from broker.net.link.epoch import Session
@@ -27,6 +26,7 @@ from broker.net.link.keys import BrokerIdentity, Peers
 from broker.net.link.wire_types import LinkRefusedError, Role
 from broker.net.link_service.config import LinkConfig
 from broker.net.peers.peer_process import peer_numbers
+from broker.wire.packets import when_ready
 
 _CHUNK = 4096
 

@@ -29,7 +29,6 @@ from broker.core.names import sandboxes_named
 from broker.core.paths import Paths, find_paths
 from broker.core.services import BLOCK, FOLDER
 from broker.helpers.mounts.opened import open_folder, open_image
-from broker.ipc import fdpass
 from broker.ipc.control.types.folders import FolderShareRequest
 from broker.ipc.session import folder_orders as m
 from broker.ipc.session.bus_orders import HoldPermit
@@ -40,6 +39,7 @@ from broker.session.menu_icons import draw_icons, write_prompt_entry
 from broker.session.read_warrant import SECONDS
 from broker.session.settings_files import settings_problems
 from broker.session.transfer.service_files import written_by_services
+from broker.wire import fdpass
 from policy.records.loader import load_records, search_path, with_last_good
 from policy.records.model import Record, RecordSet
 from policy.records.mounts.user_files import Folders

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from broker.core.errors import RefusedError, SetupError
 from broker.helpers.process.popen import Process, our_program
-from broker.ipc.fdpass import close_all
 from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.session.errand import Errand
 from broker.session.security_keys.key_permits import KeyPermits
+from broker.wire.fdpass import close_all
 
 _HIDRAW = Path("/sys/class/hidraw")
 _FIDO_USAGE = re.compile(rb"\x06\xd0\xf1")

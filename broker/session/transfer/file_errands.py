@@ -20,11 +20,11 @@ from broker.core.files.planted_links import incoming_folder
 from broker.core.services import FILE_COPY
 from broker.helpers.process import popen
 from broker.helpers.process.memory_file import memory_file
-from broker.ipc import fdpass
 from broker.ipc.session import file_orders as m
 from broker.session import printing
 from broker.session.errand import Errand
 from broker.session.transfer import chosen_files, dropped_files, links
+from broker.wire import fdpass
 from policy.names import ADMIN
 from shims.bundle import bundle
 

@@ -12,10 +12,10 @@ import trio
 
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.escape import printable
-from broker.ipc.fdpass import DescriptorsLostError
 from broker.ipc.session.service_orders import AcceptConnection, ConnectPort, ListenPort
 from broker.viewer.exchange.failures import ShareableError
 from broker.viewer.orders.session_orders import Begun, UserSession
+from broker.wire.fdpass import DescriptorsLostError
 
 _AGAIN_SECONDS = 0.1
 _PORT = re.compile("[1-9][0-9]{0,4}")

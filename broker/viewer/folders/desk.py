@@ -34,7 +34,6 @@ from broker.core.stderr_log import isolated
 from broker.host_and_viewer.host_folders import FolderSource, GivenFolder, Mounted
 from broker.ipc.agent import AgentMount
 from broker.ipc.audit import schema
-from broker.ipc.control.types.faults import HeldError
 from broker.ipc.host_viewer import TaskStatus
 from broker.ipc.session.folder_orders import GiveFolder, OpenFolder, ServeFolder
 from broker.viewer.authority.held_permit import HeldPermit, take_back_all
@@ -42,6 +41,7 @@ from broker.viewer.authority.interface import Permits
 from broker.viewer.folders.guest_folders import GuestFolders
 from broker.viewer.orders.session_orders import Begun, UserSession
 from broker.viewer.sandboxes.named_lease import one_lease
+from broker.wire.faults import HeldError
 from policy.records.model import Record
 from policy.records.places import has_folders
 

@@ -13,10 +13,10 @@ from jeepney.bus_messages import message_bus
 from jeepney.io.trio import DBusConnection
 
 from broker.core.errors import SetupError, UpstreamError, sole
-from broker.ipc import fdpass
 from broker.ipc.session.bus_orders import BusUse, ConnectBus
 from broker.net.session_bus import answer_of
 from broker.viewer.orders.session_orders import Begun, Renewed, UserSession
+from broker.wire import fdpass
 
 _HELLO_SECONDS = 5.0
 

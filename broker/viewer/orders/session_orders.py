@@ -31,13 +31,13 @@ from broker.helpers.process.fork_client import (
 from broker.helpers.process.fork_handle import ForkServerHandle, ServerProcess
 from broker.helpers.process.spawn import send_signal
 from broker.ipc.captured_stderr import FirstWords
-from broker.ipc.channel import Channel, pair
 from broker.ipc.fork_server import ForkServerModule, ForkSession
 from broker.ipc.session import order_messages as messages
 from broker.ipc.session.bus_orders import HoldPermit
 from broker.ipc.session.order_messages import SessionOrder
 from broker.ipc.session.program_orders import StartForkServer
 from broker.viewer.orders.order_places import OrderPlaces, caused_by
+from broker.wire.packets import Packets, pair
 
 Renewed: TypeAlias = Callable[[], bytes]
 """Return the last warrant of a permit, and have the authority send another one."""
@@ -59,7 +59,7 @@ class Begun:
     fds: Sequence[int]
     """The block's to close."""
     process: ForkedProcess
-    channel: Channel
+    channel: Packets
     _turn: trio.Lock = field(default_factory=trio.Lock)
     """One exchange at a time: a renewal comes between others."""
 
@@ -194,7 +194,7 @@ class SessionOrders:
                 finally:
                     child.close()
 
-    async def _fork(self) -> tuple[ForkedProcess, Channel]:
+    async def _fork(self) -> tuple[ForkedProcess, Packets]:
         """Fork a child that waits for its order; return it and its channel.
 
         Raises OSError without descriptors, and as ``ForkServer.fork``.
@@ -264,7 +264,7 @@ async def order_server(
 
 
 async def _exchange(
-    child: ForkedProcess, channel: Channel, order: SessionOrder, fds: Sequence[int]
+    child: ForkedProcess, channel: Packets, order: SessionOrder, fds: Sequence[int]
 ) -> tuple[bytes, Sequence[int]]:
     """Send the order to its child; return the answer and descriptors.
 
@@ -278,7 +278,7 @@ async def _exchange(
 
 
 async def _receive(
-    child: ForkedProcess, channel: Channel
+    child: ForkedProcess, channel: Packets
 ) -> tuple[bytes, Sequence[int]]:
     """Receive an answer of the child.  Raises the error that it is."""
     try:

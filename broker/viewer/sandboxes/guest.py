@@ -34,7 +34,7 @@ from broker.core.stderr_log import log_exception, run_isolated
 from broker.helpers.descriptor_copies import duplicates
 from broker.host_and_viewer.sandbox_names import agentless, require_running
 from broker.host_and_viewer.stream_events import StreamEvents
-from broker.ipc import agent, fdpass, transfer, worker
+from broker.ipc import agent, transfer, worker
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import TaskStatus
 from broker.ipc.in_thread import NoThreadError, in_thread
@@ -57,6 +57,7 @@ from broker.viewer.sound.sandbox_sound import GuestSound
 from broker.viewer.wayland.screen import GuestScreen
 from broker.viewer.wayland.window_rules import GuestFrames
 from broker.viewer.workers.process import Worker
+from broker.wire import fdpass
 from policy.records.model import Record
 
 _REMOVE_SECONDS = 5.0

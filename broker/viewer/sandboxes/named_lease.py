@@ -8,7 +8,7 @@ from broker.core.escape import printable
 from broker.core.lease import Lease
 from broker.core.names import sandboxes_named
 from broker.host_and_viewer.sandbox_names import not_running
-from broker.ipc.control.types.faults import NotFoundError
+from broker.wire.faults import NotFoundError
 
 
 def one_lease(untrusted_name: str, leases: Iterable[Lease]) -> Lease:

@@ -18,7 +18,7 @@ from broker.core.escape import printable
 from broker.core.lease import Opening
 from broker.helpers.descriptor_copies import duplicates
 from broker.host_and_viewer.stream_events import StreamEvents, StreamOutcome, last_words
-from broker.ipc import acceptor, fdpass, worker
+from broker.ipc import acceptor, worker
 from broker.ipc.host_viewer import TaskStatus
 from broker.net.display_header import read_header
 from broker.net.hangup import given, hang_up
@@ -26,6 +26,7 @@ from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.programs import LeasePrograms
 from broker.viewer.wayland.screen import GuestScreen
 from broker.viewer.workers.process import Worker
+from broker.wire import fdpass
 from policy.records.model import Record
 
 """The stream is shut by then; only its counts are still to come."""

@@ -16,13 +16,14 @@ from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.transfer.entries import SENDER_LEFT
 from broker.core.transfer.urls import Url
-from broker.ipc import fdpass, sealed_memfd
+from broker.ipc import sealed_memfd
 from broker.ipc.guest.file_requests import ChooseFiles
 from broker.ipc.session import file_orders as m
 from broker.ipc.session.order_messages import SessionOrder
 from broker.viewer.exchange.guest_connection import Delivery
 from broker.viewer.exchange.pipes import PipeEnd
 from broker.viewer.orders.session_orders import Begun, UserSession
+from broker.wire import fdpass
 
 _PRINT_SECONDS = 60.0
 _SENDER_SECONDS = 5.0

@@ -17,9 +17,9 @@ from broker.ipc import worker
 from broker.ipc.control import api, methods
 from broker.ipc.control.fitting import AROUND
 from broker.ipc.control.method import Exchange, serves
-from broker.ipc.control.types.faults import NotFoundError
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.guest import Guest
+from broker.wire.faults import NotFoundError
 
 _STATISTICS_SECONDS = 1.0
 """A worker that does not say its numbers must not hold up a whole status."""

@@ -31,10 +31,10 @@ from broker.helpers.process.fork_client import (
     StartServer,
 )
 from broker.helpers.process.fork_handle import ForkServerHandle
-from broker.ipc.channel import pair
 from broker.ipc.clipboard import ChordsMessage
 from broker.ipc.fork_server import ForkKeeper, ForkServerModule, ForkWorker
 from broker.viewer.workers.process import Worker, WorkerProcesses
+from broker.wire.packets import pair
 
 WAYLAND_SOCKET = "wayland.sock"
 """The socket in a sandbox's display directory for its Wayland clients."""

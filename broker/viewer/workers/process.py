@@ -26,13 +26,14 @@ from broker.core.token_bucket import TokenBucket
 from broker.helpers.descriptor_copies import duplicates
 from broker.helpers.order_channel import OrderChannel
 from broker.helpers.process.fork_client import ForkedProcess
-from broker.ipc import agent, clipboard, fdpass, sealed_memfd, transfer
+from broker.ipc import agent, clipboard, sealed_memfd, transfer
 from broker.ipc import worker as messages
-from broker.ipc.channel import Channel
 from broker.ipc.fork_server import Jail
 from broker.ipc.wayland_rules import order_of
 from broker.viewer.clipboard.clipboard_member import DEFAULT_CHORDS, Said
 from broker.viewer.clipboard.exchange.messages import CheckedContent
+from broker.wire import fdpass
+from broker.wire.packets import Packets
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class WorkerProcesses:
 
     keeper: ForkedProcess
     jailed: ForkedProcess
-    keeper_channel: Channel
+    keeper_channel: Packets
     worker_channel: OrderChannel
 
 

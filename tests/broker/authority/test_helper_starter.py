@@ -10,9 +10,9 @@ import pytest
 
 from broker.authority.helper_starter import HelperStarter
 from broker.core.errors import UpstreamError
-from broker.ipc import fdpass
 from broker.ipc import starter as m
 from broker.ipc.starter import HelperProgram
+from broker.wire import fdpass
 
 
 async def test_a_late_answer_is_not_the_next_request_s(autojump_clock):

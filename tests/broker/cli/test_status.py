@@ -22,7 +22,7 @@ from broker.ipc.control.api import (
     Status,
     StreamStatus,
 )
-from broker.ipc.control.types.faults import NotFoundError
+from broker.wire.faults import NotFoundError
 
 NOW = 1_790_000_100.0
 

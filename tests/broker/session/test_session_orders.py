@@ -13,8 +13,9 @@ import trio
 from broker.authority.helper_starter import HelperStarter
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.services import AUDIO, SSH_AGENT
-from broker.ipc import fdpass, fork_server
+from broker.ipc import fork_server
 from broker.ipc.session.media_orders import ConnectSound
+from broker.wire import fdpass
 from tests.kit.lingering import given_slow_socket
 from tests.kit.session import starter_of_orders
 

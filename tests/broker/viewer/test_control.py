@@ -17,7 +17,6 @@ from broker.host_and_viewer.control_handlers import Shared, SharedControl
 from broker.host_and_viewer.lease_listing import LeaseListing
 from broker.ipc.control import api, method, methods
 from broker.ipc.control.dispatch import Dispatcher
-from broker.ipc.control.types.faults import NotFoundError
 from broker.ipc.control.varlink import Call
 from broker.viewer.clipboard.control import ClipboardControl
 from broker.viewer.devices.control import DeviceControl
@@ -31,6 +30,7 @@ from broker.viewer.sandboxes.suspending import SuspendControl
 from broker.viewer.sound.sound_control import SoundControl
 from broker.viewer.transfer.person import PersonOpens
 from broker.viewer.wayland.window_requests import WindowsPart
+from broker.wire.faults import NotFoundError
 
 
 def _bare(*classes):

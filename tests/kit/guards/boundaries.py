@@ -376,7 +376,7 @@ GUARDS = (
     Guard("the cursor's file is read through no link", "flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK", "tests/attack/test_own_files.py", "place_of_the_cursor"),
     Guard("an error of the kernel shows no raw path", "return os.fsdecode(name)", "tests/broker/core/files/test_path_errors.py"),
     Guard("no error drives the terminal", "return text", "tests/attack/test_own_files.py", "drives or programs"),
-    Guard("no descriptors without a byte", "", "tests/broker/ipc/test_fdpass.py", "without_a_byte"),
+    Guard("no descriptors without a byte", "", "tests/broker/wire/test_fdpass.py", "without_a_byte"),
     Guard("a box has no sockets that namespaces do not divide", "", "tests/attack/test_box_sockets.py"),
     Guard("a box has no io_uring", "pass", "tests/attack/test_box_sockets.py"),
     Guard("a box has no keys and no programs of the kernel", "pass", "tests/attack/test_box_sockets.py"),

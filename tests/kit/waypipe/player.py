@@ -18,12 +18,12 @@ from pathlib import Path
 import trio
 
 from broker.helpers.process.spawn import DEVNULL, spawn
-from broker.ipc import fdpass
 from broker.jail.wayland.protocol import wire
 from broker.jail.wayland.protocol.signatures import requests_of
 from broker.jail.wayland.protocol.tables import INTERFACES
 from broker.jail.wayland.waypipe.blocks import BlockKind
 from broker.jail.wayland.waypipe.header import HEADER_BYTES
+from broker.wire import fdpass
 
 CLIENT = ("waypipe", "--compress", "none", "--no-gpu")
 _VERSION_BITS = 0x00FF0078

@@ -18,10 +18,10 @@ from typing_extensions import override
 from broker.core.clipboard.types import dragged_files, kind_of, names_files
 from broker.core.limits import clipboard as limits
 from broker.ipc import clipboard as messages
-from broker.ipc import fdpass
 from broker.jail.wayland.handlers import foreign_drags
 from broker.jail.wayland.ports import DragPort
 from broker.jail.worker.clipboard.serving import ServedContent, Serving
+from broker.wire import fdpass
 
 if TYPE_CHECKING:
     from broker.jail.wayland.handlers.foreign_drags import Over

@@ -28,7 +28,7 @@ from broker.core.errors import InternalError, PeerError
 from broker.core.limits import clipboard as clipboard_limits
 from broker.core.stderr_log import log_exception
 from broker.ipc import clipboard as messages
-from broker.ipc import fdpass, sealed_memfd
+from broker.ipc import sealed_memfd
 from broker.ipc import worker as all_messages
 from broker.jail.clipboard.chord_recogniser import Recogniser
 from broker.jail.clipboard.cleaning import clean
@@ -36,6 +36,7 @@ from broker.jail.wayland import listing
 from broker.jail.wayland.ports import InputListener, SeatChords
 from broker.jail.worker.clipboard.drags import Origin, WorkerDrags
 from broker.jail.worker.clipboard.serving import ServedContent, Serving, ToHost
+from broker.wire import fdpass
 
 if TYPE_CHECKING:
     from broker.jail.wayland.handlers.host_seat import OwnSeat

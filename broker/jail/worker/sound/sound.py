@@ -15,12 +15,12 @@ import trio
 from broker.core.errors import InternalError, PeerError, VitrailError
 from broker.core.escape import printable
 from broker.core.streams.sound_rules import Level
-from broker.ipc import fdpass
 from broker.ipc import worker as messages
 from broker.jail.sound import events
 from broker.jail.sound.filter import COOKIE_BYTES
 from broker.jail.sound.sandbox import SoundSandbox
 from broker.jail.worker.sound.connection import PulseConnection, PulseService
+from broker.wire import fdpass
 
 Order: TypeAlias = (
     messages.Sound

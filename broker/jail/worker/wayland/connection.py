@@ -23,7 +23,6 @@ from broker.core import limits
 from broker.core.errors import PeerError, UpstreamError, VitrailError
 from broker.core.limits import wayland as wayland_limits
 from broker.core.streams.wayland_rules import WindowRules
-from broker.ipc import fdpass
 from broker.jail.wayland.budget import Budget
 from broker.jail.wayland.filter import WaylandFilter
 from broker.jail.wayland.ports import GpuMemory, OperatingSystem
@@ -33,6 +32,7 @@ from broker.jail.wayland.scene import resize_timeout
 from broker.jail.worker import readiness
 from broker.jail.worker.duplex import GONE, DuplexConnection
 from broker.jail.worker.readiness import ReadyTasks, WatchedFile
+from broker.wire import fdpass
 
 _NO_SIGNAL = int(socket.MSG_NOSIGNAL)
 

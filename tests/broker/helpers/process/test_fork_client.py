@@ -10,8 +10,8 @@ import trio
 import trio.testing
 
 from broker.helpers.process import fork_client
-from broker.ipc import fdpass
 from broker.ipc import fork_server as messages
+from broker.wire import fdpass
 
 HOUR = 3600.0
 

@@ -12,8 +12,8 @@ import pytest
 
 from broker.helpers.process import fork_server
 from broker.helpers.worker_jail.entering import close_others
-from broker.ipc import fdpass
 from broker.ipc import fork_server as messages
+from broker.wire import fdpass
 
 
 @contextmanager

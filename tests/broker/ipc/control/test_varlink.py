@@ -22,8 +22,8 @@ from broker.core.errors import (
 from broker.ipc.control import varlink
 from broker.ipc.control.answers import error_of
 from broker.ipc.control.api import RunRequest, StopRequest
-from broker.ipc.control.types.faults import NotFoundError
 from broker.ipc.control.varlink import Call, VarlinkError, VarlinkReader, VarlinkReply
+from broker.wire.faults import NotFoundError
 
 
 def read_all(pieces: list[bytes], limit: int) -> tuple[list[bytes], bool]:

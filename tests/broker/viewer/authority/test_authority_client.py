@@ -25,9 +25,9 @@ from broker.core.limits import authority as authority_limits
 from broker.core.services import AUDIO
 from broker.ipc import authority as m
 from broker.ipc.audit import schema
-from broker.ipc.control.types.faults import NotFoundError
 from broker.viewer.authority.authority_client import AuthorityClient
 from broker.viewer.authority.request_messages import asked_of
+from broker.wire.faults import NotFoundError
 from policy.records.device import DeviceFacts, take_interface
 from tests.kit.authority import REPORT, client_of, stage
 from tests.kit.eventually import eventually

@@ -12,9 +12,9 @@ import trio.testing
 
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.limits import transfer as limits
-from broker.ipc.control.types.faults import HeldError
 from broker.viewer.folders import desk as folder_desk
 from broker.viewer.folders.desk import FolderDesk
+from broker.wire.faults import HeldError
 from policy.records.model import Folders
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import WORK, no, rulebook, yes

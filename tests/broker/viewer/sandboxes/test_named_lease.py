@@ -6,8 +6,8 @@ import pytest
 
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
-from broker.ipc.control.types.faults import NotFoundError
 from broker.viewer.sandboxes.named_lease import one_lease
+from broker.wire.faults import NotFoundError
 
 LEASES = [
     Lease(LeaseId("1" * 16), SandboxName("demo-1234"), SandboxName("demo"), 1),

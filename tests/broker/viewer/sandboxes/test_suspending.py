@@ -10,8 +10,8 @@ import trio
 
 from broker.core.errors import RefusedError, UpstreamError
 from broker.ipc.control import api, method
-from broker.ipc.control.types.faults import NotFoundError
 from broker.viewer.sandboxes.suspending import SuspendControl
+from broker.wire.faults import NotFoundError
 from tests.kit.link.roles import LEASE
 
 EXCHANGE = method.Exchange(api.Caller(pid=7, uid=1000), more=False, emit=None)

@@ -30,9 +30,11 @@ def _room(fd_limit: int) -> int:
 class DescriptorsLostError(PeerError):
     """Descriptors came that could not be received; ``data`` came with them."""
 
-    def __init__(self, problem: str, data: bytes) -> None:
+    def __init__(self, problem: str, data: bytes, *, are_too_many: bool) -> None:
         super().__init__(f"the peer sent {problem}")
         self.data = data
+        self.are_too_many = are_too_many
+        """Whether the peer sent more than were allowed; else this process lacks room."""
 
 
 class Received(NamedTuple):
@@ -77,7 +79,9 @@ def receive(sock: socket.socket, size: int, fd_limit: int, more: int = 0) -> Rec
     if problem:
         close_all(fds)
         if flags & _FDS_LOST and not flags & _CUT:
-            raise DescriptorsLostError(problem, data)
+            # The kernel delivers as many as there is room for.
+            are_too_many = len(fds) >= max(1, fd_limit)
+            raise DescriptorsLostError(problem, data, are_too_many=are_too_many)
         raise PeerError(f"the peer sent {problem}")
     return Received(data, tuple(fds))
 

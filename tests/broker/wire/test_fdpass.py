@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from broker.core.errors import PeerError
-from broker.ipc import fdpass
+from broker.wire import fdpass
 
 
 @pytest.fixture(params=[socket.SOCK_SEQPACKET, socket.SOCK_STREAM])

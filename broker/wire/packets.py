@@ -1,27 +1,25 @@
-"""Channels between our own processes, as trio objects.
-
-``Channel`` carries packets and descriptors both ways over a SEQPACKET socket.
+"""Packets and descriptors both ways over a SEQPACKET socket: a carrier.
 
 The host, the viewer and workers have such channels.
 """
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import trio
+from typing_extensions import override
 
 from broker.core import limits
-from broker.ipc import fdpass
-from broker.ipc.fdpass import Received
+from broker.wire import fdpass
+from broker.wire.carrier import Carrier
+from broker.wire.fdpass import Received
+from broker.wire.memory import PAUSE_SECONDS, is_short_of_memory
 
 _T = TypeVar("_T")
 _S = TypeVar("_S", socket.socket, int)
-_PAUSE = 0.05
-"""Seconds until a call is made again that the kernel had no memory for."""
 
 
 async def when_ready(
@@ -39,21 +37,26 @@ async def when_ready(
             await wait(sock)
         except OSError as error:
             # guard: a moment without memory does not end a channel to our processes
-            if error.errno not in {errno.ENOMEM, errno.ENOBUFS}:
+            if not is_short_of_memory(error):
                 raise
-            await trio.sleep(_PAUSE)
+            await trio.sleep(PAUSE_SECONDS)
 
 
-class Channel:
+class Packets(Carrier):
     """One end of a SEQPACKET socket pair; owns the socket.
 
     One task sends and one receives at a time.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(
+        self, sock: socket.socket, limit: int = limits.WORKER_MESSAGE_BYTES
+    ) -> None:
+        """``limit``: bytes of a packet that is received."""
         sock.settimeout(0)
         self._sock = sock
+        self._limit = limit
 
+    @override
     async def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
         """Send one packet; waits while the other side does not read.
 
@@ -68,6 +71,7 @@ class Channel:
 
         await when_ready(send, trio.lowlevel.wait_writable, self._sock)
 
+    @override
     async def receive(self, fd_limit: int = 0) -> Received:
         """Wait for the next packet; empty when the other side has closed.
 
@@ -78,7 +82,7 @@ class Channel:
 
         def receive() -> Received:
             self._check_open()
-            return fdpass.receive(self._sock, limits.WORKER_MESSAGE_BYTES, fd_limit)
+            return fdpass.receive(self._sock, self._limit, fd_limit)
 
         try:
             return await when_ready(receive, trio.lowlevel.wait_readable, self._sock)
@@ -91,6 +95,7 @@ class Channel:
         if self._sock.fileno() < 0:
             raise trio.ClosedResourceError
 
+    @override
     def close(self) -> None:
         """Close the channel; tasks that wait in it get ClosedResourceError."""
         if self._sock.fileno() >= 0:
@@ -98,7 +103,7 @@ class Channel:
             self._sock.close()
 
 
-def pair() -> tuple[Channel, socket.socket]:
+def pair() -> tuple[Packets, socket.socket]:
     """Return our end, and the end to give away (close it after that)."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    return Channel(ours), theirs
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return Packets(near), far

@@ -1,0 +1,1 @@
+"""Calls between our own processes: rows, the peer that serves them, its carriers."""

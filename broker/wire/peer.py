@@ -1,0 +1,597 @@
+"""One end of a connection between two of our processes: calls out, calls in.
+
+``call`` sends a request and waits for its answer.  A call of the far end runs its handler
+(``row.serves``) in a task of its own, and what that returns or raises goes back.  The
+rules of a connection are in ``calls.Calls``; this moves bytes and tasks.
+
+The far end may be taken over.  A message that no honest process sends raises PeerError
+out of ``run``, which ends this connection.
+
+Host, viewer, authority and workers run it, each for the other.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+import trio
+
+from broker.core.errors import (
+    InternalError,
+    PeerError,
+    UpstreamError,
+    VitrailError,
+    sole,
+)
+from broker.core.stderr_log import log_exception
+from broker.wire import calls as events
+from broker.wire.calls import Calls
+from broker.wire.carrier import Carrier, QueueingCarrier
+from broker.wire.exchange import Exchange
+from broker.wire.fdpass import DescriptorsLostError
+from broker.wire.items import ItemStream
+from broker.wire.pending_call import Answer, PendingCall
+from broker.wire.row import AnyRow, Nothing, Process, Row, handlers
+
+_Q = TypeVar("_Q", bound=msgspec.Struct)
+_A = TypeVar("_A", bound=msgspec.Struct)
+CANCELLED = "the call was cancelled"
+"""The error of a call that was given up before it was carried out."""
+
+
+class Ledger:
+    """What both ends note of ordered rows, in the order of their messages.
+
+    The base notes nothing, and lets calls be served in any order.
+    """
+
+    def note_call(
+        self,
+        call: int,  # noqa: ARG002 -- for those that note something
+        row: AnyRow,  # noqa: ARG002
+        request: msgspec.Struct,  # noqa: ARG002
+    ) -> AbstractAsyncContextManager[object]:
+        """Note a call that begins, at either end; return its turn at the serving end.
+
+        The turn is entered when the calls that have to precede it have been served.
+        Raises ValueError with the rule that the call breaks.
+        """
+        return nullcontext()
+
+    def note_answer(
+        self, call: int, row: AnyRow, request: msgspec.Struct, *, is_done: bool
+    ) -> None:
+        """Note the end of a call, at either end; ``is_done``: it has not failed."""
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How one end of a connection treats its calls."""
+
+    most_calls: int = events.CALLS
+    """Open at one time, in each direction."""
+    message_bytes: int = events.MESSAGE_BYTES
+    follows_cancelled: bool = False
+    """A caller that is cancelled gives a droppable call up and waits for its answer, so
+    that it can undo what was done; else it leaves at once."""
+    waits_for_room: bool = False
+    """A caller waits while too many calls are open; else it is refused."""
+    ends_by_handler: bool = False
+    """A PeerError of a handler ends the connection; else it is the answer."""
+
+
+class Peer:
+    """One end of a connection.  Owns its carrier."""
+
+    def __init__(
+        self,
+        carrier: Carrier,
+        me: Process,
+        far: Process,
+        rows: Mapping[str, AnyRow],
+        parts: Iterable[object] = (),
+        *,
+        habits: Habits = Habits(),
+        check: Callable[[events.IncomingCall], Any] | None = None,
+        ledger: Ledger | None = None,
+        pace: Callable[[], Awaitable[None]] | None = None,
+        lost_error: Callable[[], UpstreamError] | None = None,
+    ) -> None:
+        """Set up one end.
+
+        ``parts`` have the handlers of the rows that ``me`` serves.  ``check`` returns the
+        verified permit of a call, or raises RefusedError.  ``pace`` is awaited after each
+        message of the far end.  ``lost_error`` returns the error of calls whose connection has
+        ended.  Raises InternalError unless each row has one handler.
+        """
+        self._carrier = carrier
+        self._queue = carrier if isinstance(carrier, QueueingCarrier) else None
+        self._calls = Calls(
+            me,
+            far,
+            rows,
+            most_calls=habits.most_calls,
+            message_bytes=habits.message_bytes,
+        )
+        served = self._calls.served.values()
+        self._handlers = handlers(served, parts)
+        guarded = [row.name for row in served if row.permit or row.calls]
+        # guard: a row with a permit is served only with a check of it
+        if guarded and check is None:
+            raise InternalError(f"nobody checks the permits of {', '.join(guarded)}")
+        self._habits = habits
+        self._check = check
+        self._ledger = ledger or Ledger()
+        self._pace = pace
+        self._lost = lost_error or (lambda: UpstreamError(f"the {far} has ended"))
+        self._room = trio.Semaphore(habits.most_calls)
+        self._sending = trio.Lock()
+        self._pending: dict[int, PendingCall] = {}
+        self._scopes: dict[int, trio.CancelScope] = {}
+        """The scopes of the far end's calls, by number."""
+        self._items: dict[int, trio.Event] = {}
+        """Events of the far end's paced calls: set when the caller has taken the item."""
+        self._nursery: trio.Nursery | None = None
+        self._ponged = trio.Event()
+        self._pongs = 0
+        self.live = True
+        """Whether calls can be made."""
+        self.over = trio.Event()
+        """Set when the connection is closed."""
+
+    # -- calling -----------------------------------------------------------------------
+
+    async def call(
+        self,
+        row: Row[_Q, _A],
+        request: _Q,
+        fds: Sequence[int] = (),
+        *,
+        warrant: bytes = b"",
+    ) -> _A:
+        """Call a row whose answer has no descriptors, and return the answer's value.
+
+        ``fds`` stay the caller's.  ``warrant``: what the authority has signed for it.
+        Raises the far end's error, or UpstreamError when the connection ends before the
+        answer.
+        """
+        return (await self.call_with_fds(row, request, fds, warrant=warrant)).value
+
+    async def call_with_fds(
+        self,
+        row: Row[_Q, _A],
+        request: _Q,
+        fds: Sequence[int] = (),
+        *,
+        warrant: bytes = b"",
+        on_item: Callable[[Any], None] | None = None,
+    ) -> Answer[_A]:
+        """Call a row; return its answer and the descriptors.  Raises as ``call``.
+
+        ``on_item`` is called with each item while the message is read.
+        """
+        pending = await self.begin(row, request, fds, warrant=warrant, on_item=on_item)
+        return await self.finish(pending)
+
+    async def begin(
+        self,
+        row: Row[_Q, _A],
+        request: _Q,
+        fds: Sequence[int] = (),
+        *,
+        warrant: bytes = b"",
+        on_item: Callable[[Any], None] | None = None,
+        on_end: Callable[[], None] | None = None,
+    ) -> PendingCall:
+        """Send the request of a call, which ``finish`` waits for.  Raises as ``call``.
+
+        On a carrier that queues, it is sent before anything else can happen.
+        """
+        waits = self._habits.waits_for_room and not row.at_once
+        if waits:
+            # A place is free again when the answer is here, not when the caller has lost
+            # interest: the far end counts in the same way.
+            await self._room.acquire()
+        pending = PendingCall(row, request, on_item, on_end, warrant)
+        pending.release = self._room.release if waits else None
+        try:
+            if self._queue is not None:
+                self._queue.put(self._enter(pending, 0))
+            else:
+                async with self._sending:
+                    await self._send_call(pending, fds)
+        except BaseException:
+            self._pending.pop(pending.number, None)
+            self._calls.unsend(pending.number)
+            pending.leave_room()
+            raise
+        return pending
+
+    async def _send_call(self, pending: PendingCall, fds: Sequence[int]) -> None:
+        """Send the request of a call; its sender holds ``_sending``."""
+        data = self._enter(pending, len(fds))
+        try:
+            # What both ends note follows the messages that were sent.
+            with trio.CancelScope(shield=pending.row.ordered):
+                await self._carrier.send(data, fds)
+        except OSError as error:
+            raise self._unsent(error) from error
+
+    def _enter(self, pending: PendingCall, descriptors: int) -> bytes:
+        """Enter a call from this end, and return its bytes."""
+        if not self.live:
+            raise self._lost()
+        row, request = pending.row, pending.request
+        pending.number, data = self._calls.call(
+            row, request, descriptors, pending.warrant
+        )
+        self._pending[pending.number] = pending
+        if row.ordered:
+            try:
+                self._ledger.note_call(pending.number, row, request)
+            except ValueError as error:
+                raise InternalError(f"cannot send {row.name}: {error}") from error
+        return data
+
+    async def finish(self, pending: PendingCall) -> Answer[Any]:
+        """Wait for the answer of a call that ``begin`` sent.  Raises as ``call``."""
+        try:
+            with trio.fail_after(pending.row.seconds or math.inf):
+                await pending.ended.wait()
+        except trio.TooSlowError as error:
+            self.abandon(pending)
+            raise UpstreamError(
+                f"the {self._calls.far} did not answer within {pending.row.seconds:g} s"
+            ) from error
+        except trio.Cancelled:
+            if not (self._habits.follows_cancelled and pending.row.droppable):
+                self.abandon(pending)
+                raise
+            with trio.CancelScope(shield=True):
+                # guard: a caller that leaves cancels its call at the far end
+                await self._send(self._calls.cancel(pending.number))
+                await pending.ended.wait()
+            if pending.error is not None:
+                raise  # nothing was done that the caller could undo
+        if pending.error is not None:
+            raise pending.error
+        return Answer(pending.value, pending.fds)
+
+    def abandon(self, pending: PendingCall) -> None:
+        """Wait no more for a call: its answer is dropped, a droppable one given up."""
+        if pending.drop() and pending.row.droppable:
+            self._put(self._calls.cancel(pending.number))
+
+    @asynccontextmanager
+    async def items(
+        self, row: Row[_Q, _A], request: _Q
+    ) -> AsyncIterator[ItemStream[_A]]:
+        """Call a row while the block runs, which reads its items one by one.
+
+        Raises as ``call``.
+        """
+        stream: ItemStream[_A] = ItemStream(self)
+        stream.pending = await self.begin(
+            row, request, on_item=stream.take, on_end=stream.end
+        )
+        try:
+            yield stream
+        finally:
+            self.abandon(stream.pending)
+
+    def take_item(self, pending: PendingCall) -> None:
+        """Ask for the next item of a paced call."""
+        if pending.row.paced and not pending.ended.is_set():
+            self._put(self._calls.take_item(pending.number))
+
+    async def notify(
+        self, row: Row[_Q, _A], request: _Q, fds: Sequence[int] = ()
+    ) -> None:
+        """Send a notice; waits for room.  The task that reads notices a lost far end."""
+        await self._send(self._calls.notify(row, request, len(fds)), fds)
+
+    def put_notice(self, row: Row[_Q, _A], request: _Q) -> None:
+        """Send or queue a notice, on a carrier that queues; never waits.
+
+        Raises UpstreamError when the far end has closed, or does not read.
+        """
+        if self._queue is None:
+            raise InternalError(f"{row.name} is sent by a carrier that waits for room")
+        self._queue.put(self._calls.notify(row, request))
+
+    # -- sending -----------------------------------------------------------------------
+
+    async def _send(self, data: bytes, fds: Sequence[int] = ()) -> None:
+        """Send a message that no caller waits for."""
+        try:
+            await self._send_or_fail(data, fds)
+        except (OSError, UpstreamError):
+            return  # the task that reads notices the far end's end
+
+    async def _send_or_fail(self, data: bytes, fds: Sequence[int]) -> None:
+        if self._queue is not None:
+            self._queue.put(data)
+            return
+        async with self._sending:
+            await self._carrier.send(data, fds)
+
+    def _put(self, data: bytes) -> None:
+        """Send a message that no caller waits for, from code that must not wait."""
+        if self._nursery is not None and self.live:
+            self._nursery.start_soon(self._send, data)
+
+    def _unsent(self, error: OSError) -> UpstreamError:
+        return UpstreamError(
+            f"cannot send to the {self._calls.far}'s process: {error.strerror}",
+            hint="check whether your programs keep too many descriptors in flight (docs/jails.md)",
+        )
+
+    # -- receiving ---------------------------------------------------------------------
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Serve until the far end has closed.
+
+        Raises PeerError for a message that it may not send.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                if self._queue is not None:
+                    nursery.start_soon(self._queue.run)
+                task_status.started()
+                try:
+                    await self._read(nursery)
+                finally:
+                    # Before our tasks are waited for: one of them may wait, shielded,
+                    # for an answer of that end.
+                    # guard: a call that waits as the far end is lost is lost with it
+                    self.lose()
+                nursery.cancel_scope.cancel()
+        except ExceptionGroup as group:
+            raise sole(group) from group
+        finally:
+            self._nursery = None
+            self.lose()
+            self._carrier.close()
+            self.over.set()
+
+    def lose(self) -> None:
+        """Make no more calls; those that wait fail."""
+        self.live = False
+        pending, self._pending = self._pending, {}
+        for call in pending.values():
+            self._settle(call, self._lost())
+
+    async def _read(self, nursery: trio.Nursery) -> None:
+        """Receive and handle the far end's messages until it closes."""
+        while True:
+            is_lost = False
+            try:
+                data, fds = await self._carrier.receive(self._calls.most_descriptors)
+            except DescriptorsLostError as error:
+                # guard: descriptors beyond the limit end the connection
+                if error.are_too_many:
+                    raise
+                data, fds, is_lost = error.data, (), True
+            if not data:
+                return
+            exchange: Exchange[Any] = Exchange(0, list(fds))
+            try:
+                event = self._calls.receive(data, len(fds), is_lost=is_lost)
+                await self._take(event, exchange, nursery)
+            finally:
+                exchange.close()
+            if self._pace is not None:
+                await self._pace()
+
+    async def _take(
+        self, event: events.Event, exchange: Exchange[Any], nursery: trio.Nursery
+    ) -> None:
+        """Handle a message: begin or cancel a call, settle one, or run a notice."""
+        match event:
+            case events.IncomingCall():
+                self._take_call(event, exchange, nursery)
+            case events.IncomingNotice(row, request):
+                await self._handlers[row.name](exchange, request)
+            case events.Cancelled(call):
+                if call in self._scopes:
+                    self._scopes[call].cancel()
+            case events.ItemTaken(call):
+                if call in self._items:
+                    self._items.pop(call).set()
+            case events.Pinged():
+                # guard: pings of a far end that does not read fill no memory
+                if not self._pongs:
+                    self._pongs += 1
+                    nursery.start_soon(self._pong)
+            case events.Ponged():
+                self._ponged.set()
+            case _:
+                self._take_reply(event, exchange)
+
+    def _take_reply(
+        self,
+        event: events.ItemReceived | events.AnswerReceived | events.ErrorReceived,
+        exchange: Exchange[Any],
+    ) -> None:
+        """Pass an item or the answer of a call from this end to its caller."""
+        match event:
+            case events.ItemReceived(call, item):
+                self._take_item(self._pending[call], item)
+            case events.AnswerReceived(call, answer):
+                pending = self._pending.pop(call)
+                pending.value, pending.fds = answer, exchange.take_fds()
+                self._settle(pending, None)
+            case events.ErrorReceived(call, error):
+                self._settle(self._pending.pop(call), error)
+
+    def _take_item(self, pending: PendingCall, item: msgspec.Struct) -> None:
+        if pending.on_item is not None and not pending.is_dropped:
+            pending.on_item(item)
+        else:
+            self.take_item(pending)
+
+    def _settle(self, pending: PendingCall, error: VitrailError | None) -> None:
+        """Wake the caller of a call that has ended."""
+        if pending.row.ordered:
+            self._ledger.note_answer(
+                pending.number, pending.row, pending.request, is_done=error is None
+            )
+        pending.settle(error)
+
+    async def _pong(self) -> None:
+        await self._send(events.PONG)
+        self._pongs -= 1
+
+    # -- serving -----------------------------------------------------------------------
+
+    def _take_call(
+        self,
+        incoming: events.IncomingCall,
+        exchange: Exchange[Any],
+        nursery: trio.Nursery,
+    ) -> None:
+        """Begin a call of the far end in a task.  Raises PeerError against the ledger."""
+        turn: AbstractAsyncContextManager[object] = nullcontext()
+        if incoming.row.ordered:
+            try:
+                turn = self._ledger.note_call(
+                    incoming.call, incoming.row, incoming.request
+                )
+            except ValueError as error:
+                raise PeerError(
+                    f"invalid {incoming.row.name} of the {self._calls.far}: {error}"
+                ) from error
+        own_exchange: Exchange[Any] = Exchange(incoming.call, exchange.take_fds())
+        if incoming.row.item is not None:
+            own_exchange.emit = lambda item: self._emit(incoming, item)
+        self._scopes[incoming.call] = trio.CancelScope()
+        nursery.start_soon(self._serve, incoming, own_exchange, turn)
+
+    async def _serve(
+        self,
+        incoming: events.IncomingCall,
+        exchange: Exchange[Any],
+        turn: AbstractAsyncContextManager[object],
+    ) -> None:
+        """Serve a call in its turn, and send the answer or its error."""
+        try:
+            try:
+                answer, error = await self._handle(incoming, exchange, turn)
+            finally:
+                del self._scopes[incoming.call]
+                self._items.pop(incoming.call, None)
+            if incoming.row.ordered:
+                self._ledger.note_answer(
+                    incoming.call, incoming.row, incoming.request, is_done=error is None
+                )
+            with trio.CancelScope(shield=True):
+                await self._answer(incoming, answer, exchange.answer_fds, error)
+        finally:
+            exchange.close()
+
+    async def _handle(
+        self,
+        incoming: events.IncomingCall,
+        exchange: Exchange[Any],
+        turn: AbstractAsyncContextManager[object],
+    ) -> tuple[msgspec.Struct | None, VitrailError | None]:
+        """Check a call's permit, and run its handler; return the answer or the error."""
+        row = incoming.row
+        try:
+            # guard: a call that its caller has given up is ended
+            with self._scopes[incoming.call]:
+                # guard: ordered calls are served in order
+                async with turn:
+                    # guard: a process that may open no more files refuses this call
+                    if not incoming.has_descriptors:
+                        return None, events.lost_descriptors()
+                    if self._check is not None and (row.permit or row.calls):
+                        exchange.permit = self._check(incoming)
+                    answer = await self._handlers[row.name](exchange, incoming.request)
+                    return answer, None
+        except Exception as problem:
+            if self._habits.ends_by_handler and isinstance(sole(problem), PeerError):
+                raise
+            return None, self._explain(problem)
+        return None, UpstreamError(CANCELLED)
+
+    def _explain(self, problem: Exception) -> VitrailError:
+        """Return the error that the caller receives."""
+        first = sole(problem)
+        if isinstance(first, VitrailError) and not isinstance(first, InternalError):
+            return first
+        # An internal error in one call ends no other.
+        log_exception(problem)
+        return InternalError(
+            f"an internal error occurred in the {self._calls.me}; see the broker's log"
+        )
+
+    async def _emit(self, incoming: events.IncomingCall, item: msgspec.Struct) -> None:
+        """Send an item of a call; of a paced row, return when it was taken."""
+        if not self.live:
+            raise self._lost()
+        is_taken = self._items[incoming.call] = trio.Event()
+        await self._send_or_fail(self._calls.item(incoming.call, item), ())
+        if incoming.row.paced:
+            await is_taken.wait()
+
+    async def _answer(
+        self,
+        incoming: events.IncomingCall,
+        answer: msgspec.Struct | None,
+        fds: Sequence[int],
+        error: VitrailError | None,
+    ) -> None:
+        """Send a call's answer and its descriptors, or that it failed."""
+        if not self.live:
+            return
+        if error is None:
+            try:
+                data = self._calls.answer(incoming.call, answer or Nothing(), len(fds))
+                await self._send_or_fail(data, fds)
+            except InternalError as problem:  # no such answer can be sent
+                error = self._explain(problem)
+            except OSError as problem:
+                # guard: an answer whose descriptor is not taken has an error in its place
+                if problem.errno == errno.ETOOMANYREFS:
+                    error = self._unsent(problem)
+            except UpstreamError:
+                return  # the task that reads notices the far end's end
+        if error is not None:
+            await self._send(self._calls.fail(incoming.call, error))
+
+    # -- a far end that hangs ----------------------------------------------------------
+
+    async def watch(self, beat: float, silent: int) -> None:
+        """Return when the far end did not answer a ping for ``silent`` seconds, or ended.
+
+        ``beat``: seconds between pings.  Seconds are counted one by one: after a time in
+        which this process was stopped as well, the far end has almost as many again.
+        """
+        while self.live:
+            await trio.sleep(beat)
+            self._ponged = trio.Event()
+            self._put(events.PING)
+            for _ in range(silent):
+                with trio.move_on_after(1.0):
+                    await self._ponged.wait()
+                    break
+            # guard: a process that does not answer is given up
+            if not self._ponged.is_set():
+                return

@@ -1,0 +1,196 @@
+"""Two ends of a connection call each other: answers, items, errors, cancellation."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import msgspec
+import pytest
+import trio
+
+from broker.core.errors import InternalError, RefusedError, UpstreamError
+from broker.wire.calls import PeerError
+from broker.wire.exchange import Exchange
+from broker.wire.frame_carrier import Frames
+from broker.wire.packets import Packets
+from broker.wire.peer import Habits, Peer
+from broker.wire.row import NeededPermit, Nothing, Process, Row, rows_of, serves
+
+HOST, VIEWER = Process.HOST, Process.VIEWER
+
+
+class Text(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    text: str
+
+
+def of_host(name, answer=Text, **columns):
+    by = frozenset({VIEWER})
+    return Row(name, Text, answer, frozenset({HOST}), by, **columns)
+
+
+ECHO = of_host("Echo")
+REFUSE = of_host("Refuse")
+WAIT = of_host("Wait", droppable=True)
+COUNT = of_host("Count", item=Text, paced=True)
+OPEN = of_host("Open", takes=1, gives=1)
+NOTE = of_host("Note", answer=None)
+ROWS = rows_of(globals())
+
+
+class Host:
+    """Serves all rows."""
+
+    def __init__(self):
+        self.notes = []
+        self.ended = trio.Event()
+        self.emitted = 0
+
+    @serves(ECHO)
+    async def echo(self, _: Exchange, request: Text) -> Text:
+        return request
+
+    @serves(REFUSE)
+    async def refuse(self, _: Exchange, request: Text) -> Text:
+        raise RefusedError(request.text, hint="a hint")
+
+    @serves(WAIT)
+    async def wait(self, _: Exchange, request: Text) -> Text:
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.ended.set()
+        return request
+
+    @serves(COUNT)
+    async def count(self, exchange: Exchange, request: Text) -> Text:
+        for number in range(int(request.text)):
+            await exchange.emit(Text(str(number)))
+            self.emitted += 1
+        return Text("end")
+
+    @serves(OPEN)
+    async def open(self, exchange: Exchange, request: Text) -> Text:
+        exchange.give_fd(exchange.take_fd())
+        return request
+
+    @serves(NOTE)
+    async def note(self, _: Exchange, request: Text) -> None:
+        self.notes.append(request.text)
+
+
+def packets(sock):
+    return Packets(sock, 1 << 16)
+
+
+def frames(sock):
+    size = 1 << 16
+    return Frames(sock, receive_bytes=size, send_bytes=size, waiting=1 << 20)
+
+
+CARRIERS = {
+    "packets": (packets, socket.SOCK_SEQPACKET),
+    "frames": (frames, socket.SOCK_STREAM),
+}
+
+
+@pytest.fixture(params=CARRIERS)
+def ends(request):
+    """The viewer's peer, the host's, and the host's part."""
+    carrier, kind = CARRIERS[request.param]
+    near, far = socket.socketpair(socket.AF_UNIX, kind)
+    part = Host()
+    viewer = Peer(
+        carrier(near), VIEWER, HOST, ROWS, habits=Habits(follows_cancelled=True)
+    )
+    yield viewer, Peer(carrier(far), HOST, VIEWER, ROWS, [part]), part
+    near.close()
+    far.close()
+
+
+@pytest.fixture
+async def viewer(ends, nursery):
+    for peer in ends[:2]:
+        await nursery.start(peer.run)
+    return ends[0]
+
+
+async def test_call_returns_the_answer(viewer):
+    assert await viewer.call(ECHO, Text("word")) == Text("word")
+
+
+async def test_call_raises_the_error_of_the_far_end(viewer):
+    with pytest.raises(RefusedError, match="no") as caught:
+        await viewer.call(REFUSE, Text("no"))
+    assert caught.value.hint == "a hint"
+
+
+async def test_cancelled_call_ends_at_the_far_end(viewer, ends, autojump_clock):
+    with trio.move_on_after(1) as scope:
+        await viewer.call(WAIT, Text(""))
+    assert scope.cancelled_caught
+    await ends[2].ended.wait()
+    assert await viewer.call(ECHO, Text("later")) == Text("later")
+
+
+async def test_paced_items_come_as_they_are_taken(viewer, ends):
+    received = []
+    async with viewer.items(COUNT, Text("5")) as stream:
+        async for item in stream:
+            received.append(item.text)
+            assert ends[2].emitted <= len(received)
+        assert await stream.answer() == Text("end")
+    assert received == list("01234")
+
+
+@pytest.mark.parametrize("ends", ["packets"], indirect=True)
+async def test_descriptors_cross_both_ways(ends, nursery):
+    for peer in ends[:2]:
+        await nursery.start(peer.run)
+    read, write = os.pipe()
+    answer = await ends[0].call_with_fds(OPEN, Text(""), [write])
+    os.close(write)
+    (write_copy,) = answer.fds
+    os.write(write_copy, b"x")
+    assert os.read(read, 1) == b"x"
+    for fd in (write_copy, read):
+        os.close(fd)
+
+
+async def test_notice_is_handled_in_order(viewer, ends):
+    for number in range(10):
+        await viewer.notify(NOTE, Text(str(number)))
+    await viewer.call(ECHO, Text(""))
+    assert ends[2].notes == list("0123456789")
+
+
+async def test_calls_fail_when_the_far_end_has_ended(ends, nursery):
+    ends[1]._carrier.close()
+    await nursery.start(ends[0].run)
+    await ends[0].over.wait()
+    with pytest.raises(UpstreamError, match="the host has ended"):
+        await ends[0].call(ECHO, Text(""))
+
+
+async def test_call_of_a_row_of_nobody_ends_the_connection(ends, nursery):
+    message = msgspec.msgpack.encode((1, 1, "Unknown", msgspec.Raw(b"\x80"), b""))
+    await ends[0]._carrier.send(message)
+    with pytest.raises(PeerError, match="may not call 'Unknown'"):
+        await ends[1].run()
+
+
+def test_peer_with_a_missing_handler_is_refused(ends):
+    with pytest.raises(InternalError, match="no handler serves"):
+        Peer(ends[1]._carrier, HOST, VIEWER, ROWS)
+
+
+def test_row_with_a_permit_is_refused_without_a_check(ends):
+    row = of_host("Permitted", permit=NeededPermit(frozenset({"camera"})))
+
+    class Part:
+        @serves(row)
+        async def permitted(self, _: Exchange, request: Text) -> Nothing:
+            raise AssertionError
+
+    with pytest.raises(InternalError, match="nobody checks the permits of Permitted"):
+        Peer(ends[1]._carrier, HOST, VIEWER, {row.name: row}, [Part()])
