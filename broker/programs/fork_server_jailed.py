@@ -14,13 +14,13 @@ from collections.abc import Callable, Sequence
 
 from broker.core import limits
 from broker.core.errors import InternalError
-from broker.helpers.order_channel import MessagePipe
 from broker.helpers.process.fork_server import StartedChild, given_parent, serve
 from broker.helpers.worker_jail.entering import fork_jailed
 from broker.helpers.worker_jail.worker_filter import worker_filter
 from broker.ipc import fork_server as messages
 from broker.ipc.wayland_rules import traced
 from broker.programs.worker import run_worker
+from broker.wire.one_way import MessagePipe
 
 
 def start_worker(

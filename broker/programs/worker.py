@@ -33,7 +33,6 @@ from broker.core.errors import (
     UpstreamError,
 )
 from broker.core.token_bucket import TokenBucket
-from broker.helpers.order_channel import MessagePipe
 from broker.helpers.worker_jail import worker_filter
 from broker.ipc import agent, clipboard, event_loop, transfer
 from broker.ipc import fork_server as keeper_messages
@@ -49,6 +48,7 @@ from broker.jail.worker.wayland.connection import WaylandConnection
 from broker.jail.worker.wayland.sandbox_windows import SandboxWindows
 from broker.jail.worker.wayland.waypipe_connection import StreamConnection
 from broker.wire import fdpass
+from broker.wire.one_way import MessagePipe
 from broker.wire.packets import Packets
 
 

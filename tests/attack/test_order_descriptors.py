@@ -18,10 +18,10 @@ from trio.testing import wait_all_tasks_blocked
 from broker.core.names import SandboxName
 from broker.core.streams.wayland_rules import WindowRules
 from broker.core.transfer.quota import Quota
-from broker.helpers.order_channel import MessagePipe, order_pair
 from broker.ipc import clipboard, transfer, worker
 from broker.viewer.workers.process import Worker, WorkerProcesses
 from broker.wire import fdpass
+from broker.wire.one_way import MessagePipe, one_way_pair
 from broker.wire.packets import pair
 from tests.broker.viewer.sandboxes.test_guest import guest
 from tests.kit.audit.paper import PaperWorker
@@ -53,7 +53,7 @@ class Deaf:
 @asynccontextmanager
 async def stuffed():
     """A worker whose channel is full, and its far end."""
-    orders, theirs, into = order_pair()
+    orders, theirs, into = one_way_pair()
     ours, keeper_end = pair()
     half = SimpleNamespace(pid=1)
     forked = WorkerProcesses(half, half, ours, orders)

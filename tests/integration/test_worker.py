@@ -20,7 +20,6 @@ from broker.core.framing import HEADER, encode_frame
 from broker.core.limits import wayland as wayland_limits
 from broker.core.names import SandboxName
 from broker.core.streams.wayland_rules import WindowRules
-from broker.helpers.order_channel import order_pair
 from broker.helpers.process.fork_client import ForkedProcess
 from broker.helpers.process.pidfd import PidfdProcess
 from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
@@ -31,6 +30,7 @@ from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.wire import HEADER as HEADER_OF_WAYLAND
 from broker.viewer.clipboard.exchange.messages import CheckedContent
 from broker.viewer.workers.process import Worker, WorkerProcesses
+from broker.wire.one_way import one_way_pair
 from broker.wire.packets import pair
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.wayland.display import open_descriptors
@@ -317,7 +317,7 @@ async def test_without_rules_there_is_no_display(directory):
             "import socket, sys, trio\n"
             "from broker.programs import worker\n"
             "from broker.ipc.fork_server import Jail\n"
-            "from broker.helpers.order_channel import MessagePipe\n"
+            "from broker.wire.one_way import MessagePipe\n"
             "pipe = MessagePipe(int(sys.argv.pop()))\n"
             "fds = [socket.socket(fileno=int(n)) for n in sys.argv[1:]]\n"
             "fds.insert(1, pipe)\n"
@@ -347,7 +347,7 @@ class Impostor:
     def __init__(self):
         self.child = spawn(["sleep", "1000"])
         keeper_ours, self.keeper = pair()
-        worker_ours, self.inner, self.pipe = order_pair()
+        worker_ours, self.inner, self.pipe = one_way_pair()
         processes = WorkerProcesses(self.half(), self.half(), keeper_ours, worker_ours)
         self.worker = Worker(WORK, processes, WindowRules(WORK))
 

@@ -24,7 +24,6 @@ from broker.core.errors import UpstreamError
 from broker.core.names import SandboxName
 from broker.core.stderr_log import log_exception
 from broker.core.streams.wayland_rules import WindowRules
-from broker.helpers.order_channel import order_pair
 from broker.helpers.process.fork_client import (
     ForkServer,
     ForkServerProgram,
@@ -34,6 +33,7 @@ from broker.helpers.process.fork_handle import ForkServerHandle
 from broker.ipc.clipboard import ChordsMessage
 from broker.ipc.fork_server import ForkKeeper, ForkServerModule, ForkWorker
 from broker.viewer.workers.process import Worker, WorkerProcesses
+from broker.wire.one_way import one_way_pair
 from broker.wire.packets import pair
 
 WAYLAND_SOCKET = "wayland.sock"
@@ -177,7 +177,7 @@ class Workers:
             keeper_channel, keeper_end = pair()
             undo.callback(keeper_channel.close)
             theirs.enter_context(keeper_end)
-            worker_channel, worker_end, pipe = order_pair()
+            worker_channel, worker_end, pipe = one_way_pair()
             undo.callback(worker_channel.close)
             theirs.enter_context(worker_end)
             theirs.callback(os.close, pipe)

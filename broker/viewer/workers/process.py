@@ -24,7 +24,6 @@ from broker.core.stderr_log import log_stderr
 from broker.core.streams.wayland_rules import WindowRules
 from broker.core.token_bucket import TokenBucket
 from broker.helpers.descriptor_copies import duplicates
-from broker.helpers.order_channel import OrderChannel
 from broker.helpers.process.fork_client import ForkedProcess
 from broker.ipc import agent, clipboard, sealed_memfd, transfer
 from broker.ipc import worker as messages
@@ -33,6 +32,7 @@ from broker.ipc.wayland_rules import order_of
 from broker.viewer.clipboard.clipboard_member import DEFAULT_CHORDS, Said
 from broker.viewer.clipboard.exchange.messages import CheckedContent
 from broker.wire import fdpass
+from broker.wire.one_way import OneWay
 from broker.wire.packets import Packets
 
 
@@ -43,7 +43,7 @@ class WorkerProcesses:
     keeper: ForkedProcess
     jailed: ForkedProcess
     keeper_channel: Packets
-    worker_channel: OrderChannel
+    worker_channel: OneWay
 
 
 @dataclass(frozen=True)
@@ -291,7 +291,7 @@ class Worker:
         # Before it has this it serves no client, and does not report that it is ready.
         await self.send(order_of(self._rules))
         await self.send(self._chords)
-        data = await self._channel.receive()
+        data, _ = await self._channel.receive()
         first = messages.decode_from_worker(data) if data else None
         if isinstance(first, messages.WorkerReady):
             self.jail = first.jail
@@ -303,7 +303,7 @@ class Worker:
         """Decode, count and deliver messages of the jailed half."""
         try:
             while True:
-                data = await self._channel.receive()
+                data, _ = await self._channel.receive()
                 if not data:
                     break
                 self._count_message()

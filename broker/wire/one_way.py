@@ -1,8 +1,7 @@
-"""The channel of orders to a process that a sandbox may have taken over.
+"""A carrier to a process that a sandbox may have taken over: descriptors go one way.
 
-``OrderChannel`` is the broker's end towards a process that a sandbox may have
-taken over: orders and descriptors go down a socket that nothing can come back
-on, and messages come up a pipe, because no descriptor can be attached to what
+Messages and descriptors go to that process by a socket on which nothing can come back,
+and messages come from it by a pipe, because no descriptor can be attached to what
 is written to a pipe.  A descriptor that is attached to a packet is closed by the process
 that reads or drops the packet, and close(2) of a socket that lingers (or of a
 file of FUSE) waits for as long as its maker has chosen.
@@ -18,17 +17,20 @@ import struct
 from collections.abc import Sequence
 
 import trio
+from typing_extensions import override
 
 from broker.core import limits
 from broker.core.errors import PeerError
+from broker.wire.carrier import Carrier
+from broker.wire.fdpass import Received
 from broker.wire.packets import Packets
 
 _LENGTH = struct.Struct("<I")
 _READ_BYTES = 1 << 14
 
 
-class OrderChannel:
-    """The broker's end: ``send`` orders down a socket, ``receive`` from a pipe."""
+class OneWay(Carrier):
+    """The viewer's end: sends on a socket, receives from a pipe."""
 
     def __init__(self, orders: Packets, pipe: int) -> None:
         os.set_blocking(pipe, False)
@@ -36,11 +38,12 @@ class OrderChannel:
         self._pipe = pipe
         self._buffer = bytearray()
 
+    @override
     async def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
-        """As ``Packets.send``."""
         await self._orders.send(data, fds)
 
-    async def receive(self) -> bytes:
+    @override
+    async def receive(self, fd_limit: int = 0) -> Received:
         """Wait for the next message; empty when the other side has closed.
 
         Raises PeerError for a message that is longer than
@@ -50,7 +53,7 @@ class OrderChannel:
         while True:
             message = self._take()
             if message:
-                return message
+                return Received(message, ())
             if self._pipe < 0:
                 raise trio.ClosedResourceError
             try:
@@ -59,7 +62,7 @@ class OrderChannel:
                 await trio.lowlevel.wait_readable(self._pipe)
                 continue
             if not data:
-                return b""
+                return Received(b"", ())
             self._buffer += data
 
     def _take(self) -> bytes:
@@ -78,6 +81,7 @@ class OrderChannel:
         del self._buffer[:end]
         return message
 
+    @override
     def close(self) -> None:
         """Close socket and pipe; tasks that wait get ClosedResourceError."""
         self._orders.close()
@@ -119,7 +123,7 @@ class MessagePipe:
         return not self._rest
 
 
-def order_pair() -> tuple[OrderChannel, socket.socket, int]:
+def one_way_pair() -> tuple[OneWay, socket.socket, int]:
     """Return the viewer's end, and the socket and the pipe to give away."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
@@ -131,4 +135,4 @@ def order_pair() -> tuple[OrderChannel, socket.socket, int]:
         ours.close()
         theirs.close()
         raise
-    return OrderChannel(Packets(ours), up), theirs, into
+    return OneWay(Packets(ours), up), theirs, into
