@@ -7,8 +7,8 @@ brokerctl read by them.
 from __future__ import annotations
 
 AUDIT_EVENT_BYTES = 65536
-"""One event as JSON.  The longest real ones (a refused policy with its problems)
-have a few KiB."""
+"""Maximum size of one event as JSON.  The longest real events (a refused policy with
+its problems) have a few KiB."""
 
 AUDIT_WAITING = 1024
 """Events that wait for the disk at one time; more callers wait before they
@@ -57,32 +57,35 @@ AUDIT_WAL_BYTES = 16 << 20
 """Size to which the write-ahead log is truncated after a checkpoint."""
 
 AUDIT_NOTE_BYTES = 4096
-"""A signed checkpoint; ours have about 300, witnesses may add their lines."""
+"""Maximum size of a signed checkpoint, in bytes; Vitrail's checkpoints have about 300,
+witnesses may add lines."""
 
 AUDIT_WITNESSED = 1000
 """Checkpoints kept of another broker's log, the newest and the first; 300 KiB."""
 
 AUDIT_WITNESS_LOGS = 8
-"""Logs of one peer of which checkpoints are kept: a taken over peer could
-begin new ones without end."""
+"""Maximum number of logs of one peer whose checkpoints are kept: a compromised peer
+could begin new ones without end."""
 
 AUDIT_WITNESS_KEYS = 16
 """Certificates of keys that come with one checkpoint; each costs us a signature's
 check, 0.15 ms.  Also how many of the newest keys a checkpoint may be signed by."""
 
 LINK_NOTE_CHARACTERS = 200
-"""One line of a checkpoint: a name of 54 characters and 92 of base64, and room."""
+"""Maximum length of one line of a checkpoint: a name of 54 characters, 92 of base64,
+and room."""
 
 LINK_PROOF_HASHES = 128
 """Hashes of a consistency proof: twice the height of a tree of 2**64 events."""
 
 LINK_NOTE_LINES = 12
-"""Lines of a checkpoint on the link: ours have six, witnesses may add some."""
+"""Maximum number of lines of a checkpoint on the link: Vitrail's have six, witnesses
+may add some."""
 
 SHIP_BATCH_EVENTS = 1000
 SHIP_BATCH_BYTES = 1 << 20
-"""One batch to a receiver, at least one event: it costs a round trip and a
-flush, and is sent again when its answer is lost."""
+"""Maximum size of one batch to a receiver, at least one event.  A batch costs a round
+trip and a flush, and is sent again if its answer is lost."""
 
 SHIP_BATCH_NOTES = 50
 """Checkpoints that go with a batch: there is one for each thousand events."""
@@ -94,11 +97,13 @@ SHIP_REPLY_BYTES = 65536
 """Bytes of a receiver's reply that are read; the rest is ignored."""
 
 SHIP_SECONDS = 30.0
-"""For a receiver to take one batch; then it counts as dead and is asked again."""
+"""Time limit for a receiver to accept one batch; after it the receiver counts as dead
+and is tried again."""
 
 SHIP_STEP_SECONDS = 120.0
-"""For the same from first to last, whatever it says meanwhile: SHIP_SECONDS is for
-one word of it, and a receiver that says one each time would never be missed."""
+"""Time limit for the whole batch, whatever the receiver sends meanwhile: SHIP_SECONDS
+is for one message, and a receiver that always sends another one would never count as
+dead."""
 
 SHIP_RETRY_SECONDS = 600.0
 """Between two attempts at a dead receiver, at most; the first comes within a second,

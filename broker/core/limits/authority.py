@@ -7,8 +7,8 @@ AUTHORITY_REQUEST_BYTES = 2 << 20
 QUESTION_TARGETS sandboxes for one device."""
 
 AUTHORITY_ANSWER_BYTES = 65 << 20
-"""A message of the authority: rules that a client asked about, of which 64 MiB are
-kept."""
+"""Maximum size of a message of the authority: rules that a client requested, of which
+64 MiB are kept."""
 
 AUTHORITY_WAITING_BYTES = 144 << 20
 """Messages of the authority that wait for a client: one set of rules, the records of
@@ -23,7 +23,8 @@ AUTHORITY_REQUESTS = 16384
 events and changes.  Ends of leases come on top, one for each of AUTHORITY_LEASES."""
 
 AUTHORITY_LEASES = 4096
-"""Leases of which events may still come: those that run, and the last that ended."""
+"""Maximum number of leases that events may name: those that run, and the last that
+ended."""
 
 AUTHORITY_NOTES_BYTES = 1 << 16
 """Messages that wait for the authority, beyond which those are dropped that no task
@@ -33,11 +34,13 @@ AUTHORITY_BEAT_SECONDS = 5.0
 """Between two reports that a client asks the authority for, to see that it answers."""
 
 AUTHORITY_SILENT_SECONDS = 20
-"""Without an answer to that, the authority is ended and the broker with it.  It writes
-and reads files in threads; none of its steps is longer than a second."""
+"""Seconds without an answer to a ping after which the authority is ended, and the
+broker with it.  It writes and reads files in threads; none of its steps is longer than
+a second."""
 
 AUTHORITY_END_SECONDS = 10.0
-"""For the authority to close its log, and then to end; after that it is killed."""
+"""Time limit for the authority to close its log and exit; after it the authority is
+killed."""
 
 AUTHORITY_PEERS = 16
 """Other brokers whose checkpoints a client has kept, in the life of one broker."""

@@ -20,8 +20,8 @@ CLIPBOARD_LAYOUTS = 4
 """Layouts of one keymap whose chords are kept ready; XKB has no more."""
 
 CLIPBOARD_BYTES = 64_000
-"""Content of one paste between two sandboxes where no rule sets another size, as in
-Qubes; larger content is refused whole."""
+"""Maximum content of one paste between two sandboxes if no rule sets another size, like
+in Qubes; larger content is refused whole."""
 
 CLIPBOARD_BYTES_MOST = 64 << 20
 """The most that a rule can allow (``policy.limits.CLIPBOARD_BYTES``): a large
@@ -35,10 +35,11 @@ CLIPBOARD_SERVES = 16
 once, some for all at once."""
 
 CLIPBOARD_SERVE_SECONDS = 30.0
-"""Without a byte read by the requester of pasted content; then it is closed."""
+"""Seconds in which the requester of pasted content reads no byte; then the pipe is
+closed."""
 
 CLIPBOARD_EXPORT_SECONDS = 5.0
-"""From setting the user's selection to the compositor's echo of it."""
+"""Time limit from setting the user's selection to the compositor's echo of it."""
 
 CLIPBOARD_DEATH_SECONDS = 0.025
 """After the end of a source's data: so long its death may come late.  A source
@@ -57,11 +58,11 @@ CLIPBOARD_SECONDS_MOST = 86_400.0
 """The longest that a rule can allow (``policy.limits.CLIPBOARD_SECONDS``)."""
 
 CLIPBOARD_COPY_SECONDS = 10.0
-"""From the copy chord to the last byte.  Toolkits need milliseconds; a source
-that stalls holds a pipe and our memory for no longer."""
+"""Time limit from the copy chord to the last byte.  Toolkits need milliseconds; a
+source that stalls holds a pipe and our memory for no longer."""
 
 CLIPBOARD_DECIDE_SECONDS = 270.0
-"""From the paste chord to policy's answer; longer than a question to the user
+"""Time limit from the paste chord to the decision; longer than a question to the user
 may take (QUESTION_MOST_SECONDS), so that its answer still counts."""
 
 CLIPBOARD_FOCUS_SECONDS = 0.3
@@ -69,8 +70,9 @@ CLIPBOARD_FOCUS_SECONDS = 0.3
 user who sees that another window took the keyboard cannot have meant it so soon."""
 
 CLIPBOARD_CLAIM_SECONDS = 1.0
-"""So long a worker may be silent that claims the keyboard which another one has got; a
-worker answers within milliseconds, and the loss of a focus is reported at once."""
+"""Time limit for a worker that claims the keyboard while another worker has it to
+answer.  A worker answers within milliseconds, and the loss of a focus is reported at
+once."""
 
 CLIPBOARD_MARKS = 64
 """Exports to the user's own selection whose origin is remembered: those that
@@ -97,12 +99,12 @@ CLIPBOARD_DRAGS = 8
 few more may be ending, or wait for an answer."""
 
 CLIPBOARD_DROP_SECONDS = 10.0
-"""From a drop to the report of the other sandbox's worker about it, and from
+"""Time limit from a drop to the report of the other sandbox's worker about it, and from
 offering the dropped content to its acceptance by the window."""
 
 CLIPBOARD_MARK_SECONDS = 2.0
-"""For a drag over a window whose source's worker has not reported it yet: the two
-are different processes, and either may be heard first."""
+"""Time limit for the source's worker to report a drag that is already over a window:
+the two are different processes, and either may report first."""
 
 CLIPBOARD_FILES = 256
 """Files of one copy or drag, each an argument of a program in the source; a directory
@@ -112,5 +114,5 @@ CLIPBOARD_FILE_CHARS = 4096
 """The address of one: PATH_MAX of Linux, and rarely a character that is encoded."""
 
 CLIPBOARD_FILE_KEY_BYTES = 128
-"""Of the document portal's key for dragged files, whose own has 10 characters and a
-zero."""
+"""Maximum size of the document portal's key for dragged files; real keys have 10
+characters and a zero."""

@@ -15,15 +15,16 @@ CONTROL_CLIENTS = 2 * CONTROL_FORWARDED + 16
 that leaves places for the answer to a question and for the broker's end."""
 
 CONTROL_CANCEL_SECONDS = 15.0
-"""For another process to end a call whose client has gone, and its processes."""
+"""Time limit for another process to end a call whose client has disconnected, and its
+processes."""
 
 CONTROL_REPLY_SECONDS = 10.0
-"""For a control client to take one reply: a client that does not read is closed, and
-delays no other client."""
+"""Time limit for a control client to read one reply: a client that does not read is
+disconnected, and delays no other client."""
 
 CONTROL_IDLE_SECONDS = 300.0
-"""From one complete call to the next on a connection with none running.  Idle
-and half-sent connections must not use up CONTROL_CLIENTS."""
+"""Time limit from one complete call to the next on a connection with none running.
+Idle and half-sent connections must not use up CONTROL_CLIENTS."""
 
 CONTROL_PIPELINED = 8
 """Calls that a control client may have sent before the first is answered."""
@@ -68,7 +69,7 @@ QUESTION_MOST_SECONDS = QUESTION_WAIT_SECONDS + QUESTION_SECONDS
 """Longest time between a request and its answer, in seconds."""
 
 LATE_ANSWER_SECONDS = 120.0
-"""For so long a yes counts for the next connection of a sandbox whose client had
+"""Time in which a yes counts for the next connection of a sandbox whose client had
 given up before the user answered."""
 
 QUESTIONS_WAITING = 32
@@ -88,7 +89,7 @@ without one.  A user who works with it asks for less, and nagging until
 the user gives in is an attack."""
 
 QUESTION_AGAIN_SECONDS = 10.0
-"""For so long after a no by the user the same question is answered no."""
+"""Time after a no by the user in which the same question is answered no."""
 
 QUESTION_TARGETS = 256
 """Targets offered in one dialog: more cannot be surveyed.  Beyond it the answer is
@@ -117,12 +118,12 @@ PROMPT_WORD_SECONDS = 0.4
 """How long the typed word must stand alone: 'amberlike' is not 'amber'."""
 
 PROMPT_COVERED_SECONDS = 1.0
-"""A dialog that is an ordinary window has been without the focus for so long when that
-is reported: a click elsewhere that only raises another window is not told at once."""
+"""Time without the focus after which a dialog that is an ordinary window is reported as
+covered: a click that only raises another window is not reported at once."""
 
 PROMPT_RAISED_SECONDS = 0.5
-"""For a compositor to bring the dialog to the front by an activation token; after that
-it is shown as a new window."""
+"""Time limit for a compositor to raise the dialog by an activation token; after that
+the dialog is shown as a new window."""
 
 PROMPT_RAISES_SECONDS = 2.0
 """Between two times at which the user has a dialog brought to the front: a viewer that
@@ -135,8 +136,9 @@ PROMPT_SLOW_SECONDS = 10.0
 """A prompt agent that takes longer to say that it is there is named in the log."""
 
 PROMPT_START_SECONDS = 120.0
-"""For a prompt agent to say that it is there.  An emulated machine that starts another
-needs half a minute; a question's own deadline ends earlier than one that hangs."""
+"""Time limit for a prompt agent to report that it is ready.  An emulated machine that
+starts another needs half a minute; a question's own deadline ends earlier than one that
+hangs."""
 
 PROMPT_DEATHS = 3
 PROMPT_DEATHS_SECONDS = 60.0

@@ -35,11 +35,11 @@ DEVICE_HOLD_SECONDS = 5.0
 in it is examined."""
 
 DEVICE_ATTACH_SECONDS = 20.0
-"""From a verdict to the device in the guest; usbip takes 0.03 s, a guest under
-emulation that is busy a few seconds."""
+"""Time limit from a verdict to the device in the guest; usbip takes 0.03 s, a guest
+under emulation that is busy a few seconds."""
 
 DEVICE_DETACH_SECONDS = 10.0
-"""Until a device is taken back; QEMU answers within 0.1 s."""
+"""Time limit for detaching a device; QEMU answers within 0.1 s."""
 
 DEVICE_STANDBY_PER_SANDBOX = 4
 """Connections of one guest that wait for a device to be handed to."""
@@ -81,10 +81,12 @@ DEVICE_HELPER_CLIENTS = 8
 """Brokers of one machine that are connected to ``vitrail-devices`` at once."""
 
 CTAP_MESSAGE_BYTES = 7609
-"""One CTAPHID message: 64 - 7 + 128 * (64 - 5) bytes (CTAP 2.1, 11.2.4)."""
+"""Maximum size of one CTAPHID message: 64 - 7 + 128 * (64 - 5) bytes (CTAP 2.1,
+11.2.4)."""
 
 CTAP_CHANNELS = 16
 """CTAPHID channels of one sandbox; a browser opens one for each key it looks at."""
 
 CTAP_SECONDS = 120.0
-"""One transaction with a security key; browsers give up after 60 to 120 s."""
+"""Time limit of one transaction with a security key; browsers give up after 60 to 120
+s."""

@@ -7,7 +7,8 @@ PAIR_REQUESTS = 16384
 streams of each of LEASES sandboxes, and as many orders."""
 
 PAIR_MESSAGE_BYTES = 65536
-"""One message of them; the largest is a page of devices."""
+"""Maximum size of one message between host and viewer; the largest is a page of
+devices."""
 
 PAIR_ROWS_BYTES = 1 << 24
 """The host's rows of the status: LEASES sandboxes with STREAMS_PER_SANDBOX streams."""
@@ -24,4 +25,4 @@ FOLDER_PLACE_SECONDS = 10.0
 FOLDER_SERVER_FILES = 1024
 """Open files of the process that serves a folder, its guest's among them."""
 FOLDER_SERVER_BYTES = 1 << 28
-"""Its memory; a request is 256 KiB at most."""
+"""Memory limit of a folder server, in bytes; a request is 256 KiB at most."""

@@ -6,16 +6,16 @@ Both ends of the link keep to them: host and viewer, and brokerctl for a pairing
 from __future__ import annotations
 
 LINK_HANDSHAKE_SECONDS = 10.0
-"""From accept to a session, and from a stream's accept to its whole preamble.
-Four small messages between two machines take milliseconds; only a stall is
-this slow.  Also how long an opener waits for the answer."""
+"""Time limit from accept to a session, and from a stream's accept to its whole
+preamble; also the time limit of an opener's wait for the answer.  Four small messages
+between two machines take milliseconds; only a stall is this slow."""
 
 LINK_UNAUTHENTICATED_PER_PEER = 64
-"""Connections of one peer (a CID, a socket path) that have proved nothing yet.
-Reconnecting needs one, a burst of opened streams a few; the rest is for those
-who stand beside an honest one and say nothing: one more pushes the oldest of
-them out.  Ten thousand half-open ones cost us these descriptors and 64 buffers
-of 180 bytes."""
+"""Maximum number of connections of one peer (a CID, a socket path) that have proved
+nothing yet. Reconnecting needs one, a burst of opened streams a few; the rest is for
+silent connections next to an honest one: one more connection replaces the oldest of
+them.  Ten thousand half-open ones cost us these descriptors and 64 buffers of 180
+bytes."""
 
 LINK_UNAUTHENTICATED = 128
 """The same over all peers together."""
@@ -29,7 +29,7 @@ LINK_RECORD_BYTES = 65536
 """Plaintext of one control record: the longest request is a few kilobytes."""
 
 LINK_RECORD_SECONDS = 10.0
-"""From a control record's first byte to its last."""
+"""Time limit from a control record's first byte to its last."""
 
 LINK_SILENCE_SECONDS = 10.0
 """Interval without a record, in seconds, until an end sends a ping."""
@@ -78,10 +78,10 @@ most UNDECIDED_PER_SANDBOX of each, and so reaches the second number with 64
 sandboxes that all open as many as they can.  Each costs two descriptors."""
 
 LINK_ANSWER_SECONDS = 60.0
-"""For a viewer to answer what its host asks: the longest is to end a sandbox's
-processes, which takes seconds.  A host that waited longer could end neither its
-machines nor itself; so it gives the link up.  The other way there is no such
-limit: to start a machine takes as long as it takes, and the requester may go."""
+"""Time limit for a viewer to answer a request of its host: the longest is the end of a
+sandbox's processes, which takes seconds.  A host that waited longer could end neither
+its machines nor itself, so it gives the link up.  Requests of the viewer have no such
+limit: the start of a machine takes as long as it takes, and the requester may leave."""
 
 LINK_GRACE_SECONDS = 60.0
 """The longest grace that a viewer may ask for when it stops a sandbox."""
@@ -127,7 +127,8 @@ ACTIVATED = 8
 """Sockets that a service manager may hand over; two have a meaning."""
 
 LINK_PAIRING_SECONDS = 300.0
-"""From the first message to the last confirmation: two people, two screens."""
+"""Time limit of a pairing, from the first message to the last confirmation: two people,
+two screens."""
 
 PAIRING_DIGITS = 6
 """Digits of the code that one broker shows and that is typed at the other.  A man
@@ -135,8 +136,8 @@ in the middle has one chance in a million for each run that two people start
 by hand, and a wrong code ends the run (docs/link.md has the arithmetic)."""
 
 LINK_LEASES_PER_EPOCH = 65536
-"""Leases that end in one epoch: their ids are kept, since none is used twice.
-At the pace of requests that takes half an hour of nothing else; the link is
+"""Maximum number of leases that end in one epoch: their ids are kept, because none is
+used twice. At the pace of requests that takes half an hour of nothing else; the link is
 then made again."""
 
 LINK_DEVICES = 8

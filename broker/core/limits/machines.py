@@ -7,8 +7,8 @@ from broker.core.limits.peers import AGENT_FRAME_BYTES
 # -- micro VMs ---------------------------------------------------------------------
 
 QMP_LINE_BYTES = 1 << 18
-"""One line from QEMU.  Answers to our requests have a few KiB; the whole
-QMP schema, which is not requested, is 200 KiB."""
+"""Maximum size of one line from QEMU.  Answers to Vitrail's requests have a few KiB;
+the whole QMP schema, which is not requested, is 200 KiB."""
 
 QMP_READ_BYTES = 1 << 13
 """Bytes of QEMU that are decoded before other tasks run: 600 of the shortest events,
@@ -19,32 +19,35 @@ QMP_BYTES_PER_SECOND = 1 << 17
 a few KiB each; a flood of the shortest events takes a fourteenth of a processor."""
 
 QMP_BURST_BYTES = 1 << 18
-"""One line of the greatest length, at once."""
+"""Bytes that are read at once: one line of the maximum length."""
 
 QMP_EVENTS = 64
 """Events that wait for their reader; a guest causes events, so more are dropped."""
 
 QMP_GREETING_SECONDS = 10.0
-"""From connecting to QEMU's greeting; it takes 0.6 s on a loaded machine."""
+"""Time limit from connecting to QEMU's greeting; it takes 0.6 s on a loaded machine."""
 
 QMP_ANSWER_SECONDS = 10.0
-"""An answer to a command; they take milliseconds, 60 ms beside a busy vCPU."""
+"""Time limit of an answer to a command; answers take milliseconds, 60 ms next to a busy
+vCPU."""
 
 VMLINUX_BYTES = 1 << 28
 """A kernel that was unpacked; Debian's has 58 MB."""
 
 VM_READY_SECONDS = 10.0
-"""From starting a helper (vhost-device-vsock) to its socket; milliseconds."""
+"""Time limit from starting a helper (vhost-device-vsock) to its socket;
+milliseconds."""
 
 VM_QUIT_SECONDS = 2.0
 """Time for QEMU to end after 'quit' or SIGTERM, before SIGKILL."""
 
 RENDERER_END_SECONDS = 5.0
-"""For the end of a killed process that draws for a machine: a process that waits in the GPU's
-driver ends when that gives up on its job, or never."""
+"""Time limit for the end of a killed process that renders for a machine: a process that
+waits in the GPU's driver ends when the driver gives up on its job, or never."""
 
 VM_ROOM_SECONDS = 10.0
-"""Until a machine that QEMU stopped for want of room on our disk tries again."""
+"""Pause after which a machine that QEMU stopped because the disk was full is
+resumed."""
 
 HOME_RESERVE_BYTES = 128 << 20
 """Free bytes of the file system of a home at which its machine is stopped."""
@@ -74,8 +77,8 @@ them, opened something: a user who reads mail has some links open at once, each 
 disposable.  With the default memory they are 6 GiB."""
 
 MACHINE_FREE_BYTES = 1 << 30
-"""Memory that stays available beside a machine that a sandbox has started: the same as
-beside a machine that waits."""
+"""Memory that stays available after a sandbox has started a machine: the same as after
+the start of a machine in reserve."""
 
 VM_CPUS = range(1, 65)
 """A guest's processors."""
@@ -85,51 +88,53 @@ PARENT_SECONDS = 86400.0
 again when it is made again."""
 
 PARENT_MAKE_SECONDS = 600.0
-"""Booting a parent and running its program once, beside other work."""
+"""Time limit for booting a parent and running its program once, on a busy machine."""
 
 PARENT_DELAY_SECONDS = 15.0
-"""From a plain boot to the making of a parent: the user's window comes first."""
+"""Pause from a plain boot to the start of a parent: the user's window comes first."""
 
 PARENT_FREE_BYTES = 1 << 30
-"""Memory and disk that must be free, beside the machine's own size."""
+"""Memory and disk that must be free in addition to the machine's own size."""
 
 FORK_SECONDS = 5.0
-"""From the start of a copy to its word that it is linked: 0.3 s on a quiet
+"""Time limit from the start of a copy to its report that it is linked: 0.3 s on a quiet
 emulated machine.  Booting instead takes longer than this."""
 
 FORK_FAILURES = 2
 """In a row; then the record boots."""
 
 FORK_PAUSE_SECONDS = 600.0
-"""From the last failure to the next try: what made copies slow, mostly a busy machine,
-has passed by then.  Where it has not, a start loses FORK_SECONDS once in that time."""
+"""Pause from the last failure to the next attempt: what made copies slow, mostly a busy
+machine, has passed by then.  If it has not, a start loses FORK_SECONDS once in that
+time."""
 
 STANDBY_DELAY_SECONDS = 10.0
-"""From a start to the next machine that waits: the user's window comes first, and a
-rehearsal takes as much of a processor as that window."""
+"""Pause from a start to the next machine in reserve: the user's window comes first, and
+a rehearsal takes as much of a processor as that window."""
 STANDBY_SECONDS = 90.0
-"""To load one and have it rehearse, which the guest ends after 60 s."""
+"""Time limit for loading a machine in reserve and its rehearsal, which the guest ends
+after 60 s."""
 STANDBY_FREE_BYTES = 1 << 30
 """Memory that stays available; with less, no machine waits."""
 STANDBY_LOOK_SECONDS = 10.0
 STANDBY_PAUSE_SECONDS = 60.0
-"""From short memory to the next machine that waits."""
+"""Pause from a shortage of memory to the next machine in reserve."""
 """Copies of a record that fail in a row before it boots plainly until the broker
 is started again."""
 
 HOME_MAKE_SECONDS = 60.0
 """Making an empty file system; a tenth of a second on a quiet disk."""
 HOME_ENCRYPT_SECONDS = 300.0
-"""One command of an encrypted home: a second or two, for QEMU measures how fast this
-machine is, and many times that beside other work."""
+"""Time limit of one command of an encrypted home: a second or two, because QEMU
+measures how fast this machine is, and many times that on a busy machine."""
 
 FRAME_BYTES = 65536 + 14
 """An Ethernet frame of a guest.  passt announces an MTU of at most 65520, and
 no IPv4 packet is longer than 65535."""
 
 FRAMES_READ_BYTES = 1 << 18
-"""One read of the frame filter, and its buffer in each direction: four of
-the largest frames, so that a small read never waits on a large frame twice."""
+"""Size of one read of the frame filter, and of its buffer in each direction: four of
+the largest frames, so that a small read never waits twice for a large frame."""
 
 FRAMES_SEND_BYTES = 32000
 """The bytes that are written to passt at once, unless one frame is longer: whole frames that the
@@ -158,7 +163,7 @@ KVM_PROBE_BYTES = 1 << 16
 """Console bytes of the probe that are searched for its marker."""
 
 COMPOSITOR_READY_SECONDS = 20.0
-"""From starting an embedded compositor to its sockets; under a second, but a
+"""Time limit from starting an embedded compositor to its sockets; under a second, but a
 loaded machine starts fonts and seats slowly."""
 
 COMPOSITOR_TOOL_SECONDS = 20.0
@@ -171,35 +176,35 @@ MACHINED_LOOK_SECONDS = 1.0
 """Between two looks at machined's directory, one stat(2) each."""
 
 MACHINED_RETRY_SECONDS = 15.0
-"""Until a machine that was refused is tried again."""
+"""Pause until a machine that was refused is tried again."""
 
 MACHINED_ANSWER_SECONDS = 5.0
-"""For machined's answer, which takes milliseconds."""
+"""Time limit of machined's answer, which takes milliseconds."""
 
 VM_STATE_BYTES = 1 << 16
-"""A machine's state file; ours are 2 KiB."""
+"""Maximum size of a machine's state file; real files have 2 KiB."""
 
 # -- workers and their jails -------------------------------------------------------
 
 WORKER_START_SECONDS = 10.0
-"""From the order to fork until the worker says it is jailed and ready.  It
-takes milliseconds; a machine under load gets a thousand times that."""
+"""Time limit from the order to fork until the worker reports that it is jailed and
+ready.  It takes milliseconds; a machine under load gets a thousand times that."""
 
 FORK_SERVER_START_SECONDS = 60.0
-"""From starting the fork server of the workers until all is imported: a second, or
-twenty on a loaded machine that is emulated itself.  Longer than
-WORKER_START_SECONDS, so that a worker that comes too late finds it warm at the
-next attempt."""
+"""Time limit from starting the fork server of the workers until all is imported: a
+second, or twenty on a loaded machine that is emulated itself.  Longer than
+WORKER_START_SECONDS, so that a worker that comes too late finds it warm at the next
+attempt."""
 
 WORKER_STOP_SECONDS = 3.0
-"""From Stop, or from the death of one half, until the kernel is asked to end it."""
+"""Time from StopWorker, or from the death of one half, until the worker is killed."""
 
 WORKER_KILLED_SECONDS = 10.0
 """A killed worker ends at once, unless the kernel waits for a file system that the
 sandbox chose; the lease ends without it then."""
 
 WORKER_MESSAGE_BYTES = 2 * AGENT_FRAME_BYTES
-"""One message between supervisor and worker.  The largest holds one agent
+"""Maximum size of one message between supervisor and worker.  The largest has one agent
 frame; an order must also fit into a SEQPACKET socket's buffer (212992 by default)."""
 
 WORKER_QUEUE = 64
@@ -223,17 +228,18 @@ paces above (300 a second together), so a worker that exceeds this was taken ove
 and is ended: its messages cost time that other sandboxes need."""
 
 KEEPER_CONNECT_SECONDS = 5.0
-"""For connect(2) to the compositor, which blocks while its backlog is full."""
+"""Time limit of connect(2) to the compositor, which blocks while its backlog is
+full."""
 
 VMM_FDS = 1024
-"""RLIMIT_NOFILE of QEMU and of the programs beside it, apart from a folder's server: a
-socket for each of 256 streams, and some.  With what a broker may open, one that was
-taken over had all entries of epoll sets of its user (the square of its files)."""
+"""RLIMIT_NOFILE of QEMU and of its helper programs, except a folder's server: a socket
+for each of 256 streams, and some.  With the limit of a broker, a compromised program
+had all epoll entries of its user (the square of its files)."""
 
 VMM_BYTES = 3 << 30
-"""RLIMIT_DATA of QEMU beside its guest's memory, which is not counted where it is shared.
-Translated code takes a GiB at most, 64 threads for disks and one for each processor their
-stacks, 8 MiB each."""
+"""RLIMIT_DATA of QEMU without its guest's memory, which is not counted if it is shared.
+Translated code takes a GiB at most, 64 threads for disks and one for each processor
+their stacks, 8 MiB each."""
 
 FOLDER_FILES = 1 << 18
 """RLIMIT_NOFILE of a micro VM's folder server: it holds one for each file that its guest's
@@ -241,7 +247,7 @@ kernel remembers, 30,000 after ``find -size`` in a tree of as many (measured); L
 source has 93,000.  Each is 1.5 KiB of kernel memory that no other program can have."""
 
 FOLDERS_FILES = 1 << 19
-"""Of all folders of one micro VM, in equal parts."""
+"""RLIMIT_NOFILE of all folder servers of one micro VM together, in equal parts."""
 
 FOLDERS_FILES_SHARE = 16
 """Or this part of the files that the machine may have open (``fs.file-max``, which systemd
@@ -276,18 +282,20 @@ machines, and systemd gives a user a part of them.  A browser with many tabs has
 hundred."""
 
 BOX_NAMESPACES = 64
-"""Of each kind, for a box with ``launch.user_namespaces``: browsers make a user
-namespace for each process of a page, and one or two of other kinds."""
+"""Maximum number of namespaces of each kind in a box with ``launch.user_namespaces``:
+browsers make a user namespace for each process of a page, and one or two of other
+kinds."""
 
 BOX_INOTIFY_INSTANCES = 32
 """A user has 128 in all.  A program of GTK has up to three."""
 
 BOX_INOTIFY_WATCHES = 16384
-"""Of its user's, which are a hundred thousand and more.  An editor watches each
-directory of its project."""
+"""Maximum number of inotify watches of a box.  The user has a hundred thousand and
+more.  An editor watches each directory of its project."""
 
 BOX_FANOTIFY_GROUPS = 4
-"""Of a user's 128.  Few programs have one."""
+"""Maximum number of fanotify groups of a box.  The user has 128; few programs have
+one."""
 
 BOX_TERMINALS = 128
 """Pseudo-terminals of a box.  All boxes and containers of this machine have 3,072
@@ -298,7 +306,7 @@ BOX_SIGNALS = 1024
 and queued signals.  The user has some ten thousand."""
 
 BOX_MESSAGE_BYTES = 65536
-"""RLIMIT_MSGQUEUE of a box: POSIX message queues, of which the user has 800 KiB."""
+"""RLIMIT_MSGQUEUE of a box, for POSIX message queues; the user has 800 KiB."""
 
 SANDBOX_LOCKED_BYTES = 65536
 """RLIMIT_MEMLOCK of each program in a box, and of QEMU and its helpers: memory that is
@@ -318,12 +326,13 @@ BOX_MEMORY_PARTS = (
     ("/dev/shm", 16),  # noqa: S108
     ("/run", 32),
 )
-"""Sizes of a box's file systems in memory, as parts of the machine's: half in all.  What
-is in them belongs to no process, so its end frees none of it; the kernel's own bound is
-half for each.  Toolkits without memory files have pictures of windows in /run."""
+"""Sizes of a box's file systems in memory, as divisors of the machine's memory: half in
+all.  Their content belongs to no process, so the end of a process frees none of it; the
+kernel's own limit is half for each.  Toolkits without memory files have pictures of
+windows in /run."""
 
 BOX_SMALL_BYTES = 16 << 20
-"""Of its root, which has directories and links only."""
+"""Size of a box's root file system, which has directories and links only."""
 
 # -- guest images ------------------------------------------------------------------
 
@@ -331,10 +340,12 @@ IMAGE_PACKAGES = 500
 """Packages named for one image: mmdebstrap takes them in one argument."""
 
 HOST_FILES_BYTES = 32 << 20
-"""Files of the host's that a guest gets: they are unpacked into its memory."""
+"""Maximum size of the host's files that a guest receives: they are unpacked into its
+memory."""
 
 IMAGE_BUILD_SECONDS = 1800.0
-"""One step of a build: half a minute is usual, a slow mirror takes longer."""
+"""Time limit of one step of a build: half a minute is usual, a slow mirror takes
+longer."""
 
 IMAGE_IMPORT_BYTES = 16 << 30
 """Files of an image from elsewhere, and its layers unpacked."""

@@ -30,7 +30,8 @@ LEASES_BURST = 8
 """Packets of DHCP, and one more each second."""
 RATE_BURST = 10
 RATE_LEAST = 8192
-"""Bytes at once where a record limits the rate: a tenth of a second's, this at least."""
+"""Minimum number of bytes at once if a record limits the rate; otherwise those of a
+tenth of a second."""
 NEIGHBOURS_PER_SECOND = 10
 NEIGHBOURS_BURST = 64
 """Packets of ARP and of IPv6's neighbour discovery."""
@@ -38,13 +39,13 @@ QUESTIONS = 128
 """Questions that the resolver has not answered yet."""
 LOOKUP_SECONDS = 10.0
 NAME_SERVERS = 3
-"""As the C library has it (MAXNS)."""
+"""Maximum number of name servers, like in the C library (MAXNS)."""
 NAME_SERVER_SECONDS = 2.0
 """A name server that answers nothing for so long is left for the next one."""
 NAME_SERVERS_SECONDS = 5.0
 """While names are asked for: so often it is looked whether the name servers are others."""
 QUESTION_BYTES = 512
-"""Of one; a name has 254."""
+"""Maximum size of a DNS query, in bytes; a name has 254."""
 DNS_STREAMS = 16
 """Connections to the name server, and questions of one without an answer."""
 NAME_STREAMS = 4
@@ -52,9 +53,9 @@ NAME_STREAMS = 4
 TRIES = 4
 """How often an answer by TCP is sent again, a second apart."""
 ANSWER_BYTES = 1400
-"""Of an answer that is carried as it is: it fits into a packet."""
+"""Maximum size of a DNS answer that is relayed unchanged: it fits into a packet."""
 STREAM_ANSWER_BYTES = 65535
-"""Of an answer that is asked for by TCP."""
+"""Maximum size of a DNS answer over TCP, in bytes."""
 BINDINGS = 4096
 NAMES_PER_ADDRESS = 32
 """Addresses that belong to a name; a guest's largest page names some hundreds."""

@@ -8,16 +8,17 @@ bytes of JSON for each character in the worst case, fit, and so does a picture a
 base64."""
 
 SUMMARY_CHARS = 200
-"""Of a title, as the guest sends it; its daemon cuts longer ones."""
+"""Maximum length of a title from the guest; its daemon cuts longer ones."""
 
 BODY_CHARS = 1000
-"""Of a text, as the guest sends it."""
+"""Maximum length of a text from the guest."""
 
 SHOWN_SUMMARY_CHARS = 100
-"""Of a title on the desktop, without the sandbox's name."""
+"""Maximum length of a title on the desktop, without the sandbox's name."""
 
 SHOWN_BODY_CHARS = 500
-"""Of a text on the desktop: as those of Vitrail's own notifications."""
+"""Maximum length of a text on the desktop: the same as for Vitrail's own
+notifications."""
 
 BODY_LINES = 6
 """Lines of a text on the desktop: a bubble that covers the screen hides windows."""
@@ -26,7 +27,8 @@ ACTIONS = 4
 """Buttons of one notification."""
 
 ACTION_CHARS = 64
-"""Of a button's key and of its label; labels are cut to ``LABEL_CHARS``."""
+"""Maximum length of a button's key and of its label; labels are cut to
+``LABEL_CHARS``."""
 
 LABEL_CHARS = 30
 
@@ -34,7 +36,8 @@ SHOWN_PER_SANDBOX = 5
 """On the desktop at one time; more of them become a single one with a count."""
 
 SHOWN_TOTAL = 20
-"""Of all sandboxes, on the desktop at one time: servers keep a list of each."""
+"""Maximum number of notifications of all sandboxes on the desktop at one time: servers
+keep a list of each."""
 
 PER_MINUTE = 12
 """New notifications of one sandbox; the others are counted."""
@@ -43,14 +46,15 @@ PER_MINUTE_TOTAL = 40
 """New notifications of all sandboxes together."""
 
 CHANGES_PER_MINUTE = 60
-"""Of notifications that are shown already, for each sandbox: one with the progress of
-a download changes each second."""
+"""Changes of existing notifications, for each sandbox: a notification with the progress
+of a download changes each second."""
 
 GROUP_SECONDS = 2.0
 """Between two changes of the notification that counts."""
 
 MESSAGES_PER_SECOND = 20.0
-"""Of one record's daemons in the long run; beyond, they alone wait."""
+"""Sustained rate of messages of one record's daemons; beyond it, only these daemons
+wait."""
 
 MESSAGES_BURST = 40
 
@@ -64,10 +68,11 @@ HISTORIES = 64
 """Sandboxes that have such a list; the oldest one goes first."""
 
 SILENT_SECONDS = 10.0
-"""For a guest's daemon to read an answer or a click, and to finish a message."""
+"""Time limit for a guest's daemon to read an answer or a click, and to finish a
+message."""
 
 SERVER_SECONDS = 5.0
-"""For the desktop's notification server to answer a call."""
+"""Time limit for the desktop's notification server to answer a call."""
 
 LEAST_EXPIRE_MS = 2_000
 MOST_EXPIRE_MS = 60_000

@@ -16,8 +16,8 @@ BACKLOG = 64
 """listen(2) backlog of a service socket: what waits beyond the above."""
 
 ADMIT_SECONDS = 10.0
-"""From accept to decision.  None of our steps takes longer than milliseconds;
-a slower answer means a stuck viewer, and the stream is refused."""
+"""Time limit from accept to decision.  Each step takes milliseconds; a slower answer
+means that the viewer hangs, and the stream is refused."""
 
 STREAMS_PER_SECOND = 200.0
 STREAMS_BURST = 256
@@ -33,8 +33,8 @@ it is there.  It is sent on connecting, so it takes milliseconds; before it no
 process is started for the connection and nothing of it goes to the pump."""
 
 LAUNCH_PROOF_SECONDS = 5.0
-"""From accept to the proof that a guest belongs to the launch of its lease: two
-messages of some bytes, which its agent sends at once."""
+"""Time limit from accept to the proof that a guest belongs to the launch of its lease:
+two messages of some bytes, which its agent sends at once."""
 
 VSOCK_BACKLOG = 4096
 """listen(2) backlog of an AF_VSOCK port, which all machines share: the kernel
@@ -53,13 +53,14 @@ REFUSALS_LOGGED_PER_SECOND = 1
 # -- the agent's protocol ----------------------------------------------------------
 
 AGENT_FRAME_BYTES = 65536
-"""One message.  argv and environment of a program fit; a log chunk is 16 KiB."""
+"""Maximum size of one message.  argv and environment of a program fit; a log chunk is
+16 KiB."""
 
 AGENT_FIRST_FRAME_SECONDS = 10.0
 """A guest that connects says hello at once; silence ends the connection."""
 
 AGENT_FRAME_SECONDS = 10.0
-"""From a frame's first byte to its last: a peer that sends one byte a minute
+"""Time limit from a frame's first byte to its last: a peer that sends one byte a minute
 holds a buffer for no longer than this."""
 
 AGENT_OUTPUT_BYTES = 16384
@@ -70,8 +71,8 @@ AGENT_OUTPUT_WINDOW = 131072
 the rest back, so that a program waits for a slow reader as it does at a pipe."""
 
 AGENT_OUTPUT_OVERHEAD = 256
-"""Bytes charged for a message of output beside its data, so that the window bounds
-the number of messages, too."""
+"""Bytes charged for a message of output in addition to its data, so that the window
+also limits the number of messages."""
 
 AGENT_INPUT_BYTES = 8192
 """Standard input of a program in one message."""
@@ -112,7 +113,7 @@ WAYLAND_FDS_PER_READ = 28
 """libwayland sends at most 28 descriptors in one sendmsg (MAX_FDS_OUT)."""
 
 WAYLAND_READ_BYTES = 65536
-"""One read; also the most that waits in one direction of one connection."""
+"""Size of one read; also the maximum that waits in one direction of one connection."""
 
 WAYLAND_CLIENTS_PER_SANDBOX = 128
 """Connections to the compositor held by one sandbox."""
@@ -129,8 +130,8 @@ ACCEPTOR_START_SECONDS = 30.0
 that may be busy; it is killed and started again after this time."""
 
 ACCEPTOR_END_SECONDS = 2.0
-"""A sandbox's acceptor that was killed ends at once, unless the kernel waits
-for a file system of the sandbox's; the lease ends without it then."""
+"""Time limit for the end of a sandbox's killed acceptor.  It ends at once, unless the
+kernel waits for a file system of the sandbox; the lease ends without it then."""
 
 # -- endpoints ---------------------------------------------------------------------
 
@@ -138,7 +139,7 @@ SOCKET_PATH_BYTES = 107
 """Longest path of a UNIX socket: sun_path has 108 bytes, one is the final 0."""
 
 CONNECT_SECONDS = 10.0
-"""From connect to connected, the hybrid hand-shake included."""
+"""Time limit of a connection attempt, with the handshake of hybrid vsock."""
 
 HYBRID_ANSWER_BYTES = 32
 """The line 'OK <number>' of a hybrid vsock; the number has at most 10 digits."""

@@ -31,12 +31,12 @@ RELAY_STREAMS_PER_ANSWER = 512
 """Streams in one packet of statistics: 32 KiB, below a socket's send buffer."""
 
 RELAY_ABORT_SECONDS = 5.0
-"""From the order to cut a stream to its end, which takes microseconds.  A pump
-that does not obey is killed: a revoked stream must not live on."""
+"""Time limit from the order to cut a stream to its end, which takes microseconds.  A
+pump that does not comply is killed: a revoked stream must not live on."""
 
 RELAY_ANSWER_SECONDS = 2.0
-"""For a pump to report its streams; a status must not wait for a pump that hangs,
-because it is how a user finds out."""
+"""Time limit for a pump to report its streams; a status must not wait for a pump that
+hangs, because the status is how a user finds out."""
 
 RELAY_PUMP_END_SECONDS = 2.0
 """A pump whose control socket is closed ends at once; later it is killed."""

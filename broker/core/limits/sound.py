@@ -6,16 +6,16 @@ The worker keeps to them; the viewer to those of the user's settings and of conn
 from __future__ import annotations
 
 PULSE_COMMAND_BYTES = 128 << 10
-"""One command of a client.  The longest of real ones create a stream with its
-properties, 2 KiB."""
+"""Maximum size of one command of a client.  The longest real commands create a stream
+with its properties, 2 KiB."""
 
 PULSE_ANSWER_BYTES = 256 << 10
-"""One command of the sound server.  The longest is one stream with its
+"""Maximum size of one command of the sound server.  The longest is one stream with its
 properties; lists of all clients' objects are never requested."""
 
 PULSE_SAMPLES_BYTES = 1 << 20
-"""One frame of samples.  libpulse sends up to 64 KiB; the protocol's own limit
-is 16 MiB.  It is passed on as it comes, never held whole."""
+"""Maximum size of one frame of samples.  libpulse sends up to 64 KiB; the protocol's
+own limit is 16 MiB.  A frame is relayed in pieces, never buffered whole."""
 
 PULSE_CHANNELS_ANY = 32
 """Channels of anything in the protocol (PA_CHANNELS_MAX)."""
@@ -30,7 +30,7 @@ PULSE_PROPERTY_CHARS = 120
 """A text from a sandbox that the user may see in a mixer."""
 
 PULSE_HANDSHAKE_SECONDS = 5.0
-"""From accept until client and server have both identified themselves."""
+"""Time limit from accept until client and server have both identified themselves."""
 
 PULSE_CONNECTIONS = 16
 """Connections of one sandbox to the sound server at one time.  Firefox has

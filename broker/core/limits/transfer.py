@@ -34,17 +34,18 @@ TRANSFERS_PER_SANDBOX = 8
 """Requests of one sandbox at one time; each holds two pipes."""
 
 DELIVERIES_PER_SANDBOX = 2 * TRANSFERS_PER_SANDBOX
-"""From other sandboxes to one at one time.  A sender may take as long as it likes for
-the next byte, so alone it has half of these."""
+"""Maximum number of deliveries from other sandboxes to one sandbox at one time.  A
+sender may take as long as it likes for the next byte, so a single sender has half of
+these."""
 
 CALLS_PER_SANDBOX = 64
 """Calls of and to one sandbox at one time, each with a stream in the pump.  They may
 last as long as the sandbox (an agent with keys), so they are not counted as transfers."""
 
 CALL_JOIN_SECONDS = 10.0
-"""From a call's token to the connection of a container's or box's program that takes it,
-and before it for a program that serves calls: the start of one Python program each.  The box's
-other callers wait as long."""
+"""Time limit from a call's token to the connection of the program in a container or box
+that serves it, and before that for a program that serves calls: the start of one Python
+program each.  The other callers of the box wait as long."""
 
 SAVED_AT_ONCE = 16
 """Files that one sandbox may write at one time where the user chose: the tokens of one
@@ -57,17 +58,18 @@ CALL_COMMAND_BYTES = 4096
 """A service's command line; equals ``policy.limits.SERVICE_COMMAND_BYTES``."""
 
 SECRET_BYTES = 1 << 15
-"""Of one secret of the user's: keys and certificates fit.  It is written to a socket pair
-whole, before anybody reads."""
+"""Maximum size of one secret of the user: keys and certificates fit.  It is written to
+a socket pair whole, before anybody reads."""
 
 SECRET_SECONDS = 120.0
-"""For the desktop's Secret Service, which may ask its user for the keyring's password."""
+"""Time limit of the desktop's Secret Service, which may ask its user for the keyring's
+password."""
 
 SETTINGS_SECONDS = 5.0
-"""For each answer of the desktop's portal about its settings."""
+"""Time limit of each answer of the desktop's portal about its settings."""
 
 SETTINGS_AGAIN_SECONDS = 10.0
-"""Until a portal that has gone, or is not there, is asked again."""
+"""Pause until a portal that has exited, or does not run, is called again."""
 
 TRANSFER_PIPE_BYTES = 1 << 20
 """A pipe between two of our processes: the most that pipe(7) lets a user set."""
@@ -76,22 +78,23 @@ TRANSFER_READ_BYTES = 1 << 18
 """Read and passed on at a time, by a worker that also draws windows."""
 
 TRANSFER_HEAD_SECONDS = 10.0
-"""From a connection to the whole of its request."""
+"""Time limit from a connection to the whole of its request."""
 
 TRANSFER_STALL_SECONDS = 120.0
-"""Without a byte from the sender or taken by the receiver; then it is broken off."""
+"""Seconds without a byte from the sender or read by the receiver after which a transfer
+is aborted."""
 
 TRANSFER_TAKE_SECONDS = 60.0
-"""From the start of a program in the target, which runs by then, to its request
-for the files.  Under emulation a Python program needs some seconds."""
+"""Time limit from the start of a program in the target, which already runs, to its
+request for the files.  Under emulation a Python program needs some seconds."""
 
 TRANSFER_KEEP_SECONDS = 120.0
-"""From the last byte of a copy to the end of the program that keeps it in the target:
-as long as a slow disk may keep a single byte waiting before that."""
+"""Time limit from the last byte of a copy to the end of the program that stores it in
+the target: as long as a slow disk may delay a single byte before that."""
 
 TRANSFER_CODE_SECONDS = 10.0
-"""From a delivery that broke off to the exit code of its program, which says why.
-The end of a process follows the end of its connection by milliseconds."""
+"""Time limit from an aborted delivery to the exit code of its program, which is the
+reason. The end of a process follows the end of its connection by milliseconds."""
 
 TRANSFER_LINGER_SECONDS = 10.0
 """How long a program that is refused the rest of its files may take to notice.
@@ -103,17 +106,19 @@ OPENED_TOKENS = 64
 """Deliveries of one sandbox that wait to be fetched."""
 
 FOLDER_GUEST_SECONDS = 60.0
-"""For a guest to mount a folder, or to unmount one on request; it may be emulated."""
+"""Time limit for a guest to mount a folder, or to unmount one on request; it may be
+emulated."""
 FOLDER_REVOKE_SECONDS = 5.0
-"""For a guest to unmount a folder whose permission has ended; then its server ends."""
+"""Time limit for a guest to unmount a folder whose permission has ended; then its
+server ends."""
 DISKS_PER_SANDBOX = 4
 MEMORY_MOUNTS_PER_SANDBOX = 8
-"""As ``policy.limits.DISKS`` and ``MOUNTS``."""
+"""The sum of ``policy.limits.DISKS`` and ``MOUNTS``."""
 FIRST_DISK = 8
 FIRST_MEMORY = FIRST_DISK + DISKS_PER_SANDBOX
 """Numbers of disks and file systems in memory among a guest's mounts, after its folders."""
 DISK_UNPLUG_SECONDS = 30.0
-"""For a guest to let a disk go."""
+"""Time limit for a guest to release a disk."""
 
 FOLDERS_PER_SANDBOX = 8
 """Shared folders of one sandbox: each is a task, a descriptor and a mount."""

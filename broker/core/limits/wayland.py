@@ -52,11 +52,13 @@ WAYLAND_GPU_BYTES = 4 << 30
 
 WAYLAND_GPU_FIRST = 4
 WAYLAND_GPU_PLANES_OF_OTHERS = 16
-"""Sandboxes beside the first four with a GPU have fewer planes each, so that half of the
-compositor's descriptors is left to thirty of them and to the desktop's own programs."""
+"""Planes of each sandbox with a GPU after the first four, fewer than theirs, so that
+half of the compositor's descriptors remains for thirty of them and for the desktop's
+own programs."""
 
 WAYLAND_POOL_BYTES = 1 << 30
-"""One pool.  foot opens 512 MiB (sparse); wl_shm's own type ends at 2 GiB."""
+"""Maximum size of one pool.  foot opens 512 MiB (sparse); wl_shm's own type ends at 2
+GiB."""
 
 WAYLAND_SHM_BYTES = 32 << 30
 """All pools of a sandbox, as declared.  Sparse files make this address space,
@@ -126,7 +128,7 @@ WAYLAND_MIMES = 128
 """Types offered by one selection or drag; browsers offer some twenty."""
 
 WAYLAND_MIME_BYTES = 256
-"""One of them."""
+"""Maximum size of one MIME type, in bytes."""
 
 WAYLAND_SERIALS = 512
 """The last serials delivered to a connection that it may present again.
@@ -143,12 +145,13 @@ WAYLAND_STUCK_SECONDS = 30.0
 """A client that takes nothing for so long while its answers wait is cut off."""
 
 WAYLAND_UNHEARD_BYTES = 1 << 20
-"""Bytes waiting for a client after which it is cut off, and not the compositor made
-to wait.  At 1,000 pointer motions a second that is half a minute; compositors
-themselves cut a client off at some 200 KiB."""
+"""Bytes waiting for a client after which the client is disconnected; the compositor
+never waits for it.  At 1,000 pointer motions a second that is half a minute;
+compositors themselves cut a client off at some 200 KiB."""
 
 WAYLAND_LATE_KEY_SECONDS = 1.0
-"""A chord that we hear of later than this after its key was pressed does nothing."""
+"""Time after a key press in which its chord must be received; a later chord has no
+effect."""
 
 WAYLAND_CLOCKS_APART_SECONDS = 60.0
 """Event times further apart than this from the ones before are another clock's (a
@@ -169,15 +172,15 @@ WAYLAND_MESSAGES_BURST_OF_ALL = 180_000
 """The same, at once: nine large applications that start together."""
 
 WAYLAND_TURN_SECONDS = 0.002
-"""So long a client's requests are worked on, then the compositor, the broker and other
-clients of the sandbox have their turn."""
+"""Time slice for a client's requests; then the compositor, the broker and other clients
+of the sandbox have their turn."""
 
 WAYLAND_SHARE_SECONDS = 0.25
 """Budget that a connection saves up while others have spent the rate that all of its
 sandbox share: an even part of so many seconds of that rate."""
 
 WAYLAND_CLIENT_READ_BYTES = 1 << 14
-"""One read of a client's requests: at most two thousand, after which others of
+"""Size of one read of a client's requests: at most two thousand, after which others of
 its sandbox have their turn.  libwayland sends 4096 bytes at a time."""
 
 WAYLAND_COMMIT_PIXELS_PER_SECOND = 4_000_000_000
@@ -197,8 +200,9 @@ before a connection waits, and a sandbox maps some 4,000 times a second.
 Toolkits double a pool, some ten times in their life."""
 
 WAYLAND_FENCE_SECONDS = 1.0
-"""So long a commit waits for the GPU to draw its picture.  A picture at 10 frames a
-second is a tenth of it; the kernel's drivers give up on a job after two to ten."""
+"""Time limit of a commit's wait for the GPU to draw its picture.  A picture at 10
+frames a second is a tenth of it; the kernel's drivers give up on a job after two to
+ten."""
 
 WAYLAND_FROZEN_SECONDS = 0.05
 """The same for a window whose last picture was late: three pictures of a screen."""
@@ -222,7 +226,7 @@ pixman takes four to eight times as long.  A film of 1080p at 25 pictures a seco
 within the rate."""
 
 WAYLAND_SHRUNK_PIXELS = 4
-"""Pixels of a buffer for each shown pixel, from which on the next weight counts."""
+"""Pixels of a buffer for each visible pixel at which the next weight begins."""
 
 WAYLAND_SHRUNK_WEIGHT = 10
 """The same for a picture that is far larger than it is shown: most pixels that are read
@@ -239,13 +243,15 @@ WAYLAND_PAINTED_SCREENS = 100
 """Painted pixels of a sandbox's windows, in screens: others' pictures pass through."""
 
 WAYLAND_POOL_MESSAGES = 8
-"""Messages charged for a pool beside its message (mmap and munmap): 34 to 43 us in all."""
+"""Messages charged for a pool in addition to its message (mmap and munmap): 34 to 43 us
+in all."""
 
 WAYLAND_POPUP_MESSAGES = 100
-"""Messages charged for a menu beside its own: 235 to 530 us in all."""
+"""Messages charged for a menu in addition to its own: 235 to 530 us in all."""
 
 WAYLAND_WINDOWS_A_MESSAGE = 40
-"""For so many windows of a sandbox a commit of one costs as much as one more message."""
+"""Number of windows of a sandbox for which a commit of one costs as much as one more
+message."""
 
 WAYLAND_ACTIVATIONS_PER_MINUTE = 20
 """Requests for attention of one sandbox that reach the compositor."""
@@ -333,4 +339,5 @@ WAYLAND_LATE_SECONDS = 0.1
 sway waits 200 ms for it, and then cuts off the excess."""
 
 WAYLAND_CONNECT_SECONDS = 10.0
-"""From connecting to the compositor to knowing its globals; a millisecond."""
+"""Time limit from connecting to the compositor to knowing its globals; a
+millisecond."""

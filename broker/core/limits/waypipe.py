@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 WAYPIPE_HEADER_SECONDS = 10.0
-"""From a display stream's beginning to waypipe's 16 bytes, which it sends at once."""
+"""Time limit from a display stream's beginning to waypipe's 16 bytes, which it sends at
+once."""
 
 WAYPIPE_BLOCK_BYTES = 327_680
-"""One block.  waypipe cuts damage into pieces of 256 KiB; the spans around
-them make the longest block of an honest sender about 288 KiB."""
+"""Maximum size of one block.  waypipe cuts damage into pieces of 256 KiB; the spans
+around them make the longest block of an honest sender about 288 KiB."""
 
 WAYPIPE_BUFFER_BYTES = 2 * WAYPIPE_BLOCK_BYTES
 """Read-ahead of a display stream; one block always fits."""
@@ -29,7 +30,7 @@ WAYPIPE_FILES = 512
 """Files of one application that are open at once; each is a pool."""
 
 WAYPIPE_POOL_BYTES = 1 << 30
-"""One file, as declared.  foot's pool has 512 MiB, nearly all of it never
+"""Maximum declared size of one file.  foot's pool has 512 MiB, nearly all of it never
 touched; a mapping of so much costs address space alone."""
 
 WAYPIPE_DECLARED_BYTES = 4 << 30
@@ -80,7 +81,8 @@ WAYPIPE_PIPE_QUEUE_BYTES = 1 << 20
 of an application, so it waits for one slow paste only shortly."""
 
 WAYPIPE_PIPE_PIECE_BYTES = 64
-"""Counted for each piece beside its bytes: the object and its place in the queue."""
+"""Bytes counted for each piece in addition to its data: the object and its slot in the
+queue."""
 
 WAYPIPE_PIPE_STALL_SECONDS = 1.0
 """How long a full pipe may hold up its stream before its paste is dropped: a
@@ -93,11 +95,11 @@ WAYPIPE_PIPE_READ_BYTES = 16_384
 """Bytes read at once from our pipe, one block for waypipe."""
 
 WAYPIPE_SENT_FILE_BYTES = 4 << 20
-"""One file towards the application: a keymap has 60 KiB."""
+"""Maximum size of one file to the application: a keymap has 60 KiB."""
 
 WAYPIPE_OUT_BYTES = 1 << 19
-"""Bytes that wait for the application's waypipe before the compositor is read
-no more.  A keymap goes in as a whole."""
+"""Bytes waiting for the application's waypipe at which the compositor is no longer
+read.  A keymap is queued as a whole."""
 
 WAYPIPE_TURN_SECONDS = 0.002
 """Work on one stream before other streams of the sandbox have their turn; one
