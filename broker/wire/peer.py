@@ -388,6 +388,8 @@ class Peer:
                 if error.are_too_many:
                     raise
                 data, fds, is_lost = error.data, (), True
+            except trio.ClosedResourceError:
+                return  # the owner of this end has closed it
             if not data:
                 return
             exchange: Exchange[Any] = Exchange(0, list(fds))
