@@ -34,19 +34,42 @@ _COVERED = [
     f"broker/net/link/{name}.py"
     for name in (
         "wire_types", "keys", "epoch", "handshake", "preamble", "preamble_gate",
-        "messages", "control", "pairing",
+        "link_calls", "sealed_records", "pairing",
     )
 ]  # fmt: skip
 _METER = Meter(__name__, *_COVERED)
 
 with _METER.imports("broker.net.link", "broker.core"):
     from broker.cli.link.pairing import protocol as pairing
-    from broker.net.link import control, keys, messages, preamble, preamble_gate
+    from broker.net.link import keys, preamble, preamble_gate, sealed_records
 
-from broker.core.errors import SetupError  # noqa: E402
+from broker.core.errors import PeerError, SetupError  # noqa: E402
 from broker.core.names import LeaseId  # noqa: E402
 from broker.core.services import PORTS  # noqa: E402
+from broker.ipc.host_calls import (  # noqa: E402
+    LeaseBegun,
+    LeaseEnded,
+    SandboxStarted,
+    StartProgress,
+    StartSandbox,
+    StopSandbox,
+)
+from broker.net.link.link_calls import (  # noqa: E402
+    LINK_ROWS,
+    STATUS,
+    Bye,
+    Cut,
+    StatusReply,
+)
 from broker.net.link.wire_types import LinkRefusedError, Role  # noqa: E402
+from broker.net.link_service.lease_ledger import LeaseLedger  # noqa: E402
+from broker.wire import calls as wire  # noqa: E402
+from broker.wire.call_messages import (  # noqa: E402
+    ErrorMessage,
+    ItemMessage,
+    encode_message,
+)
+from broker.wire.row import Nothing, Process  # noqa: E402
 from tests.kit.link.pair import (  # noqa: E402
     HOST_ID,
     VIEWER_ID,
@@ -55,6 +78,12 @@ from tests.kit.link.pair import (  # noqa: E402
     must_not_hang,
     pairings,
     sessions,
+)
+from tests.kit.wire_bytes import (  # noqa: E402
+    answer_bytes,
+    body,
+    call_bytes,
+    notice_bytes,
 )
 
 LEASE = LeaseId("0123456789abcdef")
@@ -205,145 +234,130 @@ def _answer(
     return "taken"
 
 
+def _honest(sender: Role) -> wire.Calls:
+    """The end that a taken-over ``sender`` calls, with three calls of its own."""
+    process = {Role.HOST: Process.HOST, Role.VIEWER: Process.VIEWER}
+    honest = wire.Calls(process[sender.other], process[sender], LINK_ROWS)
+    for _ in range(3):
+        honest.call(STATUS, Nothing())
+    return honest
+
+
+def _without_digits(error: Exception) -> str:
+    return "".join(c for c in str(error)[:60] if not c.isdigit())
+
+
 def door_messages(data: bytes) -> str:
-    """Any body, sealed by a taken-over other end, in any pieces."""
+    """Any body of a taken-over other end."""
     script = _Script(data)
-    ends = {Role.HOST: _HOST, Role.VIEWER: _VIEWER}
     sender = Role.HOST if script.byte() & 1 else Role.VIEWER
-    hostile, honest = (
-        control.ControlChannel(ends[role]) for role in (sender, sender.other)
-    )
-    piece = script.byte() + 1
-    asked = honest.ask(messages.LinkPing)[0]
-    stream = b"".join(
-        hostile._record(body) for body in script.bytes(10**6).split(b"\n") if body
-    )
+    honest = _honest(sender)
     kinds = []
     try:
-        for at in range(0, len(stream), piece):
-            for message, request in honest.feed(stream[at : at + piece]):
-                assert not isinstance(message, messages.LinkReply) or request == asked
-                kinds.append(type(message).__name__)
-                if isinstance(message, messages.LinkRequest):
-                    _reply(honest, message)
-        honest.eof()
-    except LinkRefusedError as error:
-        assert not honest.open
-        words = "".join(c for c in error.message[:60] if not c.isdigit())
-        kinds.append(f"{error.reason.name} {words}")
+        for untrusted in script.bytes(10**6).split(b"\n"):
+            event = honest.receive(untrusted)
+            kinds.append(type(event).__name__)
+            if isinstance(event, wire.IncomingCall):
+                assert event.row.name in LINK_ROWS
+                assert isinstance(event.request, event.row.request)
+    except PeerError as error:
+        kinds.append(_without_digits(error))
     # With one message taken the body was one of the protocol's.
     deep = "deep " if len(kinds) > 1 else ""
     return f"{deep}{sender.name} {' '.join(sorted(set(kinds)))}"
 
 
-def _any_message(script: _Script) -> messages.Message:
+def _any_message(script: _Script) -> bytes:
     """A well-formed message with a number, lease and name out of a few."""
     kind, pick = script.byte(), script.byte()
     number, which, name = (pick & 7) + 1, pick >> 3 & 3, "abcd"[pick >> 5 & 3]
     lease = f"{which:016x}"
     number += kind >> 4
-    match kind & 15:
-        case 0 | 1 | 2 | 3:
-            return messages.LeaseBegun(number, lease, name, "web", 1, "cid 9")
-        case 4 | 5:
-            return messages.LeaseEnded(number, lease, "over")
-        case 6:
-            return messages.StartSandbox(number, name)
-        case 7:
-            return messages.StopSandbox(number, lease, 1.0, "asked")
-        case 8 | 9:
-            odd = kind & 1
-            return messages.StatusAsked(number) if odd else messages.LinkPing(number)
-        case 10:
-            return messages.StartProgress(number, number + 1, "booting")
-        case 11 | 12:
-            return messages.RequestDone(number)
-        case 13:
-            return messages.SandboxStarted(number, lease)
-        case 14:
-            return messages.RequestRefused(number, "refused", "no")
-        case _:
-            return messages.Bye("over")
+    begun = call_bytes(number, "LeaseBegun", LeaseBegun(lease, name, "web", 1, "cid 9"))
+    ended = call_bytes(number, "LeaseEnded", LeaseEnded(lease, "over"))
+    return [
+        *[begun] * 4,
+        *[ended] * 2,
+        call_bytes(number, "Start", StartSandbox(name)),
+        call_bytes(number, "Stop", StopSandbox(lease, 1.0, "asked")),
+        call_bytes(number, STATUS),
+        wire.PING,
+        encode_message(ItemMessage(number, body(StartProgress("booting")))),
+        answer_bytes(number, StatusReply("v", 1, 2, 3, 4)),
+        answer_bytes(number),
+        answer_bytes(number, SandboxStarted(lease)),
+        encode_message(ErrorMessage(number, "refused", "no")),
+        notice_bytes(LINK_ROWS["Bye"], Bye("over")),
+    ][kind & 15]
 
 
 def door_requests(data: bytes) -> str:
     """Well-formed messages in any order from a taken-over end.
 
     The honest end never has more than one lease of a sandbox, never a lease
-    that was withdrawn, and takes a reply only for a request of its own.
+    that was withdrawn, and takes an answer only for a call of its own.
     """
     script = _Script(data)
     sender = Role.HOST if script.byte() & 1 else Role.VIEWER
-    ends = {Role.HOST: _HOST, Role.VIEWER: _VIEWER}
-    hostile, honest = (
-        control.ControlChannel(ends[role]) for role in (sender, sender.other)
-    )
-    asked = {honest.ask(messages.LinkPing)[0].request for _ in range(3)}
+    honest, ledger = _honest(sender), LeaseLedger(reconnects=True)
+    asked = {1, 2, 3}
     live: dict[str, str] = {}
-    taken = 0
-    last = 0
+    taken = last = 0
     while script:
-        message = _any_message(script)
         try:
-            ((got, request),) = honest.feed(hostile._record(messages.encode(message)))
-        except LinkRefusedError as error:
-            words = "".join(c for c in error.message[:60] if not c.isdigit())
-            return f"{'deep ' if taken else ''}{sender.name} {words}"
-        assert got == message
+            event = honest.receive(_any_message(script))
+            if isinstance(event, wire.IncomingCall):
+                ledger.note_call(event.call, event.row, event.request)
+        except (PeerError, ValueError) as error:
+            deep = "deep " if taken else ""
+            return f"{deep}{sender.name} {_without_digits(error)}"
         taken += 1
-        if isinstance(got, messages.Bye):
-            honest.eof()
-            break
-        if isinstance(got, messages.LinkReply):
-            assert request is not None
-            asked.remove(got.request)
+        if isinstance(event, wire.AnswerReceived | wire.ErrorReceived):
+            asked.remove(event.call)
+        if not isinstance(event, wire.IncomingCall):
             continue
-        assert isinstance(got, messages.LinkRequest)
-        assert got.request > last
-        last = got.request
-        if isinstance(got, messages.LeaseBegun):
-            assert got.lease not in live
-            assert got.sandbox not in live.values()
-            live[got.lease] = got.sandbox
-        elif isinstance(got, messages.LeaseEnded):
-            del live[got.lease]
-        if script.byte() & 1:
-            _reply(honest, got)
-        book = {a.lease.id: a.lease.sandbox for a in honest.leases.all()}
-        assert book == live
+        assert event.call > last
+        last = event.call
+        request = event.request
+        if isinstance(request, LeaseBegun):
+            assert request.lease not in live
+            assert request.sandbox not in live.values()
+            live[request.lease] = request.sandbox
+        elif isinstance(request, LeaseEnded):
+            del live[request.lease]
+        if script.byte() & 1 and event.row.answer is Nothing:
+            honest.answer(event.call, Nothing())
+            ledger.note_answer(event.call, event.row, request, is_done=True)
+        assert {a.lease.id: a.lease.sandbox for a in ledger.leases.all()} == live
     return f"deep {sender.name} {min(taken, 8)} {len(live)}"
-
-
-def _reply(channel: control.ControlChannel, request: messages.LinkRequest) -> None:
-    if messages.RequestDone in messages.REPLIES[type(request)]:
-        channel.reply(messages.RequestDone(request.request))
 
 
 def door_records(data: bytes) -> str:
     """True records with a hostile wire between: a true beginning, or the end."""
     script = _Script(data)
-    sender, receiver = control.ControlChannel(_HOST), control.ControlChannel(_VIEWER)
-    records = [sender.ask(messages.LinkPing)[1] for _ in range(4)]
+    sender, receiver = (
+        sealed_records.SealedRecords(session) for session in (_HOST, _VIEWER)
+    )
+    bodies = [b"%d" % number for number in range(4)]
+    records = [sender.seal(sent) for sent in bodies]
     stream = bytearray(b"".join(records))
     whole = bytes(stream)
     for _ in range(script.byte() & 3):
         if stream:
             at = script.byte() % len(stream)
             stream[at : at + script.byte() % 90] = script.bytes(script.byte() % 90)
-    piece, got = script.byte() + 1, 0
+    piece, got, reason = script.byte() + 1, [], "waits"
     try:
         for at in range(0, len(stream), piece):
-            for message, _ in receiver.feed(bytes(stream[at : at + piece])):
-                got += 1
-                assert message == messages.LinkPing(got)
-        receiver.eof()
+            got += receiver.feed(bytes(stream[at : at + piece]))
     except LinkRefusedError as error:
-        same = 0
-        while same < min(len(whole), len(stream)) and whole[same] == stream[same]:
-            same += 1
-        assert got <= same // len(records[0])
-        return f"deep {got} {error.reason.name}"
-    raise AssertionError("a channel ended without Bye and nobody minded")
+        reason = error.reason.name
+    assert got == bodies[: len(got)]
+    same = 0
+    while same < min(len(whole), len(stream)) and whole[same] == stream[same]:
+        same += 1
+    assert len(got) <= same // len(records[0])
+    return f"deep {len(got)} {reason}"
 
 
 def door_peers(data: bytes) -> str:
@@ -384,24 +398,18 @@ def seeds() -> list[bytes]:
     """At least one input that goes all the way through each door."""
     alive = b"\x01\xff\x00\xff" * 8
     bodies = [
-        messages.encode(message)
-        for message in (
-            messages.LeaseBegun(1, LEASE, "web", "web", 1, "cid 42"),
-            messages.Cut(2, "host", 1, "x"),
-            messages.RequestRefused(1, "refused", "no"),
-            messages.LeaseEnded(3, LEASE, "x"),
-            messages.StatusReply(4, "v", 1, 2, 3, 4, ["w"]),
-            messages.Bye("x"),
-        )
+        call_bytes(1, "LeaseBegun", LeaseBegun(LEASE, "web", "web", 1, "cid 42")),
+        call_bytes(2, "Cut", Cut("host", 1, "x")),
+        encode_message(ErrorMessage(1, "refused", "no")),
+        call_bytes(3, "LeaseEnded", LeaseEnded(LEASE, "x")),
+        answer_bytes(2, StatusReply("v", 1, 2, 3, 4, ("w",))),
+        notice_bytes(LINK_ROWS["Bye"], Bye("x")),
     ]
     other = [
-        messages.encode(message)
-        for message in (
-            messages.StartSandbox(1, "web"),
-            messages.StopSandbox(2, LEASE, 1.5, "x"),
-            messages.StatusAsked(3),
-            messages.RequestDone(1),
-        )
+        call_bytes(1, "Start", StartSandbox("web")),
+        call_bytes(2, "Stop", StopSandbox(LEASE, 1.5, "x")),
+        call_bytes(3, STATUS),
+        wire.PING,
     ]
     peers = keys.format_peers([keys.Peer("screen", Role.VIEWER, VIEWER_ID.public)])
     return [
@@ -411,10 +419,10 @@ def seeds() -> list[bytes]:
         b"\x01\x00\x01" + alive * 2,
         b"\x02" + b"\x00\x01\x00\x4f\x00\x00" * 4,
         b"\x02" + b"\x01\x00\x00\x0f" + b"\x01\x01\x01\x30\x01\x05\x01\x07\x02",
-        b"\x03\x01\xff" + b"\n".join(bodies),
-        b"\x03\x00\xff" + b"\n".join(other),
-        *(b"\x03\x01\x20" + body for body in bodies),
-        *(b"\x03\x00\x20" + body for body in other),
+        b"\x03\x01" + b"\n".join(bodies),
+        b"\x03\x00" + b"\n".join(other),
+        *(b"\x03\x01" + data for data in bodies),
+        *(b"\x03\x00" + data for data in other),
         b"\x04\x00\xff",
         b"\x04\x01\x05\x20\x10" + bytes(16) + b"\x07",
         b"\x05" + peers.encode(),

@@ -39,7 +39,7 @@ class OneLineMessage(msgspec.Struct, frozen=True):
         """Refuse hidden characters.  Raises ValueError; ``escape.fit`` removes them."""
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            for text in value if isinstance(value, list) else (value,):
+            for text in value if isinstance(value, list | tuple) else (value,):
                 if isinstance(text, str) and not text.isprintable():
                     raise ValueError(f"{name} has a hidden character")
 

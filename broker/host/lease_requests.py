@@ -6,7 +6,6 @@ import itertools
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -35,9 +34,16 @@ from broker.ipc.control import host_methods as methods
 from broker.ipc.control.method import Exchange, serves
 from broker.ipc.control.types import leases as api
 from broker.ipc.control.types.base import Nothing
+from broker.ipc.host_calls import (
+    LEASE_ENDED,
+    LeaseEnded,
+    SandboxStarted,
+    StartProgress,
+    StartSandbox,
+)
 from broker.ipc.host_viewer import Machines
-from broker.net.link import messages as m
 from broker.net.link_service.far_end import FarEnd
+from broker.wire.exchange import Exchange as WireExchange
 from policy.records.model import (
     Record,
     RecordPeer,
@@ -308,8 +314,11 @@ def sandbox_name(
 
 
 async def start_for_viewer(
-    viewer: FarEnd, host: Machines, request: m.StartSandbox, mistake: str = ""
-) -> Lease:
+    exchange: WireExchange[SandboxStarted],
+    host: Machines,
+    request: StartSandbox,
+    mistake: str = "",
+) -> SandboxStarted:
     """Start a sandbox for the viewer, and report its progress.  Raises VitrailError.
 
     Within this host's own records: the viewer names one, and differences from it.
@@ -326,7 +335,7 @@ async def start_for_viewer(
         progress(f"the last good version of the host's record is in force: {mistake}")
     lease: Lease | VitrailError
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_report, viewer, request.request, lines)
+        nursery.start_soon(_report, exchange, lines)
         with put:
             try:
                 lease = await host.start(
@@ -339,25 +348,21 @@ async def start_for_viewer(
                 lease = error
     if isinstance(lease, VitrailError):
         raise lease
-    return lease
+    return SandboxStarted(lease.id)
 
 
 async def _report(
-    viewer: FarEnd, start: int, lines: trio.MemoryReceiveChannel[str]
+    exchange: WireExchange[SandboxStarted], lines: trio.MemoryReceiveChannel[str]
 ) -> None:
     """Send the steps of a start to the viewer until all are sent."""
     async for line in lines:
         # The start continues without a link: the viewer finds it running later.
         with suppress(VitrailError):
-            await viewer.ask(partial(_progress, start=start, text=line))
-
-
-def _progress(number: int, *, start: int, text: str) -> m.StartProgress:
-    return m.StartProgress(number, start, text)
+            await exchange.emit(StartProgress(line))
 
 
 async def withdraw(viewer: FarEnd, lease: LeaseId, reason: str) -> None:
     """Tell the viewer that a lease has ended, if it was told of it."""
     if viewer.leases.get(lease) is not None:
         text = fit(reason, link_limits.LINK_TEXT_CHARACTERS)
-        await viewer.ask_unless_silent(lambda n: m.LeaseEnded(n, lease, text))
+        await viewer.call_unless_silent(LEASE_ENDED, LeaseEnded(lease, text))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 import trio
@@ -36,17 +36,25 @@ from broker.core.names import (
     take_sandbox_name,
 )
 from broker.core.services import DISPLAY, LINK_PORTS
-from broker.host.devices.link import DeviceRequests
+from broker.host.devices.link import DeviceCalls, DeviceRequests
 from broker.host.lease_requests import start_for_viewer, withdraw
 from broker.host_and_viewer.checkpoints import CheckpointWitness
 from broker.host_and_viewer.link_end import LinkEnd
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.host_and_viewer.stream_events import StreamEvents, relay_stream
 from broker.ipc.audit import schema
+from broker.ipc.host_calls import (
+    LEASE_BEGUN,
+    START,
+    STOP,
+    LeaseBegun,
+    SandboxStarted,
+    StartSandbox,
+    StopSandbox,
+)
 from broker.ipc.host_viewer import Machines, StreamRefusedError, TaskStatus
 from broker.net.display_header import read_header
 from broker.net.hangup import given
-from broker.net.link import messages as m
 from broker.net.link.cures import BROKER_ENDS
 from broker.net.link.preamble import PreambleVerdict, StreamOffer
 from broker.net.link.wire_types import LinkRefusedError, Role
@@ -54,6 +62,8 @@ from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.epoch import Epoch
 from broker.net.link_service.key_store import LinkStore
 from broker.net.link_service.sockets import dial, receive, send_all, shake_hands
+from broker.wire.exchange import Exchange
+from broker.wire.row import Nothing, serves
 
 _VERDICTS = {
     PreambleVerdict.DENIED: "the viewer's policy denies the stream",
@@ -78,6 +88,48 @@ async def _run_epoch(
     """Run an epoch; note the reason of its end and cancel ``scope``."""
     ended.reason = await epoch.run(task_status=task_status)
     scope.cancel()
+
+
+@dataclass(frozen=True)
+class _Starts:
+    """Serves a viewer's calls about sandboxes, in one epoch."""
+
+    epoch: Epoch
+    host: Callable[[], Machines]
+    reload: Callable[[], Awaitable[None]]
+    broken: Callable[[SandboxName], str]
+    """Returns the mistake in a record; empty: it has none."""
+    log: event_log.EventLog
+
+    @serves(START)
+    async def start(
+        self, exchange: Exchange[SandboxStarted], request: StartSandbox
+    ) -> SandboxStarted:
+        """Read the records again; start a sandbox.  Raises VitrailError."""
+        record = take_sandbox_name(request.record)
+        await self.reload()
+        try:
+            mistake = self.broken(record)
+            return await start_for_viewer(exchange, self.host(), request, mistake)
+        except RefusedError as error:
+            await self.log.refused(
+                schema.LeaseRefused(
+                    sandbox=record,
+                    peer=f"viewer {self.epoch.name}",
+                    outcome="refused",
+                    reason=str(error),
+                )
+            )
+            raise
+
+    @serves(STOP)
+    async def stop(self, _: Exchange[Nothing], request: StopSandbox) -> None:
+        """End a sandbox; return when it is gone.  Raises VitrailError."""
+        # guard: another machine holds up no end for long
+        grace = min(request.grace, limits.LINK_GRACE_SECONDS)
+        lease, reason = take_lease_id(request.lease), request.reason
+        by = f"requested by viewer {self.epoch.name}"
+        await self.host().stop(lease, grace=grace, reason=f"{by}: {reason}")
 
 
 class RemoteViewer(LinkEnd):
@@ -180,7 +232,7 @@ class RemoteViewer(LinkEnd):
         epoch = Epoch(
             session,
             sock,
-            self._serve,
+            self._parts,
             rest=rest,
             patience=limits.LINK_ANSWER_SECONDS,
             silence_limit=self._config.silence_limit,
@@ -188,6 +240,14 @@ class RemoteViewer(LinkEnd):
             alongside=self._witness.attend,
         )
         return await self._live(epoch)
+
+    def _parts(self, epoch: Epoch) -> Sequence[object]:
+        """Return what serves the viewer's calls in an epoch."""
+        return [
+            self._common_calls(epoch),
+            DeviceCalls(self._devices, epoch),
+            _Starts(epoch, self._host, self._reload, self._broken, self._log),
+        ]
 
     async def _live(self, epoch: Epoch) -> str:
         """Announce leases and serve an epoch to its end.
@@ -234,7 +294,7 @@ class RemoteViewer(LinkEnd):
             return  # it has ended meanwhile
         peer = self._peer_of(lease.id)
         try:
-            await epoch.ask_unless_silent(lambda n: m.LeaseBegun.of(n, lease, peer))
+            await epoch.call_unless_silent(LEASE_BEGUN, LeaseBegun.of(lease, peer))
         except VitrailError:
             await self._withdraw(epoch, lease.id, "not taken")
             raise
@@ -398,40 +458,3 @@ class RemoteViewer(LinkEnd):
             sock.close()
             raise StreamRefusedError(_VERDICTS[verdict], link=opening.link)
         return sock
-
-    # -- what the viewer may ask --------------------------------------------------------
-
-    async def _serve(self, epoch: Epoch, request: m.LinkRequest) -> m.LinkReply:
-        """Serve a request of the viewer."""
-        match request:
-            case m.StartSandbox():
-                return await self._start(epoch, request)
-            case m.StopSandbox():
-                await self._host().stop(
-                    take_lease_id(request.lease),
-                    grace=request.grace,
-                    reason=f"requested by viewer {epoch.name}: {request.reason}",
-                )
-                return m.RequestDone(request.request)
-            case _:
-                common = await self._answer_common(epoch, request)
-                return common or await self._devices.serve(epoch, request)
-
-    async def _start(self, epoch: Epoch, request: m.StartSandbox) -> m.SandboxStarted:
-        """Read the records again; start a sandbox for the viewer, and report progress."""
-        record = take_sandbox_name(request.record)
-        await self._reload()
-        try:
-            mistake = self._broken(record)
-            lease = await start_for_viewer(epoch, self._host(), request, mistake)
-        except RefusedError as error:
-            await self._log.refused(
-                schema.LeaseRefused(
-                    sandbox=record,
-                    peer=f"viewer {epoch.name}",
-                    outcome="refused",
-                    reason=str(error),
-                )
-            )
-            raise
-        return m.SandboxStarted(request.request, lease.id)

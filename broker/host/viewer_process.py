@@ -19,20 +19,44 @@ from broker.core.escape import fit
 from broker.core.lease import Lease, Opening
 from broker.core.limits import link as limits
 from broker.core.names import LeaseId, take_lease_id
-from broker.host.devices.link import DeviceRequests
+from broker.host.devices.link import DeviceCalls, DeviceRequests
 from broker.host.folders.folder_mounts import FolderHost
 from broker.host.folders.folder_requests import FolderRequests
 from broker.host.folders.given import GivenFolders
 from broker.host.lease_requests import start_for_viewer, withdraw
 from broker.host.role import HostRole
+from broker.ipc.host_calls import (
+    CUT_STREAM,
+    END_HOST,
+    HOST_ROWS,
+    LEASE_BEGUN,
+    LEND_ARENA,
+    MACHINE_STOPPED,
+    OFFER_STREAM,
+    REFUSE_NEW,
+    START,
+    STOP,
+    STREAM_OVER,
+    SUSPEND,
+    HostRowsFile,
+    HostRowsReport,
+    LeaseBegun,
+    MachineStopped,
+    NamedLease,
+    NamedStream,
+    OfferStream,
+    SandboxStarted,
+    StartSandbox,
+    StopSandbox,
+    SuspendSandbox,
+)
 from broker.ipc.host_viewer import TaskStatus
 from broker.ipc.sealed_memfd import sealed
 from broker.net.hangup import given
-from broker.net.host_pair import pair_messages as p
 from broker.net.host_pair.pair_end import PairEnd
-from broker.net.link import messages as m
 from broker.net.link.wire_types import Role
-from broker.net.link_service.far_end import LinkAnswer
+from broker.wire.exchange import Exchange
+from broker.wire.row import Nothing, serves
 
 
 @dataclass(frozen=True)
@@ -40,8 +64,7 @@ class _Host:
     """What carries the viewer's requests out, once it is there."""
 
     role: HostRole
-    devices: DeviceRequests
-    mounts: FolderRequests
+    folders: FolderHost
     reload: Callable[[], Awaitable[None]]
 
 
@@ -52,25 +75,35 @@ class ViewerProcess:
         self,
         sock: socket.socket,
         *,
-        rows: Callable[[], Awaitable[p.HostRowsReport]],
+        given: GivenFolders,
+        rows: Callable[[], Awaitable[HostRowsReport]],
         end: Callable[[], Awaitable[None]],
     ) -> None:
         """Set up the end; ``rows``: of the status; ``end``: ends all leases."""
-        self.pair = PairEnd(sock, Role.HOST, self._answer)
         self._rows = rows
         self._end = end
         self._streams: dict[int, trio.Event] = {}
         self._host: _Host | None = None
+        self._devices = DeviceRequests(
+            lambda: self._ready().role.devices, lambda: self.pair
+        )
+        self._folders = FolderRequests(
+            lambda: self._ready().folders, given, lambda: self.pair
+        )
+        self.pair = PairEnd(
+            sock,
+            Role.HOST,
+            lambda pair: [self, DeviceCalls(self._devices, pair), self._folders],
+        )
 
     async def run(self) -> None:
-        """Receive until the viewer's process ends.  Raises PeerError when it lies."""
+        """Serve until the viewer's process ends.  Raises PeerError for an invalid message."""
         await self.pair.run()
 
     async def serve(
         self,
         role: HostRole,
         folders: FolderHost,
-        given: GivenFolders,
         reload: Callable[[], Awaitable[None]],
         *,
         task_status: TaskStatus = trio.TASK_STATUS_IGNORED,
@@ -79,12 +112,10 @@ class ViewerProcess:
 
         ``reload``: of the host's copy of the records.
         """
-        devices = DeviceRequests(lambda: role.devices, lambda: self.pair)
-        mounts = FolderRequests(folders, given, lambda: self.pair)
+        self._host = _Host(role, folders, reload)
         async with trio.open_nursery() as nursery:
-            await nursery.start(devices.run)
-            await nursery.start(mounts.run)
-            self._host = _Host(role, devices, mounts, reload)
+            await nursery.start(self._devices.run)
+            await nursery.start(self._folders.run)
             task_status.started()
             await trio.sleep_forever()
 
@@ -93,7 +124,7 @@ class ViewerProcess:
     async def lease_begun(self, lease: Lease) -> None:
         """Announce a lease to the viewer.  See ``Viewer``."""
         try:
-            await self.pair.ask(lambda n: m.LeaseBegun.of(n, lease, ""))
+            await self.pair.call(LEASE_BEGUN, LeaseBegun.of(lease, ""))
         except BaseException:
             # The host withdraws nothing that the viewer has refused, and the sandbox's
             # next lease is to be announced.
@@ -103,12 +134,12 @@ class ViewerProcess:
 
     async def arena_lent(self, lease: LeaseId, fd: int) -> None:
         """See ``Viewer``."""
-        await self.pair.ask(lambda n: p.LendArena(n, lease), fd)
+        await self.pair.call(LEND_ARENA, NamedLease(lease), [fd])
 
     async def machine_stopped(self, lease: LeaseId, reason: str) -> None:
         """See ``Viewer``."""
         reason = fit(reason, limits.LINK_TEXT_CHARACTERS)
-        await self.pair.ask(lambda n: p.MachineStopped(n, lease, reason))
+        await self.pair.call(MACHINE_STOPPED, MachineStopped(lease, reason))
 
     async def lease_ended(self, lease: LeaseId, reason: str) -> None:
         """See ``Viewer``."""
@@ -121,74 +152,81 @@ class ViewerProcess:
         over = self._streams[opening.stream] = trio.Event()
         try:
             with given(conn):
-                await self.pair.ask(lambda n: _offer(n, opening), conn.fileno())
+                offer = OfferStream(
+                    opening.lease.id,
+                    opening.service,
+                    opening.stream,
+                    fit(opening.peer, limits.LINK_TEXT_CHARACTERS),
+                    opening.direct,
+                )
+                await self.pair.call(OFFER_STREAM, offer, [conn.fileno()])
             task_status.started()
             try:
                 await over.wait()
             except trio.Cancelled:
                 with trio.CancelScope(shield=True), contextlib.suppress(VitrailError):
                     # guard: a stream that is cut has ended at the viewer's
-                    await self.pair.ask(lambda n: p.CutStream(n, opening.stream))
+                    await self.pair.call(CUT_STREAM, NamedStream(opening.stream))
                 raise
         finally:
             del self._streams[opening.stream]
 
-    # -- what the viewer asks --------------------------------------------------------
+    # -- what the viewer calls -------------------------------------------------------
 
-    async def _answer(self, request: m.LinkRequest, fd: int) -> LinkAnswer:
-        """Answer a request of the viewer's process; a start reads the records again."""
-        del fd  # the viewer's messages have none
-        number, host = request.request, self._host
-        if host is None:
+    def _ready(self) -> _Host:
+        """Return the host's parts.  Raises UpstreamError before they are there."""
+        if self._host is None:
             raise UpstreamError("the host process is not ready")
-        match request:
-            case m.StartSandbox():
-                # The viewer may name a record that was written a moment ago.
-                await host.reload()
-                lease = await start_for_viewer(self.pair, host.role, request)
-                return LinkAnswer(m.SandboxStarted(number, lease.id))
-            case p.HostRowsAsked():
-                body = msgspec.json.encode(await self._rows())
-                return LinkAnswer(p.HostRowsFile(number, len(body)), sealed([body]))
-            case m.DevicesAsked() | m.DeviceAttach() | m.DeviceDetach():
-                return LinkAnswer(await host.devices.serve(self.pair, request))
-            case p.SuspendLease():
-                lease_id = take_lease_id(request.lease)
-                await host.role.suspend(lease_id, suspended=request.suspended)
-                return LinkAnswer(m.RequestDone(number))
-            case p.StreamOver() | p.StopLease() | p.RefuseNew() | p.EndHost():
-                await self._end_of(host, request)
-                return LinkAnswer(m.RequestDone(number))
-            case _:
-                return await host.mounts.serve(request)
+        return self._host
 
-    async def _end_of(
-        self,
-        host: _Host,
-        request: p.StreamOver | p.StopLease | p.RefuseNew | p.EndHost,
+    @serves(START)
+    async def start(
+        self, exchange: Exchange[SandboxStarted], request: StartSandbox
+    ) -> SandboxStarted:
+        """Read the records again; start a sandbox.  Raises VitrailError."""
+        host = self._ready()
+        # The viewer may name a record that was written a moment ago.
+        await host.reload()
+        return await start_for_viewer(exchange, host.role, request)
+
+    @serves(STOP)
+    async def stop(self, _: Exchange[Nothing], request: StopSandbox) -> None:
+        """End a sandbox; return when it is gone.  Raises VitrailError."""
+        lease, reason = take_lease_id(request.lease), request.reason
+        await self._ready().role.stop(lease, grace=request.grace, reason=reason)
+
+    @serves(SUSPEND)
+    async def suspend(self, _: Exchange[Nothing], request: SuspendSandbox) -> None:
+        """Stop a sandbox's programs, or let them run again.  Raises VitrailError."""
+        lease = take_lease_id(request.lease)
+        await self._ready().role.suspend(lease, suspended=request.suspended)
+
+    @serves(STREAM_OVER)
+    async def note_stream_over(
+        self, _: Exchange[Nothing], request: NamedStream
     ) -> None:
-        """Handle the viewer's message that ends a stream, a sandbox or the broker."""
-        match request:
-            case p.StreamOver():
-                over = self._streams.get(request.stream)
-                if over is not None:
-                    over.set()
-            case p.StopLease():
-                lease, reason = take_lease_id(request.lease), request.reason
-                await host.role.stop(lease, grace=request.grace, reason=reason)
-            case p.RefuseNew():
-                host.role.refuse_new()
-            case p.EndHost():
-                await self._end()
+        """End a stream that has ended at the viewer's."""
+        over = self._streams.get(request.stream)
+        if over is not None:
+            over.set()
 
+    @serves(HOST_ROWS)
+    async def report_rows(
+        self, exchange: Exchange[HostRowsFile], _: Nothing
+    ) -> HostRowsFile:
+        """Return the host's rows of the status, in a sealed file."""
+        self._ready()
+        body = msgspec.json.encode(await self._rows())
+        exchange.give_fd(sealed([body]))
+        return HostRowsFile(len(body))
 
-def _offer(number: int, opening: Opening) -> p.OfferStream:
-    """Return the message that offers a stream to the viewer."""
-    return p.OfferStream(
-        number,
-        opening.lease.id,
-        opening.service,
-        opening.stream,
-        fit(opening.peer, limits.LINK_TEXT_CHARACTERS),
-        opening.direct,
-    )
+    @serves(REFUSE_NEW)
+    async def refuse_new(self, _: Exchange[Nothing], __: Nothing) -> None:
+        """Lease nothing more."""
+        self._ready().role.refuse_new()
+
+    @serves(END_HOST)
+    async def end_host(self, _: Exchange[Nothing], __: Nothing) -> None:
+        """End what is left; return when there is no lease."""
+        self._ready()
+        await self._end()

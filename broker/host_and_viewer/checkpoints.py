@@ -15,11 +15,11 @@ import trio
 from broker.authority.audit.event_log import EventLog
 from broker.authority.audit.proof.note import Note, parse_note
 from broker.authority.audit.proof.offer import WitnessAnswer, WitnessFate, WitnessOffer
-from broker.core.errors import InternalError, UpstreamError, VitrailError
+from broker.core.errors import UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.stderr_log import log_stderr
 from broker.ipc.audit import schema
-from broker.net.link import messages as m
+from broker.net.link.link_calls import WITNESS, Witnessed, WitnessNote
 from broker.net.link_service.epoch import Epoch
 
 _TOLD = 8
@@ -150,25 +150,18 @@ class CheckpointWitness:
                 raise UpstreamError("it rejects the checkpoint and its proofs")
             asked, far = True, now
 
-    async def _send(
-        self, epoch: Epoch, note: str, far: _Far
-    ) -> tuple[m.Witnessed, int]:
+    async def _send(self, epoch: Epoch, note: str, far: _Far) -> tuple[Witnessed, int]:
         """Send a checkpoint once; returns the answer, and how many keys were sent with it."""
         size = parse_note(note).checkpoint.size
         hashes, keys = await self._book.evidence(far.held, size, far.known)
         proof = [base64.b64encode(hash_).decode() for hash_ in hashes]
-        reply = await epoch.ask(
-            lambda number: m.WitnessNote(
-                number,
-                note.split("\n"),
-                far.held if proof else 0,
-                proof,
-                [key.split("\n") for key in keys],
-            )
+        request = WitnessNote(
+            note.split("\n"),
+            far.held if proof else 0,
+            proof,
+            [key.split("\n") for key in keys],
         )
-        if not isinstance(reply, m.Witnessed):
-            raise InternalError("the peer sent an unexpected reply")
-        return reply, len(keys)
+        return await epoch.call(WITNESS, request), len(keys)
 
     async def _check(self, peer: str, held: Note) -> None:
         """Compare the checkpoint that the witness holds with our log."""
@@ -176,7 +169,7 @@ class CheckpointWitness:
         if problem:
             await self._conflict(peer, held, f"of this log, {problem}")
 
-    async def take(self, epoch: Epoch, request: m.WitnessNote) -> m.Witnessed:
+    async def take(self, epoch: Epoch, request: WitnessNote) -> Witnessed:
         """Keep a checkpoint of the other end's log, if its proofs are valid.
 
         Raises RefusedError for a text that is not a checkpoint.
@@ -207,7 +200,7 @@ class CheckpointWitness:
             words = reason.format(size=size)
             await self._conflict(epoch.name, note, f"of its log: {words}")
         held = [] if answer.before is None else answer.before.whole.split("\n")
-        return m.Witnessed(request.request, held, kept, answer.key + 1)
+        return Witnessed(held, kept, answer.key + 1)
 
     def _late(self, epoch: Epoch, answer: WitnessAnswer) -> str:
         """Return why an unproved checkpoint is a conflict; "": a proof may come.

@@ -2,13 +2,15 @@
 
 The host dials and the viewer listens, so how an epoch comes about is in
 ``host/viewer_link.py`` and ``viewer/host_link.py``.  Here are the state that each
-keeps, the events that each writes, and the requests that each answers.
+keeps, the events that each writes, and the calls that each serves.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
 
 import trio
 
@@ -16,12 +18,43 @@ from broker.authority.audit import event_log
 from broker.core.escape import printable
 from broker.host_and_viewer.checkpoints import CheckpointWitness
 from broker.ipc.audit import schema
-from broker.net.link import messages as m
+from broker.net.link.link_calls import (
+    STATUS,
+    WITNESS,
+    StatusReply,
+    Witnessed,
+    WitnessNote,
+)
 from broker.net.link.wire_types import Role
 from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.epoch import Epoch
 from broker.net.link_service.key_store import LinkStore
 from broker.net.link_service.link_status import LinkState, own_status
+from broker.wire.exchange import Exchange
+from broker.wire.row import Nothing, serves
+
+
+@dataclass(frozen=True)
+class CommonCalls:
+    """Serves the calls that both ends of the link serve, in one epoch."""
+
+    epoch: Epoch
+    witness: CheckpointWitness
+    since: float
+    """When this broker began (seconds since 1970)."""
+    warnings: Callable[[], Awaitable[list[str]]]
+
+    @serves(WITNESS)
+    async def keep_checkpoint(
+        self, _: Exchange[Any], request: WitnessNote
+    ) -> Witnessed:
+        """Keep a checkpoint of the other end's log.  Raises RefusedError."""
+        return await self.witness.take(self.epoch, request)
+
+    @serves(STATUS)
+    async def report_status(self, _: Exchange[Any], __: Nothing) -> StatusReply:
+        """Return this end's state, for the other end's status."""
+        return own_status(self.epoch, self.since, await self.warnings())
 
 
 class LinkEnd:
@@ -47,18 +80,8 @@ class LinkEnd:
         self._since = time.time()
         self.state = LinkState(role, str(config.endpoint))
 
-    async def _answer_common(
-        self, epoch: Epoch, request: m.LinkRequest
-    ) -> m.LinkReply | None:
-        """Answer a request that both roles get; None for any other request."""
-        match request:
-            case m.WitnessNote():
-                return await self._witness.take(epoch, request)
-            case m.StatusAsked():
-                warnings = await self._warnings()
-                return own_status(request.request, epoch, self._since, warnings)
-            case _:
-                return None
+    def _common_calls(self, epoch: Epoch) -> CommonCalls:
+        return CommonCalls(epoch, self._witness, self._since, self._warnings)
 
     async def _note_up(self, epoch: Epoch, peer: str) -> None:
         """Record the start of an epoch; close its connection if that fails."""

@@ -33,7 +33,15 @@ from broker.ipc import event_loop
 from broker.ipc.control.authority_methods import AUTHORITY_METHODS
 from broker.ipc.control.host_methods import HOST_METHODS
 from broker.ipc.control.launch_methods import LAUNCH_METHODS
-from broker.net.host_pair import pair_messages as p
+from broker.ipc.host_calls import (
+    HOST_FAILED,
+    HOST_READY,
+    ErrorReport,
+    HostFailed,
+    HostRowsReport,
+    StreamRow,
+)
+from broker.wire.row import Nothing
 
 
 def run_local_host(
@@ -61,10 +69,11 @@ class _LocalHost:
     ) -> None:
         """Set up the host's process; ``given``: where it receives folders."""
         self._handle = handle
-        self._given = GivenFolders(given)
         self._acceptors = acceptors
         self._options = options
-        self._viewer = ViewerProcess(sock, rows=self._rows, end=self._end)
+        self._viewer = ViewerProcess(
+            sock, given=GivenFolders(given), rows=self._rows, end=self._end
+        )
         self._told_to_end = trio.Event()
         self._ended = trio.Event()
         self._host: HostPart | None = None
@@ -97,9 +106,9 @@ class _LocalHost:
             os._exit(1)  # as if it were killed: machines run on
 
     async def _failed(self, error: VitrailError) -> None:
-        failed = p.failed(error)
+        failed = HostFailed(ErrorReport.of(error))
         with contextlib.suppress(VitrailError):
-            await self._viewer.pair.ask(lambda n: p.HostFailed(n, failed))
+            await self._viewer.pair.call(HOST_FAILED, failed)
         os._exit(1)
 
     async def _serve_authority(self) -> None:
@@ -128,9 +137,7 @@ class _LocalHost:
             LaunchControl(launches),
         ]
         async with trio.open_nursery() as nursery:
-            await nursery.start(
-                self._viewer.serve, host.role, folders, self._given, log.reload
-            )
+            await nursery.start(self._viewer.serve, host.role, folders, log.reload)
             await host.run(nursery)
             await host.adopt(launches)
             await nursery.start(launches.run)
@@ -142,7 +149,7 @@ class _LocalHost:
                 parts,
                 {**HOST_METHODS, **LAUNCH_METHODS, **AUTHORITY_METHODS},
             )
-            await self._viewer.pair.ask(p.HostReady)
+            await self._viewer.pair.call(HOST_READY, Nothing())
             await self._told_to_end.wait()
             await host.leasing.end()
             nursery.cancel_scope.cancel()
@@ -152,17 +159,17 @@ class _LocalHost:
         self._told_to_end.set()
         await self._ended.wait()
 
-    async def _rows(self) -> p.HostRowsReport:
+    async def _rows(self) -> HostRowsReport:
         """Return the host's rows for ``brokerctl status``."""
         host, launches = self._host, self._launches
         assert host is not None
         assert launches is not None
         rows = host.rows
-        return p.HostRowsReport(
+        return HostRowsReport(
             sandboxes=await rows.sandboxes(),
             leases=rows.leases(),
             streams=[
-                p.StreamRow(o.lease.id, o.service, o.stream, o.peer, began)
+                StreamRow(o.lease.id, o.service, o.stream, o.peer, began)
                 for o, began in rows.streams()
             ],
             processes=await with_memory(

@@ -198,11 +198,9 @@ class Calls:
         """Set up a connection without calls; ``rows``: of both directions."""
         self.me = me
         self.far = far
+        # guard: a process serves its own rows, to those who may call them
         self.served = {
-            row.name: row
-            for row in rows.values()
-            # guard: a process serves its own rows, to those who may call them
-            if me in row.of and far in row.by
+            row.name: row for row in rows.values() if me in row.of and far in row.by
         }
         self._callable = {
             row.name for row in rows.values() if far in row.of and me in row.by
@@ -422,7 +420,7 @@ class Calls:
 
     def _receive_item(self, call: int, body: msgspec.Raw) -> ItemReceived:
         row = self._outgoing_row(call)
-        # guard: items come as they are taken
+        # guard: items of a call come as they are taken
         if row.item is None or not self._outgoing[call].item_allowed:
             raise PeerError(f"the {self.far} sent an item that was not requested")
         item = self._decode(row.item, body, row)

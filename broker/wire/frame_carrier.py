@@ -59,7 +59,7 @@ class Frames(QueueingCarrier):
             frame = frame[self._write(frame) :]
         if not frame:
             return
-        # guard: a far end that does not read holds bounded memory
+        # guard: a far end that does not read holds bounded memory here
         if len(self._rest) + len(frame) > self._limit:
             raise UpstreamError("the peer does not read its messages")
         if not self._rest:
@@ -80,7 +80,7 @@ class Frames(QueueingCarrier):
         except BlockingIOError:
             return 0
         except OSError as error:
-            # guard: a moment without memory does not end a channel of the broker
+            # guard: a moment without memory does not end a wire of frames
             if is_short_of_memory(error):
                 return 0
             raise UpstreamError(f"the peer has closed the channel: {error}") from error

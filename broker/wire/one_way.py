@@ -72,8 +72,8 @@ class OneWay(Carrier):
         (length,) = _LENGTH.unpack_from(self._buffer)
         # guard: a worker's messages have a length
         if not 0 < length <= limits.WORKER_MESSAGE_BYTES:
-            most = limits.WORKER_MESSAGE_BYTES
-            raise PeerError(f"the peer sent a message of {length} bytes (1 to {most})")
+            limit = limits.WORKER_MESSAGE_BYTES
+            raise PeerError(f"the peer sent a message of {length} bytes (1 to {limit})")
         end = _LENGTH.size + length
         if len(self._buffer) < end:
             return b""

@@ -23,7 +23,6 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
@@ -42,7 +41,9 @@ from broker.wire.calls import Calls
 from broker.wire.carrier import Carrier, QueueingCarrier
 from broker.wire.exchange import Exchange
 from broker.wire.fdpass import DescriptorsLostError
+from broker.wire.habits import ORDINARY, Habits
 from broker.wire.items import ItemStream
+from broker.wire.ledger import Ledger
 from broker.wire.pending_call import Answer, PendingCall
 from broker.wire.row import AnyRow, Nothing, Process, Row, handlers
 
@@ -52,45 +53,9 @@ CANCELLED = "the call was cancelled"
 """The error of a call that was given up before it was carried out."""
 
 
-class Ledger:
-    """What both ends note of ordered rows, in the order of their messages.
-
-    The base notes nothing, and lets calls be served in any order.
-    """
-
-    def note_call(
-        self,
-        call: int,  # noqa: ARG002 -- for those that note something
-        row: AnyRow,  # noqa: ARG002
-        request: msgspec.Struct,  # noqa: ARG002
-    ) -> AbstractAsyncContextManager[object]:
-        """Note a call that begins, at either end; return its turn at the serving end.
-
-        The turn is entered when the calls that have to precede it have been served.
-        Raises ValueError with the rule that the call breaks.
-        """
-        return nullcontext()
-
-    def note_answer(
-        self, call: int, row: AnyRow, request: msgspec.Struct, *, is_done: bool
-    ) -> None:
-        """Note the end of a call, at either end; ``is_done``: it has not failed."""
-
-
-@dataclass(frozen=True)
-class Habits:
-    """How one end of a connection treats its calls."""
-
-    most_calls: int = events.CALLS
-    """Open at one time, in each direction."""
-    message_bytes: int = events.MESSAGE_BYTES
-    follows_cancelled: bool = False
-    """A caller that is cancelled gives a droppable call up and waits for its answer, so
-    that it can undo what was done; else it leaves at once."""
-    waits_for_room: bool = False
-    """A caller waits while too many calls are open; else it is refused."""
-    ends_by_handler: bool = False
-    """A PeerError of a handler ends the connection; else it is the answer."""
+_PACED = (
+    events.IncomingCall | events.IncomingNotice | events.ItemReceived | events.Pinged
+)
 
 
 class Peer:
@@ -104,18 +69,20 @@ class Peer:
         rows: Mapping[str, AnyRow],
         parts: Iterable[object] = (),
         *,
-        habits: Habits = Habits(),
+        habits: Habits = ORDINARY,
         check: Callable[[events.IncomingCall], Any] | None = None,
         ledger: Ledger | None = None,
         pace: Callable[[], Awaitable[None]] | None = None,
+        foreign_error: Callable[[VitrailError], VitrailError] | None = None,
         lost_error: Callable[[], UpstreamError] | None = None,
     ) -> None:
         """Set up one end.
 
         ``parts`` have the handlers of the rows that ``me`` serves.  ``check`` returns the
         verified permit of a call, or raises RefusedError.  ``pace`` is awaited after each
-        message of the far end.  ``lost_error`` returns the error of calls whose connection has
-        ended.  Raises InternalError unless each row has one handler.
+        call, notice, item and ping of the far end.  ``foreign_error`` returns the error to
+        raise for one that the far end has sent.  ``lost_error`` returns the error of calls
+        whose connection has ended.  Raises InternalError unless each row has one handler.
         """
         self._carrier = carrier
         self._queue = carrier if isinstance(carrier, QueueingCarrier) else None
@@ -136,6 +103,7 @@ class Peer:
         self._check = check
         self._ledger = ledger or Ledger()
         self._pace = pace
+        self._foreign_error = foreign_error
         self._lost = lost_error or (lambda: UpstreamError(f"the {far} has ended"))
         self._room = trio.Semaphore(habits.most_calls)
         self._sending = trio.Lock()
@@ -229,6 +197,8 @@ class Peer:
                 await self._carrier.send(data, fds)
         except OSError as error:
             raise self._unsent(error) from error
+        except trio.ClosedResourceError:
+            raise self._lost() from None
 
     def _enter(self, pending: PendingCall, descriptors: int) -> bytes:
         """Enter a call from this end, and return its bytes."""
@@ -272,7 +242,8 @@ class Peer:
 
     def abandon(self, pending: PendingCall) -> None:
         """Wait no more for a call: its answer is dropped, a droppable one given up."""
-        if pending.drop() and pending.row.droppable:
+        is_droppable = pending.row.droppable and self._habits.sends_cancels
+        if pending.drop() and is_droppable:
             self._put(self._calls.cancel(pending.number))
 
     @asynccontextmanager
@@ -296,6 +267,15 @@ class Peer:
         """Ask for the next item of a paced call."""
         if pending.row.paced and not pending.ended.is_set():
             self._put(self._calls.take_item(pending.number))
+
+    def encode_notice(self, row: Row[_Q, _A], request: _Q) -> bytes:
+        """Return the bytes of a notice, for a carrier that sends it in its own time."""
+        return self._calls.notify(row, request)
+
+    @property
+    def oldest_pending(self) -> PendingCall | None:
+        """The oldest call of this end without an answer."""
+        return next(iter(self._pending.values()), None)
 
     async def notify(
         self, row: Row[_Q, _A], request: _Q, fds: Sequence[int] = ()
@@ -325,8 +305,12 @@ class Peer:
         if self._queue is not None:
             self._queue.put(data)
             return
-        async with self._sending:
-            await self._carrier.send(data, fds)
+        try:
+            async with self._sending:
+                await self._carrier.send(data, fds)
+        except trio.ClosedResourceError:
+            # guard: this end's close is an error that its callers expect
+            raise self._lost() from None
 
     def _put(self, data: bytes) -> None:
         """Send a message that no caller waits for, from code that must not wait."""
@@ -398,7 +382,7 @@ class Peer:
                 await self._take(event, exchange, nursery)
             finally:
                 exchange.close()
-            if self._pace is not None:
+            if self._pace is not None and isinstance(event, _PACED):
                 await self._pace()
 
     async def _take(
@@ -440,6 +424,8 @@ class Peer:
                 pending.value, pending.fds = answer, exchange.take_fds()
                 self._settle(pending, None)
             case events.ErrorReceived(call, error):
+                if self._foreign_error is not None:
+                    error = self._foreign_error(error)
                 self._settle(self._pending.pop(call), error)
 
     def _take_item(self, pending: PendingCall, item: msgspec.Struct) -> None:
@@ -472,13 +458,12 @@ class Peer:
         turn: AbstractAsyncContextManager[object] = nullcontext()
         if incoming.row.ordered:
             try:
-                turn = self._ledger.note_call(
-                    incoming.call, incoming.row, incoming.request
-                )
+                self._ledger.note_call(incoming.call, incoming.row, incoming.request)
             except ValueError as error:
                 raise PeerError(
                     f"invalid {incoming.row.name} of the {self._calls.far}: {error}"
                 ) from error
+            turn = self._ledger.turn(incoming.request)
         own_exchange: Exchange[Any] = Exchange(incoming.call, exchange.take_fds())
         if incoming.row.item is not None:
             own_exchange.emit = lambda item: self._emit(incoming, item)
@@ -588,12 +573,18 @@ class Peer:
         """
         while self.live:
             await trio.sleep(beat)
-            self._ponged = trio.Event()
-            self._put(events.PING)
+            answered = self.ping()
             for _ in range(silent):
                 with trio.move_on_after(1.0):
-                    await self._ponged.wait()
+                    await answered.wait()
                     break
             # guard: a process that does not answer is given up
-            if not self._ponged.is_set():
+            if not answered.is_set():
                 return
+
+    def ping(self) -> trio.Event:
+        """Send a ping; return an event that is set once the far end has answered."""
+        if self._ponged.is_set():
+            self._ponged = trio.Event()
+        self._put(events.PING)
+        return self._ponged

@@ -43,6 +43,8 @@ class PendingCall:
     error: VitrailError | None = None
     is_dropped: bool = False
     """Whether the caller has left: nobody takes the answer."""
+    since: float = field(default_factory=trio.current_time)
+    """When it began, by the clock of the event loop."""
     release: Callable[[], None] | None = None
     """Frees its place among the calls of the connection."""
 

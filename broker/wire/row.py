@@ -111,7 +111,7 @@ class Row(Generic[_Q, _A]):
     droppable: bool = field(default=False, kw_only=True)
     """Whether the call is given up when its caller waits no more; else it is finished."""
     ordered: bool = field(default=False, kw_only=True)
-    """Whether both ends note it in the order of messages (``peer.Ledger``)."""
+    """Whether both ends note it in the order of messages (``ledger.Ledger``)."""
     absent: tuple[Absence, ...] = field(default=(), kw_only=True)
     """What a setup of two machines lacks."""
 

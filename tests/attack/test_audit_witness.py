@@ -22,7 +22,7 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.limits import audit as audit_limits
 from broker.host_and_viewer.checkpoints import _Far
 from broker.ipc.audit.database import open_database
-from broker.net.link import messages as m
+from broker.net.link.link_calls import Witnessed, WitnessNote
 from tests.kit.audit.log import event, opened
 from tests.kit.audit.witness import Line, Side, sides, talk
 
@@ -48,7 +48,7 @@ async def flood(line: Line, far: Side, private: PrivateKey, origin: str) -> None
     for number in range(audit_limits.AUDIT_WITNESSED + 5):
         note = made_up(origin, 1000 + number, private)
         with suppress(RefusedError):
-            await far.witness.take(line, m.WitnessNote(number + 1, note))
+            await far.witness.take(line, WitnessNote(note))
 
 
 @pytest.mark.parametrize("peer", ["desk", "other"])
@@ -90,7 +90,7 @@ async def test_a_peer_begins_new_logs_without_end(tmp_path: Path) -> None:
                 note = (await other.store.checkpoint()).split("\n")
                 keys = [key.split("\n") for key in await other.store.certificates(0, 9)]
             try:
-                await far.witness.take(line, m.WitnessNote(number + 1, note, keys=keys))
+                await far.witness.take(line, WitnessNote(note, keys=keys))
             except RefusedError:
                 refused += 1
         assert refused == 2 * audit_limits.AUDIT_WITNESS_LOGS + 1
@@ -107,9 +107,9 @@ async def test_certificates_that_do_not_follow(tmp_path: Path) -> None:
         line = Line("desk", far)
         for wrong in ([keys[1]], [keys[0], keys[2]], [keys[0], note]):
             with pytest.raises(RefusedError, match="certificate"):
-                await far.witness.take(line, m.WitnessNote(1, note, keys=wrong))
+                await far.witness.take(line, WitnessNote(note, keys=wrong))
         assert held(far) == []
-        assert (await far.witness.take(line, m.WitnessNote(2, note, keys=keys))).kept
+        assert (await far.witness.take(line, WitnessNote(note, keys=keys))).kept
 
 
 async def test_notes_kept_before_are_believed_when_they_are_signed(
@@ -138,12 +138,12 @@ async def test_size_that_no_database_holds_is_refused(tmp_path: Path) -> None:
     key = SigningKey.first(0)
     first = Checkpoint(key.origin, 0, bytes(32), KeyChange(0, key.public))
     async with sides(tmp_path) as (_, far):
-        for number, size in enumerate((1 << 63, 10**19 - 1, 10**18), start=1):
+        for size in (1 << 63, 10**19 - 1, 10**18):
             note = Checkpoint(key.origin, size, bytes(32)).signed(
                 key.private, key.public
             )
             keys = [first.signed(key.private, key.public).split("\n")]
-            request = m.WitnessNote(number, note.split("\n"), keys=keys)
+            request = WitnessNote(note.split("\n"), keys=keys)
             with pytest.raises(RefusedError, match="its size is not a number"):
                 await far.witness.take(Line("desk", far), request)
         assert held(far) == []
@@ -158,7 +158,7 @@ async def test_a_log_that_is_signed_many_times(tmp_path: Path) -> None:
     wrong = other.split("\n\n")[1]
     async with sides(tmp_path) as (_, far):
         keys = [f"{text}\n\n{wrong * 6}{own}".split("\n")]
-        request = m.WitnessNote(1, other.split("\n"), keys=keys)
+        request = WitnessNote(other.split("\n"), keys=keys)
         with pytest.raises(RefusedError, match="two signatures"):
             await far.witness.take(Line("desk", far), request)
 
@@ -189,7 +189,7 @@ async def test_the_log_waits_for_no_queue_of_checkpoints(
 
         async def send(number: int) -> None:
             note = made_up(first.origin, 5, PrivateKey.generate())
-            request = m.WitnessNote(number, note, keys=keys)
+            request = WitnessNote(note, keys=keys)
             with suppress(RefusedError):
                 await far.witness.take(Line("desk", far), request)
 
@@ -209,13 +209,14 @@ class Insatiable(Line):
         self.kept = ""
         self._answers, self._known = answers, known
 
-    async def ask(self, make):
-        self.asked.append(make(len(self.asked) + 1))
+    async def call(self, row, request):
+        del row
+        self.asked.append(request)
         assert len(self.asked) < 100, "the sender continues without end"
         number = self._answers[len(self.asked) % len(self._answers)]
         number += len(self.asked) * (len(self._answers) == 1)
         note = [] if self._known else self.kept.split("\n")
-        return m.Witnessed(0, note if number % 2 else [], kept=False, known=number)
+        return Witnessed(note if number % 2 else [], kept=False, known=number)
 
 
 @pytest.mark.parametrize("known", [True, False])

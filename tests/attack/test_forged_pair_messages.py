@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,6 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 import trio
-import trio.testing
 
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, UpstreamError, sole
@@ -31,50 +31,105 @@ from broker.core.services import AGENT
 from broker.host.folders.given import GivenFolders
 from broker.host.viewer_process import ViewerProcess
 from broker.host_and_viewer.host_folders import GivenFolder
+from broker.ipc.host_calls import (
+    CUT_STREAM,
+    END_HOST,
+    FOLDER_LOST,
+    HOST_ROWS,
+    LEASE_BEGUN,
+    LEASE_ENDED,
+    LEND_ARENA,
+    MOUNT_FOLDER,
+    OFFER_STREAM,
+    REFUSE_NEW,
+    RELEASE_FOLDER,
+    STOP,
+    STREAM_OVER,
+    UNMOUNT_FOLDER,
+    FolderMounted,
+    FolderState,
+    HostRowsFile,
+    HostRowsReport,
+    LeaseBegun,
+    LeaseEnded,
+    MountFolder,
+    NamedLease,
+    NamedMount,
+    NamedStream,
+    OfferStream,
+    StopSandbox,
+)
 from broker.ipc.sealed_memfd import sealed
 from broker.ipc.session.folder_orders import FolderForHost, encode_for_host
 from broker.net.host_pair import pair_end
-from broker.net.host_pair import pair_messages as p
-from broker.net.link import messages as m
-from broker.net.link.wire_types import Role
 from broker.viewer.host_ends.host_process import HostProcess
 from broker.wire import fdpass
+from broker.wire.call_messages import (
+    AnswerMessage,
+    CallMessage,
+    CancelMessage,
+    ErrorMessage,
+    PingMessage,
+    decode_message,
+    encode_message,
+)
+from broker.wire.calls import PONG
 from broker.wire.faults import HeldError
+from broker.wire.peer import CANCELLED
 from tests.kit.eventually import eventually
 from tests.kit.link.ends import HoldingViewer
 from tests.kit.rulebook import WORK
+from tests.kit.wire_bytes import DONE, answer_bytes, call_bytes
 
 
 class Hostile:
-    """The far end: it sends anything, and reads the replies."""
+    """The far end: it sends anything, and reads the answers."""
 
-    def __init__(self, sock, role):
-        self._sock, self._role = sock, role
+    def __init__(self, sock):
+        self.sock = sock
         self.number = 0
 
-    def say(self, message, *fds):
-        fdpass.send(self._sock, p.encode(message), fds)
+    def say(self, data, *fds):
+        fdpass.send(self.sock, data, fds)
 
-    async def hear(self, kind=m.Message):
-        """The next message of that kind, and its descriptor."""
+    def say_call(self, number, call, *fds):
+        """Send a call, a pair of row and request, with any number."""
+        self.say(call_bytes(number, *call), *fds)
+
+    def say_done(self, number, answer=DONE, *fds):
+        self.say(answer_bytes(number, answer), *fds)
+
+    async def hear(self, kind):
+        """The next message of that kind, and its descriptors."""
         while True:
-            await trio.lowlevel.wait_readable(self._sock)
-            data, fds = fdpass.receive(self._sock, pair_limits.PAIR_MESSAGE_BYTES, 1)
+            await trio.lowlevel.wait_readable(self.sock)
+            data, fds = fdpass.receive(self.sock, pair_limits.PAIR_MESSAGE_BYTES, 1)
             assert data, "the far end has closed"
-            message = p.decode(data, self._role.other)
+            message = decode_message(data)
             if isinstance(message, kind):
                 return message, fds
             fdpass.close_all(fds)
 
-    async def ask(self, make, *fds):
-        """Send a request and return its reply."""
+    async def hear_call(self, row):
+        """The number and request of the next call of that row."""
+        while True:
+            message, fds = await self.hear(CallMessage)
+            fdpass.close_all(fds)
+            if message.row == row.name:
+                return message.call, msgspec.msgpack.decode(
+                    message.body, type=row.request
+                )
+
+    async def ask(self, call, *fds):
+        """Make a call; return its answer, or the message of its error."""
         self.number += 1
-        request = make(self.number)
-        self.say(request, *fds)
-        reply, came = await self.hear(m.LinkReply)
+        self.say_call(self.number, call, *fds)
+        message, came = await self.hear((AnswerMessage, ErrorMessage))
         fdpass.close_all(came)
-        assert reply.request == request.request
-        return reply
+        assert message.call == self.number
+        if isinstance(message, ErrorMessage):
+            return message
+        return msgspec.msgpack.decode(message.body, type=call[0].answer)
 
 
 class Viewer(HoldingViewer):
@@ -102,7 +157,7 @@ async def taken_host():
     theirs.settimeout(0)
     viewer, fault = Viewer(), []
     end = HostProcess(ours, viewer=lambda: viewer, reload=trio.lowlevel.checkpoint)
-    hostile = Hostile(theirs, Role.HOST)
+    hostile = Hostile(theirs)
     with theirs:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run, end, fault)
@@ -163,20 +218,17 @@ async def taken_viewer():
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     theirs.settimeout(0)
     role, folders, fault = QuietRole(), Folders(), []
-    end = ViewerProcess(ours, rows=None, end=None)
-    hostile = Hostile(theirs, Role.VIEWER)
     given, child = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    end = ViewerProcess(ours, given=GivenFolders(given), rows=None, end=None)
+    hostile = Hostile(theirs)
     with theirs, given, child:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run, end, fault)
-            await nursery.start(
-                *(end.serve, role, folders, GivenFolders(given)),
-                trio.lowlevel.checkpoint,
-            )
+            await nursery.start(end.serve, role, folders, trio.lowlevel.checkpoint)
             with trio.fail_after(60):
                 nursery.start_soon(end.lease_begun, WORK)
-                request, _ = await hostile.hear(m.LeaseBegun)
-                hostile.say(m.RequestDone(request.request))
+                number, _ = await hostile.hear_call(LEASE_BEGUN)
+                hostile.say_done(number)
                 made = SimpleNamespace(
                     role=role, folders=folders, end=end, fault=fault, child=child
                 )
@@ -192,11 +244,15 @@ def socket_pair():
 
 
 def begun(lease=WORK):
-    return lambda n: m.LeaseBegun.of(n, lease, "")
+    return LEASE_BEGUN, LeaseBegun.of(lease, "")
+
+
+def over(lease=WORK):
+    return LEASE_ENDED, LeaseEnded(lease.id, "over")
 
 
 def offer(stream=1, lease=WORK, service=AGENT):
-    return lambda n: p.OfferStream(n, lease.id, service, stream, "test")
+    return OFFER_STREAM, OfferStream(lease.id, service, stream, "test")
 
 
 async def ends(made, match):
@@ -215,22 +271,22 @@ def descriptors():
 async def test_a_host_sends_what_only_a_viewer_sends():
     """It would have the viewer start machines, mount folders, or end the broker."""
     async with taken_host() as (made, hostile):
-        hostile.say(p.EndHost(1))
-        await ends(made, "the host sent an invalid message")
+        hostile.say_call(1, (END_HOST, DONE))
+        await ends(made, "the host may not call 'EndHost' of the viewer")
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{}", b"\xff", b"[" * 5000, b"null"])
 async def test_a_host_sends_what_is_no_message(body):
     async with taken_host() as (made, hostile):
-        hostile._sock.send(body)
-        await ends(made, "the host sent an invalid message")
+        hostile.sock.send(body)
+        await ends(made, "it sent bytes that are no message")
 
 
 async def test_a_stream_of_a_lease_that_was_not_announced():
     async with taken_host() as (made, hostile):
         with socket_pair() as (ours, theirs):
             reply = await hostile.ask(offer(), theirs.fileno())
-            assert "was not announced to this viewer" in reply.error.message
+            assert "was not announced to this viewer" in reply.message
             theirs.close()
             assert ours.recv(1) == b""
         assert made.viewer.offered == []
@@ -240,10 +296,10 @@ async def test_a_stream_of_a_lease_that_was_not_announced():
 async def test_a_stream_of_a_lease_that_has_ended():
     async with taken_host() as (made, hostile):
         await hostile.ask(begun())
-        await hostile.ask(lambda n: m.LeaseEnded(n, WORK.id, "over"))
+        await hostile.ask(over())
         with socket_pair() as (_, theirs):
             reply = await hostile.ask(offer(), theirs.fileno())
-        assert isinstance(reply, p.RequestFailed)
+        assert isinstance(reply, ErrorMessage)
         assert made.viewer.offered == []
 
 
@@ -252,7 +308,7 @@ async def test_a_stream_of_a_service_that_there_is_not():
         await hostile.ask(begun())
         with socket_pair() as (_, theirs):
             reply = await hostile.ask(offer(service="vitrail.Root"), theirs.fileno())
-        assert "sent the name of an unknown service" in reply.error.message
+        assert "sent the name of an unknown service" in reply.message
         assert made.viewer.offered == []
 
 
@@ -263,14 +319,14 @@ async def test_the_number_of_a_stream_is_used_twice():
         with socket_pair() as (ours, theirs):
             await hostile.ask(offer(), theirs.fileno())
             reply = await hostile.ask(offer(), ours.fileno())
-        assert "reused the number of a stream" in reply.error.message
+        assert "reused the number of a stream" in reply.message
         assert len(made.viewer.offered) == 1
 
 
 async def test_a_lease_is_announced_twice():
     async with taken_host() as (made, hostile):
         await hostile.ask(begun())
-        hostile.say(begun()(2))
+        hostile.say_call(2, begun())
         await ends(made, "announced twice")
 
 
@@ -278,8 +334,8 @@ async def test_an_id_is_never_another_leases():
     other = Lease(WORK.id, SandboxName("vault"), SandboxName("vault"), 1)
     async with taken_host() as (made, hostile):
         await hostile.ask(begun())
-        await hostile.ask(lambda n: m.LeaseEnded(n, WORK.id, "over"))
-        hostile.say(begun(other)(3))
+        await hostile.ask(over())
+        hostile.say_call(3, begun(other))
         await ends(made, "announced again")
 
 
@@ -289,7 +345,7 @@ async def test_leases_that_have_ended_fill_no_memory(monkeypatch):
         for number in range(10):
             lease = Lease(LeaseId(f"{number:016x}"), WORK.sandbox, WORK.record, 1)
             await hostile.ask(begun(lease))
-            await hostile.ask(lambda n, lease=lease: m.LeaseEnded(n, lease.id, "over"))
+            await hostile.ask(over(lease))
         assert len(made.end.pair.leases._ended) == 3
         assert made.fault == []
 
@@ -298,8 +354,8 @@ async def test_a_descriptor_with_a_message_that_has_none():
     async with taken_host() as (made, hostile):
         before = descriptors()
         with socket_pair() as (_, theirs):
-            hostile.say(begun()(1), theirs.fileno())
-        await ends(made, "a message that has none")
+            hostile.say_call(1, begun(), theirs.fileno())
+        await ends(made, "1 descriptor")
         assert made.viewer.leases == []
         assert descriptors() < before
 
@@ -307,32 +363,31 @@ async def test_a_descriptor_with_a_message_that_has_none():
 async def test_two_descriptors_with_a_message():
     async with taken_host() as (made, hostile):
         with socket_pair() as (ours, theirs):
-            hostile.say(offer()(1), ours.fileno(), theirs.fileno())
-        await ends(made, "too much data or too many descriptors")
+            hostile.say_call(1, offer(), ours.fileno(), theirs.fileno())
+        await ends(made, "more than 1 file descriptors at once")
 
 
 async def test_a_stream_without_a_descriptor():
-    """Also that of an honest host, where the viewer may open no more files."""
+    """Where the viewer may open no more files, the kernel says so (conformance/peer)."""
     async with taken_host() as (made, hostile):
         await hostile.ask(begun())
-        reply = await hostile.ask(offer())
-        assert "the descriptor of" in reply.error.message
+        hostile.say_call(2, offer())
+        await ends(made, "0 descriptors with OfferStream")
         assert made.viewer.offered == []
-        assert made.fault == []
 
 
 async def test_a_reply_that_no_request_wants():
     async with taken_host() as (made, hostile):
-        hostile.say(m.RequestDone(1))
-        await ends(made, "no request expects")
+        hostile.say_done(1)
+        await ends(made, "answered a call that is not open")
 
 
 async def test_a_reply_of_another_kind():
     async with taken_host() as (made, hostile), trio.open_nursery() as nursery:
         nursery.start_soon(_lost, made.end.refuse_new)
-        request, _ = await hostile.hear(p.RefuseNew)
-        hostile.say(p.FolderState(request.request, kept=False))
-        await ends(made, "no request expects")
+        number, _ = await hostile.hear_call(REFUSE_NEW)
+        hostile.say_done(number, FolderState(kept=False))
+        await ends(made, "RefuseNew")
 
 
 async def _lost(ask):
@@ -343,20 +398,20 @@ async def _lost(ask):
 async def test_the_number_of_a_request_is_used_again():
     async with taken_host() as (made, hostile):
         await hostile.ask(begun())
-        hostile.say(p.CutStream(1, 1))
-        await ends(made, "request 1 follows request 1")
+        hostile.say_call(1, (CUT_STREAM, NamedStream(1)))
+        await ends(made, "sent call 1 after call 1")
 
 
 async def test_a_request_is_given_up_that_was_not_sent():
     async with taken_host() as (made, hostile):
-        hostile.say(p.CancelRequest(1))
-        await ends(made, "that it has not sent")
+        hostile.say(encode_message(CancelMessage(1)))
+        await ends(made, "cancels a call that it has not made")
 
 
 @pytest.mark.parametrize("excess", [0, 1])
 async def test_a_flood_of_requests(monkeypatch, excess):
     """As many as may be open are served; one more, and the host is over."""
-    monkeypatch.setattr(pair_limits, "PAIR_REQUESTS", 5)
+    monkeypatch.setattr(pair_end, "_HABITS", replace(pair_end._HABITS, most_calls=5))
     async with taken_host() as (made, hostile):
         waiting = trio.Event()
 
@@ -367,20 +422,20 @@ async def test_a_flood_of_requests(monkeypatch, excess):
         for number in range(5 + excess):
             name = SandboxName(f"box-{number}")
             lease = Lease(LeaseId(f"{number:016x}"), name, WORK.record, 1)
-            hostile.say(begun(lease)(number + 1))
+            hostile.say_call(number + 1, begun(lease))
         if excess:
-            await ends(made, "requests at one time")
+            await ends(made, "too many calls of LeaseBegun at one time")
         else:
             waiting.set()
             for _ in range(5):
-                await hostile.hear(m.RequestDone)
+                await hostile.hear(AnswerMessage)
             assert made.fault == []
 
 
 @pytest.mark.parametrize("size", [0, 1, 1 << 30])
 async def test_rows_that_are_not_as_they_say(size):
     """A file that changes while it is read, is too long, or is shorter than it says."""
-    body = msgspec.json.encode(p.HostRowsReport([], [], [], [], [], 0))
+    body = msgspec.json.encode(HostRowsReport([], [], [], [], [], 0))
     async with taken_host() as (made, hostile), trio.open_nursery() as nursery:
         found = []
 
@@ -391,9 +446,9 @@ async def test_rows_that_are_not_as_they_say(size):
                 found.append(str(error))
 
         nursery.start_soon(look)
-        request, _ = await hostile.hear(p.HostRowsAsked)
+        number, _ = await hostile.hear_call(HOST_ROWS)
         fd = sealed([body])
-        hostile.say(p.HostRowsFile(request.request, size or len(body)), fd)
+        hostile.say_done(number, HostRowsFile(size or len(body)), fd)
         os.close(fd)
         await eventually(lambda: found)
         if size:
@@ -410,9 +465,9 @@ async def test_rows_in_a_file_that_can_change():
                 await made.end.rows()
 
         nursery.start_soon(look)
-        request, _ = await hostile.hear(p.HostRowsAsked)
+        number, _ = await hostile.hear_call(HOST_ROWS)
         fd = os.memfd_create("rows", os.MFD_ALLOW_SEALING)
-        hostile.say(p.HostRowsFile(request.request, 2), fd)
+        hostile.say_done(number, HostRowsFile(2), fd)
         os.close(fd)
 
 
@@ -429,8 +484,8 @@ async def test_a_host_that_answers_is_left_alone(monkeypatch):
     async with taken_host() as (made, hostile), trio.open_nursery() as nursery:
         nursery.start_soon(made.end.pair.watch)
         for _ in range(5):
-            ping, _ = await hostile.hear(m.LinkPing)
-            hostile.say(m.RequestDone(ping.request))
+            await hostile.hear(PingMessage)
+            hostile.say(PONG)
         nursery.cancel_scope.cancel()
 
 
@@ -438,12 +493,12 @@ async def test_what_nobody_waits_for_is_given_up():
     """A start whose user has pressed Ctrl-C."""
     async with taken_host() as (made, hostile), trio.open_nursery() as nursery:
         nursery.start_soon(made.end.refuse_new)
-        request, _ = await hostile.hear(p.RefuseNew)
+        number, _ = await hostile.hear_call(REFUSE_NEW)
         nursery.cancel_scope.cancel()
         with trio.CancelScope(shield=True):
-            given_up, _ = await hostile.hear(p.CancelRequest)
-            assert given_up.request == request.request
-            hostile.say(p.RequestFailed(request.request, p.GIVEN_UP))
+            cancelled, _ = await hostile.hear(CancelMessage)
+            assert cancelled.call == number
+            hostile.say(encode_message(ErrorMessage(number, "upstream", CANCELLED)))
 
 
 # -- a viewer ----------------------------------------------------------------------
@@ -452,12 +507,12 @@ async def test_what_nobody_waits_for_is_given_up():
 async def test_a_viewer_sends_what_only_a_host_sends():
     """It would announce a lease, and offer its streams."""
     async with taken_viewer() as (made, hostile):
-        hostile.say(begun()(1))
-        await ends(made, "the viewer sent an invalid message")
+        hostile.say_call(1, begun())
+        await ends(made, "the viewer may not call 'LeaseBegun' of the host")
 
 
 def mount(number=1, lease=WORK, ticket=b"1"):
-    return lambda n: p.MountFolder(n, number, lease.id, ticket)
+    return MOUNT_FOLDER, MountFolder(number, lease.id, ticket)
 
 
 def give(child, path, *, ticket=b"1", sandbox=WORK.sandbox, write=False, pid=0):
@@ -474,7 +529,7 @@ async def test_a_folder_for_a_lease_that_was_not_announced(tmp_path):
     async with taken_viewer() as (made, hostile):
         give(made.child, tmp_path)
         reply = await hostile.ask(mount(lease=stranger))
-        assert "no lease" in reply.error.message
+        assert "no lease" in reply.message
         assert made.folders.mounted_now == []
 
 
@@ -482,16 +537,16 @@ async def test_a_viewer_has_no_other_directory_mounted(tmp_path):
     """Its own descriptor, no ticket, another folder's: the host mounts none of them."""
     async with taken_viewer() as (made, hostile):
         reply = await hostile.ask(mount(ticket=b""))
-        assert "not shared with this sandbox" in reply.error.message
+        assert "not shared with this sandbox" in reply.message
         give(made.child, tmp_path)
         reply = await hostile.ask(mount(ticket=b"2"))
-        assert "not shared with this sandbox" in reply.error.message
+        assert "not shared with this sandbox" in reply.message
         assert made.folders.mounted_now == []
         fd = os.open("/", os.O_PATH)
         hostile.number += 1
-        hostile.say(mount()(hostile.number), fd)
+        hostile.say_call(hostile.number, mount(), fd)
         os.close(fd)
-        await ends(made, "that has none")
+        await ends(made, "descriptors with MountFolder")
         assert made.folders.mounted_now == []
 
 
@@ -499,17 +554,17 @@ async def test_a_folder_of_another_sandbox(tmp_path):
     async with taken_viewer() as (made, hostile):
         give(made.child, tmp_path, sandbox="vault")
         reply = await hostile.ask(mount())
-        assert "not shared with this sandbox" in reply.error.message
+        assert "not shared with this sandbox" in reply.message
         assert made.folders.mounted_now == []
 
 
 async def test_a_folder_is_mounted_as_the_child_gave_it_and_once(tmp_path):
     async with taken_viewer() as (made, hostile):
         give(made.child, tmp_path, write=False)
-        assert isinstance(await hostile.ask(mount()), p.FolderMounted)
+        assert isinstance(await hostile.ask(mount()), FolderMounted)
         assert made.folders.mounted_now == [(WORK, str(tmp_path), False)]
         reply = await hostile.ask(mount(2))
-        assert "not shared with this sandbox" in reply.error.message
+        assert "not shared with this sandbox" in reply.message
         assert len(made.folders.mounted_now) == 1
 
 
@@ -519,17 +574,17 @@ async def test_a_mount_ends_with_the_child_that_holds_its_permit(tmp_path):
     async with taken_viewer() as (made, hostile):
         with subprocess.Popen(["sleep", "60"]) as child:
             give(made.child, tmp_path, pid=child.pid)
-            assert isinstance(await hostile.ask(mount()), p.FolderMounted)
+            assert isinstance(await hostile.ask(mount()), FolderMounted)
             assert made.folders.mounted_now
             give(made.child, tmp_path, ticket=b"2", pid=child.pid)
             child.kill()
-            lost, _ = await hostile.hear(p.FolderLost)
+            number, lost = await hostile.hear_call(FOLDER_LOST)
         assert lost.mount == 1
         assert made.folders.mounted_now == []
         await eventually(lambda: [lease for lease, _ in made.folders.ended] == [WORK])
-        hostile.say(m.RequestDone(lost.request))
+        hostile.say_done(number)
         reply = await hostile.ask(mount(2, ticket=b"2"))
-        assert "no longer shared" in reply.error.message
+        assert "no longer shared" in reply.message
     assert descriptors() == before
 
 
@@ -546,9 +601,9 @@ async def test_the_number_of_a_mount_is_used_twice(tmp_path):
     async with taken_viewer() as (made, hostile):
         give(made.child, tmp_path)
         give(made.child, tmp_path, ticket=b"2")
-        assert isinstance(await hostile.ask(mount()), p.FolderMounted)
+        assert isinstance(await hostile.ask(mount()), FolderMounted)
         reply = await hostile.ask(mount(ticket=b"2"))
-        assert "reused the number of a mount" in reply.error.message
+        assert "reused the number of a mount" in reply.message
         assert len(made.folders.mounted_now) == 1
 
 
@@ -559,7 +614,7 @@ async def test_mounts_without_end(tmp_path, monkeypatch, excess):
         for number in range(transfer_limits.FOLDERS_PER_SANDBOX + excess):
             give(made.child, tmp_path)
             reply = await hostile.ask(mount(number + 1))
-        assert isinstance(reply, p.RequestFailed) == bool(excess)
+        assert isinstance(reply, ErrorMessage) == bool(excess)
 
 
 async def test_a_viewer_that_goes_leaves_no_folder(tmp_path):
@@ -573,14 +628,14 @@ async def test_a_viewer_that_goes_leaves_no_folder(tmp_path):
 async def test_ends_of_what_there_is_not():
     """A lease, a stream and a mount of others: nothing happens."""
     async with taken_viewer() as (made, hostile):
-        for make in (
-            lambda n: p.StopLease(n, "f" * 16, 1e300, "why"),
-            lambda n: p.StreamOver(n, 7),
-            lambda n: p.ReleaseFolder(n, 7),
+        for call in (
+            (STOP, StopSandbox("f" * 16, 1e300, "why")),
+            (STREAM_OVER, NamedStream(7)),
+            (RELEASE_FOLDER, NamedMount(7)),
         ):
-            assert isinstance(await hostile.ask(make), m.RequestDone)
-        reply = await hostile.ask(lambda n: p.UnmountFolder(n, 7))
-        assert reply == p.FolderState(hostile.number, kept=False)
+            assert await hostile.ask(call) == DONE
+        reply = await hostile.ask((UNMOUNT_FOLDER, NamedMount(7)))
+        assert reply == FolderState(kept=False)
         assert made.role.stopped == [("f" * 16, 1e300, "why")]
 
 
@@ -593,16 +648,13 @@ async def joined(viewer=None):
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     viewer, role, folders = viewer or Viewer(), QuietRole(), Folders()
     host = HostProcess(ours, viewer=lambda: viewer, reload=trio.lowlevel.checkpoint)
-    end = ViewerProcess(theirs, rows=None, end=None)
     given, child = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    end = ViewerProcess(theirs, given=GivenFolders(given), rows=None, end=None)
     with given, child:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(host.run)
             nursery.start_soon(end.run)
-            await nursery.start(
-                *(end.serve, role, folders, GivenFolders(given)),
-                trio.lowlevel.checkpoint,
-            )
+            await nursery.start(end.serve, role, folders, trio.lowlevel.checkpoint)
             with trio.fail_after(60):
                 await end.lease_begun(WORK)
                 yield SimpleNamespace(
@@ -698,16 +750,6 @@ async def test_a_folder_whose_mount_was_held(tmp_path):
         assert await made.host.folders.forget(WORK)
 
 
-async def test_a_message_that_is_wrong_is_never_sent(monkeypatch):
-    """The far end would end the broker for it."""
-    async with joined() as made:
-        monkeypatch.setattr(pair_end.p, "encode", lambda _message: b"{}")
-        with pytest.raises(Exception, match="a message of this process is invalid"):
-            await made.host.refuse_new()
-        monkeypatch.undo()
-        assert made.host.pair.live
-
-
 async def test_many_requests_at_one_time():
     """Each gets one reply."""
     async with joined() as made:
@@ -733,42 +775,15 @@ async def test_an_arena_is_lent_to_a_lease_that_was_announced():
     """Its descriptor is closed at the viewer's end, whatever comes of it."""
     fd = os.memfd_create("arena")
     async with taken_host() as (viewer, hostile):
-        assert isinstance(await hostile.ask(begun()), m.RequestDone)
+        assert await hostile.ask(begun()) == DONE
         before = len(os.listdir("/proc/self/fd"))
         other = "0" * 16
-        refused = await hostile.ask(lambda n: p.LendArena(n, other), fd)
-        assert isinstance(refused, p.RequestFailed)
-        assert "was not announced to this viewer" in refused.error.message
-        lent = await hostile.ask(lambda n: p.LendArena(n, WORK.id), fd)
-        assert isinstance(lent, m.RequestDone)
+        refused = await hostile.ask((LEND_ARENA, NamedLease(other)), fd)
+        assert isinstance(refused, ErrorMessage)
+        assert "was not announced to this viewer" in refused.message
+        arena = LEND_ARENA, NamedLease(WORK.id)
+        assert await hostile.ask(arena, fd) == DONE
         assert viewer.viewer.arenas == [(WORK.id, os.fstat(fd).st_ino)]
-        without = await hostile.ask(lambda n: p.LendArena(n, WORK.id))
-        assert isinstance(without, p.RequestFailed)
         assert len(os.listdir("/proc/self/fd")) == before
         assert not viewer.fault
     os.close(fd)
-
-
-async def test_a_request_that_waits_for_room_is_lost_with_the_far_end():
-    """It was a KeyError, which no part expects of the other process's end."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    end = pair_end.PairEnd(ours, Role.VIEWER, None)
-    with suppress(BlockingIOError):
-        while True:
-            ours.send(p.encode(m.LinkPing(1)))
-    over = trio.CancelScope()
-
-    async def run():
-        with over:
-            await end.run()
-
-    async def ask():
-        with pytest.raises(UpstreamError):
-            await end.ask(m.LinkPing)
-
-    with theirs:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(run)
-            nursery.start_soon(ask)
-            await trio.testing.wait_all_tasks_blocked()
-            over.cancel()

@@ -1,82 +1,89 @@
 """Attack: change, repeat, reorder, drop or turn around control records.
 
 Invariant: the messages that one end takes are a beginning of those that the
-other end sent, in order; whatever else happens, the channel is over.
+other end sent, in order; whatever else happens, the connection is over.
 """
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.core.errors import PeerError
 from broker.core.framing import HEADER, encode_frame
-from broker.net.link import messages as m
-from broker.net.link.control import ControlChannel
+from broker.ipc.host_calls import LEASE_BEGUN, LeaseBegun, SandboxStarted
+from broker.net.link.link_calls import LINK_ROWS
+from broker.net.link.sealed_records import SealedRecords
 from broker.net.link.wire_types import LinkRefusedError, RefusalReason
+from broker.wire.call_messages import CallMessage, encode_message
+from broker.wire.calls import Calls
+from broker.wire.row import Process
 from tests.kit.link.pair import sessions
+from tests.kit.wire_bytes import answer_bytes, call_bytes
 
 
 def pair(seed=0):
     host, viewer = sessions(seed)
-    return ControlChannel(host), ControlChannel(viewer)
+    return SealedRecords(host), SealedRecords(viewer)
 
 
-def pings(channel, count):
-    return [channel.ask(m.LinkPing)[1] for _ in range(count)]
+def sealed(end, count):
+    return [end.seal(bytes([number])) for number in range(count)]
 
 
 def test_each_changed_byte_is_refused():
-    (record,) = pings(pair()[0], 1)
+    (record,) = sealed(pair()[0], 1)
     for at in range(len(record)):
         for bit in (0, 7):
             changed = bytearray(record)
             changed[at] ^= 1 << bit
             viewer = pair()[1]
-            with pytest.raises(LinkRefusedError):  # noqa: PT012  a longer length waits
-                viewer.feed(bytes(changed))
-                viewer.eof()
-            assert not viewer.open
+            try:
+                assert viewer.feed(bytes(changed)) == []
+            except LinkRefusedError:
+                continue
+            assert viewer.in_record, "a longer length waits, with a deadline"
 
 
-def test_each_truncation_is_a_loss():
-    (record,) = pings(pair()[0], 1)
-    for size in range(len(record)):
+def test_each_truncation_waits_for_its_rest():
+    """The end of the connection is then one in the middle of a record."""
+    (record,) = sealed(pair()[0], 1)
+    for size in range(1, len(record)):
         viewer = pair()[1]
         assert viewer.feed(record[:size]) == []
-        with pytest.raises(LinkRefusedError) as caught:
-            viewer.eof()
-        assert caught.value.reason is RefusalReason.CLOSED
+        assert viewer.in_record
 
 
 @given(st.permutations(range(4)), st.lists(st.integers(0, 3), max_size=3))
 def test_only_the_true_order_is_taken(order, repeats):
     host, viewer = pair()
-    records = pings(host, 4)
+    records = sealed(host, 4)
     sequence = [*order, *repeats]
     good = 0
     while good < len(sequence) and sequence[good] == good:
         good += 1
     for n in sequence[:good]:
-        ((message, _),) = viewer.feed(records[n])
-        assert message.request == n + 1
+        assert viewer.feed(records[n]) == [bytes([n])]
     if good < len(sequence):
         with pytest.raises(LinkRefusedError) as caught:
             viewer.feed(records[sequence[good]])
         assert caught.value.reason is RefusalReason.PROOF
-        assert not viewer.open
+        with pytest.raises(LinkRefusedError, match="after"):
+            viewer.feed(records[good % 4])
 
 
 def test_reflected():
     host, viewer = pair()
-    (record,) = pings(host, 1)
+    (record,) = sealed(host, 1)
     with pytest.raises(LinkRefusedError, match="next control record"):
         host.feed(record)
-    assert viewer.open
+    assert viewer.feed(record)
 
 
 def test_of_another_epoch():
-    (record,) = pings(pair(1)[0], 1)
+    (record,) = sealed(pair(1)[0], 1)
     with pytest.raises(LinkRefusedError, match="next control record"):
         pair(2)[1].feed(record)
 
@@ -93,16 +100,54 @@ def test_an_announced_gigabyte_is_refused_at_its_header():
         viewer.feed(HEADER.pack(1 << 30))
 
 
-def test_a_taken_over_viewer_can_send_no_command_and_no_name_with_a_path():
+def raw_call(row, request):
+    """A call whose body is any mapping."""
+    body = msgspec.Raw(msgspec.msgpack.encode(request))
+    return encode_message(CallMessage(1, row, body))
+
+
+LEASE = "0" * 15 + "1"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        raw_call("Start", {"record": "web", "argv": ["/bin/sh"]}),
+        raw_call("Start", {"record": "../../etc"}),
+        raw_call("Start", {"record": "web\n"}),
+        raw_call("Start", {"record": "Web"}),
+        raw_call("Exec", {"argv": ["/bin/sh"]}),
+        raw_call("Stop", {"lease": LEASE, "grace": -1.0, "reason": ""}),
+        raw_call("Stop", {"lease": LEASE, "grace": float("nan"), "reason": ""}),
+        raw_call("Stop", {"lease": LEASE, "grace": 1.0, "reason": "\x1b[2J"}),
+        raw_call("Stop", {"lease": LEASE.upper() + "\n", "grace": 1.0, "reason": ""}),
+        raw_call("Stop", {"lease": LEASE, "grace": 1.0, "reason": "", "idle": True}),
+        call_bytes(1, "MountFolder", LeaseBegun(LEASE, "web", "web", 1, "x")),
+        call_bytes(1, LEASE_BEGUN, LeaseBegun(LEASE, "web", "web", 1, "x")),
+        answer_bytes(1, SandboxStarted(LEASE)),
+    ],
+)
+def test_a_taken_over_viewer_can_send_no_command_and_no_name_with_a_path(data):
     """The types have no place for one; the host's records do the rest."""
-    for body in (
-        b'{"type":"start","request":1,"record":"web","argv":["/bin/sh"]}',
-        b'{"type":"start","request":1,"record":"../../etc"}',
-        b'{"type":"exec","request":1,"argv":["/bin/sh"]}',
-        m.encode(m.LeaseBegun(1, "0" * 16, "web", "web", 1, "x")),
-        b'{"type":"started","request":1,"lease":"0000000000000001"}',
-    ):
-        host, viewer = pair()
-        with pytest.raises(LinkRefusedError):
-            host.feed(viewer._record(body))
-        assert not host.open
+    host = Calls(Process.HOST, Process.VIEWER, LINK_ROWS)
+    with pytest.raises(PeerError):
+        host.receive(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        raw_call("LeaseEnded", {"lease": "0123456789ABCDEF", "reason": ""}),
+        raw_call("LeaseEnded", {"lease": "0123456789abcdef\n", "reason": ""}),
+        raw_call("LeaseEnded", {"lease": LEASE, "reason": "\u202e"}),
+        raw_call("LeaseEnded", {"lease": LEASE, "reason": "x" * 10_000}),
+        raw_call("Cut", {"opened_by": "guest", "stream": 1, "reason": ""}),
+        raw_call(
+            "OfferStream", {"lease": LEASE, "service": "x", "stream": 1, "peer": ""}
+        ),
+    ],
+)
+def test_a_taken_over_host_sends_no_hidden_text_and_no_row_of_one_machine(data):
+    viewer = Calls(Process.VIEWER, Process.HOST, LINK_ROWS)
+    with pytest.raises(PeerError):
+        viewer.receive(data)

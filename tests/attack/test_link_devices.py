@@ -11,8 +11,15 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.limits import devices as device_limits
 from broker.core.names import SandboxName
 from broker.ipc.devices.messages import DeviceItem, Devices
+from broker.ipc.host_calls import (
+    ATTACH,
+    DETACH,
+    DEVICES,
+    DeviceAttach,
+    DeviceHanded,
+    DevicesReply,
+)
 from broker.ipc.host_viewer import DeviceAttachment
-from broker.net.link import messages as m
 from tests.kit.eventually import eventually
 from tests.kit.link.ends import Ends, HoldingViewer
 from tests.kit.link.host import obey
@@ -213,22 +220,22 @@ async def test_host_that_never_answers_does_not_keep_the_viewer(tmp_path, monkey
     """Neither a detach nor a cancelled attach waits for it without end."""
     monkeypatch.setattr(device_limits, "DEVICE_DETACH_SECONDS", 0.2)
 
-    async def handle(epoch, request):
-        if isinstance(request, m.DeviceDetach):
+    async def handle(epoch, row, request, exchange):
+        if row is DETACH:
             await trio.sleep_forever()
-        if isinstance(request, m.DeviceAttach):
-            return m.DeviceHanded(request.request, "dev-1", "usbip")
-        return await obey(epoch, request)
+        if row is ATTACH:
+            return DeviceHanded("dev-1", "usbip")
+        return await obey(epoch, row, request, exchange)
 
     async with viewer_of(tmp_path, handle) as viewer, viewer.devices.attached(1, LEASE):
         pass
 
 
 async def test_host_that_lists_without_end_is_not_followed(tmp_path):
-    async def handle(epoch, request):
-        if isinstance(request, m.DevicesAsked):
-            return m.DevicesReply(request.request, [item(1)], more=True)
-        return await obey(epoch, request)
+    async def handle(epoch, row, request, exchange):
+        if row is DEVICES:
+            return DevicesReply([item(1)], more=True)
+        return await obey(epoch, row, request, exchange)
 
     async with viewer_of(tmp_path, handle) as viewer:
         with pytest.raises(UpstreamError, match="endless list"):
@@ -246,16 +253,16 @@ async def test_viewer_that_was_taken_over_names_no_other_lease(tmp_path):
         ):
             epoch = await ends.accepted(listener, nursery, obey)
             with pytest.raises(RefusedError, match="no lease"):
-                await epoch.ask(lambda n: m.DeviceAttach(n, 1, "0" * 16))
+                await epoch.call(ATTACH, DeviceAttach(1, "0" * 16))
             assert source.log == []
             lease = await host.start(A)
-            await epoch.ask(lambda n: m.DeviceAttach(n, 1, lease.id))
+            await epoch.call(ATTACH, DeviceAttach(1, lease.id))
             epoch.end("it goes")
             await eventually(lambda: source.now == {})
             # The next one cannot take back the devices of another one.
             second = await ends.accepted(listener, nursery, obey)
-            await eventually(lambda: second.channel.leases.usable(lease.id))
-            await second.ask(lambda n: m.DeviceAttach(n, 1, lease.id))
+            await eventually(lambda: second.leases.usable(lease.id))
+            await second.call(ATTACH, DeviceAttach(1, lease.id))
             assert list(source.now) == [1]
             nursery.cancel_scope.cancel()
         listener.close()

@@ -22,9 +22,15 @@ from broker.core.names import LeaseId
 from broker.core.services import AGENT
 from broker.ipc.control.api import RunRequest
 from broker.ipc.control.methods import RUN
+from broker.ipc.host_calls import (
+    LEASE_ENDED,
+    START,
+    LeaseEnded,
+    StartProgress,
+    StartSandbox,
+)
 from broker.net.addresses import UnixEndpoint
 from broker.net.endpoints import connect
-from broker.net.link import messages as m
 from broker.net.link.handshake import Fresh, Handshake
 from broker.net.link.keys import BrokerIdentity, Peer, Peers
 from broker.net.link.preamble import ANSWER_BYTES, PREAMBLE_BYTES, PreambleVerdict
@@ -33,8 +39,10 @@ from broker.net.link_service.key_store import LinkStore
 from broker.net.link_service.sockets import receive, shake_hands
 from tests.kit import hurried_viewer
 from tests.kit.eventually import eventually
+from tests.kit.link.handling import look
 from tests.kit.link.host import announce, close_all, dial, link_host, obey, rest_of, say
 from tests.kit.link.two_brokers import two
+from tests.kit.wire_bytes import call_bytes
 from tests.kit.world import descriptors
 
 
@@ -142,7 +150,7 @@ async def test_an_old_epoch_after_a_reconnect():
             # The same host again, as after its restart: the old epoch ends.
             async with link_host(t) as new:
                 assert new.session.epoch != old.session.epoch
-                await new.ask(m.LinkPing)
+                await look(new)
                 with trio.fail_after(30):
                     await old.over.wait()
                 assert await rest_of(stream) == b"", "its streams are cut"
@@ -171,7 +179,7 @@ async def test_a_lease_that_was_never_announced_or_has_ended():
         live = epoch.opener.open(AGENT, lease.id)
         stream = await say(t.socket, live.preamble)
         assert await take_answer(stream, live) is PreambleVerdict.TAKEN
-        await epoch.ask(lambda n: m.LeaseEnded(n, lease.id, "gone"))
+        await epoch.call(LEASE_ENDED, LeaseEnded(lease.id, "gone"))
         assert await rest_of(stream) == b"", "cut when the end is answered"
         offer = epoch.opener.open(AGENT, lease.id)
         sock = await say(t.socket, offer.preamble)
@@ -207,7 +215,7 @@ async def test_a_second_host_does_not_push_the_first_one_out():
             "cannot connect the host other: desk is already connected"
             in event["reason"]
         )
-        await epoch.ask(m.LinkPing)
+        await look(epoch)
 
 
 async def test_another_version_is_said_plainly_at_both_ends():
@@ -227,30 +235,21 @@ async def test_a_message_of_the_wrong_role_ends_the_link():
     """A host that sends what only a viewer may."""
     async with viewer_alone() as t:
         async with link_host(t) as epoch:
-            record = epoch.channel._out.seal(
-                b'{"type":"start","request":1,"record":"a"}'
-            )
-            epoch._put(len(record).to_bytes(4, "little") + record)
+            epoch._carrier.put(call_bytes(9, START, StartSandbox("a")))
             with trio.fail_after(30):
                 await epoch.over.wait()
         down = await t.viewer.wait_event("link.down")
-        assert "an invalid control message" in down["reason"]
+        assert "may not call 'Start' of the viewer" in down["reason"]
 
 
 async def test_a_host_that_floods_with_progress_is_shown_so_much_of_it():
-    """Also of a start that is not there: no task waits, nothing is kept."""
     wanted = limits.LINK_PROGRESS_LINES
 
-    async def flood(epoch, request):
-        if not isinstance(request, m.StartSandbox):
-            return await obey(epoch, request)
+    async def flood(epoch, row, request, exchange):
+        if row is not START:
+            return await obey(epoch, row, request, exchange)
         for number in range(wanted + 1):
-            for start in (request.request, request.request + 99):
-                await epoch.ask(
-                    lambda n, start=start, number=number: m.StartProgress(
-                        n, start, f"line {number}"
-                    )
-                )
+            await exchange.emit(StartProgress(f"line {number}"))
         await shown.wait()
         raise RefusedError("enough")
 
@@ -305,7 +304,7 @@ async def test_a_stall_in_the_handshake_ends_at_its_deadline():
         assert trio.current_time() - began >= hurried_viewer.HANDSHAKE_SECONDS - 1
         event = (await t.viewer.wait_event("link.refused"))["reason"]
         assert event == "the peer did not authenticate within 3 s"
-        await epoch.ask(m.LinkPing)
+        await look(epoch)
 
 
 async def test_ten_thousand_half_open_handshakes():
@@ -323,7 +322,7 @@ async def test_ten_thousand_half_open_handshakes():
         during = descriptors(pid)
         most = before["socket"] + limits.LINK_UNAUTHENTICATED_PER_PEER + 8
         assert during["socket"] <= most
-        await epoch.ask(m.LinkPing)
+        await look(epoch)
         for sock in held:
             sock.close()
 
@@ -415,7 +414,7 @@ async def linked_again(t):
     while not through:
         try:
             async with link_host(t) as epoch:
-                await epoch.ask(m.LinkPing)
+                await look(epoch)
                 through = True
         except* (LinkRefusedError, UpstreamError):
             await trio.sleep(0)
@@ -440,5 +439,5 @@ async def test_a_broker_that_is_pinned_or_forgotten_counts_at_once():
                     pass
             pin(store, Peer("other", Role.HOST, other.public))
             async with link_host(t, identity=other) as epoch:
-                await epoch.ask(m.LinkPing)
+                await look(epoch)
             forget(store, "other")

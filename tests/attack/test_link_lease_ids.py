@@ -14,8 +14,10 @@ import trio
 
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
-from broker.net.link import messages as m
+from broker.ipc.host_calls import LEASE_BEGUN, LEASE_ENDED, LeaseBegun, LeaseEnded
+from broker.wire.pending_call import PendingCall
 from tests.kit.link.ends import HoldingViewer, a_viewer
+from tests.kit.link.handling import look
 from tests.kit.link.host import obey
 
 TIMES = 20
@@ -24,13 +26,13 @@ TIMES = 20
 class Lax:
     """A book of leases that permits everything, on the attacker's end."""
 
-    def begin(self, message):
+    def begin(self, call, message):
         """Whatever it is."""
 
     def end(self, message):
         """Whatever it is."""
 
-    def confirm(self, message):
+    def confirm(self, call, message):
         """Whatever it is."""
 
     def all(self):
@@ -61,7 +63,7 @@ async def taken_host(tmp_path):
     viewer = NotingViewer()
     async with a_viewer(tmp_path, viewer) as (ends, _, _, nursery):
         epoch = await ends.dialled(nursery, obey)
-        epoch.channel._requests.leases = Lax()
+        epoch.ledger.leases = Lax()
         yield epoch, viewer
 
 
@@ -70,19 +72,18 @@ def lease(sandbox, ident=None):
     return Lease(LeaseId(ident or secrets.token_hex(8)), name, SandboxName("app"), 1)
 
 
-def put(epoch, make):
-    """Put a request into the next packet."""
-    epoch._places.acquire_nowait()
-    epoch._queue(make, epoch._places.release)
+def put(epoch, row, request):
+    """Put a call into the next packet."""
+    epoch._carrier.put(epoch.peer._enter(PendingCall(row, request, None, None, b""), 0))
 
 
 async def test_an_id_is_never_another_leases(tmp_path):
     async with taken_host(tmp_path) as (epoch, viewer):
         one = lease("app-1")
-        await epoch.ask(lambda n: m.LeaseBegun.of(n, one, "test"))
+        await epoch.call(LEASE_BEGUN, LeaseBegun.of(one, "test"))
         other = lease("app-2", one.id)
-        put(epoch, lambda n: m.LeaseEnded(n, one.id, "gone"))
-        put(epoch, lambda n: m.LeaseBegun.of(n, other, "test"))
+        put(epoch, LEASE_ENDED, LeaseEnded(one.id, "gone"))
+        put(epoch, LEASE_BEGUN, LeaseBegun.of(other, "test"))
         await epoch.over.wait()
         assert all(found.sandbox != "app-2" for found in viewer.leases)
 
@@ -91,9 +92,9 @@ async def test_what_begins_and_ends_in_one_packet_ends_last(tmp_path):
     async with taken_host(tmp_path) as (epoch, viewer):
         leases = [lease(f"app-{n}") for n in range(TIMES)]
         for one in leases:
-            put(epoch, lambda n, one=one: m.LeaseBegun.of(n, one, "test"))
-            put(epoch, lambda n, one=one: m.LeaseEnded(n, one.id, "gone"))
-        await epoch.ask(m.LinkPing)
+            put(epoch, LEASE_BEGUN, LeaseBegun.of(one, "test"))
+            put(epoch, LEASE_ENDED, LeaseEnded(one.id, "gone"))
+        await look(epoch)
         # One that is withdrawn while it begins ends twice, so the ends are no measure.
         while {ident for kind, ident in viewer.told if kind == "ended"} != {
             one.id for one in leases

@@ -18,11 +18,13 @@ from broker.core.limits import sound as pulse_limits
 from broker.core.services import AGENT, AUDIO, DISPLAY
 from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import open_log
-from broker.net.link import messages as m
+from broker.ipc.host_calls import LEASE_ENDED, LeaseEnded
+from broker.net.link.link_calls import CUT, Cut
 from broker.net.link.preamble import PreambleVerdict
 from broker.net.link_service.sockets import dial, receive, send_all
 from tests.kit.eventually import eventually
 from tests.kit.link.ends import a_viewer
+from tests.kit.link.handling import look
 from tests.kit.link.host import announce, close_all, link_host, obey, rest_of, say
 from tests.kit.link.two_brokers import two
 from tests.kit.world import record
@@ -63,7 +65,7 @@ async def test_streams_have_a_pace_that_no_reconnect_renews(tmp_path, monkeypatc
 
         await eventually(all_there)
         # That one waits is no reason for it to outlive its lease.
-        await epoch.ask(lambda n: m.LeaseEnded(n, first.id, "gone"))
+        await epoch.call(LEASE_ENDED, LeaseEnded(first.id, "gone"))
         for sock in socks:
             assert await rest_of(sock) == b""
         assert viewer.offered == [first.id] * 4, "no more than the pace allows"
@@ -78,7 +80,7 @@ async def test_streams_have_a_pace_that_no_reconnect_renews(tmp_path, monkeypatc
             return len(epoch_of(remote).streams) == 1
 
         await eventually(it_waits)
-        await again.ask(m.LinkPing)  # and would long have been offered
+        await look(again)  # and would long have been offered
         assert len(viewer.offered) == 4
         assert second.id not in viewer.offered
         opened.close()
@@ -107,7 +109,7 @@ async def test_undecided_ones_are_few_and_the_rest_is_told_so(tmp_path, monkeypa
         await viewer.wait_offered(4)
         assert viewer.offered == [first.id] * 3 + [second.id]
         # One that is cut before its decision leaves its place to the next one.
-        await epoch.ask(lambda n: m.Cut(n, "host", 1, "a test"))
+        await epoch.call(CUT, Cut("host", 1, "a test"))
         await opened.open(epoch, first)
         await viewer.wait_offered(5)
         opened.close()
@@ -181,12 +183,12 @@ async def test_epochs_have_a_pace(tmp_path, monkeypatch):
     async with a_viewer(tmp_path) as (ends, _, remote, nursery):
         for _ in range(3):
             epoch = await ends.dialled(nursery, obey)
-            await epoch.ask(m.LinkPing)
+            await look(epoch)
         late = await ends.dialled(nursery, obey)
         await late.over.wait()
         assert "without Bye" in late.reason
         assert remote.state.refused == 1
-        await epoch.ask(m.LinkPing)
+        await look(epoch)
     with open_log(tmp_path / "audit.sqlite") as log:
         (row,) = log.find(Filters(kinds=("link.refused",)))
     assert "reconnects too often" in row.fields()["reason"]
@@ -201,7 +203,7 @@ async def test_requests_above_the_rate_are_delayed_in_the_next_epoch(
     async with a_viewer(tmp_path) as (ends, _, _, nursery):
         epoch = await ends.dialled(nursery, obey)
         for _ in range(6):
-            await epoch.ask(m.LinkPing)
+            await look(epoch)
         late = await ends.dialled(nursery, obey)
         await late.over.wait()
         assert "without Bye" in late.reason
@@ -214,13 +216,13 @@ async def test_another_host_uses_up_no_turn_of_the_one_that_is(tmp_path, monkeyp
     async with a_viewer(tmp_path) as (ends, _, remote, nursery):
         other = ends.another_host("other")
         first = await ends.dialled(nursery, obey)
-        await first.ask(m.LinkPing)
+        await look(first)
         for number in range(5):
             late = await ends.dialled(nursery, obey, other)
             await late.over.wait()
             assert remote.state.refused == number + 1
         again = await ends.dialled(nursery, obey)
-        await again.ask(m.LinkPing)
+        await look(again)
         await first.over.wait()
 
 
@@ -230,7 +232,7 @@ async def test_of_two_hosts_that_come_at_once_one_is(tmp_path):
             first = await ends.dialled(nursery, obey)
             late = await ends.dialled(nursery, obey, ends.another_host("other"))
         await late.over.wait()
-        await first.ask(m.LinkPing)
+        await look(first)
         assert epoch_of(remote).name == "desk"
         assert remote.state.refused == 1
 

@@ -20,8 +20,15 @@ from broker.core.limits import link as limits
 from broker.core.names import SandboxName
 from broker.core.services import DISPLAY
 from broker.host.viewer_link import RemoteViewer
+from broker.ipc.host_calls import (
+    LEASE_BEGUN,
+    LEASE_ENDED,
+    START,
+    STOP,
+    StartSandbox,
+    StopSandbox,
+)
 from broker.ipc.host_viewer import StreamRefusedError
-from broker.net.link import messages as m
 from tests.kit.eventually import eventually
 from tests.kit.link.ends import Ends
 from tests.kit.link.host import obey
@@ -31,11 +38,11 @@ from tests.kit.wayland.compositor import short_directory
 A = SandboxName("a")
 
 
-async def never(message_type, epoch, request):
-    """Answer everything but this, to which nothing is ever said."""
-    if isinstance(request, message_type):
+async def never(unanswered, epoch, row, request, exchange):
+    """Answer every call but those of a row, to which nothing is ever said."""
+    if row is unanswered:
         await trio.sleep_forever()
-    return await obey(epoch, request)
+    return await obey(epoch, row, request, exchange)
 
 
 class Launcher:
@@ -83,10 +90,10 @@ async def test_one_that_never_says_that_a_lease_has_ended(tmp_path):
     async with a_host(tmp_path) as (ends, listener, host, launcher, nursery):
         begun = trio.Event()
 
-        async def handle(epoch, request):
-            if isinstance(request, m.LeaseBegun):
+        async def handle(epoch, row, request, exchange):
+            if row is LEASE_BEGUN:
                 begun.set()
-            return await never(m.LeaseEnded, epoch, request)
+            return await never(LEASE_ENDED, epoch, row, request, exchange)
 
         epoch = await ends.accepted(listener, nursery, handle)
         lease = await host.start(A)
@@ -133,14 +140,14 @@ async def test_a_link_that_cannot_be_recorded_is_closed(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("hurried")
 async def test_one_that_never_says_that_a_lease_has_begun(tmp_path):
     async with a_host(tmp_path) as (ends, listener, host, launcher, nursery):
-        await ends.accepted(listener, nursery, partial(never, m.LeaseBegun))
+        await ends.accepted(listener, nursery, partial(never, LEASE_BEGUN))
         lease = await host.start(A)  # it is announced to the next one
         heard = trio.Event()
 
-        async def hear(epoch, request):
-            if isinstance(request, m.LeaseBegun) and request.lease == lease.id:
+        async def hear(epoch, row, request, exchange):
+            if row is LEASE_BEGUN and request.lease == lease.id:
                 heard.set()
-            return await obey(epoch, request)
+            return await obey(epoch, row, request, exchange)
 
         await ends.accepted(listener, nursery, hear)
         await heard.wait()
@@ -158,29 +165,42 @@ async def test_a_viewer_that_goes_while_its_machine_is_announced(
     async with a_host(tmp_path) as (ends, listener, host, launcher, nursery):
         asked = trio.Event()
 
-        async def announced(epoch, request):
-            if isinstance(request, m.LeaseBegun):
+        async def announced(epoch, row, request, exchange):
+            if row is LEASE_BEGUN:
                 asked.set()
                 await trio.sleep_forever()
-            return await obey(epoch, request)
+            return await obey(epoch, row, request, exchange)
 
         epoch = await ends.accepted(listener, nursery, announced)
 
         async def ask():
             with pytest.raises(UpstreamError):
-                await epoch.ask(lambda n: m.StartSandbox(n, A))
+                await epoch.call(START, StartSandbox(A))
 
         async with trio.open_nursery() as asking:
             asking.start_soon(ask)
             await asked.wait()
             if goes == "lost":
-                epoch.channel.open = False  # so it says no goodbye
+                epoch._said_bye = True  # so it says no goodbye
             epoch.end("gone")
         # Its broker dials again, and the sandboxes that it has started are over or announced.
         await ends.accepted(listener, nursery, obey)
         for active_lease in host.active_leases():
             await host.stop(active_lease.lease.id, grace=0, reason="asked")
         assert all(machine.closed.is_set() for machine in launcher.machines)
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_a_long_grace_of_another_machine_is_cut_short(tmp_path):
+    async with a_host(tmp_path) as (ends, listener, host, launcher, nursery):
+        epoch = await ends.accepted(listener, nursery, obey)
+        lease, machine = await host.start(A), launcher.machines[0]
+        async with trio.open_nursery() as asking:
+            stop = StopSandbox(lease.id, 1e9, "a test")
+            asking.start_soon(epoch.call, STOP, stop)
+            await machine.asked.wait()
+            assert machine.graces == [limits.LINK_GRACE_SECONDS]
+            machine.over.set()
 
 
 @pytest.mark.usefixtures("hurried")
@@ -202,7 +222,7 @@ async def test_a_stream_that_comes_while_the_link_is_made_is_no_first_one(
     async with a_host(tmp_path) as (ends, listener, host, _launcher, nursery):
         lease_of = [await host.start(A)]
         monkeypatch.setattr(RemoteViewer, "_record_unseen", then_try)
-        await ends.accepted(listener, nursery, partial(never, m.LeaseBegun))
+        await ends.accepted(listener, nursery, partial(never, LEASE_BEGUN))
         await tried.wait()
         assert "has not accepted the lease" in str(tries[0])
         assert not isinstance(tries[0], StreamRefusedError)

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 import trio
+from broker.net.link.messages import StartSandbox
 from trio.testing import wait_all_tasks_blocked
 
 from broker.core import limits
@@ -30,7 +31,6 @@ from broker.host.machine_interface import MachineFacts
 from broker.host.part import HostPart
 from broker.host.room import Room, resident_bytes
 from broker.host.vmm.arena import ARENA_BYTES
-from broker.net.link.messages import StartSandbox
 from broker.viewer.exchange.failures import ShareableError
 from broker.viewer.host_ends.host_starts import HostStart, RemoteStarts
 from broker.viewer.transfer import origins

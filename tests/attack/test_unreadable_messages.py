@@ -22,8 +22,7 @@ from broker.ipc.control import varlink
 from broker.ipc.devices import messages as devices
 from broker.ipc.guest import file_requests
 from broker.ipc.session import key_uses
-from broker.net.link import messages as link
-from broker.net.link.wire_types import Role
+from broker.wire.call_messages import decode_message
 from tests.kit.link.roles import AdoptingLauncher
 
 DEEP = 100_000
@@ -51,10 +50,9 @@ FROM_JSON = {
     "devices": devices.decode_reply,
     "control": varlink.decode_call,
     "machined": lambda body: read_reply(body, "x"),
-    "host": lambda body: link.decode(body, Role.HOST),
-    "viewer": lambda body: link.decode(body, Role.VIEWER),
 }
 FROM_MSGPACK = {
+    "any process, by a wire": decode_message,
     "worker": worker.decode_from_worker,
     "prompt agent": prompt.decode_from_agent,
     "prompt agent, to its reader": prompt.decode_described,

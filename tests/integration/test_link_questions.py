@@ -13,7 +13,7 @@ import trio
 from broker.core.services import AGENT
 from broker.ipc.control.api import Nothing, QuestionAnswerRequest
 from broker.ipc.control.methods import ANSWER, PENDING
-from broker.net.link import messages as m
+from broker.ipc.host_calls import LEASE_ENDED, LeaseEnded
 from broker.net.link.preamble import PreambleVerdict
 from tests.kit.eventually import eventually
 from tests.kit.link.host import announce, close_all, link_host, rest_of, say
@@ -85,7 +85,7 @@ async def test_it_goes_on_after_a_yes():
 async def test_a_lease_that_ends_takes_its_question_along():
     """Nor does a host that has gone keep a dialog on the screen."""
     async with asked() as (t, epoch, lease, sock, _question):
-        await epoch.ask(lambda n: m.LeaseEnded(n, lease.id, "the test says so"))
+        await epoch.call(LEASE_ENDED, LeaseEnded(lease.id, "the test says so"))
 
         async def nothing():
             return not await pending(t)

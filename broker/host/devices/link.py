@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import trio
 
 from broker.core.errors import (
-    InternalError,
     RefusedError,
     UpstreamError,
     VitrailError,
@@ -26,6 +25,19 @@ from broker.core.limits import link as limits
 from broker.core.names import take_lease_id
 from broker.core.stderr_log import log_exception
 from broker.ipc.devices.messages import Devices
+from broker.ipc.host_calls import (
+    ATTACH,
+    DETACH,
+    DEVICE_ENDED,
+    DEVICES,
+    DEVICES_CHANGED,
+    DeviceAttach,
+    DeviceDetach,
+    DeviceEnded,
+    DeviceHanded,
+    DeviceListRequest,
+    DevicesReply,
+)
 from broker.ipc.host_viewer import (
     DeviceAttachment,
     DeviceSource,
@@ -33,8 +45,9 @@ from broker.ipc.host_viewer import (
     TaskStatus,
     first_of,
 )
-from broker.net.link import messages as m
 from broker.net.link_service.far_end import FarEnd
+from broker.wire.exchange import Exchange
+from broker.wire.row import Nothing, serves
 
 
 @dataclass(eq=False)
@@ -74,27 +87,18 @@ class DeviceRequests:
                 epoch = self._epoch()
                 if epoch is not None and epoch.live:
                     with contextlib.suppress(VitrailError):  # the next one asks
-                        await epoch.ask(m.DevicesChanged)
+                        await epoch.call(DEVICES_CHANGED, Nothing())
                 await first_of(changed, self._there)
 
     def announce(self) -> None:
         """There is another epoch, whose viewer has not asked yet."""
         self._there.set()
 
-    async def serve(self, epoch: FarEnd, request: m.LinkRequest) -> m.LinkReply:
-        """Carry out a request about devices.  Raises VitrailError, which is the reply."""
-        match request:
-            case m.DevicesAsked():
-                return _page(request, await self._source.devices())
-            case m.DeviceAttach():
-                return await self._attach(epoch, request)
-            case m.DeviceDetach():
-                await self._detach(epoch, request)
-                return m.RequestDone(request.request)
-            case _:
-                raise InternalError(f"no handler for {request}")
+    async def list_devices(self, after: int) -> DevicesReply:
+        """Return the devices with a number above ``after``.  Raises VitrailError."""
+        return _page(after, await self._source.devices())
 
-    async def _attach(self, epoch: FarEnd, request: m.DeviceAttach) -> m.DeviceHanded:
+    async def attach(self, epoch: FarEnd, request: DeviceAttach) -> DeviceHanded:
         """Attach a device for a viewer.  Raises RefusedError beyond the limit."""
         if self._nursery is None:
             raise RefusedError("this host is starting or shutting down")
@@ -105,12 +109,12 @@ class DeviceRequests:
         attachment: DeviceAttachment = await self._nursery.start(
             self._hold, handed, request
         )
-        return m.DeviceHanded(request.request, attachment.name, attachment.backend)
+        return DeviceHanded(attachment.name, attachment.backend)
 
     async def _hold(
         self,
         handed: _Handed,
-        request: m.DeviceAttach,
+        request: DeviceAttach,
         *,
         task_status: trio.TaskStatus[DeviceAttachment],
     ) -> None:
@@ -157,14 +161,42 @@ class DeviceRequests:
             return
         name, reason = made.name, fit(made.reason, limits.LINK_TEXT_CHARACTERS)
         with contextlib.suppress(VitrailError):
-            await handed.epoch.ask(lambda n: m.DeviceEnded(n, name, reason))
+            await handed.epoch.call(DEVICE_ENDED, DeviceEnded(name, reason))
 
-    async def _detach(self, epoch: FarEnd, request: m.DeviceDetach) -> None:
+    async def detach(self, epoch: FarEnd, request: DeviceDetach) -> None:
         """Detach a device of a viewer, and wait until it is taken back."""
         for handed in list(self._handed):
             # Each viewer one.
             if handed.epoch is epoch and handed.device == request.device:
                 await handed.take_back("the viewer detached it")
+
+
+class DeviceCalls:
+    """Serves the calls of one viewer's connection about devices."""
+
+    def __init__(self, requests: DeviceRequests, epoch: FarEnd) -> None:
+        self._requests = requests
+        self._epoch = epoch
+
+    @serves(DEVICES)
+    async def list_devices(
+        self, _: Exchange[DevicesReply], request: DeviceListRequest
+    ) -> DevicesReply:
+        """Return a page of the host's devices.  Raises SetupError, UpstreamError."""
+        return await self._requests.list_devices(request.after)
+
+    @serves(ATTACH)
+    async def attach(
+        self, _: Exchange[DeviceHanded], request: DeviceAttach
+    ) -> DeviceHanded:
+        """Attach a device to an announced sandbox.  Raises VitrailError."""
+        return await self._requests.attach(self._epoch, request)
+
+    @serves(DETACH)
+    async def detach(self, _: Exchange[Nothing], request: DeviceDetach) -> Nothing:
+        """Detach a device; return when it is taken back."""
+        await self._requests.detach(self._epoch, request)
+        return Nothing()
 
 
 def _announced(epoch: FarEnd, untrusted_lease: str) -> Lease:
@@ -186,19 +218,18 @@ async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-def _page(request: m.DevicesAsked, found: Devices) -> m.DevicesReply:
+def _page(after: int, found: Devices) -> DevicesReply:
     """Return the devices after ``after``, as many as fit into a reply."""
     problems = [fit(text, limits.LINK_TEXT_CHARACTERS) for text in found.problems]
     rest = sorted(
-        (item for item in found.devices if item.number > request.after),
+        (item for item in found.devices if item.number > after),
         key=lambda item: item.number,
     )
     page = rest[: limits.LINK_DEVICES]
-    return m.DevicesReply(
-        request.request,
+    return DevicesReply(
         page,
         more=len(rest) > len(page),
         strict=found.strict,
         source=found.source,
-        problems=problems[: limits.LINK_WARNINGS],
+        problems=tuple(problems[: limits.LINK_WARNINGS]),
     )

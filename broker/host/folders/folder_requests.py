@@ -9,7 +9,12 @@ from dataclasses import dataclass, field
 import trio
 
 from broker.core import limits
-from broker.core.errors import InternalError, RefusedError, VitrailError
+from broker.core.errors import (
+    InternalError,
+    RefusedError,
+    UpstreamError,
+    VitrailError,
+)
 from broker.core.files.opened_folder import OpenedFolder
 from broker.core.lease import Lease
 from broker.core.limits import transfer as transfer_limits
@@ -19,11 +24,24 @@ from broker.helpers.process.spawn import wait_ended
 from broker.host.folders.folder_mounts import FolderHost
 from broker.host.folders.given import GivenFolders
 from broker.host_and_viewer.host_folders import Mounted
+from broker.ipc.host_calls import (
+    FOLDER_LOST,
+    FORGET_FOLDERS,
+    MOUNT_FOLDER,
+    RELEASE_FOLDER,
+    UNMOUNT_FOLDER,
+    ErrorReport,
+    FolderLost,
+    FolderMounted,
+    FolderState,
+    MountFolder,
+    NamedLease,
+    NamedMount,
+)
 from broker.ipc.host_viewer import HeldTask, TaskStatus
-from broker.net.host_pair import pair_messages as p
 from broker.net.host_pair.pair_end import PairEnd
-from broker.net.link import messages as m
-from broker.net.link_service.far_end import LinkAnswer
+from broker.wire.exchange import Exchange
+from broker.wire.row import Nothing, serves
 
 
 @dataclass(eq=False)
@@ -42,13 +60,21 @@ class FolderRequests:
     """Serves a viewer's requests about folders."""
 
     def __init__(
-        self, source: FolderHost, given: GivenFolders, pair: Callable[[], PairEnd]
+        self,
+        source: Callable[[], FolderHost],
+        given: GivenFolders,
+        pair: Callable[[], PairEnd],
     ) -> None:
-        self._source = source
+        """Set up service of a viewer's requests; ``source`` may raise UpstreamError."""
+        self._source_of = source
         self._given = given
         self._pair = pair
         self._held: dict[int, _Held] = {}
         self._nursery: trio.Nursery | None = None
+
+    @property
+    def _source(self) -> FolderHost:
+        return self._source_of()
 
     async def run(self, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
         """Hold the folders that the viewer had mounted until cancelled.
@@ -60,28 +86,27 @@ class FolderRequests:
             task_status.started()
             await trio.sleep_forever()
 
-    async def serve(self, request: m.LinkRequest) -> LinkAnswer:
-        """Carry out a viewer's request to mount or unmount a folder.
+    @serves(RELEASE_FOLDER)
+    async def release(self, _: Exchange[Nothing], request: NamedMount) -> Nothing:
+        """Unmount a folder, if no file of it is open.  Raises VitrailError."""
+        held = self._held.get(request.mount)
+        if held is not None and held.mounted is not None:
+            await held.mounted.release()
+        return Nothing()
 
-        Raises VitrailError.
-        """
-        number = request.request
-        match request:
-            case p.MountFolder():
-                return LinkAnswer(await self._mount(request))
-            case p.ReleaseFolder():
-                held = self._held.get(request.mount)
-                if held is not None and held.mounted is not None:
-                    await held.mounted.release()
-                return LinkAnswer(m.RequestDone(number))
-            case p.UnmountFolder():
-                kept = await self._unmount(request.mount)
-                return LinkAnswer(p.FolderState(number, kept))
-            case p.ForgetFolders():
-                kept = await self._source.forget(self._lease(request.lease))
-                return LinkAnswer(p.FolderState(number, kept))
-            case _:
-                raise InternalError(f"no handler for {request}")
+    @serves(UNMOUNT_FOLDER)
+    async def unmount(
+        self, _: Exchange[FolderState], request: NamedMount
+    ) -> FolderState:
+        """Unmount a folder in any case."""
+        return FolderState(await self._unmount(request.mount))
+
+    @serves(FORGET_FOLDERS)
+    async def forget(
+        self, _: Exchange[FolderState], request: NamedLease
+    ) -> FolderState:
+        """Unmount what an earlier broker left in a sandbox.  Raises VitrailError."""
+        return FolderState(await self._source.forget(self._lease(request.lease)))
 
     def _lease(self, untrusted_lease: str) -> Lease:
         announced = self._pair().leases.get(take_lease_id(untrusted_lease))
@@ -90,18 +115,25 @@ class FolderRequests:
             raise RefusedError("the sandbox is not running: it has no lease")
         return announced.lease
 
-    async def _mount(self, request: p.MountFolder) -> p.FolderMounted:
-        """Mount a folder given to a sandbox; return its path there."""
+    @serves(MOUNT_FOLDER)
+    async def mount(
+        self, _: Exchange[FolderMounted], request: MountFolder
+    ) -> FolderMounted:
+        """Mount a folder given to a sandbox; return its path there.
+
+        Raises VitrailError.
+        """
         lease = self._lease(request.lease)
         self._refuse_more(request.mount)
         folder, write, holder = self._given.take(request.ticket, lease.sandbox)
         held = _Held(lease, folder, write)
-        assert self._nursery is not None
+        if self._nursery is None:
+            raise UpstreamError("the host process is not ready")
         self._held[request.mount] = held
         self._nursery.start_soon(self._end_with, holder, held)
         mounted = await self._nursery.start(self._hold, request.mount, held)
         inside = os.fsencode(mounted.path)
-        return p.FolderMounted(request.request, inside, mounted.place)
+        return FolderMounted(inside, mounted.place)
 
     def _refuse_more(self, mount: int) -> None:
         """Raise RefusedError for a used number or too many mounts."""
@@ -168,9 +200,9 @@ class FolderRequests:
 
     async def _report(self, number: int, lost: VitrailError) -> None:
         """Report to the viewer that a folder is lost."""
-        error = p.failed(lost)
+        request = FolderLost(number, ErrorReport.of(lost))
         try:
-            await self._pair().ask(lambda n: p.FolderLost(n, number, error))
+            await self._pair().call(FOLDER_LOST, request)
         except VitrailError as problem:
             log_exception(problem)
 

@@ -11,7 +11,7 @@ from broker.core import limits
 from broker.core.lease import Lease
 from broker.core.limits import link as link_limits
 from broker.core.names import LeaseId
-from broker.net.link.messages import LeaseBegun, LeaseEnded
+from broker.ipc.host_calls import LeaseBegun, LeaseEnded
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class Announced:
 
     lease: Lease
     peer: str
-    request: int
+    call: int
     """The number of its announcement."""
     confirmed: bool = False
-    """The viewer has answered Done: streams may be opened."""
+    """The viewer has answered: streams may be opened."""
 
 
 class LeaseBook:
@@ -44,7 +44,7 @@ class LeaseBook:
         self._by_id: dict[LeaseId, Announced] = {}
         self._ended: dict[LeaseId, None] = {}
 
-    def begin(self, message: LeaseBegun) -> None:
+    def begin(self, call: int, message: LeaseBegun) -> None:
         """Enter the lease of an announcement.
 
         Raises ValueError with the rule it breaks.
@@ -65,7 +65,7 @@ class LeaseBook:
             )
         if any(a.lease.sandbox == lease.sandbox for a in self._by_id.values()):
             raise ValueError(f"sandbox {lease.sandbox} has a second lease")
-        self._by_id[lease.id] = Announced(lease, message.peer, message.request)
+        self._by_id[lease.id] = Announced(lease, message.peer, call)
 
     def end(self, message: LeaseEnded) -> None:
         """Remove a lease that has ended.
@@ -82,10 +82,10 @@ class LeaseBook:
         ):
             del self._ended[next(iter(self._ended))]
 
-    def confirm(self, message: LeaseBegun) -> None:
-        """Enter the viewer's Done; the lease may have ended before it."""
+    def confirm(self, call: int, message: LeaseBegun) -> None:
+        """Enter the viewer's answer; the lease may have ended before it."""
         announced = self._by_id.get(LeaseId(message.lease))
-        if announced is not None and announced.request == message.request:
+        if announced is not None and announced.call == call:
             self._by_id[announced.lease.id] = replace(announced, confirmed=True)
 
     def usable(self, lease: LeaseId) -> Announced | None:

@@ -15,7 +15,7 @@ import struct
 
 from broker.core.errors import PeerError
 
-VERSION = 3
+VERSION = 4
 """Changes whenever two ends of different code would misunderstand each other.
 
 ``tests/broker/net/link/test_schema.py`` compares the messages with those of this

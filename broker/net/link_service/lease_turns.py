@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import msgspec
 import trio
 
-from broker.net.link import messages as m
+from broker.ipc.host_calls import LeaseBegun, LeaseEnded
 
 
 class Turn:
@@ -64,7 +65,7 @@ class LeaseTurns:
         self._last: dict[str, Turn] = {}
         self._sandbox: dict[str, str] = {}
 
-    def take(self, request: m.LinkRequest) -> Turn:
+    def take(self, request: msgspec.Struct) -> Turn:
         """Return the turn of a request, which must be entered; called in order."""
         keys = self._keys(request)
         self._last = {k: t for k, t in self._last.items() if not t.over}
@@ -72,15 +73,15 @@ class LeaseTurns:
         self._last.update(dict.fromkeys(keys, turn))
         return turn
 
-    def _keys(self, request: m.LinkRequest) -> tuple[str, ...]:
+    def _keys(self, request: msgspec.Struct) -> tuple[str, ...]:
         """Return the lease and sandbox that a request names.
 
         The keys cannot be equal: a lease id is 16 hex digits, a name has a prefix.
         """
-        if isinstance(request, m.LeaseBegun):
+        if isinstance(request, LeaseBegun):
             self._sandbox[request.lease] = f"sandbox {request.sandbox}"
             return request.lease, self._sandbox[request.lease]
-        if isinstance(request, m.LeaseEnded):
+        if isinstance(request, LeaseEnded):
             sandbox = self._sandbox.pop(request.lease, "")
             return (request.lease, sandbox) if sandbox else (request.lease,)
         return ()

@@ -17,10 +17,11 @@ from broker.core.errors import VitrailError
 from broker.core.escape import fit, printable
 from broker.core.limits import link as limits
 from broker.ipc.control.types.status import LinkOther, LinkStatus
-from broker.net.link import messages as m
 from broker.net.link.cures import cure
+from broker.net.link.link_calls import STATUS, StatusReply
 from broker.net.link.wire_types import VERSION, Role
 from broker.net.link_service.epoch import Epoch
+from broker.wire.row import Nothing
 
 _ASK_SECONDS = 2.0
 _UNSTEADY_SECONDS = 60.0
@@ -149,29 +150,25 @@ async def _ask(epoch: Epoch) -> LinkOther | None:
         return None
     with trio.move_on_after(_ASK_SECONDS):
         try:
-            reply = await epoch.ask(m.StatusAsked)
+            reply = await epoch.call(STATUS, Nothing())
         except VitrailError:
             return None  # it is being lost; the next status says so
-        if isinstance(reply, m.StatusReply):
-            return LinkOther(
-                program=reply.program,
-                leases=reply.leases,
-                streams=reply.streams,
-                refused=reply.refused,
-                up_seconds=reply.up_seconds,
-                warnings=[*reply.warnings, *_clocks(reply.clock)],
-            )
+        return LinkOther(
+            program=reply.program,
+            leases=reply.leases,
+            streams=reply.streams,
+            refused=reply.refused,
+            up_seconds=reply.up_seconds,
+            warnings=[*reply.warnings, *_clocks(reply.clock)],
+        )
     return None
 
 
-def own_status(
-    request: int, epoch: Epoch, since: float, warnings: list[str]
-) -> m.StatusReply:
+def own_status(epoch: Epoch, since: float, warnings: list[str]) -> StatusReply:
     """Return this end's status as the message for the other end."""
     limit = limits.LINK_TEXT_CHARACTERS
-    told = [fit(text, limit) for text in warnings[-limits.LINK_WARNINGS :]]
-    return m.StatusReply(
-        request,
+    told = tuple(fit(text, limit) for text in warnings[-limits.LINK_WARNINGS :])
+    return StatusReply(
         f"vitrail {__version__}",
         len(epoch.leases.all()),
         len(epoch.streams),

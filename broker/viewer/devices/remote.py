@@ -10,18 +10,30 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
+from dataclasses import dataclass
 
 import trio
 
-from broker.core.errors import InternalError, UpstreamError, VitrailError
+from broker.core.errors import UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Lease
 from broker.core.limits import devices as limits
 from broker.ipc.devices.messages import DeviceItem, Devices
+from broker.ipc.host_calls import (
+    ATTACH,
+    DETACH,
+    DEVICE_ENDED,
+    DEVICES,
+    DEVICES_CHANGED,
+    DeviceAttach,
+    DeviceDetach,
+    DeviceEnded,
+    DeviceListRequest,
+)
 from broker.ipc.host_viewer import DeviceAttachment
-from broker.net.link import messages as m
 from broker.net.link_service.far_end import FarEnd
+from broker.wire.exchange import Exchange
+from broker.wire.row import Nothing, serves
 
 OTHER_MACHINE = "plug the device into the host, not into this machine; to list the host's devices, run 'brokerctl device list'"
 """The hint where a port of the viewer's machine has been named."""
@@ -53,17 +65,6 @@ class RemoteDevices:
         if attachment is not None:
             attachment.end(printable(reason))
 
-    async def serve(self, epoch: FarEnd, request: m.LinkRequest) -> m.LinkReply | None:
-        """Handle a report of the host about devices; None for another message."""
-        match request:
-            case m.DevicesChanged():
-                self.host_changed()
-            case m.DeviceEnded():
-                self.host_ended(epoch, request.attachment, request.reason)
-            case _:
-                return None
-        return m.RequestDone(request.request)
-
     async def devices(self) -> Devices:
         """Fetch the list of all devices of the host.
 
@@ -72,9 +73,7 @@ class RemoteDevices:
         epoch, after = self._epoch(), 0
         found: list[DeviceItem] = []
         while True:
-            reply = await epoch.ask(partial(_asked, after=after))
-            if not isinstance(reply, m.DevicesReply):
-                raise InternalError("the host sent an unexpected reply")
+            reply = await epoch.call(DEVICES, DeviceListRequest(after))
             for device in reply.devices:
                 # guard: pages of devices end
                 if device.number <= after or len(found) >= limits.DEVICES:
@@ -82,7 +81,8 @@ class RemoteDevices:
                 after = device.number
                 found.append(device)
             if not reply.more or not reply.devices:
-                return Devices(0, found, reply.strict, reply.source, reply.problems)
+                problems = list(reply.problems)
+                return Devices(0, found, reply.strict, reply.source, problems)
 
     @asynccontextmanager
     async def attached(
@@ -92,9 +92,7 @@ class RemoteDevices:
         epoch = self._epoch()
         made: DeviceAttachment | None = None
         try:
-            reply = await epoch.ask(lambda n: m.DeviceAttach(n, number, lease.id))
-            if not isinstance(reply, m.DeviceHanded):
-                raise InternalError("the host sent an unexpected reply")
+            reply = await epoch.call(ATTACH, DeviceAttach(number, lease.id))
             made = DeviceAttachment(reply.attachment, reply.backend)
             self._attachments[epoch, made.name] = made
             if not epoch.live:
@@ -107,7 +105,7 @@ class RemoteDevices:
             with trio.move_on_after(limits.DEVICE_DETACH_SECONDS, shield=True):
                 # Refused: the epoch has taken it along.
                 with contextlib.suppress(VitrailError):
-                    await epoch.ask(lambda n: m.DeviceDetach(n, number))
+                    await epoch.call(DETACH, DeviceDetach(number))
 
     def epoch_ended(self, epoch: FarEnd) -> None:
         """The link was lost: its host takes everything back."""
@@ -117,5 +115,19 @@ class RemoteDevices:
         self.host_changed()
 
 
-def _asked(number: int, *, after: int) -> m.DevicesAsked:
-    return m.DevicesAsked(number, after)
+@dataclass(frozen=True)
+class DeviceReports:
+    """Serves a host's reports about devices, on one connection."""
+
+    devices: RemoteDevices
+    epoch: FarEnd
+
+    @serves(DEVICES_CHANGED)
+    async def note_changed(self, _: Exchange[Nothing], __: Nothing) -> None:
+        """Have the list of devices fetched again."""
+        self.devices.host_changed()
+
+    @serves(DEVICE_ENDED)
+    async def note_ended(self, _: Exchange[Nothing], report: DeviceEnded) -> None:
+        """End an attachment that the host has taken back."""
+        self.devices.host_ended(self.epoch, report.attachment, report.reason)

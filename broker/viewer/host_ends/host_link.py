@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import itertools
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from functools import partial
 
 import trio
 
 from broker.authority.audit import event_log
 from broker.core.errors import (
-    InternalError,
     RefusedError,
     UpstreamError,
     VitrailError,
@@ -35,7 +35,15 @@ from broker.core.token_bucket import TokenBucket
 from broker.host_and_viewer.checkpoints import CheckpointWitness
 from broker.host_and_viewer.link_end import LinkEnd
 from broker.ipc.audit import schema
-from broker.net.link import messages as m
+from broker.ipc.host_calls import (
+    LEASE_BEGUN,
+    LEASE_ENDED,
+    STOP,
+    SUSPEND,
+    LeaseBegun,
+    LeaseEnded,
+    StopSandbox,
+)
 from broker.net.link.cures import BROKER_ENDS
 from broker.net.link.pending_connections import Ticket
 from broker.net.link.preamble import PreambleVerdict
@@ -51,13 +59,15 @@ from broker.net.link_service.epoch import Epoch, request_pace
 from broker.net.link_service.key_store import LinkStore
 from broker.net.link_service.sockets import receive, shake_hands
 from broker.net.listeners import Listener
-from broker.viewer.devices.remote import RemoteDevices
+from broker.viewer.devices.remote import DeviceReports, RemoteDevices
 from broker.viewer.folders.streamed import StreamedFolders
 from broker.viewer.host_ends.host_door import Door
 from broker.viewer.host_ends.host_intake import Intake
 from broker.viewer.host_ends.host_starts import HostStart, RemoteStarts
 from broker.viewer.role import ViewerRole
 from broker.viewer.stream_answer import StreamAnswer
+from broker.wire.exchange import Exchange
+from broker.wire.row import Nothing, serves
 
 _SOON = 0.001
 """Seconds that rounding may leave of a wait."""
@@ -77,6 +87,40 @@ async def _report_silence(
             await epoch.wait_silent(limits.LINK_SILENT_SECONDS)
             progress(epoch.silent)
             await trio.sleep(limits.LINK_SILENT_SECONDS)
+
+
+@dataclass(frozen=True)
+class _Leases:
+    """Serves a host's calls about leases, in one epoch."""
+
+    epoch: Epoch
+    viewer: Callable[[], ViewerRole]
+    reload: Callable[[], Awaitable[None]]
+
+    @serves(LEASE_BEGUN)
+    async def begin(self, _: Exchange[Nothing], request: LeaseBegun) -> None:
+        """Have the records read again, and the viewer show the sandbox.
+
+        Raises VitrailError.
+        """
+        lease = request.to_lease()
+        await self.reload()
+        await self.viewer().lease_begun(lease)
+        held = {announced.lease.id for announced in self.epoch.leases.all()}
+        if lease.id not in held or not self.epoch.live:
+            # Withdrawn while it was being made.
+            await self.viewer().lease_ended(lease.id, "withdrawn at once")
+
+    @serves(LEASE_ENDED)
+    async def end(self, _: Exchange[Nothing], request: LeaseEnded) -> None:
+        """Cut the streams of a lease, and have the viewer end it."""
+        lease, streams = take_lease_id(request.lease), self.epoch.streams.values()
+        mine = [stream for stream in streams if stream.opening.lease.id == lease]
+        for stream in mine:
+            stream.end(f"the lease ended: {request.reason}")
+        for stream in mine:
+            await stream.over.wait()
+        await self.viewer().lease_ended(lease, printable(request.reason))
 
 
 class RemoteHost(LinkEnd):
@@ -155,15 +199,14 @@ class RemoteHost(LinkEnd):
         epoch = self._up()
         short = min(grace, limits.LINK_GRACE_SECONDS)
         text = fit(reason, limits.LINK_TEXT_CHARACTERS)
-        await epoch.ask(lambda n: m.StopSandbox(n, lease, short, text))
+        await epoch.call(STOP, StopSandbox(lease, short, text))
 
     async def suspend(self, lease: LeaseId, *, suspended: bool) -> None:
-        """Refuse: the link has no such message.  Raises RefusedError."""
+        """Refuse: the link has no such row.  Raises RefusedError."""
         del lease, suspended
-        raise RefusedError(
-            "machines of a host on another machine cannot be suspended",
-            hint="to end the sandbox, run 'brokerctl stop'",
-        )
+        absence = SUSPEND.absence("link")
+        assert absence is not None
+        raise RefusedError(absence.message, hint=absence.hint)
 
     async def _wait_up(self, progress: Callable[[str], None]) -> Epoch:
         """Wait a moment for the host to connect; return the link's epoch."""
@@ -262,7 +305,7 @@ class RemoteHost(LinkEnd):
         return Epoch(
             session,
             conn,
-            self._serve,
+            self._parts,
             rest=rest,
             pace=self._requests,
             silence_limit=self._config.silence_limit,
@@ -384,43 +427,13 @@ class RemoteHost(LinkEnd):
             epoch.end(reason)
             await epoch.gone.wait()
 
-    async def _serve(self, epoch: Epoch, request: m.LinkRequest) -> m.LinkReply:
-        """Answer one request of the host: leases, devices, status, checkpoints.
-
-        A new lease has the records read again, and the viewer show the sandbox.
-        """
-        match request:
-            case m.LeaseBegun():
-                lease = request.to_lease()
-                await self._reload()
-                await self._viewer().lease_begun(lease)
-                held = {announced.lease.id for announced in epoch.leases.all()}
-                if lease.id not in held or not epoch.live:
-                    # Withdrawn while it was being made.
-                    await self._viewer().lease_ended(lease.id, "withdrawn at once")
-                return m.RequestDone(request.request)
-            case m.LeaseEnded():
-                ended = take_lease_id(request.lease)
-                await self._cut(epoch, ended, request.reason)
-                await self._viewer().lease_ended(ended, printable(request.reason))
-                return m.RequestDone(request.request)
-            case m.StartProgress():
-                self._starts.report(epoch, request)
-                return m.RequestDone(request.request)
-            case _:
-                reply = await self._answer_common(epoch, request)
-                if reply is None:
-                    reply = await self.devices.serve(epoch, request)
-                if reply is None:
-                    raise InternalError(f"no handler for {request}")
-                return reply
-
-    async def _cut(self, epoch: Epoch, lease: LeaseId, reason: str) -> None:
-        mine = [s for s in epoch.streams.values() if s.opening.lease.id == lease]
-        for stream in mine:
-            stream.end(f"the lease ended: {reason}")
-        for stream in mine:
-            await stream.over.wait()
+    def _parts(self, epoch: Epoch) -> Sequence[object]:
+        """Return what serves the host's calls in an epoch."""
+        return [
+            self._common_calls(epoch),
+            DeviceReports(self.devices, epoch),
+            _Leases(epoch, self._viewer, self._reload),
+        ]
 
     # -- streams -------------------------------------------------------------------------
 

@@ -19,7 +19,6 @@ import trio
 
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import (
-    InternalError,
     PeerError,
     RefusedError,
     VitrailError,
@@ -34,14 +33,47 @@ from broker.core.services import NETWORK, PORTS, SSH_AGENT
 from broker.core.stderr_log import log_exception
 from broker.host_and_viewer.host_folders import GivenFolder
 from broker.ipc import sealed_memfd
+from broker.ipc.host_calls import (
+    CUT_STREAM,
+    END_HOST,
+    FOLDER_LOST,
+    FORGET_FOLDERS,
+    HOST_FAILED,
+    HOST_READY,
+    HOST_ROWS,
+    LEASE_BEGUN,
+    LEASE_ENDED,
+    LEND_ARENA,
+    MACHINE_STOPPED,
+    MOUNT_FOLDER,
+    OFFER_STREAM,
+    REFUSE_NEW,
+    RELEASE_FOLDER,
+    STOP,
+    STREAM_OVER,
+    SUSPEND,
+    UNMOUNT_FOLDER,
+    FolderLost,
+    HostFailed,
+    HostRowsReport,
+    LeaseBegun,
+    LeaseEnded,
+    MachineStopped,
+    MountFolder,
+    NamedLease,
+    NamedMount,
+    NamedStream,
+    OfferStream,
+    StopSandbox,
+    SuspendSandbox,
+)
 from broker.ipc.host_viewer import HeldTask, StartedStatus, TaskStatus, Viewer
-from broker.net.host_pair import pair_messages as p
 from broker.net.host_pair.pair_end import PairEnd
-from broker.net.link import messages as m
 from broker.net.link.wire_types import Role
-from broker.net.link_service.far_end import LinkAnswer
-from broker.viewer.devices.remote import RemoteDevices
-from broker.viewer.host_ends.host_starts import HostStart, Starts
+from broker.viewer.devices.remote import DeviceReports, RemoteDevices
+from broker.viewer.host_ends.host_starts import HostStart
+from broker.wire.exchange import Exchange
+from broker.wire.row import Nothing, serves
 
 
 @dataclass(eq=False)
@@ -58,7 +90,7 @@ class MountedByHost:
 
     async def release(self) -> None:
         """See ``Mounted``."""
-        await self.pair.ask(lambda n: p.ReleaseFolder(n, self.number))
+        await self.pair.call(RELEASE_FOLDER, NamedMount(self.number))
 
     async def lost(self) -> None:
         """See ``Mounted``."""
@@ -68,7 +100,7 @@ class MountedByHost:
 
 
 class HostProcess:
-    """Takes leases and streams of the host's process, and sends it orders."""
+    """Accepts leases and streams of the host's process, and calls it."""
 
     unavailable = ""
 
@@ -80,19 +112,22 @@ class HostProcess:
         reload: Callable[[], Awaitable[None]],
     ) -> None:
         """Set up the pair; ``reload`` refreshes the viewer's copy of the records."""
-        self.pair = PairEnd(sock, Role.VIEWER, self._serve)
         self.ready = trio.Event()
-        """Set when the host takes orders, or cannot start."""
+        """Set when the host accepts calls, or cannot start."""
         self.problem: VitrailError | None = None
         """Why the host cannot start."""
         self.devices = RemoteDevices(lambda: self.pair, elsewhere="")
         self._viewer = viewer
         self._reload = reload
         self._streams: dict[int, HeldTask] = {}
-        self._starts = Starts()
         self._mounts: dict[int, MountedByHost] = {}
         self._last_mount = 0
         self._nursery: trio.Nursery | None = None
+        self.pair = PairEnd(
+            sock,
+            Role.VIEWER,
+            lambda pair: [self, DeviceReports(self.devices, pair)],
+        )
 
     @property
     def folders(self) -> HostProcess:
@@ -121,35 +156,35 @@ class HostProcess:
     ) -> Lease:
         """Have the host start a sandbox; return its lease.  See ``Machines``."""
         start = HostStart(self.pair, record, changes, for_sandbox, progress)
-        return await self._starts.ask(start)
+        return await start.call()
 
     async def stop(self, lease: LeaseId, *, grace: float, reason: str) -> None:
         """See ``Machines``."""
         text = fit(reason, limits.LINK_TEXT_CHARACTERS)
-        await self.pair.ask(lambda n: p.StopLease(n, lease, grace, text))
+        await self.pair.call(STOP, StopSandbox(lease, grace, text))
 
     async def suspend(self, lease: LeaseId, *, suspended: bool) -> None:
         """See ``Machines``."""
-        await self.pair.ask(lambda n: p.SuspendLease(n, lease, suspended))
+        await self.pair.call(SUSPEND, SuspendSandbox(lease, suspended))
 
     async def refuse_new(self) -> None:
         """Have the host lease nothing more: the broker is about to end."""
-        await self.pair.ask(p.RefuseNew)
+        await self.pair.call(REFUSE_NEW, Nothing())
 
     async def end(self) -> None:
         """End what the host has left; it ends then."""
-        await self.pair.ask(p.EndHost)
+        await self.pair.call(END_HOST, Nothing())
 
-    async def rows(self) -> p.HostRowsReport:
+    async def rows(self) -> HostRowsReport:
         """Return the host's part of the status.  Raises VitrailError."""
-        reply, fd = await self.pair.exchange(p.HostRowsAsked)
+        answer = await self.pair.peer.call_with_fds(HOST_ROWS, Nothing())
+        [fd] = answer.fds
         try:
-            assert isinstance(reply, p.HostRowsFile)
             # guard: the host's rows are bounded
-            if reply.size > pair_limits.PAIR_ROWS_BYTES:
+            if answer.value.size > pair_limits.PAIR_ROWS_BYTES:
                 raise PeerError("the host sent a status that is too long")
-            body = await sealed_memfd.take(fd, reply.size)
-            return msgspec.json.decode(body, type=p.HostRowsReport)
+            body = await sealed_memfd.take(fd, answer.value.size)
+            return msgspec.json.decode(body, type=HostRowsReport)
         except UNREADABLE as error:
             raise PeerError(f"the host sent an invalid status: {error}") from error
         finally:
@@ -167,11 +202,9 @@ class HostProcess:
         """
         del write
         self._last_mount += 1
-        number, ticket = self._last_mount, folder.ticket
-        reply = await self.pair.ask(
-            lambda n: p.MountFolder(n, number, lease.id, ticket)
-        )
-        assert isinstance(reply, p.FolderMounted)
+        number = self._last_mount
+        request = MountFolder(number, lease.id, folder.ticket)
+        reply = await self.pair.call(MOUNT_FOLDER, request)
         mounted = MountedByHost(self.pair, number, os.fsdecode(reply.path), reply.place)
         self._mounts[number] = mounted
         try:
@@ -179,8 +212,7 @@ class HostProcess:
         finally:
             del self._mounts[number]
             with trio.CancelScope(shield=True):
-                state = await self.pair.ask(lambda n: p.UnmountFolder(n, number))
-            assert isinstance(state, p.FolderState)
+                state = await self.pair.call(UNMOUNT_FOLDER, NamedMount(number))
             mounted.kept = state.kept
 
     async def end_sandbox(self, lease: Lease, reason: str) -> None:
@@ -189,65 +221,69 @@ class HostProcess:
 
     async def forget(self, lease: Lease) -> bool:
         """See ``FolderSource``."""
-        state = await self.pair.ask(lambda n: p.ForgetFolders(n, lease.id))
-        assert isinstance(state, p.FolderState)
-        return state.kept
+        return (await self.pair.call(FORGET_FOLDERS, NamedLease(lease.id))).kept
 
-    # -- what the host sends -----------------------------------------------------------
+    # -- what the host calls -----------------------------------------------------------
 
-    async def _serve(self, request: m.LinkRequest, fd: int) -> LinkAnswer:
-        """Handle one message of the host: streams, memory, leases, devices."""
-        match request:
-            case p.OfferStream():
-                await self._offered(request, fd)
-            case p.LendArena():
-                try:
-                    await self._viewer().arena_lent(take_lease_id(request.lease), fd)
-                finally:
-                    os.close(fd)
-            case p.CutStream():
-                await self._cut(request.stream)
-            case p.MachineStopped():
-                lease, reason = take_lease_id(request.lease), printable(request.reason)
-                await self._viewer().machine_stopped(lease, reason)
-            case m.LeaseBegun():
-                await self._lease_begun(request.to_lease())
-            case m.LeaseEnded():
-                lease = take_lease_id(request.lease)
-                await self._viewer().lease_ended(lease, printable(request.reason))
-            case m.DevicesChanged() | m.DeviceEnded():
-                await self.devices.serve(self.pair, request)
-            case _:
-                self._told(request)
-        return LinkAnswer(m.RequestDone(request.request))
+    @serves(LEASE_BEGUN)
+    async def begin_lease(self, _: Exchange[Nothing], request: LeaseBegun) -> None:
+        """Have the records read again; give the viewer a lease that the host began.
 
-    def _told(self, request: m.LinkRequest) -> None:
-        """Handle a message that the host's process sends unasked."""
-        match request:
-            case m.StartProgress():
-                self._starts.report(self.pair, request)
-            case p.FolderLost():
-                mounted = self._mounts.get(request.mount)
-                if mounted is not None:
-                    mounted.problem = p.error_of(request.error)
-                    mounted.gone.set()
-            case p.HostReady():
-                self.ready.set()
-            case p.HostFailed():
-                self.problem = p.error_of(request.error)
-                self.ready.set()
-            case _:
-                raise InternalError(f"no handler for {request}")
-
-    async def _lease_begun(self, lease: Lease) -> None:
-        """Have the records read again; give the viewer a lease that the host began."""
+        Raises VitrailError.
+        """
+        lease = request.to_lease()
         # The host may lease by a record that was written a moment ago.
         await self._reload()
         await self._viewer().lease_begun(lease)
 
-    async def _offered(self, offer: p.OfferStream, fd: int) -> None:
-        """Accept or refuse a stream that the host offers; start its task."""
-        with socket.socket(fileno=fd) as untrusted_conn:
+    @serves(LEASE_ENDED)
+    async def end_lease(self, _: Exchange[Nothing], request: LeaseEnded) -> None:
+        """Have the viewer end a lease; return when its streams are cut."""
+        lease = take_lease_id(request.lease)
+        await self._viewer().lease_ended(lease, printable(request.reason))
+
+    @serves(LEND_ARENA)
+    async def lend_arena(
+        self, exchange: Exchange[Nothing], request: NamedLease
+    ) -> None:
+        """Give the viewer the memory where a guest leaves its pixels."""
+        [fd] = exchange.fds
+        await self._viewer().arena_lent(take_lease_id(request.lease), fd)
+
+    @serves(MACHINE_STOPPED)
+    async def note_stopped(self, _: Exchange[Nothing], request: MachineStopped) -> None:
+        """Tell the viewer that a machine was stopped, or runs again."""
+        lease, reason = take_lease_id(request.lease), printable(request.reason)
+        await self._viewer().machine_stopped(lease, reason)
+
+    @serves(FOLDER_LOST)
+    async def note_folder_lost(self, _: Exchange[Nothing], request: FolderLost) -> None:
+        """End the use of a mounted folder that is gone."""
+        mounted = self._mounts.get(request.mount)
+        if mounted is not None:
+            mounted.problem = request.error.error()
+            mounted.gone.set()
+
+    @serves(HOST_READY)
+    async def note_ready(self, _: Exchange[Nothing], __: Nothing) -> None:
+        """Let the broker's start go on: the host accepts calls."""
+        self.ready.set()
+
+    @serves(HOST_FAILED)
+    async def note_failed(self, _: Exchange[Nothing], request: HostFailed) -> None:
+        """Let the broker's start fail with the host's error."""
+        self.problem = request.error.error()
+        self.ready.set()
+
+    @serves(OFFER_STREAM)
+    async def accept_stream(
+        self, exchange: Exchange[Nothing], offer: OfferStream
+    ) -> None:
+        """Accept a stream that the host offers, and start its task.
+
+        Raises RefusedError.
+        """
+        with socket.socket(fileno=exchange.take_fd()) as untrusted_conn:
             announced = self.pair.leases.usable(LeaseId(offer.lease))
             service = ServiceName(offer.service)
             # guard: streams are of leases that were announced
@@ -284,10 +320,12 @@ class HostProcess:
             stream.over.set()
         if not stream.reason:
             with contextlib.suppress(VitrailError):
-                await self.pair.ask(lambda n: p.StreamOver(n, opening.stream))
+                await self.pair.call(STREAM_OVER, NamedStream(opening.stream))
 
-    async def _cut(self, number: int) -> None:
-        stream = self._streams.get(number)
+    @serves(CUT_STREAM)
+    async def cut_stream(self, _: Exchange[Nothing], request: NamedStream) -> None:
+        """Cut a stream that was accepted; return when it has ended."""
+        stream = self._streams.get(request.stream)
         if stream is not None:
             await stream.take_back("the host cut it")
 

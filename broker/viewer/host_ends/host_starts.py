@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 
 import trio
 
-from broker.core.errors import InternalError, UpstreamError, VitrailError
+from broker.core.errors import UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.launch_changes import LaunchChanges
 from broker.core.lease import Lease
 from broker.core.limits import link as limits
 from broker.core.names import LeaseId, SandboxName, take_lease_id
-from broker.net.link import messages as m
+from broker.ipc.host_calls import START, StartProgress, StartSandbox
 from broker.net.link_service.far_end import FarEnd
 
 
@@ -29,61 +29,35 @@ class HostStart:
     progress: Callable[[str], None]
     lines: float = math.inf
     """Lines of progress that are still passed on."""
-    number: int = 0
     wanted: bool = True
 
-    def report(self, untrusted_text: str) -> None:
+    def report(self, step: StartProgress) -> None:
         """Pass on a line of the host's."""
         self.lines -= 1
         if self.lines >= 0:
-            self.progress(printable(untrusted_text))
+            self.progress(printable(step.text))
 
-
-class Starts:
-    """All starts under way."""
-
-    def __init__(self) -> None:
-        self._under_way: set[HostStart] = set()
-
-    def report(self, host: FarEnd, message: m.StartProgress) -> None:
-        """Pass a line of the host's to the caller of that start, if it still waits."""
-        for start in self._under_way:
-            if start.host is host and start.number == message.start:
-                start.report(message.text)
-
-    async def ask(self, start: HostStart) -> Lease:
+    async def call(self) -> Lease:
         """Have the host start a sandbox; return its lease.  Raises VitrailError."""
-
-        def numbered(number: int) -> m.StartSandbox:
-            start.number = number
-            self._under_way.add(start)
-            return m.StartSandbox(
-                number,
-                start.record,
-                **asdict(start.changes),
-                for_sandbox=start.for_sandbox,
-            )
-
-        try:
-            reply = await start.host.ask(numbered)
-        finally:
-            self._under_way.discard(start)
-        if not isinstance(reply, m.SandboxStarted):
-            raise InternalError("the host sent an unexpected reply")
-        announced = start.host.leases.usable(take_lease_id(reply.lease))
+        request = StartSandbox(
+            self.record, **asdict(self.changes), for_sandbox=self.for_sandbox
+        )
+        started = await self.host.peer.call_with_fds(
+            START, request, on_item=self.report
+        )
+        announced = self.host.leases.usable(take_lease_id(started.value.lease))
         if announced is None:
             raise UpstreamError(
-                f"the sandbox of '{start.record}' ended while it was starting",
+                f"the sandbox of '{self.record}' ended while it was starting",
                 hint="to see the reason, run 'brokerctl audit'",
             )
         return announced.lease
 
 
-class RemoteStarts(Starts):
+class RemoteStarts:
     """Starts on another machine; ``withdraw`` ends a sandbox that no caller waits for."""
 
     def __init__(self, withdraw: Callable[[LeaseId], Awaitable[None]]) -> None:
-        super().__init__()
         self._withdraw = withdraw
 
     async def start(self, start: HostStart, nursery: trio.Nursery) -> Lease:
@@ -111,7 +85,7 @@ class RemoteStarts(Starts):
         """Send the request for a start, and handle its reply."""
         with put:
             try:
-                lease = await self.ask(start)
+                lease = await start.call()
                 disposable = lease.sandbox != start.record
                 if disposable and not start.wanted:
                     await self._withdraw(lease.id)

@@ -21,14 +21,14 @@ from broker.host_and_viewer.status_rows import StatusRows
 from broker.ipc.control import api
 from broker.ipc.control.method import AnyMethod, Owner
 from broker.ipc.control.methods import TABLE
-from broker.net.host_pair import pair_messages as p
+from broker.ipc.host_calls import HostRowsReport, StreamRow
 from broker.viewer.broker import ViewerSide
 from broker.viewer.host_ends.host_process import HostProcess
 from broker.viewer.role import ViewerRole
 from broker.viewer.viewer_status import ViewerRows
 from broker.viewer.workers.pool import Workers
 
-_NOTHING = p.HostRowsReport([], [], [], [], [], 0)
+_NOTHING = HostRowsReport([], [], [], [], [], 0)
 
 
 @dataclass
@@ -36,7 +36,7 @@ class HostProcessRows(StatusRows):
     """The host's part of the status, as its process reports it."""
 
     host: HostProcess
-    report: p.HostRowsReport = field(default=_NOTHING)
+    report: HostRowsReport = field(default=_NOTHING)
 
     @override
     async def look(self) -> None:
@@ -45,7 +45,7 @@ class HostProcessRows(StatusRows):
             self.report = await self.host.rows()
         except VitrailError as error:
             warning = f"the host process: {error.message}"
-            self.report = p.HostRowsReport([], [], [], [], [warning], 0)
+            self.report = HostRowsReport([], [], [], [], [warning], 0)
 
     @override
     async def sandboxes(self) -> list[api.SandboxStatus]:
@@ -73,7 +73,7 @@ class HostProcessRows(StatusRows):
         return self.report.tasks
 
 
-def _opening(row: p.StreamRow, lease: Lease) -> Opening:
+def _opening(row: StreamRow, lease: Lease) -> Opening:
     return Opening(lease, ServiceName(row.service), row.stream, row.peer)
 
 

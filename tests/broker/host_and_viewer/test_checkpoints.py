@@ -10,7 +10,7 @@ import pytest
 from broker.authority.audit.proof.keys import KeyFile
 from broker.core.errors import RefusedError
 from broker.core.limits import audit as audit_limits
-from broker.net.link import messages as m
+from broker.net.link.link_calls import WitnessNote
 from tests.kit.audit.log import Attacker, edited, event, opened
 from tests.kit.audit.witness import Line, sides, talk
 
@@ -64,14 +64,14 @@ async def test_a_malformed_checkpoint_or_a_false_proof(tmp_path: Path) -> None:
         await talk(near, far, publish=1)
         line = Line("desk", far)
         with pytest.raises(RefusedError, match="not a checkpoint"):
-            await far.witness.take(line, m.WitnessNote(1, ["x"]))
+            await far.witness.take(line, WitnessNote(["x"]))
         await near.store.record(event(11))
         note = (await near.store.checkpoint()).split("\n")
-        lie = m.WitnessNote(2, note, 10, ["A" * 43 + "="])
+        lie = WitnessNote(note, 10, ["A" * 43 + "="])
         await far.witness.take(line, lie)
         assert "the log was changed before event 10" in far.conflicts()[0]
         # From another size than the newest one held: it is told which, once.
-        await far.witness.take(line, m.WitnessNote(3, note, 3, ["A" * 43 + "="]))
+        await far.witness.take(line, WitnessNote(note, 3, ["A" * 43 + "="]))
         assert len(far.conflicts()) == 1
 
 
@@ -83,7 +83,7 @@ async def test_the_same_conflict_is_told_once_and_few_are_kept(tmp_path: Path) -
             notes.append((await near.store.checkpoint()).split("\n"))
         line = Line("desk", far)
         for note in [notes[-1], *reversed(notes[:-1]), notes[0]]:
-            await far.witness.take(line, m.WitnessNote(1, note))
+            await far.witness.take(line, WitnessNote(note))
         assert len(far.conflicts()) == 1, "each says that it had 12 before"
         assert len(far.witness.warnings()) == 1
 
@@ -104,9 +104,9 @@ async def test_conflicts_without_end_are_counted(
             size = number + 1
             hashes, _ = await near.witness._book.evidence(number, size, 1)
             proof = [base64.b64encode(hash_).decode() for hash_ in hashes]
-            offer = m.WitnessNote(1, note, number, proof, keys)
+            offer = WitnessNote(note, number, proof, keys)
             assert (await far.witness.take(line, offer)).kept
-            await far.witness.take(line, m.WitnessNote(1, first))
+            await far.witness.take(line, WitnessNote(first))
         told = far.conflicts()
         assert 5 <= len(told) < 29
         assert any("of many kinds" in reason for reason in told), (

@@ -9,13 +9,22 @@ import msgspec
 import pytest
 import trio
 
-from broker.core.errors import InternalError, RefusedError, UpstreamError
-from broker.wire.calls import PeerError
+from broker.core.errors import InternalError, PeerError, RefusedError, UpstreamError
+from broker.wire.calls import Calls
 from broker.wire.exchange import Exchange
 from broker.wire.frame_carrier import Frames
+from broker.wire.habits import Habits
 from broker.wire.packets import Packets
-from broker.wire.peer import Habits, Peer
-from broker.wire.row import NeededPermit, Nothing, Process, Row, rows_of, serves
+from broker.wire.peer import Peer
+from broker.wire.row import (
+    NeededPermit,
+    Nothing,
+    Process,
+    Row,
+    handlers,
+    rows_of,
+    serves,
+)
 
 HOST, VIEWER = Process.HOST, Process.VIEWER
 
@@ -182,6 +191,28 @@ async def test_call_of_a_row_of_nobody_ends_the_connection(ends, nursery):
 def test_peer_with_a_missing_handler_is_refused(ends):
     with pytest.raises(InternalError, match="no handler serves"):
         Peer(ends[1]._carrier, HOST, VIEWER, ROWS)
+
+
+def test_notice_without_its_descriptors_ends_the_connection():
+    """It has no answer that could say that the kernel did not deliver them."""
+    row = of_host("Give", answer=None, takes=1)
+    near = Calls(VIEWER, HOST, {row.name: row})
+    far = Calls(HOST, VIEWER, {row.name: row})
+    data = near.notify(row, Text("x"), 1)
+    with pytest.raises(PeerError, match="descriptor of a message was lost"):
+        far.receive(data, is_lost=True)
+
+
+def test_row_with_two_handlers_is_refused():
+    row = of_host("Twice")
+
+    class Part:
+        @serves(row)
+        async def once(self, _: Exchange, request: Text) -> Nothing:
+            raise AssertionError
+
+    with pytest.raises(InternalError, match="Twice has two handlers"):
+        handlers([row], [Part(), Part()])
 
 
 def test_row_with_a_permit_is_refused_without_a_check(ends):

@@ -29,9 +29,10 @@ from broker.wire.call_messages import (
     encode_message,
 )
 from broker.wire.frame_carrier import Frames
+from broker.wire.habits import Habits
 from broker.wire.one_way import OneWay
 from broker.wire.packets import Packets
-from broker.wire.peer import Habits, Peer
+from broker.wire.peer import Peer
 from broker.wire.row import Process, Row, rows_of, serves
 
 VIEWER, HOST = frozenset({Process.VIEWER}), frozenset({Process.HOST})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import trio
 
 from broker.authority.audit.journal import Journal
@@ -16,8 +17,7 @@ from broker.authority.audit.store import open_store
 from broker.host_and_viewer.checkpoints import CheckpointWitness
 from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import open_log
-from broker.net.link import messages as m
-from broker.net.link.wire_types import Role
+from broker.net.link.link_calls import WitnessNote
 from tests.kit.audit.log import event
 from tests.kit.eventually import eventually
 
@@ -45,12 +45,14 @@ class Line:
     def __init__(self, name: str, far: Side) -> None:
         self.name = name
         self.live = True
-        self.asked: list[m.WitnessNote] = []
+        self.asked: list[WitnessNote] = []
         self._far = far
         self._back: Line | None = None
 
-    async def ask(self, make):
-        request = m.decode(m.encode(make(len(self.asked) + 1)), Role.HOST)
+    async def call(self, row, request):
+        request = msgspec.msgpack.decode(
+            msgspec.msgpack.encode(request), type=row.request
+        )
         self.asked.append(request)
         self._back = self._back or Line("desk", self._far)
         return await self._far.witness.take(self._back, request)

@@ -17,8 +17,8 @@ from broker.core.lease import Lease
 from broker.host.viewer_link import RemoteViewer
 from broker.net.addresses import UnixEndpoint
 from broker.net.hangup import given
-from broker.net.link import messages as m
 from broker.net.link.keys import Peer
+from broker.net.link.link_calls import Witnessed
 from broker.net.link.wire_types import Role
 from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.epoch import Epoch
@@ -26,6 +26,7 @@ from broker.net.link_service.key_store import LinkStore
 from broker.net.link_service.sockets import dial, shake_hands
 from broker.net.listeners import open_listener
 from broker.viewer.host_ends.host_link import RemoteHost
+from tests.kit.link.handling import parts_of
 from tests.kit.link.roles import journal
 from tests.kit.link.two_brokers import make_side, pair
 from tests.kit.wayland.compositor import short_directory
@@ -91,7 +92,7 @@ class Ends:
             identity=store.identity(),
             peers=store.peers(),
         )
-        return Epoch(session, sock, handle, rest=rest)
+        return Epoch(session, sock, parts_of(handle), rest=rest)
 
     async def dialled(self, nursery, handle, store=None):
         """A running epoch with the viewer's end, as its host or another one."""
@@ -120,7 +121,8 @@ class NoWitness:
         await trio.sleep_forever()
 
     async def take(self, _epoch, request):
-        return m.Witnessed(request.request, [])
+        del request
+        return Witnessed([])
 
 
 class HoldingViewer:

@@ -15,14 +15,14 @@ import trio
 
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
+from broker.ipc.host_calls import LEASE_BEGUN, LeaseBegun
 from broker.net.addresses import UnixEndpoint
 from broker.net.endpoints import connect
-from broker.net.link import messages as m
 from broker.net.link.wire_types import Role
 from broker.net.link_service.epoch import Epoch
 from broker.net.link_service.key_store import LinkStore
-from broker.net.link_service.link_status import own_status
 from broker.net.link_service.sockets import receive, send_all, shake_hands
+from tests.kit.link.handling import obey, parts_of
 
 _GENERATIONS = itertools.count(1)
 
@@ -52,16 +52,6 @@ async def rest_of(sock, patience=60):
     return got
 
 
-async def obey(epoch, request):
-    if isinstance(request, m.StatusAsked):
-        return own_status(request.request, epoch, 0.0, [])
-    if isinstance(request, m.WitnessNote):
-        return m.Witnessed(request.request, [])
-    if isinstance(request, m.DevicesAsked):
-        return m.DevicesReply(request.request, [])
-    return m.RequestDone(request.request)
-
-
 @asynccontextmanager
 async def link_host(t, identity=None, handle=obey):
     """An epoch with the viewer of ``t``, as its paired host."""
@@ -74,7 +64,7 @@ async def link_host(t, identity=None, handle=obey):
         identity=identity or store.identity(),
         peers=store.peers(),
     )
-    epoch = Epoch(session, sock, handle, rest=rest)
+    epoch = Epoch(session, sock, parts_of(handle), rest=rest)
     async with trio.open_nursery() as nursery:
         await nursery.start(epoch.run)
         try:
@@ -90,7 +80,7 @@ async def announce(epoch, record="app", sandbox=None, peer="test"):
     """Announce a lease of that record; returns it."""
     name = SandboxName(sandbox or f"{record}-{1000 + next(_GENERATIONS)}")
     lease = Lease(LeaseId(secrets.token_hex(8)), name, SandboxName(record), 1)
-    await epoch.ask(lambda n: m.LeaseBegun.of(n, lease, peer))
+    await epoch.call(LEASE_BEGUN, LeaseBegun.of(lease, peer))
     return lease
 
 

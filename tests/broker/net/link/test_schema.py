@@ -6,26 +6,26 @@ that one of them does not know, and connect again.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
-import operator
 
 import msgspec
 import pytest
 
-from broker.net.link import messages, wire_types
+from broker.ipc.host_calls import StopSandbox
+from broker.net.link import wire_types
+from broker.net.link.link_calls import LINK_ROWS, STATUS, Bye, StatusReply
+from broker.wire.call_messages import WireMessage
+from broker.wire.row import Nothing, Process, Row
 
 SCHEMAS = {
-    2: "e812ca85ff03933cbe064e839cf8393afc6e37561c82c3fdd524b548f7253d68",
-    3: "5c764d5431cfa0827ebe34dfb286b3fecf4a4f43fdc47bbae986e81139c5d158",
+    4: "b6c4cdcf22845bebc51001c4fd2334ab15bc0894b505d0f5b591cde9788df847",
 }
 """The digest of the messages of each version that was released, and of today's."""
 
 REPORTS = {
     "Bye": set(),
     "DeviceEnded": set(),
-    "RequestRefused": {"hint"},
     "StartProgress": set(),
     "StatusReply": {"warnings", "clock"},
 }
@@ -65,18 +65,33 @@ def _without_later_fields(components):
     return components
 
 
-def components():
-    return msgspec.json.schema_components([messages.FromHost, messages.FromViewer])
+def components(rows):
+    """The schemas of all messages of these rows, and of the wire itself."""
+    types = {WireMessage}
+    for row in rows.values():
+        types |= {row.request, row.answer, row.item}
+    types.discard(None)
+    return msgspec.json.schema_components(sorted(types, key=str))[1]
 
 
-def digest():
-    refs, parts = components()
-    schema = [list(refs), _without_later_fields(parts)]
+def digest(rows=LINK_ROWS):
     forms = [
         wire_types.HEADER.format,
         [door.value.decode() for door in wire_types.ConnectionKind],
+        sorted(
+            [
+                row.name,
+                row.request.__name__,
+                row.answer and row.answer.__name__,
+                row.item and row.item.__name__,
+                sorted(row.of),
+                sorted(row.by),
+            ]
+            for row in rows.values()
+        ),
     ]
-    whole = json.dumps([_without_texts(schema), forms], sort_keys=True)
+    schema = _without_texts(_without_later_fields(components(rows)))
+    whole = json.dumps([schema, forms], sort_keys=True)
     return hashlib.sha256(whole.encode()).hexdigest()
 
 
@@ -88,49 +103,54 @@ def test_other_messages_have_another_version():
 
 def test_only_reports_may_have_unknown_fields():
     """What orders something must be obeyed whole or refused."""
-    assert set(_reports(components()[1])) == set(REPORTS)
+    assert set(_reports(components(LINK_ROWS))) == set(REPORTS)
 
 
-def test_an_optional_field_more_is_the_same_schema_in_a_report_alone(monkeypatch):
-    before = digest()
+def with_field_more(row, kind):
+    """The rows, of which one has a message of ``kind`` with a further field."""
+    later = msgspec.defstruct(
+        kind.__name__, [("later", int, 0)], bases=(kind,), frozen=True
+    )
+    fields = {
+        name: later if getattr(row, name) is kind else getattr(row, name)
+        for name in ("request", "answer", "item")
+    }
+    changed = Row(
+        row.name,
+        fields["request"],
+        fields["answer"],
+        row.of,
+        row.by,
+        item=fields["item"],
+    )
+    return {**LINK_ROWS, row.name: changed}
 
-    class StatusReply(messages.StatusReply, frozen=True, tag="status"):
-        later: int = 0
 
-    class StopSandbox(messages.StopSandbox, frozen=True, tag="stop"):
-        later: int = 0
-
-    def with_later(union, name, fresh):
-        types = [fresh if x.__name__ == name else x for x in union.__args__]
-        return functools.reduce(operator.or_, types)
-
-    later = with_later(messages.FromHost, "StatusReply", StatusReply)
-    viewer = with_later(messages.FromViewer, "StatusReply", StatusReply)
-    with monkeypatch.context() as patch:
-        patch.setattr(messages, "FromHost", later)
-        patch.setattr(messages, "FromViewer", viewer)
-        assert digest() == before
-    stop = with_later(messages.FromViewer, "StopSandbox", StopSandbox)
-    monkeypatch.setattr(messages, "FromViewer", stop)
-    assert digest() != before
+def test_an_optional_field_more_is_the_same_schema_in_a_report_alone():
+    assert digest(with_field_more(STATUS, StatusReply)) == digest()
+    assert digest(with_field_more(LINK_ROWS["Stop"], StopSandbox)) != digest()
 
 
 def test_a_report_of_a_newer_release_is_read_and_an_order_is_refused():
     """Its unknown fields are ignored under the same version."""
-    newer = b'{"type": "bye", "reason": "an update", "back_in": 20}'
-    assert messages.decode(newer, wire_types.Role.HOST) == messages.Bye("an update")
-    order = (
-        b'{"type": "stop", "request": 1, "lease": "00112233445566aa", "grace": 0,'
-        b' "reason": "", "only_if_idle": true}'
+    newer = msgspec.msgpack.encode({"reason": "an update", "back_in": 20})
+    assert msgspec.msgpack.decode(newer, type=Bye) == Bye("an update")
+    order = {
+        "lease": "00112233445566aa",
+        "grace": 0,
+        "reason": "",
+        "only_if_idle": True,
+    }
+    with pytest.raises(msgspec.ValidationError, match="only_if_idle"):
+        msgspec.msgpack.decode(msgspec.msgpack.encode(order), type=StopSandbox)
+
+
+def test_a_row_more_is_another_schema():
+    fresh = Row(
+        "Fresh",
+        Nothing,
+        Nothing,
+        frozenset({Process.HOST}),
+        frozenset({Process.VIEWER}),
     )
-    with pytest.raises(wire_types.LinkRefusedError, match="only_if_idle"):
-        messages.decode(order, wire_types.Role.VIEWER)
-
-
-def test_a_message_more_is_another_schema(monkeypatch):
-    class Fresh(messages.LinkRequest, frozen=True, tag="fresh"):
-        """A request that the other end does not know."""
-
-    before = digest()
-    monkeypatch.setattr(messages, "FromHost", messages.FromHost | Fresh)
-    assert digest() != before
+    assert digest({**LINK_ROWS, "Fresh": fresh}) != digest()

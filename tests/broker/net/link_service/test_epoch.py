@@ -12,21 +12,17 @@ from trio.testing import wait_all_tasks_blocked
 
 from broker.core.errors import InternalError, UpstreamError
 from broker.core.limits import link as limits
-from broker.net.link import messages as m
+from broker.ipc.host_calls import LEASE_BEGUN, LEASE_ENDED, LeaseBegun, LeaseEnded
 from broker.net.link.wire_types import Role
 from broker.net.link_service.epoch import Epoch
-from broker.net.link_service.link_status import LinkState, own_status
+from broker.net.link_service.link_status import LinkState
+from tests.kit.link.handling import look, obey, parts_of, pong
 from tests.kit.link.pair import sessions
 from tests.kit.link.roles import LEASE
 
 
-async def done(_epoch, request):
-    """Whatever is asked is done."""
-    return m.RequestDone(request.request)
-
-
 @asynccontextmanager
-async def epochs(handle=done, patience=math.inf):
+async def epochs(handle=obey, patience=math.inf):
     """The dialler's and the acceptor's end, running.
 
     ``handle`` answers for both; the first one has so much ``patience``.
@@ -35,7 +31,7 @@ async def epochs(handle=done, patience=math.inf):
     for sock in sockets:
         sock.settimeout(0)
     ends = [
-        Epoch(session, sock, handle, rest=b"", patience=seconds)
+        Epoch(session, sock, parts_of(handle), rest=b"", patience=seconds)
         for session, sock, seconds in zip(
             sessions(), sockets, (patience, math.inf), strict=True
         )
@@ -54,9 +50,9 @@ async def test_what_cannot_be_asked_uses_up_no_place():
     async with epochs() as (host, viewer):
         for _ in range(2 * limits.LINK_REQUESTS):
             with pytest.raises(InternalError, match="never announced"):
-                await host.ask(lambda n: m.LeaseEnded(n, "0" * 16, "a test"))
-        assert isinstance(await host.ask(m.LinkPing), m.RequestDone)
-        assert isinstance(await viewer.ask(m.LinkPing), m.RequestDone)
+                await host.call(LEASE_ENDED, LeaseEnded("0" * 16, "a test"))
+        await pong(host)
+        await pong(viewer)
 
 
 async def test_one_that_asks_without_end_is_read_as_slowly_as_it_may(monkeypatch):
@@ -66,10 +62,10 @@ async def test_one_that_asks_without_end_is_read_as_slowly_as_it_may(monkeypatch
     async with epochs() as (host, viewer):
         began = trio.current_time()
         for _ in range(21):
-            await host.ask(m.LinkPing)
+            await look(host)
         # Ten at once; what follows the eleventh waits for its twentieth of a second.
         assert trio.current_time() - began >= 10 / 20 - 0.01
-        assert isinstance(await viewer.ask(m.LinkPing), m.RequestDone)
+        await pong(viewer)
 
 
 async def test_an_end_that_sends_but_answers_late_is_not_called_silent(mock_clock):
@@ -79,18 +75,18 @@ async def test_an_end_that_sends_but_answers_late_is_not_called_silent(mock_cloc
         state = LinkState(Role.HOST, "unix:/x")
         state.up(host)
 
-        async def look(found):
+        async def look_at(found):
             found.append((await state.status()).problem)
 
         async def after_two_seconds(asks):
             """The status, if the viewer ``asks`` something meanwhile."""
             slow.asked, found = 0, []
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(look, found)
+                nursery.start_soon(look_at, found)
                 await slow.wait_asked(1)
                 mock_clock.jump(1)
                 if asks:
-                    nursery.start_soon(viewer.ask, m.StatusAsked)
+                    nursery.start_soon(look, viewer)
                     await slow.wait_asked(2)
                 mock_clock.jump(1.1)
                 await wait_all_tasks_blocked()
@@ -116,11 +112,11 @@ class Slow:
         self.more = trio.Event()
         self.may = trio.Event()
 
-    async def __call__(self, epoch, request):
+    async def __call__(self, epoch, row, request, exchange):
         self.asked += 1
         self.more.set()
         await self.may.wait()
-        return own_status(request.request, epoch, 0.0, [])
+        return await obey(epoch, row, request, exchange)
 
     async def wait_asked(self, number):
         while self.asked < number:
@@ -135,13 +131,13 @@ async def test_a_silent_end_is_given_up_in_either_direction(mock_clock):
 
         async def ask(scope):
             with scope:
-                await host.ask(m.StatusAsked)
+                await look(host)
 
         lost = []
 
         async def ask_for_a_place():
             with pytest.raises(UpstreamError) as caught:
-                await host.ask(m.LinkPing)
+                await look(host)
             lost.append(str(caught.value))
 
         async with trio.open_nursery() as nursery:
@@ -153,7 +149,7 @@ async def test_a_silent_end_is_given_up_in_either_direction(mock_clock):
                 scope.cancel()  # no task waits for the answers any more
             nursery.start_soon(ask_for_a_place)
             mock_clock.jump(9)
-            assert isinstance(await viewer.ask(m.LinkPing), m.RequestDone)
+            await pong(viewer)
             assert host.live, "it has a second left"
             mock_clock.jump(1)
             await wait_all_tasks_blocked()
@@ -166,20 +162,24 @@ async def test_each_listener_gets_the_reason_of_the_end(mock_clock):
     """Also one of the epoch's own tasks, for which its end has to wait."""
     told, asked = [], trio.Event()
 
-    async def handle(epoch, request):
+    async def handle(epoch, row, request, exchange):
         if epoch is viewer:
             asked.set()
             await trio.sleep_forever()
         with trio.CancelScope(shield=True), pytest.raises(UpstreamError) as caught:
-            await epoch.ask(m.StatusAsked)
+            await look(epoch)
         told.append(str(caught.value))
-        return own_status(request.request, epoch, 0.0, [])
+        return await obey(epoch, row, request, exchange)
+
+    async def ask():
+        with suppress(UpstreamError):  # its own link is lost with that end
+            await look(viewer)
 
     async with (
         epochs(handle, patience=10) as (host, viewer),
         trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(viewer.ask, m.StatusAsked)
+        nursery.start_soon(ask)
         await asked.wait()
         mock_clock.jump(10)
         await host.over.wait()
@@ -194,11 +194,11 @@ async def test_one_that_answers_late_and_in_time_is_kept(mock_clock):
             mock_clock.jump(9)
             slow.may = trio.Event()
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(host.ask, m.StatusAsked)
+                nursery.start_soon(look, host)
                 await slow.wait_asked(number)
                 mock_clock.jump(9)
                 slow.may.set()
-        assert isinstance(await host.ask(m.LinkPing), m.RequestDone)
+        await pong(host)
 
 
 class Silent:
@@ -242,14 +242,16 @@ async def closing_all(*socks):
 
 
 @asynccontextmanager
-async def one_that_stops(handle=done, silence_limit=900.0):
+async def one_that_stops(handle=obey, silence_limit=900.0):
     """A host's end, and a viewer's that can stand still while its socket lives."""
     (a, wire_a), (b, wire_b) = socket.socketpair(), socket.socketpair()
     for sock in (a, b, wire_a, wire_b):
         sock.settimeout(0)
     first, second = sessions()
-    host = Epoch(first, a, handle, rest=b"", patience=60.0, silence_limit=silence_limit)
-    viewer = Epoch(second, b, handle, rest=b"")
+    host = Epoch(
+        first, a, parts_of(handle), rest=b"", patience=60.0, silence_limit=silence_limit
+    )
+    viewer = Epoch(second, b, parts_of(handle), rest=b"")
     ends = Silent(host, viewer, (wire_a, wire_b))
     async with closing_all(wire_a, wire_b), trio.open_nursery() as nursery:
         nursery.start_soon(ends.carry)
@@ -269,7 +271,7 @@ async def test_silent_end_kept_until_the_limit_and_heard_again(autojump_clock):
         ends.stop()
         await ends.host.silence_changed.wait()
         assert ends.host.is_silent
-        assert trio.current_time() - ends.host._heard < 20
+        assert trio.current_time() - ends.host._carrier.heard < 20
         await trio.sleep(870)
         assert ends.host.live
         assert "the link is cut after 900 s" in ends.host.silent
@@ -294,22 +296,22 @@ async def test_silence_holds_up_no_lease_and_keeps_its_requests(autojump_clock):
     """A machine on the host ends within seconds, and its viewer still learns that."""
     served = []
 
-    async def handle(epoch, request):
+    async def handle(epoch, row, request, exchange):
         served.append(request)
-        return m.RequestDone(request.request)
+        return await obey(epoch, row, request, exchange)
 
     async with one_that_stops(handle) as ends:
-        await ends.host.ask(lambda n: m.LeaseBegun.of(n, LEASE, "test"))
+        await ends.host.call(LEASE_BEGUN, LeaseBegun.of(LEASE, "test"))
         ends.stop()
         began = trio.current_time()
-        await ends.host.ask_unless_silent(lambda n: m.LeaseEnded(n, LEASE.id, "a test"))
+        await ends.host.call_unless_silent(LEASE_ENDED, LeaseEnded(LEASE.id, "a test"))
         assert trio.current_time() - began < 30
         began = trio.current_time()
         await trio.sleep(300)
         assert ends.host.live, "owed for longer than an answer may take, but silent"
         ends.resume()
         await trio.sleep(20)
-        assert isinstance(served[-1], m.LeaseEnded)
+        assert isinstance(served[-1], LeaseEnded)
         assert not ends.host.leases.all()
 
 
@@ -318,16 +320,16 @@ async def test_awake_end_that_answers_nothing_after_a_silence_is_given_up(
 ):
     """The time of silence is not counted, but all other time is."""
 
-    async def handle(epoch, request):
+    async def handle(epoch, row, request, exchange):
         if epoch is ends.far:
             await trio.sleep_forever()
-        return m.RequestDone(request.request)
+        return await obey(epoch, row, request, exchange)
 
     async with one_that_stops(handle) as ends, trio.open_nursery() as nursery:
 
         async def ask():
             with pytest.raises(UpstreamError):
-                await ends.host.ask(m.StatusAsked)
+                await look(ends.host)
 
         nursery.start_soon(ask)
         ends.stop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 import trio.testing
 
-from broker.net.link import messages as m
+from broker.ipc.host_calls import LeaseBegun, LeaseEnded
 from broker.net.link_service.lease_turns import LeaseTurns
 
 
@@ -13,7 +13,7 @@ async def test_an_end_that_is_given_up_lets_no_beginning_pass_the_one_before_it(
     """A sandbox's new lease began while that of its last one was still beginning."""
     turns, order, served = LeaseTurns(), [], trio.Event()
     begun = [
-        m.LeaseBegun(number, f"{number:016x}", "work", "work", number, "a peer")
+        LeaseBegun(f"{number:016x}", "work", "work", number, "a peer")
         for number in (1, 3)
     ]
     given_up = trio.CancelScope()
@@ -29,7 +29,7 @@ async def test_an_end_that_is_given_up_lets_no_beginning_pass_the_one_before_it(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve, "first", turns.take(begun[0]), served.wait)
-        end = m.LeaseEnded(2, begun[0].lease, "over")
+        end = LeaseEnded(begun[0].lease, "over")
         nursery.start_soon(give_up, turns.take(end))
         await trio.testing.wait_all_tasks_blocked()
         given_up.cancel()
@@ -59,12 +59,12 @@ async def test_a_sandbox_that_restarts_without_end_is_served_in_order():
 
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
-            first = turns.take(m.LeaseBegun(0, f"{0:016x}", "w", "w", 0, "a peer"))
+            first = turns.take(LeaseBegun(f"{0:016x}", "w", "w", 0, "a peer"))
             number = 0
             for restart in range(restarts):
                 lease = f"{restart + 1:016x}"
-                begun = m.LeaseBegun(number + 1, lease, "w", "w", restart, "a peer")
-                for message in (begun, m.LeaseEnded(number + 2, lease, "over")):
+                begun = LeaseBegun(lease, "w", "w", restart, "a peer")
+                for message in (begun, LeaseEnded(lease, "over")):
                     number += 1
                     turn = turns.take(message)
                     nursery.start_soon(serve, number, turn, number % 3 == 0)
