@@ -132,8 +132,8 @@ PAGES = (
     ),
     _verbs("link", "host and viewer on two machines", "pair", "link"),
     _verbs(
-        *("proxy", "relay, Wayland filter and sound filter alone"),
-        *("proxy relay", "proxy wayland", "proxy pulse"),
+        *("proxy", "a relay without sandboxes"),
+        *("proxy relay",),
     ),
     Page(
         "vitrail-manager",

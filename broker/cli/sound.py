@@ -1,12 +1,12 @@
 """``brokerctl audio``: a mixer for sandboxes, beside the desktop's own.
 
-State and commands go to the broker, and to each ``brokerctl proxy pulse`` at its socket
-(``cli.proxy.mixer_socket``). The streams that really play are read from the sound server
-itself, and muting is done there too: that works even where a filter no longer obeys.
+State and commands go to the broker. The streams that really play are read from the sound
+server itself, and muting is done there too: that works even where a filter no longer obeys.
 """
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,21 +20,22 @@ import trio
 from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.policy.records import read_records
-from broker.cli.proxy.ask_mixer import ask_desk
-from broker.cli.proxy.mixer_socket import desks_folder
-from broker.cli.proxy.sound_server import connect_server, server_path
 from broker.cli.run.connect import ask, broker_runs, offline_paths
 from broker.cli.sandboxes.ended_disposables import is_disposable_of
+from broker.core import limits
 from broker.core.distribution import install_command
-from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.core.errors import RefusedError, SetupError, UpstreamError, VitrailError
 from broker.core.escape import printable
-from broker.core.limits import sound as limits
+from broker.core.limits.sound import PULSE_VOLUME
 from broker.core.names import SandboxName, take_sandbox_name
 from broker.core.paths import find_paths
 from broker.core.streams.sound_rules import Level
 from broker.ipc.control.api import SoundRequest, SoundStatus
 from broker.ipc.control.methods import SOUND
 from broker.jail.sound.properties import SANDBOX_KEY
+from broker.net.addresses import UnixEndpoint
+from broker.net.endpoints import connect
+from broker.session.sound import find_sound
 from broker.viewer.sound.levels import levels_folder, load_level, save_level
 from broker.wire.faults import NotFoundError
 
@@ -61,6 +62,27 @@ class _Stream(msgspec.Struct, frozen=True):
     recording: bool
 
 
+async def connect_server(path: Path) -> socket.socket:
+    """Connect to the sound server.  Raises UpstreamError with the cause."""
+    try:
+        # It waits while the server has too many callers: PulseAudio lets five.
+        return await connect(
+            UnixEndpoint(path), deadline=limits.CONNECT_SECONDS, descriptors=True
+        )
+    except VitrailError as error:
+        cause = error.__cause__
+        why = cause.strerror if isinstance(cause, OSError) else error.message
+        raise UpstreamError(
+            (
+                f"no sound server has a socket at {path}"
+                if isinstance(cause, FileNotFoundError)
+                else f"the sound server at {path} does not answer: {why}"
+            ),
+            hint="start pipewire-pulse or pulseaudio, or set PULSE_SERVER to its "
+            "socket",
+        ) from error
+
+
 async def _reach(path: Path) -> None:
     (await connect_server(path)).close()
 
@@ -79,7 +101,7 @@ def sound_server() -> Iterator[pulsectl.Pulse]:
             f"cannot load libpulse: {error}",
             hint=install_command("libpulse0"),
         ) from error
-    path = server_path(None)
+    path = find_sound()
     trio.run(_reach, path)  # libpulse would say no more than "failed"
     try:
         # Not its connect(timeout=): in 24.12 that may wait forever.
@@ -109,7 +131,7 @@ def _streams(pulse: pulsectl.Pulse) -> list[_Stream]:
                     sandbox=printable(sandbox, 60),
                     index=item.index,
                     name=printable(item.proplist.get("application.name", ""), 60),
-                    volume=round(item.volume.value_flat * limits.PULSE_VOLUME),
+                    volume=round(item.volume.value_flat * PULSE_VOLUME),
                     muted=bool(item.mute),
                     corked=bool(item.corked),
                     recording=recording,
@@ -119,32 +141,19 @@ def _streams(pulse: pulsectl.Pulse) -> list[_Stream]:
 
 
 def running_filters() -> dict[str, SoundStatus]:
-    """Query the broker, if one runs, and each proxy; return all running filters.
+    """Query the broker, if one runs; return all running filters.
 
     Raises UpstreamError if the broker does not answer.
     """
-    filters = proxied_filters()
     if broker_runs(find_paths()):
         with suppress(RefusedError):  # a host has no sound
             rows = ask(SOUND, SoundRequest()).sandboxes
-            filters |= {row.sandbox: row for row in rows}
-    return filters
-
-
-def proxied_filters() -> dict[str, SoundStatus]:
-    """Query each ``brokerctl proxy pulse``; one that does not answer is left out."""
-    found: dict[str, SoundStatus] = {}
-    folder = desks_folder()
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        try:
-            found[path.name] = ask_desk(path, SoundRequest())
-        except (FileNotFoundError, UpstreamError, RefusedError):
-            continue  # it has ended, or it is not a socket (the directory's lock)
-    return found
+            return {row.sandbox: row for row in rows}
+    return {}
 
 
 def _percent(volume: int) -> str:
-    return f"{round(volume * 100 / limits.PULSE_VOLUME)} %"
+    return f"{round(volume * 100 / PULSE_VOLUME)} %"
 
 
 @command.command("list")
@@ -154,9 +163,9 @@ def list_(*, json: bool, watch: bool) -> None:
     """Show sandboxes with sound: volume, streams, microphone."""
     said: object = None
     while True:
+        desks = running_filters()
         with sound_server() as pulse:
             streams = _streams(pulse)
-        desks = running_filters()
         now = (desks, streams)
         if now != said:
             said = now
@@ -247,8 +256,6 @@ def _send(request: SoundRequest) -> SoundStatus | None:
         with suppress(NotFoundError):
             for status in ask(SOUND, request).sandboxes:
                 return status
-    with suppress(FileNotFoundError):
-        return ask_desk(desks_folder() / request.sandbox, request)
     return None
 
 
@@ -302,7 +309,7 @@ def _loudness(volume: int, *, muted: bool) -> str:
 @click.argument("percent", type=click.IntRange(0, 100))
 def volume(*, sandbox: str, percent: int) -> None:
     """Set the volume of a sandbox, 0 to 100, until it is changed again."""
-    _set(sandbox, SoundRequest(volume=percent * limits.PULSE_VOLUME // 100))
+    _set(sandbox, SoundRequest(volume=percent * PULSE_VOLUME // 100))
 
 
 @command.command()
@@ -328,20 +335,20 @@ def unmute(*, sandbox: str) -> None:
 
 @command.command()
 @click.argument("sandbox", shell_complete=sandboxes)
-@click.argument("answer", type=click.Choice(["allow", "deny"]))
-def microphone(*, sandbox: str, answer: str) -> None:
-    """Deny a sandbox the microphone, or allow it for 'proxy pulse'.
+@click.argument("answer", type=click.Choice(["deny"]), expose_value=False)
+def microphone(*, sandbox: str) -> None:
+    """Deny a sandbox the microphone.
 
-    Return when the change is in effect.  A denied sandbox of a broker is refused for a
-    minute; afterwards rules for vitrail.AudioInput decide.
+    Return when the change is in effect.  The sandbox is refused for a minute; afterwards
+    rules for vitrail.AudioInput decide.
     """
     for name in _desks_of(take_sandbox_name(sandbox)):
-        _set_microphone(name, answer)
+        _deny_microphone(name)
 
 
-def _set_microphone(name: SandboxName, answer: str) -> None:
-    """Allow or deny a sandbox the microphone at its sound filter."""
-    status = _send(SoundRequest(sandbox=name, microphone=answer == "allow"))
+def _deny_microphone(name: SandboxName) -> None:
+    """Deny a sandbox the microphone at its sound filter."""
+    status = _send(SoundRequest(sandbox=name, microphone=False))
     if status is None:
         raise RefusedError(
             f"cannot set the microphone access of '{name}': no sandbox of this name "

@@ -78,7 +78,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             "df": ("sandboxes.df", "Show used disk space."),
             "prune": ("sandboxes.prune", "Remove unused files."),
             "kill-window": ("wayland.kill_window", "Close a window."),
-            "x11": ("proxy.x11", "Run X11 programs on a Wayland display."),
+            "x11": ("x11.verb", "Run X11 programs on a Wayland display."),
             "logs": ("run.logs", "Show the output of a sandbox."),
             "audio": ("sound", "Show and change the sound of sandboxes."),
             "clipboard": ("clipboard", "Show or clear the clipboard; set its chords."),
@@ -130,7 +130,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             "lease": ("lease", "Lease machines that other programs started."),
             "pair": ("link.pair", "Pair a host with a viewer."),
             "link": ("link.link_verb", "Show and remove keys of the link."),
-            "proxy": ("proxy.verb", "Run a relay, Wayland or sound filter alone."),
+            "proxy": ("proxy", "Run a relay without sandboxes."),
         },
     }
 )

@@ -1,6 +1,6 @@
 """A connection to the user's compositor.
 
-The keeper of a worker connects by this, and ``brokerctl proxy``.
+The keeper of a worker connects by this.
 """
 
 from __future__ import annotations

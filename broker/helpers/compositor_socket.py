@@ -17,20 +17,18 @@ _MOST = 33
 """Names that a compositor takes by itself are numbered below it (libwayland)."""
 
 
-def display_setting(
-    environ: Mapping[str, str] | None = None, *, name: str | None = None
-) -> Path | None:
+def display_setting(environ: Mapping[str, str] | None = None) -> Path | None:
     """Return where the environment says that a compositor's socket is.
 
-    ``name``, or else WAYLAND_DISPLAY, is a path or a name below XDG_RUNTIME_DIR
-    (wl_display_connect(3)).  Where neither is set it is XDG_RUNTIME_DIR itself, for
-    ``present_display`` to look in: a broker may start before the session has exported
-    the variable, and its environment never changes.
+    WAYLAND_DISPLAY is a path or a name below XDG_RUNTIME_DIR (wl_display_connect(3)).
+    Where it is not set it is XDG_RUNTIME_DIR itself, for ``present_display`` to look in: a
+    broker may start before the session has exported the variable, and its environment
+    never changes.
     WAYLAND_SOCKET is not considered: it is one connected descriptor, and we
     need a connection for each application.  None without a place to look in.
     """
     env = os.environ if environ is None else environ
-    display = Path(name or env.get("WAYLAND_DISPLAY") or "")
+    display = Path(env.get("WAYLAND_DISPLAY") or "")
     if display.is_absolute():
         return display
     runtime = env.get("XDG_RUNTIME_DIR", "")
@@ -72,14 +70,12 @@ def _is_own(place: Path) -> bool:
     return stat.S_ISSOCK(found.st_mode) and found.st_uid == os.getuid()
 
 
-def display_path(
-    environ: Mapping[str, str] | None = None, *, name: str | None = None
-) -> Path | None:
+def display_path(environ: Mapping[str, str] | None = None) -> Path | None:
     """Return where a compositor's socket has to be, whether or not one is there.
 
     ``present_display`` of ``display_setting``.
     """
-    setting = display_setting(environ, name=name)
+    setting = display_setting(environ)
     return None if setting is None else present_display(setting)
 
 

@@ -1,7 +1,7 @@
 """How a fork server is executed: its command line and its variables.
 
 Whichever process executes a fork server uses this: the broker's program when it starts,
-a session child by the viewer's order, the host and ``brokerctl proxy``.
+a session child by the viewer's order, the host.
 """
 
 from __future__ import annotations

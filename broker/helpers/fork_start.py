@@ -1,6 +1,6 @@
 """Starting a fork server, by a process that may start programs.
 
-The host and ``brokerctl proxy`` call it; the confined viewer has a session child do so.
+The host calls it; the confined viewer has a session child do so.
 """
 
 from __future__ import annotations
@@ -16,21 +16,13 @@ from broker.helpers.process.fork_client import ForkServerProgram
 from broker.helpers.process.spawn import Child, spawn
 
 
-def spawn_server(
-    program: ForkServerProgram, controls: Sequence[int], compositor: str = ""
-) -> Child:
+def spawn_server(program: ForkServerProgram, controls: Sequence[int]) -> Child:
     """Start a fork server whose clients have the other ends of these sockets.
 
-    Its clients order keepers for ``compositor`` alone, without one none.
-    Raises SetupError, OSError.
+    Its keepers connect to no compositor.  Raises SetupError, OSError.
     """
     return spawn(
-        command(
-            program.module,
-            controls,
-            compositor=compositor,
-            allow_unjailed=program.allow_unjailed,
-        ),
+        command(program.module, controls, allow_unjailed=program.allow_unjailed),
         name=program.module.rpartition(".")[2],
         env=variables(os.environ),
         pass_fds=controls,
@@ -38,9 +30,7 @@ def spawn_server(
     )
 
 
-async def start_server(
-    program: ForkServerProgram, theirs: socket.socket, compositor: str = ""
-) -> Child:
+async def start_server(program: ForkServerProgram, theirs: socket.socket) -> Child:
     """Start a fork server with one client: a ``fork_client.StartServer``."""
     await trio.lowlevel.checkpoint()
-    return spawn_server(program, [theirs.fileno()], compositor)
+    return spawn_server(program, [theirs.fileno()])

@@ -12,8 +12,8 @@ how the child ended (``END``).  A pipe that ends without that says that the
 server died first.  The server is trusted: any other message
 is an internal error.
 
-Orders come from the host, the viewer, a session child or ``brokerctl proxy``; the fork
-server and its children have the other ends.
+Orders come from the host, the viewer or a session child; the fork server and its children
+have the other ends.
 """
 
 from __future__ import annotations

@@ -8,8 +8,7 @@ from a worker, in one message of a pipe (``wire.packets``).  Two parties:
   been taken over, so everything from it is decoded strictly here, and texts
   in it are hostile: ``core.escape.printable`` before a user reads them.
 
-The broker's process here is the viewer; the supervisor of ``brokerctl proxy`` is
-brokerctl.
+The broker's process here is the viewer.
 """
 
 from __future__ import annotations

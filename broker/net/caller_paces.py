@@ -1,7 +1,6 @@
 """How often callers of one kind of request may do it, each by its own pace.
 
-The viewer counts calls, notifications, icons and connections to the sound server by it;
-``brokerctl proxy pulse`` its connections.
+The viewer counts calls, notifications, icons and connections to the sound server by it.
 """
 
 from __future__ import annotations

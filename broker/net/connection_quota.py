@@ -5,8 +5,6 @@ has been at the server already, which has places for 64 clients in all.  So all
 sandboxes together have a budget as well, which leaves some to the user's own
 programs, and a part of that is for records whose sandboxes have few.  A connection
 beyond it waits for the end of another one.
-
-The viewer counts by this for its sandboxes, ``brokerctl proxy pulse`` for its own.
 """
 
 from __future__ import annotations
@@ -20,7 +18,6 @@ import trio
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.fair_share import counted
 from broker.core.limits import sound as limits
-from broker.core.token_bucket import TokenBucket
 from broker.net.caller_paces import CallPaces
 
 
@@ -107,15 +104,10 @@ class SoundSlot:
 
 
 class SoundPlaces:
-    """Places of one sandbox.  ``pace`` is for a caller without a record."""
+    """Places of one sandbox."""
 
-    def __init__(
-        self, server: SoundServerPlaces | None = None, record: str = ""
-    ) -> None:
-        self.pace = TokenBucket(
-            limits.PULSE_CONNECTS_PER_SECOND, limits.PULSE_CONNECTS_BURST
-        )
-        self.server, self._record = server or SoundServerPlaces(), record
+    def __init__(self, server: SoundServerPlaces, record: str) -> None:
+        self.server, self._record = server, record
         self._taken = 0
         self._waiting = 0
 

@@ -6,7 +6,7 @@ one, so a relayed stream has no deadline.  A connection that never was one
 must not get so far: until its first bytes are here it is undecided.
 
 The host waits by this before it opens a stream over the link, the viewer before it
-hands one to a worker, and ``brokerctl proxy``.
+hands one to a worker.
 """
 
 from __future__ import annotations

@@ -37,7 +37,6 @@ from broker.helpers.worker_jail import worker_filter
 from broker.ipc import agent, clipboard, event_loop, transfer
 from broker.ipc import fork_server as keeper_messages
 from broker.ipc import worker as messages
-from broker.ipc.accept_loop import SHORT
 from broker.ipc.fork_server import Jail
 from broker.jail.worker import readiness
 from broker.jail.worker.agent_connection import AgentShell
@@ -48,8 +47,14 @@ from broker.jail.worker.wayland.connection import WaylandConnection
 from broker.jail.worker.wayland.sandbox_windows import SandboxWindows
 from broker.jail.worker.wayland.waypipe_connection import StreamConnection
 from broker.wire import fdpass
+from broker.wire.memory import SHORT_OF_DESCRIPTORS, SHORT_OF_MEMORY
 from broker.wire.one_way import MessagePipe
 from broker.wire.packets import Packets
+
+_ACCEPT_LATER = (
+    SHORT_OF_MEMORY | SHORT_OF_DESCRIPTORS | {errno.EAGAIN, errno.ECONNABORTED}
+)
+"""Errors of accept(2) that may not occur at the next attempt."""
 
 
 def run_worker(
@@ -350,7 +355,7 @@ class _Worker:
             try:
                 client, _ = self._display.accept()
             except OSError as error:
-                if error.errno not in {*SHORT, errno.EAGAIN, errno.ECONNABORTED}:
+                if error.errno not in _ACCEPT_LATER:
                     raise
             else:
                 self._new_client(nursery, client, windows)

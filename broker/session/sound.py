@@ -1,7 +1,7 @@
 """Where the user's sound server is: PulseAudio, or PipeWire in its place.
 
-A session child finds it for the viewer and connects; ``brokerctl doctor`` only finds
-it.
+A session child finds it for the viewer and connects; ``brokerctl doctor`` and ``audio``
+only find it.
 """
 
 from __future__ import annotations

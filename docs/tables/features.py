@@ -41,7 +41,11 @@ FEATURES: Mapping[str, Feature] = {
         "wayland waypipe windows",
         "clipboard transfer",
     ),
-    "x11": _feature("X11 programs", "x11"),
+    "x11": _feature(
+        "X11 programs",
+        "x11",
+        "launchers transfer",
+    ),
     "gpu": _feature(
         "drawing with the GPU",
         "gpu",
@@ -52,11 +56,7 @@ FEATURES: Mapping[str, Feature] = {
         "clipboard",
         "wayland",
     ),
-    "sound": _feature(
-        "sound and the microphone",
-        "sound",
-        "proxy",
-    ),
+    "sound": _feature("sound and the microphone", "sound"),
     "transfer": _feature(
         "files and links",
         "transfer opening",
@@ -105,7 +105,7 @@ FEATURES: Mapping[str, Feature] = {
     "tray": _feature(
         "icons in the panel",
         "tray",
-        "calls manager sound transfer wayland",
+        "calls manager transfer wayland",
     ),
     "dialogs": _feature(
         "file dialogs",
@@ -152,11 +152,7 @@ FEATURES: Mapping[str, Feature] = {
         "homes",
         "boxes clipboard folders machines sound transfer",
     ),
-    "proxy": _feature(
-        "filters in front of one program",
-        "proxy",
-        "launchers sound transfer wayland x11",
-    ),
+    "proxy": _feature("a relay without sandboxes", "proxy"),
     "boxes": _feature(
         "boxes without a record",
         "quick",
@@ -165,12 +161,12 @@ FEATURES: Mapping[str, Feature] = {
     "doctor": _feature(
         "the check of this machine",
         "doctor",
-        "fleet gpu images launchers link machines network proxy sound transfer",
+        "fleet gpu images launchers link machines network sound transfer",
     ),
     "launchers": _feature(
         "launchers of sandboxes",
         "launchers",
-        "boxes doctor folders gpu homes images link machines network proxy transfer",
+        "boxes doctor folders gpu homes images link machines network transfer x11",
     ),
     "manager": _feature(
         "the window to manage sandboxes",

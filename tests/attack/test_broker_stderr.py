@@ -15,12 +15,9 @@ import trio
 from broker.cli.audit.files import write_out
 from broker.cli.doctor import verb as doctor
 from broker.cli.doctor.finding import fail
-from broker.cli.proxy import lone_sound, lone_worker
-from broker.core.errors import InternalError, PeerError
+from broker.core.errors import PeerError
 from broker.core.stderr_log import log_exception, log_stderr
-from broker.core.streams.sound_rules import Level, SoundRules
 from broker.core.token_bucket import TokenBucket
-from broker.ipc import worker
 from broker.viewer.security_keys import security_keys
 from broker.viewer.security_keys.shared_key import SharedKey
 from tests.kit.session import starter_of_orders
@@ -115,20 +112,6 @@ def test_guest_of_a_security_key_fills_no_log(monkeypatch, capsys):
     for _ in range(1000):
         security_keys._log(opening, "the guest does not read")
     assert capsys.readouterr().err.count("mail") == 20
-
-
-def test_mistake_of_a_filter_that_runs_alone_drives_no_terminal(capsys):
-    """``brokerctl proxy``: the error may repeat what some client sent."""
-    mistake = InternalError(f"the filter failed: KeyError: {HOSTILE}")
-    end = worker.WaylandClosed(1, 0, 0, str(mistake), worker.Fault.OURS)
-    lone_worker._print_end(end)
-    sound = lone_sound.LoneSound(
-        *(None, SoundRules("mail"), Level()), connect=None, told=None, signs=None
-    )
-    sound.take(worker.SoundClosed(1, 0, 0, str(mistake), worker.Fault.OURS))
-    said = capsys.readouterr().err
-    assert said.count("KeyError") == 2
-    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(said)
 
 
 def test_remedy_of_doctor_drives_no_terminal(capsys):

@@ -8,11 +8,9 @@ import socket
 import pytest
 import trio
 
-from broker.cli.proxy.ask_mixer import ask_desk
-from broker.cli.proxy.mixer_socket import desks_folder
 from broker.core.errors import SetupError
 from broker.core.paths import find_paths
-from broker.ipc.control.api import Nothing, SoundRequest
+from broker.ipc.control.api import Nothing
 from broker.ipc.control.blocking import open_blocking
 from broker.ipc.control.client import open_client
 from broker.ipc.control.methods import STATUS
@@ -70,29 +68,3 @@ def test_verbs_that_ask_once_look_at_the_runtime_directory():
             open_blocking(paths),
         ):
             pass
-
-
-def test_the_mixer_says_nothing_to_it_either(monkeypatch):
-    """'brokerctl audio microphone NAME deny' would read that it is so."""
-    mine = os.getuid()
-    if mine == 0:
-        pytest.skip("root speaks with every user's broker")
-    with short_directory() as base, socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(base / "work"))
-        listener.listen()
-        monkeypatch.setattr(os, "getuid", lambda: mine + 1)
-        with pytest.raises(SetupError, match="belongs to another user"):
-            ask_desk(base / "work", SoundRequest(microphone=False))
-        conn, _ = listener.accept()
-        with conn:
-            assert conn.recv(1) == b"", "not a byte"
-
-
-def test_the_mixer_looks_at_the_runtime_directory(monkeypatch):
-    if os.getuid() == 0:
-        pytest.skip("root is every user")
-    with short_directory() as base:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", str(base))
-        base.chmod(0o777)
-        with pytest.raises(SetupError, match="writable by others"):
-            desks_folder()

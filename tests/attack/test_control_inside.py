@@ -10,22 +10,17 @@ import subprocess
 import sys
 from contextlib import asynccontextmanager
 from functools import partial
-from types import SimpleNamespace
 
 import pytest
 import trio
 
 from broker.authority.control.server import serve
-from broker.cli.proxy.mixer_socket import serve_desk
 from broker.ipc.control.api import Version
 from broker.ipc.control.method import serves
 from broker.ipc.control.methods import GET_VERSION
-from broker.ipc.control.types.sound import SoundStatus
 from broker.net.peers import credentials
 from broker.net.peers.control_peers import why_not_served
 from tests.kit.control import partly
-from tests.kit.eventually import eventually
-from tests.kit.listening import takes_connections
 from tests.kit.wayland.compositor import short_directory
 
 pytestmark = pytest.mark.skipif(
@@ -39,7 +34,7 @@ with socket.socket(socket.AF_UNIX) as sock:
     sock.settimeout(20)
     sock.connect(sys.argv[1])
     try:
-        sock.sendall(sys.argv[2].encode() + bytes([int(sys.argv[3])]))
+        sock.sendall(sys.argv[2].encode() + bytes(1))
     except OSError:
         pass  # refused already
     print(sock.recv(65536).decode())
@@ -48,9 +43,9 @@ BOX = ("bwrap", "--bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--die-w
 """A box that sees everything of the person's."""
 
 
-async def _asked(path, message, *words, end=0):
+async def _asked(path, message, *words):
     python = f"{sys.base_prefix}/bin/python3"
-    argv = [*words, python, "-c", ASK, str(path), json.dumps(message), str(end)]
+    argv = [*words, python, "-c", ASK, str(path), json.dumps(message)]
     done = await trio.run_process(
         argv, capture_stdout=True, stderr=subprocess.DEVNULL, check=False
     )
@@ -165,25 +160,3 @@ def test_programs_of_the_users_own_are_served_by_an_ordinary_broker(user):
 def test_a_program_that_may_not_be_traced_is_served_in_the_users_own_namespace():
     """As an ssh-agent, or a password manager's, which are undumpable."""
     assert _verdict() == ""
-
-
-async def test_program_of_a_box_moves_no_slider():
-    levels = []
-
-    async def set_level(level):
-        await trio.lowlevel.checkpoint()
-        levels.append(level)
-
-    status = SoundStatus("mail", 1, False, 0, 0, "deny")
-    desk = SimpleNamespace(status=lambda: status, set_level=set_level)
-    with short_directory() as base:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_desk, base, "mail", desk)
-            await eventually(lambda: takes_connections(base / "mail"))
-            assert not (
-                await _asked(base / "mail", {"volume": 7}, *BOX, end=10)
-            ).strip()
-            assert levels == []
-            await _asked(base / "mail", {"volume": 8}, end=10)
-            assert [level.volume for level in levels] == [8]
-            nursery.cancel_scope.cancel()

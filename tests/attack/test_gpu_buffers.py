@@ -16,7 +16,6 @@ import trio
 from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_verdicts import DMABUF
 from broker.helpers.compositor_connection import connect_compositor
-from broker.ipc.accept_loop import serve
 from broker.jail.wayland.ports import GpuMemory
 from broker.jail.wayland.sandbox import Sandbox
 from broker.jail.worker import readiness
@@ -24,6 +23,7 @@ from broker.jail.worker.wayland import dmabuf
 from broker.jail.worker.wayland.files_and_pipes import RealMachine
 from broker.jail.worker.wayland.waypipe_connection import StreamConnection
 from broker.jail.worker.wayland.waypipe_memory import StreamMachine
+from tests.kit.accept_loop import serve
 from tests.kit.eventually import eventually
 from tests.kit.vm.silent_fuse import ANSWERED, NO_MOUNT, ask_about_silent_file
 from tests.kit.wayland.client import Window, memfd

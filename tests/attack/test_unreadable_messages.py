@@ -12,7 +12,6 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from broker.cli.proxy import mixer_socket
 from broker.core.errors import InternalError, VitrailError
 from broker.host.launchers.machined.reply import read_reply
 from broker.host.part import HostPart
@@ -75,12 +74,6 @@ def test_unreadable_json_is_its_senders_error(sender, data):
 @pytest.mark.parametrize("sender", FROM_MSGPACK)
 def test_unreadable_msgpack_is_its_senders_error(sender, data):
     _must_blame(FROM_MSGPACK[sender], data)
-
-
-@pytest.mark.parametrize("data", JSON, ids=lambda data: repr(data[:16]))
-async def test_unreadable_order_does_not_end_a_mixer(data):
-    desk = SimpleNamespace(status=lambda: None)
-    assert (await mixer_socket._answer(data, desk)).error
 
 
 async def test_machine_with_a_taken_over_vmm_keeps_no_broker_from_starting():

@@ -60,7 +60,7 @@ async def test_a_page_is_heard_and_finds_no_microphone(kind, name):
 @pytest.mark.parametrize("kind", SERVERS)
 @pytest.mark.parametrize("name", BROWSERS)
 async def test_a_page_hears_silence_then_the_voice_then_silence(kind, name):
-    ask = ("--microphone", "ask")
+    ask = ("--microphone", "ask", "--control")
     async with sound_server(kind) as server, proxy(server, *ask) as filtered:
         await microphone(server)
         voice = tone(server.directory / "voice.wav", 600, 300)
@@ -72,7 +72,7 @@ async def test_a_page_hears_silence_then_the_voice_then_silence(kind, name):
                 assert "vitrail.sandbox" not in await server.pactl(
                     "list", "source-outputs"
                 )
-                await audio(server, "microphone", "work", "allow")
+                await filtered.allow_microphone()
                 await told.peaks(lambda peak: peak > 0.1)
                 await audio(server, "microphone", "work", "deny")
                 # The page continues, and hears nothing.

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
 import trio
 
-from broker.core.process_status import descendants
 from tests.kit.eventually import eventually
 from tests.kit.sound.servers import (
-    BROKERCTL,
     SERVERS,
     hearing,
     proxy,
@@ -273,55 +269,3 @@ async def test_a_crowd_that_comes_at_once_is_let_in():
                 for _ in range(15):
                     nursery.start_soon(one)
         assert {one.code for one in done} == {0}, filtered.log.read_text()
-
-
-async def test_signals_end_it_and_its_socket_goes():
-    async with sound_server("pulseaudio") as server:
-        async with proxy(server) as filtered:
-            await filtered.end()
-        assert filtered.child.returncode == 0
-        assert not filtered.path.exists()
-
-
-@pytest.mark.long
-async def test_two_filters_of_one_name_and_no_place_for_a_mixer():
-    """A mixer is a convenience: without one the filter filters all the same."""
-    async with sound_server("pulseaudio") as server:
-        async with proxy(server) as one, proxy(server) as two:
-            for filtered in (one, two):
-                assert "vitrail" in (await filtered.run("pactl", "info")).out
-            assert "cannot control this filter" in two.log.read_text()
-        real = server.environment
-        server.environment = {k: v for k, v in real.items() if k != "XDG_RUNTIME_DIR"}
-        async with proxy(server) as filtered:
-            assert "vitrail" in (await filtered.run("pactl", "info")).out
-            assert "XDG_RUNTIME_DIR is not set" in filtered.log.read_text()
-
-
-@pytest.mark.long
-async def test_without_a_server_it_says_so(tmp_path):
-    async with sound_server("pulseaudio") as server:
-        env = server.environment | server.brokerctl
-        words = ("proxy", "pulse", "--sandbox", "a", "--listen", str(tmp_path / "s"))
-        done = await server.run(
-            *BROKERCTL, *words, "--server", "/nowhere", env=env, check=False
-        )
-        assert done.code == 1
-        assert "no sound server has a socket at /nowhere" in done.err
-
-
-async def test_no_process_of_the_filter_connects_to_the_server_for_its_worker():
-    """Each connection of a worker is given to it, for one of a program."""
-    async with sound_server("pulseaudio") as server, proxy(server) as filtered:
-
-        async def none_but_a_worker():
-            words = []
-            for pid in descendants(filtered.child.pid):
-                with suppress(OSError):  # it has ended meanwhile
-                    words.append(Path(f"/proc/{pid}/cmdline").read_bytes())
-            return any(b"/no-compositor" in line for line in words) and not any(
-                str(server.socket).encode() in line for line in words
-            )
-
-        # A process has its parent's words between fork(2) and execve(2).
-        await eventually(none_but_a_worker)

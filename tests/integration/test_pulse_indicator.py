@@ -72,7 +72,7 @@ async def test_it_is_shown_while_the_source_is_open_and_names_the_sandbox():
             await eventually(there)
             server.environment["DBUS_SESSION_BUS_ADDRESS"] = bus
             await microphone(server)
-            ask = ("--microphone", "ask")
+            ask = ("--microphone", "ask", "--control")
             async with (
                 screen(bus) as shown,
                 proxy(server, *ask, name="mail") as filtered,
@@ -80,7 +80,7 @@ async def test_it_is_shown_while_the_source_is_open_and_names_the_sandbox():
                 async with Recorder.at(filtered) as recorder:
                     await recorder.more(19200)
                     assert not shown
-                    await audio(server, "microphone", "mail", "allow")
+                    await filtered.allow_microphone()
 
                     async def one():
                         return len(shown) == 1
@@ -95,7 +95,7 @@ async def test_it_is_shown_while_the_source_is_open_and_names_the_sandbox():
                         return not shown
 
                     await eventually(none)
-                    await audio(server, "microphone", "mail", "allow")
+                    await filtered.allow_microphone()
                     await eventually(one)
                 await eventually(
                     none
@@ -122,7 +122,9 @@ async def test_the_person_sees_it_as_long_as_the_source_is_open():
             await microphone(server)
             async with (
                 started("mako", env=server.environment),
-                proxy(server, "--microphone", "ask", name="mail") as filtered,
+                proxy(
+                    server, "--microphone", "ask", "--control", name="mail"
+                ) as filtered,
             ):
 
                 async def listed() -> list[str] | None:
@@ -142,7 +144,7 @@ async def test_the_person_sees_it_as_long_as_the_source_is_open():
                     await recorder.more(19200)  # wanted, and silent
                     assert await listed() == []
                     assert (await pixels(comp)).tobytes() == before.tobytes()
-                    await audio(server, "microphone", "mail", "allow")
+                    await filtered.allow_microphone()
 
                     async def told() -> bool:
                         return await listed() == ["mail records your microphone"]

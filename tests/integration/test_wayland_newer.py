@@ -7,8 +7,8 @@ and a renderer that crops where ours of Debian 12 does not.
 from __future__ import annotations
 
 import os
-import signal
 import socket
+import sys
 import time
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,8 +21,7 @@ from broker.helpers.process.spawn import DEVNULL, has_ended, spawn
 from broker.jail.wayland.security_context import open_context
 from tests.attack.test_wayland_crop import cropped, leak
 from tests.attack.test_wayland_pixels import PAINT, try_windows
-from tests.integration.test_wayland_proxy import said, start
-from tests.kit.eventually import eventually
+from tests.kit.eventually import eventually, ready
 from tests.kit.listening import takes_connections
 from tests.kit.vm.newer_suite import NEWEST, SUITE, newer
 from tests.kit.wayland.client import Client, Window
@@ -58,22 +57,24 @@ RULE = """<?xml version="1.0"?><labwc_config><windowRules>
 
 @asynccontextmanager
 async def proxied(comp, name: str):
-    """The socket of ``brokerctl proxy wayland`` for that sandbox."""
+    """The socket of a worker's filter for that sandbox."""
     path = comp.display.with_name(name)
-    child = start(
-        comp.environment, "--sandbox", name, "--listen", str(path), "--color", "#d01010"
+    child = spawn(
+        [
+            *(sys.executable, "-m", "tests.kit.wayland.filter_process"),
+            *("--sandbox", name, "--listen", str(path)),
+        ],
+        env={
+            **comp.environment,
+            "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+        },
     )
-
-    async def there() -> bool:
-        return takes_connections(path)
-
     try:
-        await eventually(there)
+        await ready(child, lambda: takes_connections(path))
         yield path
     finally:
         with trio.CancelScope(shield=True):
-            child.kill(signal.SIGTERM)
-            await said(child)
+            await child.stop()
 
 
 def terminal(comp, path: Path):
@@ -201,27 +202,12 @@ async def test_the_door_closes_with_us():
 
 
 @long
-async def test_one_command_uses_a_door_of_its_own():
-    async with newer("sway", CONFIG) as comp:
-        path = comp.display.with_name("f")
-        child = start(comp.environment, "--sandbox", "mail", "--listen", str(path))
-
-        async def there() -> bool:
-            return takes_connections(path)
-
-        await eventually(there)
-        foot = spawn(
-            ["foot", "sleep", "60"],
-            env={**comp.environment, "WAYLAND_DISPLAY": str(path)},
-            stdout=DEVNULL,
-            stderr=DEVNULL,
-        )
+async def test_a_filter_uses_a_door_of_its_own():
+    async with newer("sway", CONFIG) as comp, proxied(comp, "mail") as path:
+        foot = terminal(comp, path)
         (window,) = await wait_window(comp, title="[mail]")
         assert window["app_id"] == "vitrail.mail.foot"
         await foot.stop()
-        child.kill(signal.SIGTERM)
-        words = "".join((await said(child)).split())
-        assert "(thecompositoralsoidentifiesitsclientsassandboxed)" in words
 
 
 @long

@@ -24,9 +24,9 @@ from broker.cli import render
 from broker.cli.audit.proof.sealed_log import open_sealed
 from broker.cli.audit.proof.verify import verify, verify_end
 from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
-from broker.cli.proxy.sound_server import connect_server
 from broker.cli.run.connect import how_to_start
 from broker.cli.run.force import silent_broker
+from broker.cli.sound import connect_server
 from broker.core.distribution import install_command
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable

@@ -144,7 +144,7 @@ class _Run:
                 self._program = x11_program(installed, always=always)
         if self._x11:
             with needed("the display of X11 programs"):
-                from broker.cli.proxy.x11 import require_xwayland
+                from broker.cli.x11.verb import require_xwayland
 
             require_xwayland()
         steps = Steps(quiet=quiet, as_json=as_json)
@@ -180,7 +180,7 @@ class _Run:
         start: Sequence[str] = ()
         if self._program is not None and self._can_show_x11():
             with needed("the display of X11 programs"):
-                from broker.cli.proxy.flatpak_x11 import XSocket, start_words
+                from broker.cli.x11.flatpak import XSocket, start_words
 
             with setup_errors("cannot create the socket of an X server"):
                 server = XSocket(launch.app, sockets, stack, steps)

@@ -42,7 +42,7 @@ def _starter(run: HeldRun, launch: Nspawn, resolver: Path | None) -> Start:
     async def start(sockets: Path) -> HeldTree:
         if x11:
             with needed("the display of X11 programs"):
-                from broker.cli.proxy.x11 import write_bridge
+                from broker.cli.x11.verb import write_bridge
 
             write_bridge(sockets / BRIDGE)
         tree = ContainerTree(

@@ -77,7 +77,7 @@ async def _begin(run: HeldRun, launch: Podman) -> tuple[str, int]:
     container = replace(container, resolver=resolver_file(hooks, launch.network))
     if record.viewer.window.x11:
         with needed("the display of X11 programs"):
-            from broker.cli.proxy.x11 import write_bridge
+            from broker.cli.x11.verb import write_bridge
 
         bridge = write_bridge(hooks / "vitrail-x11")
         command = await _whole_command(container, env)

@@ -217,7 +217,7 @@ async def _run(box: BoxProgram, program: Path, words: tuple[str, ...]) -> int:
 
 def _bridge() -> tuple[int, list[str]]:
     with needed("the display of X11 programs"):
-        from broker.cli.proxy.x11 import bridge_here
+        from broker.cli.x11.verb import bridge_here
 
     return bridge_here()
 

@@ -75,7 +75,7 @@ def run_bwrap(
         )
     if x11:
         with needed("the display of X11 programs"):
-            from broker.cli.proxy.x11 import require_xwayland
+            from broker.cli.x11.verb import require_xwayland
 
         require_xwayland()
     sys.exit(

@@ -9,7 +9,6 @@ import trio
 
 from broker.cli.run.connect import open_client
 from broker.cli.run.follow_broker import BrokerFollower
-from broker.cli.sound import proxied_filters
 from broker.cli.tray.menu_rows import (
     INHIBITORS,
     Click,
@@ -34,7 +33,6 @@ from broker.ipc.control.api import (
     StopRequest,
 )
 from broker.ipc.control.client import Client
-from broker.ipc.in_thread import in_thread
 
 _BUSY_SECONDS = 5.0
 """Between two looks at rates while a sandbox runs; its other changes are events."""
@@ -64,7 +62,7 @@ def _patience(now: TrayState) -> float:
 
 
 async def read_state(asked: Client) -> TrayState:
-    """Return the panel's state; queries the broker, and each ``brokerctl proxy pulse``.
+    """Return the panel's state; queries the broker.
 
     Raises the broker's RefusedError, or UpstreamError if it has ended.
     """
@@ -77,12 +75,11 @@ async def read_state(asked: Client) -> TrayState:
         questions = (await asked.call(methods.PENDING, Nothing())).questions
         folders = (await asked.call(methods.FOLDERS, Nothing())).folders
         sound = (await asked.call(methods.SOUND, SoundRequest())).sandboxes
-    proxied = await in_thread(proxied_filters)
     return TrayState(
         reachable=True,
         sandboxes=tuple(sorted(status.sandboxes, key=lambda one: one.name)),
         questions=tuple(questions),
-        sound=(*sound, *proxied.values()),
+        sound=tuple(sound),
         folders=tuple(folders),
         lockdown=lockdown,
         manager=is_installed("manager"),

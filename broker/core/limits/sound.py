@@ -45,9 +45,6 @@ PULSE_CONNECTIONS_FEW = 4
 """Part of PULSE_CONNECTIONS_ALL that is reserved for records whose sandboxes have fewer
 than PULSE_CONNECTIONS_FEW: some that take all they can leave the others their sound."""
 
-MIXER_CONNECTIONS = 16
-"""Programs that are connected to one sandbox's mixer at a time; further ones wait."""
-
 PULSE_CONNECTS_PER_SECOND = 5.0
 PULSE_CONNECTS_BURST = 32
 """How fast the connections of a record's sandboxes are opened; beyond it they wait.

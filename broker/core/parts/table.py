@@ -58,7 +58,7 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         ),
         "x11": Part(
             "windows of X11 programs",
-            ("shims.x11", "broker.cli.proxy.flatpak_x11", "broker.cli.proxy.x11"),
+            ("shims.x11", "broker.cli.x11"),
         ),
         "manager": Part(
             "a window of sandboxes, permissions, questions, devices and events",
@@ -95,7 +95,7 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         ),
         "launchers": Part(
             "libvirt, systemd-machined, nspawn and vmspawn, toolbox, distrobox, "
-            "filters in front of one program",
+            "a relay without sandboxes",
             (
                 "broker.host.launchers.libvirt",
                 "broker.host.launchers.machined.guests",
@@ -113,12 +113,7 @@ PARTS: Mapping[str, Part] = MappingProxyType(
                 "broker.cli.launchers.shared_box",
                 "broker.cli.launchers.shared_box_setup",
                 "broker.cli.launchers.vmspawn",
-                "broker.cli.proxy.lone_sound",
-                "broker.cli.proxy.lone_worker",
-                "broker.cli.proxy.pulse",
-                "broker.cli.proxy.unjailed",
-                "broker.cli.proxy.verb",
-                "broker.cli.proxy.wayland",
+                "broker.cli.proxy",
                 "shims.hooks.libvirt_hook",
             ),
         ),

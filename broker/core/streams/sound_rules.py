@@ -1,7 +1,6 @@
 """Sound rules of one sandbox: values that policy compiles to.
 
-The viewer compiles them from a record and the user's settings, the worker applies them;
-``brokerctl proxy`` makes them from its options.
+The viewer compiles them from a record and the user's settings, the worker applies them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """How one sandbox's windows are treated: the compiled part of its record.
 
-The viewer compiles it from a record, the worker applies it; ``brokerctl proxy`` makes
-it from its options.
+The viewer compiles it from a record, the worker applies it.
 """
 
 from __future__ import annotations

@@ -404,7 +404,7 @@ class PulseFilter(Conversation):
             self.error(tag, code)
             raise UpstreamError(
                 f"the sound server rejected the authentication (error {code})",
-                hint="check that the sound server accepts your user; 'brokerctl proxy pulse' also sends the cookie of PULSE_COOKIE or ~/.config/pulse/cookie",
+                hint="check that the sound server accepts your user",
             )
 
         # guard: our own cookie

@@ -7,8 +7,7 @@ made by another program than the filter and independent of it.
 
 Blocking calls, each with a deadline; for a start-up, a thread, or the keeper.
 
-The keeper runs this, in the user's session, and so does ``brokerctl proxy``; a worker in
-its jail never does.
+The keeper runs this, in the user's session; a worker in its jail never does.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""Which programs are served at a socket of the user's own (control, sound levels, devices).
+"""Which programs are served at a socket of the user's own (control, devices).
 
 A box, or a container without a separate user namespace, runs with the user's user id.
 Where it sees the directory of our sockets, because a user has mounted it or a directory
 above it, its programs could answer its own questions and start other sandboxes.
 
-The authority asks this at the control socket, ``brokerctl proxy pulse`` at the socket of
-its mixer, ``vitrail-devices`` at its own.  The viewer cannot: its filter of system calls
-denies SO_PEERPIDFD.
+The authority asks this at the control socket, ``vitrail-devices`` at its own.  The viewer
+cannot: its filter of system calls denies SO_PEERPIDFD.
 """
 
 from __future__ import annotations

@@ -4,8 +4,7 @@ One small file for each record's name, so that disposables of one record are as
 loud as the last one was.  A file that cannot be read is as if it were not
 there, but for muting: in doubt a sandbox is quiet.
 
-The viewer reads and writes them, and so do ``brokerctl sound`` if no broker runs, and
-``brokerctl proxy pulse``.
+The viewer reads and writes them, and so does ``brokerctl audio`` if no broker runs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """Changes of one sandbox's sound, and the methods of what filters it.
 
-The viewer applies them for the control socket, ``brokerctl proxy pulse`` for its own.
 A changed microphone is answered when the change is in effect.
 """
 

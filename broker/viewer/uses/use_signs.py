@@ -3,8 +3,6 @@
 This is the one list of it.  The frames of the sandbox and the sign above all windows
 (``use_banner``) are made of it, which no notification server draws; a notification is
 shown besides, as long as the use lasts.
-
-The viewer has it; ``brokerctl proxy pulse`` shows the notification alone.
 """
 
 from __future__ import annotations

@@ -4,8 +4,6 @@
 of jailed halves (``programs.fork_server``).  Keepers are forked by that of helpers
 (``programs.helper_forks``), which runs already.  A dead one is started again
 for the next worker.
-
-``brokerctl proxy`` has a pool of one.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 It is two processes, keeper and jailed half (``programs.keeper``); when one of
 them ends so does the other, and ``wait_closed`` says why once both are gone.
-
-``brokerctl proxy`` starts one without a broker by it.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from broker.core.process_status import descendants
 from tests.kit.listening import takes_connections
 from tests.kit.result_file import result_file
 from tests.kit.sound.hostile import Hostile
@@ -74,6 +75,14 @@ def running(argv: list[str], base: Path, socket: Path | None = None, **options):
         child.wait()
 
 
+def _filter(sandbox: str, path: Path, server: Path) -> list[str]:
+    """The command of our filter, before a server."""
+    return [
+        *(sys.executable, "-m", "tests.kit.sound.filter_process", "--sandbox", sandbox),
+        *("--listen", str(path), "--server", str(server)),
+    ]
+
+
 @contextmanager
 def between(peer: str, base: Path, server: Path, number: int = 0):
     """The processes between: a path to connect to, and the pids to account."""
@@ -91,33 +100,14 @@ def between(peer: str, base: Path, server: Path, number: int = 0):
         module = f"tests.bench.pulse.{MODULES[peer]}"
         argv = [sys.executable, "-m", module, str(path), str(server)]
     else:
-        argv = [sys.executable, "-m", "broker.cli.app", "proxy", "pulse", "--json"]
-        argv += [
-            "--sandbox",
-            f"bench{number}",
-            "--listen",
-            str(path),
-            "--server",
-            str(server),
-        ]
+        argv = _filter(f"bench{number}", path, server)
     quiet = subprocess.DEVNULL
     with running(argv, base, path, stdout=quiet, stderr=quiet) as child:
         yield path, child.pid
 
 
 def _pids(root: int) -> list[int]:
-    found = [root]
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parent = int(
-                    (entry / "stat").read_text().rpartition(") ")[2].split()[1]
-                )
-            except OSError:
-                continue
-            if parent == root:
-                found.append(int(entry.name))
-    return found
+    return [root, *descendants(root)]
 
 
 def processor_seconds(root: int) -> float:
@@ -298,8 +288,10 @@ def memory(peer: str, base: Path) -> float:
 
 def revoke(base: Path, count: int) -> list[float]:
     """Milliseconds from the order to the answer, with a recording that runs."""
-    from broker.cli.proxy.ask_mixer import ask_desk
+    from broker.core.paths import find_paths
     from broker.ipc.control.api import SoundRequest
+    from broker.ipc.control.blocking import open_blocking
+    from broker.ipc.control.methods import SOUND
     from tests.kit.sound.hostile import RECORD
 
     place = base / "m"  # short: a socket's path has 107 bytes
@@ -320,41 +312,25 @@ def revoke(base: Path, count: int) -> list[float]:
     ]
     argv += ["-L", "module-null-sink"]
     quiet = subprocess.DEVNULL
-    words = [
-        sys.executable,
-        "-m",
-        "broker.cli.app",
-        "proxy",
-        "pulse",
-        "--json",
-        "--sandbox",
-        "mic",
-    ]
-    words += [
-        "--listen",
-        str(path),
-        "--server",
-        str(server),
-        "--microphone",
-        "ask",
-        "--source",
-        "mic",
-    ]
+    words = _filter("mic", path, server)
+    words += ["--microphone", "ask", "--source", "mic", "--control"]
     times = []
     with running(argv, place, server, stdout=quiet, stderr=quiet):  # noqa: SIM117
         with running(words, place, path, stdout=quiet, stderr=quiet):
             client = Hostile(path)
             assert client.ask(5, RECORD)[0] == 2
-            desk = place / "run/vitrail/sound/mic"
-            for _ in range(count):
-                ask_desk(desk, SoundRequest(microphone=True))
-                while not any(client.read()[1]):
-                    pass  # until the source is heard
-                reader = _Reading(client)
-                began = time.monotonic()
-                ask_desk(desk, SoundRequest(microphone=False))
-                times.append((time.monotonic() - began) * 1000)
-                reader.stop()
+            allow = SoundRequest(sandbox="mic", microphone=True)
+            deny = SoundRequest(sandbox="mic", microphone=False)
+            with open_blocking(find_paths(_environment(place))) as mixer:
+                for _ in range(count):
+                    mixer.call(SOUND, allow)
+                    while not any(client.read()[1]):
+                        pass  # until the source is heard
+                    reader = _Reading(client)
+                    began = time.monotonic()
+                    mixer.call(SOUND, deny)
+                    times.append((time.monotonic() - began) * 1000)
+                    reader.stop()
             client.close()
     return times
 

@@ -11,7 +11,7 @@ import time
 
 import trio
 
-from broker.cli.proxy.verb import ProxyOrder, serve
+from broker.cli.proxy import ProxyOrder, serve
 from broker.helpers.filters.carrying_filters import pump_filter
 from broker.helpers.pump.handle import PumpHandle
 from broker.helpers.pump.process import start_pump

@@ -21,7 +21,7 @@ from tests.kit.eventually import eventually
 from tests.kit.workers import open_workers
 
 ROOT = Path(__file__).resolve().parents[3]
-_START = "from broker.cli.proxy.wayland import command; command()"
+_FILTER = "tests.kit.wayland.filter_process"
 # waypipe's server leaves its command when it is ended.
 _ALL_ENDS = (
     "bwrap", "--dev-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--die-with-parent", "--",
@@ -106,8 +106,8 @@ async def _filter(
     child = spawn(
         [
             sys.executable,
-            "-c",
-            _START,
+            "-m",
+            _FILTER,
             "--sandbox",
             "bench",
             "--listen",

@@ -41,7 +41,7 @@ from tests.kit.wayland.compositor import desktop
 from tests.kit.waypipe.stand import SERVER, server_of
 
 ROOT = Path(__file__).resolve().parents[3]
-FILTER = "from broker.cli.proxy.wayland import command; command()"
+FILTER = "tests.kit.wayland.filter_process"
 LOADS = {
     "all": "1280x800, every byte changes",
     "comb": "1280x800, one word in 32 changes",
@@ -109,7 +109,7 @@ def filtered(comp: HeadlessCompositor, listen: Path, *options: str) -> Child:
     """Our filter before the compositor."""
     words = [
         sys.executable,
-        "-c",
+        "-m",
         FILTER,
         "--sandbox",
         "bench",

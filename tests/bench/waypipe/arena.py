@@ -27,12 +27,12 @@ import trio
 from broker.core.streams.wayland_rules import WindowRules
 from broker.helpers.compositor_connection import connect_compositor
 from broker.helpers.process.spawn import spawn
-from broker.ipc.accept_loop import serve
 from broker.jail.wayland.sandbox import Sandbox
 from broker.jail.worker import readiness
 from broker.jail.worker.wayland.waypipe_connection import StreamConnection
 from broker.jail.worker.wayland.waypipe_memory import ArenaFile, StreamMachine
 from tests.bench.wayland.peers import cpu_of
+from tests.kit.accept_loop import serve
 from tests.kit.eventually import eventually
 from tests.kit.wayland.client import Window, memfd
 from tests.kit.wayland.compositor import desktop, short_directory

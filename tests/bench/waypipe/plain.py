@@ -24,11 +24,11 @@ from broker.core.names import SandboxName
 from broker.core.streams.wayland_rules import WindowRules
 from broker.helpers.compositor_connection import connect_compositor
 from broker.helpers.compositor_socket import display_path
-from broker.ipc.accept_loop import serve
 from broker.jail.wayland.protocol.wire import Outgoing
 from broker.jail.wayland.sandbox import Sandbox
 from broker.jail.worker.wayland.waypipe_connection import StreamConnection
 from broker.jail.worker.wayland.waypipe_memory import StreamFile, StreamMachine
+from tests.kit.accept_loop import serve
 from tests.kit.wayland.client import HEADER
 from tests.kit.wayland.service import WaylandService, serve_client
 

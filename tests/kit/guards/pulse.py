@@ -8,8 +8,6 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
-    Guard("each change of the microphone is printed", "if False:", "tests/broker/cli/proxy/test_lone_sound.py", "each_change"),
-    Guard("the keeper of a sound filter connects nowhere", "compositor = Path('/run/user/pulse') if display is None else display", "tests/integration/test_pulse_clients.py", "no_process_of"),
     Guard("unknown is denied", "return self.relay(tag, number, reader.rest())", "tests/broker/jail/sound/test_filter.py", "refused_commands"),
     Guard("servers' commands", "if False:", "tests/broker/jail/sound/test_filter.py", "only_servers_say"),
     Guard("a PulseAudio command ends with its last field", "", "tests/broker/jail/sound/test_filter.py", "behind_the_last"),
@@ -91,9 +89,6 @@ GUARDS = (
     Guard("unread recordings", "if True:", "tests/broker/jail/sound/test_recording.py", "does_not_read"),
     Guard("samples wait for the server", "return turn", "tests/broker/jail/worker/sound/test_connection.py", "reads_late"),
     Guard("requests wait for the client", "", "tests/broker/jail/worker/sound/test_connection.py", "reads_late"),
-    Guard("clients at one time", "", "tests/broker/cli/proxy/test_lone_sound.py", "no_more_connections"),
-    Guard("a filter alone that does not give the microphone back ends", "", "tests/broker/cli/proxy/test_lone_sound.py", "does_not_give_the_microphone_back"),
-    Guard("pace of clients", "pace.take(trio.current_time())", "tests/broker/ipc/test_accept_loop.py", "beyond_a_pace"),
     Guard("a microphone that was taken back is not opened again at once", "if False:", "tests/broker/viewer/sound/test_sandbox_sound.py", "taken_back"),
     Guard("streams of sound at one time", "if False:", "tests/broker/viewer/sound/test_sandbox_sound.py", "beyond_the_limit"),
     Guard("a question holds no place at the sound server", "if False:", "tests/broker/viewer/test_role.py", "question_holds_no_place"),

@@ -23,6 +23,10 @@ import pytest
 import trio
 
 from broker.helpers.process.spawn import DEVNULL, PIPE, Child, has_ended, spawn
+from broker.ipc.control.api import SoundRequest
+from broker.ipc.control.client import open_client
+from broker.ipc.control.methods import SOUND
+from tests.kit.brokerctl import paths_of
 from tests.kit.eventually import eventually, ready
 from tests.kit.listening import takes_connections
 from tests.kit.vm.tinyguest import ordinary_user
@@ -331,13 +335,13 @@ BROKERCTL = (sys.executable, "-m", "broker.cli.app")
 
 @asynccontextmanager
 async def proxy(server: Server, *options: str, name: str = "work"):
-    """``brokerctl proxy pulse`` in front of it: an environment for its clients."""
+    """A filter in front of it (``filter_process``): an environment for its clients."""
     path = server.directory / f"filtered-{os.urandom(4).hex()}"
     log = server.directory / f"{path.name}.log"
     env = server.environment | server.brokerctl
     argv = (
-        *(*BROKERCTL, "proxy", "pulse", "--sandbox", name, "--listen", str(path)),
-        *("--server", str(server.socket), *options),
+        *(sys.executable, "-m", "tests.kit.sound.filter_process", "--sandbox", name),
+        *("--listen", str(path), "--server", str(server.socket), *options),
     )  # fmt: skip
     with log.open("wb") as file:
         async with started(
@@ -346,7 +350,7 @@ async def proxy(server: Server, *options: str, name: str = "work"):
             await ready(child, lambda: takes_connections(path), output=log)
             home = server.directory / f"guest-{path.name}"
             home.mkdir()
-            made = Filtered(server, path, log, child, {
+            made = Filtered(server, name, path, log, child, {
                 "PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8",
                 "XDG_RUNTIME_DIR": str(home), "PULSE_SERVER": f"unix:{path}",
             })  # fmt: skip
@@ -361,6 +365,7 @@ class Filtered:
     """A running filter and what its clients need to know."""
 
     server: Server
+    name: str
     path: Path
     log: Path
     child: Child
@@ -372,6 +377,11 @@ class Filtered:
         self.ended = True
         self.child.kill(signal.SIGTERM)
         await self.child.wait()
+
+    async def allow_microphone(self) -> None:
+        """Allow the microphone, as a rule would; the filter was started with --control."""
+        async with open_client(paths_of(self.server.environment).control) as client:
+            await client.call(SOUND, SoundRequest(sandbox=self.name, microphone=True))
 
     async def run(self, *argv: str, check: bool = True, deadline: float = 30, env=None):
         """Run a client through the filter."""

@@ -1,7 +1,7 @@
 """A Wayland filter alone in a process of its own, with limits that a game needs.
 
 ``python -m tests.kit.wayland.lone_filter COMPOSITOR SOCKET``; with ``PLAYER_TRACE=FILE``
-in its environment it writes all messages there.  'brokerctl proxy wayland'
+in its environment it writes all messages there.  ``filter_process``
 has the same filter in a jailed worker, with a person's limits.
 """
 
@@ -20,9 +20,9 @@ import trio
 from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_rules import Fullscreen, WindowRules
 from broker.helpers.compositor_connection import connect_compositor
-from broker.ipc.accept_loop import serve
 from broker.jail.wayland.sandbox import Sandbox
 from broker.jail.worker.wayland.files_and_pipes import RealMachine
+from tests.kit.accept_loop import serve
 from tests.kit.wayland.service import WaylandService, serve_client
 
 CONSTRAINTS = "zwp_pointer_constraints_v1"

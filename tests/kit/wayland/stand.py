@@ -26,7 +26,6 @@ from broker.core.streams.wayland_rules import WindowRules
 from broker.helpers.compositor_connection import connect_compositor
 from broker.helpers.process.spawn import DEVNULL, Child, spawn
 from broker.ipc import worker as messages
-from broker.ipc.accept_loop import serve
 from broker.jail.wayland.sandbox import Sandbox
 from broker.jail.worker import readiness
 from broker.jail.worker.wayland.connection import (
@@ -37,6 +36,7 @@ from broker.jail.worker.wayland.waypipe_connection import StreamConnection
 from broker.jail.worker.wayland.waypipe_memory import StreamMachine
 from broker.viewer.workers.pool import WAYLAND_SOCKET, Workers
 from broker.viewer.workers.process import Worker
+from tests.kit.accept_loop import serve
 from tests.kit.eventually import ready
 from tests.kit.listening import takes_connections
 from tests.kit.vm import newer_suite

@@ -18,11 +18,11 @@ from broker.cli.headless_sway import HeadlessCompositor
 from broker.core.streams.wayland_rules import WindowRules
 from broker.helpers.compositor_connection import connect_compositor
 from broker.helpers.process.spawn import DEVNULL, Child, spawn
-from broker.ipc.accept_loop import serve
 from broker.jail.wayland.sandbox import Sandbox
 from broker.jail.worker import readiness
 from broker.jail.worker.wayland.waypipe_connection import StreamConnection
 from broker.jail.worker.wayland.waypipe_memory import ArenaFile, StreamMachine
+from tests.kit.accept_loop import serve
 from tests.kit.eventually import eventually
 from tests.kit.listening import can_be_connected
 from tests.kit.vm.newer_suite import newer

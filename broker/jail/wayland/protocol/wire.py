@@ -5,8 +5,7 @@ then its arguments in words of four bytes (wayland.freedesktop.org, "Wire
 Format").  Descriptors travel beside the bytes and belong to messages by their
 order alone, so a proxy must count them exactly.
 
-The worker runs it; the keeper and ``brokerctl proxy`` only encode the few requests for
-a security context.
+The worker runs it; the keeper only encodes the few requests for a security context.
 """
 
 from __future__ import annotations

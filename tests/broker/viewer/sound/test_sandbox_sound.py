@@ -436,7 +436,7 @@ async def test_connections_beyond_the_limit_wait(tmp_path):
 
 async def test_connection_without_a_place_is_refused_in_time(autojump_clock):
     """libpulse would give up by itself, and no reason would be in the log."""
-    quota = SoundPlaces()
+    quota = SoundPlaces(SoundServerPlaces(), "web")
     with ExitStack() as stack:
         for _ in range(limits.PULSE_CONNECTIONS):
             stack.enter_context(quota.one())
@@ -448,7 +448,7 @@ async def test_connection_without_a_place_is_refused_in_time(autojump_clock):
 
 async def test_few_connections_may_wait():
     """Each keeps a descriptor open in the viewer, which serves all sandboxes."""
-    quota = SoundPlaces()
+    quota = SoundPlaces(SoundServerPlaces(), "web")
 
     async def connect():
         async with quota.reserve():

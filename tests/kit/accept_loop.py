@@ -1,21 +1,14 @@
-"""Accepting connections on a listening socket: one task for each client.
-
-The worker accepts a sandbox's programs by this on a socket that it inherits;
-``brokerctl proxy`` does so on its own.
-"""
+"""Accepting connections on a listening socket: one task for each client."""
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections.abc import Awaitable, Callable
 
 import trio
 
-from broker.core.token_bucket import TokenBucket
+from broker.wire.memory import SHORT_OF_DESCRIPTORS, SHORT_OF_MEMORY
 
-SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""Errors of accept(2) for lack of resources; the listener itself works."""
 _AGAIN_SECONDS = 0.1
 """Until descriptors are looked for again; no event says that there are some."""
 
@@ -23,13 +16,12 @@ _AGAIN_SECONDS = 0.1
 async def serve(
     listener: socket.socket,
     client: Callable[[socket.socket], Awaitable[None]],
-    pace: TokenBucket | None = None,
 ) -> None:
     """Accept until cancelled and run ``client`` for each connection.
 
     ``client`` owns the socket it is given: it closes it, and it raises nothing
     for what the far end does, because that would end all the others.  While no
-    descriptors are left, and beyond ``pace``, connections wait in the backlog.
+    descriptors are left, connections wait in the backlog.
     Raises OSError when the listener itself is broken.
     """
     listener.settimeout(0)
@@ -41,11 +33,8 @@ async def serve(
             except (BlockingIOError, ConnectionAbortedError):
                 continue
             except OSError as error:
-                if error.errno not in SHORT:
+                if error.errno not in SHORT_OF_MEMORY | SHORT_OF_DESCRIPTORS:
                     raise
                 await trio.sleep(_AGAIN_SECONDS)
                 continue
             nursery.start_soon(client, accepted)
-            if pace is not None:
-                # guard: pace of clients
-                await trio.sleep(pace.take(trio.current_time()))

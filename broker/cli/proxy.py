@@ -18,7 +18,6 @@ import rich_click as click
 import trio
 
 from broker.cli import render
-from broker.cli.proxy import pulse, wayland
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.escape import displayed
 from broker.core.limits import relay as relay_limits
@@ -42,7 +41,7 @@ _BATCH = 16
 
 @click.group("proxy")
 def command() -> None:
-    """Run a relay or a filter alone, without sandboxes or policy."""
+    """Run a relay without sandboxes or policy."""
 
 
 @dataclass(frozen=True)
@@ -320,7 +319,3 @@ def _report_failure(order: ProxyOrder, error: VitrailError) -> None:
 def _say(line: str) -> None:
     sys.stderr.write(displayed(line) + "\n")
     sys.stderr.flush()
-
-
-command.add_command(wayland.command)
-command.add_command(pulse.command)

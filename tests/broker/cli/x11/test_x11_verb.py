@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from broker.cli.proxy.x11 import command
+from broker.cli.x11.verb import command
 from broker.core.errors import SetupError
 from shims.bundle import x11_bridge
 

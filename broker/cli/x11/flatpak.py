@@ -22,8 +22,8 @@ import trio
 
 from broker.cli import render
 from broker.cli.launchers.held import copy_output
-from broker.cli.proxy.x11 import write_bridge
 from broker.cli.run.progress import Steps
+from broker.cli.x11.verb import write_bridge
 from broker.core.errors import RefusedError, SetupError, VitrailError
 from broker.core.process_status import descendants
 from broker.helpers.process.spawn import DEVNULL, PIPE, spawn

@@ -1,1 +1,0 @@
-"""``brokerctl proxy``: one filter without a broker."""

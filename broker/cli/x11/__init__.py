@@ -1,0 +1,1 @@
+"""``brokerctl x11``, and X11 windows of Flatpak applications."""
