@@ -39,7 +39,7 @@ def table() -> str:
     for program in PROGRAMS:
         rights = program.rights + (", of two machines" if program.linked else "")
         size = Size(program.modules, program.lines, program.code)
-        name = f"… {program.name}" if program.phase_of else program.name
+        name = f"… {program.name}" if not program.is_kind else program.name
         lines.append(_row(name, rights, size))
     lines.append(_row("all with the user's rights on one machine", "", TOGETHER))
     return "\n".join(lines) + "\n"

@@ -27,8 +27,8 @@ SLACK = 0.1
 CLASS_NAMES_TWICE = 9
 MODULE_NAMES_OFTEN = 5
 CIRCLES = 1
-KINDS = 24
-"""Of processes: rows of ``PROGRAMS`` that are not phases."""
+KINDS = 20
+"""Of processes: rows of ``PROGRAMS`` that are no phases or profiles."""
 OTHER_KINDS = {
     # Words of 'brokerctl new --in', each with the kind that a written record gets.
     "broker.cli.sandboxes.presets": 1,
@@ -79,9 +79,11 @@ def test_a_program_keeps_its_bounds(program, capsys):
 
 
 def test_kinds_of_process_only_become_fewer():
-    """A phase of a program is no kind; it has a bound of its own."""
-    kinds = [program.name for program in PROGRAMS if not program.phase_of]
-    assert {program.phase_of for program in PROGRAMS} <= {"", *kinds}
+    """A phase or profile of a program is no kind; it has a bound of its own."""
+    kinds = [program.name for program in PROGRAMS if program.is_kind]
+    profiles = [program.name for program in PROGRAMS if program.profile_of]
+    assert {program.profile_of for program in PROGRAMS} <= {"", *kinds}
+    assert {program.phase_of for program in PROGRAMS} <= {"", *kinds, *profiles}
     _at_most(kinds, KINDS)
 
 

@@ -1,10 +1,11 @@
-"""The program that draws frames and banners (``broker.helpers.prompt.drawings``)."""
+"""The tools that draw frames and banners."""
 
 from __future__ import annotations
 
 import socket
 
 from broker.helpers.process.popen import Process, our_program
+from broker.helpers.tools.profiles import BANNER, FRAME, Tool
 from broker.ipc.session.media_orders import ShowBanner, ShowFrame
 from broker.session.errand import Errand
 
@@ -15,7 +16,7 @@ def show_frame(errand: Errand, order: ShowFrame) -> None:
     Raises OSError.
     """
     numbers = map(str, (order.width, order.height, order.x, order.y))
-    _draw(errand, "frame", order.colour, *numbers)
+    _draw(errand, FRAME, order.colour, *numbers)
 
 
 def show_banner(errand: Errand, order: ShowBanner) -> None:
@@ -24,12 +25,12 @@ def show_banner(errand: Errand, order: ShowBanner) -> None:
     Raises OSError.
     """
     rows = (f"{r.colour}:{r.sandbox}: {' '.join(r.marks)}" for r in order.rows)
-    _draw(errand, "banner", *rows)
+    _draw(errand, BANNER, *rows)
 
 
-def _draw(errand: Errand, *words: str) -> None:  # style: as of its callers
+def _draw(errand: Errand, tool: Tool, *words: str) -> None:  # style: as of its callers
     """Run a drawing program; answer with the socket of its standard output."""
-    argv = our_program("broker.helpers.prompt.drawings", *words)
+    argv = our_program(*tool.start, *words)
     near, far = socket.socketpair()
 
     def begun(_process: Process) -> None:

@@ -27,6 +27,8 @@ class Program:
     ``linked``: it runs on machines of the link only, not beside ``vitrail-local``.
     ``phase_of``: the program whose later or earlier phase this is: the same process
     before or after it confines itself, or a part that it forks to be confined.
+    ``profile_of``: the program that imports this part by its first argument: the same
+    program with the rights of this row and no others.
     ``without``: what its ``entry`` imports in the other process of a fork alone, or
     imports for its confined children and never executes itself.
     """
@@ -40,6 +42,12 @@ class Program:
     linked: bool = False
     without: tuple[str, ...] = ()
     phase_of: str = ""
+    profile_of: str = ""
+
+    @property
+    def is_kind(self) -> bool:
+        """Return whether it is a program of its own, not a phase or profile of one."""
+        return not self.phase_of and not self.profile_of
 
     def closure(self) -> frozenset[str]:
         """Return all modules that the program may import, in functions too."""
@@ -48,6 +56,8 @@ class Program:
 
 _OF_TERMINAL: Final = "broker.helpers.helper_confinement"
 """Of the process that writes on the terminal, which ``helpers.terminal_log`` forks."""
+
+_TOOL: Final = "broker.programs.tools.tool"
 
 PROGRAMS = (
     Program("authority", ("broker.programs.authority",), USER, 221, 27_940, 17_970),
@@ -65,7 +75,7 @@ PROGRAMS = (
             *("broker.session.child", "broker.core.language.notices"),
         ),
     ),
-    Program("session children", ("broker.session.child",), USER, 197, 21_630, 13_360),
+    Program("session children", ("broker.session.child",), USER, 198, 21_760, 13_400),
     Program(
         "pump and acceptor",
         ("broker.helpers.pump.process", "broker.programs.acceptor"),
@@ -87,7 +97,7 @@ PROGRAMS = (
         "vitrail-local before its fork",
         ("broker.programs.local",),
         USER,
-        163,
+        164,
         15_780,
         8_280,
         without=(
@@ -130,7 +140,6 @@ PROGRAMS = (
     ),
     Program("prompt agent", ("broker.programs.prompt",), USER, 51, 5_890, 3_260),
     Program("vitrail-access", ("broker.programs.accessible",), USER, 38, 3_110, 1_540),
-    Program("drawings", ("broker.helpers.prompt.drawings",), USER, 25, 1_600, 890),
     Program("shipper", ("broker.programs.shipper",), USER, 51, 5_550, 2_930),
     Program(
         "shipper in its jail",
@@ -170,42 +179,66 @@ PROGRAMS = (
         9_130,
         6_530,
     ),
+    Program("tools", (_TOOL,), USER, 8, 110, 60),
     Program(
         "folder mounts",
-        ("broker.helpers.mounts.tool", "broker.helpers.mounts.binding"),
+        (_TOOL, "broker.helpers.mounts.tool", "broker.helpers.mounts.binding"),
         USER,
-        15,
-        1_180,
-        660,
+        20,
+        1_300,
+        720,
+        profile_of="tools",
     ),
-    Program("security key", ("broker.programs.security_key",), USER, 27, 2_500, 1_310),
+    Program(
+        "drawings",
+        (
+            *(_TOOL, "broker.helpers.prompt.name_strip"),
+            *("broker.helpers.prompt.use_banner", "broker.helpers.prompt.screen_frame"),
+        ),
+        USER,
+        30,
+        1_740,
+        970,
+        profile_of="tools",
+    ),
+    Program(
+        "security key",
+        (_TOOL, "broker.programs.tools.security_key"),
+        USER,
+        31,
+        2_640,
+        1_370,
+        profile_of="tools",
+    ),
     Program(
         "packet guard",
-        ("broker.host.network.packet_guard",),
+        (_TOOL, "broker.host.network.packet_guard"),
         CONFINED,
-        66,
-        8_230,
-        5_010,
+        71,
+        8_400,
+        5_100,
+        profile_of="tools",
     ),
     Program(
         "launch tools",
-        ("broker.host.vmm.launch_tool",),
+        (_TOOL, "broker.host.vmm.launch_jails", "broker.host.images.unpack"),
         USER,
-        24,
-        1_320,
-        680,
-        without=(
-            *("broker.host.vmm.fetch", "broker.host.images.host_files"),
-            "broker.host.images.bzimage",
-        ),
+        29,
+        1_410,
+        760,
+        without=("broker.host.images.bzimage",),
+        profile_of="tools",
     ),
     Program(
         "launch tools, confined",
-        ("broker.host.vmm.launch_tool",),
+        (
+            *(_TOOL, "broker.host.vmm.fetch", "broker.host.images.host_files"),
+            "broker.host.images.unpack",
+        ),
         CONFINED,
-        39,
-        3_930,
-        2_120,
+        40,
+        3_520,
+        1_900,
         phase_of="launch tools",
     ),
     Program("vitrail-devices", ("broker.programs.devices",), ROOT, 46, 5_390, 3_060),

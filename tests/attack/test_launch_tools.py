@@ -1,6 +1,6 @@
 """What a launch tool that was taken over reaches: the files that it reads, and no more.
 
-The attack runs in the place of the program, in the jail that ``launch_tool`` starts it in.
+The attack runs in the place of the program, in the jail that ``launch_jails`` starts it in.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from contextlib import ExitStack
 import pytest
 
 from broker.helpers.process.spawn import DEVNULL, spawn
-from broker.host.vmm import launch_tool
+from broker.host.vmm import launch_jails
+from broker.programs.tools import tool
 from tests.kit.wayland.compositor import short_directory
 
 _PROGRAM = """
@@ -75,13 +76,14 @@ def session(monkeypatch):
 
 
 def _attacked(monkeypatch, words, asked):
-    """Run the attack where ``launch_tool`` would become bubblewrap; return its results."""
+    """Run the attack where the tool would become bubblewrap; return its results."""
     started = []
     monkeypatch.setattr(os, "execvpe", lambda *call: started.append(call))
-    monkeypatch.setattr(sys, "argv", ["launch_tool", *words])
+    monkeypatch.setattr(sys, "argv", ["tool", *words])
     attack = [sys.executable, "-I", "-c", _PROGRAM, asked]
-    monkeypatch.setattr(launch_tool, "our_program", lambda *_: attack)
-    launch_tool.main()
+    monkeypatch.setattr(launch_jails, "our_program", lambda *_: attack)
+    with pytest.raises(SystemExit):
+        tool.main()
     ((_, argv, env),) = started
     rules = [int(argv[at + 1]) for at, word in enumerate(argv) if word == "--seccomp"]
     try:
@@ -102,7 +104,7 @@ def test_the_attempts_work_where_nothing_confines(session):
 
 
 def test_what_reads_files_of_this_machine_has_fonts_alone(session, monkeypatch):
-    assert _attacked(monkeypatch, ["files", "fonts"], session) == _FONTS
+    assert _attacked(monkeypatch, ["host-files", "fonts"], session) == _FONTS
 
 
 def test_what_fetches_a_program_has_its_folder_and_the_network(session, monkeypatch):

@@ -396,7 +396,7 @@ from broker.helpers.prompt import screen_frame
 def fails(*_):
     raise MemoryError
 {}
-screen_frame.main()
+screen_frame.main(*sys.argv[1:])
 """
 
 

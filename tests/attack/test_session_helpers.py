@@ -45,8 +45,10 @@ def _run(program, attempt):
 
     if program is screen_frame:
         program.ScreenFrame = attack
+        program.main(*sys.argv[1:])
     elif program is use_banner:
         program.UseBanner = attack
+        program.main(*sys.argv[1:])
     elif program is name_strip:
         program.fitting = attack
         program.main(*sys.argv[1:])

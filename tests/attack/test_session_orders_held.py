@@ -118,7 +118,7 @@ from broker.session import read_warrant
 read_warrant.SECONDS = 3.0
 from broker.session.security_keys import key_device
 key_device.open_key = lambda: key_device.os.open("/dev/null", 0)
-def asking(_module, _guest, _key, broker, _nonce):
+def asking(_module, _tool, _guest, _key, broker, _nonce):
     code = f"import socket, time; s = socket.socket(fileno={broker}); "
     code += "s.send(b'{\\"ask\\": 1, \\"what\\": \\"sign in\\"}'); time.sleep(600)"
     return [sys.executable, "-c", code]

@@ -18,7 +18,7 @@ import sys
 from broker.helpers.prompt import screen_frame, use_banner
 def fails(*_): raise MemoryError
 {}
-use_banner.main()
+use_banner.main(*sys.argv[1:])
 """
 
 

@@ -74,7 +74,7 @@ def frame_of(screen):
     mine = f"WAYLAND_DISPLAY={screen.comp.display}".encode()
     for place in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended, or is another user's
-            if b"broker.helpers.prompt.drawings\0frame" in (
+            if b"broker.programs.tools.tool\0frame" in (
                 place / "cmdline"
             ).read_bytes() and mine in (place / "environ").read_bytes().split(b"\0"):
                 return int(place.name)

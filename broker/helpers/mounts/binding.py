@@ -19,7 +19,6 @@ import os
 import stat
 import struct
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 _SYS_OPENAT2, _SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_MOUNT_SETATTR = 437, 428, 429, 442
@@ -31,7 +30,7 @@ _DETACH, _NOFOLLOW = 2, 8
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def main(argv: Sequence[str]) -> int:
+def main(*argv: str) -> int:
     """Run ``BASE [FILE DEVICE:INODE]... [-- COMMAND...]`` or ``--undo BASE``.
 
     FILE number N, counted from 0, is bound at BASE/N.  COMMAND, which is systemd-nspawn
@@ -125,7 +124,3 @@ def _call(number: int, *arguments: object) -> int:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
     return result
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -21,6 +21,7 @@ from broker.helpers.mounts.namespaces import has_mount, mount_table
 from broker.helpers.mounts.tool import ABSENT, BASE, HELD
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool
+from broker.helpers.tools import profiles
 from broker.wire.faults import HeldError
 
 _SECONDS = 20.0
@@ -77,7 +78,7 @@ async def _run(*words: str, fds: tuple[int, ...]) -> bytes:
 
     Raises UpstreamError, HeldError, AbsentError.
     """
-    argv = our_program("broker.helpers.mounts.tool", *words)
+    argv = our_program(*profiles.MOUNT.start, *words)
     try:
         return await run_tool(argv, deadline=_SECONDS, pass_fds=fds)
     except UpstreamError as error:

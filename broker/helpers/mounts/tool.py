@@ -49,7 +49,7 @@ _NO_LINKS = 0x06
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def main(argv: list[str]) -> int:
+def main(*argv: str) -> int:
     """Run ``attach``, ``detach`` or ``limit``; print the result.
 
     NAMESPACE and FOLDER are descriptors.  ``attach`` prints the mount's number.
@@ -260,7 +260,3 @@ def _check(result: int, what: str = "") -> None:
         code = ctypes.get_errno()
         text = os.strerror(code)
         raise OSError(code, f"{what} ({text})" if what else text)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,6 +1,6 @@
 """The frame around a screen that a sandbox sees, in the sandbox's colour.
 
-``drawings frame RRGGBB WIDTH HEIGHT X Y``: the screen, as the desktop's portal says it.
+``frame RRGGBB WIDTH HEIGHT X Y``: the screen, as the desktop's portal says it.
 xdg-desktop-portal-wlr says of each that it is at 0, 0, so all are framed that it can be;
 too much of a frame is seen, too little is not.  It is four strips above everything, which
 take no input, by layer-shell; a compositor without it marks what is shared itself.
@@ -15,10 +15,9 @@ from __future__ import annotations
 import mmap
 import os
 import select
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from pywayland.client import Display
 from pywayland.protocol.wayland import WlCompositor, WlOutput, WlShm
@@ -210,12 +209,11 @@ def _adding(pairs: set[Pair]) -> Callable[[object, int, int], None]:
     return lambda _proxy, one, other: pairs.add((one, other))
 
 
-def main() -> None:
+def main(colour: str, width: str, height: str, x: str, y: str) -> NoReturn:
     """Confine the process, draw the frame, and run until the compositor closes it."""
     set_name("vitrail-frame")
     adopt_display()
     confine_helper()
-    colour, width, height, x, y = sys.argv[1:]
     frame = ScreenFrame(int(colour, 16))
     drawn = frame.draw((int(width), int(height)), (int(x), int(y)))
     # guard: a frame that is not drawn does not say so

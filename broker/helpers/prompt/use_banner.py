@@ -11,7 +11,7 @@ again then.
 from __future__ import annotations
 
 import os
-import sys
+from typing import NoReturn
 
 from PIL import Image, ImageDraw
 from typing_extensions import override
@@ -79,10 +79,10 @@ class UseBanner(ScreenFrame):
         return self._image.crop((0, 0, width, height)).tobytes("raw", "BGRX")
 
 
-def main() -> None:
+def main(*rows: str) -> NoReturn:
     """Confine the process, draw the banner, and run until the compositor closes it."""
     set_name("vitrail-banner")
-    image = draw_rows([(f"#{row[:6]}", row[7:]) for row in sys.argv[1:]])
+    image = draw_rows([(f"#{row[:6]}", row[7:]) for row in rows])
     adopt_display()
     confine_helper()
     banner = UseBanner(image)

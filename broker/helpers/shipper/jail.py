@@ -18,9 +18,9 @@ from pathlib import Path
 
 from broker.core.paths import Paths
 from broker.helpers.process.program_files import program_files
-from broker.helpers.program_jail import program_jail
 from broker.helpers.shipper.config import AnyTarget, HttpTarget, PostgresTarget
 from broker.helpers.shipper.local_receivers import LocalTarget
+from broker.helpers.tools.program_jail import program_jail
 
 _ETC = (
     *("localtime", "ssl", "pki", "ca-certificates", "crypto-policies"),

@@ -1,6 +1,6 @@
 """Files of this machine that a micro VM gets by ``launch.host_files``.
 
-A separate process in a jail (``broker.host.vmm.launch_tool``), which then ends: what
+A separate process in a jail (``broker.host.vmm.launch_jails``), which then ends: what
 parses the files of other packages holds no machines, and has no home but its fonts.
 Its arguments are the kinds that the record names.
 
@@ -95,7 +95,7 @@ class HostFiles:
 #   that is forgotten breaks a program, and gives nothing away.
 # * Owners become root and set-user-ID bits are removed: in the guest they would make
 #   root of a user who has no way to become root.
-def print_files(wanted: Sequence[str]) -> None:
+def print_files(*wanted: str) -> None:
     """Collect the files in this jailed process; print them, or the error, as JSON."""
     answer: dict[str, str] | tuple[str, str, str]
     try:

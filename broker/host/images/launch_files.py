@@ -12,6 +12,7 @@ from broker.core import limits
 from broker.core.errors import SetupError
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool
+from broker.helpers.tools import profiles
 
 _Answer: TypeAlias = dict[str, str] | tuple[str, str, str]
 
@@ -25,7 +26,7 @@ async def host_settings(wanted: Collection[str]) -> dict[str, str]:
     if not wanted:
         return {}
     # As base64, and compressed at the best.
-    argv = our_program("broker.host.vmm.launch_tool", "files", *wanted)
+    argv = our_program(*profiles.HOST_FILES.start, *wanted)
     most = 2 * limits.HOST_FILES_BYTES
     found = await run_tool(argv, name="launch.host_files", output_limit=most)
     answer: _Answer = msgspec.json.decode(found, type=_Answer)

@@ -20,8 +20,9 @@ _KEPT = 4
 """Unpacked kernels in the cache: a kernel that was dropped is unpacked again."""
 
 
-def unpack_kernel(kernel: int, target: Path) -> None:
-    """Unpack the kernel of this descriptor into the cache; exit with a message on failure."""
+def unpack_kernel(number: str, path: str) -> None:
+    """Unpack the kernel of a descriptor into the cache; exit with a message on failure."""
+    kernel, target = int(number), Path(path)
     try:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with whole_file(target) as unpacked:

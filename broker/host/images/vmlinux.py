@@ -17,6 +17,7 @@ from typing import BinaryIO
 from broker.core.errors import SetupError, UpstreamError
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool
+from broker.helpers.tools import profiles
 from broker.host.vmm.qemu_arguments import Accel
 from broker.ipc.in_thread import in_thread
 
@@ -122,9 +123,9 @@ def _digest(file: BinaryIO) -> str:
 
 
 async def _unpack(kernel: Path, fd: int, target: Path) -> None:
-    """Unpack a kernel into the cache by the launch tool ``unpack``.  Raises SetupError."""
+    """Unpack a kernel into the cache by the tool ``unpack``.  Raises SetupError."""
     # In a separate process, so that what decompresses a kernel holds no machines.
-    argv = our_program("broker.host.vmm.launch_tool", "unpack", str(fd), str(target))
+    argv = our_program(*profiles.UNPACK.start, str(fd), str(target))
     try:
         await run_tool(argv, name="unpacking", pass_fds=(fd,), env={})
     except UpstreamError as error:

@@ -18,9 +18,9 @@ import trio
 
 from broker.core.errors import SetupError, UpstreamError
 from broker.helpers.process.popen import our_program
+from broker.helpers.tools.profiles import PACKET_GUARD
 from broker.host.network.addresses import MTU
 from broker.host.network.passt import (
-    PACKET_GUARD,
     GuestNetwork,
     forwarded_resolvers,
     give_room,
@@ -108,7 +108,8 @@ async def start_guard(
         with ExitStack() as theirs:
             theirs.callback(os.close, ready)
             fds = (given[0], ready, *given[1:])
-            argv = our_program(PACKET_GUARD, carried, "veth", *map(str, fds), *words)
+            mode = (carried, "veth", *map(str, fds), *words)
+            argv = our_program(*PACKET_GUARD.start, *mode)
             guard = spawn_helper("netguard", argv, pass_fds=fds)
             failed.callback(guard.kill_now)
         await _wait_ready(heard, guard)

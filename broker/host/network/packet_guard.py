@@ -14,17 +14,16 @@ Each mode imports its own modules alone, makes its interface and confines itself
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from broker.core.errors import InternalError
 
 
-def main() -> int:
+def main(*words: str) -> int:
     """Carry a sandbox's frames to the end; return 1 if its interface cannot be made."""
     # Late, by mode: a process that decides on no flow has no code that reads names and
     # hellos, and its memory is smaller.
-    match sys.argv[1:]:
+    match words:
         case "frames", "qemu", *fds:
             from broker.host.network.frameguard.frameguard import guard_frames
 
@@ -37,10 +36,10 @@ def main() -> int:
             from broker.host.network.flowguard.rules import guard_flows
 
             return guard_flows(interface, Path(resolv_conf), *map(int, fds))
-        case "cable", "veth", *words:
+        case "cable", "veth", *arguments:
             from broker.host.network.switch.cable import lay_to_switch
 
-            return lay_to_switch(*words)
+            return lay_to_switch(*arguments)
         case "passt", library, *command:
             from broker.host.network.confined_passt import execute_passt
 
@@ -49,9 +48,5 @@ def main() -> int:
             from broker.host.network.switch.process import switch_frames
 
             return switch_frames(control, network)
-        case words:
+        case _:
             raise InternalError(f"the packet guard has no mode {words[:2]}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -31,6 +31,7 @@ from broker.core.distribution import install_hint
 from broker.core.errors import SetupError
 from broker.core.limits import network as network_limits
 from broker.helpers.process.popen import our_program
+from broker.helpers.tools.profiles import PACKET_GUARD
 from broker.host.network.addresses import (
     GATEWAY,
     GATEWAY6,
@@ -52,8 +53,6 @@ from broker.host.network.resolvers import (
 from broker.host.processes.tracked import Tracked, few_files, ordinary, spawn_helper
 
 __all__ = ("GATEWAY", "GUEST", "RESOLVER")
-
-PACKET_GUARD = "broker.host.network.packet_guard"
 
 
 @dataclass(eq=False)
@@ -128,7 +127,7 @@ def passt_args(
     ipv6 = ("--address", GUEST6, "--gateway", GATEWAY6, *source6)
     return [
         *few,
-        *our_program(PACKET_GUARD, "passt", port_library()),
+        *our_program(*PACKET_GUARD.start, "passt", port_library()),
         str(passt),
         "--foreground",
         "--quiet",
@@ -152,7 +151,7 @@ def guard_args(qemu_fd: int, passt_fd: int) -> list[str]:
 
 def guard_program(carried: str, interface: str, *words: str) -> list[str]:
     """Return the command line of ``packet_guard``."""
-    return our_program(PACKET_GUARD, carried, interface, *words)
+    return our_program(*PACKET_GUARD.start, carried, interface, *words)
 
 
 def start_user_network(

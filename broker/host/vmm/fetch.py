@@ -1,4 +1,4 @@
-"""Fetch ``vhost-device-vsock`` for this user, in the jail of ``launch_tool``.
+"""Fetch ``vhost-device-vsock`` for this user, in its jail of ``launch_jails``.
 
 A separate index, the archive's signature checked as always, the package kept,
 unpacked below the cache, nothing installed.
@@ -24,11 +24,12 @@ _SUITE = "unstable"
 _PLACES = ("usr/bin", "usr/libexec", "usr/lib/qemu")
 
 
-def fetch_tool(tools: Path, mirror: str) -> None:
+def fetch_tool(folder: str, mirror: str) -> None:
     """Fetch ``vhost-device-vsock`` into a folder unless it is there.
 
     ``mirror``: of the archive; may be empty.  Exit with a message on failure.
     """
+    tools = Path(folder)
     try:
         # Held until we end: no other process of this user fetches meanwhile.
         with (tools / ".lock").open("a") as lock:

@@ -21,6 +21,7 @@ from broker.core.errors import SetupError, UpstreamError
 from broker.core.paths import Paths
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool
+from broker.helpers.tools import profiles
 
 VHOST_DEVICE_VSOCK = "vhost-device-vsock"
 KERNEL_DEVICE = Path("/dev/vhost-vsock")
@@ -61,7 +62,7 @@ async def fetch_vhost_device_vsock(
             hint=f"run '{VSOCK_COMMANDS}', or: {install_command(VHOST_DEVICE_VSOCK)}",
         )
     progress(f"downloading {VHOST_DEVICE_VSOCK} from {mirror or 'the Debian archive'}")
-    argv = our_program("broker.host.vmm.launch_tool", "fetch", str(paths.tools), mirror)
+    argv = our_program(*profiles.FETCH.start, str(paths.tools), mirror)
     try:
         await run_tool(argv, name="fetch", deadline=2 * limits.IMAGE_BUILD_SECONDS)
     except (UpstreamError, OSError) as error:

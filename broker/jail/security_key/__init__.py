@@ -1,7 +1,7 @@
 """A security key's messages, parsed.
 
 The process of a security key runs them, beside the worker
-(``broker.programs.security_key``).
+(``broker.programs.tools.security_key``).
 """
 
 from __future__ import annotations

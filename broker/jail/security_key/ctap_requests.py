@@ -1,6 +1,6 @@
 """Reading what a guest asks of a security key: CTAP2's requests and U2F's.
 
-Runs in the security key process (``broker.programs.security_key``), not in the worker.
+Runs in the security key process (``broker.programs.tools.security_key``), not in the worker.
 Sources: CTAP 2.1, 6; FIDO U2F Raw Message Formats 1.2; ISO 7816-4.
 """
 

@@ -32,11 +32,11 @@ from broker.helpers.mounts.namespaces import has_mount, mount_namespace
 from broker.helpers.process import popen
 from broker.helpers.process.jail_libraries import find_program, library_words
 from broker.helpers.process.memory_file import memory_file
+from broker.helpers.tools import profiles
 from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.session.errand import Errand
 
 ROOT, PLACE = "/shared", "here"
-_TOOL = "broker.helpers.mounts.tool"
 _LOOK_SECONDS = 0.02
 _PROGRAMS = (
     "/usr/lib/openssh/sftp-server",
@@ -125,9 +125,16 @@ def _mount(pid: int, folder: OpenedFolder, *, write: bool) -> None:
         os.fdopen(os.pidfd_open(pid)) as pidfd,
         mount_namespace(pid, pidfd.fileno()) as namespace,
     ):
-        words = [str(namespace), ROOT, PLACE, str(folder.fd), str(folder.path)]
+        words = [
+            "attach",
+            str(namespace),
+            ROOT,
+            PLACE,
+            str(folder.fd),
+            str(folder.path),
+        ]
         tool = popen.start_process(
-            popen.our_program(_TOOL, "attach", *words, "rw" if write else "ro"),
+            popen.our_program(*profiles.MOUNT.start, *words, "rw" if write else "ro"),
             pass_fds=(namespace, folder.fd),
             stdout=popen.DEVNULL,
             stderr=popen.PIPE,

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from broker.core.errors import RefusedError, SetupError
 from broker.helpers.process.popen import Process, our_program
+from broker.helpers.tools import profiles
 from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.session.errand import Errand
 from broker.session.security_keys.key_permits import KeyPermits
@@ -70,7 +71,7 @@ def serve_key(
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     fds = (guest, open_key(), far.detach())
     words = [*map(str, fds), secrets.token_hex(8)]
-    argv = our_program("broker.programs.security_key", *words)
+    argv = our_program(*profiles.SECURITY_KEY.start, *words)
     # Its standard streams are not our files: it may read and write whatever it
     # has, as the terminal in which the broker runs.
     # guard: a process of a security key has none of the broker's files

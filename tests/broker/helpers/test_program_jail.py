@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from broker.helpers.filters.box_filters import box_filter
-from broker.helpers.program_jail import program_jail
+from broker.helpers.tools.program_jail import program_jail
 from broker.ipc.sealed_memfd import sealed
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="no bubblewrap")

@@ -305,6 +305,7 @@ GUARDS = (
     Guard("a grant waits for the log", "return then", "tests/attack/test_revoking_fails_open.py", "what_gives"),
     Guard("a record that is not on record denies", "then = self._decide(request, self._records(), engine or self._rules.engine)", "tests/attack/test_revoking_fails_open.py", "record_that_denies"),
     Guard("a lease id is used once", "if False:", "tests/attack/test_link_lease_ids.py", "never_another"),
+    Guard("a tool with a jail runs in it", "enter = ''", "tests/attack/test_launch_tools.py", "has_fonts_alone"),
     Guard("launch tools run in a jail", "argv = program", "tests/attack/test_launch_tools.py"),
     Guard("a launch tool that reads files has no network", "network = True", "tests/attack/test_launch_tools.py"),
     Guard("a launch tool has no other variable of the session", "return dict(environ)", "tests/attack/test_launch_tools.py"),

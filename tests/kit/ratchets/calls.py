@@ -44,5 +44,5 @@ def measure_calls() -> dict[str, int]:
             counts[PERMITS] += len(_PERMIT.findall(text))
         if name.startswith("broker/cli/"):
             counts[HOST_IMPORTS] += len(_HOST_IMPORT.findall(text))
-    counts[PROGRAM_KINDS] = sum(not program.phase_of for program in PROGRAMS)
+    counts[PROGRAM_KINDS] = sum(program.is_kind for program in PROGRAMS)
     return dict(counts)

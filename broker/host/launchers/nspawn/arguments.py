@@ -32,6 +32,7 @@ from broker.core.limits import (
 )
 from broker.helpers.process.gate import GATE_WORDS
 from broker.helpers.process.popen import our_program
+from broker.helpers.tools import profiles
 from policy.records.mounts.user_files import Mount
 
 SOCKETS = "/run/vitrail"
@@ -136,7 +137,7 @@ def nspawn_args(
         *_grouped(group),
         *_NAMESPACES,
         *("/bin/sh", "-c", prepare, "sh"),
-        *our_program("broker.helpers.mounts.binding", _ROOT, *root, "--"),
+        *our_program(*profiles.BIND.start, _ROOT, *root, "--"),
         *("systemd-nspawn", *_CONFINED, *closed, *_limits(tree.open_files)),
         *(f"--directory={_ROOT}/0", f"--machine={tree.name}"),
         *_files(tree),

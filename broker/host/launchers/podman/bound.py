@@ -24,6 +24,7 @@ from broker.helpers.mounts.binding import file_words
 from broker.helpers.mounts.opened import open_without_links
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool
+from broker.helpers.tools import profiles
 
 _SECONDS = 60.0
 
@@ -76,7 +77,7 @@ async def _undo(environ: Mapping[str, str], base: str) -> None:
 
 async def _binding(environ: Mapping[str, str], *words: str) -> None:
     """Run the binding program in the namespaces of the user's Podman."""
-    ours = our_program("broker.helpers.mounts.binding", *words)
+    ours = our_program(*profiles.BIND.start, *words)
     await run_tool(["podman", "unshare", *ours], env=environ, deadline=_SECONDS)
 
 

@@ -18,6 +18,7 @@ from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.limits import network as network_limits
 from broker.helpers.process.popen import our_program
+from broker.helpers.tools.profiles import PACKET_GUARD
 from broker.host.network.addresses import ipv6_beside
 from broker.host.network.switch.switch_ports import (
     ROUTER,
@@ -153,7 +154,7 @@ def _start(network: str) -> _Switch:
     ours.settimeout(0)
     with theirs:
         words = ("switch", str(theirs.fileno()), network)
-        argv = our_program("broker.host.network.packet_guard", *words)
+        argv = our_program(*PACKET_GUARD.start, *words)
         try:
             process = spawn_helper("switch", argv, pass_fds=(theirs.fileno(),))
         except BaseException:

@@ -12,8 +12,9 @@ import pytest
 
 from broker.core.errors import SetupError
 from broker.helpers.process.popen import our_program
+from broker.helpers.tools.profiles import PACKET_GUARD
 from broker.host.network import passt
-from broker.host.network.passt import PACKET_GUARD, port_library, require_passt
+from broker.host.network.passt import port_library, require_passt
 
 PROGRAM = """
 import json, socket, sys
@@ -63,7 +64,7 @@ def results():
         service.settimeout(60)
         port = service.getsockname()[1]
         argv = our_program(
-            PACKET_GUARD, "passt", port_library(), sys.executable, "-c", PROGRAM
+            *PACKET_GUARD.start, "passt", port_library(), sys.executable, "-c", PROGRAM
         )
         ports = [str(port), str(free_port())]
         with subprocess.Popen([*argv, *ports], stdout=subprocess.PIPE) as process:

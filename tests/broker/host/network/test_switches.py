@@ -137,7 +137,7 @@ def mistaken(self, number, frame, now):
         raise IndexError("index out of range")
     take(self, number, frame, now)
 process.LanSwitch.take = mistaken
-process.switch_frames(*sys.argv[2:])
+process.switch_frames(*sys.argv[3:])
 """
 
 

@@ -14,8 +14,8 @@ import json
 import os
 import select
 import socket
-import sys
 import time
+from typing import NoReturn
 
 from broker.core.errors import PeerError
 from broker.helpers.filters.descriptor_filter import keep_descriptors_only
@@ -152,10 +152,10 @@ class Proxy:
             raise PeerError("the guest does not read from its security key")
 
 
-def main() -> None:
+def main(*words: str) -> NoReturn:
     """Filter one connection between a sandbox and a security key until it ends."""
-    guest_fd, key, broker_fd = map(int, sys.argv[1:4])
-    nonce = bytes.fromhex(sys.argv[4])
+    guest_fd, key, broker_fd = map(int, words[:3])
+    nonce = bytes.fromhex(words[3])
     guest = socket.socket(fileno=guest_fd)
     broker = socket.socket(fileno=broker_fd)
     guest.settimeout(0)
@@ -168,7 +168,3 @@ def main() -> None:
         os.write(2, f"vitrail-security-key: {error}\n".encode("ascii", "replace"))
         code = 1
     os._exit(code)  # the interpreter's own end needs system calls we gave up
-
-
-if __name__ == "__main__":
-    main()

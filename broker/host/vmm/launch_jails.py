@@ -1,32 +1,30 @@
-"""The launch tools: one program, which a launch runs to its end, and its jails.
+"""The jails of two tools that a launch runs: what each has of the user's.
 
-``files KIND…`` reads files of this machine (``broker.host.images.host_files``) and has
-the session's directories of fonts.  ``fetch FOLDER MIRROR`` fetches a program into a
-folder (``broker.host.vmm.fetch``) and has apt's files and the network.  Both become
-bubblewrap, which runs this program again as ``inside``: with a read-only root, no home
-beside that, no session, no other process; a socket with a name of its own is none of
-their files.  ``unpack KERNEL TARGET`` unpacks a kernel in a fork that confines itself
-(``broker.host.images.unpack``).
+One reads files of this machine (``broker.host.images.host_files``) and has the session's
+directories of fonts; one fetches a program into a folder (``broker.host.vmm.fetch``) and
+has apt's files and the network.  Neither has a home beside that, a session or another
+process; a socket with a name of its own is none of their files.
 
 Sources: bwrap(1), fonts.conf(5), apt.conf(5).
 
-The host starts it, and brokerctl to fetch a program.
+The program of tools imports it, for the host and for brokerctl, which fetches a program.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from broker.core.errors import SetupError
 from broker.helpers.filters.box_filters import box_filter
 from broker.helpers.process.popen import our_program, require_installed
-from broker.helpers.program_jail import program_jail
+from broker.helpers.tools.profiles import FETCH, HOST_FILES, Tool
+from broker.helpers.tools.program_jail import program_jail
 
-LAUNCH_TOOL = "broker.host.vmm.launch_tool"
 _BOTH = ("ssl", "pki", "ca-certificates", "crypto-policies", "alternatives")
 _FONTS = ("/etc/fonts", "/var/cache/fontconfig")
 _APT = ("/etc/apt", "/var/lib/apt", "/var/lib/dpkg")
@@ -85,48 +83,30 @@ def fetch_jail(folder: Path, environ: Mapping[str, str]) -> ToolJail:
     return ToolJail(tuple(shown), ("PATH", "LANG", *proxies), folder, network=True)
 
 
-def main() -> None:
-    """Run the tool that the first words name; exit with a message on failure."""
-    # Late, by mode: what reads files and answers of others is imported in the jail.
-    match sys.argv[1:]:
-        case "unpack", kernel, target:
-            from broker.host.images.unpack import unpack_kernel
-
-            unpack_kernel(int(kernel), Path(target))
-        case "inside", "files", *kinds:
-            from broker.host.images.host_files import print_files
-
-            print_files(kinds)
-        case "inside", "fetch", folder, mirror:
-            from broker.host.vmm.fetch import fetch_tool
-
-            fetch_tool(Path(folder), mirror)
-        case "files" | "fetch" as name, *words:
-            _enter_jail(name, words)
-        case words:
-            sys.exit(f"there is no launch tool {words[:1]}")
+def enter_files(*kinds: str) -> NoReturn:
+    """Replace this process with the tool that reads files; exit on failure."""
+    _enter(HOST_FILES, files_jail(os.environ), kinds)
 
 
-def _enter_jail(name: str, words: list[str]) -> None:
-    """Replace this process with the tool in its jail."""
+def enter_fetch(folder: str, mirror: str) -> NoReturn:
+    """Make the folder and replace this process with what fetches; exit on failure."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(str(error))
+    _enter(FETCH, fetch_jail(Path(folder), os.environ), (folder, mirror))
+
+
+def _enter(tool: Tool, jail: ToolJail, arguments: Sequence[str]) -> NoReturn:
+    """Replace this process with the tool in its jail; exit with a message on failure."""
     try:
         require_installed("bwrap")
-        if name == "fetch":
-            folder = Path(words[0])
-            folder.mkdir(parents=True, exist_ok=True)
-            jail = fetch_jail(folder, os.environ)
-        else:
-            jail = files_jail(os.environ)
-        program = our_program(LAUNCH_TOOL, "inside", name, *words)
+        program = our_program(*tool.inside, *arguments)
         rules = os.memfd_create("filter", 0)
         os.write(rules, box_filter(unix=False))
         os.lseek(rules, 0, os.SEEK_SET)
         # guard: launch tools run in a jail
         argv = [*jail.words(rules), *program]
-        os.execvpe(argv[0], argv, jail.variables(os.environ))  # noqa: S606
+        os.execvpe(argv[0], argv, jail.variables(os.environ))  # noqa: S606 (our own words)
     except (SetupError, OSError) as error:
         sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,1 @@
+"""One program of many jailed tools: its profiles, and bubblewrap's words for a jail."""
