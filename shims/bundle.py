@@ -44,6 +44,12 @@ CALL_MAIN = """
 if __name__ == "__main__":
     run_call([os.path.basename(sys.argv[0]), *sys.argv[1:]])
 """
+CARRIED_MAIN = """
+
+if __name__ == "__main__":
+    os.umask(0o077)
+    sys.exit(reported(sys.argv[1], lambda: VERBS[sys.argv[1]](sys.argv[2:])))
+"""
 INSTALLER = "vitrail-guest.sh"
 MINIMAL_INSTALLER = "vitrail-guest-minimal.sh"
 END_OF_FILE = "END_OF_VITRAIL_FILE"
@@ -204,6 +210,16 @@ def _check_names(modules: List[_Module]) -> None:
 def files_tool() -> bytes:
     """Return ``vitrail_files.py``: the commands for files and links."""
     return bundle("files").encode()
+
+
+def carried_tool(verbs: str) -> bytes:
+    """Return a program of one table of commands, ``shims.files.MODULE:TABLE``, alone.
+
+    A jail at the desktop has it and none of the other commands.
+    """
+    module, _, table = verbs.partition(":")
+    text = bundle("files", names=[module.rpartition(".")[2]])
+    return (text + CARRIED_MAIN.replace("VERBS", table)).encode()
 
 
 @lru_cache(maxsize=None)

@@ -32,13 +32,14 @@ from broker.helpers.process.jail_libraries import (
 )
 from broker.helpers.process.memory_file import memory_file
 from broker.helpers.process.namespace_limits import limit_box
+from broker.helpers.tools.profiles import SERVICE
 from broker.ipc.guest.file_requests import GuestCall, reply_frame
 from broker.ipc.session import service_orders as m
 from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.session.errand import Errand
 from broker.session.read_warrant import SECONDS
 from policy.services.desktop import FOLDER, DesktopService, parse_service
-from shims.bundle import files_tool
+from shims.bundle import carried_tool
 
 _START_SECONDS = 10.0
 _READ_BYTES = 1 << 16
@@ -120,7 +121,7 @@ def _serve(
     fds = (
         report,
         memory_file(theirs, box_filters.box_filter()),
-        memory_file(theirs, files_tool()),
+        memory_file(theirs, carried_tool(SERVICE.verbs)),
         far.fileno(),
     )
 

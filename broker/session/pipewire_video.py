@@ -21,9 +21,10 @@ from broker.helpers.filters import box_filters
 from broker.helpers.process.jail_libraries import library_words, python_words
 from broker.helpers.process.memory_file import memory_file
 from broker.helpers.process.popen import DEVNULL, Process
+from broker.helpers.tools.profiles import CAMERA
 from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.session.errand import Errand
-from shims.bundle import files_tool
+from shims.bundle import carried_tool
 
 RATE = 30
 """Pictures a second at most."""
@@ -67,7 +68,7 @@ def take_pictures(
     """
     with ExitStack() as ours:
         near, far = (ours.enter_context(end) for end in socket.socketpair())
-        tool = memory_file(ours, files_tool())
+        tool = memory_file(ours, carried_tool(CAMERA.verbs))
         rules = memory_file(ours, box_filters.box_filter())
         command_line = [
             # What a camera can have it take

@@ -12,16 +12,14 @@ from shims.files.calling import (
     call_here,
     continue_call,
     serve_call,
-    serve_here,
 )
-from shims.files.camera import narrow
 from shims.files.notifications import serve_notifications
-from shims.files.own_files import OWN_VERBS, reported
+from shims.files.own_files import OWN_VERBS
 from shims.files.portal import serve_portal
 from shims.files.ports import ask_connect
 from shims.files.printing import print_documents
 from shims.files.printing_queue import serve_printer
-from shims.files.protocol import TransferError
+from shims.files.protocol import TransferError, reported
 from shims.files.qrexec import qrexec_client_vm
 from shims.files.receiving import open_here, receive
 from shims.files.sanitizing import harmless, sanitize
@@ -52,14 +50,12 @@ VERBS = {
     "qrexec-client-vm": qrexec_client_vm,
     "serve": serve_call,
     "call-here": call_here,
-    "serve-here": serve_here,
     "services": list_services,
     "ssh-keys": ssh_keys,
     "receive": receive,
     "give": give,
     "open-here": open_here,
     **OWN_VERBS,
-    "narrowed": narrow,
     "portal": serve_portal,
     "notifications": serve_notifications,
     "tray": serve_tray,

@@ -265,3 +265,7 @@ def run_service(
         os.close(woken)
         sender.join()
     return code if code >= 0 else 128 - code
+
+
+DESKTOP_VERBS = {"serve-here": serve_here}
+"""A jailed service of the desktop has these commands alone."""

@@ -26,7 +26,7 @@ from shims.files.calling import desktop_call, start_thread
 from shims.files.connection import BrokerConnection
 from shims.files.desktop_entries import which
 from shims.files.protocol import TransferError, frame, tell
-from shims.files.video_node import VideoNode, narrowed
+from shims.files.video_node import VideoNode
 
 if TYPE_CHECKING:
     import subprocess
@@ -316,17 +316,3 @@ class PortalCamera(PortalPart):
         if self._node is not None and not self._users and not self._asked:
             self._node.close()
             self._node = None
-
-
-def narrow(words: List[str]) -> int:
-    """Run a command on a narrowed connection: ``narrowed PIPEWIRE OBJECT… COMMAND…``.
-
-    At the desktop, in a jail: the descriptor keeps its number.
-    """
-    connected, rest = int(words[0]), words[1:]
-    shown = []
-    while rest and rest[0].isdigit():
-        shown.append(int(rest.pop(0)))
-    kept = narrowed(connected, shown)
-    os.dup2(kept, connected, inheritable=True)
-    os.execv(rest[0], rest)

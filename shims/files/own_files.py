@@ -25,9 +25,6 @@ from shims.files.pages import (
     read_pages,
 )
 from shims.files.protocol import (
-    EXIT_FAILED,
-    EXIT_NO_ROOM,
-    FULL,
     TransferError,
     read_message,
     size_of,
@@ -36,7 +33,7 @@ from shims.files.protocol import (
 from shims.files.sending import Walk, write_entries
 
 if TYPE_CHECKING:
-    from typing import Callable, List
+    from typing import List
 
 # Of the process that keeps pages: one in colour, and Python with what compresses it.
 PRINT_MEMORY = 3 * PRINT_PIXELS + (64 << 20)
@@ -169,17 +166,3 @@ OWN_VERBS = {
     "store": store_entries,
     "pages": keep_pages,
 }
-
-
-def reported(name: str, work: Callable[[], int]) -> int:
-    """Run a command; return its exit code, and tell the user of a failure."""
-    try:
-        return work()
-    except TransferError as error:
-        tell(f"vitrail: {error}")
-        return error.code
-    except OSError as error:
-        tell(f"vitrail: {error.filename or name}: {error.strerror}")
-        return EXIT_NO_ROOM if error.errno in FULL else EXIT_FAILED
-    except KeyboardInterrupt:
-        return 130

@@ -16,7 +16,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from typing import Any, BinaryIO, Dict, List
+    from typing import Any, BinaryIO, Callable, Dict, List
 
 FRAME_BYTES = 1 << 16
 DEPTH = 16
@@ -110,3 +110,17 @@ def size_of(entry: Dict[str, Any]) -> int:
 def tell(text: str) -> None:
     """Print a line for the user; control characters do not reach the terminal."""
     sys.stderr.write("".join(c if c.isprintable() else "?" for c in text) + "\n")
+
+
+def reported(name: str, work: Callable[[], int]) -> int:
+    """Run a command; return its exit code, and tell the user of a failure."""
+    try:
+        return work()
+    except TransferError as error:
+        tell(f"vitrail: {error}")
+        return error.code
+    except OSError as error:
+        tell(f"vitrail: {error.filename or name}: {error.strerror}")
+        return EXIT_NO_ROOM if error.errno in FULL else EXIT_FAILED
+    except KeyboardInterrupt:
+        return 130

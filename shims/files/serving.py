@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 from shims.files.calling import serve_call
 from shims.files.connection import BrokerConnection
 from shims.files.frames import EXIT_BROKEN
-from shims.files.own_files import reported
-from shims.files.protocol import TransferError, frame, tell
+from shims.files.protocol import TransferError, frame, reported, tell
 
 if TYPE_CHECKING:
     from typing import Dict, List

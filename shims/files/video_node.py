@@ -351,3 +351,20 @@ def pipewire_library() -> ctypes.CDLL:
         call.restype, call.argtypes = back, kinds
     lib.pw_init(None, None)
     return lib
+
+
+def narrow(arguments: List[str]) -> int:
+    """Run a command on a narrowed connection: ``narrowed PIPEWIRE OBJECT… COMMAND…``.
+
+    At the desktop, in a jail: the descriptor keeps its number.
+    """
+    connected, command = int(arguments[0]), arguments[1:]
+    objects = []
+    while command and command[0].isdigit():
+        objects.append(int(command.pop(0)))
+    os.dup2(narrowed(connected, objects), connected, inheritable=True)
+    os.execv(command[0], command)
+
+
+CAMERA_VERBS = {"narrowed": narrow}
+"""The jail in which the desktop takes pictures has these commands alone."""

@@ -20,6 +20,7 @@ from broker.core.services import FILE_COPY, FILE_DIALOG, OPEN_FILE, OPEN_URL, PR
 from broker.core.transfer.urls import take_url
 from broker.helpers.process.memory_file import memory_file
 from broker.helpers.process.spawn import DEVNULL, spawn
+from broker.helpers.tools.profiles import FILES
 from broker.ipc.control.api import OpenRequest
 from broker.ipc.guest.file_requests import ChooseFiles
 from broker.ipc.sealed_memfd import sealed
@@ -27,9 +28,9 @@ from broker.ipc.session import file_orders as m
 from broker.ipc.session.warrant import sign
 from broker.session.printing import document
 from broker.session.read_warrant import FileTicket
-from broker.session.transfer.file_errands import files_tool
 from broker.viewer.exchange.pipes import pipe
 from broker.viewer.transfer.own import Own
+from shims.bundle import carried_tool
 from shims.files.protocol import LENGTH
 from tests.kit.eventually import eventually
 from tests.kit.listening import takes_connections
@@ -403,7 +404,7 @@ async def test_link_made_after_the_check_is_not_stored_through(home, tmp_path):
     (home / "Incoming").mkdir()
     (home / "Incoming/work").symlink_to(home / ".config/autostart")
     tool = tmp_path / "tool"
-    tool.write_bytes(files_tool())
+    tool.write_bytes(carried_tool(FILES.verbs))
     argv = [sys.executable, "-I", tool, "store", home / "Incoming/work", "work", "0"]
     ended = subprocess.run(
         argv,

@@ -36,6 +36,17 @@ class Tool(NamedTuple):
         return _PROGRAM, INSIDE, self.name
 
 
+class CarriedTool(NamedTuple):
+    """A profile whose jail has none of our files: its code is one file, in memory.
+
+    Who starts it builds that file (``shims.bundle.carried_tool``) and runs it by its
+    descriptor.
+    """
+
+    verbs: str
+    """``MODULE:TABLE`` of its commands by their names, of ``shims/files``."""
+
+
 MOUNT: Final = Tool("mount", "broker.helpers.mounts.tool:main")
 BIND: Final = Tool("bind", "broker.helpers.mounts.binding:main")
 PACKET_GUARD: Final = Tool("packet-guard", "broker.host.network.packet_guard:main")
@@ -59,3 +70,7 @@ _ALL = (
     *(UNPACK, HOST_FILES, FETCH),
 )
 TOOLS: Final = {tool.name: tool for tool in _ALL}
+
+FILES: Final = CarriedTool("shims.files.own_files:OWN_VERBS")
+SERVICE: Final = CarriedTool("shims.files.calling:DESKTOP_VERBS")
+CAMERA: Final = CarriedTool("shims.files.video_node:CAMERA_VERBS")

@@ -20,22 +20,17 @@ from broker.core.files.planted_links import incoming_folder
 from broker.core.services import FILE_COPY
 from broker.helpers.process import popen
 from broker.helpers.process.memory_file import memory_file
+from broker.helpers.tools.profiles import FILES
 from broker.ipc.session import file_orders as m
 from broker.session import printing
 from broker.session.errand import Errand
 from broker.session.transfer import chosen_files, dropped_files, links
 from broker.wire import fdpass
 from policy.names import ADMIN
-from shims.bundle import bundle
+from shims.bundle import carried_tool
 
 KEEP_FREE_BYTES = 100 << 20
 _LAST_WORDS_BYTES = 1 << 16
-_MAIN = """
-
-if __name__ == "__main__":
-    os.umask(0o077)
-    sys.exit(reported(sys.argv[1], lambda: OWN_VERBS[sys.argv[1]](sys.argv[2:])))
-"""
 
 
 def carry_out_file(errand: Errand, order: m.FileOrder) -> None:
@@ -125,7 +120,10 @@ def run_files_tool(
     env = {"LC_ALL": "C.UTF-8"}
     with ExitStack() as stack:
         # One file, read from memory: it need not be on a disk.
-        tool, errors = memory_file(stack, files_tool()), memory_file(stack, b"")
+        tool, errors = (
+            memory_file(stack, carried_tool(FILES.verbs)),
+            memory_file(stack, b""),
+        )
         code = errand.run(
             [sys.executable, "-I", f"/proc/self/fd/{tool}", *map(os.fsdecode, words)],
             env=env,
@@ -144,11 +142,6 @@ def run_files_tool(
             or f"the program for files failed with exit code {code}"
         )
     return said
-
-
-def files_tool() -> bytes:
-    """Return the program, which has no other command of a guest's."""
-    return (bundle("files", names=["own_files"]) + _MAIN).encode()
 
 
 _DESCRIPTORS: Mapping[type[Any], int] = MappingProxyType(

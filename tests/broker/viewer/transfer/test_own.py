@@ -162,7 +162,7 @@ import os, socket
 import broker.session.transfer.file_errands as files
 from broker.session.errand import Errand
 os.environ["TOKEN"] = "secret of the session"
-files.files_tool = lambda: b"import os, sys; sys.stderr.write(' '.join(os.environ))"
+files.carried_tool = lambda _: b"import os, sys; sys.stderr.write(' '.join(os.environ))"
 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 print(files.run_files_tool(Errand(ours, b""), []).decode())
 """
