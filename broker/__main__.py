@@ -11,13 +11,13 @@ import runpy
 import sys
 from pathlib import Path
 
-_WITHOUT_TLS = frozenset({"broker.programs.authority", "broker.programs.fork_server"})
-"""They import trio first of all.  Brokers leave TLS out themselves (``programs.start``)."""
+_WITHOUT_TLS = "broker.programs.authority"
+"""This program imports trio first of all.  Others leave TLS out themselves."""
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
     module = sys.argv.pop(1)
-    if module in _WITHOUT_TLS:
+    if module == _WITHOUT_TLS:
         from broker.net.without_tls import leave_out_tls
 
         leave_out_tls()

@@ -27,7 +27,7 @@ SLACK = 0.1
 CLASS_NAMES_TWICE = 9
 MODULE_NAMES_OFTEN = 5
 CIRCLES = 1
-KINDS = 18
+KINDS = 17
 """Of processes: rows of ``PROGRAMS`` that are no phases or profiles."""
 OTHER_KINDS = {
     # Words of 'brokerctl new --in', each with the kind that a written record gets.

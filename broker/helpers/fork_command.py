@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from broker.helpers.fork_profiles import FORK_SERVER
 from broker.helpers.process.popen import our_program
-from broker.ipc.fork_server import ALLOW_UNJAILED, ForkServerModule
+from broker.ipc.fork_server import ALLOW_UNJAILED, ForkServerKind
 
 UNJAILED = "VITRAIL_ALLOW_UNJAILED"
 """The starter's variable that says that the user permits workers without a jail."""
-OUTLIVE_BROKER = frozenset({ForkServerModule.WORKERS})
-"""Those that see by themselves that the broker has gone, and end their children then."""
 
 
 def command(
-    module: str,
+    kind: ForkServerKind,
     controls: Sequence[int],
     more: Sequence[int] = (),
     *,
@@ -31,9 +30,9 @@ def command(
     ``more``: descriptors; of workers' server the pidfd of a process that it ends with.
     """
     numbers = ",".join(map(str, controls))
-    if module == ForkServerModule.WORKERS:
+    if kind is ForkServerKind.WORKERS:
         compositor = ALLOW_UNJAILED if allow_unjailed else ""
-    return our_program(module, numbers, compositor, *map(str, more))
+    return our_program(FORK_SERVER, kind, numbers, compositor, *map(str, more))
 
 
 def variables(environ: Mapping[str, str]) -> dict[str, str]:

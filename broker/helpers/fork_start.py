@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 import trio
 
-from broker.helpers.fork_command import OUTLIVE_BROKER, command, variables
+from broker.helpers.fork_command import command, variables
+from broker.helpers.fork_profiles import FORK_PROFILES
 from broker.helpers.process.fork_client import ForkServerProgram
 from broker.helpers.process.spawn import Child, spawn
 
@@ -22,11 +23,11 @@ def spawn_server(program: ForkServerProgram, controls: Sequence[int]) -> Child:
     Its keepers connect to no compositor.  Raises SetupError, OSError.
     """
     return spawn(
-        command(program.module, controls, allow_unjailed=program.allow_unjailed),
-        name=program.module.rpartition(".")[2],
+        command(program.kind, controls, allow_unjailed=program.allow_unjailed),
+        name=f"fork server of {program.kind}",
         env=variables(os.environ),
         pass_fds=controls,
-        outlive_us=program.module in OUTLIVE_BROKER,
+        outlive_us=FORK_PROFILES[program.kind].ends_alone,
     )
 
 

@@ -23,7 +23,7 @@ from broker.helpers.process.fork_client import (
 from broker.helpers.process.fork_handle import ForkServerHandle
 from broker.ipc import acceptor as messages
 from broker.ipc.captured_stderr import FirstWords
-from broker.ipc.fork_server import ForkAcceptor, ForkServerModule
+from broker.ipc.fork_server import ForkAcceptor, ForkServerKind
 from broker.net.addresses import UnixEndpoint, new_socket
 from broker.net.listeners import Listener, open_listener
 from broker.net.peers import credentials
@@ -33,7 +33,7 @@ from broker.wire.packets import when_ready
 
 _CHANNEL = socket.AF_UNIX, socket.SOCK_SEQPACKET
 _PROGRAM = ForkServerProgram(
-    ForkServerModule.HELPERS,
+    ForkServerKind.HELPERS,
     "the container's connections",
     lambda: limits.ACCEPTOR_START_SECONDS,
 )

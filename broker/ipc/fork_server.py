@@ -50,11 +50,11 @@ END = struct.Struct("<i")
 """How a child ended: its exit code, or minus the signal's number."""
 
 
-class ForkServerModule(enum.StrEnum):
+class ForkServerKind(enum.StrEnum):
     """The fork servers that are started again when they have died."""
 
-    HELPERS = "broker.programs.helper_forks"
-    WORKERS = "broker.programs.fork_server"
+    HELPERS = "helpers"
+    WORKERS = "workers"
 
 
 ALLOW_UNJAILED = "allow-unjailed"

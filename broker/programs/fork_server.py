@@ -1,57 +1,67 @@
-"""The fork server: leave the user's session, then import the worker and fork its halves.
+"""The fork servers: one program, and a profile for each process.
 
-This is all of the fork server that has the user's rights.  ``programs.fork_server_jailed``
-is the fork server: its modules, those of the worker among them, are imported in the
-jail, where a fault in one of them has no file, no socket and no network to use.
+``fork_server KIND CLIENTS COMPOSITOR|ALLOW_UNJAILED …``.  It enters the jail of the
+profile, imports what its children need, and then takes orders.  Its death ends no worker:
+each is held by its keeper and by the broker, which starts another fork server when it
+next needs one.
 """
 
 from __future__ import annotations
 
-import runpy
 import sys
 from collections.abc import Callable, Sequence
-
-import trio  # noqa: F401 -- it asks ldconfig for a library: not in the jail
+from functools import partial
+from importlib import import_module
+from typing import Any
 
 from broker.core.errors import SetupError
-from broker.helpers.apparmor import namespaces_hint
-from broker.helpers.process import jail
-from broker.helpers.process.fork_server import Start, StartedChild, given_parent, serve
-from broker.ipc.fork_server import ALLOW_UNJAILED, Order
-
-_JAILED = "broker.programs.fork_server_jailed"
-
-
-def _refusing(reason: str) -> Start:
-    """Return how each order is refused on a machine without a jail."""
-
-    def refuse(
-        order: Order,  # noqa: ARG001
-        fds: Sequence[int],  # noqa: ARG001
-        leave: Callable[[], None],  # noqa: ARG001
-    ) -> StartedChild:
-        raise SetupError(
-            f"cannot create a worker's jail: {reason}", hint=namespaces_hint()
-        )
-
-    return refuse
+from broker.helpers.fork_profiles import FORK_PROFILES
+from broker.helpers.process.fork_server import StartedChild, given_parent, serve
+from broker.ipc.fork_server import ForkServerKind, Order
 
 
 def main() -> None:
-    """Entry point: enter the jail and become the fork server.
+    """Entry point: enter the profile's jail, and fork its children on order.
 
-    Arguments: the number of our socket; ``ALLOW_UNJAILED`` where it applies, or ""; the
-    number of a pidfd, of a process that this one ends with, if there is one.
+    Arguments: the profile, the numbers of our sockets, and the path of the compositor's
+    socket, or for workers ``ALLOW_UNJAILED`` if it applies.  Further numbers belong to
+    the profile: for workers that of a pidfd, of a process that this one ends with.
     """
-    missing = jail.why_enclose_fails()
-    # guard: no worker's code is imported outside of a jail
-    if missing and ALLOW_UNJAILED not in sys.argv[2:3]:
-        serve("vitrail-forks", _refusing(missing), parent=given_parent())
+    profile = FORK_PROFILES[ForkServerKind(sys.argv.pop(1))]
+    parent = given_parent() if profile.ends_alone else -1
+    try:
+        missing = _imported(profile.jail)() if profile.jail else ""
+    except SetupError as error:
+        serve(profile.process, partial(_refuse, error), parent=parent)
         return
-    if not missing:
-        jail.enclose()
-    sys.argv[2:3] = [missing]
-    runpy.run_module(_JAILED, run_name="__main__", alter_sys=True)
+    forking = _imported(profile.children)(missing)
+    # A keeper kills its jailed half when the broker dies, and may have died first.
+    # guard: jailed halves end with the broker
+    end_children = profile.ends_alone
+    serve(
+        profile.process,
+        forking.start,
+        present=forking.present,
+        end_children=end_children,
+        parent=parent,
+    )
+
+
+def _refuse(
+    error: SetupError,
+    order: Order,  # noqa: ARG001
+    fds: Sequence[int],  # noqa: ARG001
+    leave: Callable[[], None],  # noqa: ARG001
+) -> StartedChild:
+    """Refuse an order on a machine without a jail.  Raises SetupError."""
+    raise SetupError(error.message, hint=error.hint)
+
+
+def _imported(dotted: str) -> Callable[..., Any]:
+    """Return the function that ``MODULE:FUNCTION`` names."""
+    module, _, name = dotted.partition(":")
+    function: Callable[..., Any] = getattr(import_module(module), name)
+    return function
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from broker.helpers.process.memory import release_heap
 from broker.helpers.process.popen import Process, our_program, start_process
 from broker.helpers.service_manager import report, take_address
 from broker.host_and_viewer.authority_handle import AuthorityHandle
-from broker.ipc.fork_server import ForkServerModule
+from broker.ipc.fork_server import ForkServerKind
 from broker.net.activation import VARIABLES, take_activated
 from broker.net.refused_descriptors import refuse_descriptors
 from broker.net.without_tls import leave_out_tls
@@ -62,7 +62,7 @@ class StartedHelpers:
         from broker.helpers.process.spawn import Child
 
         process = self.process
-        child = Child(process, os.pidfd_open(process.pid), ForkServerModule.HELPERS)
+        child = Child(process, os.pidfd_open(process.pid), "fork server of helpers")
         return {n: ForkServerHandle(sock, child) for n, sock in self.controls.items()}
 
 
@@ -229,7 +229,7 @@ def start_helpers(
         given = other, orders, folders, file
         broker = os.pidfd_open(os.getpid())
         more = [authority, viewer, *(one.fileno() for one in given), broker]
-        argv = command(ForkServerModule.HELPERS, theirs, more, compositor=compositor)
+        argv = command(ForkServerKind.HELPERS, theirs, more, compositor=compositor)
         try:
             process = start_process(
                 argv, env=variables(os.environ), pass_fds=[*theirs, *more]

@@ -13,7 +13,8 @@ import struct
 
 from broker.core.process_status import status_fields
 from broker.helpers.compositor_socket import display_setting
-from broker.helpers.fork_command import OUTLIVE_BROKER, UNJAILED, command, variables
+from broker.helpers.fork_command import UNJAILED, command, variables
+from broker.helpers.fork_profiles import FORK_PROFILES
 from broker.helpers.forked_part import end_with_parent
 from broker.helpers.process.memory import figures_of
 from broker.helpers.service_manager import SECONDS, report
@@ -62,7 +63,8 @@ def _become_fork_server(errand: Errand, order: m.StartForkServer) -> None:
     # guard: workers without a jail are the user's choice
     unjailed = bool(os.environ.get(UNJAILED))
     # It ends its children first; the starter may have died before.
-    late = [_broker(errand.host)] if order.program in OUTLIVE_BROKER else []
+    alone = FORK_PROFILES[order.program].ends_alone
+    late = [_broker(errand.host)] if alone else []
     argv = command(
         order.program,
         [client],

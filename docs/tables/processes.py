@@ -57,23 +57,26 @@ class Program:
 _OF_TERMINAL: Final = "broker.helpers.helper_confinement"
 """Of the process that writes on the terminal, which ``helpers.terminal_log`` forks."""
 
+_FORKS: Final = "broker.programs.fork_server"
 _TOOL: Final = "broker.programs.tools.tool"
 
 PROGRAMS = (
     Program("authority", ("broker.programs.authority",), USER, 221, 27_940, 17_970),
+    Program("fork servers", (_FORKS,), USER, 20, 1_730, 710),
     Program(
         "helpers",
-        ("broker.programs.helper_forks",),
+        (_FORKS, "broker.programs.forks.helpers"),
         USER,
-        53,
-        4_950,
-        2_490,
+        57,
+        5_210,
+        2_570,
         # tests/integration/test_helper_forks.py watches the server.
         without=(
             *("broker.programs.acceptor", "broker.helpers.pump.process"),
             # In the starter alone, with a session child's code.
             *("broker.session.child", "broker.core.language.notices"),
         ),
+        profile_of="fork servers",
     ),
     Program("session children", ("broker.session.child",), USER, 198, 21_900, 13_400),
     Program(
@@ -97,7 +100,7 @@ PROGRAMS = (
         "vitrail-local before its fork",
         ("broker.programs.local",),
         USER,
-        164,
+        174,
         15_780,
         8_280,
         without=(
@@ -132,7 +135,7 @@ PROGRAMS = (
         "vitrail-viewer",
         ("broker.programs.viewer",),
         CONFINED,
-        413,
+        420,
         52_580,
         32_540,
         linked=True,
@@ -159,15 +162,26 @@ PROGRAMS = (
         1_840,
         linked=True,
     ),
-    Program("fork server", ("broker.programs.fork_server",), USER, 25, 2_490, 1_150),
+    Program(
+        "fork server of workers",
+        (_FORKS, "broker.helpers.worker_jail.server_jail"),
+        USER,
+        32,
+        2_670,
+        1_240,
+        profile_of="fork servers",
+    ),
     Program(
         "fork server in its jail",
-        ("broker.programs.fork_server_jailed",),
+        (
+            *(_FORKS, "broker.helpers.worker_jail.server_jail"),
+            "broker.programs.forks.workers",
+        ),
         CONFINED,
         236,
         40_500,
         25_360,
-        phase_of="fork server",
+        phase_of="fork server of workers",
     ),
     Program("worker", ("broker.programs.worker",), CONFINED, 228, 39_230, 24_570),
     Program("tools", (_TOOL,), USER, 8, 120, 70),

@@ -18,11 +18,9 @@ _VIEWER = """
 import os, signal, sys
 from broker.ipc import starter as m
 from broker.programs import start
-command = start.command
-start.command = lambda module, *words, **more: command(
-    "tests.kit.hurried_helpers", *words, **more
-)
-helpers = start.start_helpers({b"PATH": b"/nonexistent"})
+from tests.kit.workers import running_as
+with running_as("tests.kit.hurried_helpers"):
+    helpers = start.start_helpers({b"PATH": b"/nonexistent"})
 forks = helpers.forks()
 # The starter answers, so it runs.
 helpers.starter.send(m.encode(m.ShowNotification("title", "text", 1)))

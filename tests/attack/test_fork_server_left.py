@@ -9,7 +9,7 @@ import socket
 import pytest
 import trio
 
-from broker.ipc.fork_server import ForkServerModule
+from broker.ipc.fork_server import ForkServerKind
 from broker.ipc.session.program_orders import StartForkServer
 from broker.wire import fdpass
 from tests.kit.session import starter_of_orders
@@ -28,7 +28,7 @@ async def _order(module, told):
             os._exit(0)
 
 
-@pytest.mark.parametrize("module", ForkServerModule)
+@pytest.mark.parametrize("module", ForkServerKind)
 def test_a_fork_server_ends_with_the_broker_whoever_has_its_socket(module):
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()

@@ -11,12 +11,14 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from broker.core.errors import SetupError
 from broker.core.names import SandboxName
 from broker.helpers.process import jail
+from broker.ipc.fork_server import ALLOW_UNJAILED
 from broker.programs import fork_server
 from tests.kit.workers import open_workers
 
@@ -26,6 +28,7 @@ _PROBE = """
 import ctypes, fcntl, os, resource, signal, socket, sys
 import broker
 from broker.helpers.process import jail
+from broker.ipc.fork_server import ALLOW_UNJAILED
 inside, attempt, place = sys.argv[1:]
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -137,20 +140,31 @@ async def test_the_running_fork_server_is_in_that_jail(tmp_path):
 
 
 def test_a_fork_server_without_a_jail_imports_nothing(monkeypatch):
-    imported, served = [], []
+    imported, served, achieved = [], [], []
+    honest = fork_server.import_module
+
+    def import_module(name):
+        if name == "broker.helpers.worker_jail.server_jail":
+            return honest(name)
+        imported.append(name)
+        start = SimpleNamespace(start=None, present=None)
+        return SimpleNamespace(
+            prepare=lambda missing: achieved.append(missing) or start
+        )
+
     monkeypatch.setattr(jail, "why_enclose_fails", lambda: "new namespaces: no")
     monkeypatch.setattr(jail, "enclose", lambda: None)
     monkeypatch.setattr(
         fork_server, "serve", lambda _, start, **__: served.append(start)
     )
-    monkeypatch.setattr(
-        fork_server.runpy, "run_module", lambda *_, **__: imported.append(sys.argv[2:])
-    )
-    monkeypatch.setattr(sys, "argv", ["fork server", "3"])
+    monkeypatch.setattr(fork_server, "import_module", import_module)
+    monkeypatch.setattr(sys, "argv", ["fork server", "workers", "3"])
     fork_server.main()
     assert imported == []
     with pytest.raises(SetupError, match="new namespaces: no"):
         served[0](None, [], lambda: None)
-    monkeypatch.setattr(sys, "argv", ["fork server", "3", fork_server.ALLOW_UNJAILED])
+    argv = ["fork server", "workers", "3", ALLOW_UNJAILED]
+    monkeypatch.setattr(sys, "argv", argv)
     fork_server.main()
-    assert imported == [["new namespaces: no"]]
+    assert imported == ["broker.programs.forks.workers"]
+    assert achieved == ["new namespaces: no"]

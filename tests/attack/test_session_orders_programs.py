@@ -21,7 +21,7 @@ from broker.ipc.fork_server import (
     ALLOW_UNJAILED,
     CONNECT,
     ForkKeeper,
-    ForkServerModule,
+    ForkServerKind,
 )
 from broker.ipc.session.program_orders import ReportState, StartForkServer
 from broker.viewer.orders.session_orders import order_server
@@ -88,7 +88,8 @@ class _Named(msgspec.Struct, tag_field="type", tag="start-fork-server"):
 
 
 @pytest.mark.parametrize(
-    "program", ["os", "broker.programs.local", "broker.programs.helper_forks --x", ""]
+    "program",
+    ["os", "broker.programs.local", "broker.programs.fork_server", "helpers --x", ""],
 )
 async def test_no_other_program_becomes_a_fork_server(orders, program):
     read, write = os.pipe()
@@ -101,7 +102,7 @@ async def test_no_other_program_becomes_a_fork_server(orders, program):
 
 
 async def test_a_viewer_permits_no_worker_without_a_jail(orders):
-    order = _Named("broker.programs.fork_server", allow_unjailed=True)
+    order = _Named("workers", allow_unjailed=True)
     read, write = os.pipe()
     try:
         with pytest.raises(PeerError, match="invalid order"):
@@ -144,7 +145,7 @@ async def test_the_user_permits_workers_without_a_jail(said):
         ours, theirs = socket.socketpair(*_PACKETS)
         read, write = os.pipe()
         with ours, theirs, os.fdopen(read) as shown:
-            order = StartForkServer(ForkServerModule.WORKERS)
+            order = StartForkServer(ForkServerKind.WORKERS)
             async with orders.carrying_out(order, [theirs.fileno(), write]):
                 os.close(write)
                 words = await trio.to_thread.run_sync(shown.readline)

@@ -45,9 +45,9 @@ def traced(*words, **named):
     with open(report, "w") as file:
         json.dump(sorted(seen), file)
 
-fork_server.serve = traced
-from broker.programs import helper_forks
-helper_forks.main()
+from broker.programs import fork_server as program
+program.serve = traced
+program.main()
 """
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import trio
 
 from broker.core.names import SandboxName
-from broker.viewer.workers import pool
 from docs.tables.imports import modules, size
+from tests.kit import workers as workers_kit
 from tests.kit.workers import open_workers
 
 MOST = 4_000
@@ -19,8 +17,7 @@ async def test_a_living_keeper_has_little_loaded(tmp_path, monkeypatch, capsys):
     """Its parent's modules count: no worker, no event loop."""
     reports = tmp_path / "modules"
     monkeypatch.setenv("VITRAIL_DEBUG", str(reports))
-    reporting = replace(pool.KEEPERS, module="tests.kit.reporting_keeper")
-    monkeypatch.setattr(pool, "KEEPERS", reporting)
+    monkeypatch.setattr(workers_kit, "HELPER_SERVER", "tests.kit.reporting_keeper")
     async with open_workers(allow_unjailed=True) as workers:
         name = SandboxName("work")
         worker = await workers.open_worker(name, tmp_path, tmp_path / "no")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from broker.helpers import starter
-from broker.programs import helper_forks
+from broker.programs import fork_server
 
 starter._END_SECONDS = 1.0
 
 if __name__ == "__main__":
-    helper_forks.main()
+    fork_server.main()

@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from broker.ipc.fork_server import ForkKeeper
-from broker.programs import helper_forks
+from broker.programs import fork_server
+from broker.programs.forks import helpers
 
 
 def _become(order: ForkKeeper, fds: Sequence[int], program: bytes, _: str) -> None:
     _become_keeper(order, fds, program, order.compositor)
 
 
-_become_keeper, helper_forks.become_keeper = helper_forks.become_keeper, _become
+_become_keeper, helpers.become_keeper = helpers.become_keeper, _become
 
 if __name__ == "__main__":
-    helper_forks.main()
+    fork_server.main()

@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from broker.programs import helper_forks, keeper
+from broker.programs import fork_server, keeper
 from tests.kit import keeper_forks  # noqa: F401 -- to any compositor
 
 
@@ -23,4 +23,4 @@ def _reporting(program: bytes, compositor: str) -> None:
 _confine, keeper.confine_keeper = keeper.confine_keeper, _reporting
 
 if __name__ == "__main__":
-    helper_forks.main()
+    fork_server.main()

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
+from unittest.mock import patch
 
 import trio
 
-from broker.helpers.fork_start import start_server
+from broker.helpers import fork_command
+from broker.helpers.fork_start import spawn_server, start_server
 from broker.helpers.process.fork_client import ForkServerProgram
 from broker.helpers.process.fork_handle import ForkServerHandle
 from broker.helpers.process.memory import ProcessMemory, read_memory
+from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import Child
-from broker.ipc.fork_server import ForkServerModule
+from broker.ipc.fork_server import ForkServerKind
 from broker.viewer.workers import pool
 from broker.viewer.workers.process import Worker
+
+HELPER_SERVER = "tests.kit.keeper_forks"
+"""The program of the fork server of keepers."""
 
 
 def open_workers(
@@ -31,9 +36,20 @@ def open_workers(
 
 
 async def _start(program: ForkServerProgram, theirs: socket.socket) -> Child:
-    if program.module == ForkServerModule.HELPERS:
-        program = replace(program, module="tests.kit.keeper_forks")
-    return await start_server(program, theirs)
+    if program.kind is not ForkServerKind.HELPERS:
+        return await start_server(program, theirs)
+    await trio.lowlevel.checkpoint()
+    with running_as(HELPER_SERVER):
+        return spawn_server(program, [theirs.fileno()])
+
+
+def running_as(module: str) -> AbstractContextManager[object]:
+    """Have fork servers that start in the block execute this module of a test."""
+
+    def other(_: str, *words: str) -> list[str]:
+        return our_program(module, *words)
+
+    return patch.object(fork_command, "our_program", other)
 
 
 def compositor_at(path: Path) -> Callable[[], Awaitable[Path]]:

@@ -41,7 +41,7 @@ class ForkServerProgram:
     ``allow_unjailed``: of workers alone, where no jail can be built.
     """
 
-    module: str
+    kind: messages.ForkServerKind
     what: str
     seconds: Callable[[], float]
     allow_unjailed: bool = False

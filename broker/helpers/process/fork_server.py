@@ -27,7 +27,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NoReturn, TypeAlias, TypeVar
+from typing import NamedTuple, NoReturn, TypeAlias, TypeVar
 
 from broker.core.errors import PeerError, SetupError
 from broker.helpers.process.process_name import set_name
@@ -56,6 +56,13 @@ Start: TypeAlias = Callable[
 It calls the last argument to close what the server has open.  Raises OSError,
 or SetupError when its jail cannot be built.
 """
+
+
+class Forking(NamedTuple):
+    """How a fork server forks on order, and a child that it forked before."""
+
+    start: Start
+    present: StartedChild | None = None
 
 
 Serve: TypeAlias = Callable[[socket.socket], bool]

@@ -12,10 +12,10 @@ from broker.core.errors import UpstreamError
 from broker.helpers.process.fork_client import ForkServer, ForkServerProgram
 from broker.helpers.pump.handle import PumpHandle, control_pair
 from broker.ipc.captured_stderr import FirstWords
-from broker.ipc.fork_server import ForkPump, ForkServerModule
+from broker.ipc.fork_server import ForkPump, ForkServerKind
 
 PUMPS = ForkServerProgram(
-    ForkServerModule.HELPERS, "a pump", lambda: limits.FORK_SERVER_START_SECONDS
+    ForkServerKind.HELPERS, "a pump", lambda: limits.FORK_SERVER_START_SECONDS
 )
 
 

@@ -12,7 +12,7 @@ import msgspec
 from broker.core.decoding import UNREADABLE, TypedMessage
 from broker.core.errors import InternalError
 from broker.core.process_status import ProcessFigures
-from broker.ipc.fork_server import ForkServerModule
+from broker.ipc.fork_server import ForkServerKind
 
 
 class StartForkServer(TypedMessage, frozen=True, tag="start-fork-server"):
@@ -23,7 +23,7 @@ class StartForkServer(TypedMessage, frozen=True, tag="start-fork-server"):
     jail where none can be built, the user has said.
     """
 
-    program: ForkServerModule
+    program: ForkServerKind
 
 
 Pid = Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]

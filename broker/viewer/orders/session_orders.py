@@ -31,7 +31,7 @@ from broker.helpers.process.fork_client import (
 from broker.helpers.process.fork_handle import ForkServerHandle, ServerProcess
 from broker.helpers.process.spawn import send_signal
 from broker.ipc.captured_stderr import FirstWords
-from broker.ipc.fork_server import ForkServerModule, ForkSession
+from broker.ipc.fork_server import ForkServerKind, ForkSession
 from broker.ipc.session import order_messages as messages
 from broker.ipc.session.bus_orders import HoldPermit
 from broker.ipc.session.order_messages import SessionOrder
@@ -47,8 +47,11 @@ _END_SECONDS = 3.0
 """For a child that was asked to end."""
 _STDERR = 2
 _PROGRAM = ForkServerProgram(
-    "", "an operation with your user's rights", lambda: limits.FORK_SERVER_START_SECONDS
+    ForkServerKind.HELPERS,
+    "an operation with your user's rights",
+    lambda: limits.FORK_SERVER_START_SECONDS,
 )
+"""The starter, a child of that server, which nobody starts again."""
 
 
 @dataclass
@@ -253,8 +256,7 @@ async def order_server(
 
     With a session, a ``fork_client.StartServer``.
     """
-    module = ForkServerModule(program.module)
-    order = StartForkServer(module)
+    order = StartForkServer(program.kind)
     async with AsyncExitStack() as stack:
         carrying_out = session.carrying_out(order, [theirs.fileno(), _STDERR])
         # It serves all sandboxes, whichever of them has it started again.

@@ -1,8 +1,8 @@
 """All workers of a broker: ask for one by name.
 
 ``open_workers`` alone starts nothing; the first ``open_worker`` starts the fork server
-of jailed halves (``programs.fork_server``).  Keepers are forked by that of helpers
-(``programs.helper_forks``), which runs already.  A dead one is started again
+of jailed halves (``programs.forks.workers``).  Keepers are forked by that of helpers
+(``programs.forks.helpers``), which runs already.  A dead one is started again
 for the next worker.
 """
 
@@ -29,7 +29,7 @@ from broker.helpers.process.fork_client import (
 )
 from broker.helpers.process.fork_handle import ForkServerHandle
 from broker.ipc.clipboard import ChordsMessage
-from broker.ipc.fork_server import ForkKeeper, ForkServerModule, ForkWorker
+from broker.ipc.fork_server import ForkKeeper, ForkServerKind, ForkWorker
 from broker.viewer.workers.process import Worker, WorkerProcesses
 from broker.wire.one_way import one_way_pair
 from broker.wire.packets import pair
@@ -38,10 +38,10 @@ WAYLAND_SOCKET = "wayland.sock"
 """The socket in a sandbox's display directory for its Wayland clients."""
 
 FORK_SERVER = ForkServerProgram(
-    ForkServerModule.WORKERS, "a worker", lambda: limits.FORK_SERVER_START_SECONDS
+    ForkServerKind.WORKERS, "a worker", lambda: limits.FORK_SERVER_START_SECONDS
 )
 KEEPERS = ForkServerProgram(
-    ForkServerModule.HELPERS, "a keeper", lambda: limits.FORK_SERVER_START_SECONDS
+    ForkServerKind.HELPERS, "a keeper", lambda: limits.FORK_SERVER_START_SECONDS
 )
 
 

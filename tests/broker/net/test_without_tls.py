@@ -46,17 +46,17 @@ def test_where_it_is_loaded_already_it_works():
 
 
 @pytest.mark.parametrize(
-    ("module", "loaded"),
+    ("arguments", "loaded"),
     [
-        ("broker.programs.authority", False),
-        ("broker.programs.fork_server", False),
-        ("broker.programs.shipper_jailed", True),
-        ("broker.programs.ingest", True),
+        (["broker.programs.authority"], False),
+        (["broker.programs.fork_server", "workers"], False),
+        (["broker.programs.shipper_jailed"], True),
+        (["broker.programs.ingest"], True),
     ],
 )
-def test_only_programs_that_ship_events_load_it(module, loaded):
+def test_only_programs_that_ship_events_load_it(arguments, loaded):
     """Started without arguments each has imported all it needs when it fails."""
-    argv = our_program(module)
+    argv = our_program(*arguments)
     argv[1:1] = ["-X", "importtime"]
     done = subprocess.run(
         argv, capture_output=True, text=True, check=False, timeout=60, input=""

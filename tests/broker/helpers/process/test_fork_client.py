@@ -59,7 +59,9 @@ def servers(monkeypatch):
 async def test_a_start_that_was_given_up_ends_no_server_an_hour_later(
     monkeypatch, autojump_clock
 ):
-    program = fork_client.ForkServerProgram("no.module", "a worker", lambda: 60.0)
+    program = fork_client.ForkServerProgram(
+        messages.ForkServerKind.WORKERS, "a worker", lambda: 60.0
+    )
     with servers(monkeypatch) as (made, start):
         server = fork_client.ForkServer(program, start)
 
@@ -89,7 +91,9 @@ async def test_a_start_that_was_given_up_ends_no_server_an_hour_later(
 async def test_a_server_has_its_time_again_when_it_has_answered(
     monkeypatch, autojump_clock
 ):
-    program = fork_client.ForkServerProgram("no.module", "a worker", lambda: 60.0)
+    program = fork_client.ForkServerProgram(
+        messages.ForkServerKind.WORKERS, "a worker", lambda: 60.0
+    )
     with servers(monkeypatch) as (made, start):
         server = fork_client.ForkServer(program, start)
         for _ in range(6):
@@ -118,7 +122,9 @@ async def test_a_server_has_its_time_again_when_it_has_answered(
 async def test_a_server_that_answers_nothing_is_replaced_though_callers_give_up(
     monkeypatch, autojump_clock
 ):
-    program = fork_client.ForkServerProgram("no.module", "a worker", lambda: 60.0)
+    program = fork_client.ForkServerProgram(
+        messages.ForkServerKind.WORKERS, "a worker", lambda: 60.0
+    )
     with servers(monkeypatch) as (made, start):
         server = fork_client.ForkServer(program, start)
         for _ in range(7):

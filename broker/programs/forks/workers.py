@@ -1,20 +1,18 @@
-"""The fork server in its jail: a fork server of workers' jailed halves.
+"""What the fork server of workers forks, in its jail: workers' jailed halves.
 
-``programs.fork_server`` builds the jail and runs this.  It imports all that a worker
-needs before it takes an order, so that a worker costs little.  Its death ends no
-worker: each is held by its keeper and by the broker, which starts another
-fork server when it next needs a worker.
+It imports all that a worker needs before it takes an order, so that a worker costs
+little.
 """
 
 from __future__ import annotations
 
 import socket
-import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from broker.core import limits
 from broker.core.errors import InternalError
-from broker.helpers.process.fork_server import StartedChild, given_parent, serve
+from broker.helpers.process.fork_server import Forking, StartedChild
 from broker.helpers.worker_jail.entering import fork_jailed
 from broker.helpers.worker_jail.worker_filter import worker_filter
 from broker.ipc import fork_server as messages
@@ -24,13 +22,15 @@ from broker.wire.one_way import MessagePipe
 
 
 def start_worker(
+    missing: str,
     order: messages.Order,
     fds: Sequence[int],
     leave: Callable[[], None],  # noqa: ARG001 -- the jail closes all that is not named
 ) -> StartedChild:
     """Fork a worker's jailed half as a child of the jailed fork server.
 
-    Raises SetupError when its jail cannot be built.
+    ``missing``: why this process is in no jail, or "".  Raises SetupError when the
+    worker's jail cannot be built.
     """
     if not isinstance(order, messages.ForkWorker):
         raise InternalError("the order is for another fork server")
@@ -49,27 +49,17 @@ def start_worker(
             achieved,
         )
 
-    allow, missing = order.allow_unjailed, sys.argv[2]
+    allow = order.allow_unjailed
     jailed = fork_jailed(
         inside, fds, allow_unjailed=allow, enclosed=not missing, missing=missing
     )
     return StartedChild(jailed.pid, jailed.pidfd, jailed.jail)
 
 
-def main() -> None:
-    """Entry point: fork jailed halves of workers on order.
-
-    Arguments: the number of our socket; why this process is in no jail, or ""; the
-    number of a pidfd as ``programs.fork_server`` has it.
-    """
+def prepare(missing: str) -> Forking:
+    """Return how workers are forked; ``missing``: why this process is in no jail."""
     worker_filter()  # compiled once; workers inherit it
     if traced():
         # Now: a worker that wants it cannot open files any more.
         from broker.jail.wayland.protocol import trace  # noqa: F401
-    # A keeper kills its jailed half when the broker dies, and may have died first.
-    # guard: jailed halves end with the broker
-    serve("vitrail-forks", start_worker, end_children=True, parent=given_parent())
-
-
-if __name__ == "__main__":
-    main()
+    return Forking(partial(start_worker, missing))

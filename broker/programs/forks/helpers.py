@@ -1,4 +1,4 @@
-"""The fork server of helpers: starter, pumps, keepers and acceptors are its children.
+"""What the fork server of helpers forks: starter, pumps, keepers and acceptors.
 
 One small process for all, so that they share the pages of the interpreter and of our
 modules.  It never imports the worker or an event loop, starts with three variables of the
@@ -18,10 +18,10 @@ from broker.core.errors import InternalError
 from broker.helpers import starter
 from broker.helpers.apart import Compile, from_child
 from broker.helpers.process.fork_server import (
+    Forking,
     StartedChild,
     fork_child,
     forking,
-    serve,
     share,
 )
 from broker.helpers.pump import process as pump
@@ -100,8 +100,8 @@ def _fork_starter(
     return started
 
 
-def main() -> None:
-    """Entry point: fork helpers on order.
+def prepare(_missing: str) -> Forking:
+    """Compile the filters of all, and fork the starter; return how helpers are forked.
 
     Arguments: the numbers of our sockets; the path of the compositor's; in a broker's
     first one also the numbers of the pipes for the filters of authority and viewer, of
@@ -115,9 +115,4 @@ def main() -> None:
         others = {viewer: partial(_of_viewer, os.getppid()), authority: _of_authority}
     filters = from_child(_of_children, others)
     present = _fork_starter(*numbers) if numbers else None
-    start = forking(partial(_become, filters, sys.argv[2]))
-    serve("vitrail-helpers", start, present=present)
-
-
-if __name__ == "__main__":
-    main()
+    return Forking(forking(partial(_become, filters, sys.argv[2])), present)

@@ -1,0 +1,1 @@
+"""What each fork server imports: its children's code, and how it forks them."""
