@@ -246,9 +246,9 @@ def wayland_end() -> bytes:
 
 
 @lru_cache(maxsize=None)
-def hook_program(name: str) -> bytes:
-    """Return the hook of this module of ``shims/hooks``: for Podman, root's, libvirt."""
-    return bundle("hooks", names=[name]).encode()
+def hook_program() -> bytes:
+    """Return the hook of Podman, of root's Podman and of libvirt."""
+    return bundle("hooks", names=["hook"]).encode()
 
 
 def usb_tool(name: str) -> str:

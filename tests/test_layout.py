@@ -27,8 +27,8 @@ SLACK = 0.1
 CLASS_NAMES_TWICE = 9
 MODULE_NAMES_OFTEN = 5
 CIRCLES = 1
-KINDS = 17
-"""Of processes: rows of ``PROGRAMS`` that are no phases or profiles."""
+KINDS = 16
+"""The kinds of process: rows of ``PROGRAMS`` other than phases and profiles."""
 OTHER_KINDS = {
     # Words of 'brokerctl new --in', each with the kind that a written record gets.
     "broker.cli.sandboxes.presets": 1,
@@ -79,7 +79,7 @@ def test_a_program_keeps_its_bounds(program, capsys):
 
 
 def test_kinds_of_process_only_become_fewer():
-    """A phase or profile of a program is no kind; it has a bound of its own."""
+    """A phase or profile of a program is not a kind; it has a bound of its own."""
     kinds = [program.name for program in PROGRAMS if program.is_kind]
     profiles = [program.name for program in PROGRAMS if program.profile_of]
     assert {program.profile_of for program in PROGRAMS} <= {"", *kinds}

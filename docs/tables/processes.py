@@ -27,8 +27,8 @@ class Program:
     ``linked``: it runs on machines of the link only, not beside ``vitrail-local``.
     ``phase_of``: the program whose later or earlier phase this is: the same process
     before or after it confines itself, or a part that it forks to be confined.
-    ``profile_of``: the program that imports this part by its first argument: the same
-    program with the rights of this row and no others.
+    ``profile_of``: the program that executes this part by its first argument or its own
+    name, with the rights of this row and no others.
     ``without``: what its ``entry`` imports in the other process of a fork alone, or
     imports for its confined children and never executes itself.
     """
@@ -274,15 +274,25 @@ PROGRAMS = (
         phase_of="launch tools",
     ),
     Program("vitrail-devices", ("broker.programs.devices",), ROOT, 46, 5_390, 3_060),
+    Program("hooks", ("shims.hooks.hook",), ROOT, 13, 2_030, 1_360),
     Program(
         "OCI hook",
-        ("shims.hooks.oci_hook", "shims.hooks.oci_rootful"),
+        ("shims.hooks.oci_hook",),
         ROOT,
-        11,
+        10,
         1_530,
         1_010,
+        profile_of="hooks",
     ),
-    Program("libvirt's hook", ("shims.hooks.libvirt_hook",), ROOT, 7, 660, 420),
+    Program(
+        "libvirt's hook",
+        ("shims.hooks.libvirt_hook",),
+        ROOT,
+        7,
+        660,
+        420,
+        profile_of="hooks",
+    ),
 )
 """Ordered as the processes of ``docs/threat-model.md``, phases after their program.  ``brokerctl`` is not here: it
 ends with its command, and loads what the verb needs."""

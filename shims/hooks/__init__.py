@@ -1,4 +1,4 @@
-"""The hooks by which Podman and libvirt report to Vitrail's broker.
+"""The hook by which Podman and libvirt report to Vitrail's broker.
 
 Standard library only, Python 3.9.
 """

@@ -30,7 +30,6 @@ import socket
 import sys
 import time
 from pathlib import Path
-from xml.parsers import expat
 
 from shims.hooks.records import PARENTS, RecordWords, limit_memory, read_record
 from shims.hooks.rights import become, give_up_files
@@ -77,6 +76,9 @@ def read_domain(data: bytes, domain: Domain | None = None) -> Domain:
 
     Raises HookError; what was read until then is in ``domain``.
     """
+    # Late: Podman's containers have no XML.
+    from xml.parsers import expat
+
     domain = domain or Domain()
     reader = _Reader(domain)
     parser = expat.ParserCreate(namespace_separator=" ")
@@ -309,7 +311,7 @@ def folders_of(uid: int) -> list[str]:
     return [f"{base}/vitrail/sandboxes.d" for base in bases]
 
 
-def is_required(uid: int, names: set[str] | None) -> bool:
+def user_requires(uid: int, names: set[str] | None) -> bool:
     """Return whether a record of the user's says that this domain needs its lease.
 
     ``names`` are the domain's; None: they are not known.
@@ -398,7 +400,7 @@ def printable(text: str) -> str:
     return "".join(c if " " <= c <= "~" else ascii(c)[1:-1] for c in text)
 
 
-def main(words: list[str]) -> int:
+def serve_domain(words: list[str]) -> int:
     """Return the exit code: 1 keeps the domain from starting."""
     if len(words) < 3:
         sys.stderr.write("vitrail: this is a hook of libvirt: see libvirt.org/hooks\n")
@@ -427,12 +429,8 @@ def must_have(name: str, domain: Domain) -> bool:
     # guard: a domain whose XML is refused may be that of any record
     names = {name, domain.uuid} - {""} if domain.complete else None
     try:
-        return is_required(owner(), names)
+        return user_requires(owner(), names)
     except (HookError, OSError, KeyError) as error:
         text = f"vitrail: cannot read the records: {error}"
         sys.stderr.write(printable(text) + "\n")
         return False
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

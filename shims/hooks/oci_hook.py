@@ -16,13 +16,12 @@ display and sound, unless its record says ``required = true`` (or the annotation
 ``io.vitrail.required=true``): then it does not start.
 
 A container of root's is leased by the broker of the user that ``--settings`` names;
-see ``oci_rootful``, which is installed beside this program then.
+see ``oci_rootful``.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import re
@@ -31,7 +30,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional
+from typing import Callable, Dict, List, Optional
 
 from shims.hooks.oci_annotations import (
     LAUNCH,
@@ -56,12 +55,18 @@ from shims.hooks.oci_config import (
     limit_open_files,
     limit_terminals,
 )
+from shims.hooks.oci_rootful import (
+    Person,
+    mount_sockets,
+    require_confined,
+    require_own_namespaces,
+    take_person,
+    unmount_sockets,
+)
 from shims.hooks.records import PARENTS, limit_memory, read_record
 from shims.hooks.rights import become, give_up_files
 from shims.hooks.user_socket import HookError
 
-Module = Any
-"""``vitrail_oci_rootful``, or an object of it: a hook without root does not load it."""
 ALL_IDS = (0, 0, 4294967295)
 """The line of /proc/self/uid_map that says: no user namespace."""
 NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
@@ -99,20 +104,6 @@ def _read_record(name: str, records: List[str]) -> Json:
     return None, ""
 
 
-def module_of_root() -> Module:
-    """Load ``vitrail_oci_rootful`` from the directory of this file.
-
-    An isolated Python (``-I``) does not search there for modules.
-    """
-    path = Path(__file__).with_name("vitrail_oci_rootful.py")
-    spec = importlib.util.spec_from_file_location("vitrail_oci_rootful", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"cannot load {path}")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 # -- stages ---------------------------------------------------------------------------
 
 
@@ -123,15 +114,10 @@ class Hook:
         self.deadline = time.monotonic() + words.seconds
         self.command_line = command_line_of(os.getppid())
         self.records: List[str] = words.records
-        self.rootful: Module = None
-        self.person: Module = None
+        self.person: Optional[Person] = None
         self._control: str = words.control or ""
         self.refused = ""
         if words.settings is not None:
-            # Beside this file: bytecode there has the caller's umask, and root runs it.
-            # guard: root's hook leaves no program that others can write
-            sys.dont_write_bytecode = True
-            self.rootful = module_of_root()
             self._take_person(words.settings)
             return
         # guard: a container of root's is leased by root's own hook alone
@@ -140,9 +126,9 @@ class Hook:
 
     def _take_person(self, settings: str) -> None:
         try:
-            self.person = self.rootful.take_person(settings)
+            self.person = take_person(settings)
             self.records, self._control = self.person.records, self.person.control
-        except self.rootful.RefusedError as error:
+        except HookError as error:
             self.refused = str(error)
 
     def broker(self) -> Broker:
@@ -176,7 +162,7 @@ def precreate(hook: Hook, config: Json, annotations: Dict[str, str]) -> str:
     # A user's broker cannot end root's containers: they are not its own.
     ours = hook.person is None and annotations.get(OURS, "").lower() in YES
     if hook.person is not None:
-        _rootful(hook, "require_confined", config)
+        require_confined(config)
     request = {"record": name, "ours": ours}
     if is_by_file(annotations, hook.command_line):
         request["by_file"] = True
@@ -187,7 +173,7 @@ def precreate(hook: Hook, config: Json, annotations: Dict[str, str]) -> str:
     if not LAUNCH_ID.fullmatch(launch):
         raise HookError("the broker sent a reply without a launch")
     if hook.person is not None:
-        directory = _rootful(hook, "mount_sockets", hook.person, launch, directory)
+        directory = mount_sockets(hook.person, launch, directory)
     try:
         remove_annotations_of_image(config, hook.command_line)
         enter(config, launch, directory)
@@ -201,16 +187,9 @@ def precreate(hook: Hook, config: Json, annotations: Dict[str, str]) -> str:
                 close_namespaces(config)
     except (KeyError, TypeError, AttributeError) as error:
         if hook.person is not None:
-            _rootful(hook, "unmount_sockets", launch)
+            unmount_sockets(launch)
         raise HookError(f"invalid container configuration: {error!r}") from error
     return json.dumps(config)
-
-
-def _rootful(hook: Hook, name: str, *words: Json) -> Json:
-    try:
-        return getattr(hook.rootful, name)(*words)
-    except hook.rootful.RefusedError as error:
-        raise HookError(str(error)) from error
 
 
 def is_roots(uid: int, uid_map: str) -> bool:
@@ -224,8 +203,8 @@ def create_runtime(hook: Hook, state: Json, annotations: Dict[str, str]) -> str:
     if not LAUNCH_ID.fullmatch(launch):
         raise HookError("the container was created without its launch")
     if hook.person is not None:
-        _rootful(hook, "unmount_sockets", launch)
-        _rootful(hook, "require_own_namespaces", state.get("pid"))
+        unmount_sockets(launch)
+        require_own_namespaces(state.get("pid"))
     pid = state.get("pid")
     if not isinstance(pid, int) or isinstance(pid, bool) or pid <= 1:
         raise HookError("the container's state has no process")
@@ -344,7 +323,7 @@ def lease(hook: Hook, stage: str, text: str, annotations: Dict[str, str]) -> Jso
     return output, by_annotation or answer != "no"
 
 
-def main() -> int:
+def serve_container(words: List[str]) -> int:
     """Serve one stage; returns 1 only where a required lease is not to be had."""
     parser = argparse.ArgumentParser(description="OCI hook of Vitrail, for Podman")
     parser.add_argument("stage", choices=sorted(STAGES))
@@ -353,7 +332,7 @@ def main() -> int:
     whose.add_argument("--settings", metavar="PATH")
     parser.add_argument("--records", action="append", default=[], metavar="DIRECTORY")
     parser.add_argument("--seconds", type=float, default=DEADLINE_SECONDS)
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     text = sys.stdin.buffer.read(INPUT_BYTES).decode("utf-8", "surrogateescape")
     try:
         annotations = annotations_of(json.loads(text))
@@ -377,7 +356,3 @@ def main() -> int:
         sys.stdout.buffer.write(plain.encode("utf-8", "surrogateescape"))
         sys.stdout.buffer.flush()
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """Containers that root starts with Podman: whose broker, and how its sockets get in.
 
-Part of the OCI hook, which loads it for hooks of root's alone.  Root acts
+The hook calls it for containers of root's alone.  Root acts
 here for a user, so nothing that the user can change decides what root does:
 
 * whose broker it is comes from a file that only root can write;
@@ -13,14 +13,17 @@ here for a user, so nothing that the user can change decides what root does:
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import time
-from typing import Any, List
+from typing import TYPE_CHECKING, List
 
-Json = Any
-"""A JSON document that has not been looked at."""
+from shims.hooks.oci_annotations import Json
+from shims.hooks.user_socket import HookError
+
+if TYPE_CHECKING:
+    import ctypes
+
 PLACES = "/run/vitrail-oci"
 """Where root mounts directories of sockets until their container has them."""
 OLD_SECONDS = 120.0
@@ -56,12 +59,8 @@ DEVICES = {("c", 1): {3, 5, 7, 8, 9}, ("c", 5): {0, 1, 2}, ("c", 10): {229}}
 (Documentation/admin-guide/devices.txt)."""
 MAJORS = {("c", 136), ("c", 226)}
 """Terminals (pts) and graphics (DRM), with any minor."""
-NAMESPACES = {"pid": "pid", "mount": "mnt", "user": "user"}
+OWN_NAMESPACES = {"pid": "pid", "mount": "mnt", "user": "user"}
 """Of config.json, and their names in /proc/PID/ns."""
-
-
-class RefusedError(Exception):
-    """No lease; the text says why."""
 
 
 class Person:
@@ -81,28 +80,28 @@ class Person:
 def take_person(path: str) -> Person:
     """Read the settings: ``{"uid": 1000, "runtime": …, "records": […]}``.
 
-    Raises RefusedError for a file that others than root can write, too.
+    Raises HookError for a file that others than root can write, too.
     """
     try:
         with open(path, "rb") as file:
             facts = os.fstat(file.fileno())
             # guard: root's settings are root's alone
             if facts.st_uid != 0 or facts.st_mode & 0o022:
-                raise RefusedError(f"users other than root can write to {path}")
+                raise HookError(f"users other than root can write to {path}")
             values = json.loads(file.read(SETTINGS_BYTES))
         uid, runtime, records = values["uid"], values["runtime"], values["records"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise RefusedError(f"{path}: {error!r}") from error
+        raise HookError(f"{path}: {error!r}") from error
     if not isinstance(uid, int) or isinstance(uid, bool) or uid <= 0:
-        raise RefusedError(f"{path}: 'uid' must be the number of a user")
+        raise HookError(f"{path}: 'uid' must be the number of a user")
     paths = [runtime, *records] if isinstance(records, list) else [None]
     if not all(isinstance(one, str) and one.startswith("/") for one in paths):
-        raise RefusedError(f"{path}: 'runtime' and 'records' must be absolute paths")
+        raise HookError(f"{path}: 'runtime' and 'records' must be absolute paths")
     return Person(uid, runtime, records)
 
 
 def require_confined(config: Json) -> None:
-    """Raise RefusedError for a container whose root could leave it."""
+    """Raise HookError for a container whose root could leave it."""
     try:
         _require_namespaces(config["linux"])
         if any(entry["type"] == "user" for entry in config["linux"]["namespaces"]):
@@ -112,22 +111,22 @@ def require_confined(config: Json) -> None:
             _require_devices(config["linux"])
             _require_closed_proc(config["linux"])
     except (KeyError, TypeError, AttributeError) as error:
-        raise RefusedError(f"invalid container configuration: {error!r}") from error
+        raise HookError(f"invalid container configuration: {error!r}") from error
 
 
 def _require_namespaces(linux: Json) -> None:
-    """Raise RefusedError for a namespace of the host or another process."""
+    """Raise HookError for a namespace of the host or another process."""
     found = {entry["type"]: entry.get("path") for entry in linux["namespaces"]}
     missing = sorted({"pid", "mount"} - found.keys())
     # guard: a container in the host's namespaces gets no lease of root's
     if missing:
-        raise RefusedError(
+        raise HookError(
             f"the container shares the host's {' and '.join(missing)} namespace"
         )
-    joined = sorted(kind for kind in NAMESPACES if found.get(kind))
+    joined = sorted(kind for kind in OWN_NAMESPACES if found.get(kind))
     # guard: a container of root's joins no namespace of another process
     if joined:
-        raise RefusedError(f"the container joins another {joined[0]} namespace")
+        raise HookError(f"the container joins another {joined[0]} namespace")
 
 
 def _require_other_ids(linux: Json) -> None:
@@ -135,11 +134,11 @@ def _require_other_ids(linux: Json) -> None:
     if not all(
         entry["hostID"] > 0 for entry in linux["uidMappings"] + linux["gidMappings"]
     ):
-        raise RefusedError("the container's user namespace maps root of the host")
+        raise HookError("the container's user namespace maps root of the host")
 
 
 def _require_harmless(config: Json) -> None:
-    """Raise RefusedError for capabilities that lead out of it."""
+    """Raise HookError for capabilities that lead out of it."""
     sets = (config["process"].get("capabilities") or {}).values()
     kinds = {entry["type"] for entry in config["linux"]["namespaces"]}
     # Without a network of its it would read all that the machine sends.
@@ -147,22 +146,22 @@ def _require_harmless(config: Json) -> None:
     found = {word for words in sets for word in words or ()} - harmless
     # guard: a container of root's that can leave it gets no lease
     if found:
-        raise RefusedError(
+        raise HookError(
             f"the container runs as root with {', '.join(sorted(found))} and could leave its "
             "namespaces: run it without --privileged and --cap-add, or with --userns=auto"
         )
 
 
 def _require_devices(linux: Json) -> None:
-    """Raise RefusedError unless devices are closed."""
+    """Raise HookError unless devices are closed."""
     rules = linux["resources"]["devices"]
     # Without it as the first rule, runtimes differ in the open devices.
     # guard: a container of root's has closed devices
     if rules[:1] != [{"allow": False, "access": "rwm"}]:
-        raise RefusedError("the container's devices are not denied by default")
+        raise HookError("the container's devices are not denied by default")
     # guard: a container of root's has no device of the machine's
     if not all(_is_harmless(rule) for rule in rules[1:]):
-        raise RefusedError(
+        raise HookError(
             "the container runs as root and can use devices of the host: run it without "
             "--device and --device-cgroup-rule, or with --userns=auto"
         )
@@ -176,20 +175,20 @@ def _is_harmless(rule: Json) -> bool:
 
 
 def _require_closed_proc(linux: Json) -> None:
-    """Raise RefusedError where files of /proc are open."""
+    """Raise HookError where files of /proc are open."""
     read_only, masked = set(linux["readonlyPaths"]), set(linux["maskedPaths"])
     needed = {"/proc/sys", "/proc/sysrq-trigger"} - read_only - masked
     # /proc/sys/kernel/core_pattern needs user id 0 and no capability.
     # guard: a container of root's cannot write the kernel's settings
     if needed or "/proc/kcore" not in masked:
-        raise RefusedError(
+        raise HookError(
             "the container runs as root and can access kernel files in /proc: run it without "
             "--security-opt unmask"
         )
 
 
 def require_own_namespaces(pid: int) -> None:
-    """Raise RefusedError for a first process in namespaces of the machine.
+    """Raise HookError for a first process in namespaces of the machine.
 
     Whatever its configuration says: this is what the runtime has made.
     """
@@ -199,21 +198,21 @@ def require_own_namespaces(pid: int) -> None:
                 os.stat(f"/proc/{pid}/ns/{name}"), os.stat(f"/proc/self/ns/{name}")
             )
         except OSError as error:
-            raise RefusedError(f"cannot read its {name} namespace: {error}") from error
+            raise HookError(f"cannot read its {name} namespace: {error}") from error
         # guard: the kernel says that a container of root's is apart
         if same:
-            raise RefusedError(f"the container is in the host's {name} namespace")
+            raise HookError(f"the container is in the host's {name} namespace")
 
 
 def open_sockets(person: Person, launch: str, directory: str) -> int:
     """Return an O_PATH descriptor of a launch's sockets, reached without a link.
 
-    Raises RefusedError when it is elsewhere, or another user's.
+    Raises HookError when it is elsewhere, or another user's.
     """
     below = ["vitrail", "launch", launch, "s"]
     # guard: root mounts no other directory than a launch's
     if directory != "/".join([person.runtime, *below]):
-        raise RefusedError("the broker sent an invalid launch directory")
+        raise HookError("the broker sent an invalid launch directory")
     flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = -1
     try:
@@ -222,17 +221,17 @@ def open_sockets(person: Person, launch: str, directory: str) -> int:
             above, fd = fd, os.open(name, flags, dir_fd=fd)
             os.close(above)
             _require_owner(fd, person.uid)
-    except (OSError, RefusedError) as error:
+    except (OSError, HookError) as error:
         if fd >= 0:
             os.close(fd)
-        raise RefusedError(f"{directory}: {error}") from error
+        raise HookError(f"{directory}: {error}") from error
     return fd
 
 
 def _require_owner(fd: int, uid: int) -> None:
     # guard: root mounts only the user's directories
     if os.fstat(fd).st_uid != uid:
-        raise RefusedError("another user owns it or a parent directory")
+        raise HookError("another user owns it or a parent directory")
 
 
 def mount_sockets(person: Person, launch: str, directory: str) -> str:
@@ -251,7 +250,7 @@ def mount_sockets(person: Person, launch: str, directory: str) -> str:
         _mount("none", place, MS_REMOUNT | MS_BIND | still)
     except OSError as error:
         unmount_sockets(launch)
-        raise RefusedError(f"{place}: {error.strerror}") from error
+        raise HookError(f"{place}: {error.strerror}") from error
     finally:
         os.close(fd)
     return place
@@ -289,6 +288,9 @@ def _clear_old() -> None:
 
 
 def _mount(source: str, target: str, flags: int) -> None:
+    # Late: hooks start with each container, and few mount.
+    import ctypes
+
     paths = os.fsencode(source), os.fsencode(target)
     if _libc().mount(*paths, None, flags, None) != 0:
         number = ctypes.get_errno()
@@ -296,6 +298,8 @@ def _mount(source: str, target: str, flags: int) -> None:
 
 
 def _libc() -> ctypes.CDLL:
+    import ctypes  # late, as above
+
     libc = ctypes.CDLL(None, use_errno=True)
     pointer, text = ctypes.c_void_p, ctypes.c_char_p
     libc.mount.argtypes = (text, text, text, ctypes.c_ulong, pointer)

@@ -43,7 +43,7 @@ import os, sys
 from tests.kit.hooks import libvirt as hook
 hook.RECORDS_SECONDS = 0.5
 hook.folders_of = lambda uid: [sys.argv[1] + "/records"]
-print("required" if hook.is_required(os.getuid(), {"win11"}) else "not required")
+print("required" if hook.user_requires(os.getuid(), {"win11"}) else "not required")
 """
 OCI = """
 import sys, time

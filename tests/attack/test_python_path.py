@@ -72,10 +72,10 @@ def test_program_imports_nothing_of_the_working_directory(name, trap):
         assert b"sage: " in done.stdout, done
 
 
-@pytest.mark.parametrize("name", ["oci_hook", "libvirt_hook"])
+@pytest.mark.parametrize("name", ["vitrail_oci_hook.py", "vitrail"])
 def test_hook_imports_nothing_of_the_working_directory(name, trap, tmp_path):
-    program = tmp_path / "hook"
-    program.write_bytes(hook_program(name))
+    program = tmp_path / name
+    program.write_bytes(hook_program())
     program.chmod(0o755)
     config = json.dumps({"ociVersion": "1.0.2"}).encode()
     done = run([program, "precreate"], trap, config)

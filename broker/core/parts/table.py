@@ -114,7 +114,6 @@ PARTS: Mapping[str, Part] = MappingProxyType(
                 "broker.cli.launchers.shared_box_setup",
                 "broker.cli.launchers.vmspawn",
                 "broker.cli.proxy",
-                "shims.hooks.libvirt_hook",
             ),
         ),
     }

@@ -179,7 +179,6 @@ GUARDS = (
     Guard("a container of root's has no device of the machine's", "if False:", "tests/attack/test_root_containers.py", "device_of_the_machine"),
     Guard("a container of root's cannot write the kernel's settings", "if False:", "tests/attack/test_root_containers.py", "kernel_s_settings"),
     Guard("the kernel says that a container of root's is apart", "if False:", "tests/attack/test_root_containers.py", "root_s_namespaces"),
-    Guard("root's hook leaves no program that others can write", "", "tests/attack/test_root_containers.py", "writes_no_program"),
     Guard("libvirt's hook believes settings that only root can write", "if False:", "tests/attack/test_root_containers.py", "settings_of_others"),
     Guard("the settings of root's hook are root's to write", 'settings.write_text("{\\"uid\\": 1000}")', "tests/attack/test_root_containers.py", "settings_of_others"),
     Guard("root mounts no other directory than a launch's", "if False:", "tests/broker/host/launchers/podman/test_rootful_hook.py", "never_opened"),

@@ -27,7 +27,7 @@ def hook_program(folder: Path, driver: str = "qemu") -> Path:
 
 def hook_source() -> bytes:
     """The hook's own text, of this version of Vitrail."""
-    return hook_text("libvirt_hook")
+    return hook_text()
 
 
 def install_hook(

@@ -17,7 +17,8 @@ ROOTFUL_HOOKS = Path("/etc/containers/oci/hooks.d")
 ROOTFUL = Path("/etc/vitrail")
 """The program of root's hook, and its settings."""
 SETTINGS = "podman-hook.json"
-_MODULE = "vitrail_oci_rootful.py"
+_OLD_MODULE = "vitrail_oci_rootful.py"
+"""Earlier versions of the hook loaded it; this one has its code."""
 PROGRAM = "vitrail_oci_hook.py"
 _STAGES = ("precreate", "createRuntime")
 _TIMEOUT_SECONDS = 20
@@ -62,7 +63,7 @@ def write_hooks(
     """
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     program.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    replace_file(program, hook_program("oci_hook"), mode=0o755)
+    replace_file(program, hook_program(), mode=0o755)
     written = [program]
     for stage in _STAGES:
         text = stage_json(program, stage, control, records)
@@ -93,19 +94,19 @@ def write_rootful(
         "records": [str(directory) for directory in records],
     }
     settings, program = place / SETTINGS, place / PROGRAM
-    replace_file(place / _MODULE, hook_program("oci_rootful"), mode=0o644)
-    replace_file(program, hook_program("oci_hook"), mode=0o755)
+    replace_file(program, hook_program(), mode=0o755)
     replace_file(settings, (json.dumps(values) + "\n").encode(), mode=0o644)
     stages = hook_files(folder)
     for stage, path in zip(_STAGES, stages, strict=True):
         text = _json(program, stage, ["--settings", str(settings)])
         replace_file(path, text.encode(), mode=0o644)
-    return [program, place / _MODULE, settings, *stages]
+    (place / _OLD_MODULE).unlink(missing_ok=True)
+    return [program, settings, *stages]
 
 
 def rootful_files(folder: Path = ROOTFUL_HOOKS, place: Path = ROOTFUL) -> list[Path]:
     """The files of root's hook, whether they are there or not."""
-    return [*hook_files(folder), *(place / n for n in (PROGRAM, _MODULE, SETTINGS))]
+    return [*hook_files(folder), *(place / n for n in (PROGRAM, _OLD_MODULE, SETTINGS))]
 
 
 def hook_files(folder: Path) -> list[Path]:

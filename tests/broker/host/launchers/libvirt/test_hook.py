@@ -484,7 +484,7 @@ def test_records_on_which_the_reading_process_dies_are_required(monkeypatch):
 
     for ends in (dies, fails):
         monkeypatch.setattr(hook, "record_requires", ends)
-        assert hook.is_required(os.getuid(), {"work"}) is True
+        assert hook.user_requires(os.getuid(), {"work"}) is True
 
 
 def test_the_process_that_reads_records_has_little_memory(monkeypatch):
@@ -492,7 +492,7 @@ def test_the_process_that_reads_records_has_little_memory(monkeypatch):
         return resource.getrlimit(resource.RLIMIT_AS)[0] == hook.CHILD_BYTES
 
     monkeypatch.setattr(hook, "record_requires", limited)
-    assert hook.is_required(os.getuid(), {"work"}) is True
+    assert hook.user_requires(os.getuid(), {"work"}) is True
 
 
 def test_only_a_regular_file_is_a_record(tmp_path):
@@ -511,7 +511,7 @@ def test_records_that_are_not_read_in_time_do_not_hold_libvirt_up(monkeypatch):
     """Attack: a file system of the person's that never answers."""
     monkeypatch.setattr(hook, "RECORDS_SECONDS", 0.2)
     monkeypatch.setattr(hook, "record_requires", lambda *_: signal.pause())
-    assert hook.is_required(os.getuid(), {"work"}) is False
+    assert hook.user_requires(os.getuid(), {"work"}) is False
 
 
 def test_root_reads_them_with_the_rights_of_the_person(monkeypatch):

@@ -821,15 +821,13 @@ def test_a_record_on_which_the_reading_process_dies_is_required(
     assert (output, answer) == (None, expected)
 
 
-def test_a_runtime_of_root_s_obeys_no_annotation_of_the_image_either(place):
-    rootful = SimpleNamespace(
-        RefusedError=OSError,
-        require_confined=lambda _config: None,
-        mount_sockets=lambda _person, _launch, directory: directory,
-    )
+def test_a_runtime_of_root_s_obeys_no_annotation_of_the_image_either(
+    place, monkeypatch
+):
+    monkeypatch.setattr(oci, "require_confined", lambda _config: None)
+    monkeypatch.setattr(oci, "mount_sockets", lambda _person, _launch, there: there)
     instance = SimpleNamespace(
         person="ada",
-        rootful=rootful,
         command_line=["--annotation", "io.vitrail.sandbox=work"],
         broker=lambda: SimpleNamespace(call=lambda *_, **__: PREPARED),
     )
