@@ -13,9 +13,10 @@ from broker.core.transfer import entries
 from broker.ipc import agent, authority, fork_server, worker
 from broker.ipc.control import forwarded
 from broker.ipc.guest import file_requests
-from broker.ipc.session import order_messages
+from broker.ipc.session import order_rows
 from broker.jail.sound.commands import Command
 from broker.jail.wayland.waypipe.blocks import BlockKind
+from broker.wire.call_messages import AnswerMessage, ErrorMessage, ItemMessage
 from docs.tables import authority as authority_messages
 from docs.tables import ipc as message_policies
 from docs.tables import port_frames, session, waypipe
@@ -57,7 +58,8 @@ CHANNELS = {
     ),
     "session": (
         session.ORDERS,
-        tags(order_messages.SessionOrder, order_messages.SessionAnswer),
+        {*order_rows.ROWS}
+        | {m.__name__ for m in (AnswerMessage, ItemMessage, ErrorMessage)},
     ),
     "worker": (
         message_policies.WORKER,

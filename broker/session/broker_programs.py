@@ -19,26 +19,19 @@ from broker.helpers.forked_part import end_with_parent
 from broker.helpers.process.memory import figures_of
 from broker.helpers.service_manager import SECONDS, report
 from broker.ipc.session import program_orders as m
-from broker.session.errand import Errand
+from broker.session.order_exchange import OrderExchange
+from broker.wire.row import serves
 
 _STDERR = 2
 _PEER = struct.Struct("3i")
 """SO_PEERCRED, unix(7): pid, uid, gid."""
 
 
-def carry_out_program(errand: Errand, order: m.ProgramOrder) -> None:
-    """Carry out an order about our programs or the broker's processes.
-
-    Raises VitrailError, OSError.
-    """
-    match order:
-        case m.StartForkServer():
-            _become_fork_server(errand, order)
-        case m.MeasureProcesses():
-            _measure(errand, order.pids)
-        case m.ReportState():
-            report(f"{order.state.upper()}=1", _wait_read)
-            errand.answer()
+@serves(m.REPORT_STATE)
+def report_state(exchange: OrderExchange, request: m.ReportState) -> None:
+    """Report to the service manager.  Raises OSError."""
+    report(f"{request.state.upper()}=1", _wait_read)
+    exchange.answer()
 
 
 def _wait_read(sock: socket.socket) -> None:
@@ -57,14 +50,15 @@ def _wait_read(sock: socket.socket) -> None:
         os.close(read)
 
 
-def _become_fork_server(errand: Errand, order: m.StartForkServer) -> None:
+@serves(m.START_FORK_SERVER)
+def become_fork_server(exchange: OrderExchange, order: m.StartForkServer) -> None:
     """Execute a fork server in this process, so that its parent reaps it."""
-    client, stderr = errand.descriptors(2)
+    client, stderr = exchange.fds
     # guard: workers without a jail are the user's choice
     unjailed = bool(os.environ.get(UNJAILED))
     # It ends its children first; the starter may have died before.
     alone = FORK_PROFILES[order.program].ends_alone
-    late = [_broker(errand.host)] if alone else []
+    late = [_broker(exchange.host)] if alone else []
     argv = command(
         order.program,
         [client],
@@ -77,7 +71,7 @@ def _become_fork_server(errand: Errand, order: m.StartForkServer) -> None:
         os.set_inheritable(fd, True)  # noqa: FBT003 -- the os module's own
     if late:
         end_with_parent(0)
-    errand.answer()
+    exchange.answer()
     os.dup2(stderr, _STDERR)
     os.execve(argv[0], argv, variables(os.environ))  # noqa: S606 -- no shell
 
@@ -94,16 +88,17 @@ def _maker_of(sock: socket.socket) -> int:
     return int(_PEER.unpack(peer)[0])
 
 
-def _measure(errand: Errand, pids: list[int]) -> None:
+@serves(m.MEASURE_PROCESSES)
+def measure_processes(exchange: OrderExchange, request: m.MeasureProcesses) -> None:
     """Answer with a pipe, and write the memory of the broker's processes to it."""
-    viewer = _maker_of(errand.channel)
+    viewer = _maker_of(exchange.channel)
     read, write = os.pipe()
     # Answered first: the kernel walks a process's pages, and waits while the process
     # changes its memory; only SIGKILL ends that.
     # guard: a process that is slow to measure hides none before it
-    errand.answer(fds=[read])
+    exchange.answer(fds=[read])
     os.close(read)
-    for pid in pids:
+    for pid in request.pids:
         # guard: a viewer looks at no process of the user's
         if _is_brokers(pid, viewer):
             os.write(write, m.encode_figures([figures_of(pid)]))

@@ -12,6 +12,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from broker.core import limits
@@ -35,9 +36,9 @@ from broker.helpers.process.namespace_limits import limit_box
 from broker.helpers.tools.profiles import SERVICE
 from broker.ipc.guest.file_requests import GuestCall, reply_frame
 from broker.ipc.session import service_orders as m
-from broker.ipc.session.permit_warrant import PermitWarrant
-from broker.session.errand import Errand
-from broker.session.read_warrant import SECONDS
+from broker.session.order_exchange import OrderExchange, one_of
+from broker.session.warrant_check import HeldPermit
+from broker.wire.row import serves
 from policy.services.desktop import FOLDER, DesktopService, parse_service
 from shims.bundle import carried_tool
 
@@ -47,13 +48,14 @@ _ETC = ("alternatives", "ld.so.cache", "localtime", "mime.types", "ssl/certs")
 _NETWORK_ETC = ("resolv.conf", "hosts", "nsswitch.conf")
 
 
-def start_service(errand: Errand, order: m.StartService) -> None:
+@serves(m.START_SERVICE)
+def start_service(exchange: OrderExchange, order: m.StartService) -> None:
     """Run a service of the user's desktop in its jail, to its end.
 
     Raises RefusedError if its path leads through a link, SetupError without
     bubblewrap, UpstreamError if it does not start.
     """
-    permit = errand.permit(order.warrant, {CALL, order.service})
+    permit = exchange.permit
     # guard: a permit for a service of the broker's starts no program
     if order.service.lower().startswith(RESERVED):
         raise RefusedError(f"{order.service} is a service of the broker")
@@ -63,18 +65,32 @@ def start_service(errand: Errand, order: m.StartService) -> None:
     paths = find_paths()
     service = _find(paths.config[0] / FOLDER, order.service)
     if service is None:
-        errand.answer()
+        exchange.answer(m.FoundService())
         return
-    errand.answer(b"%d" % service.concurrent)
-    if not isinstance(errand.next(), m.ServeNow):
-        return  # too many of it run
-    # guard: a service that was found is not started when its permit may have ended
-    errand.refuse_late(permit.at + SECONDS)
-    log = ConsoleLog(paths.state / "services", name=f"{order.service}.log")
+    exchange.answer(m.FoundService(service.concurrent))
     call = GuestCall(permit.sandbox, order.service, order.argument, service.command)
-    with ExitStack() as ours:
-        ours.callback(log.close)
-        _serve(errand, call, service, log, ours, permit=permit)
+    # Without a further call, too many of it run.
+    exchange.serve_next(one_of(_ServiceCall(call, service, HeldPermit(permit)).serve))
+
+
+@dataclass(frozen=True)
+class _ServiceCall:
+    """A permitted call of a service that was found."""
+
+    call: GuestCall
+    service: DesktopService
+    held: HeldPermit
+
+    @serves(m.SERVE_NOW)
+    def serve(self, exchange: OrderExchange, _request: m.ServeNow) -> None:
+        """Run the service in its jail, to its end.  Raises as ``start_service``."""
+        # guard: a service that was found is not started when its permit may have ended
+        self.held.refuse_late()
+        name = f"{self.call.service}.log"
+        log = ConsoleLog(find_paths().state / "services", name=name)
+        with ExitStack() as ours:
+            ours.callback(log.close)
+            _serve(exchange, self.call, self.service, log, ours, held=self.held)
 
 
 def _permitted(order: m.StartService) -> tuple[str, str]:
@@ -103,13 +119,13 @@ def _find(folder: Path, name: str) -> DesktopService | None:
 
 
 def _serve(
-    errand: Errand,
+    exchange: OrderExchange,
     call: GuestCall,
     service: DesktopService,
     log: ConsoleLog,
     ours: ExitStack,
     *,
-    permit: PermitWarrant,
+    held: HeldPermit,
 ) -> None:
     """Run a service in its jail while its permit is held; hand its stream back."""
     near, far = (ours.enter_context(end) for end in socket.socketpair())
@@ -135,7 +151,7 @@ def _serve(
             bound_files.check(leader)
             limit_box(leader, nested=False)
             near.sendall(reply_frame(call))
-            errand.answer(fds=[near.fileno()])
+            exchange.answer(fds=[near.fileno()])
         except BaseException:
             popen.kill_jail(started.pid)
             _keep(read, log)  # why it did not start
@@ -143,14 +159,14 @@ def _serve(
         near.close()
 
     # guard: a service of the desktop ends with its permit
-    errand.run(
+    exchange.run(
         [*_command_line(service, fds), *service.command],
         pass_fds=fds,
         stdout=write,
         stderr=write,
-        begun=begun,
-        held=permit,
-        others={read: lambda: _keep_some(read, log)},
+        on_start=begun,
+        permit=held,
+        readers={read: lambda: _keep_some(read, log)},
     )
     _keep(read, log)  # its last words
 

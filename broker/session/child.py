@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
 
-from broker.core.errors import UpstreamError, VitrailError
+from broker.core.errors import InternalError, UpstreamError, VitrailError
 from broker.core.files.path_errors import place_of
 from broker.helpers.compositor_socket import adopt_display
 from broker.helpers.forked_part import end_with_parent
@@ -17,14 +20,65 @@ from broker.ipc.session import display_orders as display
 from broker.ipc.session import file_orders as files
 from broker.ipc.session import folder_orders as folders
 from broker.ipc.session import media_orders as media
-from broker.ipc.session import order_messages as messages
+from broker.ipc.session import program_orders as programs
 from broker.ipc.session import service_orders as services
-from broker.ipc.session.program_orders import StartForkServer
-from broker.session.broker_programs import carry_out_program
-from broker.session.errand import Errand
-from broker.session.errands.display_errands import carry_out_display
-from broker.session.errands.service_errands import carry_out_service
+from broker.session.order_exchange import Handler, OrderExchange
 from broker.session.used_warrants import UsedWarrants
+from broker.session.warrant_check import WarrantCheck
+from broker.wire.row import AnyRow, row_served_by
+
+MODULES: Final[Mapping[str, tuple[AnyRow, ...]]] = MappingProxyType(
+    {
+        "broker.session.broker_programs": (
+            programs.START_FORK_SERVER,
+            programs.MEASURE_PROCESSES,
+            programs.REPORT_STATE,
+        ),
+        "broker.session.calls": (services.START_SERVICE,),
+        "broker.session.display": (
+            display.FIND_COMPOSITOR,
+            display.READ_CHORDS,
+            display.DRAW_LETTERS,
+        ),
+        "broker.session.folders.shared_folder": (
+            folders.OPEN_FOLDER,
+            folders.OPEN_RECORD_FOLDER,
+            folders.CHECK_SETTINGS,
+            folders.DRAW_ICONS,
+        ),
+        "broker.session.loopback_ports": (services.CONNECT_PORT, services.LISTEN_PORT),
+        "broker.session.media": (
+            media.CONNECT_SOUND,
+            media.FIND_CAMERA,
+            media.TAKE_CAMERA,
+            media.TAKE_SCREEN,
+        ),
+        "broker.session.printing": (files.FIND_USUAL_PRINTER, files.PRINT_DOCUMENT),
+        "broker.session.screens": (media.SHOW_FRAME, media.SHOW_BANNER),
+        "broker.session.secrets": (services.ASK_SECRET,),
+        "broker.session.security_keys.key_device": (media.OPEN_SECURITY_KEY,),
+        "broker.session.session_bus_filter": (bus.CONNECT_BUS, bus.CONNECT_SCREENS),
+        "broker.session.ssh.agent_use": (services.USE_AGENT,),
+        "broker.session.transfer.chosen_files": (
+            files.FIND_NAMED_FILES,
+            files.CHOOSE_ON_DESKTOP,
+        ),
+        "broker.session.transfer.dropped_files": (files.FIND_DROPPED_FILES,),
+        "broker.session.transfer.files_program": (
+            files.SEND_FILES,
+            files.SEND_DROPPED_FILES,
+            files.EDIT_FILE,
+            files.SAVE_FILE,
+            files.STORE_FILES,
+            files.KEEP_PAGES,
+        ),
+        "broker.session.transfer.links": (
+            files.OPEN_ADDRESS,
+            files.OPEN_NAMED_ADDRESS,
+        ),
+    }
+)
+"""The first rows of orders, by the modules that serve them: a child imports only one."""
 
 
 def become_session_child(
@@ -32,7 +86,7 @@ def become_session_child(
 ) -> None:
     """Carry out the order that comes on the first of these descriptors.
 
-    ``host``, ``used``: see ``Errand``.
+    ``host``: see ``OrderExchange``; ``used``: see ``WarrantCheck``.
     """
     channel_fd, words = fds
     os.dup2(words, 2)
@@ -46,15 +100,13 @@ def become_session_child(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     with socket.socket(fileno=channel_fd) as channel:
-        errand = Errand(channel, key, host=host, used=used)
+        exchange = OrderExchange(channel, WarrantCheck(key, used), host)
         try:
-            order = errand.next()
-            if order is not None:
-                _carry_out(errand, order)
+            exchange.serve_next(load_handler)
         except VitrailError as error:
-            errand.fail(error)
+            exchange.fail(error)
         except OSError as error:
-            errand.fail(failed_operation(error))
+            exchange.fail(failed_operation(error))
 
 
 def failed_operation(error: OSError) -> UpstreamError:
@@ -64,32 +116,18 @@ def failed_operation(error: OSError) -> UpstreamError:
     return UpstreamError(f"an operation in your session failed: {text}")
 
 
-def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:
-    """Carry out one order in this child, by the module for its kind.
+def load_handler(row: AnyRow) -> Handler | None:
+    """Return the handler of an order's first row; None for a row that follows another.
 
     What takes megabytes is loaded by a child that needs it; the rest is the starter's.
     """
-    if not isinstance(order, StartForkServer):  # its keepers look for themselves
+    module = next((name for name, rows in MODULES.items() if row in rows), "")
+    if not module:
+        return None
+    if row is not programs.START_FORK_SERVER:  # its keepers look for themselves
         adopt_display()
-    if isinstance(order, media.MediaOrder):
-        from broker.session.errands.media_errands import carry_out_media
-
-        carry_out_media(errand, order)
-    elif isinstance(order, services.ServiceOrder):
-        carry_out_service(errand, order)
-    elif isinstance(order, files.FileOrder):
-        from broker.session.transfer.file_errands import carry_out_file
-
-        carry_out_file(errand, order)
-    elif isinstance(order, folders.FolderOrder):
-        from broker.session.folders.folder_errands import carry_out_folder
-
-        carry_out_folder(errand, order)
-    elif isinstance(order, bus.BusOrder):
-        from broker.session.session_bus_filter import carry_out_bus
-
-        carry_out_bus(errand, order)
-    elif isinstance(order, display.DisplayOrder):
-        carry_out_display(errand, order)
-    else:
-        carry_out_program(errand, order)
+    for handler in vars(importlib.import_module(module)).values():
+        if row_served_by(handler) is row:
+            found: Handler = handler
+            return found
+    raise InternalError(f"{module} does not serve {row.name}")

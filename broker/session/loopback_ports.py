@@ -12,15 +12,16 @@ import select
 import socket
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.limits import transfer as limits
-from broker.core.services import TCP
 from broker.ipc.session import service_orders as m
-from broker.session.errand import Errand
+from broker.session.order_exchange import OrderExchange, one_of
+from broker.wire.row import serves
 
 _LOOPBACK = "127.0.0.1"
 _TABLE = Path("/proc/net/tcp")
@@ -37,12 +38,13 @@ class _Forwarded(msgspec.Struct):
     localhost: bool | None = None
 
 
-def connect_port(errand: Errand, order: m.ConnectPort) -> None:
+@serves(m.CONNECT_PORT)
+def connect_port(exchange: OrderExchange, order: m.ConnectPort) -> None:
     """Connect to a loopback port that a sandbox may use; answer with the socket.
 
     Raises RefusedError, UpstreamError where nothing listens there.
     """
-    permit = errand.permit(order.warrant, {TCP})
+    permit = exchange.permit
     # guard: a permit for one port opens no other one
     if permit.argument != f"+{order.port}":
         raise RefusedError(
@@ -54,16 +56,16 @@ def connect_port(errand: Errand, order: m.ConnectPort) -> None:
             sock.connect((_LOOPBACK, order.port))
         except OSError as error:
             raise UpstreamError(f"no program answers on port {order.port}") from error
-        errand.answer(fds=[sock.fileno()])
+        exchange.answer(fds=[sock.fileno()])
 
 
-def listen_port(errand: Errand, order: m.ListenPort) -> None:
+@serves(m.LISTEN_PORT)
+def listen_port(exchange: OrderExchange, order: m.ListenPort) -> None:
     """Listen on the port that the user forwards (0: any); answer with address and port.
 
     Each ``AcceptConnection`` is answered with a connection.  Raises RefusedError.
     """
-    call = errand.call(order.warrant, {"Forward"})
-    asked = msgspec.json.decode(call.parameters, type=_Forwarded)
+    asked = msgspec.json.decode(exchange.user_call.parameters, type=_Forwarded)
     # guard: a call for one port listens on no other one
     if asked.local != order.port:
         raise RefusedError(f"the call forwards port {asked.local}, not {order.port}")
@@ -83,9 +85,10 @@ def listen_port(errand: Errand, order: m.ListenPort) -> None:
         # After shutdown(2) a listening socket can connect, also by sendto(2), which
         # Landlock does not govern.
         # guard: a viewer has no socket that listens on the user's loopback
-        errand.answer("{}:{}".format(*listener.getsockname()).encode())
-        while isinstance(errand.next(), m.AcceptConnection):
-            _pass_next(errand, listener)
+        exchange.answer(m.OpenedPort(*listener.getsockname()))
+        port = _ListenedPort(listener)
+        while exchange.serve_next(one_of(port.pass_next)):
+            pass
 
 
 def _other_port(error: OSError, forward: _Forwarded) -> str:
@@ -108,24 +111,31 @@ def loopback_address(sandbox: str) -> str:
     return f"127.{64 + digest[0] % 128}.{digest[1]}.{1 + digest[2] % 254}"
 
 
-def _pass_next(errand: Errand, listener: socket.socket) -> None:
-    """Answer with the next connection; return without one when the viewer hangs up."""
-    waiting = select.poll()
-    for fd in (channel := errand.channel.fileno(), listener.fileno()):
-        waiting.register(fd, select.POLLIN)
-    while channel not in {fd for fd, _ in waiting.poll()}:
-        try:
-            conn, there = listener.accept()
-            with conn:
-                conn.setblocking(False)  # noqa: FBT003 -- socket has no name for it
-                # guard: a forwarded port serves its user alone
-                fds = [conn.fileno()] if is_own(conn, there) else []
-                errand.answer(b"%d" % there[1], fds)
-        # guard: a moment without descriptors ends no forward
-        except OSError:
-            time.sleep(_AGAIN_SECONDS)
-        else:
-            return
+@dataclass(frozen=True)
+class _ListenedPort:
+    """A port on which this child listens."""
+
+    listener: socket.socket
+
+    @serves(m.ACCEPT_CONNECTION)
+    def pass_next(self, exchange: OrderExchange, _request: m.AcceptConnection) -> None:
+        """Answer with the next connection; return without one when the viewer hangs up."""
+        waiting = select.poll()
+        for fd in (channel := exchange.channel.fileno(), self.listener.fileno()):
+            waiting.register(fd, select.POLLIN)
+        while channel not in {fd for fd, _ in waiting.poll()}:
+            try:
+                conn, there = self.listener.accept()
+                with conn:
+                    conn.setblocking(False)  # noqa: FBT003 -- socket has no name for it
+                    # guard: a forwarded port serves its user alone
+                    fds = [conn.fileno()] if is_own(conn, there) else []
+                    exchange.answer(m.AcceptedConnection(there[1]), fds)
+            # guard: a moment without descriptors ends no forward
+            except OSError:
+                time.sleep(_AGAIN_SECONDS)
+            else:
+                return
 
 
 def is_own(conn: socket.socket, there: tuple[str, int]) -> bool:

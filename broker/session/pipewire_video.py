@@ -22,8 +22,8 @@ from broker.helpers.process.jail_libraries import library_words, python_words
 from broker.helpers.process.memory_file import memory_file
 from broker.helpers.process.popen import DEVNULL, Process
 from broker.helpers.tools.profiles import CAMERA
-from broker.ipc.session.permit_warrant import PermitWarrant
-from broker.session.errand import Errand
+from broker.session.order_exchange import OrderExchange
+from broker.session.warrant_check import HeldPermit
 from shims.bundle import carried_tool
 
 RATE = 30
@@ -56,13 +56,13 @@ class PictureSource:
 
 
 def take_pictures(
-    errand: Errand,
+    exchange: OrderExchange,
     source: PictureSource,
     size: tuple[int, int],
     server: socket.socket,
-    permit: PermitWarrant | None = None,
+    held: HeldPermit | None = None,
 ) -> None:
-    """Run GStreamer to take pictures until the viewer ends it, or ``permit`` is lost.
+    """Run GStreamer to take pictures until the viewer ends it, or ``held`` is lost.
 
     ``server``: a connection to PipeWire.  Raises SetupError, OSError.
     """
@@ -85,16 +85,16 @@ def take_pictures(
         def begun(_process: Process) -> None:
             far.close()
             server.close()
-            errand.answer(fds=[near.fileno()])
+            exchange.answer(fds=[near.fileno()])
             near.close()
 
-        errand.run(
+        exchange.run(
             command_line,
             pass_fds=fds,
             stdout=DEVNULL,
             stderr=DEVNULL,
-            begun=begun,
-            held=permit,
+            on_start=begun,
+            permit=held,
         )
 
 

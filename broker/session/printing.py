@@ -15,17 +15,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import msgspec
-
 from broker.core.distribution import install_hint
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.paths import find_paths
 from broker.core.question import NO_PAGE_IMAGE, is_page_image
-from broker.core.services import PRINT
 from broker.helpers.process.memory_file import memory_file
 from broker.ipc.session import file_orders as m
-from broker.session.errand import Errand
+from broker.session.order_exchange import OrderExchange
+from broker.wire.row import serves
 
 _PAGES = re.compile(rb"pages ([0-9]{1,9}) ([0-9]{1,3}) ([A-Za-z0-9+/]{1,60000}=*)\n")
 _HINT = (
@@ -48,7 +46,7 @@ def document(name: str) -> Iterator[Path]:
         yield Path(folder, f"{name}.pdf")
 
 
-def answer_kept(errand: Errand, path: Path, written: bytes) -> None:
+def answer_kept(exchange: OrderExchange, path: Path, written: bytes) -> None:
     """Answer what was made; ``written``: by our program for files.
 
     Raises UpstreamError.
@@ -69,7 +67,7 @@ def answer_kept(errand: Errand, path: Path, written: bytes) -> None:
         raise UpstreamError("the program that stores documents sent an invalid picture")
     name = f"{path.parent.name}/{path.name}"
     kept = m.KeptPages(name, str(path), int(found[1]), preview)
-    errand.answer(msgspec.msgpack.encode(kept))
+    exchange.answer(kept)
 
 
 def _made(untrusted_document: str) -> Path:
@@ -80,23 +78,25 @@ def _made(untrusted_document: str) -> Path:
     return path
 
 
-def find_usual_printer(errand: Errand, _order: m.FindUsualPrinter) -> None:
+@serves(m.FIND_USUAL_PRINTER)
+def find_usual_printer(exchange: OrderExchange, _order: m.FindUsualPrinter) -> None:
     """Answer the name of the desktop's usual printer.  Raises SetupError."""
     if shutil.which("lp") is None:
         raise SetupError(
             "the program lp is not installed", hint=install_hint("cups-client")
         )
-    said = _run(errand, ["lpstat", "-d"])
+    said = _run(exchange, ["lpstat", "-d"])
     _, found, name = said.strip().partition(": ")
     # A user's own instance of a queue is NAME/INSTANCE, as lp(1) takes it.
     if not found or not name or name.startswith("-"):
         raise SetupError("this desktop has no default printer", hint=_HINT)
-    errand.answer(name.encode())
+    exchange.answer(m.FoundPrinter(name))
 
 
-def print_document(errand: Errand, order: m.PrintDocument) -> None:
+@serves(m.PRINT_DOCUMENT)
+def print_document(exchange: OrderExchange, order: m.PrintDocument) -> None:
     """Send a document to a printer by CUPS.  Raises UpstreamError, SetupError."""
-    permit = errand.permit(order.warrant, {PRINT})
+    permit = exchange.permit
     # guard: a rule's printer is the one that prints
     if permit.printer not in {"", order.printer}:
         raise RefusedError(f"the permit is for {permit.printer}, not {order.printer}")
@@ -107,16 +107,16 @@ def print_document(errand: Errand, order: m.PrintDocument) -> None:
     title = f"{permit.sandbox}: {printable(order.title, 100)}"
     # Each value is one word, and none of them can begin as an option does.
     words = ["-d", order.printer, "-t", title]
-    _run(errand, ["lp", *words, str(_made(order.document))])
-    errand.answer()
+    _run(exchange, ["lp", *words, str(_made(order.document))])
+    exchange.answer()
 
 
-def _run(errand: Errand, argv: list[str]) -> str:
+def _run(exchange: OrderExchange, argv: list[str]) -> str:
     """Run a program of CUPS to its end; return its output.  Raises UpstreamError."""
     with ExitStack() as stack:
         output, errors = memory_file(stack, b""), memory_file(stack, b"")
         env = {**os.environ, "LC_ALL": "C"}
-        code = errand.run(argv, env=env, stdout=output, stderr=errors)
+        code = exchange.run(argv, env=env, stdout=output, stderr=errors)
         if code:
             words = printable(m.from_memory(errors).strip(), 400)
             raise UpstreamError(f"{argv[0]} failed: {words}")

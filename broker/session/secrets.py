@@ -12,21 +12,22 @@ import struct
 
 from broker.core.errors import RefusedError
 from broker.core.limits.transfer import SECRET_BYTES, SECRET_SECONDS
-from broker.core.services import SECRET
 from broker.ipc.session import service_orders as m
-from broker.session.errand import Errand
+from broker.session.order_exchange import OrderExchange
 from broker.session.tools import tool_output
+from broker.wire.row import serves
 
 _FRAME = struct.Struct(">BI")
 _DATA, _EXIT = 0, 1
 
 
-def ask_secret(errand: Errand, order: m.AskSecret) -> None:
+@serves(m.ASK_SECRET)
+def ask_secret(exchange: OrderExchange, order: m.AskSecret) -> None:
     """Read a secret with secret-tool(1), and answer with a socket that delivers it.
 
     It is delivered as a service would.  Raises RefusedError, SetupError, UpstreamError.
     """
-    permit = errand.permit(order.warrant, {SECRET})
+    permit = exchange.permit
     # guard: a permit for one secret reads no other one
     if not order.name or permit.argument != f"+{order.name}":
         raise RefusedError(f"the permit is for {permit.argument}, not for this secret")
@@ -41,4 +42,4 @@ def ask_secret(errand: Errand, order: m.AskSecret) -> None:
         frames = [(_DATA, found)] if found else []
         for kind, data in (*frames, (_DATA, b""), (_EXIT, b"\0")):
             far.sendall(_FRAME.pack(kind, len(data)) + data)
-        errand.answer(fds=[near.fileno(), far.fileno()])
+        exchange.answer(fds=[near.fileno(), far.fileno()])

@@ -22,12 +22,13 @@ from jeepney.auth import BEGIN, AuthenticationError, Authenticator
 from jeepney.bus import get_bus
 
 from broker.core import limits
-from broker.core.errors import PeerError, RefusedError, SetupError, UpstreamError
-from broker.core.services import SCREEN_SHARE
+from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.helpers.process import popen
 from broker.ipc.session import bus_orders as m
 from broker.session.connecting import connect_patiently
-from broker.session.errand import Errand
+from broker.session.order_exchange import OrderExchange
+from broker.session.warrant_check import HeldPermit
+from broker.wire.row import serves
 from shims.files.bus_calls import BUS_OBJECTS
 
 _PROGRAM: Final = "xdg-dbus-proxy"
@@ -38,7 +39,7 @@ _WATCHER: Final = "org.kde.StatusNotifierWatcher"
 _PROPERTIES: Final = "org.freedesktop.DBus.Properties"
 _ITEM: Final = "org.kde.StatusNotifierItem"
 _SCREEN_CAST: Final = "org.freedesktop.portal.ScreenCast"
-USES: Final[Mapping[m.BusUse, tuple[str, ...]]] = MappingProxyType(
+USES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "notifications": ("org.freedesktop.Notifications",),
         "settings": ("org.freedesktop.portal.Settings",),
@@ -54,23 +55,34 @@ USES: Final[Mapping[m.BusUse, tuple[str, ...]]] = MappingProxyType(
 """The interfaces that the viewer has on the bus: their rows of the desktop, no others."""
 
 
-def carry_out_bus(errand: Errand, order: m.BusOrder) -> None:
-    """Carry out an order about the session's bus.  Raises VitrailError, OSError."""
-    if not isinstance(order, m.ConnectBus):
-        raise PeerError("nothing has begun")
-    permit = None
-    # guard: the desktop's dialog about screens comes when a share is permitted
-    if order.use == "screens":
-        permit = errand.permit(order.warrant, {SCREEN_SHARE})
-        # guard: a permit for the sandbox's own windows shows none of the desktop's
-        if permit.argument != _SCREENS:
-            raise RefusedError("the permit is only for the sandbox's windows")
+@serves(m.CONNECT_SCREENS)
+def connect_screens(exchange: OrderExchange, _request: m.ConnectScreens) -> None:
+    """Connect to the portal's screens while the permit for them is held.
+
+    Raises VitrailError, OSError.
+    """
+    # guard: a permit for the sandbox's own windows shows none of the desktop's
+    if exchange.permit.argument != _SCREENS:
+        raise RefusedError("the permit is only for the sandbox's windows")
+    _connect(exchange, "screens")
+    # The filter ends with this process, which has the end that it looks at.
+    exchange.hold(HeldPermit(exchange.permit))
+
+
+@serves(m.CONNECT_BUS)
+def connect_bus(exchange: OrderExchange, request: m.ConnectBus) -> None:
+    """Connect to the session's bus for a use.  Raises VitrailError, OSError."""
+    _connect(exchange, request.use)
+
+
+def _connect(exchange: OrderExchange, use: str) -> None:
+    """Start a filter, and answer with a connection through it."""
     popen.require_installed(_PROGRAM)
     program = shutil.which(_PROGRAM) or _PROGRAM
     _require_bus()
     # The proxy's process id, as panels expect it, and no other program's.
     # guard: an icon has its own bus name only
-    item = f"{_ITEM}-{os.getpid()}-1" if order.use == "tray" else ""
+    item = f"{_ITEM}-{os.getpid()}-1" if use == "tray" else ""
     # Relative: a socket's path is short.
     folder = tempfile.mkdtemp(
         prefix="vitrail-bus.", dir=os.environ.get("XDG_RUNTIME_DIR")
@@ -89,7 +101,7 @@ def carry_out_bus(errand: Errand, order: m.BusOrder) -> None:
         # It complains of each connection that is closed before its last message.
         os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 2)
         os.set_inheritable(told, True)  # noqa: FBT003 -- os has no name for it
-        words = [*_words(USES[order.use], item, told)]
+        words = [*_words(USES[use], item, told)]
         os.execve(program, words, {})  # noqa: S606 -- in this process's place
     os.close(told)
     with socket.socket(socket.AF_UNIX) as sock:
@@ -100,13 +112,12 @@ def carry_out_bus(errand: Errand, order: m.BusOrder) -> None:
         finally:
             # guard: nobody else connects to the proxy
             shutil.rmtree(folder)
-        _authenticate(sock, descriptors=_SCREEN_CAST in USES[order.use])
+        _authenticate(sock, descriptors=_SCREEN_CAST in USES[use])
         sock.settimeout(0)
-        fds = [sock.fileno(), ready] if permit is None else [sock.fileno()]
-        errand.answer(item.encode(), fds)
-    if permit is not None:
-        # The filter ends with this process, which has the end that it looks at.
-        errand.hold(permit)
+        if use == "screens":
+            exchange.answer(fds=[sock.fileno()])
+        else:
+            exchange.answer(m.BusConnection(item), [sock.fileno(), ready])
 
 
 def _words(interfaces: tuple[str, ...], item: str, told: int) -> Iterator[str]:

@@ -34,7 +34,7 @@ from broker.host_and_viewer.runtime import Runtime, open_runtime
 from broker.host_and_viewer.status_rows import StatusRows
 from broker.ipc.control import api
 from broker.ipc.control.method import AnyMethod
-from broker.ipc.session.program_orders import ReportState
+from broker.ipc.session.program_orders import REPORT_STATE, ReportState
 from broker.viewer.authority.authority_client import AuthorityClient
 from broker.viewer.control import viewer_parts
 from broker.viewer.orders.session_orders import SessionOrders, UserSession, order_server
@@ -206,7 +206,7 @@ class _ViewerProcess:
         """Have a session child report the state to the service manager, if there is one."""
         if ADDRESS in os.environ:
             try:
-                await self._session.carry_out(ReportState(state))
+                await self._session.carry_out(REPORT_STATE, ReportState(state))
             except VitrailError as error:
                 log_stderr(f"vitrail: cannot notify the service manager: {error}")
 

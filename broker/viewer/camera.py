@@ -16,7 +16,12 @@ from typing import ClassVar
 from typing_extensions import override
 
 from broker.ipc.audit import schema
-from broker.ipc.session.media_orders import FindCamera, TakeCamera, decode_camera
+from broker.ipc.session.media_orders import (
+    FIND_CAMERA,
+    TAKE_CAMERA,
+    FindCamera,
+    TakeCamera,
+)
 from broker.viewer.pipewire_video import (
     VideoEvent,
     VideoSource,
@@ -43,7 +48,16 @@ class Cameras(VideoUses):
     @asynccontextmanager
     async def source(self, use: VideoUse) -> AsyncIterator[VideoSource]:
         """See ``VideoUses``; a session child finds the camera."""
-        result, _ = await self.session.carry_out(FindCamera(use.permit.warrant))
-        camera = decode_camera(result)
-        order = partial(TakeCamera, use.permit.warrant, camera.serial)
-        yield VideoSource(camera.title, order, renewed=use.permit.renewed)
+        warrant = use.permit.warrant
+        answer = await self.session.carry_out(
+            FIND_CAMERA, FindCamera(), warrant=warrant
+        )
+        camera = answer.value
+        order = partial(TakeCamera, camera.serial)
+        yield VideoSource(
+            camera.title,
+            TAKE_CAMERA,
+            order,
+            warrant=warrant,
+            renewed=use.permit.renewed,
+        )

@@ -17,8 +17,9 @@ from broker.host_and_viewer.host_folders import Host
 from broker.host_and_viewer.measured_rows import Found
 from broker.host_and_viewer.runtime import Runtime, fork_server_died
 from broker.ipc.control.types.status_rows import ProcessStatus
-from broker.ipc.session.display_orders import FindCompositor
+from broker.ipc.session.display_orders import FIND_COMPOSITOR, FindCompositor
 from broker.ipc.session.program_orders import (
+    MEASURE_PROCESSES,
     PIDS,
     MeasureProcesses,
     decode_figures,
@@ -103,7 +104,9 @@ async def measure(
     real = [row.pid for row in rows if 0 < row.pid < 1 << 31][:PIDS]
     said = bytearray()
     with suppress(VitrailError):
-        async with session.carrying_out(MeasureProcesses(real)) as begun:
+        async with session.carrying_out(
+            MEASURE_PROCESSES, MeasureProcesses(real)
+        ) as begun:
             try:
                 async with trio.lowlevel.FdStream(*begun.fds) as stream:
                     async for data in stream:
@@ -128,8 +131,9 @@ def _remedy() -> str:
 
 async def _find_compositor(session: UserSession) -> Path | None:
     """Have a session child find the compositor's socket."""
-    result, _ = await session.carry_out(FindCompositor())
-    return Path(os.fsdecode(result)) if result else None
+    answer = await session.carry_out(FIND_COMPOSITOR, FindCompositor())
+    path = answer.value.path
+    return Path(os.fsdecode(path)) if path else None
 
 
 async def _compositor(session: UserSession) -> Path:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import trio
 
@@ -22,10 +22,11 @@ from broker.core.lease import Lease
 from broker.core.sliding_window import SlidingWindow
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import HeldTask
-from broker.ipc.session.media_orders import MediaOrder
+from broker.ipc.session.media_orders import TakeCamera, TakeScreen
 from broker.viewer.exchange.failures import ShareableError
 from broker.viewer.orders.session_orders import Renewed, UserSession
 from broker.viewer.uses.use_signs import UseKind, UseSigns
+from broker.wire.row import Nothing, Row
 
 USES = 4
 """Of all sandboxes at one time, for each kind; a sandbox has one."""
@@ -48,10 +49,13 @@ class VideoSource:
 
     title: str
     """Escaped."""
-    order: Callable[[int, int], MediaOrder]
-    """Return the order for pictures of so many pixels."""
+    row: Row[Any, Nothing]
+    order: Callable[[int, int], TakeCamera | TakeScreen]
+    """Return the order for pictures of so many pixels, a request of the row."""
     fds: Sequence[int] = ()
     """The order's; whoever yields the source closes them."""
+    warrant: bytes = b""
+    """The order's, where it needs one."""
     facts: Mapping[str, str | int] = field(default_factory=dict)
     """Of it, for the event."""
     seen: Callable[[], None] = lambda: None
@@ -213,7 +217,9 @@ async def pictures(
 
     Raises SetupError, UpstreamError, RefusedError.
     """
-    async with session.carrying_out(source.order(*size), source.fds) as begun:
+    async with session.carrying_out(
+        source.row, source.order(*size), source.fds, warrant=source.warrant
+    ) as begun:
         (fd,) = begun.fds
         with socket.socket(fileno=fd) as near:
             near.setblocking(False)  # noqa: FBT003 -- as the pump has its sockets

@@ -39,7 +39,7 @@ from broker.host_and_viewer.sandbox_names import not_running
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import TaskStatus
 from broker.ipc.in_thread import in_thread
-from broker.ipc.session.folder_orders import DrawIcons
+from broker.ipc.session.folder_orders import DRAW_ICONS, DrawIcons
 from broker.ipc.worker import TOKEN_CHARACTERS, RaiseWindow
 from broker.net.connection_quota import SoundSlot
 from broker.net.hangup import given, hang_up
@@ -233,7 +233,7 @@ class ViewerRole:
         kept = (r for r in records if not r.source.is_relative_to(self._paths.runtime))
         labels = {record.name: record.viewer.label for record in kept}
         if labels != self._drawn:
-            await self._tools.session.carry_out(DrawIcons())
+            await self._tools.session.carry_out(DRAW_ICONS, DrawIcons())
             self._drawn = labels
 
     async def _decide_again(self) -> None:

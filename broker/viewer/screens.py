@@ -28,7 +28,12 @@ from broker.core.language.catalogue import mark
 from broker.core.lease import Lease
 from broker.helpers.prompt.translation import tr
 from broker.ipc.audit import schema
-from broker.ipc.session.media_orders import ShowFrame, TakeScreen
+from broker.ipc.session.media_orders import (
+    SHOW_FRAME,
+    TAKE_SCREEN,
+    ShowFrame,
+    TakeScreen,
+)
 from broker.net.desktop_bus import Options
 from broker.viewer.exchange.failures import ShareableError
 from broker.viewer.orders.desktop_portal import (
@@ -46,6 +51,7 @@ from broker.viewer.pipewire_video import (
     VideoUses,
 )
 from broker.viewer.uses.use_signs import SCREEN, UseKind, UseSigns
+from broker.wire.row import Nothing
 
 SIZES: Mapping[str, tuple[int, int]] = MappingProxyType(
     {"1280x720": (1280, 720), "1920x1080": (1920, 1080)}
@@ -139,6 +145,7 @@ class ScreenShares(VideoUses):
                     async with framed(self.session, use.colour, found, no) as seen:
                         yield VideoSource(
                             found.title,
+                            TAKE_SCREEN,
                             partial(TakeScreen, found.node),
                             [server.fileno()],
                             facts=found.facts,
@@ -261,7 +268,7 @@ async def framed(
         return
     order = ShowFrame(colour.removeprefix("#"), *found.size, *found.position)
     try:
-        async with session.carrying_out(order) as begun:
+        async with session.carrying_out(SHOW_FRAME, order) as begun:
             with trio.socket.from_stdlib_socket(
                 socket.socket(fileno=begun.fds[0])
             ) as drawn:
@@ -280,7 +287,7 @@ async def framed(
         ) from error
 
 
-async def _until_gone(begun: Begun, ended: Callable[[], None]) -> None:
+async def _until_gone(begun: Begun[Nothing], ended: Callable[[], None]) -> None:
     await begun.process.wait()
     # guard: the end of its frame ends a share for a while
     ended()

@@ -15,7 +15,7 @@ import trio
 
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.stderr_log import log_stderr
-from broker.ipc.session.service_orders import AskSecret
+from broker.ipc.session.service_orders import ASK_SECRET, AskSecret
 from broker.viewer.exchange.failures import ShareableError
 from broker.viewer.orders.session_orders import UserSession
 from broker.viewer.transfer.meter import Declined
@@ -77,7 +77,9 @@ class UserSecrets:
         """
         began, dismissed = trio.current_time(), True
         try:
-            _, fds = await self._session.carry_out(AskSecret(warrant, name))
+            answer = await self._session.carry_out(
+                ASK_SECRET, AskSecret(name), warrant=warrant
+            )
             dismissed = False
         except RefusedError:
             dismissed = False  # nothing was shown
@@ -91,5 +93,5 @@ class UserSecrets:
             # A slow failure was a dismissed prompt.  Also if the caller has hung up.
             if dismissed:
                 self._declined.note(record)
-        near, far = (socket.socket(fileno=fd) for fd in fds)
+        near, far = (socket.socket(fileno=fd) for fd in answer.fds)
         return near, far

@@ -11,7 +11,7 @@ from broker.core.errors import VitrailError
 from broker.core.notify import Notify
 from broker.core.paths import Paths
 from broker.core.stderr_log import log_exception
-from broker.ipc.session.folder_orders import CheckSettings
+from broker.ipc.session.folder_orders import CHECK_SETTINGS, CheckSettings
 from broker.viewer.orders.session_orders import UserSession, answered_file
 
 _FILES = ("audit.toml", "clipboard.toml", "link.toml", "ship.toml")
@@ -43,7 +43,9 @@ class SettingsWatch:
             while True:
                 seen = await watch.wait_changed(seen)
                 try:
-                    content = await answered_file(self._session, CheckSettings())
+                    content = await answered_file(
+                        self._session, CHECK_SETTINGS, CheckSettings()
+                    )
                 # guard: a check that is not carried out ends no broker
                 except VitrailError as error:
                     log_exception(error)

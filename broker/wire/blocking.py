@@ -78,8 +78,17 @@ class BlockingEnd:
     def answer(
         self, call: int, answer: msgspec.Struct | None = None, fds: Sequence[int] = ()
     ) -> None:
-        """Answer a call.  The caller keeps ``fds``.  Raises OSError if nobody waits."""
-        self._send(self.calls.answer(call, answer or Nothing(), len(fds)), fds)
+        """Answer a call.  The caller keeps ``fds``.
+
+        Raises OSError if nobody waits; then the call is still open.
+        """
+        row = self.calls.row_of(call)
+        data = self.calls.answer(call, answer or Nothing(), len(fds))
+        try:
+            self._send(data, fds)
+        except OSError:
+            self.calls.reopen(call, row)
+            raise
 
     def emit(self, call: int, item: msgspec.Struct) -> None:
         """Send an item of a call.  Raises OSError as ``answer``."""

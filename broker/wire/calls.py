@@ -271,6 +271,10 @@ class Calls:
 
     # -- serving -----------------------------------------------------------------------
 
+    def row_of(self, call: int) -> AnyRow:
+        """Return the row of an open call of the far end."""
+        return self._incoming[call].row
+
     def item(self, call: int, item: msgspec.Struct) -> bytes:
         """Return the bytes of an item.  Raises InternalError if none may be sent now."""
         incoming = self._incoming[call]
@@ -292,6 +296,10 @@ class Calls:
         data = self._encode(AnswerMessage(call, self._body(answer, row.answer)))
         self._incoming.close(call)
         return data
+
+    def reopen(self, call: int, row: AnyRow) -> None:
+        """Note that the answer of a call was not sent: another one is to come."""
+        self._incoming.open(call, row)
 
     def fail(self, call: int, error: VitrailError) -> bytes:
         """End a call; return the bytes of its error, also if its answer was not sent."""

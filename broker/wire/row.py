@@ -148,15 +148,17 @@ def rows_of(names: Mapping[str, object]) -> Mapping[str, AnyRow]:
 # -- handlers --------------------------------------------------------------------------
 
 Handler: TypeAlias = "Callable[[_Part, Exchange[_A], _Q], Awaitable[_A]]"
-_H = TypeVar("_H", bound=Callable[..., Awaitable[Any]])
+_H = TypeVar("_H", bound=Callable[..., Any])
 _ROW = "_vitrail_row"
 
 
 def serves(row: Row[_Q, _A]) -> Callable[[_H], _H]:
     """Mark a method ``(self, exchange, request)`` as the handler of a row.
 
-    The handler returns the answer, or None for ``Nothing``.  It may raise VitrailError, which is the caller's error; every other exception reaches
-    the caller as an internal error, and the log.
+    The handler returns the answer, or None for ``Nothing``; in a session child, which has
+    no event loop, it answers by its exchange.  It may raise VitrailError, which is the
+    caller's error; every other exception reaches the caller as an internal error, and the
+    log.
     """
 
     def mark(handler: _H) -> _H:
@@ -164,6 +166,12 @@ def serves(row: Row[_Q, _A]) -> Callable[[_H], _H]:
         return handler
 
     return mark
+
+
+def row_served_by(handler: object) -> AnyRow | None:
+    """Return the row of a handler; None: it is not marked by ``serves``."""
+    row = getattr(handler, _ROW, None)
+    return row if isinstance(row, Row) else None
 
 
 def handlers(
@@ -176,8 +184,8 @@ def handlers(
     by_name: dict[str, Callable[..., Awaitable[Any]]] = {}
     for part in parts:
         for attribute in dir(type(part)):
-            row = getattr(getattr(type(part), attribute), _ROW, None)
-            if not isinstance(row, Row):
+            row = row_served_by(getattr(type(part), attribute))
+            if row is None:
                 continue
             # guard: a row has one handler
             if row.name in by_name:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from broker.session.child import MODULES
 from docs.tables.imports import Size, closure, modules
 
 USER: Final = "the user's"
@@ -78,7 +79,14 @@ PROGRAMS = (
         ),
         profile_of="fork servers",
     ),
-    Program("session children", ("broker.session.child",), USER, 198, 21_900, 13_400),
+    Program(
+        "session children",
+        ("broker.session.child", *MODULES),
+        USER,
+        198,
+        21_900,
+        13_400,
+    ),
     Program(
         "pump and acceptor",
         ("broker.helpers.pump.process", "broker.programs.acceptor"),

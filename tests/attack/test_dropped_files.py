@@ -22,6 +22,7 @@ from broker.viewer.transfer.own import Own
 from tests.attack.test_session_orders_files import SECRET, _home, desktop, order_with
 from tests.kit.eventually import eventually
 from tests.kit.listening import takes_connections
+from tests.kit.session import Signed
 
 __all__ = ["_home"]
 GOOD = {"source": "@adminvm", "sandbox": "work", "target": "work"}
@@ -80,7 +81,7 @@ async def test_a_key_is_good_once_and_with_a_permit_for_the_users_files(home):
         with pytest.raises(RefusedError, match="has no files for this drop"):
             await own.dropped("key", "work", ())
         with pipe() as (read, write):
-            order = m.SendFiles(session.permit(FILE_COPY, **GOOD))
+            order = Signed(session.permit(FILE_COPY, **GOOD), m.SendDroppedFiles())
             await order_with(session, order, files.ticket, write.fileno())
             write.close()
             assert SECRET.encode() in os.read(read.fileno(), 4096)
@@ -102,9 +103,9 @@ async def test_dropped_files_are_not_sent_without_their_permit(home, service, fi
         files = await Own(session).dropped("key", "work", ())
         warrant = session.permit(service, **fields) if service else b""
         with pipe() as (read, write):
-            order = m.SendFiles(warrant)
-            with pytest.raises(RefusedError):
-                await order_with(session, order, files.ticket, write.fileno())
+            for order in (Signed(warrant, m.SendDroppedFiles()), m.SendFiles()):
+                with pytest.raises(RefusedError):
+                    await order_with(session, order, files.ticket, write.fileno())
             write.close()
             assert os.read(read.fileno(), 100) == b""
 

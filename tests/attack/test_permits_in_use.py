@@ -21,6 +21,7 @@ from broker.ipc.session.service_orders import ServeNow, StartService
 from broker.session.read_warrant import SECONDS
 from tests.attack.test_session_orders_folders import home, session, share
 from tests.attack.test_session_orders_services import services
+from tests.kit.session import Signed
 
 __all__ = ["home", "services", "session"]
 
@@ -37,12 +38,14 @@ async def test_a_running_service_ends_with_its_permit(services):
     at = time.monotonic() - SECONDS + 6
     fields = {"argument": "+echo", "sandbox": "work"}
     warrant = services.permit(CALL, **fields, at=at)
-    async with services.carrying_out(StartService(warrant, "echo", "")) as begun:
-        _, (fd,) = await begun.more(ServeNow())
+    async with services.carrying_out(
+        Signed(warrant, StartService("echo", ""))
+    ) as begun:
+        (fd,) = (await begun.more(ServeNow())).fds
         # Renewed once: it runs on, for as long as that is good.
         renewal = services.permit(CALL, **fields, at=at + 3, renewed=True)
         with trio.fail_after(3):
-            await begun.more(HoldPermit(renewal))
+            await begun.more(Signed(renewal, HoldPermit()))
         with socket.socket(fileno=fd) as ours:
             await trio.sleep(at + SECONDS + 0.5 - time.monotonic())
             ours.settimeout(15)
@@ -58,14 +61,14 @@ async def test_a_mounted_folder_is_held_while_its_permit_is(session, home):
     path = home / "docs"
     at = time.monotonic() - SECONDS + 5
     warrant, renewal = _permits(session, home, at)
-    order = OpenFolder(share(session, path), str(path), False)
+    order = Signed(share(session, path), OpenFolder(str(path), False))
     async with session.carrying_out(order) as opened:
-        ticket, _ = await opened.more(GiveFolder(warrant))
+        ticket = (await opened.more(Signed(warrant, GiveFolder()))).value.ticket
         folder, _, holder = GivenFolders(session.host).take(ticket, "web-1")
         folder.close()
         with os.fdopen(holder):
             with trio.fail_after(3):
-                await opened.more(HoldPermit(renewal(at + 3)))
+                await opened.more(Signed(renewal(at + 3), HoldPermit()))
             await trio.sleep(at + SECONDS + 0.5 - time.monotonic())
             assert not has_ended(holder), "its permit was renewed"
             with trio.fail_after(10):
@@ -81,14 +84,14 @@ async def test_a_served_folder_ends_with_its_permit(session, home, late):
     session.host.close()
     at = time.monotonic() - SECONDS + 5
     warrant, renewal = _permits(session, home, at)
-    order = OpenFolder(share(session, path), str(path), False)
+    order = Signed(share(session, path), OpenFolder(str(path), False))
     ours, theirs = socket.socketpair()
     with ours, theirs:
         async with session.carrying_out(order) as opened:
-            ticket, _ = await opened.more(GiveFolder(warrant))
+            ticket = (await opened.more(Signed(warrant, GiveFolder()))).value.ticket
             assert not ticket
             with trio.fail_after(3):
-                await opened.more(HoldPermit(renewal(at + 2)))
+                await opened.more(Signed(renewal(at + 2), HoldPermit()))
             if late:
                 await trio.sleep(at + SECONDS + 2.5 - time.monotonic())
                 with pytest.raises(RefusedError, match="expired"):
@@ -97,7 +100,7 @@ async def test_a_served_folder_ends_with_its_permit(session, home, late):
             await opened.more(ServeFolder(), [theirs.fileno()])
             theirs.close()
             with trio.fail_after(3):
-                await opened.more(HoldPermit(renewal(at + 3)))
+                await opened.more(Signed(renewal(at + 3), HoldPermit()))
             await trio.sleep(at + SECONDS + 0.5 - time.monotonic())
             ours.settimeout(15)
             ours.sendall(struct.pack(">IBI", 5, 1, 3))  # SSH_FXP_INIT

@@ -20,6 +20,7 @@ from broker.ipc.session.bus_orders import HoldPermit
 from broker.ipc.session.key_uses import KeyAnswer, decode_use, encode_key_answer
 from broker.ipc.session.media_orders import OpenSecurityKey
 from broker.jail.security_key.ctaphid import CtapHidCommand
+from tests.kit.session import Signed
 from tests.kit.usb.key_process import Program, starter_with_key
 from tests.kit.usb.token import Token, assertion, pin, serve_token
 
@@ -100,7 +101,7 @@ async def opened(session, token):
     guest, conn = socket.socketpair()
     ours.settimeout(0)
     with ours, theirs, conn:
-        order = OpenSecurityKey(session.permit(SECURITY_KEY, ahead=True))
+        order = Signed(session.permit(SECURITY_KEY, ahead=True), OpenSecurityKey())
         fds = [conn.fileno(), theirs.fileno()]
         async with session.carrying_out(order, fds) as begun:
             theirs.close()
@@ -162,7 +163,9 @@ async def test_a_permit_is_for_one_use_of_all_connections_renewed_or_not():
         warrant = session.permit(**GOOD)
         async with opened(session, token) as v:
             await v.begun.more(
-                HoldPermit(session.permit(SECURITY_KEY, ahead=True, renewed=True))
+                Signed(
+                    session.permit(SECURITY_KEY, ahead=True, renewed=True), HoldPermit()
+                )
             )
             v.answer(await v.sign_in(), warrant=warrant)
             assert await v.heard() == b"\0"

@@ -26,14 +26,14 @@ from jeepney.io.trio import open_dbus_connection
 
 from broker.core.errors import RefusedError
 from broker.core.services import AUDIO, CAMERA, SCREEN_SHARE
-from broker.ipc.session.bus_orders import ConnectBus, HoldPermit
+from broker.ipc.session.bus_orders import ConnectBus, ConnectScreens, HoldPermit
 from broker.viewer.orders import session_orders
 from broker.viewer.orders.filtered_bus import FilteredBus
 from tests.integration.test_notification_server import bus
 from tests.kit.eventually import eventually
 from tests.kit.needs import requires
 from tests.kit.relay.sockets import fds
-from tests.kit.session import starter_of_orders
+from tests.kit.session import Signed, starter_of_orders
 
 pytestmark = requires("dbus-daemon", "xdg-dbus-proxy")
 SYSTEMD = "org.freedesktop.systemd1"
@@ -298,7 +298,7 @@ async def test_an_icon_has_its_own_name(monkeypatch):
 async def test_screens_are_reached_by_a_permit_to_share_one(monkeypatch, forge):
     async with session(monkeypatch) as (desktop, orders):
         with pytest.raises(RefusedError):
-            await orders.carry_out(ConnectBus("screens", forge(orders)))
+            await orders.carry_out(Signed(forge(orders), ConnectScreens()))
         async with connected(orders, "screens") as router:
             assert not await fails(router, portal_call("ScreenCast", "CreateSession"))
     assert desktop.called == ["org.freedesktop.portal.ScreenCast.CreateSession"]
@@ -310,7 +310,7 @@ SHORT = "from broker.session import read_warrant; read_warrant.SECONDS = 2.0"
 @asynccontextmanager
 async def begun_screens(orders):
     """A viewer that was taken over has the portal's screens; yields what it has."""
-    order = ConnectBus("screens", orders.permit(SCREEN_SHARE))
+    order = Signed(orders.permit(SCREEN_SHARE), ConnectScreens())
     async with orders.carrying_out(order) as begun:
         (fd,) = begun.fds
         sock = trio.socket.from_stdlib_socket(socket.socket(fileno=fd))
@@ -326,7 +326,7 @@ async def test_the_portals_screens_end_with_their_permit(monkeypatch):
     ):
         for _ in range(5):
             fresh = orders.permit(SCREEN_SHARE, renewed=True)
-            await begun.more(HoldPermit(fresh))
+            await begun.more(Signed(fresh, HoldPermit()))
             await trio.sleep(0.5)  # past the time of the first one
         assert not ended(sock)
         with trio.fail_after(30):
@@ -371,7 +371,7 @@ async def test_screens_are_held_by_their_own_permit(monkeypatch, forge):
         begun_screens(orders) as (begun, sock),
     ):
         with pytest.raises(RefusedError):
-            await begun.more(HoldPermit(forge(orders)))
+            await begun.more(Signed(forge(orders), HoldPermit()))
         with trio.fail_after(30):
             assert await closed(sock)
 
@@ -380,7 +380,7 @@ async def test_nothing_begins_by_a_permit_that_goes_on(monkeypatch):
     async with session(monkeypatch) as (_, orders):
         warrant = orders.permit(SCREEN_SHARE, renewed=True)
         with pytest.raises(RefusedError, match="cannot begin"):
-            await orders.carry_out(ConnectBus("screens", warrant))
+            await orders.carry_out(Signed(warrant, ConnectScreens()))
 
 
 async def test_a_share_goes_on_while_its_permit_is_renewed(monkeypatch):

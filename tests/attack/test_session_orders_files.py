@@ -34,7 +34,7 @@ from shims.bundle import carried_tool
 from shims.files.protocol import LENGTH
 from tests.kit.eventually import eventually
 from tests.kit.listening import takes_connections
-from tests.kit.session import starter_of_orders
+from tests.kit.session import Signed, starter_of_orders
 
 SECRET = "a private key"
 PORTAL = """
@@ -209,8 +209,9 @@ async def test_a_ticket_outlives_the_warrant_of_its_call(home):
 
 @pytest.mark.parametrize("order", [m.SendFiles(), m.FindNamedFiles(), m.KeepPages("x")])
 async def test_an_order_without_its_descriptors_is_refused(home, order):
-    with desktop(home) as session, pytest.raises(PeerError, match="descriptors"):
-        await session.carry_out(order)
+    with desktop(home) as session:
+        message = await session.refusal(type(order).__name__, order)
+        assert "the viewer sent 0 descriptors" in message
 
 
 # -- calls -----------------------------------------------------------------------------
@@ -273,8 +274,10 @@ async def test_an_address_needs_its_own_permit(home, fields):
         good = {"scheme": "https", "host": "good.example", "about": URL}
         warrant = session.permit(**{"service": OPEN_URL, **good, **fields})
         with pytest.raises(RefusedError):
-            await session.carry_out(m.OpenAddress(warrant, URL))
-        await session.carry_out(m.OpenAddress(session.permit(OPEN_URL, **good), URL))
+            await session.carry_out(Signed(warrant, m.OpenAddress(URL)))
+        await session.carry_out(
+            Signed(session.permit(OPEN_URL, **good), m.OpenAddress(URL))
+        )
     assert called(home) == [["open", "--", URL]]
 
 
@@ -284,10 +287,10 @@ async def test_a_scheme_needs_a_rule_that_names_it(home):
         fields = {"scheme": "matrix", "host": take_url(url, None).host, "about": url}
         warrant = session.permit(OPEN_URL, **fields)
         with pytest.raises(RefusedError, match="names the scheme"):
-            await session.carry_out(m.OpenAddress(warrant, url))
+            await session.carry_out(Signed(warrant, m.OpenAddress(url)))
         assert not called(home)
         warrant = session.permit(OPEN_URL, **fields, schemes=("matrix",))
-        await session.carry_out(m.OpenAddress(warrant, url))
+        await session.carry_out(Signed(warrant, m.OpenAddress(url)))
     assert len(called(home)) == 1
 
 
@@ -297,7 +300,7 @@ async def test_what_is_not_an_address_is_not_opened(home, url):
         fields = {"scheme": url.partition(":")[0], "host": None, "about": url}
         warrant = session.permit(OPEN_URL, **fields, schemes=(fields["scheme"],))
         with pytest.raises(RefusedError):
-            await session.carry_out(m.OpenAddress(warrant, url))
+            await session.carry_out(Signed(warrant, m.OpenAddress(url)))
     assert not called(home)
 
 
@@ -314,9 +317,9 @@ async def test_the_user_opens_the_address_of_the_call(home, request_):
     with desktop(home, **programs(home, "gio")) as session:
         warrant = session.call("Open", request_)
         with pytest.raises(RefusedError, match="not named this address"):
-            await session.carry_out(m.OpenAddress(warrant, URL, called=True))
+            await session.carry_out(Signed(warrant, m.OpenNamedAddress(URL)))
         warrant = session.call("Open", OpenRequest(url=URL, sandbox="dom0"))
-        await session.carry_out(m.OpenAddress(warrant, URL, called=True))
+        await session.carry_out(Signed(warrant, m.OpenNamedAddress(URL)))
     assert called(home) == [["open", "--", URL]]
 
 
@@ -331,7 +334,7 @@ async def test_files_are_kept_by_a_permit_of_copies_to_the_desktop(
     home, service, fields
 ):
     with desktop(home) as session, pipe() as (read, _write):
-        order = m.StoreFiles(session.permit(service, **fields))
+        order = Signed(session.permit(service, **fields), m.StoreFiles())
         with pytest.raises(RefusedError):
             await session.carry_out(order, [read.fileno()])
     assert not (home / "Incoming").exists()
@@ -349,7 +352,7 @@ async def _store(session, name=b"evil.desktop"):
     with pipe() as (read, write):
         os.write(write.fileno(), _stored(name.decode(), b"attack"))
         write.close()
-        order = m.StoreFiles(session.permit(FILE_COPY, sandbox="work-1234"))
+        order = Signed(session.permit(FILE_COPY, sandbox="work-1234"), m.StoreFiles())
         async with session.carrying_out(order, [read.fileno()]) as child:
             await child.outcome()
 
@@ -556,12 +559,10 @@ async def test_only_a_document_of_ours_is_printed_by_its_permit(home, change, pe
     with desktop(home, **programs(home, "lp")) as session:
         name = made(home)
         good = {"service": PRINT, "about": "Office/two"}
-        order = m.PrintDocument(session.permit(**good), name, "Office/two", "t")
-        bad = msgspec.structs.replace(
-            order, warrant=session.permit(**{**good, **permit}), **change
-        )
-        with pytest.raises((RefusedError, PeerError)):
-            await session.carry_out(bad)
+        order = Signed(session.permit(**good), m.PrintDocument(name, "Office/two", "t"))
+        bad = msgspec.structs.replace(order.order, **change)
+        warrant = session.permit(**{**good, **permit})
+        assert await session.refusal("PrintDocument", bad, warrant=warrant)
         assert not called(home)
         await session.carry_out(order)
     ((*words, path),) = called(home)

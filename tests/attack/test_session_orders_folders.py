@@ -20,10 +20,11 @@ from broker.ipc.session.folder_orders import (
     DrawIcons,
     GiveFolder,
     OpenFolder,
+    OpenRecordFolder,
     ServeFolder,
 )
 from tests.kit.records import shown_record
-from tests.kit.session import starter_of_orders
+from tests.kit.session import Signed, starter_of_orders
 
 RECORD = """\
 class = "persistent"
@@ -92,7 +93,7 @@ def permit(session, home, name="docs", **fields):
 async def given(session, order, warrant):
     """What the host gets: the folder's path, and whether it may be written to."""
     async with session.carrying_out(order) as opened:
-        ticket, _ = await opened.more(GiveFolder(warrant))
+        ticket = (await opened.more(Signed(warrant, GiveFolder()))).value.ticket
         folder, write, holder = GivenFolders(session.host).take(ticket, "web-1")
         os.close(holder)
         try:
@@ -105,7 +106,7 @@ async def given(session, order, warrant):
 @pytest.mark.parametrize("write", [False, True])
 async def test_the_host_gets_what_the_user_shares(session, home, write):
     path = home / "docs"
-    order = OpenFolder(share(session, path, write=write), str(path), write)
+    order = Signed(share(session, path, write=write), OpenFolder(str(path), write))
     assert await given(session, order, permit(session, home, write=write)) == (
         path,
         write,
@@ -114,15 +115,15 @@ async def test_the_host_gets_what_the_user_shares(session, home, write):
 
 async def test_the_host_gets_the_folders_of_a_record(session, home):
     for name, write in (("read", False), ("written", True)):
-        order = OpenFolder(b"", str(home / name), write, record="web")
+        order = OpenRecordFolder(str(home / name), write, record="web")
         warrant = permit(session, home, name, write=write)
         assert await given(session, order, warrant) == (home / name, write)
 
 
 async def test_the_host_learns_the_place_of_a_mount_from_the_record(session, home):
-    order = OpenFolder(b"", str(home / "placed"), False, record="web")
+    order = OpenRecordFolder(str(home / "placed"), False, record="web")
     async with session.carrying_out(order) as opened:
-        await opened.more(GiveFolder(permit(session, home, "placed")))
+        await opened.more(Signed(permit(session, home, "placed"), GiveFolder()))
         (message, folder, holder) = kept(session)
         os.close(holder)
         folder.close()
@@ -138,7 +139,7 @@ def kept(session):
 
 
 def image(home, name="data.img", *, write=False, tag="data", record="machine"):
-    return OpenFolder(b"", str(home / name), write, record=record, tag=tag)
+    return OpenRecordFolder(str(home / name), write, record=record, tag=tag)
 
 
 async def test_the_host_gets_the_image_of_a_record(session, home):
@@ -147,7 +148,7 @@ async def test_the_host_gets_the_image_of_a_record(session, home):
         BLOCK, argument="+data", about=about, sandbox="machine", record="machine"
     )
     async with session.carrying_out(image(home)) as opened:
-        await opened.more(GiveFolder(warrant))
+        await opened.more(Signed(warrant, GiveFolder()))
         message, folder, holder = kept(session)
         os.close(holder)
         assert (message.tag, message.write) == ("data", False)
@@ -178,7 +179,7 @@ async def test_a_permit_for_a_folder_attaches_no_disk(session, home):
         )
         async with session.carrying_out(image(home)) as opened:
             with pytest.raises(RefusedError, match="permit is for"):
-                await opened.more(GiveFolder(warrant))
+                await opened.more(Signed(warrant, GiveFolder()))
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ async def test_a_permit_for_a_folder_attaches_no_disk(session, home):
     ids=["none", "a permit", "another call", "another path", "to read only"],
 )
 async def test_a_folder_that_the_user_did_not_share(session, home, forge, write):
-    order = OpenFolder(forge(session, home), str(home / "docs"), write)
+    order = Signed(forge(session, home), OpenFolder(str(home / "docs"), write))
     with pytest.raises(RefusedError):
         await session.carry_out(order)
 
@@ -208,7 +209,7 @@ async def test_a_folder_that_the_user_did_not_share(session, home, forge, write)
     ],
 )
 async def test_a_folder_that_no_record_has(session, home, name, write, record):
-    order = OpenFolder(b"", f"{home}/{name}", write, record=record)
+    order = OpenRecordFolder(f"{home}/{name}", write, record=record)
     with pytest.raises(RefusedError, match=r"has no read_(only|write) folder"):
         await session.carry_out(order)
 
@@ -220,17 +221,17 @@ async def test_link_of_a_service_is_not_shared(session, home):
     (home / "other/link").symlink_to("../docs")
     path = str(home / "other/link")
     with pytest.raises(RefusedError, match="link that a sandbox may have created"):
-        await session.carry_out(OpenFolder(share(session, path), path, False))
+        await session.carry_out(Signed(share(session, path), OpenFolder(path, False)))
 
 
 @pytest.mark.parametrize("name", ["trees", "trees/debian", "trees/debian/usr"])
 async def test_the_programs_of_a_box_are_not_shared_to_write(session, home, name):
     """The sandbox would choose what the box runs, which may run already."""
     path = str(home / name)
-    order = OpenFolder(share(session, path, write=True), path, True)
+    order = Signed(share(session, path, write=True), OpenFolder(path, True))
     with pytest.raises(RefusedError, match=r"'other' has its programs \(rootfs\)"):
         await session.carry_out(order)
-    order = OpenFolder(share(session, path), path, False)
+    order = Signed(share(session, path), OpenFolder(path, False))
     permitted = permit(session, home, name.rpartition("/")[2], about=path)
     assert await given(session, order, permitted) == (Path(path), False)
 
@@ -251,8 +252,8 @@ async def test_share_denied_if_the_record_undoes_it(session, home, name, write):
     (home / "read").symlink_to("above/inner")
     (home / "link").symlink_to("written")
     path = (home / name).resolve()
-    order = OpenFolder(
-        share(session, home / name, write=write), f"{home}/{name}", write
+    order = Signed(
+        share(session, home / name, write=write), OpenFolder(f"{home}/{name}", write)
     )
     warrant = permit(
         session, home, path.name, about=str(path), write=write, record="web"
@@ -272,10 +273,10 @@ async def test_share_to_write_denied_for_incoming(session, home, name):
     else:
         (home / "Incoming").mkdir()
     path = str(home / name)
-    order = OpenFolder(share(session, path, write=True), path, True)
+    order = Signed(share(session, path, write=True), OpenFolder(path, True))
     with pytest.raises(RefusedError, match="files of all sandboxes arrive"):
         await session.carry_out(order)
-    order = OpenFolder(share(session, path), path, False)
+    order = Signed(share(session, path), OpenFolder(path, False))
     permitted = permit(session, home, name.rpartition("/")[2], about=path)
     assert await given(session, order, permitted) == (Path(path), False)
 
@@ -284,7 +285,7 @@ async def test_directory_in_incoming_shared_to_write(session, home):
     """What has arrived from one sandbox may be the project of another one."""
     path = home / "Incoming/web-1"
     path.mkdir(parents=True)
-    order = OpenFolder(share(session, path, write=True), str(path), True)
+    order = Signed(share(session, path, write=True), OpenFolder(str(path), True))
     permitted = permit(session, home, "web-1", about=str(path), write=True)
     assert await given(session, order, permitted) == (path, True)
 
@@ -301,17 +302,17 @@ async def test_a_link_to_the_programs_of_a_box_is_not_shared_to_write(
     record = home / ".config/vitrail/sandboxes.d/other.toml"
     record.write_text(text.replace("trees/debian", "links/current"))
     path = str(home / name)
-    order = OpenFolder(share(session, path, write=True), path, True)
+    order = Signed(share(session, path, write=True), OpenFolder(path, True))
     with pytest.raises(RefusedError, match=r"'other' has its programs \(rootfs\)"):
         await session.carry_out(order)
     path = str(home / "written")
-    order = OpenFolder(share(session, path, write=True), path, True)
+    order = Signed(share(session, path, write=True), OpenFolder(path, True))
     permitted = permit(session, home, "written", about=path, write=True)
     assert await given(session, order, permitted) == (Path(path), True)
 
 
 async def test_a_record_does_not_write_to_the_programs_of_a_box(session, home):
-    order = OpenFolder(b"", f"{home}/trees", True, record="other")
+    order = OpenRecordFolder(f"{home}/trees", True, record="other")
     with pytest.raises(RefusedError, match="has its programs"):
         await session.carry_out(order)
 
@@ -321,7 +322,9 @@ async def test_a_secret_that_the_user_named(session, home):
     for place in (".ssh", ".config/vitrail"):
         path = home / place
         with pytest.raises(RefusedError, match="cannot share"):
-            await session.carry_out(OpenFolder(share(session, path), str(path), False))
+            await session.carry_out(
+                Signed(share(session, path), OpenFolder(str(path), False))
+            )
 
 
 @pytest.mark.parametrize(
@@ -337,12 +340,12 @@ async def test_a_secret_that_the_user_named(session, home):
 )
 async def test_a_permit_for_something_else(session, home, fields):
     path = home / "docs"
-    order = OpenFolder(share(session, path, write=True), str(path), True)
+    order = Signed(share(session, path, write=True), OpenFolder(str(path), True))
     good = {"argument": "+docs", "about": str(path), "write": True}
     warrant = session.permit(FOLDER, **good | fields)
     async with session.carrying_out(order) as opened:
         with pytest.raises(RefusedError):
-            await opened.more(GiveFolder(warrant))
+            await opened.more(Signed(warrant, GiveFolder()))
     session.host.setblocking(False)
     with pytest.raises(BlockingIOError):
         session.host.recv(1)
@@ -350,32 +353,34 @@ async def test_a_permit_for_something_else(session, home, fields):
 
 async def test_a_permit_for_another_service(session, home):
     path = home / "docs"
-    order = OpenFolder(share(session, path), str(path), False)
+    order = Signed(share(session, path), OpenFolder(str(path), False))
     async with session.carrying_out(order) as opened:
         with pytest.raises(RefusedError):
-            await opened.more(GiveFolder(session.permit(AUDIO, argument="+docs")))
+            await opened.more(
+                Signed(session.permit(AUDIO, argument="+docs"), GiveFolder())
+            )
 
 
 async def test_a_folder_that_was_given_to_no_one_is_not_served(session, home):
     path = home / "docs"
     session.host.close()
-    for first in (GiveFolder(permit(session, home)), ServeFolder()):
-        with pytest.raises(PeerError, match="no folder is open"):
-            await session.carry_out(first)
-    order = OpenFolder(share(session, path), str(path), False)
+    for first in (Signed(permit(session, home), GiveFolder()), ServeFolder()):
+        with pytest.raises(PeerError, match="does not belong to this order"):
+            await session.carry_out(first, [0] * isinstance(first, ServeFolder))
+    order = Signed(share(session, path), OpenFolder(str(path), False))
     async with session.carrying_out(order) as opened:
-        with pytest.raises(PeerError, match="must be passed first"):
-            await opened.more(ServeFolder())
+        with pytest.raises(PeerError, match="does not belong to this order"):
+            await opened.more(ServeFolder(), [0])
 
 
 async def test_the_viewer_is_not_served_the_folders_of_this_machine(session, home):
     """It would read them itself."""
     path = home / "docs"
-    order = OpenFolder(share(session, path), str(path), False)
+    order = Signed(share(session, path), OpenFolder(str(path), False))
     async with session.carrying_out(order) as opened:
-        await opened.more(GiveFolder(permit(session, home)))
-        with pytest.raises(PeerError, match="already begun"):
-            await opened.more(ServeFolder())
+        await opened.more(Signed(permit(session, home), GiveFolder()))
+        with pytest.raises(PeerError, match="does not belong to this order"):
+            await opened.more(ServeFolder(), [0])
 
 
 async def test_icons_are_drawn_by_their_records_alone(session, home):
@@ -392,6 +397,6 @@ async def test_icons_are_drawn_by_their_records_alone(session, home):
 
 
 def test_a_folders_child_has_no_event_loop():
-    code = "import broker.session.folders.folder_errands, sys; sys.exit('trio' in sys.modules)"
+    code = "import broker.session.folders.shared_folder, sys; sys.exit('trio' in sys.modules)"
     root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)

@@ -16,15 +16,14 @@ from broker.core.errors import RefusedError
 from broker.core.services import AUDIO, CALL, SECURITY_KEY
 from broker.ipc.session.bus_orders import HoldPermit
 from broker.ipc.session.media_orders import ConnectSound, OpenSecurityKey
-from broker.ipc.session.order_messages import encode
 from broker.ipc.session.service_orders import ServeNow, StartService
-from broker.session import errand
+from broker.session import order_exchange
 from broker.session.read_warrant import SECONDS
 from broker.viewer.orders import session_orders
 from broker.wire import packets
 from tests.attack.test_session_orders_services import services
 from tests.broker.session.test_session_orders import sound
-from tests.kit.session import starter_of_orders
+from tests.kit.session import Signed, call_bytes, starter_of_orders
 
 __all__ = ["services", "sound"]
 
@@ -67,14 +66,15 @@ async def test_sound_ends_with_its_permit_though_its_channel_blocks(sound, kept)
     server, session = sound
     at = time.monotonic() - SECONDS + 6
     warrant = session.permit(AUDIO, at=at)
-    renewal = encode(HoldPermit(session.permit(AUDIO, at=at, renewed=True)))
-    async with session.carrying_out(ConnectSound(warrant)) as begun:
+    fresh = session.permit(AUDIO, at=at, renewed=True)
+    renewal = call_bytes(2, "HoldPermit", HoldPermit(), fresh)
+    async with session.carrying_out(Signed(warrant, ConnectSound())) as begun:
         with socket.socket(fileno=begun.fds[0]) as ours, server.accept()[0] as conn:
             with suppress(TimeoutError, trio.TooSlowError):
                 await _blocking(kept[0])
             _fill(kept[0])
             with suppress(OSError):
-                await begun.channel.send(renewal)
+                await begun.connection.channel.send(renewal)
             conn.settimeout(12)
             assert conn.recv(1) == b"", "the permit has ended"
             ours.settimeout(1)
@@ -86,7 +86,7 @@ async def test_a_group_that_is_ended_leaves_the_end_of_a_permit(sound):
     server, session = sound
     at = time.monotonic() - SECONDS + 3
     warrant = session.permit(AUDIO, at=at)
-    async with session.carrying_out(ConnectSound(warrant)) as begun:
+    async with session.carrying_out(Signed(warrant, ConnectSound())) as begun:
         with socket.socket(fileno=begun.fds[0]) as ours, server.accept()[0] as conn:
             os.killpg(session.starter.process.pid, signal.SIGTERM)
             with trio.fail_after(5):
@@ -103,7 +103,7 @@ def test_who_ends_an_orders_program_is_in_a_group_of_its_own():
     if pid == 0:
         code = 1
         try:
-            errand._leave_to_child(
+            order_exchange._leave_to_child(
                 lambda *_: None
             )  # as its child, whose code is passed on
             code = 7 if os.getpgrp() == os.getsid(0) == os.getpid() else 8
@@ -132,7 +132,7 @@ async def test_a_security_key_ends_though_no_question_of_its_is_read():
     with guest, far, ours, questions, starter_of_orders(prepare=_KEY) as session:
         _fill(questions)
         fds = [far.fileno(), questions.fileno()]
-        order = OpenSecurityKey(session.permit(SECURITY_KEY))
+        order = Signed(session.permit(SECURITY_KEY), OpenSecurityKey())
         async with session.carrying_out(order, fds) as begun:
             far.close()
             with trio.fail_after(20):
@@ -144,8 +144,10 @@ async def test_no_service_starts_after_its_permit(services):
     """The child has checked the permit before it is told to start the service."""
     at = time.monotonic() - SECONDS + 3
     warrant = services.permit(CALL, argument="+echo", sandbox="work", at=at)
-    async with services.carrying_out(StartService(warrant, "echo", "")) as begun:
-        assert begun.result == b"2"
+    async with services.carrying_out(
+        Signed(warrant, StartService("echo", ""))
+    ) as begun:
+        assert begun.value.concurrent == 2
         await trio.sleep(at + SECONDS + 0.5 - time.monotonic())
         with pytest.raises(RefusedError, match="expired"):
             await begun.more(ServeNow())

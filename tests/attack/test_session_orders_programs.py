@@ -9,11 +9,9 @@ import subprocess
 from contextlib import ExitStack, suppress
 from functools import partial
 
-import msgspec
 import pytest
 import trio
 
-from broker.core.errors import PeerError
 from broker.helpers.fork_command import UNJAILED
 from broker.helpers.process.fork_client import ForkServer
 from broker.helpers.service_manager import ADDRESS
@@ -82,11 +80,6 @@ honest, broker_programs.command = broker_programs.command, command
 """
 
 
-class _Named(msgspec.Struct, tag_field="type", tag="start-fork-server"):
-    program: str
-    allow_unjailed: bool = False
-
-
 @pytest.mark.parametrize(
     "program",
     ["os", "broker.programs.local", "broker.programs.fork_server", "helpers --x", ""],
@@ -94,26 +87,23 @@ class _Named(msgspec.Struct, tag_field="type", tag="start-fork-server"):
 async def test_no_other_program_becomes_a_fork_server(orders, program):
     read, write = os.pipe()
     try:
-        with pytest.raises(PeerError, match="invalid order"):
-            await orders.carry_out(_Named(program), [read, write])
+        order = {"program": program}
+        message = await orders.refusal("StartForkServer", order, [read, write])
+        assert "the viewer sent an invalid StartForkServer" in message
     finally:
         os.close(read)
         os.close(write)
 
 
 async def test_a_viewer_permits_no_worker_without_a_jail(orders):
-    order = _Named("workers", allow_unjailed=True)
+    order = {"program": "workers", "allow_unjailed": True}
     read, write = os.pipe()
     try:
-        with pytest.raises(PeerError, match="invalid order"):
-            await orders.carry_out(order, [read, write])
+        message = await orders.refusal("StartForkServer", order, [read, write])
+        assert "the viewer sent an invalid StartForkServer" in message
     finally:
         os.close(read)
         os.close(write)
-
-
-class _Said(msgspec.Struct, tag_field="type", tag="report-state"):
-    state: str
 
 
 @pytest.mark.parametrize("said", ["mainpid", "ready=1\nMAINPID=1\nFDSTORE", ""])
@@ -125,8 +115,8 @@ async def test_the_service_manager_is_told_of_two_states(said, tmp_path):
     ):
         manager.bind(str(path))
         manager.setblocking(False)
-        with pytest.raises(PeerError, match="invalid order"):
-            await orders.carry_out(_Said(said))
+        refusal = await orders.refusal("ReportState", {"state": said})
+        assert "the viewer sent an invalid ReportState" in refusal
         with pytest.raises(BlockingIOError):
             manager.recv(100)
         manager.settimeout(30)

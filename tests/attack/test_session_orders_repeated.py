@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -18,17 +19,18 @@ from broker.ipc.control.types.opening import OpenRequest
 from broker.ipc.session import file_orders as m
 from broker.ipc.session.bus_orders import HoldPermit
 from broker.ipc.session.media_orders import ConnectSound
-from broker.ipc.session.order_messages import encode
 from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.ipc.session.warrant import sign
 from broker.session import read_warrant, used_warrants
-from broker.session.errand import Errand
 from broker.session.read_warrant import SECONDS, TICKET_SECONDS, FileTicket
 from broker.session.used_warrants import UsedWarrants
+from broker.session.warrant_check import WarrantCheck
 from broker.viewer.exchange.pipes import pipe
 from broker.viewer.transfer.own import Own
+from broker.wire.row import NeededPermit
 from tests.attack.test_session_orders_files import _home, desktop, order_with
 from tests.broker.session.test_session_orders import sound
+from tests.kit.session import Signed, call_bytes
 
 __all__ = ["_home", "sound"]
 USED = "was already used"
@@ -37,11 +39,11 @@ USED = "was already used"
 async def test_a_permit_opens_the_microphone_once(sound):
     server, session = sound
     warrant = session.permit(AUDIO)
-    _, (fd,) = await session.carry_out(ConnectSound(warrant))
+    (fd,) = (await session.carry_out(Signed(warrant, ConnectSound()))).fds
     os.close(fd)
     server.accept()[0].close()
     with pytest.raises(RefusedError, match=USED):
-        await session.carry_out(ConnectSound(warrant))
+        await session.carry_out(Signed(warrant, ConnectSound()))
     server.setblocking(False)
     with pytest.raises(BlockingIOError):
         server.accept()
@@ -51,7 +53,7 @@ async def test_sound_ends_with_its_permit_whoever_has_it(sound):
     """A viewer that was taken over ends the process, and keeps the microphone."""
     server, session = sound
     warrant = session.permit(AUDIO, at=time.monotonic() - SECONDS + 3)
-    async with session.carrying_out(ConnectSound(warrant)) as begun:
+    async with session.carrying_out(Signed(warrant, ConnectSound())) as begun:
         begun.process.kill()
         await begun.process.wait()
         with socket.socket(fileno=begun.fds[0]) as ours, server.accept()[0] as conn:
@@ -68,13 +70,14 @@ async def test_sound_ends_with_its_permit_though_no_answer_is_read(sound):
     server, session = sound
     at = time.monotonic() - SECONDS + 6
     warrant = session.permit(AUDIO, at=at)
-    renewal = encode(HoldPermit(session.permit(AUDIO, at=at, renewed=True)))
-    async with session.carrying_out(ConnectSound(warrant)) as begun:
+    renewal = session.permit(AUDIO, at=at, renewed=True)
+    async with session.carrying_out(Signed(warrant, ConnectSound())) as begun:
         with socket.socket(fileno=begun.fds[0]) as ours, server.accept()[0] as conn:
             # Its far end may have ended by then, which is what is wanted.
             with suppress(OSError), trio.move_on_after(2):
-                while True:
-                    await begun.channel.send(renewal)
+                for number in itertools.count(2):
+                    data = call_bytes(number, "HoldPermit", HoldPermit(), renewal)
+                    await begun.connection.channel.send(data)
             ours.settimeout(20)
             assert ours.recv(1) == b"", "the permit has ended"
             conn.settimeout(20)
@@ -88,7 +91,7 @@ async def test_several_at_once_use_a_permit_once(sound):
 
     async def order():
         try:
-            got.extend((await session.carry_out(ConnectSound(warrant)))[1])
+            got.extend((await session.carry_out(Signed(warrant, ConnectSound()))).fds)
         except RefusedError as error:
             refused.append(error.message)
 
@@ -108,7 +111,9 @@ async def test_files_are_stored_once_by_a_permit(home):
         for kind, match in ((UpstreamError, None), (RefusedError, USED)):
             with pipe() as (read, write):
                 write.close()
-                order = session.carrying_out(m.StoreFiles(warrant), [read.fileno()])
+                order = session.carrying_out(
+                    Signed(warrant, m.StoreFiles()), [read.fileno()]
+                )
                 with pytest.raises(kind, match=match):
                     async with order as begun:
                         await begun.outcome()
@@ -183,7 +188,7 @@ def test_a_child_that_is_preempted_between_age_and_use_has_no_second_one(
     late, monkeypatch
 ):
     """It finds a warrant still good, and its use already forgotten."""
-    key, used, ours = b"k" * 32, UsedWarrants(), socket.socketpair()
+    key, used = b"k" * 32, UsedWarrants()
     at = time.monotonic() - SECONDS - late
     permit = PermitWarrant(at, "w", "w", "dom0", (), "", service=AUDIO, argument="+")
     signed = sign(key, permit)
@@ -191,9 +196,11 @@ def test_a_child_that_is_preempted_between_age_and_use_has_no_second_one(
         read_warrant, "time", SimpleNamespace(monotonic=lambda: at + 59)
     )
     uses = []
-    for channel in ours:
-        with channel, suppress(RefusedError):
-            uses.append(Errand(channel, key, used=used).permit(signed, {AUDIO}))
+    for _child in range(2):
+        with suppress(RefusedError):
+            uses.append(
+                WarrantCheck(key, used).permit(signed, NeededPermit(frozenset({AUDIO})))
+            )
     assert uses == []
 
 

@@ -10,7 +10,6 @@ from base64 import b64encode
 from contextlib import suppress
 from pathlib import Path
 
-import msgspec
 import pytest
 import trio
 
@@ -23,7 +22,6 @@ from broker.core.errors import (
 )
 from broker.core.services import AUDIO, CALL, SECRET, SSH_AGENT, TCP
 from broker.core.ssh_agent import (
-    AgentAnswer,
     AgentKey,
     BindSession,
     KeyDone,
@@ -42,21 +40,19 @@ from broker.ipc.session.service_orders import (
     AskAgent,
     AskSecret,
     ConnectPort,
-    KnownHost,
     ListenPort,
     NameHost,
     ServeNow,
+    SignByAgent,
     StartService,
     UseAgent,
 )
 from broker.session.loopback_ports import loopback_address
 from broker.session.read_warrant import SECONDS
-from tests.kit.session import session, starter_of_orders
+from tests.kit.session import Signed, session, starter_of_orders
 from tests.kit.wayland.compositor import short_directory
 
 __all__ = ["session"]
-
-decode_host = msgspec.msgpack.Decoder(KnownHost).decode
 
 
 @pytest.fixture
@@ -72,14 +68,14 @@ def server():
 async def test_a_permitted_port_is_connected_to(session, server):
     listener, port = server
     warrant = session.permit(TCP, argument=f"+{port}")
-    _, (fd,) = await session.carry_out(ConnectPort(warrant, port))
+    (fd,) = (await session.carry_out(Signed(warrant, ConnectPort(port)))).fds
     with socket.socket(fileno=fd) as ours, listener.accept()[0] as theirs:
         ours.sendall(b"hello")
         assert theirs.recv(5) == b"hello"
     listener.close()
     warrant = session.permit(TCP, argument=f"+{port}")
     with pytest.raises(UpstreamError, match="no program answers on port"):
-        await session.carry_out(ConnectPort(warrant, port))
+        await session.carry_out(Signed(warrant, ConnectPort(port)))
 
 
 async def test_no_other_port_is_connected_to(session, server):
@@ -93,7 +89,7 @@ async def test_no_other_port_is_connected_to(session, server):
         session.call("Forward", sandbox="work", port=port, local=port),
     ):
         with pytest.raises(RefusedError):
-            await session.carry_out(ConnectPort(warrant, port))
+            await session.carry_out(Signed(warrant, ConnectPort(port)))
     with pytest.raises(BlockingIOError):
         listener.accept()
 
@@ -101,15 +97,14 @@ async def test_no_other_port_is_connected_to(session, server):
 async def test_the_port_of_a_call_is_listened_on(session, server):
     _, taken = server
     warrant = session.call("Forward", sandbox="work", port=80, local=0)
-    async with session.carrying_out(ListenPort(warrant, 0)) as begun:
-        address, _, number = begun.result.decode().partition(":")
-        assert address == loopback_address("work")
-        there = (address, int(number))
+    async with session.carrying_out(Signed(warrant, ListenPort(0))) as begun:
+        assert begun.value.address == loopback_address("work")
+        there = (begun.value.address, begun.value.port)
         for _ in range(2):
             with socket.create_connection(there) as far:
-                result, (fd,) = await begun.more(AcceptConnection())
-                with socket.socket(fileno=fd) as ours:
-                    assert int(result) == far.getsockname()[1]
+                accepted = await begun.more(AcceptConnection())
+                with socket.socket(fileno=accepted.fds[0]) as ours:
+                    assert accepted.value.port == far.getsockname()[1]
                     far.sendall(b"hello")
                     await trio.lowlevel.wait_readable(ours)
                     assert ours.recv(9) == b"hello"
@@ -119,7 +114,7 @@ async def test_the_port_of_a_call_is_listened_on(session, server):
         "Forward", sandbox="work", port=80, local=taken, localhost=True
     )
     with pytest.raises(RefusedError, match="cannot use") as caught:
-        await session.carry_out(ListenPort(warrant, taken))
+        await session.carry_out(Signed(warrant, ListenPort(taken)))
     assert "if another program listens there" in caught.value.hint
     assert f"such as {taken + 1}:80" in caught.value.hint
 
@@ -131,7 +126,7 @@ async def test_the_port_that_is_roots_names_one_that_is_not(session):
         pytest.skip("every user may use port 80 here")
     warrant = session.call("Forward", sandbox="work", port=3000, local=80)
     with pytest.raises(RefusedError, match="Permission denied") as caught:
-        await session.carry_out(ListenPort(warrant, 80))
+        await session.carry_out(Signed(warrant, ListenPort(80)))
     assert "ports below 1024 are root's" in caught.value.hint
     assert "such as 8080:3000" in caught.value.hint
 
@@ -139,10 +134,10 @@ async def test_the_port_that_is_roots_names_one_that_is_not(session):
 async def test_no_listening_socket_is_lent(session):
     """Shut down it would be a socket that connects to any port of the loopback."""
     warrant = session.call("Forward", sandbox="work", port=80, local=0)
-    async with session.carrying_out(ListenPort(warrant, 0)) as begun:
-        assert begun.fds == ()
-        with pytest.raises(UpstreamError, match="ended before it replied"):
-            await begun.more(ListenPort(warrant, 0))
+    async with session.carrying_out(Signed(warrant, ListenPort(0))) as begun:
+        assert begun.fds == []
+        with pytest.raises(PeerError, match="does not belong to this order"):
+            await begun.more(Signed(warrant, ListenPort(0)))
 
 
 async def test_no_other_port_is_listened_on(session, server):
@@ -154,7 +149,7 @@ async def test_no_other_port_is_listened_on(session, server):
         session.permit(TCP, argument=f"+{taken}"),
     ):
         with pytest.raises(RefusedError) as caught:
-            await session.carry_out(ListenPort(warrant, taken))
+            await session.carry_out(Signed(warrant, ListenPort(taken)))
         assert "cannot use" not in caught.value.message
 
 
@@ -183,14 +178,14 @@ def keyring(tmp_path):
 
 async def test_a_permitted_secret_is_read(keyring):
     warrant = keyring.permit(SECRET, argument="+git")
-    _, (near, far) = await keyring.carry_out(AskSecret(warrant, "git"))
+    (near, far) = (await keyring.carry_out(Signed(warrant, AskSecret("git")))).fds
     os.close(far)
     with socket.socket(fileno=near) as ours, ours.makefile("rb") as file:
         assert file.read() == b"\0\0\0\0\6s3cret\0\0\0\0\0\1\0\0\0\1\0"
     for name in ("none", "large"):
         warrant = keyring.permit(SECRET, argument=f"+{name}")
         with pytest.raises(UpstreamError, match="secret-tool"):
-            await keyring.carry_out(AskSecret(warrant, name))
+            await keyring.carry_out(Signed(warrant, AskSecret(name)))
 
 
 async def test_no_other_secret_is_read(keyring):
@@ -202,11 +197,12 @@ async def test_no_other_secret_is_read(keyring):
         keyring.permit(SECRET, argument="+git", ahead=True),
     ):
         with pytest.raises(RefusedError):
-            await keyring.carry_out(AskSecret(warrant, "git"))
+            await keyring.carry_out(Signed(warrant, AskSecret("git")))
     with pytest.raises(RefusedError):
-        await keyring.carry_out(AskSecret(keyring.permit(SECRET), ""))
-    with pytest.raises(PeerError, match="invalid order"):
-        await keyring.carry_out(AskSecret(keyring.permit(SECRET), "--all"))
+        await keyring.carry_out(Signed(keyring.permit(SECRET), AskSecret("")))
+    bad, warrant = AskSecret("--all"), keyring.permit(SECRET)
+    message = await keyring.refusal("AskSecret", bad, warrant=warrant)
+    assert "the viewer sent an invalid AskSecret" in message
 
 
 # -- services.d ---------------------------------------------------------------------------
@@ -244,10 +240,10 @@ def services(tmp_path):
 async def test_a_permitted_service_is_started(services, tmp_path, name, permit):
     service, argument = permit
     warrant = services.permit(service, argument=argument, sandbox="work")
-    order = StartService(warrant, name, "you")
+    order = Signed(warrant, StartService(name, "you"))
     async with services.carrying_out(order) as begun:
-        assert begun.result == b"2"
-        _, (fd,) = await begun.more(ServeNow())
+        assert begun.value.concurrent == 2
+        (fd,) = (await begun.more(ServeNow())).fds
         with socket.socket(fileno=fd) as ours:
             ours.setblocking(False)
             data = b""
@@ -260,8 +256,10 @@ async def test_a_permitted_service_is_started(services, tmp_path, name, permit):
 
 async def test_a_service_ends_with_its_order(services):
     warrant = services.permit(CALL, argument="+echo", sandbox="work")
-    async with services.carrying_out(StartService(warrant, "echo", "")) as begun:
-        _, (fd,) = await begun.more(ServeNow())
+    async with services.carrying_out(
+        Signed(warrant, StartService("echo", ""))
+    ) as begun:
+        (fd,) = (await begun.more(ServeNow())).fds
     with socket.socket(fileno=fd) as ours:
         ours.settimeout(30)
         while ours.recv(1000):
@@ -270,15 +268,19 @@ async def test_a_service_ends_with_its_order(services):
 
 async def test_what_is_no_service_is_not_started(services):
     def order(name):
-        return StartService(services.permit(CALL, argument=f"+{name}"), name, "")
+        return Signed(
+            services.permit(CALL, argument=f"+{name}"), StartService(name, "")
+        )
 
-    assert await services.carry_out(order("none")) == (b"", ())
+    answer = await services.carry_out(order("none"))
+    assert (answer.value.concurrent, answer.fds) == (None, [])
     with pytest.raises(SetupError, match="cannot start") as caught:
         await services.carry_out(order("bad"))
     assert "bad.toml:2:1" in caught.value.hint
     for name in ("../up", "a/b", ".x", ""):
-        with pytest.raises(PeerError, match="invalid order"):
-            await services.carry_out(order(name))
+        warrant, request = order(name)
+        message = await services.refusal("StartService", request, warrant=warrant)
+        assert "the viewer sent an invalid StartService" in message
 
 
 async def test_no_other_service_is_started(services):
@@ -292,11 +294,13 @@ async def test_no_other_service_is_started(services):
         services.permit(TCP, argument="+echo+you"),
     ):
         with pytest.raises(RefusedError):
-            await services.carry_out(StartService(warrant, "echo", "you"))
-    order = StartService(services.permit(TCP, argument="+80"), "vitrail.Tcp", "80")
+            await services.carry_out(Signed(warrant, StartService("echo", "you")))
+    order = Signed(
+        services.permit(TCP, argument="+80"), StartService("vitrail.Tcp", "80")
+    )
     with pytest.raises(RefusedError):
         await services.carry_out(order)
-    with pytest.raises(InternalError):
+    with pytest.raises(PeerError):
         await services.carry_out(ServeNow())
 
 
@@ -375,15 +379,18 @@ def asking(session, begun):
     async def ask(what, service=SSH_AGENT, **fields):
         fields = {"key": NAME, **fields} if fields else {}
         warrant = session.permit(service, **fields) if fields else b""
-        result, _ = await begun.more(AskAgent(what, warrant))
-        return msgspec.msgpack.decode(result, type=AgentAnswer)
+        if isinstance(what, SignLogin | SignContent):
+            order = Signed(warrant, SignByAgent(what))
+        else:
+            order = AskAgent(what)
+        return (await begun.more(order)).value.answer
 
     return ask
 
 
 async def test_permitted_uses_of_a_key_are_signed(agent):
     made, session = agent
-    order = UseAgent(session.permit(SSH_AGENT, argument="+list"))
+    order = Signed(session.permit(SSH_AGENT, argument="+list"), UseAgent())
     async with session.carrying_out(order) as begun:
         ask = asking(session, begun)
         assert await ask(ListKeys()) == KeyList((AgentKey(KEY, "me@desk"),))
@@ -399,14 +406,14 @@ async def test_permitted_uses_of_a_key_are_signed(agent):
         assert await ask(login(b"s2"), **unknown) == signed
         assert await ask(CONTENT, argument="+sign.git", host="") == signed
         for key, names in ((HOST, ["git.example.test"]), (OTHER, [])):
-            result, _ = await begun.more(NameHost(key, ("a.test",)))
-            assert decode_host(result).names == tuple(names)
+            host = await begun.more(NameHost(key, ("a.test",)))
+            assert host.value.names == tuple(names)
     assert made.signed == 5
 
 
 async def test_no_other_use_of_a_key_is_signed(agent):
     made, session = agent
-    order = UseAgent(session.permit(SSH_AGENT, argument="+list"))
+    order = Signed(session.permit(SSH_AGENT, argument="+list"), UseAgent())
     at = {"argument": "+login.git", "host": "git.example.test"}
     at["about"] = fingerprint(HOST)
     async with session.carrying_out(order) as begun:
@@ -452,7 +459,7 @@ async def test_no_other_use_of_a_key_is_signed(agent):
 async def test_an_agent_that_takes_any_signature_binds_no_session(agent):
     made, session = agent
     made.takes = b""
-    order = UseAgent(session.permit(SSH_AGENT, argument="+list"))
+    order = Signed(session.permit(SSH_AGENT, argument="+list"), UseAgent())
     async with session.carrying_out(order) as begun:
         ask = asking(session, begun)
         assert await ask(bind()) == KeyRefused()
@@ -464,7 +471,7 @@ async def test_keys_are_listed_while_their_permit_is_held_and_no_longer(agent):
     _, session = agent
     at = time.monotonic() - SECONDS + 3
     fields = {"argument": "+list", "at": at}
-    order = UseAgent(session.permit(SSH_AGENT, **fields))
+    order = Signed(session.permit(SSH_AGENT, **fields), UseAgent())
     async with session.carrying_out(order) as begun:
         ask = asking(session, begun)
         await ask(ListKeys())
@@ -474,27 +481,27 @@ async def test_keys_are_listed_while_their_permit_is_held_and_no_longer(agent):
                 await begun.more(what)
         # As after a use that the user was long asked about.
         renewal = {"argument": "+list", "renewed": True}
-        await begun.more(HoldPermit(session.permit(SSH_AGENT, **renewal)))
+        await begun.more(Signed(session.permit(SSH_AGENT, **renewal), HoldPermit()))
         await ask(ListKeys())
         other = session.permit(SSH_AGENT, **renewal, sandbox="other-1")
         with pytest.raises(RefusedError, match="differs"):
-            await begun.more(HoldPermit(other))
+            await begun.more(Signed(other, HoldPermit()))
 
 
 async def test_no_agent_is_asked_without_a_permit(agent):
     _, session = agent
     for warrant in (b"", session.permit(TCP, argument="+list")):
         with pytest.raises(RefusedError):
-            await session.carry_out(UseAgent(warrant))
+            await session.carry_out(Signed(warrant, UseAgent()))
     # A sandbox's agent is not the user's.
     warrant = session.permit(SSH_AGENT, argument="+list", target="vault")
-    async with session.carrying_out(UseAgent(warrant)) as begun:
-        result, _ = await begun.more(NameHost(HOST, ()))
-        assert decode_host(result).names == ("git.example.test",)
+    async with session.carrying_out(Signed(warrant, UseAgent())) as begun:
+        host = await begun.more(NameHost(HOST, ()))
+        assert host.value.names == ("git.example.test",)
         with pytest.raises(InternalError):
             await begun.more(AskAgent(ListKeys()))
     for order in (AskAgent(ListKeys()), NameHost(HOST, ())):
-        with pytest.raises(InternalError):
+        with pytest.raises(PeerError):
             await session.carry_out(order)
 
 
@@ -504,4 +511,4 @@ async def test_a_desktop_without_an_agent_is_told():
         with starter_of_orders(environ | more) as there:
             warrant = there.permit(SSH_AGENT, argument="+list")
             with pytest.raises(SetupError, match="has no ssh agent"):
-                await there.carry_out(UseAgent(warrant))
+                await there.carry_out(Signed(warrant, UseAgent()))

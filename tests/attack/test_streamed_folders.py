@@ -68,7 +68,7 @@ class Stand:
         path = self.home / name
         path.mkdir(exist_ok=True)
         (path / "file").write_text(name)
-        order = OpenFolder(b"", str(path), write)
+        order = OpenFolder(str(path), write)
         async with self._session.carrying_out(order) as opened:
             given = await give(path, opened, b"")
             async with self.folders.mounted(WORK, given, write=write) as mounted:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 import pytest
@@ -27,12 +27,20 @@ from broker.ipc.session import file_orders as files
 from broker.ipc.session import folder_orders as folders
 from broker.ipc.session import media_orders as media
 from broker.ipc.session.bus_orders import HoldPermit
-from broker.ipc.session.order_messages import SessionOrder
+from broker.ipc.session.order_rows import ROWS
 from broker.ipc.session.permit_warrant import OF_REQUEST, PermitWarrant
 from broker.ipc.session.warrant import KEY_BYTES, sign
 from broker.ipc.starter import WarrantKey, encode
 from broker.viewer.orders.session_orders import Begun, SessionOrders
 from broker.wire import fdpass
+from broker.wire.call_messages import (
+    CallMessage,
+    ErrorMessage,
+    decode_message,
+    encode_message,
+)
+from broker.wire.pending_call import Answer
+from broker.wire.row import AnyRow, Row
 
 _SERVES = f"""
 import socket, sys
@@ -50,6 +58,9 @@ def carry_out(key, fds):
 starter.serve_authority(control, session, carry_out)
 """
 
+_ROWS: Mapping[type[Any], AnyRow] = MappingProxyType(
+    {row.request: row for row in ROWS.values()}
+)
 _SERVICES: Mapping[type[Any], str] = MappingProxyType(
     {
         files.StoreFiles: FILE_COPY,
@@ -101,11 +112,12 @@ class SigningSession(SessionOrders):
         begin = Begin(1, method, raw, False, 1, 1, at or time.monotonic())
         return sign(self.key, begin)
 
-    def _share(self, order: folders.OpenFolder) -> folders.OpenFolder:
-        if order.warrant or order.record:
-            return order
-        named = {"path": order.path, "sandbox": self.sandbox, "write": order.write}
-        return msgspec.structs.replace(order, warrant=self.call("FolderShare", **named))
+    def _warrant(self, order: msgspec.Struct) -> bytes:
+        """Return the warrant of an order, as if it were permitted or called."""
+        if type(order) is folders.OpenFolder:
+            named = {"path": order.path, "sandbox": self.sandbox, "write": order.write}
+            return self.call("FolderShare", **named)
+        return self.permit(_SERVICES[type(order)]) if type(order) in _SERVICES else b""
 
     def permit(self, service: str, **fields: Any) -> bytes:
         """Return a warrant; ``fields`` differ from a desktop's permit."""
@@ -116,18 +128,70 @@ class SigningSession(SessionOrders):
 
     @asynccontextmanager
     async def carrying_out(
-        self, order: SessionOrder, fds: Sequence[int] = ()
-    ) -> AsyncIterator[Begun]:
-        """See ``UserSession``."""
-        if getattr(order, "warrant", None) == b"" and type(order) in _SERVICES:
-            warrant = self.permit(_SERVICES[type(order)])
-            order = msgspec.structs.replace(order, warrant=warrant)
-        if isinstance(order, folders.OpenFolder):
-            order = self._share(order)
-        async with super().carrying_out(order, fds) as begun:
+        self, first: Any, second: Any = (), fds: Any = (), *, warrant: bytes = b""
+    ) -> AsyncIterator[Begun[Any]]:
+        """See ``UserSession``; a test may leave the row out, which its order tells."""
+        row, order, fds, warrant = _with_row(first, second, fds, warrant)
+        signed = warrant or self._warrant(order)
+        async with super().carrying_out(row, order, fds, warrant=signed) as begun:
             begun.__class__ = _SigningBegun
             begun.session, begun.order = self, order  # type: ignore[attr-defined]
             yield begun
+
+    async def carry_out(
+        self, first: Any, second: Any = (), fds: Any = (), *, warrant: bytes = b""
+    ) -> Answer[Any]:
+        """See ``carrying_out``."""
+        row, order, fds, warrant = _with_row(first, second, fds, warrant)
+        return await super().carry_out(row, order, fds, warrant=warrant)
+
+    async def refusal(
+        self, name: str, body: object, fds: Sequence[int] = (), warrant: bytes = b""
+    ) -> str:
+        """Return the error of a call that no honest viewer makes: its bytes are sent as they are."""
+        data = call_bytes(1, name, body, warrant)
+        return await self.refusal_of_bytes(data, fds)
+
+    async def refusal_of_bytes(self, data: bytes, fds: Sequence[int] = ()) -> str:
+        """Return the error of a packet: its answer, or the last words of its child."""
+        child, channel = await self._fork()
+        try:
+            await channel.send(data, fds)
+            received = await channel.receive(8)
+            if received.data:
+                message = decode_message(received.data)
+                assert isinstance(message, ErrorMessage), message
+                return message.message
+            await child.wait()
+            assert child.words is not None
+            return child.words.text(400)
+        finally:
+            channel.close()
+            await child.wait()
+            child.close()
+
+
+def call_bytes(number: int, name: str, body: object, warrant: bytes = b"") -> bytes:
+    """Return the packet of a call, as a viewer that was taken over makes it."""
+    raw = msgspec.Raw(msgspec.msgpack.encode(body))
+    return encode_message(CallMessage(number, name, raw, warrant))
+
+
+class Signed(NamedTuple):
+    """An order and its warrant."""
+
+    warrant: bytes
+    order: msgspec.Struct
+
+
+def _with_row(
+    first: Any, second: Any, fds: Any, warrant: bytes
+) -> tuple[AnyRow, Any, Any, bytes]:
+    if isinstance(first, Row):
+        return first, second, fds, warrant
+    if isinstance(first, Signed):
+        warrant, first = first
+    return _ROWS[type(first)], first, fds or second, warrant
 
 
 def permit_of(lease: Any, service: str = AUDIO) -> Permit:
@@ -160,32 +224,32 @@ class SigningPermits:
             yield permit
 
 
-class _SigningBegun(Begun):
+class _SigningBegun(Begun[Any]):
     """As ``Begun``; its further orders get warrants, too."""
 
     session: SigningSession
-    order: SessionOrder
+    order: msgspec.Struct
 
     async def more(
-        self, order: SessionOrder, fds: Sequence[int] = ()
-    ) -> tuple[bytes, Sequence[int]]:
-        if isinstance(order, folders.GiveFolder) and not order.warrant:
+        self, first: Any, second: Any = (), fds: Any = (), *, warrant: bytes = b""
+    ) -> Any:
+        row, order, fds, warrant = _with_row(first, second, fds, warrant)
+        if isinstance(order, folders.GiveFolder) and not warrant:
             assert isinstance(self.order, folders.OpenFolder)
             name = self.session.sandbox
-            path = Path(os.fsdecode(self.result))
+            path = Path(os.fsdecode(self.value.path))
             warrant = self.session.permit(
                 FOLDER,
                 sandbox=name,
-                record=self.order.record or name,
+                record=getattr(self.order, "record", name),
                 argument=folder_argument(path.name),
                 about=folder_object(path),
                 write=self.order.write,
             )
-            order = folders.GiveFolder(warrant)
         service = _SERVICES.get(type(self.order), "")
-        if order == HoldPermit(b"") and service:
-            order = HoldPermit(self.session.permit(service, renewed=True))
-        return await super().more(order, fds)
+        if isinstance(order, HoldPermit) and not warrant and service:
+            warrant = self.session.permit(service, renewed=True)
+        return await super().more(row, order, fds, warrant=warrant)
 
 
 @contextmanager

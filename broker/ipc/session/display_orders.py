@@ -1,39 +1,46 @@
-"""Orders about the user's display: compositor, fonts, chords.
-
-They need no warrant: each says why it harms nobody.
-"""
+"""Orders about the user's display: compositor, fonts, chords."""
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 import msgspec
 
-from broker.core.decoding import TypedMessage
+from broker.ipc.session.order import ENDS, OrderMessage
+from broker.wire.row import Nothing, Row
 
 
-class FindCompositor(TypedMessage, frozen=True, tag="find-compositor"):
-    """Find the running compositor.  Answer: the path of its socket, empty without one.
+class FindCompositor(OrderMessage, frozen=True):
+    """Find the running compositor.
 
-    It is the session's, and the order names none.
+    No permit: it is the session's, and the order names none.
     """
 
 
-class ReadChords(TypedMessage, frozen=True, tag="read-chords"):
-    """Read which chords the user wants.  Answer: a file with the choice.
+class FoundCompositor(OrderMessage, frozen=True):
+    """The path of the compositor's socket; empty without one."""
 
-    No warrant: the viewer shows and sends them.
+    path: bytes
+
+
+class ReadChords(OrderMessage, frozen=True):
+    """Read which chords the user wants.  Descriptor of the answer: a file with the choice.
+
+    No permit: the viewer shows and sends them.
     """
 
 
-class DrawLetters(TypedMessage, frozen=True, tag="draw-letters"):
-    """Draw the letters of names in frames, in the user's font.  Answer: a file of them.
+class DrawLetters(OrderMessage, frozen=True):
+    """Draw the letters of names in frames, in the user's font.
 
-    No warrant: it tells what any picture of a frame does.
+    Descriptor of the answer: a file of them.
+
+    No permit: it tells what any picture of a frame does.
     """
 
     height: Annotated[int, msgspec.Meta(ge=1, le=256)]
 
 
-DisplayOrder: TypeAlias = FindCompositor | ReadChords | DrawLetters
-"""Orders of this family."""
+FIND_COMPOSITOR = Row("FindCompositor", FindCompositor, FoundCompositor, *ENDS)
+READ_CHORDS = Row("ReadChords", ReadChords, Nothing, *ENDS, gives=1)
+DRAW_LETTERS = Row("DrawLetters", DrawLetters, Nothing, *ENDS, gives=1)

@@ -4,19 +4,22 @@ A file is named by the user's call or chosen in a dialog.  The answer is a ticke
 (``session.read_warrant.FileTicket``) and names to show; an order to use the file
 contains the ticket.  Tickets and warrants of calls are as long as the user's command
 lines, so they are passed in files in memory.
+
+What moves bytes sends an item when its program runs, and answers at its end.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 import msgspec
 
-from broker.core.decoding import Reader, TypedMessage, reader
-from broker.core.errors import InternalError
 from broker.core.question import PageImage
+from broker.core.services import FILE_COPY, FILE_DIALOG, OPEN_URL, PRINT
 from broker.ipc.guest.file_requests import ChooseFiles
+from broker.ipc.session.order import ENDS, OrderMessage
+from broker.wire.row import NeededPermit, Nothing, Row
 
 _PASSED_BYTES = 1 << 23
 _SHA256 = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")]
@@ -38,30 +41,35 @@ _Origin = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,30}\Z")]
 _PortalKey = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,128}\Z")]
 
 
-class OpenAddress(TypedMessage, frozen=True, tag="open-address"):
-    """Open an address by the user's program for it."""
+class OpenAddress(OrderMessage, frozen=True):
+    """Open an address by the user's program for it, as a sandbox may."""
 
-    warrant: bytes
     url: str
-    called: bool = False
-    """Whether the warrant is that of a call; else it is that of a permit."""
 
 
-class FindNamedFiles(TypedMessage, frozen=True, tag="find-named-files"):
-    """Find the files that a call names.  Descriptors: the call's warrant.
+class OpenNamedAddress(OrderMessage, frozen=True):
+    """Open an address that a call of the user names, by the user's program for it."""
 
-    Answer: ``FoundFiles``, and their ticket.
+    url: str
+
+
+class FindNamedFiles(OrderMessage, frozen=True):
+    """Find the files that a call names.
+
+    Descriptors: the call's warrant; of the answer: the files' ticket.
     """
 
     writable: tuple[bytes, ...] = ()
     """Directories in which a sandbox may have made links, beside those of records."""
 
 
-class FindDroppedFiles(TypedMessage, frozen=True, tag="find-dropped-files"):
+class FindDroppedFiles(OrderMessage, frozen=True):
     """Find the files that the user has dropped on a sandbox's window.
 
-    Answer: ``FoundFiles``, and their ticket.  Needs no permit: which files they are is
-    asked of the desktop's document portal, and the ticket is good with a permit only.
+    Descriptor of the answer: the files' ticket.
+
+    No permit: which files they are is asked of the desktop's document portal, and the
+    ticket is good with a permit only.
     """
 
     key: _PortalKey
@@ -71,31 +79,38 @@ class FindDroppedFiles(TypedMessage, frozen=True, tag="find-dropped-files"):
     """As of ``FindNamedFiles``."""
 
 
-class SendFiles(TypedMessage, frozen=True, tag="send-files"):
+class SendFiles(OrderMessage, frozen=True):
     """Write the entries of files into a pipe.  Descriptors: their ticket, the pipe.
 
-    The second answer comes at its end, as that of all orders which move bytes.
+    No permit: the ticket is for files that the user has named or chosen.
     """
 
-    warrant: bytes = b""
-    """Of the permit, for files that were dropped on a sandbox's window."""
+
+class SendDroppedFiles(OrderMessage, frozen=True):
+    """Write the entries of files that were dropped on a sandbox's window into a pipe.
+
+    Descriptors: their ticket, the pipe.
+    """
 
 
-class EditFile(TypedMessage, frozen=True, tag="edit-file"):
+class EditFile(OrderMessage, frozen=True):
     """Write a file's entries into a pipe; replace it by what another one has.
 
-    Descriptors: its ticket, the pipe to write to, the one to read from.  The second
-    answer is ``ToolResult.written`` of the viewer.
+    Descriptors: its ticket, the pipe to write to, the one to read from.
+
+    No permit: the ticket is for the file that the user has named.
     """
 
     origin: _Origin
     """The sandbox that edits it."""
 
 
-class SaveFile(TypedMessage, frozen=True, tag="save-file"):
+class SaveFile(OrderMessage, frozen=True):
     """Put the one entry of a pipe in the place of a chosen file.
 
-    Descriptors: the ticket, the pipe.  The second answer as that of ``EditFile``.
+    Descriptors: the ticket, the pipe.
+
+    No permit: the ticket is for the files that the user has chosen.
     """
 
     number: Annotated[int, msgspec.Meta(ge=0)]
@@ -104,64 +119,65 @@ class SaveFile(TypedMessage, frozen=True, tag="save-file"):
     """Of the content before; empty at the first time."""
 
 
-class StoreFiles(TypedMessage, frozen=True, tag="store-files"):
+class StoreFiles(OrderMessage, frozen=True):
     """Keep the entries of a pipe below ``~/Incoming``.  Descriptors: the pipe."""
 
-    warrant: bytes
 
-
-class ChooseOnDesktop(TypedMessage, frozen=True, tag="choose-on-desktop"):
-    """Have the user choose files.  Answer: ``FoundFiles``, and their ticket.
+class ChooseOnDesktop(OrderMessage, frozen=True):
+    """Have the user choose files.  Descriptor of the answer: their ticket.
 
     Without files and ticket the user has dismissed the dialog.  It is closed when the
     order is given up.
     """
 
-    warrant: bytes
     ask: ChooseFiles
     writable: tuple[bytes, ...] = ()
     """As of ``FindNamedFiles``."""
 
 
-class KeepPages(TypedMessage, frozen=True, tag="keep-pages"):
+class KeepPages(OrderMessage, frozen=True):
     """Make a document of the pages in a pipe.  Descriptors: the pipe.
 
-    The second answer is ``KeptPages``.  The document is removed when the order is given
-    up.  Needs no permit: it is in a directory for nothing else, made of pixels.
+    The document is removed when the order is given up.
+
+    No permit: it is in a directory for nothing else, made of pixels.
     """
 
     name: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,60}\Z")]
 
 
-class FindUsualPrinter(TypedMessage, frozen=True, tag="find-usual-printer"):
-    """Answer: the name of the desktop's usual printer.  Harms nobody: no permit."""
+class FindUsualPrinter(OrderMessage, frozen=True):
+    """Find the desktop's usual printer.
+
+    No permit: its name harms nobody.
+    """
 
 
-class PrintDocument(TypedMessage, frozen=True, tag="print-document"):
+class FoundPrinter(OrderMessage, frozen=True):
+    """The name of a printer."""
+
+    name: str
+
+
+class PrintDocument(OrderMessage, frozen=True):
     """Print a document of ``KeepPages``."""
 
-    warrant: bytes
     document: _Pages
     printer: _Printer
     title: str
 
 
-FileOrder: TypeAlias = (
-    OpenAddress
-    | FindNamedFiles
-    | FindDroppedFiles
-    | SendFiles
-    | EditFile
-    | SaveFile
-    | StoreFiles
-    | ChooseOnDesktop
-    | KeepPages
-    | FindUsualPrinter
-    | PrintDocument
-)
+class ProgramRuns(OrderMessage, frozen=True):
+    """The item of orders that move bytes: their program has the pipes now."""
 
 
-class FoundFiles(msgspec.Struct, frozen=True):
+class FilesProgramEnded(OrderMessage, frozen=True):
+    """The standard error of our program for files, which has ended."""
+
+    written: bytes
+
+
+class FoundFiles(OrderMessage, frozen=True):
     """What the user has named or chosen, as it is shown and logged."""
 
     files: int
@@ -171,7 +187,7 @@ class FoundFiles(msgspec.Struct, frozen=True):
     """In bytes, of a file that is opened."""
 
 
-class KeptPages(msgspec.Struct, frozen=True):
+class KeptPages(OrderMessage, frozen=True):
     """A document that was made."""
 
     document: str
@@ -183,17 +199,77 @@ class KeptPages(msgspec.Struct, frozen=True):
     """The first page."""
 
 
-read_found: Reader[FoundFiles] = reader(
-    msgspec.msgpack.Decoder(FoundFiles), "not found files", InternalError
-)
-read_kept: Reader[KeptPages] = reader(
-    msgspec.msgpack.Decoder(KeptPages), "not kept pages", InternalError
-)
-
-
 def from_memory(fd: int) -> bytes:
     """Return the content of a file in memory.  Raises OSError for a pipe or socket."""
     found = bytearray()
     while len(found) < _PASSED_BYTES and (data := os.pread(fd, 1 << 20, len(found))):
         found += data
     return bytes(found)
+
+
+OPEN_ADDRESS = Row(
+    "OpenAddress",
+    OpenAddress,
+    Nothing,
+    *ENDS,
+    permit=NeededPermit(frozenset({OPEN_URL})),
+)
+OPEN_NAMED_ADDRESS = Row(
+    "OpenNamedAddress", OpenNamedAddress, Nothing, *ENDS, calls=frozenset({"Open"})
+)
+FIND_NAMED_FILES = Row(
+    "FindNamedFiles",
+    FindNamedFiles,
+    FoundFiles,
+    *ENDS,
+    calls=frozenset({"Open"}),
+    takes=1,
+    gives=1,
+)
+FIND_DROPPED_FILES = Row(
+    "FindDroppedFiles", FindDroppedFiles, FoundFiles, *ENDS, gives=1
+)
+SEND_FILES = Row(
+    "SendFiles", SendFiles, FilesProgramEnded, *ENDS, item=ProgramRuns, takes=2
+)
+SEND_DROPPED_FILES = Row(
+    "SendDroppedFiles",
+    SendDroppedFiles,
+    FilesProgramEnded,
+    *ENDS,
+    permit=NeededPermit(frozenset({FILE_COPY}), for_desktop=False),
+    item=ProgramRuns,
+    takes=2,
+)
+EDIT_FILE = Row(
+    "EditFile", EditFile, FilesProgramEnded, *ENDS, item=ProgramRuns, takes=3
+)
+SAVE_FILE = Row(
+    "SaveFile", SaveFile, FilesProgramEnded, *ENDS, item=ProgramRuns, takes=2
+)
+STORE_FILES = Row(
+    "StoreFiles",
+    StoreFiles,
+    FilesProgramEnded,
+    *ENDS,
+    permit=NeededPermit(frozenset({FILE_COPY})),
+    item=ProgramRuns,
+    takes=1,
+)
+CHOOSE_ON_DESKTOP = Row(
+    "ChooseOnDesktop",
+    ChooseOnDesktop,
+    FoundFiles,
+    *ENDS,
+    permit=NeededPermit(frozenset({FILE_DIALOG})),
+    gives=range(2),
+)
+KEEP_PAGES = Row("KeepPages", KeepPages, KeptPages, *ENDS, item=ProgramRuns, takes=1)
+FIND_USUAL_PRINTER = Row("FindUsualPrinter", FindUsualPrinter, FoundPrinter, *ENDS)
+PRINT_DOCUMENT = Row(
+    "PrintDocument",
+    PrintDocument,
+    Nothing,
+    *ENDS,
+    permit=NeededPermit(frozenset({PRINT})),
+)

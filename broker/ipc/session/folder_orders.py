@@ -8,64 +8,95 @@ host is on this machine, the child serves the folder over a connection by ``Serv
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 import msgspec
 
 from broker.core.decoding import Reader, TypedMessage, reader
+from broker.core.services import BLOCK, FOLDER
+from broker.ipc.session.order import ENDS, OrderMessage
+from broker.wire.row import NeededPermit, Nothing, Row
 
 TICKET_BYTES = 16
 _Path = Annotated[str, msgspec.Meta(max_length=4096)]
 
 
-class OpenFolder(TypedMessage, frozen=True, tag="open-folder"):
-    """Open a directory that is to be shared.  Answer: its path without links.
+class OpenFolder(OrderMessage, frozen=True):
+    """Open the directory that a call of ``brokerctl share`` names."""
 
-    ``warrant``: the call of ``brokerctl share``; empty for a folder of ``record``.
-    ``tag``: of a record's disk; the path is that of its image.
-    ``linked``: directories in which a sandbox may have made links, beside those that
-    records tell.
-    """
-
-    warrant: bytes
     path: _Path
     write: bool
-    record: str = ""
     linked: tuple[_Path, ...] = ()
+    """Directories in which a sandbox may have made links, beside those of records."""
+
+
+class OpenRecordFolder(OpenFolder, frozen=True, kw_only=True):
+    """Open a directory that a record has, or the image of its disk.
+
+    No permit: the child reads the record, and gives it to nobody without one.
+    """
+
+    record: str
     tag: Annotated[str, msgspec.Meta(max_length=20)] = ""
+    """The disk of the record whose image ``path`` names; empty: a folder."""
 
 
-class GiveFolder(TypedMessage, frozen=True, tag="give-folder"):
+class FoundFolder(OrderMessage, frozen=True):
+    """An opened directory: its path without links."""
+
+    path: bytes
+
+
+class GiveFolder(OrderMessage, frozen=True):
     """Give the opened directory to the host, by the permit for it.
 
-    Answer: by which ticket the host knows it; empty, if there is no host here.  Its permit
-    is held (``HoldPermit``) until its end.
-    """
-
-    warrant: bytes
-
-
-class ServeFolder(TypedMessage, frozen=True, tag="serve-folder"):
-    """Serve the given directory over a connection, whose descriptor comes along."""
-
-
-class CheckSettings(TypedMessage, frozen=True, tag="check-settings"):
-    """Look for mistakes in settings files.  Answer: a file with a line for each.
-
-    No warrant: the answer has what the user is told.
+    The permit is held (``HoldPermit``) until its end.
     """
 
 
-class DrawIcons(TypedMessage, frozen=True, tag="draw-icons"):
+class FolderTicket(OrderMessage, frozen=True):
+    """The ticket by which the host knows a folder; empty, if there is no host here."""
+
+    ticket: bytes
+
+
+class ServeFolder(OrderMessage, frozen=True):
+    """Serve the given directory over a connection, whose descriptor comes along.
+
+    No permit: that of ``GiveFolder`` is held.
+    """
+
+
+class CheckSettings(OrderMessage, frozen=True):
+    """Look for mistakes in settings files.
+
+    Descriptor of the answer: a file with a line for each.
+
+    No permit: the answer has only what the user sees anyway.
+    """
+
+
+class DrawIcons(OrderMessage, frozen=True):
     """Draw sandboxes' icons in the menu again that differ from their records.
 
-    No warrant: the child reads the records, and an icon that is not there is not made.
+    No permit: the child reads the records, and an icon that is not there is not made.
     """
 
 
-FolderOrder: TypeAlias = (
-    OpenFolder | GiveFolder | ServeFolder | CheckSettings | DrawIcons
+OPEN_FOLDER = Row(
+    "OpenFolder", OpenFolder, FoundFolder, *ENDS, calls=frozenset({"FolderShare"})
 )
+OPEN_RECORD_FOLDER = Row("OpenRecordFolder", OpenRecordFolder, FoundFolder, *ENDS)
+GIVE_FOLDER = Row(
+    "GiveFolder",
+    GiveFolder,
+    FolderTicket,
+    *ENDS,
+    permit=NeededPermit(frozenset({FOLDER, BLOCK})),
+)
+SERVE_FOLDER = Row("ServeFolder", ServeFolder, Nothing, *ENDS, takes=1)
+CHECK_SETTINGS = Row("CheckSettings", CheckSettings, Nothing, *ENDS, gives=1)
+DRAW_ICONS = Row("DrawIcons", DrawIcons, Nothing, *ENDS)
 
 
 class FolderForHost(TypedMessage, frozen=True, tag="folder"):

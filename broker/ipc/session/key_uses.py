@@ -11,11 +11,16 @@ from typing import Annotated
 import msgspec
 
 from broker.core.decoding import Reader, reader
+from broker.core.services import SECURITY_KEY
+from broker.wire.row import NeededPermit
 
 USE_BYTES = 1024
 """Of a message of the process."""
 ANSWER_BYTES = 8192
 """Of an answer, with its warrant."""
+KEY_USE = NeededPermit(frozenset({SECURITY_KEY}))
+PIN_ENTRY = NeededPermit(frozenset({SECURITY_KEY}), precedes_uses=True)
+"""The permits that answers have to bring."""
 
 
 class KeyUse(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

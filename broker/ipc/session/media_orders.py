@@ -5,12 +5,13 @@ The viewer makes them by a permit; a session child carries them out.
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 import msgspec
 
-from broker.core.decoding import Reader, TypedMessage, reader
-from broker.core.errors import InternalError
+from broker.core.services import AUDIO, CAMERA, SECURITY_KEY
+from broker.ipc.session.order import ENDS, OrderMessage
+from broker.wire.row import NeededPermit, Nothing, Row
 
 Pixels = Annotated[int, msgspec.Meta(ge=1, le=4096)]
 """A side of the pictures that a sandbox gets."""
@@ -26,36 +27,43 @@ Place = Annotated[int, msgspec.Meta(ge=-(1 << 16), le=1 << 16)]
 """In pixels of the desktop."""
 
 
-class ConnectSound(TypedMessage, frozen=True, tag="connect-sound"):
-    """Connect to the sound server.  Answer: the socket.
+class ConnectSound(OrderMessage, frozen=True):
+    """Connect to the sound server.  Descriptor of the answer: the socket.
 
     The worker filters it, so a permit of a record with ``audio = "raw"`` opens the same
     socket as any other.
     """
 
-    warrant: bytes
+
+class FindCamera(OrderMessage, frozen=True):
+    """Find the camera that the session prefers."""
 
 
-class FindCamera(TypedMessage, frozen=True, tag="find-camera"):
-    """Find the camera that the session prefers.  Answer: ``FoundCamera``."""
+class FoundCamera(OrderMessage, frozen=True):
+    """A camera; ``title`` is escaped."""
 
-    warrant: bytes
+    title: str
+    serial: ObjectNumber
 
 
-class TakeCamera(TypedMessage, frozen=True, tag="take-camera"):
-    """Take pictures of a camera.  Answer: where they come, one after the other."""
+class TakeCamera(OrderMessage, frozen=True):
+    """Take pictures of a camera.
 
-    warrant: bytes
+    Descriptor of the answer: where they come, one after the other.
+    """
+
     serial: ObjectNumber
     width: Pixels
     height: Pixels
 
 
-class TakeScreen(TypedMessage, frozen=True, tag="take-screen"):
+class TakeScreen(OrderMessage, frozen=True):
     """Take pictures of what the user shares.  Answer: as for ``TakeCamera``.
 
     Descriptor: the connection to PipeWire that the desktop's portal has made, which
-    sees only the chosen screen.  Needs no permit: whoever has the connection has the
+    sees only the chosen screen.
+
+    No permit: whoever has the connection has the
     screen, and the user may take longer to choose than a warrant is good.
     """
 
@@ -64,20 +72,20 @@ class TakeScreen(TypedMessage, frozen=True, tag="take-screen"):
     height: Pixels
 
 
-class OpenSecurityKey(TypedMessage, frozen=True, tag="open-security-key"):
+class OpenSecurityKey(OrderMessage, frozen=True):
     """Start the process between a guest and the security key of this machine.
 
     Descriptors: the guest's connection, and the socket of its questions.
     """
 
-    warrant: bytes
 
-
-class ShowFrame(TypedMessage, frozen=True, tag="show-frame"):
+class ShowFrame(OrderMessage, frozen=True):
     """Show a frame around a screen until it ends, or the screen does.
 
-    Answer: a socket with a byte when it is drawn; the viewer closes it at the first
-    picture.  Needs no permit: it reads nothing, and the viewer chooses the colours of
+    Descriptor of the answer: a socket with a byte when it is drawn; the viewer closes it
+    at the first picture.
+
+    No permit: it reads nothing, and the viewer chooses the colours of
     all frames in any case.
     """
 
@@ -96,35 +104,53 @@ class BannerRow(msgspec.Struct, frozen=True, array_like=True):
     marks: Annotated[tuple[Mark, ...], msgspec.Meta(min_length=1, max_length=8)]
 
 
-class ShowBanner(TypedMessage, frozen=True, tag="show-banner"):
+class ShowBanner(OrderMessage, frozen=True):
     """Show above all windows what sandboxes use, until it ends.
 
-    Answer: a socket with "1" when it is drawn, "0" if this compositor cannot show it.
-    Needs no permit, like ``ShowFrame``.
+    Descriptor of the answer: a socket with "1" when it is drawn, "0" if this compositor
+    cannot show it.
+
+    No permit: it reads nothing, as ``ShowFrame``.
     """
 
     rows: Annotated[tuple[BannerRow, ...], msgspec.Meta(min_length=1, max_length=8)]
 
 
-MediaOrder: TypeAlias = (
-    ConnectSound
-    | FindCamera
-    | OpenSecurityKey
-    | ShowBanner
-    | ShowFrame
-    | TakeCamera
-    | TakeScreen
+# guard: the sound server is reached with a permit for sound
+CONNECT_SOUND = Row(
+    "ConnectSound",
+    ConnectSound,
+    Nothing,
+    *ENDS,
+    permit=NeededPermit(frozenset({AUDIO})),
+    gives=1,
 )
-
-
-class FoundCamera(TypedMessage, frozen=True, tag="camera"):
-    """A camera; ``title`` is escaped."""
-
-    title: str
-    serial: ObjectNumber
-
-
-decode_camera: Reader[FoundCamera] = reader(
-    msgspec.msgpack.Decoder(FoundCamera), "not a camera", InternalError
+# guard: cameras are named to who may use one
+FIND_CAMERA = Row(
+    "FindCamera",
+    FindCamera,
+    FoundCamera,
+    *ENDS,
+    permit=NeededPermit(frozenset({CAMERA})),
 )
-"""Return the camera of an answer."""
+# guard: a camera is opened with a permit for cameras
+TAKE_CAMERA = Row(
+    "TakeCamera",
+    TakeCamera,
+    Nothing,
+    *ENDS,
+    permit=NeededPermit(frozenset({CAMERA})),
+    gives=1,
+)
+TAKE_SCREEN = Row("TakeScreen", TakeScreen, Nothing, *ENDS, takes=1, gives=1)
+# guard: a security key is opened with a permit for it
+OPEN_SECURITY_KEY = Row(
+    "OpenSecurityKey",
+    OpenSecurityKey,
+    Nothing,
+    *ENDS,
+    permit=NeededPermit(frozenset({SECURITY_KEY}), precedes_uses=True),
+    takes=2,
+)
+SHOW_FRAME = Row("ShowFrame", ShowFrame, Nothing, *ENDS, gives=1)
+SHOW_BANNER = Row("ShowBanner", ShowBanner, Nothing, *ENDS, gives=1)

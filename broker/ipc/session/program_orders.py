@@ -1,26 +1,27 @@
-"""Orders about our own programs and the broker's processes.
-
-They need no warrant: each says why it harms nobody.
-"""
+"""Orders about our own programs and the broker's processes."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal
 
 import msgspec
 
-from broker.core.decoding import UNREADABLE, TypedMessage
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import InternalError
 from broker.core.process_status import ProcessFigures
 from broker.ipc.fork_server import ForkServerKind
+from broker.ipc.session.order import ENDS, OrderMessage
+from broker.wire.row import Nothing, Row
 
 
-class StartForkServer(TypedMessage, frozen=True, tag="start-fork-server"):
+class StartForkServer(OrderMessage, frozen=True):
     """Become a fork server.
 
-    Descriptors: its client's socket, its standard error.  It is one of those that the
-    broker begins with, and its children are confined; whether workers may be without a
-    jail where none can be built, the user has said.
+    Descriptors: its client's socket, its standard error.
+
+    No permit: it is one of those that the broker begins with, and its children are
+    confined; whether workers may be without a jail where none can be built, the user has
+    said.
     """
 
     program: ForkServerKind
@@ -31,8 +32,13 @@ PIDS = 1024
 """Most processes that are measured at one time."""
 
 
-class MeasureProcesses(TypedMessage, frozen=True, tag="measure-processes"):
-    """Measure processes.  Answer: a pipe with the figures of those that are the broker's."""
+class MeasureProcesses(OrderMessage, frozen=True):
+    """Measure processes.
+
+    Descriptor of the answer: a pipe with the figures of those that are the broker's.
+
+    No permit: a viewer has the figures of no other processes.
+    """
 
     pids: Annotated[list[Pid], msgspec.Meta(max_length=PIDS)]
 
@@ -50,14 +56,15 @@ def decode_figures(data: bytes) -> list[ProcessFigures]:
         raise InternalError(f"not figures: {error}") from error
 
 
-class ReportState(TypedMessage, frozen=True, tag="report-state"):
+class ReportState(OrderMessage, frozen=True):
     """Report to the service manager, if there is one, that the broker is in a state.
 
-    A broker whose viewer was taken over is as ready as that one says.
+    No permit: a broker whose viewer was taken over is as ready as that one says.
     """
 
     state: Literal["ready", "stopping"]
 
 
-ProgramOrder: TypeAlias = StartForkServer | MeasureProcesses | ReportState
-"""Orders of this family."""
+START_FORK_SERVER = Row("StartForkServer", StartForkServer, Nothing, *ENDS, takes=2)
+MEASURE_PROCESSES = Row("MeasureProcesses", MeasureProcesses, Nothing, *ENDS, gives=1)
+REPORT_STATE = Row("ReportState", ReportState, Nothing, *ENDS)

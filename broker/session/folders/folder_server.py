@@ -33,8 +33,8 @@ from broker.helpers.process import popen
 from broker.helpers.process.jail_libraries import find_program, library_words
 from broker.helpers.process.memory_file import memory_file
 from broker.helpers.tools import profiles
-from broker.ipc.session.permit_warrant import PermitWarrant
-from broker.session.errand import Errand
+from broker.session.order_exchange import OrderExchange
+from broker.session.warrant_check import HeldPermit
 
 ROOT, PLACE = "/shared", "here"
 _LOOK_SECONDS = 0.02
@@ -56,16 +56,16 @@ def find_sftp_server() -> Path:
 
 
 def serve_folder(
-    errand: Errand, folder: OpenedFolder, permit: PermitWarrant, *, write: bool
+    exchange: OrderExchange, folder: OpenedFolder, held: HeldPermit, *, write: bool
 ) -> None:
-    """Serve a directory over the errand's connection while its permit is held.
+    """Serve a directory over the exchange's connection while a permit is held.
 
     Answers when it is served.  Raises SetupError where something is not installed,
     UpstreamError, RefusedError.  Starts an sftp server in a jail, and mounts the
     directory there.
     """
     program = find_sftp_server()
-    (conn,) = errand.descriptors(1)
+    (conn,) = exchange.fds
     account = f"user:x:{os.getuid()}:{os.getgid()}::/:/\n".encode()
     with ExitStack() as ours, ExitStack() as theirs:
         status, status_write = _pipe(ours, theirs)
@@ -86,17 +86,17 @@ def serve_folder(
             leader = leader_of(report, "the process that serves the folder")
             _mount(leader, folder, write=write)
             os.write(start, b"1")
-            errand.answer()
+            exchange.answer()
 
         # guard: a folder's server ends with its permit
-        errand.run(
+        exchange.run(
             command_line,
             pass_fds=(status_write, waits, rules, users),
             stdin=conn,
             stdout=conn,
             stderr=popen.DEVNULL,
-            begun=begun,
-            held=permit,
+            on_start=begun,
+            permit=held,
         )
 
 

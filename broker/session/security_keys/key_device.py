@@ -16,10 +16,12 @@ from pathlib import Path
 from broker.core.errors import RefusedError, SetupError
 from broker.helpers.process.popen import Process, our_program
 from broker.helpers.tools import profiles
-from broker.ipc.session.permit_warrant import PermitWarrant
-from broker.session.errand import Errand
+from broker.ipc.session.media_orders import OPEN_SECURITY_KEY, OpenSecurityKey
+from broker.session.order_exchange import OrderExchange
 from broker.session.security_keys.key_permits import KeyPermits
+from broker.session.warrant_check import HeldPermit
 from broker.wire.fdpass import close_all
+from broker.wire.row import serves
 
 _HIDRAW = Path("/sys/class/hidraw")
 _FIDO_USAGE = re.compile(rb"\x06\xd0\xf1")
@@ -60,14 +62,15 @@ def open_key(root: Path = _HIDRAW) -> int:
         ) from error
 
 
-def serve_key(
-    errand: Errand, connection: PermitWarrant, guest: int, questions: int
-) -> None:
+@serves(OPEN_SECURITY_KEY)
+def serve_key(exchange: OrderExchange, _request: OpenSecurityKey) -> None:
     """Serve a guest's connection until it ends; the viewer answers the questions.
 
-    ``connection``: the permit for it, by which it goes on.  Raises RefusedError and
+    It goes on by the permit for the connection.  Raises RefusedError and
     SetupError where there is no key, PeerError for a wrong answer.
     """
+    guest, questions = exchange.fds
+    connection = exchange.permit
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     fds = (guest, open_key(), far.detach())
     words = [*map(str, fds), secrets.token_hex(8)]
@@ -81,16 +84,16 @@ def serve_key(
 
     def begun(_process: Process) -> None:
         close_all(fds)
-        errand.answer()
+        exchange.answer()
 
     with near, socket.socket(fileno=questions) as viewer:
-        errand.run(
+        exchange.run(
             argv,
             env=env,
             pass_fds=fds,
             stdout=output,
             stderr=output,
-            begun=begun,
-            held=connection,
-            others=KeyPermits(errand, connection, near, viewer).readers(),
+            on_start=begun,
+            permit=HeldPermit(connection),
+            readers=KeyPermits(exchange.check, connection, near, viewer).readers(),
         )

@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from broker.core.errors import PeerError, RefusedError
-from broker.core.services import SECURITY_KEY
 from broker.ipc.security_key import ENTER_PIN, READ
 from broker.ipc.session.key_uses import (
     ANSWER_BYTES,
+    KEY_USE,
+    PIN_ENTRY,
     USE_BYTES,
     KeyAnswer,
     KeyUse,
@@ -23,7 +24,7 @@ from broker.ipc.session.key_uses import (
     decode_use,
 )
 from broker.ipc.session.permit_warrant import PermitWarrant
-from broker.session.errand import Errand
+from broker.session.warrant_check import WarrantCheck
 from policy.names import PIN
 
 _NOW = socket.MSG_DONTWAIT
@@ -35,20 +36,20 @@ class KeyPermits:
 
     def __init__(
         self,
-        errand: Errand,
+        check: WarrantCheck,
         connection: PermitWarrant,
         process: socket.socket,
         viewer: socket.socket,
     ) -> None:
         """Set up; ``connection``: the permit for the key itself, ahead of its uses."""
-        self._errand, self._connection = errand, connection
+        self._check, self._connection = check, connection
         self._process, self._viewer = process, viewer
         self._asked = KeyUse()
         self._newest = 0.0
         """When the newest warrant that was used was signed."""
 
     def readers(self) -> Mapping[int, Callable[[], bool]]:
-        """Return the function that reads each socket's messages, see ``Errand.hold``.
+        """Return the function that reads each socket's messages, see ``OrderExchange.hold``.
 
         They raise PeerError.
         """
@@ -105,7 +106,7 @@ class KeyPermits:
             return True  # by the permit for the connection
         pin = asked.what == ENTER_PIN
         try:
-            permit = self._errand.permit(answer.warrant, {SECURITY_KEY}, ahead=pin)
+            permit = self._check.permit(answer.warrant, PIN_ENTRY if pin else KEY_USE)
         except RefusedError:
             return False
         # guard: a permit is for one use of a security key

@@ -13,8 +13,6 @@ import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
-
 from broker.core import ssh_agent as wire
 from broker.core.errors import (
     InternalError,
@@ -24,7 +22,6 @@ from broker.core.errors import (
     UpstreamError,
 )
 from broker.core.limits import ssh_agent as limits
-from broker.core.services import SSH_AGENT
 from broker.core.ssh_agent import (
     AgentAnswer,
     AgentAsk,
@@ -39,40 +36,39 @@ from broker.core.ssh_agent import (
     key_name,
     wrongly_signed,
 )
-from broker.ipc.session import order_messages as messages
 from broker.ipc.session import service_orders as m
-from broker.ipc.session.bus_orders import HoldPermit
 from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.session.connecting import connect_patiently
-from broker.session.errand import Errand
-from broker.session.read_warrant import SECONDS
+from broker.session.order_exchange import OrderExchange, one_of
 from broker.session.ssh.known_hosts import known_host, names_of
+from broker.session.warrant_check import HeldPermit
+from broker.wire.row import serves
 from policy.names import ADMIN_NAMES
 
 _READ_BYTES = 1 << 14
 
 
-def use_agent(errand: Errand, order: m.UseAgent) -> None:
+@serves(m.USE_AGENT)
+def use_agent(exchange: OrderExchange, _request: m.UseAgent) -> None:
     """Serve a connection to the user's ssh agent until the viewer closes it.
 
     Raises RefusedError, SetupError where the user has no agent, UpstreamError, PeerError.
     """
-    permit = errand.permit(order.warrant, {SSH_AGENT}, here=False, ahead=True)
+    held = HeldPermit(exchange.permit)
     with socket.socket(socket.AF_UNIX) as sock:
         agent = None
-        if permit.target in ADMIN_NAMES:
+        if held.permit.target in ADMIN_NAMES:
             _connect(sock)
             agent = _Agent(sock)
-        use = _Use(errand, permit, agent, permit.at + SECONDS)
-        errand.answer()
-        while (asked := errand.next()) is not None:
-            if isinstance(asked, HoldPermit):
-                use.until = errand.renewed(permit, asked)
-                continue
+        use = _Use(held, agent)
+        exchange.answer()
+        find = one_of(held.renew, use.ask, use.sign, use.name_host)
+        serving = True
+        while serving:
             try:
-                errand.answer(use.answer(asked))
+                serving = exchange.serve_next(find)
             except RefusedError as error:
-                errand.fail(error)
+                exchange.fail(error)
 
 
 def _connect(sock: socket.socket) -> None:
@@ -117,36 +113,45 @@ class _Agent:
 class _Use:
     """What one connection knows."""
 
-    errand: Errand
-    listing: PermitWarrant
+    held: HeldPermit
     """The connection's own permit."""
     agent: _Agent | None
     """The user's; None: the connection leads to a sandbox's."""
-    until: float
-    """When the permit ends, unless it is renewed."""
     hosts: dict[bytes, bytes] = field(default_factory=dict)
     """The key of the host by session, which the agent has checked."""
     names: dict[bytes, str] = field(default_factory=dict)
     """The agent's keys, as permits name them."""
 
-    def answer(self, asked: messages.SessionOrder) -> bytes:
-        """Carry out a further order of the viewer; return the answer.
+    @serves(m.NAME_HOST)
+    def name_host(self, exchange: OrderExchange, request: m.NameHost) -> None:
+        """Answer the names of a host.  Raises RefusedError."""
+        # guard: hosts are named while the permit for the agent is held
+        self.held.refuse_late()
+        exchange.answer(known_host(request.key, request.candidates, Path.home()))
 
-        Raises RefusedError, PeerError.
-        """
+    @serves(m.ASK_AGENT)
+    def ask(self, exchange: OrderExchange, request: m.AskAgent) -> None:
+        """Have the user's agent list its keys, or check a host's.  Raises VitrailError."""
+        agent, ask = self._present_agent(), request.ask
+        answer = (
+            self._bind(agent, ask) if isinstance(ask, BindSession) else agent.ask(ask)
+        )
+        exchange.answer(m.AgentReply(answer))
+
+    @serves(m.SIGN_BY_AGENT)
+    def sign(self, exchange: OrderExchange, request: m.SignByAgent) -> None:
+        """Have the user's agent sign what was permitted.  Raises VitrailError."""
+        agent = self._present_agent()
+        self._check(agent, exchange.permit, request.ask)
+        exchange.answer(m.AgentReply(agent.ask(request.ask)))
+
+    def _present_agent(self) -> _Agent:
+        """Return the user's agent while the permit is held.  Raises VitrailError."""
         # guard: the user's keys are listed while their permit is held
-        self.errand.refuse_late(self.until)
-        if isinstance(asked, m.NameHost):
-            host = known_host(asked.key, asked.candidates, Path.home())
-            return msgspec.msgpack.encode(host)
-        if not isinstance(asked, m.AskAgent) or self.agent is None:
+        self.held.refuse_late()
+        if self.agent is None:
             raise InternalError("the order belongs to another one")
-        ask, agent = asked.ask, self.agent
-        if isinstance(ask, BindSession):
-            return msgspec.msgpack.encode(self._bind(agent, ask))
-        if isinstance(ask, SignLogin | SignContent):
-            self._check(agent, asked.warrant, ask)
-        return msgspec.msgpack.encode(agent.ask(ask))
+        return self.agent
 
     def _bind(self, agent: _Agent, ask: BindSession) -> AgentAnswer:
         """Have the agent check that a host has signed the session's id.
@@ -171,12 +176,11 @@ class _Use:
         return self.names.get(key, "")
 
     def _check(
-        self, agent: _Agent, untrusted_warrant: bytes, ask: SignLogin | SignContent
+        self, agent: _Agent, permit: PermitWarrant, ask: SignLogin | SignContent
     ) -> None:
         """Raise RefusedError unless this very use was permitted."""
-        permit = self.errand.permit(untrusted_warrant, {SSH_AGENT})
         # guard: a permit of another sandbox uses no key
-        if permit.sandbox != self.listing.sandbox:
+        if permit.sandbox != self.held.permit.sandbox:
             raise RefusedError(f"the permit is for another sandbox: '{permit.sandbox}'")
         if isinstance(ask, SignLogin):
             argument = f"+login.{ask.user}"

@@ -20,7 +20,6 @@ from broker.core.errors import PeerError, RefusedError, UpstreamError
 from broker.core.escape import printable
 from broker.core.files.planted_links import named_path
 from broker.core.paths import find_paths
-from broker.core.services import FILE_DIALOG
 from broker.core.transfer.file_names import (
     saved_names,
     suggested_name,
@@ -32,8 +31,9 @@ from broker.ipc.guest.file_requests import ChooseFiles
 from broker.ipc.session import file_orders as m
 from broker.ipc.session.warrant import sign
 from broker.session import dialogs as chooser
-from broker.session.errand import Errand
+from broker.session.order_exchange import OrderExchange
 from broker.session.read_warrant import TICKET_SECONDS, FileTicket, read_ticket
+from broker.wire.row import serves
 from policy.records.places import writable
 from shims.files.protocol import TransferError
 from shims.files.sending import Walk
@@ -45,12 +45,12 @@ _SHOWN = 100
 
 
 def ticket(
-    errand: Errand,
+    exchange: OrderExchange,
     untrusted_ticket: bytes,
     verb: Literal["send", "edit", "save", "drop"],
 ) -> FileTicket:
     """Verify the ticket of an order.  Raises RefusedError."""
-    found = read_ticket(errand.key, untrusted_ticket)
+    found = read_ticket(exchange.check.key, untrusted_ticket)
     # guard: files are those that the user has named or chosen
     if found is None:
         raise RefusedError("the user has neither named nor chosen these files")
@@ -59,19 +59,21 @@ def ticket(
         raise RefusedError(f"the user chose the files to {found.verb}, not to {verb}")
     # What is saved replaces what was saved before, see ``EditFile.before``.
     if verb != "save":
-        errand.use(untrusted_ticket, found.at + TICKET_SECONDS)
+        exchange.check.use(untrusted_ticket, found.at + TICKET_SECONDS)
     return found
 
 
-def answer_found(errand: Errand, found: FileTicket, size: int | None = None) -> None:
+def answer_found(
+    exchange: OrderExchange, found: FileTicket, size: int | None = None
+) -> None:
     """Answer with the names of found files, and a signed ticket for them."""
     most = len(found.paths) if found.verb == "save" else _SHOWN
     names = [path.rpartition(b"/")[2] for path in found.paths[:most]]
     shown = tuple(name.decode(errors="replace") for name in names)
     told = m.FoundFiles(len(found.paths), shown, size)
     with ExitStack() as stack:
-        passed = memory_file(stack, sign(errand.key, found))
-        errand.answer(msgspec.msgpack.encode(told), [passed])
+        passed = memory_file(stack, sign(exchange.check.key, found))
+        exchange.answer(told, [passed])
 
 
 def writable_places(more: Iterable[bytes]) -> list[Path]:
@@ -98,10 +100,10 @@ def writable_places(more: Iterable[bytes]) -> list[Path]:
 # -- by a call -------------------------------------------------------------------------
 
 
-def find_named(errand: Errand, order: m.FindNamedFiles) -> None:
+@serves(m.FIND_NAMED_FILES)
+def find_named(exchange: OrderExchange, order: m.FindNamedFiles) -> None:
     """Find the files that the user's call names; answer with a ticket for them."""
-    call = errand.call(m.from_memory(errand.fds[0]), {"Open"})
-    request = msgspec.json.decode(call.parameters, type=OpenRequest)
+    request = msgspec.json.decode(exchange.user_call.parameters, type=OpenRequest)
     writable, size = writable_places(order.writable), None
     if request.path is not None:
         paths = [named_file(request.path, writable)]
@@ -119,7 +121,7 @@ def find_named(errand: Errand, order: m.FindNamedFiles) -> None:
     found = FileTicket(
         time.monotonic(), verb, tuple(map(os.fsencode, paths)), states=states
     )
-    answer_found(errand, found, size)
+    answer_found(exchange, found, size)
 
 
 def _require_sendable(paths: list[str]) -> None:
@@ -193,12 +195,13 @@ def _unusable(path: str, error: OSError) -> RefusedError:
 # -- by a dialog -----------------------------------------------------------------------
 
 
-def choose_files(errand: Errand, order: m.ChooseOnDesktop) -> None:
+@serves(m.CHOOSE_ON_DESKTOP)
+def choose_files(exchange: OrderExchange, order: m.ChooseOnDesktop) -> None:
     """Have the user choose files in a dialog that names the sandbox.
 
     Answer with a ticket.
     """
-    permit, ask = errand.permit(order.warrant, {FILE_DIALOG}), order.ask
+    permit, ask = exchange.permit, order.ask
     # guard: a permit to save chooses no file to read
     if permit.argument != f"+{ask.kind}":
         raise RefusedError(f"the permit is for {permit.argument}, not for +{ask.kind}")
@@ -212,7 +215,7 @@ def choose_files(errand: Errand, order: m.ChooseOnDesktop) -> None:
     choice = chooser.FileChoice(in_users_language(title), asked, button)
     paths = chooser.choose(choice)
     if not paths:
-        errand.answer(msgspec.msgpack.encode(m.FoundFiles(0)))
+        exchange.answer(m.FoundFiles(0))
         return
     save, writable = ask.kind == "save", writable_places(order.writable)
     found = [checked(path, writable, save=save) for path in paths]
@@ -226,7 +229,7 @@ def choose_files(errand: Errand, order: m.ChooseOnDesktop) -> None:
     states = tuple(map(chosen_state, found)) if save else ()
     verb: Literal["save", "send"] = "save" if save else "send"
     now = time.monotonic()
-    answer_found(errand, FileTicket(now, verb, encoded, permit.sandbox, states))
+    answer_found(exchange, FileTicket(now, verb, encoded, permit.sandbox, states))
 
 
 def chosen_state(path: Path) -> str:

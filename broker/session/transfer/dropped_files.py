@@ -22,13 +22,14 @@ from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.limits import clipboard as limits
 from broker.ipc.session import file_orders as m
-from broker.session.errand import Errand
+from broker.session.order_exchange import OrderExchange
 from broker.session.read_warrant import FileTicket
 from broker.session.transfer.chosen_files import (
     answer_found,
     named_file,
     writable_places,
 )
+from broker.wire.row import serves
 
 _PORTAL = DBusAddress(
     "/org/freedesktop/portal/documents",
@@ -41,13 +42,14 @@ _UNKNOWN_KEY = "org.freedesktop.DBus.Error.AccessDenied"
 _HINT = "install xdg-desktop-portal, or copy the files by 'brokerctl cp'"
 
 
-def find_dropped(errand: Errand, order: m.FindDroppedFiles) -> None:
+@serves(m.FIND_DROPPED_FILES)
+def find_dropped(exchange: OrderExchange, order: m.FindDroppedFiles) -> None:
     """Find the files of a key; answer with a ticket for them.  Raises VitrailError."""
     writable = writable_places(order.writable)
     paths = [named_file(path, writable) for path in _retrieved(order.key)]
     encoded = tuple(map(os.fsencode, paths))
     found = FileTicket(time.monotonic(), "drop", encoded, order.sandbox)
-    answer_found(errand, found, _size(paths))
+    answer_found(exchange, found, _size(paths))
 
 
 def _size(paths: Sequence[str]) -> int | None:

@@ -11,12 +11,12 @@ import shutil
 import msgspec
 
 from broker.core.errors import RefusedError, SetupError, UpstreamError
-from broker.core.services import OPEN_URL
-from broker.core.transfer.urls import DEFAULT_SCHEMES, Url, take_url
+from broker.core.transfer.urls import DEFAULT_SCHEMES, take_url
 from broker.helpers.process import popen
 from broker.ipc.control.types.opening import OpenRequest
 from broker.ipc.session import file_orders as m
-from broker.session.errand import Errand
+from broker.session.order_exchange import OrderExchange
+from broker.wire.row import serves
 from policy.names import ADMIN_NAMES
 
 # The user's programs need these to reach the session; addresses of a display server or
@@ -45,23 +45,11 @@ LOOP = "VITRAIL_OPENING"
 """Set for programs that we start: our own handler refuses to be called by one."""
 
 
-def open_url(errand: Errand, order: m.OpenAddress) -> None:
-    """Open an address here that a sandbox or the user wants opened.
-
-    Starts the desktop's program for it, after the order's warrant is checked.
-    """
+@serves(m.OPEN_NAMED_ADDRESS)
+def open_named_url(exchange: OrderExchange, order: m.OpenNamedAddress) -> None:
+    """Open an address that the user's call names, by the desktop's program for it."""
     url = take_url(order.url, None)
-    if order.called:
-        _require_called(errand, order.warrant, url)
-    else:
-        _require_permitted(errand, order.warrant, url)
-    open_here(errand, url.canonical)
-
-
-def _require_called(errand: Errand, untrusted_warrant: bytes, url: Url) -> None:
-    """Raise RefusedError unless the user's call names this address."""
-    call = errand.call(untrusted_warrant, {"Open"})
-    named = msgspec.json.decode(call.parameters, type=OpenRequest)
+    named = msgspec.json.decode(exchange.user_call.parameters, type=OpenRequest)
     # guard: an address that the user has not named is not opened as the user's
     if (
         named.sandbox not in ADMIN_NAMES
@@ -69,11 +57,13 @@ def _require_called(errand: Errand, untrusted_warrant: bytes, url: Url) -> None:
         or take_url(named.url, None) != url
     ):
         raise RefusedError("the user has not named this address")
+    open_here(exchange, url.canonical)
 
 
-def _require_permitted(errand: Errand, untrusted_warrant: bytes, url: Url) -> None:
-    """Raise RefusedError unless the permit is for this address and its scheme."""
-    permit = errand.permit(untrusted_warrant, {OPEN_URL})
+@serves(m.OPEN_ADDRESS)
+def open_url(exchange: OrderExchange, order: m.OpenAddress) -> None:
+    """Open an address that a sandbox may open, by the desktop's program for it."""
+    url, permit = take_url(order.url, None), exchange.permit
     # guard: an address is one that the permit is about
     named = permit.scheme, permit.host or "", permit.about
     if named != (url.scheme, url.host, url.shown):
@@ -81,9 +71,10 @@ def _require_permitted(errand: Errand, untrusted_warrant: bytes, url: Url) -> No
     # guard: a rule without schemes opens pages and mail
     if not permit.schemes and url.scheme not in DEFAULT_SCHEMES:
         raise RefusedError(f"no rule names the scheme {url.scheme}")
+    open_here(exchange, url.canonical)
 
 
-def open_here(errand: Errand, word: str) -> None:
+def open_here(exchange: OrderExchange, word: str) -> None:
     """Open an address, or a file of our own, by the user's program for it.
 
     Raises SetupError without one, UpstreamError where that fails at once.
@@ -108,4 +99,4 @@ def open_here(errand: Errand, word: str) -> None:
         code = 0
     if code:
         raise UpstreamError(f"gio ended with code {code}")
-    errand.answer()
+    exchange.answer()

@@ -222,7 +222,7 @@ class SandboxCalls:
             with self._places.one(own, ask.service, 2 * _DAEMONS, source):
                 await daemon(call.exchange, call.permit.request)
             return
-        order = StartService(call.permit.warrant, ask.service, ask.argument)
+        order = StartService(ask.service, ask.argument)
         caller = call.guest.lease.record
         serving = self._desktop.serving
         async with serving(order, call.permit, self._places, caller) as far:

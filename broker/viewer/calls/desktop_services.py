@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING
 from broker.core.errors import SetupError
 from broker.core.services import NOTIFICATION, TRAY
 from broker.core.stderr_log import log_stderr
-from broker.ipc.session.service_orders import ServeNow, StartService
+from broker.ipc.session.service_orders import (
+    SERVE_NOW,
+    START_SERVICE,
+    ServeNow,
+    StartService,
+)
 from broker.viewer.calls.places import CallPlaces
 from broker.viewer.camera import Cameras
 from broker.viewer.exchange.failures import ShareableError
@@ -64,19 +69,22 @@ class DesktopServices:
         """
         name = order.service
         async with AsyncExitStack() as stack:
-            carrying_out = self.session.carrying_out(order)
+            carrying_out = self.session.carrying_out(
+                START_SERVICE, order, warrant=permit.warrant
+            )
             try:
                 begun = await stack.enter_async_context(carrying_out)
             except SetupError as error:
                 for line in (error.hint or error.message).splitlines():
                     log_stderr(f"vitrail: {line}")
                 raise ShareableError(f"cannot start the service {name}") from error
-            if not begun.result:
+            concurrent = begun.value.concurrent
+            if concurrent is None:
                 raise ShareableError(f"the user's desktop has no service {name}")
-            with places.one("", name, int(begun.result), caller):
+            with places.one("", name, concurrent, caller):
                 try:
-                    _, (fd,) = await begun.more(ServeNow())
-                    with socket.socket(fileno=fd) as far:
+                    started = await begun.more(SERVE_NOW, ServeNow())
+                    with socket.socket(fileno=started.fds[0]) as far:
                         async with begun.held(permit.renewed):
                             yield far
                 finally:

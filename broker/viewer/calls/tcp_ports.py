@@ -12,7 +12,15 @@ import trio
 
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.escape import printable
-from broker.ipc.session.service_orders import AcceptConnection, ConnectPort, ListenPort
+from broker.ipc.session.service_orders import (
+    ACCEPT_CONNECTION,
+    CONNECT_PORT,
+    LISTEN_PORT,
+    AcceptConnection,
+    ConnectPort,
+    ListenPort,
+    OpenedPort,
+)
 from broker.viewer.exchange.failures import ShareableError
 from broker.viewer.orders.session_orders import Begun, UserSession
 from broker.wire.fdpass import DescriptorsLostError
@@ -35,10 +43,12 @@ async def user_port(session: UserSession, warrant: bytes, port: int) -> socket.s
     Raises ShareableError where nothing listens there.
     """
     try:
-        _, (fd,) = await session.carry_out(ConnectPort(warrant, port))
+        answer = await session.carry_out(
+            CONNECT_PORT, ConnectPort(port), warrant=warrant
+        )
     except UpstreamError as error:
         raise ShareableError(f"no program is listening on port {port}") from error
-    return socket.socket(fileno=fd)
+    return socket.socket(fileno=answer.fds[0])
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,7 @@ class ListenedPort:
 
     address: str
     number: int
-    _begun: Begun
+    _begun: Begun[OpenedPort]
 
     async def accept(self) -> tuple[int, socket.socket | None]:
         """Return the next connection, and the port at its far end.
@@ -56,12 +66,15 @@ class ListenedPort:
         """
         while True:
             try:
-                result, fds = await self._begun.more(AcceptConnection())
+                order = AcceptConnection()
+                accepted = await self._begun.more(ACCEPT_CONNECTION, order)
             # guard: a moment without descriptors in the viewer ends no forward
             except DescriptorsLostError:
                 await trio.sleep(_AGAIN_SECONDS)
             else:
-                return int(result), socket.socket(fileno=fds[0]) if fds else None
+                fds = accepted.fds
+                conn = socket.socket(fileno=fds[0]) if fds else None
+                return accepted.value.port, conn
 
 
 @asynccontextmanager
@@ -72,6 +85,6 @@ async def listening(
 
     Raises RefusedError.
     """
-    async with session.carrying_out(ListenPort(warrant, port)) as begun:
-        address, _, number = begun.result.decode("ascii").rpartition(":")
-        yield ListenedPort(address, int(number), begun)
+    order = ListenPort(port)
+    async with session.carrying_out(LISTEN_PORT, order, warrant=warrant) as begun:
+        yield ListenedPort(begun.value.address, begun.value.port, begun)

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import trio
 from msgspec import structs
@@ -35,13 +36,24 @@ from broker.host_and_viewer.host_folders import FolderSource, GivenFolder, Mount
 from broker.ipc.agent import AgentMount
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import TaskStatus
-from broker.ipc.session.folder_orders import GiveFolder, OpenFolder, ServeFolder
+from broker.ipc.session.folder_orders import (
+    GIVE_FOLDER,
+    OPEN_FOLDER,
+    OPEN_RECORD_FOLDER,
+    SERVE_FOLDER,
+    FoundFolder,
+    GiveFolder,
+    OpenFolder,
+    OpenRecordFolder,
+    ServeFolder,
+)
 from broker.viewer.authority.held_permit import HeldPermit, take_back_all
 from broker.viewer.authority.interface import Permits
 from broker.viewer.folders.guest_folders import GuestFolders
 from broker.viewer.orders.session_orders import Begun, UserSession
 from broker.viewer.sandboxes.named_lease import one_lease
 from broker.wire.faults import HeldError
+from broker.wire.row import Row
 from policy.records.model import Record
 from policy.records.places import has_folders
 
@@ -133,7 +145,7 @@ class FolderDesk:
         lease = one_lease(sandbox, self._leases())
         if self._source.unavailable:
             raise RefusedError(self._source.unavailable)
-        return await self._begin(OpenFolder(warrant, path, write), lease)
+        return await self._begin(OpenFolder(path, write), lease, warrant)
 
     async def unshare(self, name: str, sandbox: str, *, force: bool) -> SharedFolder:
         """Take a folder back from a sandbox; return when it is unmounted.
@@ -164,31 +176,40 @@ class FolderDesk:
             await guest.unmount(mounted.place)
         await mounted.release()
 
-    async def _begin(self, order: OpenFolder, lease: Lease) -> SharedFolder:
+    async def _begin(
+        self, order: OpenFolder, lease: Lease, warrant: bytes = b""
+    ) -> SharedFolder:
         assert self._nursery is not None
-        shared: SharedFolder = await self._nursery.start(self._open, order, lease)
+        shared: SharedFolder = await self._nursery.start(
+            self._open, order, lease, warrant
+        )
         return shared
 
     async def _open(
         self,
         order: OpenFolder,
         lease: Lease,
+        warrant: bytes,
         *,
         task_status: trio.TaskStatus[SharedFolder],
     ) -> None:
         """Have a session child open a directory and hold it; share it."""
         order = structs.replace(order, linked=tuple(map(str, self.written())))
-        async with self._session.carrying_out(order) as opened:
-            path = Path(os.fsdecode(opened.result))
-            shared = SharedFolder(lease, path, order.write, order.tag)
-            shared.at = self._place(lease, order)
+        row: Row[Any, FoundFolder] = OPEN_FOLDER
+        tag = mount_point = ""
+        if isinstance(order, OpenRecordFolder):
+            row, tag = OPEN_RECORD_FOLDER, order.tag
+            mount_point = self._place(lease, order)
+        async with self._session.carrying_out(row, order, warrant=warrant) as opened:
+            path = Path(os.fsdecode(opened.value.path))
+            shared = SharedFolder(lease, path, order.write, tag, mount_point)
             self._refuse_more(shared)
             self._shared.append(shared)
             await self._hold(shared, opened, task_status)
 
-    def _place(self, lease: Lease, order: OpenFolder) -> str:
+    def _place(self, lease: Lease, order: OpenRecordFolder) -> str:
         """Return where the record of a sandbox mounts what an order opens."""
-        record = self._record(lease) if order.record else None
+        record = self._record(lease)
         if record is None:
             return ""
         folders = record.viewer.folders
@@ -228,7 +249,7 @@ class FolderDesk:
     async def _hold(
         self,
         shared: SharedFolder,
-        opened: Begun,
+        opened: Begun[FoundFolder],
         status: trio.TaskStatus[SharedFolder],
     ) -> None:
         """Hold one folder in a sandbox by a permit; ``started`` when it is mounted."""
@@ -261,7 +282,7 @@ class FolderDesk:
     async def _carry(
         self,
         shared: SharedFolder,
-        opened: Begun,
+        opened: Begun[FoundFolder],
         permit: Permit,
         status: trio.TaskStatus[SharedFolder],
     ) -> None:
@@ -373,12 +394,14 @@ class FolderDesk:
             async with trio.open_nursery() as waits:
                 for path, write, tag in wanted:
                     done = trio.Event()
-                    order = OpenFolder(b"", str(path), write, record.name, tag=tag)
+                    order = OpenRecordFolder(
+                        str(path), write, record=record.name, tag=tag
+                    )
                     self._nursery.start_soon(self._of_record, order, lease, done)
                     waits.start_soon(done.wait)
 
     async def _of_record(
-        self, order: OpenFolder, lease: Lease, done: trio.Event
+        self, order: OpenRecordFolder, lease: Lease, done: trio.Event
     ) -> None:
         """Share one folder or disk of a record; notify the user of a failure."""
         try:
@@ -399,18 +422,18 @@ class FolderDesk:
         await take_back_all(self._shared, lease)
 
 
-async def give(path: Path, opened: Begun, warrant: bytes) -> GivenFolder:
+async def give(path: Path, opened: Begun[FoundFolder], warrant: bytes) -> GivenFolder:
     """Have the session child give the opened folder to the host."""
-    ticket, _ = await opened.more(GiveFolder(warrant))
+    answer = await opened.more(GIVE_FOLDER, GiveFolder(), warrant=warrant)
 
     async def serve(conn: int) -> None:
         try:
-            await opened.more(ServeFolder(), [conn])
+            await opened.more(SERVE_FOLDER, ServeFolder(), [conn])
             await opened.wait()
         finally:
             await opened.end()
 
-    return GivenFolder(path, ticket, serve)
+    return GivenFolder(path, answer.value.ticket, serve)
 
 
 def request_of(shared: SharedFolder) -> Request:

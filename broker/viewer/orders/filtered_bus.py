@@ -7,16 +7,28 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
+import msgspec
 import trio
 from jeepney.bus_messages import message_bus
 from jeepney.io.trio import DBusConnection
 
 from broker.core.errors import SetupError, UpstreamError, sole
-from broker.ipc.session.bus_orders import BusUse, ConnectBus
+from broker.ipc.session.bus_orders import (
+    CONNECT_BUS,
+    CONNECT_SCREENS,
+    BusUse,
+    ConnectBus,
+    ConnectScreens,
+)
 from broker.net.session_bus import answer_of
 from broker.viewer.orders.session_orders import Begun, Renewed, UserSession
 from broker.wire import fdpass
+from broker.wire.row import Row
+
+_Q = TypeVar("_Q", bound=msgspec.Struct)
+_A = TypeVar("_A", bound=msgspec.Struct)
 
 _HELLO_SECONDS = 5.0
 
@@ -30,13 +42,13 @@ class FilteredBus:
     @asynccontextmanager
     async def notifications(self) -> AsyncIterator[DBusConnection]:
         """Have a connection to the desktop's notification server; see ``_connected``."""
-        async with self._connected("notifications") as (connection, _):
+        async with self._used("notifications") as (connection, _):
             yield connection
 
     @asynccontextmanager
     async def settings(self) -> AsyncIterator[DBusConnection]:
         """Have a connection to the portal's settings; see ``_connected``."""
-        async with self._connected("settings") as (connection, _):
+        async with self._used("settings") as (connection, _):
             yield connection
 
     @asynccontextmanager
@@ -48,7 +60,9 @@ class FilteredBus:
         The permit is held while the block runs.  Raises RefusedError when it has ended.
         """
         async with (
-            self._connected("screens", warrant) as (connection, begun),
+            self._connected(
+                CONNECT_SCREENS, ConnectScreens(), warrant, descriptors=True
+            ) as (connection, begun),
             begun.held(renewed),
         ):
             yield connection
@@ -56,29 +70,40 @@ class FilteredBus:
     @asynccontextmanager
     async def tray(self) -> AsyncIterator[tuple[DBusConnection, str]]:
         """Have a connection to the panel, and an icon's bus name; see ``_connected``."""
-        async with self._connected("tray") as (connection, begun):
-            yield connection, begun.result.decode()
+        async with self._used("tray") as (connection, item):
+            yield connection, item
+
+    @asynccontextmanager
+    async def _used(self, use: BusUse) -> AsyncIterator[tuple[DBusConnection, str]]:
+        """Have a connection for a use, and an icon's bus name; see ``_connected``."""
+        order = ConnectBus(use)
+        async with self._connected(CONNECT_BUS, order) as (connection, begun):
+            yield connection, begun.value.item
 
     @asynccontextmanager
     async def _connected(
-        self, use: BusUse, warrant: bytes = b""
-    ) -> AsyncIterator[tuple[DBusConnection, Begun]]:
+        self,
+        row: Row[_Q, _A],
+        order: _Q,
+        warrant: bytes = b"",
+        *,
+        descriptors: bool = False,
+    ) -> AsyncIterator[tuple[DBusConnection, Begun[_A]]]:
         """Order a filtered bus connection; yield it and the order's child.
 
         Raises OSError without a bus or filter, RefusedError without a permit,
         trio.TooSlowError, or what a router does.
         """
         async with AsyncExitStack() as stack:
-            order = ConnectBus(use, warrant)
             try:
                 begun = await stack.enter_async_context(
-                    self.session.carrying_out(order)
+                    self.session.carrying_out(row, order, warrant=warrant)
                 )
                 fd, *ends = begun.fds
                 stack.callback(fdpass.close_all, ends)
                 sock = socket.socket(fileno=fd)
                 connection = await stack.enter_async_context(
-                    bus_on(sock, descriptors=use == "screens")
+                    bus_on(sock, descriptors=descriptors)
                 )
             except (SetupError, UpstreamError, ExceptionGroup) as error:
                 # Of the router's nursery: one failure, in a wrapper.

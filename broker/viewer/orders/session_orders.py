@@ -16,12 +16,13 @@ from contextlib import (
     asynccontextmanager,
 )
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
+import msgspec
 import trio
 
 from broker.core import limits
-from broker.core.errors import UpstreamError, sole
+from broker.core.errors import InternalError, PeerError, UpstreamError, sole
 from broker.helpers.process.fork_client import (
     ForkedProcess,
     ForkServer,
@@ -32,12 +33,20 @@ from broker.helpers.process.fork_handle import ForkServerHandle, ServerProcess
 from broker.helpers.process.spawn import send_signal
 from broker.ipc.captured_stderr import FirstWords
 from broker.ipc.fork_server import ForkServerKind, ForkSession
-from broker.ipc.session import order_messages as messages
-from broker.ipc.session.bus_orders import HoldPermit
-from broker.ipc.session.order_messages import SessionOrder
-from broker.ipc.session.program_orders import StartForkServer
+from broker.ipc.session.bus_orders import HOLD_PERMIT, HoldPermit
+from broker.ipc.session.order_rows import MESSAGE_BYTES, ROWS
+from broker.ipc.session.program_orders import START_FORK_SERVER, StartForkServer
 from broker.viewer.orders.order_places import OrderPlaces, caused_by
+from broker.wire import fdpass
+from broker.wire.calls import AnswerReceived, Calls, ErrorReceived, ItemReceived
+from broker.wire.fdpass import DescriptorsLostError
 from broker.wire.packets import Packets, pair
+from broker.wire.pending_call import Answer
+from broker.wire.row import Nothing, Process, Row
+
+_Q = TypeVar("_Q", bound=msgspec.Struct)
+_A = TypeVar("_A", bound=msgspec.Struct)
+_B = TypeVar("_B", bound=msgspec.Struct)
 
 Renewed: TypeAlias = Callable[[], bytes]
 """Return the last warrant of a permit, and have the authority send another one."""
@@ -54,24 +63,129 @@ _PROGRAM = ForkServerProgram(
 """The starter, a child of that server, which nobody starts again."""
 
 
+class OrderConnection:
+    """The viewer's end of the connection to a session child: one call after the other."""
+
+    def __init__(self, process: ForkedProcess, channel: Packets) -> None:
+        self._process = process
+        self.channel = channel
+        self._number = 0
+        """Of the last call."""
+        self._calls = Calls(
+            Process.VIEWER,
+            Process.SESSION_CHILD,
+            ROWS,
+            message_bytes=MESSAGE_BYTES,
+        )
+
+    async def call(
+        self, row: Row[_Q, _A], request: _Q, fds: Sequence[int], warrant: bytes
+    ) -> Answer[_A] | None:
+        """Call a row; return the answer, or None at an item, which precedes it.
+
+        Raises UpstreamError with the child's standard error if it has ended.
+        """
+        self._number, data = self._calls.call(row, request, len(fds), warrant)
+        try:
+            await self.channel.send(data, fds)
+        except OSError as error:
+            raise self._died() from error
+        return await self.receive()
+
+    async def receive(self) -> Answer[Any] | None:
+        """Receive an item or the answer of the last call.  Raises the error that it is."""
+        while True:
+            event, fds = await self._event()
+            if event.call != self._number:
+                fdpass.close_all(fds)  # whose caller has been cancelled
+                continue
+            match event:
+                case AnswerReceived(_, answer):
+                    return Answer(answer, fds)
+                case ErrorReceived(_, failure):
+                    raise failure
+                case ItemReceived():
+                    return None
+
+    async def _event(
+        self,
+    ) -> tuple[AnswerReceived | ErrorReceived | ItemReceived, list[int]]:
+        """Receive the next message about a call, and its descriptors.
+
+        Raises UpstreamError, InternalError.
+        """
+        calls = self._calls
+        try:
+            received = await self.channel.receive(calls.most_descriptors)
+        except OSError as error:
+            raise self._died() from error
+        except DescriptorsLostError as error:
+            if not error.are_too_many:
+                calls.receive(error.data, is_lost=True)  # which ends the call
+            raise
+        if not received.data:
+            raise self._died()
+        fds = list(received.fds)
+        try:
+            event = calls.receive(received.data, len(fds))
+        except PeerError as error:
+            fdpass.close_all(fds)
+            raise InternalError(str(error)) from error
+        if isinstance(event, AnswerReceived | ErrorReceived | ItemReceived):
+            return event, fds
+        raise InternalError("a session child sent a message that is no answer")
+
+    def _died(self) -> UpstreamError:
+        first_words = self._process.words
+        text = "" if first_words is None else first_words.text(400)
+        return UpstreamError(
+            "the process for an operation with your user's rights ended before it replied"
+            f"{text and ': '}{text}",
+            hint="look for the reason in the broker's log",
+        )
+
+
 @dataclass
-class Begun:
+class Begun(Generic[_A]):
     """An order that is carried out, while its block runs."""
 
-    result: bytes
-    fds: Sequence[int]
-    """The block's to close."""
+    answered: Answer[_A] | None
+    """The answer; None: an item has come, and the answer follows (``outcome``)."""
     process: ForkedProcess
-    channel: Packets
+    connection: OrderConnection
     _turn: trio.Lock = field(default_factory=trio.Lock)
     """One exchange at a time: a renewal comes between others."""
 
+    @property
+    def value(self) -> _A:
+        """The order's answer."""
+        return self._answer.value
+
+    @property
+    def fds(self) -> Sequence[int]:
+        """The answer's descriptors, the block's to close."""
+        return self._answer.fds
+
+    @property
+    def _answer(self) -> Answer[_A]:
+        if self.answered is None:
+            raise InternalError("the order has no answer yet")
+        return self.answered
+
     async def more(
-        self, order: SessionOrder, fds: Sequence[int] = ()
-    ) -> tuple[bytes, Sequence[int]]:
-        """Have the same child carry out a further order; as ``UserSession.carry_out``."""
+        self,
+        row: Row[_Q, _B],
+        request: _Q,
+        fds: Sequence[int] = (),
+        *,
+        warrant: bytes = b"",
+    ) -> Answer[_B]:
+        """Have the same child serve a further call; as ``UserSession.carry_out``."""
         async with self._turn:
-            return await _exchange(self.process, self.channel, order, fds)
+            answer = await self.connection.call(row, request, fds, warrant)
+        if answer is None:
+            raise InternalError(f"{row.name} has items")
+        return answer
 
     async def hold(self, renewed: Renewed) -> None:
         """Send renewed warrants to the order's child until the permit ends.
@@ -81,7 +195,7 @@ class Begun:
         while True:
             await trio.sleep(HOLD_SECONDS)
             try:
-                await self.more(HoldPermit(renewed()))
+                await self.more(HOLD_PERMIT, HoldPermit(), warrant=renewed())
             except UpstreamError:
                 return  # it has ended, and who waits for it notices
 
@@ -101,13 +215,14 @@ class Begun:
         with trio.CancelScope(shield=True):
             await _end(self.process)
 
-    async def outcome(self) -> bytes:
-        """Wait for the order's second answer, and return it.
+    async def outcome(self) -> _A:
+        """Wait for the answer of an order whose item has come, and return it.
 
         Raises what the order does: VitrailError.
         """
-        result, _ = await _receive(self.process, self.channel)
-        return result
+        while self.answered is None:
+            self.answered = await self.connection.receive()
+        return self.value
 
     async def wait(self) -> int | None:
         """Wait until it has ended; return its exit code, None if that is not known."""
@@ -119,29 +234,42 @@ class UserSession(Protocol):
     """Carries out orders with the user's rights."""
 
     def carrying_out(
-        self, order: SessionOrder, fds: Sequence[int] = ()
-    ) -> AbstractAsyncContextManager[Begun]:
+        self,
+        row: Row[_Q, _A],
+        request: _Q,
+        fds: Sequence[int] = (),
+        *,
+        warrant: bytes = b"",
+    ) -> AbstractAsyncContextManager[Begun[_A]]:
         """Have a session child carry out an order while the block runs.
 
-        The block begins when it was answered, and ends its child.  ``fds`` stay the
-        caller's.  Raises what the order does: VitrailError.
+        The block begins when it was answered, or has an item, and ends its child.
+        ``fds`` stay the caller's.  ``warrant``: what the authority has signed for it.
+        Raises what the order does: VitrailError.
         """
         ...
 
     async def carry_out(
-        self, order: SessionOrder, fds: Sequence[int] = ()
-    ) -> tuple[bytes, Sequence[int]]:
-        """Have a session child carry out an order; return its result and descriptors.
+        self,
+        row: Row[_Q, _A],
+        request: _Q,
+        fds: Sequence[int] = (),
+        *,
+        warrant: bytes = b"",
+    ) -> Answer[_A]:
+        """Have a session child carry out an order; return its answer with descriptors.
 
         Raises as ``carrying_out``.
         """
         ...
 
 
-async def answered_file(session: UserSession, order: SessionOrder) -> bytes:
+async def answered_file(
+    session: UserSession, row: Row[_Q, Nothing], request: _Q
+) -> bytes:
     """Return the content of the file that answers an order.  Raises VitrailError."""
-    _, (fd,) = await session.carry_out(order)
-    with os.fdopen(fd, "rb") as file:
+    answer = await session.carry_out(row, request)
+    with os.fdopen(answer.fds[0], "rb") as file:
         return file.read()
 
 
@@ -165,17 +293,22 @@ class SessionOrders:
 
     @asynccontextmanager
     async def carrying_out(
-        self, order: SessionOrder, fds: Sequence[int] = ()
-    ) -> AsyncIterator[Begun]:
+        self,
+        row: Row[_Q, _A],
+        request: _Q,
+        fds: Sequence[int] = (),
+        *,
+        warrant: bytes = b"",
+    ) -> AsyncIterator[Begun[_A]]:
         """Fork a session child for an order.  See ``UserSession``."""
         with self._places.one():
-            async with self._carrying_out(order, fds) as begun:
+            async with self._carrying_out(row, request, fds, warrant) as begun:
                 yield begun
 
     @asynccontextmanager
     async def _carrying_out(
-        self, order: SessionOrder, fds: Sequence[int]
-    ) -> AsyncIterator[Begun]:
+        self, row: Row[_Q, _A], request: _Q, fds: Sequence[int], warrant: bytes
+    ) -> AsyncIterator[Begun[_A]]:
         """Fork a session child for an order that has a place."""
         try:
             child, ours = await self._fork()
@@ -186,8 +319,9 @@ class SessionOrders:
                 hint="raise the limit on open files with 'ulimit -n', and run 'brokerctl restart'",
             ) from error
         try:
-            got = await _exchange(child, ours, order, fds)
-            yield Begun(*got, child, ours)
+            connection = OrderConnection(child, ours)
+            answer = await connection.call(row, request, fds, warrant)
+            yield Begun(answer, child, connection)
         finally:
             ours.close()
             with trio.CancelScope(shield=True):
@@ -216,11 +350,16 @@ class SessionOrders:
         return child, ours
 
     async def carry_out(
-        self, order: SessionOrder, fds: Sequence[int] = ()
-    ) -> tuple[bytes, Sequence[int]]:
+        self,
+        row: Row[_Q, _A],
+        request: _Q,
+        fds: Sequence[int] = (),
+        *,
+        warrant: bytes = b"",
+    ) -> Answer[_A]:
         """See ``UserSession``."""
-        async with self.carrying_out(order, fds) as begun:
-            return begun.result, begun.fds
+        async with self.carrying_out(row, request, fds, warrant=warrant) as begun:
+            return Answer(begun.value, list(begun.fds))
 
 
 @dataclass(eq=False)
@@ -228,7 +367,7 @@ class OrderedServer:
     """A fork server that was ordered: ``fork_client.ServerProcess``."""
 
     pid: int
-    _begun: Begun
+    _begun: Begun[Nothing]
     _order: AsyncExitStack
     _ended: bool = False
     _code: int | None = None
@@ -257,51 +396,13 @@ async def order_server(
     With a session, a ``fork_client.StartServer``.
     """
     order = StartForkServer(program.kind)
+    fds = [theirs.fileno(), _STDERR]
     async with AsyncExitStack() as stack:
-        carrying_out = session.carrying_out(order, [theirs.fileno(), _STDERR])
+        carrying_out = session.carrying_out(START_FORK_SERVER, order, fds)
         # It serves all sandboxes, whichever of them has it started again.
         with caused_by(""):
             begun = await stack.enter_async_context(carrying_out)
         return OrderedServer(begun.process.pid, begun, stack.pop_all())
-
-
-async def _exchange(
-    child: ForkedProcess, channel: Packets, order: SessionOrder, fds: Sequence[int]
-) -> tuple[bytes, Sequence[int]]:
-    """Send the order to its child; return the answer and descriptors.
-
-    Raises UpstreamError with the child's standard error if it has ended.
-    """
-    try:
-        await channel.send(messages.encode(order), fds)
-    except OSError as error:
-        raise _died(child) from error
-    return await _receive(child, channel)
-
-
-async def _receive(
-    child: ForkedProcess, channel: Packets
-) -> tuple[bytes, Sequence[int]]:
-    """Receive an answer of the child.  Raises the error that it is."""
-    try:
-        got = await channel.receive(messages.DESCRIPTORS)
-    except OSError as error:
-        raise _died(child) from error
-    if not got.data:
-        raise _died(child)
-    answer = messages.decode_answer(got.data)
-    if isinstance(answer, messages.NotCarried):
-        raise answer.error()
-    return answer.result, got.fds
-
-
-def _died(child: ForkedProcess) -> UpstreamError:
-    words = "" if child.words is None else child.words.text(400)
-    return UpstreamError(
-        "the process for an operation with your user's rights ended before it replied"
-        f"{words and ': '}{words}",
-        hint="look for the reason in the broker's log",
-    )
 
 
 async def _end(child: ForkedProcess) -> None:

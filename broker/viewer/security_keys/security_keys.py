@@ -33,11 +33,12 @@ from broker.ipc.session.key_uses import (
     decode_use,
     encode_key_answer,
 )
-from broker.ipc.session.media_orders import OpenSecurityKey
+from broker.ipc.session.media_orders import OPEN_SECURITY_KEY, OpenSecurityKey
 from broker.viewer.authority.interface import Permits
 from broker.viewer.authority.rule_hosts import named_hosts
 from broker.viewer.orders.session_orders import Begun, UserSession
 from broker.viewer.security_keys.shared_key import SharedKey
+from broker.wire.row import Nothing
 from policy.names import PIN
 from policy.rules.wording import key_words
 
@@ -87,8 +88,10 @@ async def _carry(
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         ours.settimeout(0)
-        fds, order = (conn.fileno(), theirs.fileno()), OpenSecurityKey(permit.warrant)
-        async with session.carrying_out(order, fds) as begun:
+        fds, warrant = (conn.fileno(), theirs.fileno()), permit.warrant
+        async with session.carrying_out(
+            OPEN_SECURITY_KEY, OpenSecurityKey(), fds, warrant=warrant
+        ) as begun:
             theirs.close()
             task_status.started()
 
@@ -116,7 +119,7 @@ async def _carry(
                 _log_last_words(opening, begun)
 
 
-def _log_last_words(opening: Opening, begun: Begun) -> None:
+def _log_last_words(opening: Opening, begun: Begun[Nothing]) -> None:
     """Write the last words of the key's process to standard error."""
     words = begun.process.words
     if words is not None:

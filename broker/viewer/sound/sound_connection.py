@@ -10,7 +10,7 @@ import trio
 
 from broker.authority.permit import Permit
 from broker.core.errors import RefusedError, SetupError, UpstreamError, sole
-from broker.ipc.session.media_orders import ConnectSound
+from broker.ipc.session.media_orders import CONNECT_SOUND, ConnectSound
 from broker.net.connection_quota import SoundPlaces, SoundSlot
 from broker.viewer.hung_up import when_hung_up
 from broker.viewer.orders.session_orders import UserSession
@@ -28,7 +28,9 @@ async def sound_connection(
     quota.server.require_server()
     connected = False
     try:
-        async with session.carrying_out(ConnectSound(permit.warrant)) as begun:
+        async with session.carrying_out(
+            CONNECT_SOUND, ConnectSound(), warrant=permit.warrant
+        ) as begun:
             connected = True
             with socket.socket(fileno=begun.fds[0]) as server:
                 server.setblocking(False)  # noqa: FBT003 -- socket's own

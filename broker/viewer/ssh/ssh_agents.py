@@ -10,26 +10,28 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
-import msgspec
 import trio
 
 from broker.authority.permit import Permit
-from broker.core.decoding import Reader, reader
-from broker.core.errors import InternalError, SetupError, UpstreamError
+from broker.core.errors import SetupError, UpstreamError
 from broker.core.limits import ssh_agent as limits
-from broker.core.ssh_agent import AgentAnswer, AgentAsk
+from broker.core.ssh_agent import AgentAnswer, AgentAsk, SignContent, SignLogin
 from broker.ipc import transfer as messages
-from broker.ipc.session.service_orders import AskAgent, KnownHost, NameHost, UseAgent
+from broker.ipc.session.service_orders import (
+    ASK_AGENT,
+    NAME_HOST,
+    SIGN_BY_AGENT,
+    USE_AGENT,
+    AskAgent,
+    KnownHost,
+    NameHost,
+    SignByAgent,
+    UseAgent,
+)
 from broker.viewer.exchange.failures import ShareableError
 from broker.viewer.exchange.guest_connection import GuestConnection
 from broker.viewer.orders.session_orders import Begun, UserSession
-
-_decode_answer: Reader[AgentAnswer] = reader(
-    msgspec.msgpack.Decoder(AgentAnswer), "not a reply of an ssh agent", InternalError
-)
-_decode_host: Reader[KnownHost] = reader(
-    msgspec.msgpack.Decoder(KnownHost), "not a known host", InternalError
-)
+from broker.wire.row import Nothing
 
 
 class KeyAgent(Protocol):
@@ -80,7 +82,9 @@ async def user_ssh(session: UserSession, permit: Permit) -> AsyncIterator[UserSs
     Raises NoAgentError without an agent of the user's, where the permit leads there.
     """
     async with AsyncExitStack() as stack:
-        carrying_out = session.carrying_out(UseAgent(permit.warrant))
+        carrying_out = session.carrying_out(
+            USE_AGENT, UseAgent(), warrant=permit.warrant
+        )
         try:
             begun = await stack.enter_async_context(carrying_out)
         except SetupError as error:
@@ -95,15 +99,18 @@ async def user_ssh(session: UserSession, permit: Permit) -> AsyncIterator[UserSs
 class UserSsh:
     """The user's own agent, a ``KeyAgent``, and the names that the user has for hosts."""
 
-    def __init__(self, begun: Begun) -> None:
+    def __init__(self, begun: Begun[Nothing]) -> None:
         self._begun = begun
 
     async def ask(self, ask: AgentAsk, warrant: bytes = b"") -> AgentAnswer:
         """See ``KeyAgent``."""
-        result, _ = await self._begun.more(AskAgent(ask, warrant))
-        return _decode_answer(result)
+        if isinstance(ask, SignLogin | SignContent):
+            order = SignByAgent(ask)
+            signed = await self._begun.more(SIGN_BY_AGENT, order, warrant=warrant)
+            return signed.value.answer
+        return (await self._begun.more(ASK_AGENT, AskAgent(ask))).value.answer
 
     async def host(self, key: bytes, candidates: Iterable[str]) -> KnownHost:
         """Return what the user's ssh knows of the host with this key."""
-        result, _ = await self._begun.more(NameHost(key, tuple(candidates)))
-        return _decode_host(result)
+        order = NameHost(key, tuple(candidates))
+        return (await self._begun.more(NAME_HOST, order)).value

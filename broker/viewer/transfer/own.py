@@ -9,21 +9,26 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
+import msgspec
 import trio
 
-from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.core.errors import InternalError, RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.transfer.entries import SENDER_LEFT
 from broker.core.transfer.urls import Url
 from broker.ipc import sealed_memfd
 from broker.ipc.guest.file_requests import ChooseFiles
 from broker.ipc.session import file_orders as m
-from broker.ipc.session.order_messages import SessionOrder
 from broker.viewer.exchange.guest_connection import Delivery
 from broker.viewer.exchange.pipes import PipeEnd
 from broker.viewer.orders.session_orders import Begun, UserSession
 from broker.wire import fdpass
+from broker.wire.row import Row
+
+_Q = TypeVar("_Q", bound=msgspec.Struct)
+_A = TypeVar("_A", bound=msgspec.Struct)
 
 _PRINT_SECONDS = 60.0
 _SENDER_SECONDS = 5.0
@@ -43,8 +48,15 @@ class UserFiles:
 class ToolResult:
     """What the program for files has written, once it has ended."""
 
-    written: bytes = b""
+    answer: m.FilesProgramEnded | m.KeptPages | None = None
     ended: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def written(self) -> bytes:
+        """The standard error of the program."""
+        return (
+            self.answer.written if isinstance(self.answer, m.FilesProgramEnded) else b""
+        )
 
     async def left_out(self) -> str:
         """Return what was not sent, as text, once all else has arrived."""
@@ -68,7 +80,9 @@ class ToolResult:
     @property
     def kept(self) -> m.KeptPages:
         """The document that was made."""
-        return m.read_kept(self.written)
+        if not isinstance(self.answer, m.KeptPages):
+            raise InternalError("the order has made no document")
+        return self.answer
 
 
 class Own:
@@ -83,7 +97,12 @@ class Own:
         ``called``: the warrant is that of a call.  Raises SetupError without a program
         for it, UpstreamError where that fails at once.
         """
-        await self._session.carry_out(m.OpenAddress(warrant, url.canonical, called))
+        if called:
+            order = m.OpenNamedAddress(url.canonical)
+            await self._session.carry_out(m.OPEN_NAMED_ADDRESS, order, warrant=warrant)
+        else:
+            address = m.OpenAddress(url.canonical)
+            await self._session.carry_out(m.OPEN_ADDRESS, address, warrant=warrant)
 
     # -- which files -------------------------------------------------------------------
 
@@ -92,7 +111,9 @@ class Own:
     ) -> UserFiles:
         """Return the files that a call names.  Raises RefusedError."""
         order = m.FindNamedFiles(tuple(map(os.fsencode, writable)))
-        return await self._found(order, warrant)
+        with ExitStack() as stack:
+            fds = [_in_memory(stack, warrant)]
+            return await self._found(m.FIND_NAMED_FILES, order, fds)
 
     async def choose(
         self, ask: ChooseFiles, warrant: bytes, writable: Sequence[os.PathLike[str]]
@@ -101,19 +122,22 @@ class Own:
 
         It is closed when this is cancelled.  Raises VitrailError.
         """
-        order = m.ChooseOnDesktop(warrant, ask, tuple(map(os.fsencode, writable)))
-        return await self._found(order)
+        order = m.ChooseOnDesktop(ask, tuple(map(os.fsencode, writable)))
+        return await self._found(m.CHOOSE_ON_DESKTOP, order, warrant=warrant)
 
     async def _found(
-        self, order: SessionOrder, passed: bytes | None = None
+        self,
+        row: Row[_Q, m.FoundFiles],
+        order: _Q,
+        fds: Sequence[int] = (),
+        *,
+        warrant: bytes = b"",
     ) -> UserFiles:
         """Carry out an order that finds files; return these with their ticket."""
+        answer = await self._session.carry_out(row, order, fds, warrant=warrant)
         with ExitStack() as stack:
-            fds = [] if passed is None else [_in_memory(stack, passed)]
-            result, got = await self._session.carry_out(order, fds)
-            stack.callback(fdpass.close_all, got)
-            ticket = b"".join(map(m.from_memory, got))
-            return UserFiles(m.read_found(result), ticket)
+            stack.callback(fdpass.close_all, answer.fds)
+            return UserFiles(answer.value, b"".join(map(m.from_memory, answer.fds)))
 
     async def dropped(
         self, key: str, sandbox: str, writable: Sequence[os.PathLike[str]]
@@ -123,7 +147,8 @@ class Own:
         ``key``: by which the desktop's document portal knows them.  Raises VitrailError.
         """
         places = tuple(map(os.fsencode, writable))
-        return await self._found(m.FindDroppedFiles(key, sandbox, places))
+        order = m.FindDroppedFiles(key, sandbox, places)
+        return await self._found(m.FIND_DROPPED_FILES, order)
 
     # -- their bytes -------------------------------------------------------------------
 
@@ -143,11 +168,13 @@ class Own:
 
     async def _store(self, delivery: Delivery, pipe: int, warrant: bytes) -> None:
         """Store a delivery among the user's files, read from a pipe."""
-        order = m.StoreFiles(warrant)
+        order = m.StoreFiles()
         try:
             with ExitStack() as stack:
                 stack.callback(os.close, pipe)
-                async with self._session.carrying_out(order, [pipe]) as begun:
+                async with self._session.carrying_out(
+                    m.STORE_FILES, order, [pipe], warrant=warrant
+                ) as begun:
                     await begun.outcome()
         except (RefusedError, SetupError, UpstreamError) as error:
             delivery.end(str(error))
@@ -161,7 +188,17 @@ class Own:
 
         ``warrant``: of the permit, for files that were dropped.
         """
-        return self._beside(m.SendFiles(warrant), [write], ticket, awaited=False)
+        if not warrant:
+            order = m.SendFiles()
+            return self._beside(m.SEND_FILES, order, [write], ticket, awaited=False)
+        return self._beside(
+            m.SEND_DROPPED_FILES,
+            m.SendDroppedFiles(),
+            [write],
+            ticket,
+            warrant=warrant,
+            awaited=False,
+        )
 
     async def send(
         self,
@@ -196,7 +233,7 @@ class Own:
 
         ``before``: the SHA-256 of what was saved before, in hex; empty at the first time.
         """
-        return self._beside(m.SaveFile(number, before), [read], ticket)
+        return self._beside(m.SAVE_FILE, m.SaveFile(number, before), [read], ticket)
 
     def editing(
         self, ticket: bytes, origin: str, write: PipeEnd, back: PipeEnd
@@ -205,15 +242,17 @@ class Own:
 
         The block has to close the other end of ``back``.
         """
-        return self._beside(m.EditFile(origin), [write, back], ticket)
+        return self._beside(m.EDIT_FILE, m.EditFile(origin), [write, back], ticket)
 
     @asynccontextmanager
     async def _beside(
         self,
-        order: SessionOrder,
+        row: Row[_Q, m.FilesProgramEnded],
+        order: _Q,
         ends: Sequence[PipeEnd],
         ticket: bytes,
         *,
+        warrant: bytes = b"",
         awaited: bool = True,
     ) -> AsyncIterator[ToolResult]:
         """Carry out an order beside the block, on ends of pipes, which it takes over.
@@ -222,7 +261,9 @@ class Own:
         """
         with ExitStack() as stack:
             fds = [_in_memory(stack, ticket), *(end.fileno() for end in ends)]
-            async with self._session.carrying_out(order, fds) as begun:
+            async with self._session.carrying_out(
+                row, order, fds, warrant=warrant
+            ) as begun:
                 for end in ends:
                     end.close()  # the process has its own, whose end is the pipe's
                 async with _followed(begun, awaited=awaited) as result:
@@ -239,28 +280,33 @@ class Own:
         The result of what is yielded is complete once a block of it has ended.
         """
         order = m.KeepPages(name)
-        async with self._session.carrying_out(order, [read.fileno()]) as begun:
+        fds = [read.fileno()]
+        async with self._session.carrying_out(m.KEEP_PAGES, order, fds) as begun:
             read.close()
             yield _followed(begun)
 
     async def usual_printer(self) -> str:
         """Return the name of the desktop's usual printer.  Raises SetupError."""
-        return (await self._patiently(m.FindUsualPrinter(), "lpstat")).decode()
+        order = m.FindUsualPrinter()
+        return (await self._patiently(m.FIND_USUAL_PRINTER, order, "lpstat")).name
 
     async def print_document(
         self, document: str, printer: str, title: str, warrant: bytes
     ) -> None:
         """Send a document to a printer.  Raises UpstreamError, SetupError."""
-        await self._patiently(m.PrintDocument(warrant, document, printer, title), "lp")
+        order = m.PrintDocument(document, printer, title)
+        await self._patiently(m.PRINT_DOCUMENT, order, "lp", warrant)
 
-    async def _patiently(self, order: SessionOrder, program: str) -> bytes:
-        """Carry out an order that may take long; return its result.
+    async def _patiently(
+        self, row: Row[_Q, _A], order: _Q, program: str, warrant: bytes = b""
+    ) -> _A:
+        """Carry out an order that may take long; return its answer.
 
         Raises UpstreamError when it takes too long.
         """
         with trio.move_on_after(_PRINT_SECONDS):
-            result, _ = await self._session.carry_out(order)
-            return result
+            answer = await self._session.carry_out(row, order, warrant=warrant)
+            return answer.value
         raise UpstreamError(
             f"{program} did not finish within {_PRINT_SECONDS:g} s",
             hint="to check the print server, run 'lpstat -t'",
@@ -268,12 +314,14 @@ class Own:
 
 
 @asynccontextmanager
-async def _followed(begun: Begun, *, awaited: bool = True) -> AsyncIterator[ToolResult]:
-    """Wait for an order's second answer beside the block."""
+async def _followed(
+    begun: Begun[m.FilesProgramEnded] | Begun[m.KeptPages], *, awaited: bool = True
+) -> AsyncIterator[ToolResult]:
+    """Wait for the answer of an order that has begun while the block runs."""
     result = ToolResult()
 
     async def follow() -> None:
-        result.written = await begun.outcome()
+        result.answer = await begun.outcome()
         result.ended.set()
 
     async with trio.open_nursery() as nursery:

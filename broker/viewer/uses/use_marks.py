@@ -17,7 +17,7 @@ import trio
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.names import LeaseId
 from broker.core.stderr_log import run_isolated
-from broker.ipc.session.media_orders import BannerRow, ShowBanner
+from broker.ipc.session.media_orders import SHOW_BANNER, BannerRow, ShowBanner
 from broker.net.session_bus import Complaint, OpenBus
 from broker.viewer.orders.session_orders import UserSession
 from broker.viewer.uses.use_signs import UseSigns
@@ -113,7 +113,9 @@ class UseMarks:
         """Have a session child show a banner, until cancelled."""
         with scope:
             try:
-                async with self._session.carrying_out(ShowBanner(rows)) as banner:
+                async with self._session.carrying_out(
+                    SHOW_BANNER, ShowBanner(rows)
+                ) as banner:
                     reply = await _first_byte(banner.fds[0])
                     drawn.set()
                     if reply == b"0":

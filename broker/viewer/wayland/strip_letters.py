@@ -8,7 +8,7 @@ import msgspec
 
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.stderr_log import log_stderr
-from broker.ipc.session.display_orders import DrawLetters
+from broker.ipc.session.display_orders import DRAW_LETTERS, DrawLetters
 from broker.viewer.orders.session_orders import UserSession, answered_file
 
 _PAD = 3
@@ -43,7 +43,9 @@ class StripLetters:
     async def _letters(self, height: int) -> Letters:
         """Have a session child draw the letters of a font of the desktop."""
         try:
-            content = await answered_file(self._session, DrawLetters(height))
+            content = await answered_file(
+                self._session, DRAW_LETTERS, DrawLetters(height)
+            )
             found = msgspec.json.decode(content, type=dict[str, tuple[int, str]])
         except (SetupError, UpstreamError, ValueError, RecursionError) as error:
             log_stderr(f"name strip: cannot use a font of the desktop: {error}")

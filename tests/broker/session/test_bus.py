@@ -17,7 +17,7 @@ from jeepney import new_error
 from jeepney.io.trio import DBusConnection
 
 from broker.core.errors import SetupError
-from broker.ipc.session.bus_orders import ConnectBus
+from broker.ipc.session.bus_orders import BusConnection, ConnectBus
 from broker.viewer.orders.filtered_bus import FilteredBus
 from tests.kit.needs import requires
 from tests.kit.session import starter_of_orders
@@ -73,8 +73,8 @@ class Refusing:
         self._nursery = nursery
 
     @asynccontextmanager
-    async def carrying_out(self, order, fds=()):
-        del order, fds
+    async def carrying_out(self, row, order, *, warrant=b""):
+        del row, order, warrant
         ours, theirs = socket.socketpair()
         read, write = os.pipe()
         bus = DBusConnection(trio.socket.from_stdlib_socket(theirs))
@@ -87,7 +87,7 @@ class Refusing:
         async with bus:
             self._nursery.start_soon(answer)
             try:
-                yield SimpleNamespace(fds=(ours.detach(), read), result=b"")
+                yield SimpleNamespace(fds=(ours.detach(), read), value=BusConnection())
             finally:
                 os.close(write)
 

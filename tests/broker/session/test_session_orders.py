@@ -16,8 +16,9 @@ from broker.core.services import AUDIO, SSH_AGENT
 from broker.ipc import fork_server
 from broker.ipc.session.media_orders import ConnectSound
 from broker.wire import fdpass
+from broker.wire.row import Nothing
 from tests.kit.lingering import given_slow_socket
-from tests.kit.session import starter_of_orders
+from tests.kit.session import Signed, starter_of_orders
 
 
 @pytest.fixture
@@ -36,8 +37,10 @@ def sound(tmp_path):
 
 async def test_a_permitted_order_opens_what_it_names(sound):
     server, session = sound
-    async with session.carrying_out(ConnectSound(session.permit(AUDIO))) as begun:
-        assert begun.result == b""
+    async with session.carrying_out(
+        Signed(session.permit(AUDIO), ConnectSound())
+    ) as begun:
+        assert begun.value == Nothing()
         (fd,) = begun.fds
         with socket.socket(fileno=fd) as ours:
             ours.sendall(b"hello")
@@ -61,7 +64,7 @@ async def test_a_permitted_order_opens_what_it_names(sound):
 async def test_an_order_without_the_authoritys_word_opens_nothing(sound, forge):
     server, session = sound
     with pytest.raises(RefusedError):
-        await session.carry_out(ConnectSound(forge(session)))
+        await session.carry_out(Signed(forge(session), ConnectSound()))
     server.setblocking(False)
     with pytest.raises(BlockingIOError):
         server.accept()
@@ -71,16 +74,18 @@ async def test_the_failure_of_an_order_is_the_callers(tmp_path):
     environ = dict(os.environ, PULSE_SERVER=f"unix:{tmp_path}/none")
     with starter_of_orders(environ) as session:
         with pytest.raises(UpstreamError, match="cannot connect") as caught:
-            await session.carry_out(ConnectSound(session.permit(AUDIO)))
+            await session.carry_out(Signed(session.permit(AUDIO), ConnectSound()))
         assert "start the program" in caught.value.hint
         # The next one is carried out, too.
         with pytest.raises(UpstreamError):
-            await session.carry_out(ConnectSound(session.permit(AUDIO)))
+            await session.carry_out(Signed(session.permit(AUDIO), ConnectSound()))
 
 
 async def test_a_cancelled_order_leaves_no_child(sound):
     server, session = sound
-    async with session.carrying_out(ConnectSound(session.permit(AUDIO))) as begun:
+    async with session.carrying_out(
+        Signed(session.permit(AUDIO), ConnectSound())
+    ) as begun:
         pass
     # The process has ended, and who ended the connection that is still open here.
     with socket.socket(fileno=begun.fds[0]), server.accept()[0] as conn:
@@ -153,7 +158,9 @@ async def test_orders_at_one_time_are_few(tmp_path):
 
             async def ask():
                 try:
-                    await session.carry_out(ConnectSound(session.permit(AUDIO)))
+                    await session.carry_out(
+                        Signed(session.permit(AUDIO), ConnectSound())
+                    )
                 except UpstreamError as error:
                     if "carried out" in str(error):
                         refused.set()

@@ -110,8 +110,8 @@ async def test_the_compositor_of_the_session_is_found(tmp_path, there):
         compositor.bind(str(path))
         if there:
             compositor.listen()
-        result, fds = await it.carry_out(FindCompositor())
-    assert (result, fds) == (os.fsencode(path) if there else b"", ())
+        answer = await it.carry_out(FindCompositor())
+    assert answer.value.path == (os.fsencode(path) if there else b"")
 
 
 async def test_processes_of_the_broker_are_measured(orders):

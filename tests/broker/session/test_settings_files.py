@@ -14,11 +14,13 @@ from broker.cli.doctor.viewer import check_policy
 from broker.cli.policy.verbs import command
 from broker.core.errors import UpstreamError
 from broker.core.paths import Paths
-from broker.ipc.session.display_orders import ReadChords
-from broker.ipc.session.folder_orders import CheckSettings
+from broker.ipc.session.display_orders import READ_CHORDS, ReadChords
+from broker.ipc.session.folder_orders import CHECK_SETTINGS, CheckSettings
 from broker.session.settings_files import settings_problems
 from broker.viewer.orders.session_orders import answered_file
 from broker.viewer.settings_watch import SettingsWatch
+from broker.wire.pending_call import Answer
+from broker.wire.row import Nothing
 from tests.kit.session import starter_of_orders
 
 GOOD = {
@@ -56,7 +58,7 @@ class Checks:
         self.fails = False
         self.failed = trio.Event()
 
-    async def carry_out(self, order, fds=()):
+    async def carry_out(self, _row, _order, *, warrant=b""):
         await trio.lowlevel.checkpoint()
         if self.fails:
             self.failed.set()
@@ -64,7 +66,7 @@ class Checks:
         lines = [problem.first_line() for problem in settings_problems(self._paths)]
         fd = os.memfd_create("lines")
         os.pwrite(fd, json.dumps(lines).encode(), 0)
-        return b"", [fd]
+        return Answer(Nothing(), [fd])
 
 
 @pytest.fixture(name="paths")
@@ -171,8 +173,10 @@ async def test_a_session_child_checks_and_reads_settings(paths):
     (paths.config[0] / "clipboard.toml").write_text(GOOD["clipboard.toml"])
     environ = dict(os.environ, XDG_CONFIG_HOME=str(config))
     with starter_of_orders(environ) as session:
-        lines = json.loads(await answered_file(session, CheckSettings()))
-        choice = json.loads(await answered_file(session, ReadChords()))
+        lines = json.loads(
+            await answered_file(session, CHECK_SETTINGS, CheckSettings())
+        )
+        choice = json.loads(await answered_file(session, READ_CHORDS, ReadChords()))
     assert [line.partition(":")[0].rpartition("/")[2] for line in lines] == [
         "audit.toml"
     ]

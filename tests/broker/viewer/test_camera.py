@@ -7,7 +7,6 @@ import socket
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
-import msgspec
 import pytest
 import trio
 import trio.testing
@@ -24,6 +23,7 @@ from broker.viewer.calls.calls import SandboxCalls
 from broker.viewer.camera import SIZES, Cameras
 from broker.viewer.exchange.guest_connection import GuestConnection
 from broker.viewer.pipewire_video import ENDED_SECONDS, OPENED_PER_MINUTE
+from broker.wire.pending_call import Answer
 from tests.kit.session import permit_of
 
 KIND = "PipeWire:Interface:"
@@ -64,9 +64,9 @@ class Log:
 class OneCamera:
     """A session that has one."""
 
-    async def carry_out(self, _order):
+    async def carry_out(self, _row, _order, *, warrant):
         await trio.lowlevel.checkpoint()
-        return msgspec.msgpack.encode(FoundCamera("webcam", 40)), ()
+        return Answer(FoundCamera("webcam", 40), [])
 
 
 @pytest.fixture

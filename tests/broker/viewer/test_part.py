@@ -8,8 +8,9 @@ import pytest
 import trio
 
 from broker.core.errors import UpstreamError
-from broker.ipc.session.display_orders import FindCompositor
+from broker.ipc.session.display_orders import FindCompositor, FoundCompositor
 from broker.viewer.part import viewer_warnings
+from broker.wire.pending_call import Answer
 
 
 def viewer(troubles=()):
@@ -28,12 +29,12 @@ class Session:
     def __init__(self, found):
         self.found = found
 
-    async def carry_out(self, order, fds=()):
+    async def carry_out(self, _row, order):
         await trio.lowlevel.checkpoint()
         assert order == FindCompositor()
         if self.found is None:
             raise UpstreamError("the starter has ended")
-        return self.found, ()
+        return Answer(FoundCompositor(self.found), [])
 
 
 @pytest.mark.parametrize(

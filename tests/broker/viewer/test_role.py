@@ -70,7 +70,7 @@ class InProcess(PolicyAuthority):
 class NoSession:
     """It carries out nothing."""
 
-    async def carry_out(self, order, fds=()):
+    async def carry_out(self, _row, order, fds=(), *, warrant=b""):
         await trio.lowlevel.checkpoint()
         raise UpstreamError("nothing is carried out here")
 

@@ -27,7 +27,7 @@ class Session:
     agent = False
 
     @asynccontextmanager
-    async def carrying_out(self, order):
+    async def carrying_out(self, _row, order, *, warrant):
         del order
         if not self.agent:
             raise SetupError("the user's desktop has no ssh agent")

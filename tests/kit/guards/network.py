@@ -116,7 +116,7 @@ GUARDS = (
     Guard("a forwarded port serves its user alone", "fds = [conn.fileno()]", "tests/attack/test_forwarded_ports.py", "another_user"),
     Guard("a moment without descriptors ends no forward", "except BlockingIOError:", "tests/attack/test_forwarded_ports.py", "moment_without and not viewer"),
     Guard("a moment without descriptors in the viewer ends no forward", "except ZeroDivisionError:", "tests/attack/test_forwarded_ports.py", "moment_without and viewer"),
-    Guard("a viewer has no socket that listens on the user's loopback", "errand.answer(b'%d' % listener.getsockname()[1], [listener.fileno()])", "tests/attack/test_session_orders_services.py", "no_listening_socket"),
+    Guard("a viewer has no socket that listens on the user's loopback", "exchange.answer(m.OpenedPort(*listener.getsockname()), [listener.fileno()])", "tests/attack/test_session_orders_services.py", "no_listening_socket"),
     Guard("a forwarded connection without descriptors ends no other", "except VitrailError as error:", "tests/attack/test_forwarded_ports.py", "ends_no_other"),
     Guard("connections to a forwarded port are bounded", "places = trio.CapacityLimiter(1000)", "tests/attack/test_forwarded_ports.py", "bounded"),
     Guard("a viewer that does not read decides nothing", "if False:", "tests/broker/host/network/test_flow_guard.py", "does_not_read"),

@@ -22,7 +22,7 @@ CALL_LINES = "lines of code of modules with an arm or stub"
 PROGRAM_KINDS = "kinds of process"
 _ARM = re.compile(r"case (m|p|messages)\.")
 _STUB = re.compile(r"lambda n: \w+\.\w+\(n")
-_PERMIT = re.compile(r"errand\.permit\(")
+_PERMIT = re.compile(r"check\.permit\(")
 _HOST_IMPORT = re.compile(r"^\s*(from|import) broker\.host\b", re.MULTILINE)
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from broker.core.files.path_errors import path_error
 from broker.ipc.audit.log_messages import encode_from_authority, failed
-from broker.ipc.session.order_messages import NotCarried, encode
 from broker.session.child import failed_operation
+from broker.wire.call_messages import ErrorMessage, encode_message
 
 DENIED = os.strerror(errno.EACCES)
 BYTES = b"a\xff\n  hint: x\x1b[2J"
@@ -34,7 +34,7 @@ def test_a_path_of_any_bytes_can_be_sent_and_shown(name):
 def test_an_operation_of_the_session_is_answered_whatever_its_file_is_called(name):
     """It may be of a directory that a sandbox made, or a descriptor's number."""
     error = failed_operation(of_file(name))
-    assert encode(NotCarried("UpstreamError", error.message))
+    assert encode_message(ErrorMessage.of(1, error))
     assert error.message.isprintable()
     assert error.message.endswith(DENIED)
 

@@ -17,7 +17,7 @@ from broker.viewer.orders import order_places
 from broker.viewer.orders.order_places import OrderPlaces, caused_by
 from broker.viewer.role import ViewerRole
 from tests.kit.rulebook import WORK
-from tests.kit.session import session
+from tests.kit.session import Signed, session
 
 __all__ = ["session"]
 
@@ -32,7 +32,9 @@ def _few(monkeypatch):
 async def taken(session, stack, record, most=9):
     """Return how many orders of a record children carry out at one time."""
     for count in range(most):
-        order = UseAgent(session.permit(SSH_AGENT, argument="+list", target="vault"))
+        order = Signed(
+            session.permit(SSH_AGENT, argument="+list", target="vault"), UseAgent()
+        )
         with caused_by(record):
             try:
                 await stack.enter_async_context(session.carrying_out(order))

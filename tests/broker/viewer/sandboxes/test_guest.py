@@ -38,7 +38,7 @@ class NoSession:
     def __init__(self):
         self.orders = []
 
-    async def carry_out(self, order):
+    async def carry_out(self, _row, order, *, warrant=b""):
         self.orders.append(order)
         raise SetupError(f"no session carries out {order}")
 

@@ -328,9 +328,9 @@ class CountedOrders:
         self.given = 0
         self._session = session
 
-    def carrying_out(self, order, fds=()):
+    def carrying_out(self, row, order, *, warrant):
         self.given += 1
-        return self._session.carrying_out(order, fds)
+        return self._session.carrying_out(row, order, warrant=warrant)
 
 
 class Streams:

@@ -156,15 +156,29 @@ async def test_an_edited_file_replaces_the_one_that_was_named(tmp_path):
 
 
 def test_the_program_for_files_has_no_variable_of_the_session(tmp_path):
-    """It is asked in a process that has one; the errand is a real one."""
+    """It is asked in a process that has one; the order is a real one."""
     program = """
 import os, socket
-import broker.session.transfer.file_errands as files
-from broker.session.errand import Errand
+import msgspec
+import broker.session.transfer.files_program as files
+from broker.ipc.session.file_orders import SEND_FILES
+from broker.session.order_exchange import OrderExchange, one_of
+from broker.session.warrant_check import WarrantCheck
+from broker.wire import fdpass
+from broker.wire.call_messages import CallMessage, encode_message
+from broker.wire.row import serves
 os.environ["TOKEN"] = "secret of the session"
 files.carried_tool = lambda _: b"import os, sys; sys.stderr.write(' '.join(os.environ))"
 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-print(files.run_files_tool(Errand(ours, b""), []).decode())
+call = CallMessage(1, "SendFiles", msgspec.Raw(msgspec.msgpack.encode({})))
+fdpass.send(theirs, encode_message(call), [0, 1])
+
+@serves(SEND_FILES)
+def run(exchange, _request):
+    exchange.fds = []
+    print(files.run_files_tool(exchange, []).decode())
+
+OrderExchange(ours, WarrantCheck(b"")).serve_next(one_of(run))
 """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, check=True, text=True
@@ -199,7 +213,7 @@ async def test_more_paths_are_named_than_fit_into_a_message(tmp_path):
 
 def test_a_child_for_these_orders_imports_no_event_loop():
     program = (
-        "import sys, broker.session.child, broker.session.transfer.file_errands\n"
+        "import sys, broker.session.child, broker.session.transfer.files_program\n"
         "sys.exit('trio' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -38,7 +38,7 @@ class Session:
         self.ended = trio.Event()
 
     @asynccontextmanager
-    async def carrying_out(self, order):
+    async def carrying_out(self, _row, order):
         if self.reply is None:
             raise UpstreamError("the session child has ended")
         near, far = socket.socketpair()

@@ -11,12 +11,13 @@ import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from broker.core.errors import PeerError, RefusedError
+from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.files.opened_folder import (
     OpenedFolder,
@@ -31,91 +32,142 @@ from broker.core.services import BLOCK, FOLDER
 from broker.helpers.mounts.opened import open_folder, open_image
 from broker.ipc.control.types.folders import FolderShareRequest
 from broker.ipc.session import folder_orders as m
-from broker.ipc.session.bus_orders import HoldPermit
-from broker.ipc.session.permit_warrant import PermitWarrant
-from broker.session.errand import Errand
 from broker.session.folders.folder_server import serve_folder
 from broker.session.menu_icons import draw_icons, write_prompt_entry
-from broker.session.read_warrant import SECONDS
+from broker.session.order_exchange import OrderExchange, one_of
 from broker.session.settings_files import settings_problems
 from broker.session.transfer.service_files import written_by_services
+from broker.session.warrant_check import HeldPermit
 from broker.wire import fdpass
+from broker.wire.row import serves
 from policy.records.loader import load_records, search_path, with_last_good
 from policy.records.model import Record, RecordSet
 from policy.records.mounts.user_files import Folders
 from policy.records.places import read_only, root_tree, writable
 
 
-def carry_out_folder(errand: Errand, order: m.FolderOrder) -> None:
-    """Carry out an order about folders or settings.  Raises VitrailError, OSError."""
-    match order:
-        case m.OpenFolder():
-            _share(errand, order)
-        case m.DrawIcons():
-            write_prompt_entry()
-            draw_icons(_records(find_paths()).records.values())
-            errand.answer()
-        case m.CheckSettings():
-            found = [one.first_line() for one in settings_problems(find_paths())]
-            errand.answer_file(msgspec.json.encode(found))
-        case _:
-            raise PeerError("no folder is open")
+@serves(m.DRAW_ICONS)
+def draw_record_icons(exchange: OrderExchange, _request: m.DrawIcons) -> None:
+    """Draw the icons of sandboxes in the menu by their records.  Raises OSError."""
+    write_prompt_entry()
+    draw_icons(_records(find_paths()).records.values())
+    exchange.answer()
 
 
-def _share(errand: Errand, order: m.OpenFolder) -> None:
-    """Open a folder, await the permit to give it, give or serve it, and hold that."""
-    paths = find_paths()
-    records = _records(paths)
-    with _opened(errand, order, paths, records) as (folder, sandbox):
-        errand.answer(os.fsencode(folder.path))
-        give = errand.next()
-        if give is None:
-            return
-        if not isinstance(give, m.GiveFolder):
-            raise PeerError("the folder must be passed first")
+@serves(m.CHECK_SETTINGS)
+def check_settings(exchange: OrderExchange, _request: m.CheckSettings) -> None:
+    """Answer with a file of the mistakes in settings files."""
+    found = [one.first_line() for one in settings_problems(find_paths())]
+    exchange.answer_file(msgspec.json.encode(found))
+
+
+@serves(m.OPEN_FOLDER)
+def share_named_folder(exchange: OrderExchange, order: m.OpenFolder) -> None:
+    """Share the folder that the user's call names.  Raises VitrailError, OSError."""
+    asked = msgspec.json.decode(exchange.user_call.parameters, type=FolderShareRequest)
+    # guard: a folder is the one that the user named
+    if (asked.path, bool(asked.write)) != (order.path, order.write):
+        raise RefusedError("'brokerctl share' named another folder")
+    _share(exchange, order, _records(find_paths()), asked.sandbox)
+
+
+@serves(m.OPEN_RECORD_FOLDER)
+def share_record_folder(exchange: OrderExchange, order: m.OpenRecordFolder) -> None:
+    """Share a folder or disk of a record.  Raises VitrailError, OSError."""
+    records = _records(find_paths())
+    record = records.records.get(order.record)
+    folders = Folders() if record is None else record.viewer.folders
+    _require_in_record(order, folders)
+    place = folders.at(Path(order.path), write=order.write)
+    at = "" if order.tag or place is None else str(place)
+    _share(exchange, order, records, order.record, tag=order.tag, at=at)
+
+
+def _share(
+    exchange: OrderExchange,
+    order: m.OpenFolder,
+    records: RecordSet,
+    sandbox: str,
+    *,
+    tag: str = "",
+    at: str = "",
+) -> None:
+    """Open a folder, await the permit to give it, give or serve it, and hold that.
+
+    ``sandbox``: its name, or its record's.  ``at``: where the record mounts it.
+    """
+    with _opened(order, records, tag) as folder:
+        folder.at = at or folder.at
+        exchange.answer(m.FoundFolder(os.fsencode(folder.path)))
+        offer = _OpenedShare(folder, sandbox, records, write=order.write)
+        exchange.serve_next(one_of(offer.give))
+
+
+@dataclass(frozen=True)
+class _OpenedShare:
+    """An opened folder, and the sandbox or record that it is for."""
+
+    folder: OpenedFolder
+    sandbox: str
+    records: RecordSet
+    write: bool
+
+    @serves(m.GIVE_FOLDER)
+    def give(self, exchange: OrderExchange, _request: m.GiveFolder) -> None:
+        """Give the folder to the host, or serve it, while its permit is held.
+
+        Raises VitrailError, OSError.
+        """
+        folder, permit = self.folder, exchange.permit
         # guard: a permit for a folder attaches no disk
-        permit = errand.permit(give.warrant, {BLOCK if folder.tag else FOLDER})
+        if permit.service != (needed := BLOCK if folder.tag else FOLDER):
+            raise RefusedError(f"the permit is for {permit.service}, not for {needed}")
         # guard: a folder is mounted by the permit for it
         named = folder_argument(folder.name), folder_object(folder.path)
         if (permit.argument, permit.about) != named:
             raise RefusedError("the permit is for another folder")
         # guard: a folder that is permitted to read is not written to
-        if order.write and not permit.write:
+        if self.write and not permit.write:
             raise RefusedError("the permit only allows reading")
         # guard: a folder goes to the sandbox that the user or a record names
-        if not sandboxes_named(sandbox, [(permit.sandbox, permit.record)]):
+        if not sandboxes_named(self.sandbox, [(permit.sandbox, permit.record)]):
             raise RefusedError("the permit is for another sandbox")
-        if permit.record in records.records:
-            record = records.records[permit.record]
-            _refuse_overlap(folder.path, record, write=order.write)
-        ticket = _give(errand.host, folder, permit.sandbox, write=order.write)
-        errand.answer(ticket)
+        if permit.record in self.records.records:
+            record = self.records.records[permit.record]
+            _refuse_overlap(folder.path, record, write=self.write)
+        ticket = _give(exchange.host, folder, permit.sandbox, write=self.write)
+        exchange.answer(m.FolderTicket(ticket))
+        held = HeldPermit(permit)
         if ticket:
             # The host unmounts it when this process has ended.
             # guard: a folder is mounted while its permit is held
-            errand.hold(permit)
+            exchange.hold(held)
         elif folder.tag:
             raise RefusedError("a sandbox of another machine cannot have a disk")
-        elif held := _await_connection(errand, permit):
-            serve_folder(errand, folder, held, write=order.write)
+        else:
+            server = _FolderServer(folder, held, write=self.write)
+            while not server.served and exchange.serve_next(
+                one_of(held.renew, server.serve)
+            ):
+                pass
 
 
-def _await_connection(errand: Errand, permit: PermitWarrant) -> PermitWarrant | None:
-    """Return the permit, as renewed, once there is a connection; None: there is none.
+@dataclass
+class _FolderServer:
+    """A given folder that is served over one connection."""
 
-    Raises RefusedError where it has expired, PeerError for another order.
-    """
-    while (order := errand.next()) is not None:
-        if isinstance(order, HoldPermit):
-            at = errand.renewed(permit, order) - SECONDS
-            permit = msgspec.structs.replace(permit, at=at)
-            continue
-        if not isinstance(order, m.ServeFolder):
-            raise PeerError("the folder is not served yet")
+    folder: OpenedFolder
+    held: HeldPermit
+    write: bool
+    served: bool = False
+
+    @serves(m.SERVE_FOLDER)
+    def serve(self, exchange: OrderExchange, _request: m.ServeFolder) -> None:
+        """Serve the folder to the connection's end.  Raises VitrailError, OSError."""
         # guard: a folder is not served when its permit may have ended
-        errand.refuse_late(permit.at + SECONDS)
-        return permit
-    return None
+        self.held.refuse_late()
+        self.served = True
+        serve_folder(exchange, self.folder, self.held, write=self.write)
 
 
 def _records(paths: Paths) -> RecordSet:
@@ -128,28 +180,25 @@ def _records(paths: Paths) -> RecordSet:
 
 @contextmanager
 def _opened(
-    errand: Errand, order: m.OpenFolder, paths: Paths, records: RecordSet
-) -> Iterator[tuple[OpenedFolder, str]]:
-    """Yield the directory and the name of the sandbox, or record, that it is for."""
+    order: m.OpenFolder, records: RecordSet, tag: str
+) -> Iterator[OpenedFolder]:
+    """Yield the opened directory, or the image of the disk ``tag``."""
+    paths, home = find_paths(), Path.home()
     private = [paths.runtime, paths.state, paths.cache, *paths.config]
     linked = [paths.homes, *map(Path, order.linked)]
     linked += (place for one in records.records.values() for place in writable(one))
     # guard: a link of a service is not followed for a folder to share
     linked += written_by_services(paths)
-    name = _of_record(order, records) if order.record else _of_call(errand, order)
-    home = Path.home()
-    if order.tag:
-        opened = partial(open_image, order.path, order.tag, write=order.write)
+    if tag:
+        opened = partial(open_image, order.path, tag, write=order.write)
         folder = opened(home, private, linked)
     else:
         folder = open_folder(order.path, home, private, linked)
     try:
-        if not order.tag:
-            folder.at = _place(order, records)
         if order.write:
             _refuse_programs(folder.path, records)
             _refuse_incoming(folder.path, home / INCOMING)
-        yield folder, name
+        yield folder
     finally:
         folder.close()
 
@@ -197,19 +246,8 @@ def _refuse_incoming(path: Path, incoming: Path) -> None:
         )
 
 
-def _of_call(errand: Errand, order: m.OpenFolder) -> str:
-    """Check that the user's call names the order's folder; return its sandbox."""
-    call = errand.call(order.warrant, {"FolderShare"})
-    asked = msgspec.json.decode(call.parameters, type=FolderShareRequest)
-    # guard: a folder is the one that the user named
-    if (asked.path, bool(asked.write)) != (order.path, order.write):
-        raise RefusedError("'brokerctl share' named another folder")
-    return asked.sandbox
-
-
-def _of_record(order: m.OpenFolder, records: RecordSet) -> str:
-    """Check that a record has the order's folder; return the record's name."""
-    folders = _folders(order, records)
+def _require_in_record(order: m.OpenRecordFolder, folders: Folders) -> None:
+    """Raise RefusedError unless a record has the order's folder or disk."""
     if order.tag:
         wanted = order.tag, Path(order.path), order.write
         # guard: a record's disks are those of its file
@@ -217,7 +255,7 @@ def _of_record(order: m.OpenFolder, records: RecordSet) -> str:
             raise RefusedError(
                 f"the record {order.record} has no such disk '{printable(order.tag, 40)}'"
             )
-        return order.record
+        return
     known = folders.read_write if order.write else folders.read_only
     # guard: a record's folders are those of its file
     if Path(order.path) not in known:
@@ -225,19 +263,6 @@ def _of_record(order: m.OpenFolder, records: RecordSet) -> str:
         raise RefusedError(
             f"the record {order.record} has no {key} folder {printable(order.path, 200)}"
         )
-    return order.record
-
-
-def _folders(order: m.OpenFolder, records: RecordSet) -> Folders:
-    """Return what the order's record has of the user's files."""
-    record = records.records.get(order.record)
-    return Folders() if record is None else record.viewer.folders
-
-
-def _place(order: m.OpenFolder, records: RecordSet) -> str:
-    """Return where the record mounts the order's directory; empty: below /folders."""
-    at = _folders(order, records).at(Path(order.path), write=order.write)
-    return "" if at is None else str(at)
 
 
 def _give(host: int, folder: OpenedFolder, sandbox: str, *, write: bool) -> bytes:

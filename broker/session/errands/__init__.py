@@ -1,1 +1,0 @@
-"""Which code carries out which order of the viewer."""
