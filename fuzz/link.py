@@ -34,7 +34,7 @@ _COVERED = [
     f"broker/net/link/{name}.py"
     for name in (
         "wire_types", "keys", "epoch", "handshake", "preamble", "preamble_gate",
-        "link_calls", "sealed_records", "pairing",
+        "link_rows", "sealed_records", "pairing",
     )
 ]  # fmt: skip
 _METER = Meter(__name__, *_COVERED)
@@ -46,7 +46,7 @@ with _METER.imports("broker.net.link", "broker.core"):
 from broker.core.errors import PeerError, SetupError  # noqa: E402
 from broker.core.names import LeaseId  # noqa: E402
 from broker.core.services import PORTS  # noqa: E402
-from broker.ipc.host_calls import (  # noqa: E402
+from broker.ipc.host_rows import (  # noqa: E402
     LeaseBegun,
     LeaseEnded,
     SandboxStarted,
@@ -54,7 +54,7 @@ from broker.ipc.host_calls import (  # noqa: E402
     StartSandbox,
     StopSandbox,
 )
-from broker.net.link.link_calls import (  # noqa: E402
+from broker.net.link.link_rows import (  # noqa: E402
     LINK_ROWS,
     STATUS,
     Bye,
@@ -69,7 +69,7 @@ from broker.wire.call_messages import (  # noqa: E402
     ItemMessage,
     encode_message,
 )
-from broker.wire.row import Nothing, Process  # noqa: E402
+from broker.wire.row import Empty, ProcessKind  # noqa: E402
 from tests.kit.link.pair import (  # noqa: E402
     HOST_ID,
     VIEWER_ID,
@@ -236,10 +236,10 @@ def _answer(
 
 def _honest(sender: Role) -> wire.Calls:
     """The end that a taken-over ``sender`` calls, with three calls of its own."""
-    process = {Role.HOST: Process.HOST, Role.VIEWER: Process.VIEWER}
+    process = {Role.HOST: ProcessKind.HOST, Role.VIEWER: ProcessKind.VIEWER}
     honest = wire.Calls(process[sender.other], process[sender], LINK_ROWS)
     for _ in range(3):
-        honest.call(STATUS, Nothing())
+        honest.call(STATUS, Empty())
     return honest
 
 
@@ -325,8 +325,8 @@ def door_requests(data: bytes) -> str:
             live[request.lease] = request.sandbox
         elif isinstance(request, LeaseEnded):
             del live[request.lease]
-        if script.byte() & 1 and event.row.answer is Nothing:
-            honest.answer(event.call, Nothing())
+        if script.byte() & 1 and event.row.answer is Empty:
+            honest.answer(event.call, Empty())
             ledger.note_answer(event.call, event.row, request, is_done=True)
         assert {a.lease.id: a.lease.sandbox for a in ledger.leases.all()} == live
     return f"deep {sender.name} {min(taken, 8)} {len(live)}"
@@ -411,7 +411,9 @@ def seeds() -> list[bytes]:
         call_bytes(3, STATUS),
         wire.PING,
     ]
-    peers = keys.format_peers([keys.Peer("screen", Role.VIEWER, VIEWER_ID.public)])
+    peers = keys.format_peers(
+        [keys.PinnedPeer("screen", Role.VIEWER, VIEWER_ID.public)]
+    )
     return [
         b"\x00\x00\x00" + alive,
         b"\x00\x00\x01" + alive,

@@ -20,9 +20,9 @@ from broker.core.errors import PeerError, SetupError, UpstreamError
 from broker.ipc import starter as m
 from broker.ipc.session.warrant import KEY_BYTES
 from broker.wire import fdpass
+from broker.wire.memory import PAUSE_SECONDS, is_short_of_memory
 
 _ANSWER_SECONDS = 10.0
-_PAUSE = 0.05
 _T = TypeVar("_T")
 
 
@@ -162,9 +162,9 @@ class HelperStarter:
                 await wait(self._sock)
             except OSError as error:
                 # guard: an authority without memory for a moment keeps its starter
-                if error.errno not in {errno.ENOMEM, errno.ENOBUFS}:
+                if not is_short_of_memory(error):
                     raise
-                await trio.sleep(_PAUSE)
+                await trio.sleep(PAUSE_SECONDS)
 
 
 def _discard(received: Sequence[int]) -> None:

@@ -32,11 +32,11 @@ from broker.helpers.process.fork_server import (
     ForkLoop,
     StartedChild,
     fork_child,
-    patiently,
 )
 from broker.helpers.process.process_name import set_name
 from broker.ipc import starter as m
 from broker.wire import fdpass
+from broker.wire.memory import call_patiently
 
 _NOTIFY = "notify-send"
 _END_SECONDS = 10.0
@@ -91,7 +91,7 @@ class HelperServer:
         """
         size, most = m.MESSAGE_BYTES, m.DESCRIPTORS
         try:
-            data, fds = patiently(partial(fdpass.receive, control, size, most))
+            data, fds = call_patiently(partial(fdpass.receive, control, size, most))
         # guard: a request without its descriptors is answered
         except PeerError as error:
             _answer(control, m.HelperNotStarted(error.message))
@@ -182,7 +182,7 @@ def _command(
 
 def _answer(control: socket.socket, message: m.Answer, fds: Sequence[int] = ()) -> None:
     # guard: a starter answers when there is memory again
-    patiently(partial(fdpass.send, control, m.encode(message), fds))
+    call_patiently(partial(fdpass.send, control, m.encode(message), fds))
 
 
 def _not_started(error: SetupError | OSError) -> m.HelperNotStarted:

@@ -34,7 +34,7 @@ from broker.ipc.control import host_methods as methods
 from broker.ipc.control.method import Exchange, serves
 from broker.ipc.control.types import leases as api
 from broker.ipc.control.types.base import Nothing
-from broker.ipc.host_calls import (
+from broker.ipc.host_rows import (
     LEASE_ENDED,
     LeaseEnded,
     SandboxStarted,
@@ -43,7 +43,7 @@ from broker.ipc.host_calls import (
 )
 from broker.ipc.host_viewer import Machines
 from broker.net.link_service.far_end import FarEnd
-from broker.wire.exchange import Exchange as WireExchange
+from broker.wire.exchange import ServedCall
 from policy.records.model import (
     Record,
     RecordPeer,
@@ -314,7 +314,7 @@ def sandbox_name(
 
 
 async def start_for_viewer(
-    exchange: WireExchange[SandboxStarted],
+    exchange: ServedCall[SandboxStarted],
     host: Machines,
     request: StartSandbox,
     mistake: str = "",
@@ -352,7 +352,7 @@ async def start_for_viewer(
 
 
 async def _report(
-    exchange: WireExchange[SandboxStarted], lines: trio.MemoryReceiveChannel[str]
+    exchange: ServedCall[SandboxStarted], lines: trio.MemoryReceiveChannel[str]
 ) -> None:
     """Send the steps of a start to the viewer until all are sent."""
     async for line in lines:

@@ -43,7 +43,7 @@ from broker.host_and_viewer.link_end import LinkEnd
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.host_and_viewer.stream_events import StreamEvents, relay_stream
 from broker.ipc.audit import schema
-from broker.ipc.host_calls import (
+from broker.ipc.host_rows import (
     LEASE_BEGUN,
     START,
     STOP,
@@ -62,8 +62,8 @@ from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.epoch import Epoch
 from broker.net.link_service.key_store import LinkStore
 from broker.net.link_service.sockets import dial, receive, send_all, shake_hands
-from broker.wire.exchange import Exchange
-from broker.wire.row import Nothing, serves
+from broker.wire.exchange import ServedCall
+from broker.wire.row import Empty, serves
 
 _VERDICTS = {
     PreambleVerdict.DENIED: "the viewer's policy denies the stream",
@@ -103,7 +103,7 @@ class _Starts:
 
     @serves(START)
     async def start(
-        self, exchange: Exchange[SandboxStarted], request: StartSandbox
+        self, exchange: ServedCall[SandboxStarted], request: StartSandbox
     ) -> SandboxStarted:
         """Read the records again; start a sandbox.  Raises VitrailError."""
         record = take_sandbox_name(request.record)
@@ -123,7 +123,7 @@ class _Starts:
             raise
 
     @serves(STOP)
-    async def stop(self, _: Exchange[Nothing], request: StopSandbox) -> None:
+    async def stop(self, _: ServedCall[Empty], request: StopSandbox) -> None:
         """End a sandbox; return when it is gone.  Raises VitrailError."""
         # guard: another machine holds up no end for long
         grace = min(request.grace, limits.LINK_GRACE_SECONDS)

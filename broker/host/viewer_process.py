@@ -25,7 +25,7 @@ from broker.host.folders.folder_requests import FolderRequests
 from broker.host.folders.given import GivenFolders
 from broker.host.lease_requests import start_for_viewer, withdraw
 from broker.host.role import HostRole
-from broker.ipc.host_calls import (
+from broker.ipc.host_rows import (
     CUT_STREAM,
     END_HOST,
     HOST_ROWS,
@@ -53,10 +53,10 @@ from broker.ipc.host_calls import (
 from broker.ipc.host_viewer import TaskStatus
 from broker.ipc.sealed_memfd import sealed
 from broker.net.hangup import given
-from broker.net.host_pair.pair_end import PairEnd
 from broker.net.link.wire_types import Role
-from broker.wire.exchange import Exchange
-from broker.wire.row import Nothing, serves
+from broker.net.link_service.pair_end import PairEnd
+from broker.wire.exchange import ServedCall
+from broker.wire.row import Empty, serves
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class ViewerProcess:
 
     @serves(START)
     async def start(
-        self, exchange: Exchange[SandboxStarted], request: StartSandbox
+        self, exchange: ServedCall[SandboxStarted], request: StartSandbox
     ) -> SandboxStarted:
         """Read the records again; start a sandbox.  Raises VitrailError."""
         host = self._ready()
@@ -190,20 +190,20 @@ class ViewerProcess:
         return await start_for_viewer(exchange, host.role, request)
 
     @serves(STOP)
-    async def stop(self, _: Exchange[Nothing], request: StopSandbox) -> None:
+    async def stop(self, _: ServedCall[Empty], request: StopSandbox) -> None:
         """End a sandbox; return when it is gone.  Raises VitrailError."""
         lease, reason = take_lease_id(request.lease), request.reason
         await self._ready().role.stop(lease, grace=request.grace, reason=reason)
 
     @serves(SUSPEND)
-    async def suspend(self, _: Exchange[Nothing], request: SuspendSandbox) -> None:
+    async def suspend(self, _: ServedCall[Empty], request: SuspendSandbox) -> None:
         """Stop a sandbox's programs, or let them run again.  Raises VitrailError."""
         lease = take_lease_id(request.lease)
         await self._ready().role.suspend(lease, suspended=request.suspended)
 
     @serves(STREAM_OVER)
     async def note_stream_over(
-        self, _: Exchange[Nothing], request: NamedStream
+        self, _: ServedCall[Empty], request: NamedStream
     ) -> None:
         """End a stream that has ended at the viewer's."""
         over = self._streams.get(request.stream)
@@ -212,7 +212,7 @@ class ViewerProcess:
 
     @serves(HOST_ROWS)
     async def report_rows(
-        self, exchange: Exchange[HostRowsFile], _: Nothing
+        self, exchange: ServedCall[HostRowsFile], _: Empty
     ) -> HostRowsFile:
         """Return the host's rows of the status, in a sealed file."""
         self._ready()
@@ -221,12 +221,12 @@ class ViewerProcess:
         return HostRowsFile(len(body))
 
     @serves(REFUSE_NEW)
-    async def refuse_new(self, _: Exchange[Nothing], __: Nothing) -> None:
+    async def refuse_new(self, _: ServedCall[Empty], __: Empty) -> None:
         """Lease nothing more."""
         self._ready().role.refuse_new()
 
     @serves(END_HOST)
-    async def end_host(self, _: Exchange[Nothing], __: Nothing) -> None:
+    async def end_host(self, _: ServedCall[Empty], __: Empty) -> None:
         """End what is left; return when there is no lease."""
         self._ready()
         await self._end()

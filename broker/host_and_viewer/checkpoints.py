@@ -19,7 +19,7 @@ from broker.core.errors import UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.stderr_log import log_stderr
 from broker.ipc.audit import schema
-from broker.net.link.link_calls import WITNESS, Witnessed, WitnessNote
+from broker.net.link.link_rows import WITNESS, Witnessed, WitnessNote
 from broker.net.link_service.epoch import Epoch
 
 _TOLD = 8

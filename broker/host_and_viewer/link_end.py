@@ -18,7 +18,7 @@ from broker.authority.audit import event_log
 from broker.core.escape import printable
 from broker.host_and_viewer.checkpoints import CheckpointWitness
 from broker.ipc.audit import schema
-from broker.net.link.link_calls import (
+from broker.net.link.link_rows import (
     STATUS,
     WITNESS,
     StatusReply,
@@ -30,8 +30,8 @@ from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.epoch import Epoch
 from broker.net.link_service.key_store import LinkStore
 from broker.net.link_service.link_status import LinkState, own_status
-from broker.wire.exchange import Exchange
-from broker.wire.row import Nothing, serves
+from broker.wire.exchange import ServedCall
+from broker.wire.row import Empty, serves
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class CommonCalls:
 
     @serves(WITNESS)
     async def keep_checkpoint(
-        self, _: Exchange[Any], request: WitnessNote
+        self, _: ServedCall[Any], request: WitnessNote
     ) -> Witnessed:
         """Keep a checkpoint of the other end's log.  Raises RefusedError."""
         return await self.witness.take(self.epoch, request)
 
     @serves(STATUS)
-    async def report_status(self, _: Exchange[Any], __: Nothing) -> StatusReply:
+    async def report_status(self, _: ServedCall[Any], __: Empty) -> StatusReply:
         """Return this end's state, for the other end's status."""
         return own_status(self.epoch, self.since, await self.warnings())
 

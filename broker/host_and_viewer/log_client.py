@@ -15,7 +15,6 @@ from typing import TypeVar
 import trio
 
 from broker.authority.audit.names import Namer, Names
-from broker.authority.channel.frame_link import FrameLink
 from broker.core.authority_report import AuthorityReport
 from broker.core.errors import InternalError, RefusedError, UpstreamError
 from broker.core.lease import Lease
@@ -26,6 +25,7 @@ from broker.ipc.audit import log_messages as m
 from broker.ipc.audit import schema
 from broker.ipc.audit.event import Event
 from broker.ipc.in_thread import NoThreadError, in_thread
+from broker.wire.frame_carrier import Frames
 from policy.records.model import RecordSet
 
 _LOST = "the authority has exited"
@@ -57,7 +57,7 @@ class LogClient:
 
     def __init__(
         self,
-        link: FrameLink,
+        link: Frames,
         *,
         lost: Callable[[str], None],
     ) -> None:
@@ -92,11 +92,10 @@ class LogClient:
                 nursery.start_soon(self._link.run)
                 watched = False
                 while True:
-                    frames = await self._link.receive()
-                    if not frames:
+                    received = await self._link.receive()
+                    if not received.data:
                         break
-                    for frame in frames:
-                        await self._take(self._decode(frame))
+                    await self._take(self._decode(received.data))
                     if self._started and not watched:
                         watched = True
                         nursery.start_soon(self._watch)

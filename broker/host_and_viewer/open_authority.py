@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 import trio
 
-from broker.authority.channel.frame_link import FrameLink
 from broker.core.errors import InternalError
 from broker.core.limits import authority as authority_limits
 from broker.core.stderr_log import log_stderr
@@ -25,6 +24,7 @@ from broker.ipc.control.dispatch import Dispatcher
 from broker.ipc.control.forward import serve_forwarded
 from broker.ipc.control.method import AnyMethod, Exchange, Owner
 from broker.ipc.control.varlink import Call, VarlinkReply
+from broker.wire.frame_carrier import Frames
 
 _Client = TypeVar("_Client", bound=LogClient)
 
@@ -49,9 +49,10 @@ async def open_authority(
 
     Raises the authority's error when it cannot start.
     """
-    link = FrameLink(
+    link = Frames(
         handle.clients[client_role].requests,
-        receive_limit=authority_limits.AUTHORITY_ANSWER_BYTES,
+        receive_bytes=authority_limits.AUTHORITY_ANSWER_BYTES,
+        send_bytes=authority_limits.AUTHORITY_REQUEST_BYTES,
         waiting=authority_limits.AUTHORITY_WAITING_BYTES,
     )
     client = kind(link, lost=partial(_end, handle.pidfd))

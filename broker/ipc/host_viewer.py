@@ -1,7 +1,7 @@
 """The interface between host and viewer: leases, streams and devices.
 
 Host and viewer are two processes: on one machine the calls travel over a pair of
-sockets (``net.host_pair``), on two machines over the authenticated link.  So whatever
+sockets (``net.link_service.pair_end``), on two machines over the authenticated link.  So whatever
 crosses here is a small frozen value or an owned descriptor, never an object of the
 other side.
 

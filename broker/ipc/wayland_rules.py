@@ -11,9 +11,9 @@ from broker.core.streams.wayland_rules import WindowRules
 from broker.ipc import worker
 
 
-def order_of(rules: WindowRules) -> worker.Frames:
+def order_of(rules: WindowRules) -> worker.FrameRules:
     """Return the order for these rules."""
-    return worker.Frames(rules, traced())
+    return worker.FrameRules(rules, traced())
 
 
 def traced() -> bool:

@@ -37,7 +37,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 # -- supervisor to worker ------------------------------------------------------
 
 
-class Frames(TypedMessage, frozen=True, tag="frames"):
+class FrameRules(TypedMessage, frozen=True, tag="frames"):
     """How this sandbox's windows are treated; the first order of all.
 
     The supervisor alone reads the record: the rules are finished.  A worker that has
@@ -180,7 +180,7 @@ class MicrophoneOrder(TypedMessage, frozen=True, tag="microphone"):
 
 
 ToRest: TypeAlias = (
-    Frames
+    FrameRules
     | AgentStream
     | WaylandStream
     | DisplayStream
@@ -355,7 +355,7 @@ class LimitHit(TypedMessage, frozen=True, tag="limited"):
 
 
 class Traced(TypedMessage, frozen=True, tag="traced"):
-    """Lines about what passes on Wayland connections (``Frames.trace``).
+    """Lines about what passes on Wayland connections (``FrameRules.trace``).
 
     Text of the guest in them was escaped by the worker, for what that is
     worth.  ``lost`` lines before these were too many.

@@ -35,13 +35,11 @@ from broker.ipc import fork_server as orders
 from broker.ipc.pump import MESSAGE_BYTES, Submit, encode_to_pump
 from broker.net.peers import peer_process
 from broker.wire import fdpass
+from broker.wire.memory import SHORT_OF_DESCRIPTORS, SHORT_OF_MEMORY
 
 _AGAIN_SECONDS = 0.1
 """Until descriptors are looked for again; no event says that there are some."""
-_FULL = frozenset(
-    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC}
-    | {errno.ETOOMANYREFS}
-)
+_FULL = SHORT_OF_DESCRIPTORS | SHORT_OF_MEMORY | {errno.ENOSPC, errno.ETOOMANYREFS}
 """Errors for want of a resource that other programs of the user may hold."""
 
 

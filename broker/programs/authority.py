@@ -20,7 +20,6 @@ import trio
 
 from broker.authority.audit.log_checkpoints import LogCheckpoints
 from broker.authority.channel.event_rights import EventRights
-from broker.authority.channel.frame_link import FrameLink
 from broker.authority.channel.served_client import ClientChannel, ServeControl
 from broker.authority.control.broker_record import (
     hold_runtime,
@@ -65,6 +64,7 @@ from broker.ipc.control.method import Owner
 from broker.ipc.control.methods import TABLE
 from broker.ipc.control.varlink_service import describe_service
 from broker.net.peers.control_peers import why_not_served
+from broker.wire.frame_carrier import Frames
 
 _LAST_SECONDS = 5.0
 """For the last message to a client that may not read it."""
@@ -107,9 +107,10 @@ def _prepare(filters: int) -> None:
 async def _run(clients: _Clients, broker: int, role: str, options: Options) -> None:
     """Serve the clients' channels to their end; report a failed start to them."""
     links = {
-        name: FrameLink(
+        name: Frames(
             client.requests,
-            receive_limit=authority_limits.AUTHORITY_REQUEST_BYTES,
+            receive_bytes=authority_limits.AUTHORITY_REQUEST_BYTES,
+            send_bytes=authority_limits.AUTHORITY_ANSWER_BYTES,
             waiting=authority_limits.AUTHORITY_WAITING_BYTES,
         )
         for name, client in clients.items()
@@ -129,7 +130,7 @@ async def _run(clients: _Clients, broker: int, role: str, options: Options) -> N
 
 
 async def _serve(
-    links: Mapping[str, FrameLink],
+    links: Mapping[str, Frames],
     clients: _Clients,
     broker: int,
     role: str,
@@ -177,7 +178,7 @@ class _Attended:
 
     def __init__(
         self,
-        links: Mapping[str, FrameLink],
+        links: Mapping[str, Frames],
         role: str,
         broker: int,
         parts: AuthorityParts,
@@ -307,7 +308,7 @@ async def _serve_control(
     )
 
 
-async def _last(link: FrameLink, message: m.FromAuthority) -> None:
+async def _last(link: Frames, message: m.FromAuthority) -> None:
     """Send the last message, to a client that may have gone."""
     with contextlib.suppress(VitrailError), trio.move_on_after(_LAST_SECONDS):
         link.put(m.encode_from_authority(message))

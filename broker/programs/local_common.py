@@ -25,8 +25,7 @@ from broker.host_and_viewer import (
 from broker.ipc import acceptor, host_viewer, sealed_memfd
 from broker.ipc.control import launch_methods
 from broker.net import addresses, hangup, listeners
-from broker.net.host_pair import pair_end
-from broker.net.link_service import far_end
+from broker.net.link_service import far_end, pair_end
 from broker.net.peers import peer_process
 from broker.net.refused_descriptors import refuse_descriptors
 from policy import suggestions

@@ -33,7 +33,7 @@ from broker.ipc import event_loop
 from broker.ipc.control.authority_methods import AUTHORITY_METHODS
 from broker.ipc.control.host_methods import HOST_METHODS
 from broker.ipc.control.launch_methods import LAUNCH_METHODS
-from broker.ipc.host_calls import (
+from broker.ipc.host_rows import (
     HOST_FAILED,
     HOST_READY,
     ErrorReport,
@@ -41,7 +41,7 @@ from broker.ipc.host_calls import (
     HostRowsReport,
     StreamRow,
 )
-from broker.wire.row import Nothing
+from broker.wire.row import Empty
 
 
 def run_local_host(
@@ -149,7 +149,7 @@ class _LocalHost:
                 parts,
                 {**HOST_METHODS, **LAUNCH_METHODS, **AUTHORITY_METHODS},
             )
-            await self._viewer.pair.call(HOST_READY, Nothing())
+            await self._viewer.pair.call(HOST_READY, Empty())
             await self._told_to_end.wait()
             await host.leasing.end()
             nursery.cancel_scope.cancel()

@@ -163,11 +163,11 @@ class _Worker:
             await self._obey(nursery, windows)
             nursery.cancel_scope.cancel()
 
-    async def _first_order(self) -> messages.Frames:
+    async def _first_order(self) -> messages.FrameRules:
         """Receive the viewer's first order: without its rules no display is served."""
         got = await self._viewer.receive()
         order = messages.decode_to_worker(got.data) if got.data else None
-        if not isinstance(order, messages.Frames):
+        if not isinstance(order, messages.FrameRules):
             raise InternalError("the first order did not set the rules for windows")
         return order
 

@@ -8,7 +8,6 @@ lead to the new device.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +16,14 @@ from broker.core.errors import PeerError, UpstreamError
 from broker.core.limits import devices as limits
 from broker.ipc.devices.description import PORT, Device, word
 from broker.ipc.devices.descriptors import parse_descriptors
+from broker.wire.memory import SHORT_OF_DESCRIPTORS, SHORT_OF_MEMORY
 
 DEVICES = Path("/sys/bus/usb/devices")
 _ATTRIBUTE_BYTES = 4096
 """sysfs gives at most a page of a text attribute."""
 
 
-_OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_OUT_OF_DESCRIPTORS = SHORT_OF_DESCRIPTORS | SHORT_OF_MEMORY
 
 
 class DeviceGoneError(UpstreamError):

@@ -37,7 +37,7 @@ from broker.helpers.tools.profiles import SERVICE
 from broker.ipc.guest.file_requests import GuestCall, reply_frame
 from broker.ipc.session import service_orders as m
 from broker.session.order_exchange import OrderExchange, one_of
-from broker.session.warrant_check import HeldPermit
+from broker.session.warrant_check import VerifiedPermit
 from broker.wire.row import serves
 from policy.services.desktop import FOLDER, DesktopService, parse_service
 from shims.bundle import carried_tool
@@ -70,7 +70,9 @@ def start_service(exchange: OrderExchange, order: m.StartService) -> None:
     exchange.answer(m.FoundService(service.concurrent))
     call = GuestCall(permit.sandbox, order.service, order.argument, service.command)
     # Without a further call, too many of it run.
-    exchange.serve_next(one_of(_ServiceCall(call, service, HeldPermit(permit)).serve))
+    exchange.serve_next(
+        one_of(_ServiceCall(call, service, VerifiedPermit(permit)).serve)
+    )
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class _ServiceCall:
 
     call: GuestCall
     service: DesktopService
-    held: HeldPermit
+    held: VerifiedPermit
 
     @serves(m.SERVE_NOW)
     def serve(self, exchange: OrderExchange, _request: m.ServeNow) -> None:
@@ -125,7 +127,7 @@ def _serve(
     log: ConsoleLog,
     ours: ExitStack,
     *,
-    held: HeldPermit,
+    held: VerifiedPermit,
 ) -> None:
     """Run a service in its jail while its permit is held; hand its stream back."""
     near, far = (ours.enter_context(end) for end in socket.socketpair())

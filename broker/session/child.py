@@ -54,7 +54,7 @@ MODULES: Final[Mapping[str, tuple[AnyRow, ...]]] = MappingProxyType(
             media.TAKE_SCREEN,
         ),
         "broker.session.printing": (files.FIND_USUAL_PRINTER, files.PRINT_DOCUMENT),
-        "broker.session.screens": (media.SHOW_FRAME, media.SHOW_BANNER),
+        "broker.session.video.screens": (media.SHOW_FRAME, media.SHOW_BANNER),
         "broker.session.secrets": (services.ASK_SECRET,),
         "broker.session.security_keys.key_device": (media.OPEN_SECURITY_KEY,),
         "broker.session.session_bus_filter": (bus.CONNECT_BUS, bus.CONNECT_SCREENS),

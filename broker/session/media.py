@@ -10,12 +10,12 @@ import os
 import socket
 
 from broker.ipc.session import media_orders as m
-from broker.session.camera import find_camera, pipewire_socket
 from broker.session.connecting import connect_path
 from broker.session.order_exchange import OrderExchange
-from broker.session.pipewire_video import PictureSource, take_pictures
 from broker.session.sound import find_sound
-from broker.session.warrant_check import HeldPermit
+from broker.session.video.camera import find_camera, pipewire_socket
+from broker.session.video.pipewire_video import PictureSource, take_pictures
+from broker.session.warrant_check import VerifiedPermit
 from broker.wire.row import serves
 
 
@@ -40,7 +40,7 @@ def take_camera(exchange: OrderExchange, request: m.TakeCamera) -> None:
     source = PictureSource(f"target-object={camera.serial}", camera.shown)
     size = request.width, request.height
     with connect_path(pipewire_socket(os.environ)) as server:
-        take_pictures(exchange, source, size, server, HeldPermit(exchange.permit))
+        take_pictures(exchange, source, size, server, VerifiedPermit(exchange.permit))
 
 
 @serves(m.TAKE_SCREEN)

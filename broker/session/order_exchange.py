@@ -28,11 +28,11 @@ from broker.ipc.session.file_orders import from_memory
 from broker.ipc.session.order_rows import MESSAGE_BYTES, ROWS
 from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.session.read_warrant import CallWarrant, Warrant
-from broker.session.warrant_check import HeldPermit, WarrantCheck
+from broker.session.warrant_check import VerifiedPermit, WarrantCheck
 from broker.wire.blocking import BlockingEnd
 from broker.wire.calls import IncomingCall, lost_descriptors
 from broker.wire.fdpass import close_all
-from broker.wire.row import AnyRow, Process, row_served_by
+from broker.wire.row import AnyRow, ProcessKind, row_served_by
 
 Handler: TypeAlias = Callable[["OrderExchange", Any], None]
 """Serves one row (``row.serves``): it answers the call, and may go on after that."""
@@ -66,8 +66,8 @@ class OrderExchange:
         flags = socket.MSG_DONTWAIT
         self._end = BlockingEnd(
             channel,
-            Process.SESSION_CHILD,
-            Process.VIEWER,
+            ProcessKind.SESSION_CHILD,
+            ProcessKind.VIEWER,
             ROWS,
             message_bytes=MESSAGE_BYTES,
             send_flags=flags,
@@ -146,7 +146,7 @@ class OrderExchange:
 
     def hold(
         self,
-        permit: HeldPermit,
+        permit: VerifiedPermit,
         ended_fd: int = -1,
         readers: Mapping[int, Callable[[], bool]] = _NO_READERS,
     ) -> None:
@@ -183,7 +183,7 @@ class OrderExchange:
         stdout: int | None = None,
         stderr: int | None = None,
         on_start: Callable[[popen.Process], None] = lambda _process: None,
-        permit: HeldPermit | None = None,
+        permit: VerifiedPermit | None = None,
         readers: Mapping[int, Callable[[], bool]] = _NO_READERS,
     ) -> int:
         """Run a program to its end and return its code, as ``popen.start_process``.
@@ -232,7 +232,7 @@ class OrderExchange:
 
     def _hold_while_runs(
         self,
-        permit: HeldPermit,
+        permit: VerifiedPermit,
         started: popen.Process,
         readers: Mapping[int, Callable[[], bool]],
     ) -> None:
@@ -258,7 +258,7 @@ class OrderExchange:
         os.setsid()
         try:
             self.answer(fds=[connection.fileno()])
-            self.hold(HeldPermit(self.permit))
+            self.hold(VerifiedPermit(self.permit))
         finally:
             # guard: a connection ends with its permit, whoever still has it
             with suppress(OSError):  # its far end has closed it

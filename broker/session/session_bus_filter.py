@@ -27,7 +27,7 @@ from broker.helpers.process import popen
 from broker.ipc.session import bus_orders as m
 from broker.session.connecting import connect_patiently
 from broker.session.order_exchange import OrderExchange
-from broker.session.warrant_check import HeldPermit
+from broker.session.warrant_check import VerifiedPermit
 from broker.wire.row import serves
 from shims.files.bus_calls import BUS_OBJECTS
 
@@ -66,7 +66,7 @@ def connect_screens(exchange: OrderExchange, _request: m.ConnectScreens) -> None
         raise RefusedError("the permit is only for the sandbox's windows")
     _connect(exchange, "screens")
     # The filter ends with this process, which has the end that it looks at.
-    exchange.hold(HeldPermit(exchange.permit))
+    exchange.hold(VerifiedPermit(exchange.permit))
 
 
 @serves(m.CONNECT_BUS)

@@ -123,7 +123,7 @@ class WarrantCheck:
         return warrant
 
 
-class HeldPermit:
+class VerifiedPermit:
     """A permit, and until when it holds."""
 
     def __init__(self, permit: PermitWarrant) -> None:

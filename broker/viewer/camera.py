@@ -1,7 +1,7 @@
 """``vitrail.Camera``: pictures of the user's camera, for programs of a sandbox.
 
 They come from a camera's node of the session's PipeWire, by a jailed process
-(``broker.session.pipewire_video``) whose connection sees that node alone
+(``broker.session.video.pipewire_video``) whose connection sees that node alone
 (``shims.files.video_node``).
 """
 

@@ -1,6 +1,6 @@
 """Pictures of a source of the desktop's PipeWire, for programs of a sandbox.
 
-A jailed process for each use takes them (``broker.session.pipewire_video``).
+A jailed process for each use takes them (``broker.session.video.pipewire_video``).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from broker.ipc.session.media_orders import TakeCamera, TakeScreen
 from broker.viewer.exchange.failures import ShareableError
 from broker.viewer.orders.session_orders import Renewed, UserSession
 from broker.viewer.uses.use_signs import UseKind, UseSigns
-from broker.wire.row import Nothing, Row
+from broker.wire.row import Empty, Row
 
 USES = 4
 """Of all sandboxes at one time, for each kind; a sandbox has one."""
@@ -49,7 +49,7 @@ class VideoSource:
 
     title: str
     """Escaped."""
-    row: Row[Any, Nothing]
+    row: Row[Any, Empty]
     order: Callable[[int, int], TakeCamera | TakeScreen]
     """Return the order for pictures of so many pixels, a request of the row."""
     fds: Sequence[int] = ()

@@ -3,7 +3,7 @@
 The user says yes to it, chooses it in the desktop's own dialog, if that shows one
 (org.freedesktop.portal.ScreenCast), and it has a frame in the sandbox's colour while it
 is shared.  The portal's connection to PipeWire sees only the chosen node;
-``broker.session.pipewire_video`` takes its pictures.
+``broker.session.video.pipewire_video`` takes its pictures.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from broker.viewer.pipewire_video import (
     VideoUses,
 )
 from broker.viewer.uses.use_signs import SCREEN, UseKind, UseSigns
-from broker.wire.row import Nothing
+from broker.wire.row import Empty
 
 SIZES: Mapping[str, tuple[int, int]] = MappingProxyType(
     {"1280x720": (1280, 720), "1920x1080": (1920, 1080)}
@@ -287,7 +287,7 @@ async def framed(
         ) from error
 
 
-async def _until_gone(begun: Begun[Nothing], ended: Callable[[], None]) -> None:
+async def _until_gone(begun: Begun[Empty], ended: Callable[[], None]) -> None:
     await begun.process.wait()
     # guard: the end of its frame ends a share for a while
     ended()

@@ -17,7 +17,7 @@ from broker.wire import fdpass
 from broker.wire.calls import CALLS, MESSAGE_BYTES, Calls, Event
 from broker.wire.fdpass import DescriptorsLostError
 from broker.wire.memory import call_patiently
-from broker.wire.row import AnyRow, Nothing, Process
+from broker.wire.row import AnyRow, Empty, ProcessKind
 
 
 class ReceivedEvent(NamedTuple):
@@ -33,8 +33,8 @@ class BlockingEnd:
     def __init__(
         self,
         sock: socket.socket,
-        me: Process,
-        far: Process,
+        me: ProcessKind,
+        far: ProcessKind,
         rows: Mapping[str, AnyRow],
         *,
         most_calls: int = CALLS,
@@ -83,7 +83,7 @@ class BlockingEnd:
         Raises OSError if nobody waits; then the call is still open.
         """
         row = self.calls.row_of(call)
-        data = self.calls.answer(call, answer or Nothing(), len(fds))
+        data = self.calls.answer(call, answer or Empty(), len(fds))
         try:
             self._send(data, fds)
         except OSError:

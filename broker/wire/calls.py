@@ -45,7 +45,7 @@ from broker.wire.call_messages import (
     decode_message,
     encode_message,
 )
-from broker.wire.row import AnyRow, Process, Row, fits, most_descriptors
+from broker.wire.row import AnyRow, ProcessKind, Row, fits, most_descriptors
 
 _Q = TypeVar("_Q", bound=msgspec.Struct)
 _A = TypeVar("_A", bound=msgspec.Struct)
@@ -188,8 +188,8 @@ class Calls:
 
     def __init__(
         self,
-        me: Process,
-        far: Process,
+        me: ProcessKind,
+        far: ProcessKind,
         rows: Mapping[str, AnyRow],
         *,
         most_calls: int = CALLS,

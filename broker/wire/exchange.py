@@ -20,7 +20,7 @@ async def _refuse_item(_item: object) -> None:
 
 
 @dataclass
-class Exchange(Generic[_A]):
+class ServedCall(Generic[_A]):
     """A call that is being served."""
 
     call: int

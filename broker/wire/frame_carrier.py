@@ -59,7 +59,7 @@ class Frames(QueueingCarrier):
             frame = frame[self._write(frame) :]
         if not frame:
             return
-        # guard: a far end that does not read holds bounded memory here
+        # guard: a far end that does not read holds bounded memory
         if len(self._rest) + len(frame) > self._limit:
             raise UpstreamError("the peer does not read its messages")
         if not self._rest:

@@ -39,13 +39,13 @@ from broker.core.stderr_log import log_exception
 from broker.wire import calls as events
 from broker.wire.calls import Calls
 from broker.wire.carrier import Carrier, QueueingCarrier
-from broker.wire.exchange import Exchange
+from broker.wire.exchange import ServedCall
 from broker.wire.fdpass import DescriptorsLostError
 from broker.wire.habits import ORDINARY, Habits
 from broker.wire.items import ItemStream
 from broker.wire.ledger import Ledger
 from broker.wire.pending_call import Answer, PendingCall
-from broker.wire.row import AnyRow, Nothing, Process, Row, handlers
+from broker.wire.row import AnyRow, Empty, ProcessKind, Row, handlers
 
 _Q = TypeVar("_Q", bound=msgspec.Struct)
 _A = TypeVar("_A", bound=msgspec.Struct)
@@ -64,8 +64,8 @@ class Peer:
     def __init__(
         self,
         carrier: Carrier,
-        me: Process,
-        far: Process,
+        me: ProcessKind,
+        far: ProcessKind,
         rows: Mapping[str, AnyRow],
         parts: Iterable[object] = (),
         *,
@@ -376,7 +376,7 @@ class Peer:
                 return  # the owner of this end has closed it
             if not data:
                 return
-            exchange: Exchange[Any] = Exchange(0, list(fds))
+            exchange: ServedCall[Any] = ServedCall(0, list(fds))
             try:
                 event = self._calls.receive(data, len(fds), is_lost=is_lost)
                 await self._take(event, exchange, nursery)
@@ -386,7 +386,7 @@ class Peer:
                 await self._pace()
 
     async def _take(
-        self, event: events.Event, exchange: Exchange[Any], nursery: trio.Nursery
+        self, event: events.Event, exchange: ServedCall[Any], nursery: trio.Nursery
     ) -> None:
         """Handle a message: begin or cancel a call, settle one, or run a notice."""
         match event:
@@ -413,7 +413,7 @@ class Peer:
     def _take_reply(
         self,
         event: events.ItemReceived | events.AnswerReceived | events.ErrorReceived,
-        exchange: Exchange[Any],
+        exchange: ServedCall[Any],
     ) -> None:
         """Pass an item or the answer of a call from this end to its caller."""
         match event:
@@ -451,7 +451,7 @@ class Peer:
     def _take_call(
         self,
         incoming: events.IncomingCall,
-        exchange: Exchange[Any],
+        exchange: ServedCall[Any],
         nursery: trio.Nursery,
     ) -> None:
         """Begin a call of the far end in a task.  Raises PeerError against the ledger."""
@@ -464,7 +464,7 @@ class Peer:
                     f"invalid {incoming.row.name} of the {self._calls.far}: {error}"
                 ) from error
             turn = self._ledger.turn(incoming.request)
-        own_exchange: Exchange[Any] = Exchange(incoming.call, exchange.take_fds())
+        own_exchange: ServedCall[Any] = ServedCall(incoming.call, exchange.take_fds())
         if incoming.row.item is not None:
             own_exchange.emit = lambda item: self._emit(incoming, item)
         self._scopes[incoming.call] = trio.CancelScope()
@@ -473,7 +473,7 @@ class Peer:
     async def _serve(
         self,
         incoming: events.IncomingCall,
-        exchange: Exchange[Any],
+        exchange: ServedCall[Any],
         turn: AbstractAsyncContextManager[object],
     ) -> None:
         """Serve a call in its turn, and send the answer or its error."""
@@ -495,7 +495,7 @@ class Peer:
     async def _handle(
         self,
         incoming: events.IncomingCall,
-        exchange: Exchange[Any],
+        exchange: ServedCall[Any],
         turn: AbstractAsyncContextManager[object],
     ) -> tuple[msgspec.Struct | None, VitrailError | None]:
         """Check a call's permit, and run its handler; return the answer or the error."""
@@ -550,7 +550,7 @@ class Peer:
             return
         if error is None:
             try:
-                data = self._calls.answer(incoming.call, answer or Nothing(), len(fds))
+                data = self._calls.answer(incoming.call, answer or Empty(), len(fds))
                 await self._send_or_fail(data, fds)
             except InternalError as problem:  # no such answer can be sent
                 error = self._explain(problem)

@@ -21,14 +21,14 @@ import msgspec
 from broker.core.errors import InternalError
 
 if TYPE_CHECKING:
-    from broker.wire.exchange import Exchange
+    from broker.wire.exchange import ServedCall
 
 _Q = TypeVar("_Q", bound=msgspec.Struct)
 _A = TypeVar("_A", bound=msgspec.Struct)
 _Part = TypeVar("_Part")
 
 
-class Process(enum.StrEnum):
+class ProcessKind(enum.StrEnum):
     """The processes that call each other; the value names one in errors."""
 
     AUTHORITY = "authority"
@@ -49,7 +49,7 @@ Descriptors: TypeAlias = int | range
 """How many descriptors come with a message: exactly so many, or one of these counts."""
 
 
-class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Empty(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A request without parameters, or an answer without a result."""
 
 
@@ -89,9 +89,9 @@ class Row(Generic[_Q, _A]):
     request: type[_Q]
     answer: type[_A] | None
     """The type of the answer; None: a notice, which has no answer."""
-    of: frozenset[Process]
+    of: frozenset[ProcessKind]
     """The processes that serve it."""
-    by: frozenset[Process]
+    by: frozenset[ProcessKind]
     """The processes that may call it."""
     permit: NeededPermit | None = field(default=None, kw_only=True)
     calls: frozenset[str] = field(default=frozenset(), kw_only=True)
@@ -147,7 +147,7 @@ def rows_of(names: Mapping[str, object]) -> Mapping[str, AnyRow]:
 
 # -- handlers --------------------------------------------------------------------------
 
-Handler: TypeAlias = "Callable[[_Part, Exchange[_A], _Q], Awaitable[_A]]"
+Handler: TypeAlias = "Callable[[_Part, ServedCall[_A], _Q], Awaitable[_A]]"
 _H = TypeVar("_H", bound=Callable[..., Any])
 _ROW = "_vitrail_row"
 
@@ -155,7 +155,7 @@ _ROW = "_vitrail_row"
 def serves(row: Row[_Q, _A]) -> Callable[[_H], _H]:
     """Mark a method ``(self, exchange, request)`` as the handler of a row.
 
-    The handler returns the answer, or None for ``Nothing``; in a session child, which has
+    The handler returns the answer, or None for ``Empty``; in a session child, which has
     no event loop, it answers by its exchange.  It may raise VitrailError, which is the
     caller's error; every other exception reaches the caller as an internal error, and the
     log.

@@ -218,8 +218,10 @@ def place_of(module: str) -> tuple[str, str]:
     """Return a module's feature, or ``FRAME``, and the part of its path that says so.
 
     Only the module's name is looked at: a whole component, then its words between
-    underscores, from the left.
+    underscores, from the left.  ``broker.wire`` carries the calls of every feature.
     """
+    if module.startswith("broker.wire."):
+        return FRAME, module
     parts = module.split(".")
     for at, part in enumerate(parts[1:], 2):
         for word in (part, *part.split("_")):

@@ -14,7 +14,7 @@ from shims.guest.address import Address
 from shims.guest.arena import open_arena_device
 from shims.guest.loop import log
 from shims.guest.protocol import PIECE_BYTES, TEXT
-from shims.guest.streams import Carrier
+from shims.guest.streams import StreamCarrier
 from shims.guest.tools import WAYLAND_END, write_file
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Display:
 
     NAME = "wayland-0"
 
-    def __init__(self, guest: "Guest", carrier: Carrier) -> None:
+    def __init__(self, guest: "Guest", carrier: StreamCarrier) -> None:
         self._guest = guest
         self._loop = guest.loop
         self._carrier = carrier

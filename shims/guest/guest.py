@@ -28,7 +28,7 @@ from shims.guest.protocol import SHORT, TEXT, VERSION
 from shims.guest.session_bus import SessionBus
 from shims.guest.settings import Settings
 from shims.guest.ssh_keys import KeysSocket
-from shims.guest.streams import Carrier
+from shims.guest.streams import StreamCarrier
 from shims.guest.tools import (
     BUS_SERVICES,
     CALL_COMMANDS,
@@ -70,10 +70,12 @@ class Guest:
         self.session_dir = self._make_session_dir()
         self._tools = self._make_tools()
         self.agent = Agent(self, settings.agent)
-        carrier = Carrier(
+        carrier = StreamCarrier(
             self, "display", os.path.join(settings.runtime, "display"), settings.display
         )
-        sound = Carrier(self, "audio", self._sound_path(), settings.audio, theirs=True)
+        sound = StreamCarrier(
+            self, "audio", self._sound_path(), settings.audio, theirs=True
+        )
         self._carriers = (carrier, sound)
         self.display = Display(self, carrier)
         self.x11 = XServer(self)

@@ -161,7 +161,7 @@ class Pair:
             self._loop.watch(sock.fileno(), events, self._ready)
 
 
-class Carrier:
+class StreamCarrier:
     """Accepts connections at a socket and carries each to a port of the broker."""
 
     def __init__(

@@ -22,7 +22,7 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.limits import audit as audit_limits
 from broker.host_and_viewer.checkpoints import _Far
 from broker.ipc.audit.database import open_database
-from broker.net.link.link_calls import Witnessed, WitnessNote
+from broker.net.link.link_rows import Witnessed, WitnessNote
 from tests.kit.audit.log import event, opened
 from tests.kit.audit.witness import Line, Side, sides, talk
 

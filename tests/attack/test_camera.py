@@ -20,7 +20,7 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.services import CAMERA
 from broker.helpers.process.spawn import run_tool
 from broker.ipc.guest.file_requests import CallService
-from broker.session.camera import find_camera
+from broker.session.video.camera import find_camera
 from broker.viewer.calls.calls import call_request
 from broker.viewer.camera import Cameras
 from broker.viewer.pipewire_video import VideoUse, pictures

@@ -13,12 +13,12 @@ import trio
 
 from broker.authority.audit.event_log import of
 from broker.authority.channel.event_rights import EventRights
-from broker.authority.channel.frame_link import FrameLink
 from broker.authority.channel.served_client import ClientChannel
 from broker.core.errors import PeerError, sole
 from broker.core.limits import authority as authority_limits
 from broker.ipc import authority as m
 from broker.ipc.audit import schema
+from broker.wire.frame_carrier import Frames
 from tests.attack.test_forged_authority_messages import ALLOW, ask, began, record
 from tests.kit.authority import REPORT, RawClient, hostile
 from tests.kit.rulebook import VAULT, WORK
@@ -28,9 +28,10 @@ class HostOf:
     """The host beside a hostile viewer, at the same authority."""
 
     def __init__(self, made, sock):
-        link = FrameLink(
+        link = Frames(
             sock,
-            receive_limit=authority_limits.AUTHORITY_REQUEST_BYTES,
+            receive_bytes=authority_limits.AUTHORITY_REQUEST_BYTES,
+            send_bytes=authority_limits.AUTHORITY_ANSWER_BYTES,
             waiting=authority_limits.AUTHORITY_WAITING_BYTES,
         )
         self.rights = EventRights("host", linked=False)

@@ -23,7 +23,7 @@ from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.ipc.session.warrant import SIGNATURE_BYTES
 from broker.viewer.authority.request_messages import asked_of
 from policy.records.device import DeviceFacts
-from tests.kit.authority import hostile
+from tests.kit.authority import frame_of, hostile
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import VAULT, WORK, lease_of, no, yes
 
@@ -558,7 +558,7 @@ async def test_a_choice_that_is_given_up_in_the_same_read_is_not_shown():
         mouse = Request(lease=WORK, service="vitrail.Device", device=DeviceFacts("1:2"))
         asked = [asked_of(mouse)]
         given_up = (m.AskChoice(2, asked), m.PermitOver(2))
-        await client.write(b"".join(map(m.encode_from_client, given_up)))
+        await client.write(b"".join(map(frame_of, given_up)))
         assert "withdrawn" in (await client.hear(m.Failed)).message
         assert made.person.asked == []
 

@@ -31,7 +31,7 @@ from broker.core.services import AGENT
 from broker.host.folders.given import GivenFolders
 from broker.host.viewer_process import ViewerProcess
 from broker.host_and_viewer.host_folders import GivenFolder
-from broker.ipc.host_calls import (
+from broker.ipc.host_rows import (
     CUT_STREAM,
     END_HOST,
     FOLDER_LOST,
@@ -61,7 +61,7 @@ from broker.ipc.host_calls import (
 )
 from broker.ipc.sealed_memfd import sealed
 from broker.ipc.session.folder_orders import FolderForHost, encode_for_host
-from broker.net.host_pair import pair_end
+from broker.net.link_service import pair_end
 from broker.viewer.host_ends.host_process import HostProcess
 from broker.wire import fdpass
 from broker.wire.call_messages import (

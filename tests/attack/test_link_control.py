@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from broker.core.errors import PeerError
 from broker.core.framing import HEADER, encode_frame
-from broker.ipc.host_calls import LEASE_BEGUN, LeaseBegun, SandboxStarted
-from broker.net.link.link_calls import LINK_ROWS
+from broker.ipc.host_rows import LEASE_BEGUN, LeaseBegun, SandboxStarted
+from broker.net.link.link_rows import LINK_ROWS
 from broker.net.link.sealed_records import SealedRecords
 from broker.net.link.wire_types import LinkRefusedError, RefusalReason
 from broker.wire.call_messages import CallMessage, encode_message
 from broker.wire.calls import Calls
-from broker.wire.row import Process
+from broker.wire.row import ProcessKind
 from tests.kit.link.pair import sessions
 from tests.kit.wire_bytes import answer_bytes, call_bytes
 
@@ -129,7 +129,7 @@ LEASE = "0" * 15 + "1"
 )
 def test_a_taken_over_viewer_can_send_no_command_and_no_name_with_a_path(data):
     """The types have no place for one; the host's records do the rest."""
-    host = Calls(Process.HOST, Process.VIEWER, LINK_ROWS)
+    host = Calls(ProcessKind.HOST, ProcessKind.VIEWER, LINK_ROWS)
     with pytest.raises(PeerError):
         host.receive(data)
 
@@ -148,6 +148,6 @@ def test_a_taken_over_viewer_can_send_no_command_and_no_name_with_a_path(data):
     ],
 )
 def test_a_taken_over_host_sends_no_hidden_text_and_no_row_of_one_machine(data):
-    viewer = Calls(Process.VIEWER, Process.HOST, LINK_ROWS)
+    viewer = Calls(ProcessKind.VIEWER, ProcessKind.HOST, LINK_ROWS)
     with pytest.raises(PeerError):
         viewer.receive(data)

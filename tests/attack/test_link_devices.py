@@ -11,7 +11,7 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.limits import devices as device_limits
 from broker.core.names import SandboxName
 from broker.ipc.devices.messages import DeviceItem, Devices
-from broker.ipc.host_calls import (
+from broker.ipc.host_rows import (
     ATTACH,
     DETACH,
     DEVICES,

@@ -22,7 +22,7 @@ from broker.core.names import LeaseId
 from broker.core.services import AGENT
 from broker.ipc.control.api import RunRequest
 from broker.ipc.control.methods import RUN
-from broker.ipc.host_calls import (
+from broker.ipc.host_rows import (
     LEASE_ENDED,
     START,
     LeaseEnded,
@@ -32,7 +32,7 @@ from broker.ipc.host_calls import (
 from broker.net.addresses import UnixEndpoint
 from broker.net.endpoints import connect
 from broker.net.link.handshake import Fresh, Handshake
-from broker.net.link.keys import BrokerIdentity, Peer, Peers
+from broker.net.link.keys import BrokerIdentity, Peers, PinnedPeer
 from broker.net.link.preamble import ANSWER_BYTES, PREAMBLE_BYTES, PreambleVerdict
 from broker.net.link.wire_types import HEADER, VERSION, LinkRefusedError, Role
 from broker.net.link_service.key_store import LinkStore
@@ -206,7 +206,7 @@ async def test_a_stranger_that_speaks_the_protocol_well():
 async def test_a_second_host_does_not_push_the_first_one_out():
     async with linked() as (t, epoch, _lease):
         other = BrokerIdentity.from_seed(b"o" * 32)
-        pin(LinkStore(t.viewer.paths), Peer("other", Role.HOST, other.public))
+        pin(LinkStore(t.viewer.paths), PinnedPeer("other", Role.HOST, other.public))
         async with link_host(t, identity=other) as second:
             with trio.fail_after(30):
                 await second.over.wait()
@@ -437,7 +437,7 @@ async def test_a_broker_that_is_pinned_or_forgotten_counts_at_once():
             with pytest.raises(LinkRefusedError, match="does not know"):
                 async with link_host(t, identity=other):
                     pass
-            pin(store, Peer("other", Role.HOST, other.public))
+            pin(store, PinnedPeer("other", Role.HOST, other.public))
             async with link_host(t, identity=other) as epoch:
                 await look(epoch)
             forget(store, "other")

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from broker.net.link.handshake import Fresh, Handshake, HandshakeState
-from broker.net.link.keys import BrokerIdentity, Peer, Peers, PublicKey
+from broker.net.link.keys import BrokerIdentity, Peers, PinnedPeer, PublicKey
 from broker.net.link.wire_types import HEADER, LinkRefusedError, RefusalReason, Role
 from tests.kit.link.pair import (
     HOST_ID,
@@ -180,8 +180,8 @@ def test_identity_is_not_misbound_to_another_pinned_peer():
     """A second pinned host relays the first one's handshake as its own."""
     peers = Peers(
         (
-            Peer("desk", Role.HOST, HOST_ID.public),
-            Peer("evil", Role.HOST, MALLORY_ID.public),
+            PinnedPeer("desk", Role.HOST, HOST_ID.public),
+            PinnedPeer("evil", Role.HOST, MALLORY_ID.public),
         )
     )
     viewer = Handshake(
@@ -202,7 +202,7 @@ def test_identity_is_not_misbound_to_another_pinned_peer():
 
 def test_a_pinned_key_of_zeros_is_refused():
     """All-zero Ed25519 keys are of small order; none of our signatures has it."""
-    weak = Peers((Peer("weak", Role.HOST, PublicKey(bytes(32))),))
+    weak = Peers((PinnedPeer("weak", Role.HOST, PublicKey(bytes(32))),))
     viewer = Handshake(
         role=Role.VIEWER,
         dials=False,

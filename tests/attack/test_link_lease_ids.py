@@ -14,7 +14,7 @@ import trio
 
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
-from broker.ipc.host_calls import LEASE_BEGUN, LEASE_ENDED, LeaseBegun, LeaseEnded
+from broker.ipc.host_rows import LEASE_BEGUN, LEASE_ENDED, LeaseBegun, LeaseEnded
 from broker.wire.pending_call import PendingCall
 from tests.kit.link.ends import HoldingViewer, a_viewer
 from tests.kit.link.handling import look

@@ -18,8 +18,8 @@ from broker.core.limits import sound as pulse_limits
 from broker.core.services import AGENT, AUDIO, DISPLAY
 from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import open_log
-from broker.ipc.host_calls import LEASE_ENDED, LeaseEnded
-from broker.net.link.link_calls import CUT, Cut
+from broker.ipc.host_rows import LEASE_ENDED, LeaseEnded
+from broker.net.link.link_rows import CUT, Cut
 from broker.net.link.preamble import PreambleVerdict
 from broker.net.link_service.sockets import dial, receive, send_all
 from tests.kit.eventually import eventually

@@ -20,7 +20,7 @@ from broker.core.limits import link as limits
 from broker.core.names import SandboxName
 from broker.core.services import DISPLAY
 from broker.host.viewer_link import RemoteViewer
-from broker.ipc.host_calls import (
+from broker.ipc.host_rows import (
     LEASE_BEGUN,
     LEASE_ENDED,
     START,

@@ -15,7 +15,7 @@ import trio
 
 from broker.core.limits import link as limits
 from broker.net.link.handshake import SIZES, HandshakeKind
-from broker.net.link.keys import Peer
+from broker.net.link.keys import PinnedPeer
 from broker.net.link.wire_types import HEADER, VERSION, Role
 from tests.e2e.test_three_machines import PEER, RECORD
 from tests.kit.link.three_machines import HOST, PIECES, VIEWER, siblings
@@ -131,8 +131,8 @@ async def two_machines():
         at_host = await set_up(host, link, RECORD + PEER)
         link = f'listen = "vsock:any:6499"\npeer_cid = {HOST}\npieces = {PIECES}\n'
         at_viewer = await set_up(viewer, link, RECORD)
-        await pin(host, Peer("screen", Role.VIEWER, at_viewer))
-        await pin(viewer, Peer("desk", Role.HOST, at_host))
+        await pin(host, PinnedPeer("screen", Role.VIEWER, at_viewer))
+        await pin(viewer, PinnedPeer("desk", Role.HOST, at_host))
         yield host, viewer
 
 

@@ -18,18 +18,17 @@ import pytest
 import trio
 import trio.testing
 
-from broker.authority.channel.frame_link import FrameLink
 from broker.core.errors import UpstreamError
 from broker.core.framing import encode_frame
 from broker.core.services import AGENT
-from broker.helpers.process import fork_server
 from broker.host.acceptor import RemoteListener
 from broker.host.admission import Admission
 from broker.ipc import acceptor as messages
 from broker.ipc.control.forwarded_frames import ForwardedFrames
 from broker.programs.acceptor import Acceptor, Entrance
-from broker.wire import fdpass
+from broker.wire import fdpass, memory
 from broker.wire import packets as channels
+from broker.wire.frame_carrier import Frames
 from broker.wire.packets import Packets
 
 SHORT = [errno.ENOMEM, errno.ENOBUFS]
@@ -61,7 +60,7 @@ def pair():
 
 @pytest.mark.parametrize("number", SHORT)
 def test_a_fork_server_calls_again(number, monkeypatch):
-    monkeypatch.setattr(fork_server, "_PAUSE", 0)
+    monkeypatch.setattr(memory, "PAUSE_SECONDS", 0)
     results = [OSError(number, ""), OSError(number, ""), 7]
 
     def call():
@@ -69,27 +68,29 @@ def test_a_fork_server_calls_again(number, monkeypatch):
             raise result
         return result
 
-    assert fork_server.patiently(call) == 7
+    assert memory.call_patiently(call) == 7
     results.append(OSError(errno.EBADF, ""))
     with pytest.raises(OSError, match="Errno 9"):
-        fork_server.patiently(call)
+        memory.call_patiently(call)
 
 
 @pytest.mark.parametrize("number", SHORT)
 async def test_a_channel_of_the_authority_sends_and_receives_later(number):
     sock, theirs = pair()
     with theirs:
-        link = FrameLink(sock, receive_limit=100, waiting=100)
+        link = Frames(sock, receive_bytes=100, send_bytes=100, waiting=100)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(link.run)
             sock.number = number
             link.put(b"first")
             link.put(b"second")
             await link.wait_written()
-            assert theirs.recv(100) == b"firstsecond"
+            assert theirs.recv(100) == b"".join(
+                encode_frame(body, 100) for body in (b"first", b"second")
+            )
             sock.number = number
             theirs.send(encode_frame(b"answer", 100))
-            assert await link.receive() == [b"answer"]
+            assert (await link.receive()).data == b"answer"
             nursery.cancel_scope.cancel()
         link.close()
 
@@ -155,7 +156,7 @@ async def test_a_channel_to_a_process_of_ours_sends_and_receives_later(
     number, monkeypatch
 ):
     """Else the fork server was killed, and the child of the order still runs."""
-    monkeypatch.setattr(channels, "_PAUSE", 0)
+    monkeypatch.setattr(channels, "PAUSE_SECONDS", 0)
     sock, theirs = packets()
     with theirs:
         channel = Packets(sock)
@@ -171,7 +172,7 @@ async def test_a_channel_to_a_process_of_ours_sends_and_receives_later(
 @pytest.mark.parametrize("number", SHORT)
 async def test_a_door_without_memory_for_a_moment_goes_on(number, monkeypatch):
     """Else all later connections of the sandbox waited there for good."""
-    monkeypatch.setattr(channels, "_PAUSE", 0)
+    monkeypatch.setattr(channels, "PAUSE_SECONDS", 0)
     sock, theirs = packets()
     theirs.settimeout(5)
     listener = RemoteListener(None, sock)

@@ -257,7 +257,7 @@ async def test_a_share_does_not_outlive_its_window(made, autojump_clock):
 def frames_by(*words):
     """A session whose frames are drawn by this program."""
     prepare = f"""
-import broker.session.screens as module
+import broker.session.video.screens as module
 module.our_program = lambda *_: {list(words)!r}
 """
     with starter_of_orders(prepare=prepare) as session:

@@ -16,8 +16,8 @@ pytest.importorskip("textual")
 from broker.cli.homes.snapshot import (
     Cpu,
     ListedWindow,
-    Row,
     Snapshot,
+    SnapshotRow,
     WaitingQuestion,
 )
 from broker.cli.sandboxes import top_screen
@@ -32,7 +32,7 @@ HARMFUL = WaitingQuestion(8, "evil: to hear the microphone")
 
 def row(name):
     window = ListedWindow(1, "a letter", focused=False)
-    return Row(name, name, "#ff0000", 1.0, 0.0, 0, 0, (), (window,), None)
+    return SnapshotRow(name, name, "#ff0000", 1.0, 0.0, 0, 0, (), (window,), None)
 
 
 class Broker:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.net.link.keys import Peer
+from broker.net.link.keys import PinnedPeer
 from broker.net.link.wire_types import HEADER, VERSION, Role
 from tests.kit.link.three_machines import APP, HOST, PIECES, VIEWER, siblings
 from tests.kit.vm.brokers import (
@@ -85,8 +85,8 @@ async def test_an_applications_window_on_the_viewer_machines_screen():
         )
         # What the guide has people ask for the CID says it, to root without udev.
         assert await viewer.run(ITS_CID, user="root") == f"{VIEWER}\n"
-        await pin(host, Peer("screen", Role.VIEWER, at_viewer))
-        await pin(viewer, Peer("desk", Role.HOST, at_host))
+        await pin(host, PinnedPeer("screen", Role.VIEWER, at_viewer))
+        await pin(viewer, PinnedPeer("desk", Role.HOST, at_host))
         await start_sway(viewer)
         await start(viewer, "viewer")
         await start(host, "host")

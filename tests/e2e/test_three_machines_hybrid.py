@@ -20,7 +20,7 @@ from broker.cli.link.pairing import pinned
 from broker.core.errors import UpstreamError
 from broker.net.addresses import HybridEndpoint
 from broker.net.endpoints import connect
-from broker.net.link.keys import Peer
+from broker.net.link.keys import PinnedPeer
 from broker.net.link.wire_types import Role
 from broker.net.link_service.key_store import LinkStore
 from tests.e2e.test_raw_audio import BULK
@@ -85,9 +85,11 @@ class Three:
             await self.viewer.run(f"chmod 600 {KEY}")
         else:
             self.key = await self.viewer.run(f"cat {KEY}")
-            pinned.pin(LinkStore(self.host.paths), Peer("screen", Role.VIEWER, own))
+            pinned.pin(
+                LinkStore(self.host.paths), PinnedPeer("screen", Role.VIEWER, own)
+            )
         mine = LinkStore(self.host.paths).identity().public
-        await pin(self.viewer, Peer("desk", Role.HOST, mine))
+        await pin(self.viewer, PinnedPeer("desk", Role.HOST, mine))
         await start_sway(self.viewer)
         await start(self.viewer, "viewer")
 

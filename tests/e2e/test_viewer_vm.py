@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from broker.cli.link.pairing import pinned
-from broker.net.link.keys import Peer
+from broker.net.link.keys import PinnedPeer
 from broker.net.link.wire_types import Role
 from broker.net.link_service.key_store import LinkStore
 from tests.e2e.test_sound import TONE
@@ -53,9 +53,9 @@ class Seed(Three):
 
     async def furnish(self):
         own = await set_up(self.viewer, LINK, RECORD, record_name="work")
-        pinned.pin(LinkStore(self.host.paths), Peer("screen", Role.VIEWER, own))
+        pinned.pin(LinkStore(self.host.paths), PinnedPeer("screen", Role.VIEWER, own))
         mine = LinkStore(self.host.paths).identity().public
-        await pin(self.viewer, Peer("desk", Role.HOST, mine))
+        await pin(self.viewer, PinnedPeer("desk", Role.HOST, mine))
         await start_sway(self.viewer)
         await start(self.viewer, "viewer")
 

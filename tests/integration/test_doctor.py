@@ -22,7 +22,7 @@ from broker.helpers.shipper.cursor import Cursor
 from broker.helpers.shipper.saved_cursor import save_cursor
 from broker.ipc.audit.schema import BrokerStop
 from broker.ipc.control.types.status import LinkStatus
-from broker.net.link.keys import BrokerIdentity, Peer
+from broker.net.link.keys import BrokerIdentity, PinnedPeer
 from broker.net.link.wire_types import Role
 from broker.net.link_service.key_store import LinkStore
 from tests.kit.brokerctl import brokerctl, paths_of
@@ -216,7 +216,10 @@ async def test_link(context: Context, tmp_path: Path) -> None:
     assert "--as viewer' on the viewer, then" in unpaired.mend
     store = LinkStore(context.paths)
     assert not store.directory.exists(), "doctor changes nothing"
-    pin(store, Peer("desk", Role.VIEWER, BrokerIdentity.from_seed(bytes(32)).public))
+    pin(
+        store,
+        PinnedPeer("desk", Role.VIEWER, BrokerIdentity.from_seed(bytes(32)).public),
+    )
     _, down = await link.check_link(context)
     assert (down.state, "vitrail-host" in down.mend) == (FindingState.WARN, True)
     status = LinkStatus(

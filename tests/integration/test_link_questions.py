@@ -13,7 +13,7 @@ import trio
 from broker.core.services import AGENT
 from broker.ipc.control.api import Nothing, QuestionAnswerRequest
 from broker.ipc.control.methods import ANSWER, PENDING
-from broker.ipc.host_calls import LEASE_ENDED, LeaseEnded
+from broker.ipc.host_rows import LEASE_ENDED, LeaseEnded
 from broker.net.link.preamble import PreambleVerdict
 from tests.kit.eventually import eventually
 from tests.kit.link.host import announce, close_all, link_host, rest_of, say

@@ -12,19 +12,19 @@ from broker.authority.audit.log_checkpoints import LogCheckpoints
 from broker.authority.audit.sealing import Sealing
 from broker.authority.audit.settings import AuditSettings
 from broker.authority.channel.event_rights import EventRights
-from broker.authority.channel.frame_link import FrameLink
 from broker.authority.channel.served_client import ClientChannel
 from broker.authority.policy_authority import HostAuthority, PolicyAuthority
 from broker.authority.records.sandboxes import Records
 from broker.core.authority_report import AuditStatus, AuthorityReport, PolicyStatus
 from broker.core.errors import PeerError, sole
-from broker.core.framing import FrameReader
+from broker.core.framing import FrameReader, encode_frame
 from broker.core.limits import authority as authority_limits
 from broker.ipc import authority as m
 from broker.ipc.audit import schema
 from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import open_log
 from broker.viewer.authority.authority_client import AuthorityClient
+from broker.wire.frame_carrier import Frames
 from tests.kit.link.roles import journal
 from tests.kit.rulebook import WORK, Person, Rulebook
 from tests.kit.wayland.compositor import short_directory
@@ -38,6 +38,11 @@ REPORT = AuthorityReport(
     prompt=0,
     policy=PolicyStatus(),
 )
+
+
+def frame_of(message):
+    """The frame of a client's message."""
+    return encode_frame(m.encode_from_client(message), 1 << 30)
 
 
 class Stage:
@@ -60,9 +65,10 @@ class Stage:
             notify=lambda title, text, *, sandbox="": self.told.append(title),
         )
         self.records.tightened = self.authority.decider.cut_denied
-        link = FrameLink(
+        link = Frames(
             sock,
-            receive_limit=authority_limits.AUTHORITY_REQUEST_BYTES,
+            receive_bytes=authority_limits.AUTHORITY_REQUEST_BYTES,
+            send_bytes=authority_limits.AUTHORITY_ANSWER_BYTES,
             waiting=waiting,
         )
         self.channel = ClientChannel(
@@ -125,7 +131,7 @@ class RawClient:
 
     async def say(self, *messages):
         for message in messages:
-            await self.write(m.encode_from_client(message))
+            await self.write(frame_of(message))
 
     async def write(self, data):
         view = memoryview(data)
@@ -198,9 +204,10 @@ async def client_of(rules="", **more):
     """An honest client."""
     async with stage(rules, **more) as (made, sock), trio.open_nursery() as nursery:
         lost = trio.Event()
-        link = FrameLink(
+        link = Frames(
             sock,
-            receive_limit=authority_limits.AUTHORITY_ANSWER_BYTES,
+            receive_bytes=authority_limits.AUTHORITY_ANSWER_BYTES,
+            send_bytes=authority_limits.AUTHORITY_REQUEST_BYTES,
             waiting=1 << 20,
         )
         client = AuthorityClient(link, lost=lambda reason: lost.set())

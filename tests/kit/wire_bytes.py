@@ -10,9 +10,9 @@ from broker.wire.call_messages import (
     NoticeMessage,
     encode_message,
 )
-from broker.wire.row import Nothing
+from broker.wire.row import Empty
 
-DONE = Nothing()
+DONE = Empty()
 """The answer of a call without a result."""
 
 

@@ -17,7 +17,6 @@ from broker.authority.audit.journal import Journal
 from broker.authority.audit.log_checkpoints import CheckpointRequests, LogCheckpoints
 from broker.authority.audit.shares import LogShares, cost
 from broker.authority.channel.event_rights import EventRights
-from broker.authority.channel.frame_link import FrameLink
 from broker.authority.channel.open_uses import OpenUses
 from broker.authority.channel.request_messages import request_of
 from broker.authority.channel.sent_records import SentRecords
@@ -42,6 +41,7 @@ from broker.ipc import authority as m
 from broker.ipc.audit import schema
 from broker.ipc.session.permit_warrant import OF_REQUEST, PermitWarrant
 from broker.ipc.session.warrant import sign
+from broker.wire.frame_carrier import Frames
 
 _SHARE_SECONDS = 5.0
 """For so long a client is informed that a sandbox's share of the log is used up."""
@@ -101,7 +101,7 @@ class ClientChannel:
 
     def __init__(
         self,
-        link: FrameLink,
+        link: Frames,
         *,
         authority: PolicyAuthority,
         log: Journal,
@@ -151,11 +151,10 @@ class ClientChannel:
             nursery.start_soon(self._link.run)
             nursery.start_soon(self._follow_policy)
             while self._stop is None:
-                frames = await self._link.receive()
-                if not frames:
+                received = await self._link.receive()
+                if not received.data:
                     break
-                for frame in frames:
-                    self._take(m.decode_from_client(frame), nursery)
+                self._take(m.decode_from_client(received.data), nursery)
             nursery.cancel_scope.cancel()
         return self._stop
 

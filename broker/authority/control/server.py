@@ -34,10 +34,11 @@ from broker.ipc.control.methods import SHUTDOWN, row_of
 from broker.ipc.control.varlink import Call, VarlinkReader, VarlinkReply
 from broker.net.peers.control_peers import log_refusal
 from broker.net.peers.peer_process import peer_numbers
+from broker.wire.memory import SHORT_OF_DESCRIPTORS, SHORT_OF_MEMORY
 
 _READ_BYTES = 65536
 # Out of descriptors or memory: the next accept works once something is closed.
-_ACCEPT_AGAIN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_ACCEPT_AGAIN = SHORT_OF_DESCRIPTORS | SHORT_OF_MEMORY
 _ACCEPT_PAUSE = 0.1
 # A client that does not read delays the broker's end no longer than this.
 _LAST_SECONDS = 1.0

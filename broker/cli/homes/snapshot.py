@@ -49,7 +49,7 @@ class NetworkRates:
 
 
 @dataclass(frozen=True)
-class Row:
+class SnapshotRow:
     """A sandbox; ``cpu`` is the share of one processor, ``memory`` bytes."""
 
     name: str
@@ -77,7 +77,7 @@ class WaitingQuestion:
 class Snapshot:
     """The data of the screen."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[SnapshotRow, ...]
     questions: tuple[WaitingQuestion, ...]
     events: tuple[str, ...]
     warnings: tuple[str, ...] = field(default=())
@@ -157,13 +157,13 @@ def _question_text(question: PendingQuestion) -> str:
 
 def _rows(
     status: Status, windows: dict[str, list[ListedWindow]], cpu: Cpu
-) -> tuple[Row, ...]:
+) -> tuple[SnapshotRow, ...]:
     """Return the screen's rows of sandboxes."""
     shares = cpu.shares([p.pid for p in status.processes])
     memory = memory_of((p.sandbox, p.memory) for p in status.processes)
     now = time.time()
     return tuple(
-        Row(
+        SnapshotRow(
             name=s.name,
             label=printable(s.label, 60),
             colour=s.color,

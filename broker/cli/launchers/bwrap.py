@@ -26,7 +26,7 @@ from broker.cli.quick.box import (
     our_box,
     tell_problems_of_windows,
 )
-from broker.cli.quick.calls import Calls
+from broker.cli.quick.calls import ServiceCalls
 from broker.cli.quick.made_record import box_text, new_name, with_files
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
@@ -65,7 +65,7 @@ def run_box(
     code = _run(paths, name, box, text, quiet=quiet, as_json=as_json)
     if code:
         with open_connection(paths) as connection:
-            tell_problems_of_windows(Calls(connection))
+            tell_problems_of_windows(ServiceCalls(connection))
     if code and not x11:
         # Late: most programs do not fail.
         from broker.cli.images.x11_needs import tell_failed
@@ -155,7 +155,7 @@ def _run(
     steps = Steps(quiet=quiet, as_json=as_json)
     with open_connection(paths) as connection:
         name, code = leased(
-            Calls(connection), record, box, steps.output, text, named=steps.named
+            ServiceCalls(connection), record, box, steps.output, text, named=steps.named
         )
     return exit_code(name, code, as_json=as_json)
 

@@ -21,7 +21,7 @@ from broker.cli.run.connect import offline_paths
 from broker.core.errors import RefusedError
 from broker.ipc.in_thread import in_thread
 from broker.net.addresses import parse_connect, parse_listen
-from broker.net.link.keys import Peer, PublicKey
+from broker.net.link.keys import PinnedPeer, PublicKey
 from broker.net.link.wire_types import Role
 from broker.net.link_service.config import LinkConfig, load_link_config
 from broker.net.link_service.key_store import LinkStore
@@ -56,7 +56,7 @@ def command(
     refuse_unpinnable(store, name, role.other)
     config = _where(role, endpoint, peer_cid)
     found = trio.run(_pair, config, role, store)
-    pin(store, Peer(name, role.other, found))
+    pin(store, PinnedPeer(name, role.other, found))
     render.note(f"paired with {name}, which is this broker's {role.other.name.lower()}")
 
 

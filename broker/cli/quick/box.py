@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from broker.cli.quick.box_needs import note_needs
-from broker.cli.quick.calls import Calls, open_calls
+from broker.cli.quick.calls import ServiceCalls, open_calls
 from broker.cli.quick.made_record import (
     box_text,
     leads_through_links,
@@ -106,7 +106,7 @@ def run_record(name: str, words: tuple[str, ...]) -> int | None:
     return code if code >= 0 else 128 - code
 
 
-def tell_problems_of_windows(broker: Calls) -> None:
+def tell_problems_of_windows(broker: ServiceCalls) -> None:
     """Print why the broker shows no window, after a program that has failed.
 
     Its own words are of a socket inside, or none.
@@ -117,7 +117,7 @@ def tell_problems_of_windows(broker: Calls) -> None:
                 sys.stderr.write(f"no window: {problem}\n")
 
 
-def _described(broker: Calls, name: str) -> dict[str, object] | None:
+def _described(broker: ServiceCalls, name: str) -> dict[str, object] | None:
     """Return how a record's box is started; None for a record of another kind."""
     try:
         found = broker.call("LaunchBox", {"record": name})
@@ -184,7 +184,7 @@ def _paths() -> Paths | None:
 
 
 def leased(
-    broker: Calls,
+    broker: ServiceCalls,
     record: str,
     box: Box,
     write: Write,
@@ -264,7 +264,7 @@ class _Heard:
         )
 
 
-def _end_launch(broker: Calls, number: str) -> None:
+def _end_launch(broker: ServiceCalls, number: str) -> None:
     # A broker that is gone does it later.
     with suppress(VitrailError):
         broker.call("LaunchEnd", {"id": number})

@@ -27,7 +27,7 @@ from broker.ipc.control.blocking_connection import (
 _INTERFACE = "io.vitrail.Broker"
 
 
-class Calls:
+class ServiceCalls:
     """A connection to a broker of this user's; made by ``open_calls``."""
 
     def __init__(self, connection: Connection) -> None:
@@ -79,14 +79,14 @@ def _unreadable(error: Exception) -> UpstreamError:
     return unreadable_answer(error)
 
 
-def open_calls(stack: ExitStack, paths: Paths) -> Calls | None:
+def open_calls(stack: ExitStack, paths: Paths) -> ServiceCalls | None:
     """Connect to a broker that runs as this user and answers.
 
     None: none exists, or others may put sockets into its directory.  Raises
     BrokerSilentError.
     """
     try:
-        calls = Calls(stack.enter_context(open_connection(paths)))
+        calls = ServiceCalls(stack.enter_context(open_connection(paths)))
         # A broker that is just ending, or that a service manager has yet to start.
         version = calls.call("GetVersion", {})
     except BrokerSilentError:

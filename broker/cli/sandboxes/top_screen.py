@@ -14,7 +14,7 @@ from textual.widgets import DataTable, Footer, Static
 from typing_extensions import override
 
 from broker.cli import render
-from broker.cli.homes.snapshot import Cpu, Row, Snapshot, take
+from broker.cli.homes.snapshot import Cpu, Snapshot, SnapshotRow, take
 from broker.cli.sandboxes.steady import Steady
 from broker.core.errors import VitrailError
 from broker.core.escape import displayed
@@ -136,7 +136,7 @@ class TopScreen(App[str]):
 
     # -- keys ------------------------------------------------------------------
 
-    def _meant(self) -> Row | None:
+    def _meant(self) -> SnapshotRow | None:
         """Return the selected sandbox, if a key that is pressed now applies to it."""
         row = self._selected()
         if row is None:
@@ -150,7 +150,7 @@ class TopScreen(App[str]):
             self.notify(_JUST_CHANGED, severity="warning")
         return taken
 
-    def _selected(self) -> Row | None:
+    def _selected(self) -> SnapshotRow | None:
         rows = self._snapshot.rows if self._snapshot else ()
         at = self.query_one(DataTable).cursor_row
         return rows[at] if 0 <= at < len(rows) else None
@@ -244,7 +244,7 @@ class TopScreen(App[str]):
         self.call_from_thread(notify, text, severity=severity, markup=False)
 
 
-def _cells(row: Row, *, muted: bool) -> tuple[Text, ...]:
+def _cells(row: SnapshotRow, *, muted: bool) -> tuple[Text, ...]:
     titles = ", ".join(window.title or "(no title)" for window in row.windows)
     name = Text("▌", style=row.colour) + Text(row.name + (" (muted)" if muted else ""))
     net = row.network

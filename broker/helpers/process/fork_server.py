@@ -22,21 +22,17 @@ import select
 import signal
 import socket
 import sys
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, NoReturn, TypeAlias, TypeVar
+from typing import NamedTuple, NoReturn, TypeAlias
 
 from broker.core.errors import PeerError, SetupError
 from broker.helpers.process.process_name import set_name
 from broker.ipc import fork_server as messages
 from broker.wire import fdpass
-
-_T = TypeVar("_T")
-_SHORT = frozenset({errno.ENOMEM, errno.ENOBUFS})
-_PAUSE = 0.05
+from broker.wire.memory import call_patiently
 
 
 @dataclass(frozen=True)
@@ -184,7 +180,7 @@ class ForkLoop:
         if parent >= 0:
             self._waiting.register(parent, select.POLLIN)
         while self._clients and (first is None or first.fileno() in self._clients):
-            ready = {fd for fd, _ in patiently(self._waiting.poll)}
+            ready = {fd for fd, _ in call_patiently(self._waiting.poll)}
             if parent in ready:
                 return
             # The dead first: when the broker closes after its last child ended, no
@@ -249,7 +245,7 @@ class ForkLoop:
         # guard: a client that reads no answer delays no other one's order
         client.setblocking(False)  # noqa: FBT003 -- the socket's own
         size, most = messages.MESSAGE_BYTES, messages.DESCRIPTORS
-        data, fds = patiently(partial(fdpass.receive, client, size, most))
+        data, fds = call_patiently(partial(fdpass.receive, client, size, most))
         if not data:
             return False
         order = messages.decode_order(data)
@@ -271,7 +267,9 @@ class ForkLoop:
         # guard: the warm process keeps no socket
         fdpass.close_all(fds)
         try:
-            patiently(partial(fdpass.send, client, messages.encode(answer), answer_fds))
+            call_patiently(
+                partial(fdpass.send, client, messages.encode(answer), answer_fds)
+            )
         finally:
             fdpass.close_all(answer_fds[1:])
         return True
@@ -310,15 +308,3 @@ class ForkLoop:
             os.close(pidfd)
             if child.end >= 0:
                 os.close(child.end)
-
-
-def patiently(call: Callable[[], _T]) -> _T:
-    """Call again while the kernel has no memory for it: others wait for this process."""
-    while True:
-        try:
-            return call()
-        except OSError as error:
-            # guard: a fork server outlives a moment without memory
-            if error.errno not in _SHORT:
-                raise
-            time.sleep(_PAUSE)

@@ -5,8 +5,9 @@ Host, viewer, session children and brokerctl ask this of pidfds and sockets.
 
 from __future__ import annotations
 
-import errno
 import select
+
+from broker.wire.memory import is_short_of_memory
 
 
 def lives(pidfd: int) -> bool:
@@ -26,6 +27,6 @@ def happened(fd: int, events: int) -> bool | None:
         return bool(poll.poll(0))
     except OSError as error:
         # guard: an end is awaited also without memory for a moment
-        if error.errno != errno.ENOMEM:
+        if not is_short_of_memory(error):
             raise
         return None

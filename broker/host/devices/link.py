@@ -25,7 +25,7 @@ from broker.core.limits import link as limits
 from broker.core.names import take_lease_id
 from broker.core.stderr_log import log_exception
 from broker.ipc.devices.messages import Devices
-from broker.ipc.host_calls import (
+from broker.ipc.host_rows import (
     ATTACH,
     DETACH,
     DEVICE_ENDED,
@@ -46,8 +46,8 @@ from broker.ipc.host_viewer import (
     first_of,
 )
 from broker.net.link_service.far_end import FarEnd
-from broker.wire.exchange import Exchange
-from broker.wire.row import Nothing, serves
+from broker.wire.exchange import ServedCall
+from broker.wire.row import Empty, serves
 
 
 @dataclass(eq=False)
@@ -87,7 +87,7 @@ class DeviceRequests:
                 epoch = self._epoch()
                 if epoch is not None and epoch.live:
                     with contextlib.suppress(VitrailError):  # the next one asks
-                        await epoch.call(DEVICES_CHANGED, Nothing())
+                        await epoch.call(DEVICES_CHANGED, Empty())
                 await first_of(changed, self._there)
 
     def announce(self) -> None:
@@ -180,23 +180,23 @@ class DeviceCalls:
 
     @serves(DEVICES)
     async def list_devices(
-        self, _: Exchange[DevicesReply], request: DeviceListRequest
+        self, _: ServedCall[DevicesReply], request: DeviceListRequest
     ) -> DevicesReply:
         """Return a page of the host's devices.  Raises SetupError, UpstreamError."""
         return await self._requests.list_devices(request.after)
 
     @serves(ATTACH)
     async def attach(
-        self, _: Exchange[DeviceHanded], request: DeviceAttach
+        self, _: ServedCall[DeviceHanded], request: DeviceAttach
     ) -> DeviceHanded:
         """Attach a device to an announced sandbox.  Raises VitrailError."""
         return await self._requests.attach(self._epoch, request)
 
     @serves(DETACH)
-    async def detach(self, _: Exchange[Nothing], request: DeviceDetach) -> Nothing:
+    async def detach(self, _: ServedCall[Empty], request: DeviceDetach) -> Empty:
         """Detach a device; return when it is taken back."""
         await self._requests.detach(self._epoch, request)
-        return Nothing()
+        return Empty()
 
 
 def _announced(epoch: FarEnd, untrusted_lease: str) -> Lease:

@@ -24,7 +24,7 @@ from broker.helpers.process.spawn import wait_ended
 from broker.host.folders.folder_mounts import FolderHost
 from broker.host.folders.given import GivenFolders
 from broker.host_and_viewer.host_folders import Mounted
-from broker.ipc.host_calls import (
+from broker.ipc.host_rows import (
     FOLDER_LOST,
     FORGET_FOLDERS,
     MOUNT_FOLDER,
@@ -39,9 +39,9 @@ from broker.ipc.host_calls import (
     NamedMount,
 )
 from broker.ipc.host_viewer import HeldTask, TaskStatus
-from broker.net.host_pair.pair_end import PairEnd
-from broker.wire.exchange import Exchange
-from broker.wire.row import Nothing, serves
+from broker.net.link_service.pair_end import PairEnd
+from broker.wire.exchange import ServedCall
+from broker.wire.row import Empty, serves
 
 
 @dataclass(eq=False)
@@ -87,23 +87,23 @@ class FolderRequests:
             await trio.sleep_forever()
 
     @serves(RELEASE_FOLDER)
-    async def release(self, _: Exchange[Nothing], request: NamedMount) -> Nothing:
+    async def release(self, _: ServedCall[Empty], request: NamedMount) -> Empty:
         """Unmount a folder, if no file of it is open.  Raises VitrailError."""
         held = self._held.get(request.mount)
         if held is not None and held.mounted is not None:
             await held.mounted.release()
-        return Nothing()
+        return Empty()
 
     @serves(UNMOUNT_FOLDER)
     async def unmount(
-        self, _: Exchange[FolderState], request: NamedMount
+        self, _: ServedCall[FolderState], request: NamedMount
     ) -> FolderState:
         """Unmount a folder in any case."""
         return FolderState(await self._unmount(request.mount))
 
     @serves(FORGET_FOLDERS)
     async def forget(
-        self, _: Exchange[FolderState], request: NamedLease
+        self, _: ServedCall[FolderState], request: NamedLease
     ) -> FolderState:
         """Unmount what an earlier broker left in a sandbox.  Raises VitrailError."""
         return FolderState(await self._source.forget(self._lease(request.lease)))
@@ -117,7 +117,7 @@ class FolderRequests:
 
     @serves(MOUNT_FOLDER)
     async def mount(
-        self, _: Exchange[FolderMounted], request: MountFolder
+        self, _: ServedCall[FolderMounted], request: MountFolder
     ) -> FolderMounted:
         """Mount a folder given to a sandbox; return its path there.
 

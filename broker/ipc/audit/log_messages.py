@@ -13,8 +13,6 @@ import msgspec
 from broker.core.authority_report import AuthorityReport
 from broker.core.decoding import PackedMessage, Reader, reader
 from broker.core.errors import InternalError, VitrailError
-from broker.core.framing import encode_frame
-from broker.core.limits import authority as authority_limits
 from broker.wire.faults import fault_of, from_fault
 
 
@@ -254,19 +252,19 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 def encode_from_client(message: ClientMessage) -> bytes:
-    """Return a frame.  Raises InternalError beyond its limit."""
-    return _encode(message, authority_limits.AUTHORITY_REQUEST_BYTES)
+    """Return the body of a frame.  Raises InternalError."""
+    return _encode(message)
 
 
 def encode_from_authority(message: AuthorityMessage) -> bytes:
-    """Return a frame.  Raises InternalError beyond its limit."""
-    return _encode(message, authority_limits.AUTHORITY_ANSWER_BYTES)
+    """Return the body of a frame.  Raises InternalError."""
+    return _encode(message)
 
 
-def _encode(message: PackedMessage, most: int) -> bytes:
+def _encode(message: PackedMessage) -> bytes:
     try:
-        return encode_frame(_encoder.encode(message), most)
-    except (ValueError, UnicodeEncodeError) as error:
+        return _encoder.encode(message)
+    except UnicodeEncodeError as error:
         raise InternalError(f"invalid {type(message).__name__}: {error}") from error
 
 

@@ -6,7 +6,6 @@ The authority and the owner of a method (host, viewer) encode and decode them.
 from __future__ import annotations
 
 import contextlib
-import errno
 import math
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -15,11 +14,11 @@ import trio
 
 from broker.core.framing import FrameReader
 from broker.ipc.control.forwarded import FRAME_BYTES
+from broker.wire.memory import PAUSE_SECONDS, is_short_of_memory
 
 _READ_BYTES = 65536
 _PIECE = 4096
 """Bytes that a UNIX socket takes whole or not at all, so that they can be sent again."""
-_AGAIN_SECONDS = 0.1
 _LAST_SECONDS = 1.0
 """A far end that does not read delays the end of its channel no longer than this."""
 _T = TypeVar("_T")
@@ -78,9 +77,7 @@ async def _patiently(call: Callable[[_T], Awaitable[_R]], argument: _T) -> _R:
             return await call(argument)
         except trio.BrokenResourceError as error:
             # guard: a moment without memory does not end the control socket's channel
-            if getattr(error.__cause__, "errno", 0) not in {
-                errno.ENOMEM,
-                errno.ENOBUFS,
-            }:
+            cause = error.__cause__
+            if not (isinstance(cause, OSError) and is_short_of_memory(cause)):
                 raise
-            await trio.sleep(_AGAIN_SECONDS)
+            await trio.sleep(PAUSE_SECONDS)

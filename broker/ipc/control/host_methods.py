@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from broker.ipc.control.method import Absence, Method, Owner, table
+from broker.ipc.control.method import Method, Owner, table
 from broker.ipc.control.types import leases
 from broker.ipc.control.types.base import Nothing
+from broker.wire.row import Absence
 
 _LEASES = Absence(
     "viewer",

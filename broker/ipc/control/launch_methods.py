@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from broker.ipc.control.method import Absence, Method, Owner, table
+from broker.ipc.control.method import Method, Owner, table
 from broker.ipc.control.types import launches
 from broker.ipc.control.types.base import Nothing
 from broker.ipc.control.types.leases import LeaseItem
+from broker.wire.row import Absence
 
 _LAUNCHES = tuple(
     Absence(

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from broker.ipc.control.types.base import Caller, Emit
+from broker.wire.row import Absence
 
 _Request = TypeVar("_Request", bound=msgspec.Struct)
 _Answer = TypeVar("_Answer", bound=msgspec.Struct)
@@ -26,16 +27,6 @@ class Owner(Enum):
     AUTHORITY = "authority"
     HOST = "host"
     VIEWER = "viewer"
-
-
-@dataclass(frozen=True)
-class Absence:
-    """Why the brokers of a role do not answer a method, and where it is answered."""
-
-    role: str
-    message: str
-    hint: str
-    """May name fields of the request: ``{request.record}``."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from broker.ipc.control import api
 from broker.ipc.control.api import INTERFACE, Nothing
 from broker.ipc.control.host_methods import *
 from broker.ipc.control.launch_methods import *
-from broker.ipc.control.method import Absence, AnyMethod, Method, Owner, table
+from broker.ipc.control.method import AnyMethod, Method, Owner, table
 from broker.ipc.control.shared_methods import *
+from broker.wire.row import Absence
 
 _VIEWER = "run the command on its viewer"
 _PERSON = "run the command on its viewer, where the user is"

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from broker.core.services import SCREEN_SHARE
 from broker.ipc.session.order import ENDS, OrderMessage
-from broker.wire.row import NeededPermit, Nothing, Row
+from broker.wire.row import Empty, NeededPermit, Row
 
 BusUse: TypeAlias = Literal["notifications", "settings", "tray"]
 
@@ -53,9 +53,9 @@ CONNECT_BUS = Row("ConnectBus", ConnectBus, BusConnection, *ENDS, gives=2)
 CONNECT_SCREENS = Row(
     "ConnectScreens",
     ConnectScreens,
-    Nothing,
+    Empty,
     *ENDS,
     permit=NeededPermit(frozenset({SCREEN_SHARE})),
     gives=1,
 )
-HOLD_PERMIT = Row("HoldPermit", HoldPermit, Nothing, *ENDS)
+HOLD_PERMIT = Row("HoldPermit", HoldPermit, Empty, *ENDS)

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 from broker.ipc.session.order import ENDS, OrderMessage
-from broker.wire.row import Nothing, Row
+from broker.wire.row import Empty, Row
 
 
 class FindCompositor(OrderMessage, frozen=True):
@@ -42,5 +42,5 @@ class DrawLetters(OrderMessage, frozen=True):
 
 
 FIND_COMPOSITOR = Row("FindCompositor", FindCompositor, FoundCompositor, *ENDS)
-READ_CHORDS = Row("ReadChords", ReadChords, Nothing, *ENDS, gives=1)
-DRAW_LETTERS = Row("DrawLetters", DrawLetters, Nothing, *ENDS, gives=1)
+READ_CHORDS = Row("ReadChords", ReadChords, Empty, *ENDS, gives=1)
+DRAW_LETTERS = Row("DrawLetters", DrawLetters, Empty, *ENDS, gives=1)

@@ -19,7 +19,7 @@ from broker.core.question import PageImage
 from broker.core.services import FILE_COPY, FILE_DIALOG, OPEN_URL, PRINT
 from broker.ipc.guest.file_requests import ChooseFiles
 from broker.ipc.session.order import ENDS, OrderMessage
-from broker.wire.row import NeededPermit, Nothing, Row
+from broker.wire.row import Empty, NeededPermit, Row
 
 _PASSED_BYTES = 1 << 23
 _SHA256 = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z")]
@@ -210,12 +210,12 @@ def from_memory(fd: int) -> bytes:
 OPEN_ADDRESS = Row(
     "OpenAddress",
     OpenAddress,
-    Nothing,
+    Empty,
     *ENDS,
     permit=NeededPermit(frozenset({OPEN_URL})),
 )
 OPEN_NAMED_ADDRESS = Row(
-    "OpenNamedAddress", OpenNamedAddress, Nothing, *ENDS, calls=frozenset({"Open"})
+    "OpenNamedAddress", OpenNamedAddress, Empty, *ENDS, calls=frozenset({"Open"})
 )
 FIND_NAMED_FILES = Row(
     "FindNamedFiles",
@@ -269,7 +269,7 @@ FIND_USUAL_PRINTER = Row("FindUsualPrinter", FindUsualPrinter, FoundPrinter, *EN
 PRINT_DOCUMENT = Row(
     "PrintDocument",
     PrintDocument,
-    Nothing,
+    Empty,
     *ENDS,
     permit=NeededPermit(frozenset({PRINT})),
 )

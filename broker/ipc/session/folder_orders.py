@@ -15,7 +15,7 @@ import msgspec
 from broker.core.decoding import Reader, TypedMessage, reader
 from broker.core.services import BLOCK, FOLDER
 from broker.ipc.session.order import ENDS, OrderMessage
-from broker.wire.row import NeededPermit, Nothing, Row
+from broker.wire.row import Empty, NeededPermit, Row
 
 TICKET_BYTES = 16
 _Path = Annotated[str, msgspec.Meta(max_length=4096)]
@@ -94,9 +94,9 @@ GIVE_FOLDER = Row(
     *ENDS,
     permit=NeededPermit(frozenset({FOLDER, BLOCK})),
 )
-SERVE_FOLDER = Row("ServeFolder", ServeFolder, Nothing, *ENDS, takes=1)
-CHECK_SETTINGS = Row("CheckSettings", CheckSettings, Nothing, *ENDS, gives=1)
-DRAW_ICONS = Row("DrawIcons", DrawIcons, Nothing, *ENDS)
+SERVE_FOLDER = Row("ServeFolder", ServeFolder, Empty, *ENDS, takes=1)
+CHECK_SETTINGS = Row("CheckSettings", CheckSettings, Empty, *ENDS, gives=1)
+DRAW_ICONS = Row("DrawIcons", DrawIcons, Empty, *ENDS)
 
 
 class FolderForHost(TypedMessage, frozen=True, tag="folder"):

@@ -11,7 +11,7 @@ import msgspec
 
 from broker.core.services import AUDIO, CAMERA, SECURITY_KEY
 from broker.ipc.session.order import ENDS, OrderMessage
-from broker.wire.row import NeededPermit, Nothing, Row
+from broker.wire.row import Empty, NeededPermit, Row
 
 Pixels = Annotated[int, msgspec.Meta(ge=1, le=4096)]
 """A side of the pictures that a sandbox gets."""
@@ -120,7 +120,7 @@ class ShowBanner(OrderMessage, frozen=True):
 CONNECT_SOUND = Row(
     "ConnectSound",
     ConnectSound,
-    Nothing,
+    Empty,
     *ENDS,
     permit=NeededPermit(frozenset({AUDIO})),
     gives=1,
@@ -137,20 +137,20 @@ FIND_CAMERA = Row(
 TAKE_CAMERA = Row(
     "TakeCamera",
     TakeCamera,
-    Nothing,
+    Empty,
     *ENDS,
     permit=NeededPermit(frozenset({CAMERA})),
     gives=1,
 )
-TAKE_SCREEN = Row("TakeScreen", TakeScreen, Nothing, *ENDS, takes=1, gives=1)
+TAKE_SCREEN = Row("TakeScreen", TakeScreen, Empty, *ENDS, takes=1, gives=1)
 # guard: a security key is opened with a permit for it
 OPEN_SECURITY_KEY = Row(
     "OpenSecurityKey",
     OpenSecurityKey,
-    Nothing,
+    Empty,
     *ENDS,
     permit=NeededPermit(frozenset({SECURITY_KEY}), precedes_uses=True),
     takes=2,
 )
-SHOW_FRAME = Row("ShowFrame", ShowFrame, Nothing, *ENDS, gives=1)
-SHOW_BANNER = Row("ShowBanner", ShowBanner, Nothing, *ENDS, gives=1)
+SHOW_FRAME = Row("ShowFrame", ShowFrame, Empty, *ENDS, gives=1)
+SHOW_BANNER = Row("ShowBanner", ShowBanner, Empty, *ENDS, gives=1)

@@ -6,9 +6,9 @@ from typing import Final
 
 import msgspec
 
-from broker.wire.row import Process
+from broker.wire.row import ProcessKind
 
-ENDS: Final = (frozenset({Process.SESSION_CHILD}), frozenset({Process.VIEWER}))
+ENDS: Final = (frozenset({ProcessKind.SESSION_CHILD}), frozenset({ProcessKind.VIEWER}))
 """Who serves the rows of orders, and who calls them."""
 
 

@@ -11,7 +11,7 @@ from broker.core.errors import InternalError
 from broker.core.process_status import ProcessFigures
 from broker.ipc.fork_server import ForkServerKind
 from broker.ipc.session.order import ENDS, OrderMessage
-from broker.wire.row import Nothing, Row
+from broker.wire.row import Empty, Row
 
 
 class StartForkServer(OrderMessage, frozen=True):
@@ -65,6 +65,6 @@ class ReportState(OrderMessage, frozen=True):
     state: Literal["ready", "stopping"]
 
 
-START_FORK_SERVER = Row("StartForkServer", StartForkServer, Nothing, *ENDS, takes=2)
-MEASURE_PROCESSES = Row("MeasureProcesses", MeasureProcesses, Nothing, *ENDS, gives=1)
-REPORT_STATE = Row("ReportState", ReportState, Nothing, *ENDS)
+START_FORK_SERVER = Row("StartForkServer", StartForkServer, Empty, *ENDS, takes=2)
+MEASURE_PROCESSES = Row("MeasureProcesses", MeasureProcesses, Empty, *ENDS, gives=1)
+REPORT_STATE = Row("ReportState", ReportState, Empty, *ENDS)

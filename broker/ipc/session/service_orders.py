@@ -19,7 +19,7 @@ from broker.core.ssh_agent import (
 )
 from broker.ipc.guest.file_requests import ArgumentText, ServiceText
 from broker.ipc.session.order import ENDS, OrderMessage
-from broker.wire.row import NeededPermit, Nothing, Row
+from broker.wire.row import Empty, NeededPermit, Row
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
@@ -152,7 +152,7 @@ class KnownHost(OrderMessage, frozen=True):
 CONNECT_PORT = Row(
     "ConnectPort",
     ConnectPort,
-    Nothing,
+    Empty,
     *ENDS,
     permit=NeededPermit(frozenset({TCP})),
     gives=1,
@@ -166,7 +166,7 @@ ACCEPT_CONNECTION = Row(
 ASK_SECRET = Row(
     "AskSecret",
     AskSecret,
-    Nothing,
+    Empty,
     *ENDS,
     permit=NeededPermit(frozenset({SECRET})),
     gives=2,
@@ -178,11 +178,11 @@ START_SERVICE = Row(
     *ENDS,
     permit=NeededPermit(frozenset({CALL}), service_field="service"),
 )
-SERVE_NOW = Row("ServeNow", ServeNow, Nothing, *ENDS, gives=1)
+SERVE_NOW = Row("ServeNow", ServeNow, Empty, *ENDS, gives=1)
 USE_AGENT = Row(
     "UseAgent",
     UseAgent,
-    Nothing,
+    Empty,
     *ENDS,
     permit=NeededPermit(frozenset({SSH_AGENT}), for_desktop=False, precedes_uses=True),
 )

@@ -15,7 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, hmac
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from broker.net.link.keys import Peer
+from broker.net.link.keys import PinnedPeer
 from broker.net.link.wire_types import Direction, Role
 
 MAC_BYTES = 32
@@ -39,7 +39,7 @@ class Session:
 
     role: Role
     """Ours."""
-    peer: Peer
+    peer: PinnedPeer
     epoch: bytes
     """16 bytes: a part from each end, so neither alone can make one repeat."""
     _keys: Mapping[tuple[Purpose, Direction], bytes] = field(repr=False)

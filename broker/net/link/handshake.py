@@ -57,8 +57,8 @@ from broker.net.link.keys import (
     KEY_BYTES,
     SIGNATURE_BYTES,
     BrokerIdentity,
-    Peer,
     Peers,
+    PinnedPeer,
     sha256,
 )
 from broker.net.link.link_reader import LinkReader, refuse_other_than, told_refusal
@@ -160,7 +160,7 @@ class Handshake:
         self._reader = LinkReader(ConnectionKind.CONTROL, SIZES)
         self._transcript = b""
         self._shared = b""
-        self._peer: Peer | None = None
+        self._peer: PinnedPeer | None = None
         self._epoch = b""
         self.state = HandshakeState.NEW if dials else HandshakeState.WAIT_HELLO
         self.session: Session | None = None

@@ -146,7 +146,7 @@ class BrokerIdentity:
 
 
 @dataclass(frozen=True)
-class Peer:
+class PinnedPeer:
     """A broker that this one has been paired with."""
 
     name: str
@@ -165,8 +165,8 @@ class Peer:
 class Peers:
     """All pinned peers: names and keys are each used once."""
 
-    all: tuple[Peer, ...] = ()
-    _by_key: Mapping[bytes, Peer] = field(init=False, repr=False, compare=False)
+    all: tuple[PinnedPeer, ...] = ()
+    _by_key: Mapping[bytes, PinnedPeer] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Index the peers.  Raises RefusedError for a name or key pinned twice."""
@@ -181,11 +181,11 @@ class Peers:
             )
         object.__setattr__(self, "_by_key", MappingProxyType(by_key))
 
-    def find(self, key: bytes) -> Peer | None:
+    def find(self, key: bytes) -> PinnedPeer | None:
         """Return the peer that has this key."""
         return self._by_key.get(key)
 
-    def with_peer(self, peer: Peer) -> Peers:
+    def with_peer(self, peer: PinnedPeer) -> Peers:
         """These and one more.  Raises RefusedError if name or key is taken."""
         return Peers((*self.all, peer))
 
@@ -200,7 +200,7 @@ _HEAD = """\
 """
 
 
-def format_peers(peers: Iterable[Peer]) -> str:
+def format_peers(peers: Iterable[PinnedPeer]) -> str:
     """The text of the file of pinned peers."""
     lines = [f"{p.role.name.lower()} {p.name} {p.key}\n" for p in peers]
     return _HEAD + "".join(lines)
@@ -226,7 +226,7 @@ def parse_peers(untrusted_text: bytes, where: str, own: PublicKey) -> Peers:
     return peers
 
 
-def _parse_line(untrusted_line: bytes, own: PublicKey) -> Peer | None:
+def _parse_line(untrusted_line: bytes, own: PublicKey) -> PinnedPeer | None:
     """Parse one line of the file of peers; None for an empty one or a comment."""
     try:
         text = untrusted_line.decode("ascii").partition("#")[0]
@@ -245,4 +245,4 @@ def _parse_line(untrusted_line: bytes, own: PublicKey) -> Peer | None:
     key = take_public_key(words[2])
     if key == own:
         raise RefusedError("this is the broker's own key, not a peer's")
-    return Peer(words[1], role, key)
+    return PinnedPeer(words[1], role, key)

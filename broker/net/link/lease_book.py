@@ -11,7 +11,7 @@ from broker.core import limits
 from broker.core.lease import Lease
 from broker.core.limits import link as link_limits
 from broker.core.names import LeaseId
-from broker.ipc.host_calls import LeaseBegun, LeaseEnded
+from broker.ipc.host_rows import LeaseBegun, LeaseEnded
 
 
 @dataclass(frozen=True)

@@ -34,19 +34,19 @@ from broker.core.limits import link as limits
 from broker.core.services import DISPLAY
 from broker.core.token_bucket import TokenBucket
 from broker.ipc.host_viewer import HeldTask, first_of
-from broker.net.host_pair.pair_end import PROCESSES
 from broker.net.link.cures import BROKER_ENDS, FORGOTTEN, reason_of_peer
 from broker.net.link.epoch import Session
-from broker.net.link.keys import Peer as PinnedPeer
-from broker.net.link.link_calls import BYE, CUT, LINK_ROWS, Bye, Cut
+from broker.net.link.keys import PinnedPeer
+from broker.net.link.link_rows import BYE, CUT, LINK_ROWS, Bye, Cut
 from broker.net.link.preamble import Opener
 from broker.net.link.wire_types import LinkRefusedError, RefusalReason
 from broker.net.link_service.far_end import FarEnd
+from broker.net.link_service.pair_end import PROCESSES
 from broker.net.link_service.sealed import Sealed
-from broker.wire.exchange import Exchange
+from broker.wire.exchange import ServedCall
 from broker.wire.habits import Habits
 from broker.wire.peer import Peer
-from broker.wire.row import Nothing, Row, serves
+from broker.wire.row import Empty, Row, serves
 
 _Q = TypeVar("_Q", bound=msgspec.Struct)
 _A = TypeVar("_A", bound=msgspec.Struct)
@@ -309,20 +309,20 @@ class Epoch(FarEnd):
         await trio.sleep(self._pace.take(trio.current_time()))
 
     @serves(BYE)
-    async def take_bye(self, _: Exchange[Any], bye: Bye) -> None:
+    async def take_bye(self, _: ServedCall[Any], bye: Bye) -> None:
         """Note why the other end leaves; nothing after that is read."""
         self.reason = self.reason or reason_of_peer(self.name, bye.reason)
         self._said_bye = True
         self._carrier.close()
 
     @serves(CUT)
-    async def cut(self, _: Exchange[Nothing], request: Cut) -> Nothing:
+    async def cut(self, _: ServedCall[Empty], request: Cut) -> Empty:
         """Cut a stream that the other end does not want any more."""
         stream = self.streams.get(request.stream)
         if stream is not None and request.opened_by == "host":
             stream.end(f"cut by {self.name}: {request.reason}")
             await stream.over.wait()
-        return Nothing()
+        return Empty()
 
     async def _watch(self) -> None:
         """Ping a silent broker, and wait for it until the limit of silence.

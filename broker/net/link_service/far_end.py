@@ -1,7 +1,7 @@
 """Host or viewer as the other one has it, over either carrier.
 
 Two machines have sealed records between them (``epoch``), one machine has packets with
-descriptors (``host_pair.pair_end``).  Host and viewer run it, each for the other.
+descriptors (``pair_end``).  Host and viewer run it, each for the other.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ from broker.core.paths import Paths
 from broker.net.link.keys import (
     KEY_BYTES,
     BrokerIdentity,
-    Peer,
     Peers,
+    PinnedPeer,
     parse_peers,
 )
 
@@ -119,7 +119,7 @@ class LinkStore:
                 int.from_bytes(own.raw),
             )
 
-    def knows(self, peer: Peer) -> bool:
+    def knows(self, peer: PinnedPeer) -> bool:
         """Return whether this very broker is pinned now.
 
         Not if the files are damaged.

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 import msgspec
 from typing_extensions import override
 
-from broker.ipc.host_calls import LEASE_BEGUN, LeaseBegun, LeaseEnded
+from broker.ipc.host_rows import LEASE_BEGUN, LeaseBegun, LeaseEnded
 from broker.net.link.lease_book import LeaseBook
 from broker.net.link_service.lease_turns import LeaseTurns
 from broker.wire.ledger import Ledger

@@ -13,7 +13,7 @@ from collections.abc import Collection
 import msgspec
 import trio
 
-from broker.ipc.host_calls import LeaseBegun, LeaseEnded
+from broker.ipc.host_rows import LeaseBegun, LeaseEnded
 
 
 class Turn:

@@ -18,10 +18,10 @@ from broker.core.escape import fit, printable
 from broker.core.limits import link as limits
 from broker.ipc.control.types.status import LinkOther, LinkStatus
 from broker.net.link.cures import cure
-from broker.net.link.link_calls import STATUS, StatusReply
+from broker.net.link.link_rows import STATUS, StatusReply
 from broker.net.link.wire_types import VERSION, Role
 from broker.net.link_service.epoch import Epoch
-from broker.wire.row import Nothing
+from broker.wire.row import Empty
 
 _ASK_SECONDS = 2.0
 _UNSTEADY_SECONDS = 60.0
@@ -150,7 +150,7 @@ async def _ask(epoch: Epoch) -> LinkOther | None:
         return None
     with trio.move_on_after(_ASK_SECONDS):
         try:
-            reply = await epoch.call(STATUS, Nothing())
+            reply = await epoch.call(STATUS, Empty())
         except VitrailError:
             return None  # it is being lost; the next status says so
         return LinkOther(

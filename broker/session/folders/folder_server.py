@@ -34,7 +34,7 @@ from broker.helpers.process.jail_libraries import find_program, library_words
 from broker.helpers.process.memory_file import memory_file
 from broker.helpers.tools import profiles
 from broker.session.order_exchange import OrderExchange
-from broker.session.warrant_check import HeldPermit
+from broker.session.warrant_check import VerifiedPermit
 
 ROOT, PLACE = "/shared", "here"
 _LOOK_SECONDS = 0.02
@@ -56,7 +56,7 @@ def find_sftp_server() -> Path:
 
 
 def serve_folder(
-    exchange: OrderExchange, folder: OpenedFolder, held: HeldPermit, *, write: bool
+    exchange: OrderExchange, folder: OpenedFolder, held: VerifiedPermit, *, write: bool
 ) -> None:
     """Serve a directory over the exchange's connection while a permit is held.
 

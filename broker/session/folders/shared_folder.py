@@ -37,7 +37,7 @@ from broker.session.menu_icons import draw_icons, write_prompt_entry
 from broker.session.order_exchange import OrderExchange, one_of
 from broker.session.settings_files import settings_problems
 from broker.session.transfer.service_files import written_by_services
-from broker.session.warrant_check import HeldPermit
+from broker.session.warrant_check import VerifiedPermit
 from broker.wire import fdpass
 from broker.wire.row import serves
 from policy.records.loader import load_records, search_path, with_last_good
@@ -137,7 +137,7 @@ class _OpenedShare:
             _refuse_overlap(folder.path, record, write=self.write)
         ticket = _give(exchange.host, folder, permit.sandbox, write=self.write)
         exchange.answer(m.FolderTicket(ticket))
-        held = HeldPermit(permit)
+        held = VerifiedPermit(permit)
         if ticket:
             # The host unmounts it when this process has ended.
             # guard: a folder is mounted while its permit is held
@@ -157,7 +157,7 @@ class _FolderServer:
     """A given folder that is served over one connection."""
 
     folder: OpenedFolder
-    held: HeldPermit
+    held: VerifiedPermit
     write: bool
     served: bool = False
 

@@ -19,7 +19,7 @@ from broker.helpers.tools import profiles
 from broker.ipc.session.media_orders import OPEN_SECURITY_KEY, OpenSecurityKey
 from broker.session.order_exchange import OrderExchange
 from broker.session.security_keys.key_permits import KeyPermits
-from broker.session.warrant_check import HeldPermit
+from broker.session.warrant_check import VerifiedPermit
 from broker.wire.fdpass import close_all
 from broker.wire.row import serves
 
@@ -94,6 +94,6 @@ def serve_key(exchange: OrderExchange, _request: OpenSecurityKey) -> None:
             stdout=output,
             stderr=output,
             on_start=begun,
-            permit=HeldPermit(connection),
+            permit=VerifiedPermit(connection),
             readers=KeyPermits(exchange.check, connection, near, viewer).readers(),
         )

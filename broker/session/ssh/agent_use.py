@@ -41,7 +41,7 @@ from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.session.connecting import connect_patiently
 from broker.session.order_exchange import OrderExchange, one_of
 from broker.session.ssh.known_hosts import known_host, names_of
-from broker.session.warrant_check import HeldPermit
+from broker.session.warrant_check import VerifiedPermit
 from broker.wire.row import serves
 from policy.names import ADMIN_NAMES
 
@@ -54,7 +54,7 @@ def use_agent(exchange: OrderExchange, _request: m.UseAgent) -> None:
 
     Raises RefusedError, SetupError where the user has no agent, UpstreamError, PeerError.
     """
-    held = HeldPermit(exchange.permit)
+    held = VerifiedPermit(exchange.permit)
     with socket.socket(socket.AF_UNIX) as sock:
         agent = None
         if held.permit.target in ADMIN_NAMES:
@@ -113,7 +113,7 @@ class _Agent:
 class _Use:
     """What one connection knows."""
 
-    held: HeldPermit
+    held: VerifiedPermit
     """The connection's own permit."""
     agent: _Agent | None
     """The user's; None: the connection leads to a sandbox's."""

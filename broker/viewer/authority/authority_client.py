@@ -16,7 +16,6 @@ from typing import TypeVar
 import trio
 from typing_extensions import override
 
-from broker.authority.channel.frame_link import FrameLink
 from broker.authority.permit import (
     Asked,
     ChosenRequest,
@@ -32,6 +31,7 @@ from broker.core.question import PersonAnswer
 from broker.host_and_viewer.log_client import AuthorityCall, LogClient, expect
 from broker.ipc import authority as m
 from broker.viewer.authority.request_messages import asked_of
+from broker.wire.frame_carrier import Frames
 
 _S = TypeVar("_S", m.Previewed, m.RulesShown)
 _SHOWN_KEPT = 256
@@ -62,7 +62,7 @@ class AuthorityClient(LogClient):
 
     def __init__(
         self,
-        link: FrameLink,
+        link: Frames,
         *,
         lost: Callable[[str], None],
     ) -> None:

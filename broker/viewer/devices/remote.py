@@ -19,7 +19,7 @@ from broker.core.escape import printable
 from broker.core.lease import Lease
 from broker.core.limits import devices as limits
 from broker.ipc.devices.messages import DeviceItem, Devices
-from broker.ipc.host_calls import (
+from broker.ipc.host_rows import (
     ATTACH,
     DETACH,
     DEVICE_ENDED,
@@ -32,8 +32,8 @@ from broker.ipc.host_calls import (
 )
 from broker.ipc.host_viewer import DeviceAttachment
 from broker.net.link_service.far_end import FarEnd
-from broker.wire.exchange import Exchange
-from broker.wire.row import Nothing, serves
+from broker.wire.exchange import ServedCall
+from broker.wire.row import Empty, serves
 
 OTHER_MACHINE = "plug the device into the host, not into this machine; to list the host's devices, run 'brokerctl device list'"
 """The hint where a port of the viewer's machine has been named."""
@@ -123,11 +123,11 @@ class DeviceReports:
     epoch: FarEnd
 
     @serves(DEVICES_CHANGED)
-    async def note_changed(self, _: Exchange[Nothing], __: Nothing) -> None:
+    async def note_changed(self, _: ServedCall[Empty], __: Empty) -> None:
         """Have the list of devices fetched again."""
         self.devices.host_changed()
 
     @serves(DEVICE_ENDED)
-    async def note_ended(self, _: Exchange[Nothing], report: DeviceEnded) -> None:
+    async def note_ended(self, _: ServedCall[Empty], report: DeviceEnded) -> None:
         """End an attachment that the host has taken back."""
         self.devices.host_ended(self.epoch, report.attachment, report.reason)

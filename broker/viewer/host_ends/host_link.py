@@ -35,7 +35,7 @@ from broker.core.token_bucket import TokenBucket
 from broker.host_and_viewer.checkpoints import CheckpointWitness
 from broker.host_and_viewer.link_end import LinkEnd
 from broker.ipc.audit import schema
-from broker.ipc.host_calls import (
+from broker.ipc.host_rows import (
     LEASE_BEGUN,
     LEASE_ENDED,
     STOP,
@@ -66,8 +66,8 @@ from broker.viewer.host_ends.host_intake import Intake
 from broker.viewer.host_ends.host_starts import HostStart, RemoteStarts
 from broker.viewer.role import ViewerRole
 from broker.viewer.stream_answer import StreamAnswer
-from broker.wire.exchange import Exchange
-from broker.wire.row import Nothing, serves
+from broker.wire.exchange import ServedCall
+from broker.wire.row import Empty, serves
 
 _SOON = 0.001
 """Seconds that rounding may leave of a wait."""
@@ -98,7 +98,7 @@ class _Leases:
     reload: Callable[[], Awaitable[None]]
 
     @serves(LEASE_BEGUN)
-    async def begin(self, _: Exchange[Nothing], request: LeaseBegun) -> None:
+    async def begin(self, _: ServedCall[Empty], request: LeaseBegun) -> None:
         """Have the records read again, and the viewer show the sandbox.
 
         Raises VitrailError.
@@ -112,7 +112,7 @@ class _Leases:
             await self.viewer().lease_ended(lease.id, "withdrawn at once")
 
     @serves(LEASE_ENDED)
-    async def end(self, _: Exchange[Nothing], request: LeaseEnded) -> None:
+    async def end(self, _: ServedCall[Empty], request: LeaseEnded) -> None:
         """Cut the streams of a lease, and have the viewer end it."""
         lease, streams = take_lease_id(request.lease), self.epoch.streams.values()
         mine = [stream for stream in streams if stream.opening.lease.id == lease]

@@ -33,7 +33,7 @@ from broker.core.services import NETWORK, PORTS, SSH_AGENT
 from broker.core.stderr_log import log_exception
 from broker.host_and_viewer.host_folders import GivenFolder
 from broker.ipc import sealed_memfd
-from broker.ipc.host_calls import (
+from broker.ipc.host_rows import (
     CUT_STREAM,
     END_HOST,
     FOLDER_LOST,
@@ -68,12 +68,12 @@ from broker.ipc.host_calls import (
     SuspendSandbox,
 )
 from broker.ipc.host_viewer import HeldTask, StartedStatus, TaskStatus, Viewer
-from broker.net.host_pair.pair_end import PairEnd
 from broker.net.link.wire_types import Role
+from broker.net.link_service.pair_end import PairEnd
 from broker.viewer.devices.remote import DeviceReports, RemoteDevices
 from broker.viewer.host_ends.host_starts import HostStart
-from broker.wire.exchange import Exchange
-from broker.wire.row import Nothing, serves
+from broker.wire.exchange import ServedCall
+from broker.wire.row import Empty, serves
 
 
 @dataclass(eq=False)
@@ -169,15 +169,15 @@ class HostProcess:
 
     async def refuse_new(self) -> None:
         """Have the host lease nothing more: the broker is about to end."""
-        await self.pair.call(REFUSE_NEW, Nothing())
+        await self.pair.call(REFUSE_NEW, Empty())
 
     async def end(self) -> None:
         """End what the host has left; it ends then."""
-        await self.pair.call(END_HOST, Nothing())
+        await self.pair.call(END_HOST, Empty())
 
     async def rows(self) -> HostRowsReport:
         """Return the host's part of the status.  Raises VitrailError."""
-        answer = await self.pair.peer.call_with_fds(HOST_ROWS, Nothing())
+        answer = await self.pair.peer.call_with_fds(HOST_ROWS, Empty())
         [fd] = answer.fds
         try:
             # guard: the host's rows are bounded
@@ -226,7 +226,7 @@ class HostProcess:
     # -- what the host calls -----------------------------------------------------------
 
     @serves(LEASE_BEGUN)
-    async def begin_lease(self, _: Exchange[Nothing], request: LeaseBegun) -> None:
+    async def begin_lease(self, _: ServedCall[Empty], request: LeaseBegun) -> None:
         """Have the records read again; give the viewer a lease that the host began.
 
         Raises VitrailError.
@@ -237,27 +237,27 @@ class HostProcess:
         await self._viewer().lease_begun(lease)
 
     @serves(LEASE_ENDED)
-    async def end_lease(self, _: Exchange[Nothing], request: LeaseEnded) -> None:
+    async def end_lease(self, _: ServedCall[Empty], request: LeaseEnded) -> None:
         """Have the viewer end a lease; return when its streams are cut."""
         lease = take_lease_id(request.lease)
         await self._viewer().lease_ended(lease, printable(request.reason))
 
     @serves(LEND_ARENA)
     async def lend_arena(
-        self, exchange: Exchange[Nothing], request: NamedLease
+        self, exchange: ServedCall[Empty], request: NamedLease
     ) -> None:
         """Give the viewer the memory where a guest leaves its pixels."""
         [fd] = exchange.fds
         await self._viewer().arena_lent(take_lease_id(request.lease), fd)
 
     @serves(MACHINE_STOPPED)
-    async def note_stopped(self, _: Exchange[Nothing], request: MachineStopped) -> None:
+    async def note_stopped(self, _: ServedCall[Empty], request: MachineStopped) -> None:
         """Tell the viewer that a machine was stopped, or runs again."""
         lease, reason = take_lease_id(request.lease), printable(request.reason)
         await self._viewer().machine_stopped(lease, reason)
 
     @serves(FOLDER_LOST)
-    async def note_folder_lost(self, _: Exchange[Nothing], request: FolderLost) -> None:
+    async def note_folder_lost(self, _: ServedCall[Empty], request: FolderLost) -> None:
         """End the use of a mounted folder that is gone."""
         mounted = self._mounts.get(request.mount)
         if mounted is not None:
@@ -265,19 +265,19 @@ class HostProcess:
             mounted.gone.set()
 
     @serves(HOST_READY)
-    async def note_ready(self, _: Exchange[Nothing], __: Nothing) -> None:
+    async def note_ready(self, _: ServedCall[Empty], __: Empty) -> None:
         """Let the broker's start go on: the host accepts calls."""
         self.ready.set()
 
     @serves(HOST_FAILED)
-    async def note_failed(self, _: Exchange[Nothing], request: HostFailed) -> None:
+    async def note_failed(self, _: ServedCall[Empty], request: HostFailed) -> None:
         """Let the broker's start fail with the host's error."""
         self.problem = request.error.error()
         self.ready.set()
 
     @serves(OFFER_STREAM)
     async def accept_stream(
-        self, exchange: Exchange[Nothing], offer: OfferStream
+        self, exchange: ServedCall[Empty], offer: OfferStream
     ) -> None:
         """Accept a stream that the host offers, and start its task.
 
@@ -323,7 +323,7 @@ class HostProcess:
                 await self.pair.call(STREAM_OVER, NamedStream(opening.stream))
 
     @serves(CUT_STREAM)
-    async def cut_stream(self, _: Exchange[Nothing], request: NamedStream) -> None:
+    async def cut_stream(self, _: ServedCall[Empty], request: NamedStream) -> None:
         """Cut a stream that was accepted; return when it has ended."""
         stream = self._streams.get(request.stream)
         if stream is not None:

@@ -14,7 +14,7 @@ from broker.core.launch_changes import LaunchChanges
 from broker.core.lease import Lease
 from broker.core.limits import link as limits
 from broker.core.names import LeaseId, SandboxName, take_lease_id
-from broker.ipc.host_calls import START, StartProgress, StartSandbox
+from broker.ipc.host_rows import START, StartProgress, StartSandbox
 from broker.net.link_service.far_end import FarEnd
 
 

@@ -21,7 +21,7 @@ from broker.host_and_viewer.status_rows import StatusRows
 from broker.ipc.control import api
 from broker.ipc.control.method import AnyMethod, Owner
 from broker.ipc.control.methods import TABLE
-from broker.ipc.host_calls import HostRowsReport, StreamRow
+from broker.ipc.host_rows import HostRowsReport, StreamRow
 from broker.viewer.broker import ViewerSide
 from broker.viewer.host_ends.host_process import HostProcess
 from broker.viewer.role import ViewerRole

@@ -42,7 +42,7 @@ from broker.wire.calls import AnswerReceived, Calls, ErrorReceived, ItemReceived
 from broker.wire.fdpass import DescriptorsLostError
 from broker.wire.packets import Packets, pair
 from broker.wire.pending_call import Answer
-from broker.wire.row import Nothing, Process, Row
+from broker.wire.row import Empty, ProcessKind, Row
 
 _Q = TypeVar("_Q", bound=msgspec.Struct)
 _A = TypeVar("_A", bound=msgspec.Struct)
@@ -72,8 +72,8 @@ class OrderConnection:
         self._number = 0
         """Of the last call."""
         self._calls = Calls(
-            Process.VIEWER,
-            Process.SESSION_CHILD,
+            ProcessKind.VIEWER,
+            ProcessKind.SESSION_CHILD,
             ROWS,
             message_bytes=MESSAGE_BYTES,
         )
@@ -265,7 +265,7 @@ class UserSession(Protocol):
 
 
 async def answered_file(
-    session: UserSession, row: Row[_Q, Nothing], request: _Q
+    session: UserSession, row: Row[_Q, Empty], request: _Q
 ) -> bytes:
     """Return the content of the file that answers an order.  Raises VitrailError."""
     answer = await session.carry_out(row, request)
@@ -367,7 +367,7 @@ class OrderedServer:
     """A fork server that was ordered: ``fork_client.ServerProcess``."""
 
     pid: int
-    _begun: Begun[Nothing]
+    _begun: Begun[Empty]
     _order: AsyncExitStack
     _ended: bool = False
     _code: int | None = None

@@ -38,7 +38,7 @@ from broker.viewer.authority.interface import Permits
 from broker.viewer.authority.rule_hosts import named_hosts
 from broker.viewer.orders.session_orders import Begun, UserSession
 from broker.viewer.security_keys.shared_key import SharedKey
-from broker.wire.row import Nothing
+from broker.wire.row import Empty
 from policy.names import PIN
 from policy.rules.wording import key_words
 
@@ -119,7 +119,7 @@ async def _carry(
                 _log_last_words(opening, begun)
 
 
-def _log_last_words(opening: Opening, begun: Begun[Nothing]) -> None:
+def _log_last_words(opening: Opening, begun: Begun[Empty]) -> None:
     """Write the last words of the key's process to standard error."""
     words = begun.process.words
     if words is not None:

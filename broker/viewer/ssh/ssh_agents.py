@@ -31,7 +31,7 @@ from broker.ipc.session.service_orders import (
 from broker.viewer.exchange.failures import ShareableError
 from broker.viewer.exchange.guest_connection import GuestConnection
 from broker.viewer.orders.session_orders import Begun, UserSession
-from broker.wire.row import Nothing
+from broker.wire.row import Empty
 
 
 class KeyAgent(Protocol):
@@ -99,7 +99,7 @@ async def user_ssh(session: UserSession, permit: Permit) -> AsyncIterator[UserSs
 class UserSsh:
     """The user's own agent, a ``KeyAgent``, and the names that the user has for hosts."""
 
-    def __init__(self, begun: Begun[Nothing]) -> None:
+    def __init__(self, begun: Begun[Empty]) -> None:
         self._begun = begun
 
     async def ask(self, ask: AgentAsk, warrant: bytes = b"") -> AgentAnswer:

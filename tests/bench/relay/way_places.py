@@ -18,7 +18,7 @@ import trio
 
 from broker.helpers.process.spawn import PIPE, spawn
 from broker.host.images.store import ImageSpec
-from broker.net.link.keys import Peer
+from broker.net.link.keys import PinnedPeer
 from broker.net.link.wire_types import Role
 from tests.bench.relay.way_report import (
     BESIDE,
@@ -281,8 +281,8 @@ async def _brokers(host: Guest, viewer: Guest) -> None:
     at_viewer = await set_up(
         viewer, f'listen = "vsock:any:6499"\npeer_cid = {HOST}\n{pieces}', FOREIGN
     )
-    await pin(host, Peer("screen", Role.VIEWER, at_viewer))
-    await pin(viewer, Peer("desk", Role.HOST, at_host))
+    await pin(host, PinnedPeer("screen", Role.VIEWER, at_viewer))
+    await pin(viewer, PinnedPeer("desk", Role.HOST, at_host))
     for guest in (viewer, host):
         await guest.write(BROKER, Path(relay_mode.__file__).read_text())
         words = f"PYTHONPATH=/srv setsid python3 {BROKER} {guest.name} {ORDER}"

@@ -20,7 +20,7 @@ from broker.core.distribution import (
     read_system,
 )
 from broker.host.images.bzimage import _PACKAGES
-from broker.session import pipewire_video
+from broker.session.video import pipewire_video
 from docs.tables.packages import BEGIN, END, table
 
 DEBIAN_12 = 'ID=debian\nVERSION_CODENAME=bookworm\nPRETTY_NAME="Debian 12"\n'

@@ -10,7 +10,7 @@ import pytest
 from broker.authority.audit.proof.keys import KeyFile
 from broker.core.errors import RefusedError
 from broker.core.limits import audit as audit_limits
-from broker.net.link.link_calls import WitnessNote
+from broker.net.link.link_rows import WitnessNote
 from tests.kit.audit.log import Attacker, edited, event, opened
 from tests.kit.audit.witness import Line, sides, talk
 

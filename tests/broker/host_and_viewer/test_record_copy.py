@@ -38,7 +38,7 @@ KINDS = {
 def through(sent, copy, records):
     """Send what differs, as messages are sent; return the messages."""
     changes = [
-        m.decode_from_authority(m.encode_from_authority(change)[4:])
+        m.decode_from_authority(m.encode_from_authority(change))
         for change in sent.update(records)
     ]
     for change in changes:

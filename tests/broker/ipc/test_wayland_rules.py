@@ -83,7 +83,7 @@ def test_the_worker_gets_the_same_rules(text):
     rules = rules_from(record(text), SandboxName("bank"))
     said = worker.encode(order_of(rules))
     order = worker.decode_to_worker(said)
-    assert isinstance(order, worker.Frames)
+    assert isinstance(order, worker.FrameRules)
     assert order.rules == rules
 
 

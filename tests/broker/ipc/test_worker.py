@@ -38,7 +38,7 @@ FROM_WORKER = [
     worker.Broken("Traceback"),
 ]
 TO_WORKER = [
-    worker.Frames(
+    worker.FrameRules(
         WindowRules("work", 0xFF0000, ceilings={"windows": 3}, strip=b"1234")
     ),
     worker.AgentStream(1),

@@ -16,7 +16,7 @@ from broker.core.services import AUDIO, SSH_AGENT
 from broker.ipc import fork_server
 from broker.ipc.session.media_orders import ConnectSound
 from broker.wire import fdpass
-from broker.wire.row import Nothing
+from broker.wire.row import Empty
 from tests.kit.lingering import given_slow_socket
 from tests.kit.session import Signed, starter_of_orders
 
@@ -40,7 +40,7 @@ async def test_a_permitted_order_opens_what_it_names(sound):
     async with session.carrying_out(
         Signed(session.permit(AUDIO), ConnectSound())
     ) as begun:
-        assert begun.value == Nothing()
+        assert begun.value == Empty()
         (fd,) = begun.fds
         with socket.socket(fileno=fd) as ours:
             ours.sendall(b"hello")

@@ -20,7 +20,7 @@ from broker.session.settings_files import settings_problems
 from broker.viewer.orders.session_orders import answered_file
 from broker.viewer.settings_watch import SettingsWatch
 from broker.wire.pending_call import Answer
-from broker.wire.row import Nothing
+from broker.wire.row import Empty
 from tests.kit.session import starter_of_orders
 
 GOOD = {
@@ -66,7 +66,7 @@ class Checks:
         lines = [problem.first_line() for problem in settings_problems(self._paths)]
         fd = os.memfd_create("lines")
         os.pwrite(fd, json.dumps(lines).encode(), 0)
-        return Answer(Nothing(), [fd])
+        return Answer(Empty(), [fd])
 
 
 @pytest.fixture(name="paths")

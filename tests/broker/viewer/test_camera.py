@@ -17,7 +17,7 @@ from broker.core.names import LeaseId, SandboxName
 from broker.core.services import CAMERA
 from broker.ipc.guest.file_requests import CallService
 from broker.ipc.session.media_orders import FoundCamera
-from broker.session.camera import cameras_in
+from broker.session.video.camera import cameras_in
 from broker.viewer import pipewire_video as video
 from broker.viewer.calls.calls import SandboxCalls
 from broker.viewer.camera import SIZES, Cameras

@@ -11,22 +11,22 @@ import trio
 
 from broker.core.errors import InternalError, PeerError, RefusedError, UpstreamError
 from broker.wire.calls import Calls
-from broker.wire.exchange import Exchange
+from broker.wire.exchange import ServedCall
 from broker.wire.frame_carrier import Frames
 from broker.wire.habits import Habits
 from broker.wire.packets import Packets
 from broker.wire.peer import Peer
 from broker.wire.row import (
+    Empty,
     NeededPermit,
-    Nothing,
-    Process,
+    ProcessKind,
     Row,
     handlers,
     rows_of,
     serves,
 )
 
-HOST, VIEWER = Process.HOST, Process.VIEWER
+HOST, VIEWER = ProcessKind.HOST, ProcessKind.VIEWER
 
 
 class Text(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,15 +56,15 @@ class Host:
         self.emitted = 0
 
     @serves(ECHO)
-    async def echo(self, _: Exchange, request: Text) -> Text:
+    async def echo(self, _: ServedCall, request: Text) -> Text:
         return request
 
     @serves(REFUSE)
-    async def refuse(self, _: Exchange, request: Text) -> Text:
+    async def refuse(self, _: ServedCall, request: Text) -> Text:
         raise RefusedError(request.text, hint="a hint")
 
     @serves(WAIT)
-    async def wait(self, _: Exchange, request: Text) -> Text:
+    async def wait(self, _: ServedCall, request: Text) -> Text:
         try:
             await trio.sleep_forever()
         finally:
@@ -72,19 +72,19 @@ class Host:
         return request
 
     @serves(COUNT)
-    async def count(self, exchange: Exchange, request: Text) -> Text:
+    async def count(self, exchange: ServedCall, request: Text) -> Text:
         for number in range(int(request.text)):
             await exchange.emit(Text(str(number)))
             self.emitted += 1
         return Text("end")
 
     @serves(OPEN)
-    async def open(self, exchange: Exchange, request: Text) -> Text:
+    async def open(self, exchange: ServedCall, request: Text) -> Text:
         exchange.give_fd(exchange.take_fd())
         return request
 
     @serves(NOTE)
-    async def note(self, _: Exchange, request: Text) -> None:
+    async def note(self, _: ServedCall, request: Text) -> None:
         self.notes.append(request.text)
 
 
@@ -208,7 +208,7 @@ def test_row_with_two_handlers_is_refused():
 
     class Part:
         @serves(row)
-        async def once(self, _: Exchange, request: Text) -> Nothing:
+        async def once(self, _: ServedCall, request: Text) -> Empty:
             raise AssertionError
 
     with pytest.raises(InternalError, match="Twice has two handlers"):
@@ -220,7 +220,7 @@ def test_row_with_a_permit_is_refused_without_a_check(ends):
 
     class Part:
         @serves(row)
-        async def permitted(self, _: Exchange, request: Text) -> Nothing:
+        async def permitted(self, _: ServedCall, request: Text) -> Empty:
             raise AssertionError
 
     with pytest.raises(InternalError, match="nobody checks the permits of Permitted"):

@@ -33,9 +33,9 @@ from broker.wire.habits import Habits
 from broker.wire.one_way import OneWay
 from broker.wire.packets import Packets
 from broker.wire.peer import Peer
-from broker.wire.row import Process, Row, rows_of, serves
+from broker.wire.row import ProcessKind, Row, rows_of, serves
 
-VIEWER, HOST = frozenset({Process.VIEWER}), frozenset({Process.HOST})
+VIEWER, HOST = frozenset({ProcessKind.VIEWER}), frozenset({ProcessKind.HOST})
 MESSAGE_BYTES = limits.WORKER_MESSAGE_BYTES
 """The limit of all carriers here: that of the orders of a worker."""
 LENGTH = struct.Struct("<I")
@@ -65,8 +65,8 @@ OTHER = Row(
     "Other",
     Text,
     Text,
-    frozenset({Process.AUTHORITY}),
-    frozenset({Process.WORKER}),
+    frozenset({ProcessKind.AUTHORITY}),
+    frozenset({ProcessKind.WORKER}),
 )
 ROWS = rows_of(globals())
 
@@ -276,8 +276,8 @@ async def connected(name, **habits):
     options = {"follows_cancelled": True, "message_bytes": MESSAGE_BYTES} | habits
     peer = Peer(
         carrier,
-        Process.VIEWER,
-        Process.HOST,
+        ProcessKind.VIEWER,
+        ProcessKind.HOST,
         ROWS,
         [served],
         habits=Habits(**options),

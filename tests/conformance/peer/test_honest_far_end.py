@@ -13,7 +13,7 @@ from broker.core.errors import (
     RefusedError,
     UpstreamError,
 )
-from broker.wire.row import Process
+from broker.wire.row import ProcessKind
 from tests.conformance.peer.carriers import (
     ASK,
     CARRIERS,
@@ -130,8 +130,8 @@ def _large_notice(connection):
         "Large",
         Text,
         None,
-        frozenset({Process.HOST}),
-        frozenset({Process.VIEWER}),
+        frozenset({ProcessKind.HOST}),
+        frozenset({ProcessKind.VIEWER}),
     )
     connection.peer._calls._callable.add(row.name)
     return row, Text("x" * (MESSAGE_BYTES - 1000))

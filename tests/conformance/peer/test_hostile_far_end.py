@@ -18,6 +18,7 @@ import trio.testing
 from broker.core.errors import PeerError, UpstreamError
 from broker.wire import fdpass
 from broker.wire.call_messages import CallMessage, encode_message
+from broker.wire.calls import PING
 from broker.wire.row import Row
 from tests.conformance.peer.carriers import (
     ASK,
@@ -330,6 +331,36 @@ async def test_moment_without_memory_ends_no_call(
         await connection.far.call(ECHO, 1, "word")
         with trio.fail_after(60):
             assert (await connection.far.receive()).call == 1
+
+
+async def test_answer_whose_descriptors_are_not_taken_is_an_error(monkeypatch, nursery):
+    """Too many descriptors of the user are in flight (unix(7), ETOOMANYREFS)."""
+    real = fdpass.send
+
+    def refuse(sock, data, fds=(), more=0):
+        if fds:
+            raise OSError(errno.ETOOMANYREFS, "too many references")
+        return real(sock, data, fds, more)
+
+    async with connected("packets") as connection:
+        await nursery.start(connection.peer.run)
+        read, write = os.pipe()
+        await connection.far.call(PASS, 1, "word", fds=[read, write])
+        monkeypatch.setattr(fdpass, "send", refuse)
+        message = await connection.far.receive()
+        assert "too many references" in message.message
+        os.close(read)
+        os.close(write)
+
+
+async def test_pings_of_a_far_end_that_does_not_read_start_one_task(nursery):
+    async with connected("packets") as connection:
+        await nursery.start(connection.peer.run)
+        for _ in range(5000):
+            await connection.far.send(PING)
+        await trio.testing.wait_all_tasks_blocked()
+        tasks = connection.peer._nursery.child_tasks
+        assert len(tasks) <= 2
 
 
 def test_rows_of_one_name_are_refused():

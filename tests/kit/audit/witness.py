@@ -17,7 +17,7 @@ from broker.authority.audit.store import open_store
 from broker.host_and_viewer.checkpoints import CheckpointWitness
 from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import open_log
-from broker.net.link.link_calls import WitnessNote
+from broker.net.link.link_rows import WitnessNote
 from tests.kit.audit.log import event
 from tests.kit.eventually import eventually
 

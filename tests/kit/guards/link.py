@@ -37,8 +37,8 @@ GUARDS = (
     Guard("one nonce is shown in a run of pairing", "if False:", "tests/attack/test_link_pairing.py", "again_and_again"),
     Guard("nothing is received after the last message", "", "tests/broker/net/link_service/test_sealed.py", "after_the_last"),
     Guard("another machine holds up no end for long", "grace = request.grace", "tests/attack/test_link_taken_viewer.py", "a_long_grace"),
-    Guard("another machine's error breaks no protocol of ours", "kind = type(error)", "tests/broker/net/link/test_link_calls.py", "keeps_its_kind"),
-    Guard("the text of another machine's error is one printable line", "message, hint = error.message, error.hint", "tests/broker/net/link/test_link_calls.py", "keeps_its_kind"),
+    Guard("another machine's error breaks no protocol of ours", "kind = type(error)", "tests/broker/net/link/test_link_rows.py", "keeps_its_kind"),
+    Guard("the text of another machine's error is one printable line", "message, hint = error.message, error.hint", "tests/broker/net/link/test_link_rows.py", "keeps_its_kind"),
     Guard("a peer's own words choose no cure", "local_part = problem", "tests/broker/net/link/test_cures.py", "own_words"),
 )  # fmt: skip
 

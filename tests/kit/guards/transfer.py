@@ -17,7 +17,6 @@ GUARDS = (
     Guard("a link of a service is not followed for a file to open", "served = ()", "tests/attack/test_session_orders_files.py", "without_the_viewer"),
     Guard("a link of a service is not followed for a folder to share", "pass", "tests/attack/test_session_orders_folders.py", "link_of_a_service"),
     Guard("the call that the user made permits nothing else", "if False:", ORDERS, "calls_about"),
-    Guard("a message has the descriptors of its row", "if False:", ORDERS, "its_descriptors"),
     Guard("files are those that the user has named or chosen", "if False:", ORDERS, "named_or_chosen"),
     Guard("files that were dropped go where a rule lets the user's files go", "if False:", "tests/attack/test_dropped_files.py", "without_their_permit"),
     Guard("number of files that are dropped", "if False:", "tests/attack/test_dropped_files.py", "is_bounded"),

@@ -10,6 +10,7 @@ from tests.kit.guards.mutation import Guard, main
 _HOSTILE = "tests/conformance/peer/test_hostile_far_end.py"
 _HONEST = "tests/conformance/peer/test_honest_far_end.py"
 _PEER = "tests/broker/wire/test_peer.py"
+_BLOCKING = "tests/broker/wire/test_blocking.py"
 _PAIR = "tests/attack/test_forged_pair_messages.py"
 
 GUARDS = (
@@ -33,7 +34,11 @@ GUARDS = (
     Guard("ordered calls are served in order", "if True:", "tests/attack/test_link_lease_ids.py", "in_one_packet"),
     Guard("a process that may open no more files refuses this call", "if False:", _HOSTILE, "without_room"),
     Guard("a process that does not answer is given up", "if False:", _HOSTILE, "silent_far_end"),
-    Guard("a far end that does not read holds bounded memory here", "if False:", _HONEST, "never_reads_frames"),
+    Guard("descriptors beyond the limit end a blocking connection", "if False:", _BLOCKING, "beyond_the_limit"),
+    Guard("a moment without memory ends no process without a loop", "if True:", _BLOCKING, "moment_without_memory"),
+    Guard("a moment without memory does not end a wire of frames", "if False:", "tests/attack/test_moments_without_memory.py", "sends_and_receives_later"),
+    Guard("pings of a far end that does not read fill no memory", "if True:", _HOSTILE, "pings_of"),
+    Guard("an answer whose descriptor is not taken has an error in its place", "if False:", _HOSTILE, "are_not_taken"),
     Guard("a row has one handler", "if False:", _PEER, "two_handlers"),
     Guard("a process starts with a handler for each row that it serves", "if False:", _PEER, "missing_handler"),
 )  # fmt: skip

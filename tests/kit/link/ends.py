@@ -17,8 +17,8 @@ from broker.core.lease import Lease
 from broker.host.viewer_link import RemoteViewer
 from broker.net.addresses import UnixEndpoint
 from broker.net.hangup import given
-from broker.net.link.keys import Peer
-from broker.net.link.link_calls import Witnessed
+from broker.net.link.keys import PinnedPeer
+from broker.net.link.link_rows import Witnessed
 from broker.net.link.wire_types import Role
 from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.epoch import Epoch
@@ -78,8 +78,8 @@ class Ends:
         """The keys of one more host, paired with the same viewer."""
         side = make_side(self._base / name, None, "host", [])
         at_host, at_viewer = LinkStore(side.paths), self.store(Role.VIEWER)
-        pin(at_host, Peer("screen", Role.VIEWER, at_viewer.identity().public))
-        pin(at_viewer, Peer(name, Role.HOST, at_host.identity().public))
+        pin(at_host, PinnedPeer("screen", Role.VIEWER, at_viewer.identity().public))
+        pin(at_viewer, PinnedPeer(name, Role.HOST, at_host.identity().public))
         return at_host
 
     async def shake(self, sock, role, handle, store=None):

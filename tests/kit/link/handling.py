@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from broker.ipc.host_calls import DEVICES, DevicesReply
-from broker.net.link.link_calls import (
+from broker.ipc.host_rows import DEVICES, DevicesReply
+from broker.net.link.link_rows import (
     BYE,
     CUT,
     LINK_ROWS,
@@ -12,7 +12,7 @@ from broker.net.link.link_calls import (
     Witnessed,
 )
 from broker.net.link_service.link_status import own_status
-from broker.wire.row import Nothing, serves
+from broker.wire.row import Empty, serves
 
 
 async def obey(epoch, row, request, exchange):
@@ -52,7 +52,7 @@ def parts_of(handle):
 
 async def look(epoch):
     """A call that any end of the link answers."""
-    return await epoch.call(STATUS, Nothing())
+    return await epoch.call(STATUS, Empty())
 
 
 async def pong(epoch):

@@ -15,7 +15,7 @@ import trio
 
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
-from broker.ipc.host_calls import LEASE_BEGUN, LeaseBegun
+from broker.ipc.host_rows import LEASE_BEGUN, LeaseBegun
 from broker.net.addresses import UnixEndpoint
 from broker.net.endpoints import connect
 from broker.net.link.wire_types import Role

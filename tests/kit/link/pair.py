@@ -7,15 +7,15 @@ import random
 from broker.cli.link.pairing.protocol import Pairing
 from broker.net.link.epoch import Session
 from broker.net.link.handshake import Fresh, Handshake, HandshakeState
-from broker.net.link.keys import BrokerIdentity, Peer, Peers
+from broker.net.link.keys import BrokerIdentity, Peers, PinnedPeer
 from broker.net.link.wire_types import LinkRefusedError, Role
 
 HOST_ID = BrokerIdentity.from_seed(b"h" * 32)
 VIEWER_ID = BrokerIdentity.from_seed(b"v" * 32)
 MALLORY_ID = BrokerIdentity.from_seed(b"m" * 32)
 
-KNOWN_TO_VIEWER = Peers((Peer("desk", Role.HOST, HOST_ID.public),))
-KNOWN_TO_HOST = Peers((Peer("screen", Role.VIEWER, VIEWER_ID.public),))
+KNOWN_TO_VIEWER = Peers((PinnedPeer("desk", Role.HOST, HOST_ID.public),))
+KNOWN_TO_HOST = Peers((PinnedPeer("screen", Role.VIEWER, VIEWER_ID.public),))
 
 
 def handshakes(

@@ -18,7 +18,7 @@ from broker.cli.run.start import ensure_broker
 from broker.core.errors import VitrailError
 from broker.core.paths import find_paths
 from broker.helpers.process.spawn import spawn
-from broker.net.link.keys import Peer
+from broker.net.link.keys import PinnedPeer
 from broker.net.link.wire_types import Role
 from broker.net.link_service.key_store import LinkStore
 from tests.kit.eventually import eventually
@@ -93,8 +93,8 @@ def make_side(base, comp, role, words):
 def pair(host, viewer):
     """Pin each one's key at the other, as 'brokerctl pair' does."""
     at_host, at_viewer = LinkStore(host.paths), LinkStore(viewer.paths)
-    pin(at_host, Peer("screen", Role.VIEWER, at_viewer.identity().public))
-    pin(at_viewer, Peer("desk", Role.HOST, at_host.identity().public))
+    pin(at_host, PinnedPeer("screen", Role.VIEWER, at_viewer.identity().public))
+    pin(at_viewer, PinnedPeer("desk", Role.HOST, at_host.identity().public))
 
 
 class Transport:

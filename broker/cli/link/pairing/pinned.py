@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from broker.core.errors import RefusedError
 from broker.core.files.replace_file import replace_file
-from broker.net.link.keys import Peer, Peers, format_peers
+from broker.net.link.keys import Peers, PinnedPeer, format_peers
 from broker.net.link.wire_types import Role
 from broker.net.link_service.key_store import LinkStore, explained
 
@@ -20,7 +20,7 @@ def refuse_unpinnable(store: LinkStore, name: str, role: Role) -> None:
     A host has one viewer and a viewer one host: a second one would receive the machines
     that run for the first.  Creates this broker's key if there is none.
     """
-    Peer(name, role, store.identity().public)
+    PinnedPeer(name, role, store.identity().public)
     for peer in store.peers().all:
         if peer.role is role and peer.name != name:
             raise RefusedError(
@@ -31,7 +31,7 @@ def refuse_unpinnable(store: LinkStore, name: str, role: Role) -> None:
             )
 
 
-def pin(store: LinkStore, peer: Peer) -> None:
+def pin(store: LinkStore, peer: PinnedPeer) -> None:
     """Accept a broker from now on; one of the same name or key is replaced."""
     with _one_at_a_time(store):
         others = [p for p in store.peers().all if peer.name != p.name]

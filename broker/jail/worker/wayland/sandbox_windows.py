@@ -41,7 +41,7 @@ _BETWEEN_MAPS = 0.25
 class SandboxWindows:
     """All windows of the worker's sandbox."""
 
-    def __init__(self, order: messages.Frames) -> None:
+    def __init__(self, order: messages.FrameRules) -> None:
         self._rules = order.rules
         self.trace = Trace() if order.trace else None
         self._sandbox = Sandbox(
@@ -135,7 +135,7 @@ class SandboxWindows:
     def _tracer(self, number: int) -> Callable[[str], None] | None:
         return None if self.trace is None else partial(self.trace.note, number)
 
-    def _change(self, order: messages.Frames) -> None:
+    def _change(self, order: messages.FrameRules) -> None:
         """Apply changed rules: whole to new connections, in part to open ones.
 
         A connection that has used a removed permission is ended, the others cannot
@@ -157,14 +157,14 @@ class SandboxWindows:
 
     def obey(
         self,
-        order: messages.Frames
+        order: messages.FrameRules
         | messages.AskWindows
         | messages.CloseWindow
         | messages.RaiseWindow,
     ) -> Iterator[messages.Windows | messages.WindowClosed]:
         """Follow an order about windows; yield the answers."""
         match order:
-            case messages.Frames():
+            case messages.FrameRules():
                 self._change(order)
             case messages.AskWindows(ask):
                 yield from self._listed(ask)

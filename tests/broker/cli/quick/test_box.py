@@ -11,7 +11,7 @@ import pytest
 
 from broker.cli.app import box_of, record_of
 from broker.cli.quick import box
-from broker.cli.quick.calls import Calls, open_calls
+from broker.cli.quick.calls import ServiceCalls, open_calls
 from broker.core.paths import find_paths
 from broker.ipc.control.blocking_connection import Connection
 from tests.kit.wayland.compositor import short_directory
@@ -118,7 +118,7 @@ def test_it_leaves_one_of_two_machines_alone(monkeypatch, name):
 def test_the_answer_of_an_earlier_call_is_not_taken_for_a_later_ones():
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        calls = Calls(Connection(ours))
+        calls = ServiceCalls(Connection(ours))
         calls.begin("LaunchBind", {"id": "1", "leader": 7})
         theirs.sendall(b'{"error": "io.vitrail.Refused"}\0{"parameters": {"n": 2}}\0')
         assert calls.call("LaunchEnd", {"id": "1"}) == {"n": 2}

@@ -16,7 +16,7 @@ from broker.net.link.handshake import (
     HandshakeKind,
     HandshakeState,
 )
-from broker.net.link.keys import Peer, Peers
+from broker.net.link.keys import Peers, PinnedPeer
 from broker.net.link.wire_types import (
     VERSION,
     ConnectionKind,
@@ -160,7 +160,7 @@ def make(role, identity, peers, *, dials, seed):
 
 
 def test_two_of_one_role_refuse_and_both_are_told():
-    known = Peers((Peer("x", Role.VIEWER, VIEWER_ID.public),))
+    known = Peers((PinnedPeer("x", Role.VIEWER, VIEWER_ID.public),))
     one = make(Role.HOST, HOST_ID, known, dials=True, seed=1)
     two = make(Role.HOST, VIEWER_ID, KNOWN_TO_VIEWER, dials=False, seed=2)
     wire = Wire(one, two)
@@ -173,7 +173,7 @@ def test_two_of_one_role_refuse_and_both_are_told():
 
 
 def test_a_key_pinned_for_one_role_is_not_accepted_in_the_other():
-    wrong = Peers((Peer("x", Role.VIEWER, HOST_ID.public),))
+    wrong = Peers((PinnedPeer("x", Role.VIEWER, HOST_ID.public),))
     dialler, _ = handshakes()
     acceptor = make(Role.VIEWER, VIEWER_ID, wrong, dials=False, seed=3)
     assert refuse_reasons(dialler, acceptor) == [RefusalReason.ROLE, RefusalReason.ROLE]

@@ -14,8 +14,8 @@ from broker.core.errors import RefusedError, SetupError
 from broker.core.limits import link as limits
 from broker.net.link.keys import (
     BrokerIdentity,
-    Peer,
     Peers,
+    PinnedPeer,
     PublicKey,
     format_peers,
     parse_peers,
@@ -117,7 +117,10 @@ def test_only_the_one_spelling_of_a_key_is_read(change):
 
 
 def test_peers_file_round_trip():
-    peers = (Peer("desk", Role.HOST, key(1)), Peer("screen-2", Role.VIEWER, key(2)))
+    peers = (
+        PinnedPeer("desk", Role.HOST, key(1)),
+        PinnedPeer("screen-2", Role.VIEWER, key(2)),
+    )
     assert parse_peers(format_peers(peers).encode(), "p", ME.public).all == peers
     assert parse_peers(b"", "p", ME.public).all == ()
 
@@ -145,7 +148,9 @@ def test_a_wrong_line_refuses_the_whole_file_and_is_named(line, says):
 
 
 def test_limits_of_the_peers_file():
-    peers = [Peer(f"p{n}", Role.HOST, key(n + 1)) for n in range(limits.LINK_PEERS)]
+    peers = [
+        PinnedPeer(f"p{n}", Role.HOST, key(n + 1)) for n in range(limits.LINK_PEERS)
+    ]
     text = format_peers(peers).encode()
     assert len(parse_peers(text, "p", ME.public).all) == limits.LINK_PEERS
     with pytest.raises(SetupError, match="more than"):
@@ -165,7 +170,7 @@ def test_any_bytes_as_peers_file_give_peers_or_a_set_up_error(data):
 
 
 def test_find_add_and_remove():
-    peers = Peers().with_peer(Peer("a", Role.HOST, key(1)))
+    peers = Peers().with_peer(PinnedPeer("a", Role.HOST, key(1)))
     assert peers.find(key(1).raw) == peers.all[0]
     assert peers.find(key(2).raw) is None
     assert peers.without("a").find(key(1).raw) is None

@@ -12,14 +12,14 @@ import json
 import msgspec
 import pytest
 
-from broker.ipc.host_calls import StopSandbox
+from broker.ipc.host_rows import StopSandbox
 from broker.net.link import wire_types
-from broker.net.link.link_calls import LINK_ROWS, STATUS, Bye, StatusReply
+from broker.net.link.link_rows import LINK_ROWS, STATUS, Bye, StatusReply
 from broker.wire.call_messages import WireMessage
-from broker.wire.row import Nothing, Process, Row
+from broker.wire.row import Empty, ProcessKind, Row
 
 SCHEMAS = {
-    4: "b6c4cdcf22845bebc51001c4fd2334ab15bc0894b505d0f5b591cde9788df847",
+    4: "cc206e9ecfd62750e7ca729bf820f71fcf4a78c4e0516f69520b2dee2d42aaa2",
 }
 """The digest of the messages of each version that was released, and of today's."""
 
@@ -148,9 +148,9 @@ def test_a_report_of_a_newer_release_is_read_and_an_order_is_refused():
 def test_a_row_more_is_another_schema():
     fresh = Row(
         "Fresh",
-        Nothing,
-        Nothing,
-        frozenset({Process.HOST}),
-        frozenset({Process.VIEWER}),
+        Empty,
+        Empty,
+        frozenset({ProcessKind.HOST}),
+        frozenset({ProcessKind.VIEWER}),
     )
     assert digest({**LINK_ROWS, "Fresh": fresh}) != digest()

@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from broker.core.errors import InternalError, UpstreamError
 from broker.core.limits import link as limits
-from broker.ipc.host_calls import LEASE_BEGUN, LEASE_ENDED, LeaseBegun, LeaseEnded
+from broker.ipc.host_rows import LEASE_BEGUN, LEASE_ENDED, LeaseBegun, LeaseEnded
 from broker.net.link.wire_types import Role
 from broker.net.link_service.epoch import Epoch
 from broker.net.link_service.link_status import LinkState

@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 from broker.core import limits
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
-from broker.ipc.host_calls import LEASE_BEGUN, LEASE_ENDED, LeaseBegun, LeaseEnded
+from broker.ipc.host_rows import LEASE_BEGUN, LEASE_ENDED, LeaseBegun, LeaseEnded
 from broker.net.link_service.lease_ledger import LeaseLedger
 
 

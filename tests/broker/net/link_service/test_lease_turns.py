@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 import trio.testing
 
-from broker.ipc.host_calls import LeaseBegun, LeaseEnded
+from broker.ipc.host_rows import LeaseBegun, LeaseEnded
 from broker.net.link_service.lease_turns import LeaseTurns
 
 

@@ -11,7 +11,6 @@ import pytest
 import trio
 
 from broker.authority.audit.event_log import of
-from broker.authority.channel.frame_link import FrameLink
 from broker.authority.channel.request_messages import request_of
 from broker.authority.permit import USER, Request
 from broker.core.errors import (
@@ -28,6 +27,7 @@ from broker.ipc.audit import schema
 from broker.viewer.authority.authority_client import AuthorityClient
 from broker.viewer.authority.request_messages import asked_of
 from broker.wire.faults import NotFoundError
+from broker.wire.frame_carrier import Frames
 from policy.records.device import DeviceFacts, take_interface
 from tests.kit.authority import REPORT, client_of, stage
 from tests.kit.eventually import eventually
@@ -77,7 +77,7 @@ def test_a_request_is_the_same_beyond_the_channel():
         opens=True,
         counts_bytes=False,
     )
-    body = m.encode_from_client(m.AskPermit(1, asked_of(made)))[4:]
+    body = m.encode_from_client(m.AskPermit(1, asked_of(made)))
     assert request_of(m.decode_from_client(body).asked, WORK) == made
     assert set(m.AskedRequest.__struct_fields__) == set(Request.__dataclass_fields__)
 
@@ -556,8 +556,10 @@ async def scripted(monkeypatch, answers):
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     send, lost = trio.open_memory_channel(1)
     with ours, theirs:
-        far = FrameLink(ours, receive_limit=1 << 20, waiting=1 << 20)
-        near = FrameLink(theirs, receive_limit=1 << 20, waiting=1 << 20)
+        far = Frames(ours, receive_bytes=1 << 20, send_bytes=1 << 20, waiting=1 << 20)
+        near = Frames(
+            theirs, receive_bytes=1 << 20, send_bytes=1 << 20, waiting=1 << 20
+        )
         client = AuthorityClient(near, lost=send.send_nowait)
 
         async def authority():
@@ -567,8 +569,8 @@ async def scripted(monkeypatch, answers):
             ):
                 far.put(m.encode_from_authority(said))
             while True:
-                for frame in await far.receive():
-                    await answers(far, m.decode_from_client(frame))
+                frame = (await far.receive()).data
+                await answers(far, m.decode_from_client(frame))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(authority)
@@ -665,7 +667,7 @@ async def test_a_broker_that_ends_says_so():
 async def test_a_start_that_fails_is_the_start_s_error():
     async with stage() as (s, sock):
         s.channel.put(m.failed(0, SetupError("a broker runs already")))
-        link = FrameLink(sock, receive_limit=1 << 20, waiting=1 << 20)
+        link = Frames(sock, receive_bytes=1 << 20, send_bytes=1 << 20, waiting=1 << 20)
         client = AuthorityClient(link, lost=list)
         s.channel._told = (s.authority.rules.now.rules, s.authority.records)
         with pytest.raises(ExceptionGroup) as caught:

@@ -9,7 +9,7 @@ from threading import Event, Thread
 import pytest
 
 from broker.cli.link.pairing import pinned
-from broker.net.link.keys import BrokerIdentity, Peer
+from broker.net.link.keys import BrokerIdentity, PinnedPeer
 from broker.net.link.wire_types import Role
 from broker.net.link_service.key_store import LinkStore
 from tests.kit.brokerctl import home, paths_of
@@ -24,7 +24,7 @@ def paths():
 
 
 def test_a_pairing_that_ends_does_not_bring_back_who_is_forgotten(paths, monkeypatch):
-    pinned.pin(LinkStore(paths), Peer("old", Role.HOST, OLD))
+    pinned.pin(LinkStore(paths), PinnedPeer("old", Role.HOST, OLD))
     write, has_read, may_write = pinned._write, Event(), Event()
 
     def late(store, peers):
@@ -34,7 +34,7 @@ def test_a_pairing_that_ends_does_not_bring_back_who_is_forgotten(paths, monkeyp
         write(store, peers)
 
     monkeypatch.setattr(pinned, "_write", late)
-    new = Peer("new", Role.HOST, NEW)
+    new = PinnedPeer("new", Role.HOST, NEW)
     pairing = Thread(target=pinned.pin, args=(LinkStore(paths), new))
     forgetting = Thread(target=pinned.forget, args=(LinkStore(paths), "old"))
     pairing.start()

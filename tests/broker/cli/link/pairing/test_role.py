@@ -7,7 +7,7 @@ import pytest
 from broker.cli.link.pairing.pinned import pin
 from broker.cli.link.pairing.role import role_here
 from broker.core.errors import SetupError
-from broker.net.link.keys import BrokerIdentity, Peer
+from broker.net.link.keys import BrokerIdentity, PinnedPeer
 from broker.net.link.wire_types import Role
 from broker.net.link_service.key_store import LinkStore
 from tests.kit.brokerctl import home, paths_of
@@ -56,12 +56,12 @@ def test_a_damaged_one_decides_nothing(paths, text):
 
 @pytest.mark.parametrize("role", Role)
 def test_without_a_role_file_the_paired_role_applies(paths, role):
-    pin(LinkStore(paths), Peer("other", role.other, OTHER.public))
+    pin(LinkStore(paths), PinnedPeer("other", role.other, OTHER.public))
     assert role_here(paths) is role
 
 
 def test_paired_as_both(paths):
-    pin(LinkStore(paths), Peer("one", Role.HOST, OTHER.public))
-    pin(LinkStore(paths), Peer("two", Role.VIEWER, MORE.public))
+    pin(LinkStore(paths), PinnedPeer("one", Role.HOST, OTHER.public))
+    pin(LinkStore(paths), PinnedPeer("two", Role.VIEWER, MORE.public))
     with pytest.raises(SetupError, match="as a host and as a viewer"):
         role_here(paths)

@@ -114,7 +114,7 @@ def test_a_name_of_another_size_is_refused(size):
 
 def test_the_longest_name_fits():
     rules = WindowRules("w" * 32, label=True, top=64, strip=bytes(MAX_STRIP))
-    assert len(worker.encode(worker.Frames(rules))) > MAX_STRIP
+    assert len(worker.encode(worker.FrameRules(rules))) > MAX_STRIP
 
 
 DECORATIONS = ("zxdg_decoration_manager_v1", 1)

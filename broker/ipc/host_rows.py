@@ -27,7 +27,7 @@ from broker.ipc.control.types.status_rows import ProcessStatus, SandboxStatus
 from broker.ipc.devices.messages import DeviceItem
 from broker.ipc.session.folder_orders import TICKET_BYTES
 from broker.wire.faults import fault_of, from_fault
-from broker.wire.row import Absence, Nothing, Process, Row, rows_of
+from broker.wire.row import Absence, Empty, ProcessKind, Row, rows_of
 
 Number = Annotated[int, msgspec.Meta(ge=1, le=limits.LINK_COUNTER)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=limits.LINK_COUNTER)]
@@ -36,8 +36,8 @@ ShortText = Annotated[str, msgspec.Meta(max_length=120)]
 _Name = Annotated[str, msgspec.Meta(pattern=r"\A[a-z][a-z0-9-]{0,30}\Z")]
 _LeaseId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]
 
-_HOST: Final = frozenset({Process.HOST})
-_VIEWER: Final = frozenset({Process.VIEWER})
+_HOST: Final = frozenset({ProcessKind.HOST})
+_VIEWER: Final = frozenset({ProcessKind.VIEWER})
 _ONE_MACHINE: Final[dict[str, Any]] = {
     "droppable": True,
     "absent": (Absence("link", "host and viewer are on different machines", ""),),
@@ -161,31 +161,29 @@ class MachineStopped(LinkMessage, frozen=True):
 
 
 LEASE_BEGUN = Row(
-    "LeaseBegun", LeaseBegun, Nothing, _VIEWER, _HOST, ordered=True, droppable=True
+    "LeaseBegun", LeaseBegun, Empty, _VIEWER, _HOST, ordered=True, droppable=True
 )
 LEASE_ENDED = Row(
-    "LeaseEnded", LeaseEnded, Nothing, _VIEWER, _HOST, ordered=True, droppable=True
+    "LeaseEnded", LeaseEnded, Empty, _VIEWER, _HOST, ordered=True, droppable=True
 )
-DEVICES_CHANGED = Row(
-    "DevicesChanged", Nothing, Nothing, _VIEWER, _HOST, droppable=True
-)
+DEVICES_CHANGED = Row("DevicesChanged", Empty, Empty, _VIEWER, _HOST, droppable=True)
 """The list of devices would be another one by now."""
-DEVICE_ENDED = Row("DeviceEnded", DeviceEnded, Nothing, _VIEWER, _HOST, droppable=True)
-HOST_READY = Row("HostReady", Nothing, Nothing, _VIEWER, _HOST, **_ONE_MACHINE)
+DEVICE_ENDED = Row("DeviceEnded", DeviceEnded, Empty, _VIEWER, _HOST, droppable=True)
+HOST_READY = Row("HostReady", Empty, Empty, _VIEWER, _HOST, **_ONE_MACHINE)
 """The host accepts requests; machines of an earlier broker have their leases."""
-HOST_FAILED = Row("HostFailed", HostFailed, Nothing, _VIEWER, _HOST, **_ONE_MACHINE)
+HOST_FAILED = Row("HostFailed", HostFailed, Empty, _VIEWER, _HOST, **_ONE_MACHINE)
 OFFER_STREAM = Row(
-    "OfferStream", OfferStream, Nothing, _VIEWER, _HOST, takes=1, **_ONE_MACHINE
+    "OfferStream", OfferStream, Empty, _VIEWER, _HOST, takes=1, **_ONE_MACHINE
 )
 LEND_ARENA = Row(
-    "LendArena", NamedLease, Nothing, _VIEWER, _HOST, takes=1, **_ONE_MACHINE
+    "LendArena", NamedLease, Empty, _VIEWER, _HOST, takes=1, **_ONE_MACHINE
 )
 """Lend the memory of a guest's pixels, whose descriptor comes along."""
-CUT_STREAM = Row("CutStream", NamedStream, Nothing, _VIEWER, _HOST, **_ONE_MACHINE)
+CUT_STREAM = Row("CutStream", NamedStream, Empty, _VIEWER, _HOST, **_ONE_MACHINE)
 """Cut a stream that was accepted; answered when it has ended."""
-FOLDER_LOST = Row("FolderLost", FolderLost, Nothing, _VIEWER, _HOST, **_ONE_MACHINE)
+FOLDER_LOST = Row("FolderLost", FolderLost, Empty, _VIEWER, _HOST, **_ONE_MACHINE)
 MACHINE_STOPPED = Row(
-    "MachineStopped", MachineStopped, Nothing, _VIEWER, _HOST, **_ONE_MACHINE
+    "MachineStopped", MachineStopped, Empty, _VIEWER, _HOST, **_ONE_MACHINE
 )
 
 
@@ -343,11 +341,11 @@ START = Row(
     item=StartProgress,
     droppable=True,
 )
-STOP = Row("Stop", StopSandbox, Nothing, _HOST, _VIEWER, droppable=True)
+STOP = Row("Stop", StopSandbox, Empty, _HOST, _VIEWER, droppable=True)
 SUSPEND = Row(
     "Suspend",
     SuspendSandbox,
-    Nothing,
+    Empty,
     _HOST,
     _VIEWER,
     droppable=True,
@@ -363,15 +361,13 @@ DEVICES = Row(
     "Devices", DeviceListRequest, DevicesReply, _HOST, _VIEWER, droppable=True
 )
 ATTACH = Row("Attach", DeviceAttach, DeviceHanded, _HOST, _VIEWER, droppable=True)
-DETACH = Row("Detach", DeviceDetach, Nothing, _HOST, _VIEWER, droppable=True)
-STREAM_OVER = Row("StreamOver", NamedStream, Nothing, _HOST, _VIEWER, **_ONE_MACHINE)
+DETACH = Row("Detach", DeviceDetach, Empty, _HOST, _VIEWER, droppable=True)
+STREAM_OVER = Row("StreamOver", NamedStream, Empty, _HOST, _VIEWER, **_ONE_MACHINE)
 """A stream that was accepted has ended."""
 MOUNT_FOLDER = Row(
     "MountFolder", MountFolder, FolderMounted, _HOST, _VIEWER, **_ONE_MACHINE
 )
-RELEASE_FOLDER = Row(
-    "ReleaseFolder", NamedMount, Nothing, _HOST, _VIEWER, **_ONE_MACHINE
-)
+RELEASE_FOLDER = Row("ReleaseFolder", NamedMount, Empty, _HOST, _VIEWER, **_ONE_MACHINE)
 """Unmount a folder, if no file of it is open."""
 UNMOUNT_FOLDER = Row(
     "UnmountFolder", NamedMount, FolderState, _HOST, _VIEWER, **_ONE_MACHINE
@@ -382,12 +378,12 @@ FORGET_FOLDERS = Row(
 )
 """Unmount what an earlier broker left in a sandbox."""
 HOST_ROWS = Row(
-    "HostRows", Nothing, HostRowsFile, _HOST, _VIEWER, gives=1, **_ONE_MACHINE
+    "HostRows", Empty, HostRowsFile, _HOST, _VIEWER, gives=1, **_ONE_MACHINE
 )
 """The host's rows of the status."""
-REFUSE_NEW = Row("RefuseNew", Nothing, Nothing, _HOST, _VIEWER, **_ONE_MACHINE)
+REFUSE_NEW = Row("RefuseNew", Empty, Empty, _HOST, _VIEWER, **_ONE_MACHINE)
 """The broker is about to end: lease nothing more."""
-END_HOST = Row("EndHost", Nothing, Nothing, _HOST, _VIEWER, **_ONE_MACHINE)
+END_HOST = Row("EndHost", Empty, Empty, _HOST, _VIEWER, **_ONE_MACHINE)
 """End the rest of the host; answered when it has no lease."""
 
 PAIR_ROWS: Final = rows_of(globals())

@@ -23,7 +23,7 @@ from broker.helpers.process.memory_file import memory_file
 from broker.helpers.process.popen import DEVNULL, Process
 from broker.helpers.tools.profiles import CAMERA
 from broker.session.order_exchange import OrderExchange
-from broker.session.warrant_check import HeldPermit
+from broker.session.warrant_check import VerifiedPermit
 from shims.bundle import carried_tool
 
 RATE = 30
@@ -60,7 +60,7 @@ def take_pictures(
     source: PictureSource,
     size: tuple[int, int],
     server: socket.socket,
-    held: HeldPermit | None = None,
+    held: VerifiedPermit | None = None,
 ) -> None:
     """Run GStreamer to take pictures until the viewer ends it, or ``held`` is lost.
 

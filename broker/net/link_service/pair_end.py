@@ -15,15 +15,15 @@ import trio
 
 from broker.core.errors import UpstreamError
 from broker.core.limits import host_viewer as pair_limits
-from broker.ipc.host_calls import PAIR_ROWS
+from broker.ipc.host_rows import PAIR_ROWS
 from broker.net.link.wire_types import Role
 from broker.net.link_service.far_end import FarEnd
 from broker.wire.habits import Habits
 from broker.wire.packets import Packets
 from broker.wire.peer import Peer
-from broker.wire.row import Process
+from broker.wire.row import ProcessKind
 
-PROCESSES = {Role.HOST: Process.HOST, Role.VIEWER: Process.VIEWER}
+PROCESSES = {Role.HOST: ProcessKind.HOST, Role.VIEWER: ProcessKind.VIEWER}
 _HABITS = Habits(
     most_calls=pair_limits.PAIR_REQUESTS,
     message_bytes=pair_limits.PAIR_MESSAGE_BYTES,
@@ -31,7 +31,7 @@ _HABITS = Habits(
 )
 
 
-def _lost() -> UpstreamError:
+def _lost_pair() -> UpstreamError:
     return UpstreamError("the broker's other process has ended")
 
 
@@ -57,7 +57,7 @@ class PairEnd(FarEnd):
             parts(self),
             habits=_HABITS,
             ledger=self.ledger,
-            lost_error=_lost,
+            lost_error=_lost_pair,
         )
 
     async def run(

@@ -19,8 +19,8 @@ from broker.core.lease import Lease
 from broker.core.limits import audit as audit_limits
 from broker.core.limits import link as limits
 from broker.core.names import LeaseId, SandboxName
-from broker.ipc.host_calls import PAIR_ROWS, LeaseBegun
-from broker.net.link.link_calls import (
+from broker.ipc.host_rows import PAIR_ROWS, LeaseBegun
+from broker.net.link.link_rows import (
     BYE,
     LINK_ROWS,
     STATUS,
@@ -31,7 +31,7 @@ from broker.net.link.link_calls import (
 from broker.net.link_service import epoch
 from broker.wire.call_messages import ErrorMessage
 from broker.wire.calls import AnswerReceived, Calls, IncomingNotice
-from broker.wire.row import Nothing, Process, most_descriptors
+from broker.wire.row import Empty, ProcessKind, most_descriptors
 
 LEASE = Lease(LeaseId("0123456789abcdef"), SandboxName("web-1"), SandboxName("web"), 3)
 
@@ -41,8 +41,8 @@ def ends():
     return [
         Calls(me, far, LINK_ROWS, message_bytes=limits.LINK_RECORD_BYTES)
         for me, far in (
-            (Process.HOST, Process.VIEWER),
-            (Process.VIEWER, Process.HOST),
+            (ProcessKind.HOST, ProcessKind.VIEWER),
+            (ProcessKind.VIEWER, ProcessKind.HOST),
         )
     ]
 
@@ -85,7 +85,7 @@ def test_limits_at_n_and_n_plus_1():
     with pytest.raises(InternalError, match="invalid"):
         host.notify(BYE, Bye("x" * (n + 1)))
     warnings = ("w",) * (limits.LINK_WARNINGS + 1)
-    call, data = host.call(STATUS, Nothing())
+    call, data = host.call(STATUS, Empty())
     viewer.receive(data)
     with pytest.raises(InternalError, match="invalid"):
         viewer.answer(call, StatusReply("v", 0, 0, 0, 0, warnings))
@@ -95,7 +95,7 @@ def test_the_largest_answer_fits_into_a_record():
     host, viewer = ends()
     text = "\N{GRINNING FACE}" * limits.LINK_TEXT_CHARACTERS
     status = StatusReply("v" * 120, 0, 0, 0, 0, (text,) * limits.LINK_WARNINGS)
-    call, data = host.call(STATUS, Nothing())
+    call, data = host.call(STATUS, Empty())
     viewer.receive(data)
     assert host.receive(viewer.answer(call, status)) == AnswerReceived(call, status)
 

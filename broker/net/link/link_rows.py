@@ -1,7 +1,7 @@
 """Calls that only the link between two machines has, and all rows of the link.
 
 Those about leases, starts and devices are the rows of one machine, too
-(``ipc.host_calls``).
+(``ipc.host_rows``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 
 from broker.core.limits import audit as audit_limits
 from broker.core.limits import link as limits
-from broker.ipc.host_calls import (
+from broker.ipc.host_rows import (
     PAIR_ROWS,
     Count,
     LinkMessage,
@@ -22,7 +22,7 @@ from broker.ipc.host_calls import (
     ShortText,
     Text,
 )
-from broker.wire.row import AnyRow, Nothing, Process, Row, rows_of
+from broker.wire.row import AnyRow, Empty, ProcessKind, Row, rows_of
 
 _Note = Annotated[
     list[Annotated[str, msgspec.Meta(max_length=audit_limits.LINK_NOTE_CHARACTERS)]],
@@ -33,7 +33,7 @@ _Notes = Annotated[
 ]
 _Hash = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9+/]{43}=\Z")]
 _Proof = Annotated[list[_Hash], msgspec.Meta(max_length=audit_limits.LINK_PROOF_HASHES)]
-_BOTH: Final = frozenset({Process.HOST, Process.VIEWER})
+_BOTH: Final = frozenset({ProcessKind.HOST, ProcessKind.VIEWER})
 
 
 class Cut(LinkMessage, frozen=True):
@@ -98,11 +98,11 @@ class Bye(LinkMessage, frozen=True, forbid_unknown_fields=False):
     reason: Text
 
 
-CUT = Row("Cut", Cut, Nothing, _BOTH, _BOTH)
-STATUS = Row("Status", Nothing, StatusReply, _BOTH, _BOTH)
+CUT = Row("Cut", Cut, Empty, _BOTH, _BOTH)
+STATUS = Row("Status", Empty, StatusReply, _BOTH, _BOTH)
 """The other end's state, which 'brokerctl status' shows."""
 WITNESS = Row("Witness", WitnessNote, Witnessed, _BOTH, _BOTH)
-BYE: Row[Bye, Nothing] = Row("Bye", Bye, None, _BOTH, _BOTH)
+BYE: Row[Bye, Empty] = Row("Bye", Bye, None, _BOTH, _BOTH)
 
 LINK_ROWS: Final[Mapping[str, AnyRow]] = MappingProxyType(
     {

@@ -1,0 +1,1 @@
+"""Cameras and screens, for which the viewer needs the rights of the user."""
