@@ -10,6 +10,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from broker.ipc import host_rows
+from broker.net.link import link_rows
 from docs.tables import authority as authority_messages
 from docs.tables import desktop as desktop_policies
 from docs.tables import ipc as message_policies
@@ -17,6 +19,7 @@ from docs.tables import port_frames, session, waypipe
 from docs.tables import sound as pulse
 from docs.tables import transfer as transfer_policies
 from docs.tables.channel import ChannelPolicy
+from docs.tables.rows import rows_table
 from shims.files.bus_calls import BUS_OBJECTS
 
 PAGE = Path(__file__).with_name("messages.md")
@@ -131,6 +134,7 @@ def page() -> str:
         _table("The authority", dict(authority_messages.AUTHORITY)),
         _table("Forwarded calls of the control socket", dict(message_policies.CONTROL)),
         _table("Orders of the viewer", dict(session.ORDERS)),
+        rows_table("Host and viewer", host_rows, link_rows),
     ]
     return "\n".join(parts)
 
