@@ -378,6 +378,12 @@ class Calls:
                     raise PeerError(
                         f"the {self.far} cancels a call that it has not made"
                     )
+                incoming = self._incoming.get(call)
+                # guard: a call that is to be finished is not given up
+                if incoming is not None and not incoming.row.droppable:
+                    raise PeerError(
+                        f"the {self.far} cancels {incoming.row.name}, which is finished"
+                    )
                 return Cancelled(call)
             case PingMessage():
                 return Pinged()

@@ -21,7 +21,8 @@ class Habits:
     """A caller that is cancelled gives a droppable call up and waits for its answer, so
     that it can undo what was done; else it leaves at once."""
     sends_cancels: bool = True
-    """A caller that leaves gives a droppable call up; else the call is finished."""
+    """A caller that leaves gives a droppable call up; else the call is finished, and a
+    far end that gives one up breaks the protocol."""
     waits_for_room: bool = False
     """A caller waits while too many calls are open; else it is refused."""
     ends_by_handler: bool = False

@@ -395,8 +395,7 @@ class Peer:
             case events.IncomingNotice(row, request):
                 await self._handlers[row.name](exchange, request)
             case events.Cancelled(call):
-                if call in self._scopes:
-                    self._scopes[call].cancel()
+                self._give_up(call)
             case events.ItemTaken(call):
                 if call in self._items:
                     self._items.pop(call).set()
@@ -409,6 +408,14 @@ class Peer:
                 self._ponged.set()
             case _:
                 self._take_reply(event, exchange)
+
+    def _give_up(self, call: int) -> None:
+        """End a call of the far end, whose caller waits no more.  Raises PeerError."""
+        # guard: a far end gives no call up where this one gives none up
+        if not self._habits.sends_cancels:
+            raise PeerError("the far end cancels a call; here none is cancelled")
+        if call in self._scopes:
+            self._scopes[call].cancel()
 
     def _take_reply(
         self,

@@ -23,6 +23,7 @@ from broker.wire.row import Row
 from tests.conformance.peer.carriers import (
     ASK,
     CARRIERS,
+    COUNT,
     ECHO,
     FETCH,
     FEW,
@@ -136,6 +137,22 @@ async def test_taken_item_that_was_not_sent_ends_it(carrier, row):
         await connection.far.call(row, 1)
         await connection.far.take(1 if row is SLEEP else 2)
         assert "takes an item" in await ended_with(connection)
+
+
+@carriers
+async def test_cancel_of_a_call_that_is_to_be_finished_ends_it(carrier):
+    async with connected(carrier) as connection:
+        await connection.far.call(COUNT, 1, "9")
+        await connection.far.cancel(1)
+        assert "cancels Count, which is finished" in await ended_with(connection)
+
+
+@carriers
+async def test_cancel_where_no_call_is_cancelled_ends_it(carrier):
+    async with connected(carrier, sends_cancels=False) as connection:
+        await connection.far.call(SLEEP, 1)
+        await connection.far.cancel(1)
+        assert "here none is cancelled" in await ended_with(connection)
 
 
 @carriers

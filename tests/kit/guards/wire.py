@@ -17,6 +17,8 @@ GUARDS = (
     Guard("a process serves its own rows, to those who may call them", "self.served = dict(rows)", _HOSTILE, "does_not_serve_ends_it"),
     Guard("descriptors come with requests and answers alone", "if False:", _HOSTILE, "message_that_has_none"),
     Guard("a call is given up after it was made", "if False:", _HOSTILE, "cancel_of_a_call"),
+    Guard("a call that is to be finished is not given up", "if False:", _HOSTILE, "is_to_be_finished"),
+    Guard("a far end gives no call up where this one gives none up", "if False:", _HOSTILE, "no_call_is_cancelled"),
     Guard("a notice without its descriptors is not handled", "if False:", _PEER, "notice_without_its_descriptors"),
     Guard("each call has a new number", "if False:", _HOSTILE, "repeated_call"),
     Guard("calls of the far end are bounded", "if False:", _HOSTILE, "more_calls_than"),
