@@ -78,7 +78,7 @@ async def test_process_of_a_security_key_that_was_taken_over(monkeypatch, capfd)
 
     prepare = f"""
 import os, broker.session.security_keys.key_device as module
-module.our_program = lambda _, *args: [sys.executable, "-I", "-c", {_TAKEN_OVER!r}, *args]
+module.our_program = lambda _module, _profile, *args: [sys.executable, "-I", "-c", {_TAKEN_OVER!r}, *args]
 module.open_key = lambda: os.open("/dev/null", 0)
 """
     monkeypatch.setattr(security_keys, "_lines", TokenBucket(1 / 60, 20))

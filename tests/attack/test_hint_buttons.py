@@ -13,7 +13,7 @@ import trio
 
 from broker.cli.menu import reported_start
 from broker.cli.menu.reported_start import mend_of
-from broker.net.link import messages as m
+from broker.wire.call_messages import ErrorMessage
 from tests.integration.test_menu import menu
 
 DESTROYS = (
@@ -39,8 +39,8 @@ DESTROYS = (
 @pytest.mark.parametrize("command", DESTROYS)
 def test_no_button_runs_what_changes_more_than_an_image(command):
     hint = f"to mend it, run 'brokerctl {command}'"
-    untrusted = m.RequestRefused(1, "refused", "no", hint)
-    assert mend_of(untrusted.to_error().hint) == []
+    untrusted = ErrorMessage(1, "refused", "no", hint)
+    assert mend_of(untrusted.error().hint) == []
 
 
 @pytest.mark.parametrize(

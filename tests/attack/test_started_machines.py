@@ -16,7 +16,6 @@ from types import SimpleNamespace
 
 import pytest
 import trio
-from broker.net.link.messages import StartSandbox
 from trio.testing import wait_all_tasks_blocked
 
 from broker.core import limits
@@ -31,6 +30,7 @@ from broker.host.machine_interface import MachineFacts
 from broker.host.part import HostPart
 from broker.host.room import Room, resident_bytes
 from broker.host.vmm.arena import ARENA_BYTES
+from broker.ipc.host_rows import START, StartSandbox
 from broker.viewer.exchange.failures import ShareableError
 from broker.viewer.host_ends.host_starts import HostStart, RemoteStarts
 from broker.viewer.transfer import origins
@@ -377,15 +377,17 @@ async def test_the_link_says_whether_a_sandbox_has_asked(for_sandbox):
     """The host of a pair judges by its own memory."""
     sent = []
 
-    async def ask(make):
+    async def call_with_fds(row, request, *, on_item):
         await trio.lowlevel.checkpoint()
-        sent.append(make(1))
+        del on_item
+        sent.append((row, request))
         raise UpstreamError("the link is gone")
 
     changes = LaunchChanges(memory_mib=512)
-    host, web = SimpleNamespace(ask=ask), SandboxName("web")
+    peer, web = SimpleNamespace(call_with_fds=call_with_fds), SandboxName("web")
+    host = SimpleNamespace(peer=peer)
     start = HostStart(host, web, changes, for_sandbox, print)
     async with trio.open_nursery() as nursery:
         with pytest.raises(UpstreamError, match="the link is gone"):
             await RemoteStarts(withdraw=None).start(start, nursery)
-    assert sent == [StartSandbox(1, "web", 512, for_sandbox=for_sandbox)]
+    assert sent == [(START, StartSandbox("web", 512, for_sandbox=for_sandbox))]
