@@ -223,8 +223,13 @@ def test_it_connects_by_no_message(place, call):
             # It listened, and was lent; shutdown(2) makes it one that can connect.
             assert confined(place, lambda: not sock.shutdown(socket.SHUT_RDWR)) == 7
             assert confined(place, send) in DENIED
-            assert send(), "it works without the filter"
-            service.accept()[0].close()
+            try:
+                assert send(), "it works without the filter"
+                service.accept()[0].close()
+            except OSError as error:
+                # Some kernels do it for no socket that has listened (Linux 6.18).
+                if error.errno != errno.EINVAL:
+                    raise
         service.setblocking(False)
         with pytest.raises(BlockingIOError):
             service.accept()
