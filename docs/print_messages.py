@@ -10,9 +10,10 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from broker.ipc import authority as authority_rows
 from broker.ipc import host_rows
+from broker.ipc.audit import log_rows
 from broker.net.link import link_rows
-from docs.tables import authority as authority_messages
 from docs.tables import desktop as desktop_policies
 from docs.tables import ipc as message_policies
 from docs.tables import port_frames, session, waypipe
@@ -131,7 +132,7 @@ def page() -> str:
         _table("Icons in the panel", dict(desktop_policies.TRAY)),
         _bus_table(),
         _table("Workers and fork servers", dict(message_policies.WORKER)),
-        _table("The authority", dict(authority_messages.AUTHORITY)),
+        rows_table("The authority", authority_rows, log_rows),
         _table("Forwarded calls of the control socket", dict(message_policies.CONTROL)),
         _table("Orders of the viewer", dict(session.ORDERS)),
         rows_table("Host and viewer", host_rows, link_rows),

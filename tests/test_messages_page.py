@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 
 from broker.core.transfer import entries
-from broker.ipc import agent, authority, fork_server, worker
+from broker.ipc import agent, fork_server, worker
 from broker.ipc.control import forwarded
 from broker.ipc.guest import file_requests
 from broker.ipc.session import order_rows
 from broker.jail.sound.commands import Command
 from broker.jail.wayland.waypipe.blocks import BlockKind
 from broker.wire.call_messages import AnswerMessage, ErrorMessage, ItemMessage
-from docs.tables import authority as authority_messages
 from docs.tables import ipc as message_policies
 from docs.tables import port_frames, session, waypipe
 from docs.tables import sound as pulse
@@ -48,10 +47,6 @@ CHANNELS = {
         tags(file_requests.Ask, file_requests.Reply),
     ),
     "entries": (transfer_policies.ENTRIES, tags(entries.Entry)),
-    "authority": (
-        authority_messages.AUTHORITY,
-        {m.__name__ for m in typing.get_args(authority.FromClient | authority.FromAuthority)},
-    ),
     "control": (
         message_policies.CONTROL,
         tags(forwarded.Order, forwarded.Answer),

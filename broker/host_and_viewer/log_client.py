@@ -6,45 +6,36 @@ in force.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
 from typing import TypeVar
 
+import msgspec
 import trio
 
 from broker.authority.audit.names import Namer, Names
 from broker.core.authority_report import AuthorityReport
-from broker.core.errors import InternalError, RefusedError, UpstreamError
+from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Lease
 from broker.core.limits import authority as authority_limits
 from broker.core.stderr_log import log_stderr
 from broker.host_and_viewer.record_copy import RecordCopy
-from broker.ipc.audit import log_messages as m
+from broker.ipc.audit import log_rows as m
 from broker.ipc.audit import schema
 from broker.ipc.audit.event import Event
+from broker.ipc.authority import AUTHORITY_ROWS
 from broker.ipc.in_thread import NoThreadError, in_thread
+from broker.wire.exchange import ServedCall
 from broker.wire.frame_carrier import Frames
+from broker.wire.habits import Habits
+from broker.wire.peer import Peer
+from broker.wire.row import Empty, ProcessKind, Row, serves
 from policy.records.model import RecordSet
 
 _LOST = "the authority has exited"
 _DIED = "the authority crashed"
 _SILENT = f"the authority did not answer for {authority_limits.AUTHORITY_SILENT_SECONDS} seconds"
-_M = TypeVar("_M", bound=m.AuthorityAnswer)
-
-
-@dataclass(eq=False)
-class AuthorityCall:
-    """A request that waits for its answer."""
-
-    answered: trio.Event = field(default_factory=trio.Event)
-    answer: m.AuthorityAnswer | None = None
-
-    def set_answer(self, answer: m.AuthorityAnswer) -> None:
-        """Store the answer and wake the task that waits for it."""
-        self.answer = answer
-        self.answered.set()
+_Q = TypeVar("_Q", bound=msgspec.Struct)
+_A = TypeVar("_A", bound=msgspec.Struct)
 
 
 class LogClient:
@@ -54,6 +45,8 @@ class LogClient:
 
     ``run`` receives; everything else waits for it.
     """
+
+    KIND = ProcessKind.HOST
 
     def __init__(
         self,
@@ -65,17 +58,28 @@ class LogClient:
         self._link = link
         self._records = RecordCopy()
         self._lost = lost
-        self._calls: dict[int, AuthorityCall] = {}
-        self._last = 0
         self._stopping = False
-        self._over = False
+        self._stopped = trio.Event()
+        self._started = trio.Event()
         self._changed = trio.Event()
         self._used_up: dict[str, tuple[float, RefusedError]] = {}
         self._namer = Namer(Names.KEEP, b"")
-        self._welcome: m.Welcome | None = None
-        self._started = False
+        self.pid = 0
+        """The authority's process number; 0 before its first message."""
         self.checkpoint_made: Callable[[], None] = _nobody
         """Called with each new checkpoint of the log, where there is a link."""
+        self.peer = Peer(
+            link,
+            self.KIND,
+            ProcessKind.AUTHORITY,
+            AUTHORITY_ROWS,
+            (self,),
+            habits=Habits(
+                most_calls=authority_limits.AUTHORITY_REQUESTS,
+                message_bytes=authority_limits.AUTHORITY_ANSWER_BYTES,
+            ),
+            lost_error=lambda: UpstreamError(_LOST),
+        )
 
     # -- its life ------------------------------------------------------------------------
 
@@ -87,148 +91,103 @@ class LogClient:
         Started when the log is open and the rules are in force.  Raises the
         authority's error when it cannot start.
         """
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._link.run)
-                watched = False
-                while True:
-                    received = await self._link.receive()
-                    if not received.data:
-                        break
-                    await self._take(self._decode(received.data))
-                    if self._started and not watched:
-                        watched = True
-                        nursery.start_soon(self._watch)
-                        task_status.started()
-                nursery.cancel_scope.cancel()
-        finally:
-            self._over = True
-            # Cancelled, too: an event that is recorded in a shield would wait for ever.
-            # guard: shielded requests end when the authority is lost
-            for number, call in list(self._calls.items()):
-                call.set_answer(m.Failed(number, "upstream", _LOST))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, task_status)
+            await self.peer.run()
+            nursery.cancel_scope.cancel()
         if not self._stopping:
             self._lost(_DIED)
 
-    async def _watch(self) -> None:
-        """Ping the authority; call ``lost`` when it does not answer.
-
-        Seconds are counted one by one: after a time in which this process was stopped
-        as well, the authority has almost as many of them again.
-        """
-        while not self._stopping:
-            await trio.sleep(authority_limits.AUTHORITY_BEAT_SECONDS)
-            call = AuthorityCall()
-            with contextlib.suppress(UpstreamError):  # it counts as no answer
-                self._begin(call, m.AskReport, kept=0)
-            for _ in range(authority_limits.AUTHORITY_SILENT_SECONDS):
-                with trio.move_on_after(1.0):
-                    await call.answered.wait()
-                    break
-            # guard: an authority that does not answer ends the broker
-            if call.answer is None and not self._stopping:
-                self._lost(_SILENT)
-                return
+    async def _watch(self, task_status: trio.TaskStatus[None]) -> None:
+        """Ping the authority once it has started; call ``lost`` when it does not answer."""
+        await self._started.wait()
+        task_status.started()
+        await self.peer.watch(
+            authority_limits.AUTHORITY_BEAT_SECONDS,
+            authority_limits.AUTHORITY_SILENT_SECONDS,
+        )
+        # guard: an authority that does not answer ends the broker
+        if self.peer.live and not self._stopping:
+            self._lost(_SILENT)
 
     async def stop(self, reason: str) -> None:
         """Have the authority close the log and end; returns when it has."""
         self._stopping = True
-        await self.ask(m.AuthorityDone, partial(m.Stop, reason=reason))
+        self.peer.put_notice(m.STOP, m.Stop(reason))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._wait_over, nursery.cancel_scope)
+            await self._stopped.wait()
+            nursery.cancel_scope.cancel()
 
-    @property
-    def pid(self) -> int:
-        """Return the authority's process number; 0 before its first message."""
-        return 0 if self._welcome is None else self._welcome.pid
+    async def _wait_over(self, scope: trio.CancelScope) -> None:
+        await self.peer.over.wait()
+        scope.cancel()
 
-    async def _take(self, message: m.AuthorityMessage) -> None:
-        """Handle one message of the authority: welcome, records, policy, log shares."""
-        match message:
-            case m.Welcome():
-                self._welcome = message
-                self._namer = Namer(
-                    Names.KEEP,
-                    message.names_key,
-                    clipboard_digest=message.clipboard_digest,
-                )
-            case m.RecordChanged() | m.RecordGone():
-                self._records.take(message)
-            case m.Policy():
-                await self._follow(message)
-            case m.ShareUsedUp(record, seconds):
-                until = trio.current_time() + seconds
-                error = RefusedError(message.message, hint=message.hint)
-                self._used_up[record] = until, error
-            case m.CheckpointMade():
-                self.checkpoint_made()
-            case m.Failed(0):
-                raise m.error_of(message)
-            case m.AuthorityAnswer():
-                self._take_answer(message)
-            case _:
-                raise InternalError(f"no handler for {type(message).__name__}")
+    # -- what the authority sends ----------------------------------------------------
 
-    def _take_answer(self, message: m.AuthorityAnswer) -> None:
-        """Give the answer to the call that waits for it."""
-        call = self._calls.pop(message.request, None)
-        if call is not None:
-            call.set_answer(message)
+    @serves(m.WELCOME)
+    async def _take_welcome(self, _: ServedCall[Empty], welcome: m.Welcome) -> None:
+        self.pid = welcome.pid
+        self._namer = Namer(
+            Names.KEEP, welcome.names_key, clipboard_digest=welcome.clipboard_digest
+        )
 
-    def _decode(self, frame: bytes) -> m.AuthorityMessage:
-        """Decode a frame of the authority to its message."""
-        return m.decode_to_recorder(frame)
+    @serves(m.RECORD_CHANGED)
+    async def _take_record(self, _: ServedCall[Empty], change: m.RecordChanged) -> None:
+        self._records.take(change)
+
+    @serves(m.POLICY_CHANGED)
+    async def _follow(self, _: ServedCall[Empty], policy: m.PolicyChanged) -> None:
+        """Follow the authority's records by a copy, to show and to offer things."""
+        self._forget_shown()
+        try:
+            await in_thread(self._records.follow, policy.records)
+        # guard: records are followed without room for a thread
+        except NoThreadError:
+            self._records.follow(policy.records)
+        self._started.set()
+        self._changed.set()
+
+    def _forget_shown(self) -> None:
+        """Drop the answers that held until now: a host has none."""
+
+    @serves(m.SHARE_USED_UP)
+    async def _take_share(self, _: ServedCall[Empty], share: m.ShareUsedUp) -> None:
+        until = trio.current_time() + share.seconds
+        error = RefusedError(share.message, hint=share.hint)
+        self._used_up[share.record] = until, error
+
+    @serves(m.CHECKPOINT_MADE)
+    async def _take_checkpoint(self, _: ServedCall[Empty], __: Empty) -> None:
+        self.checkpoint_made()
+
+    @serves(m.START_FAILED)
+    async def _take_failure(self, _: ServedCall[Empty], failed: m.StartFailed) -> None:
+        """End ``run`` with the authority's error."""
+        raise failed.error.error()
+
+    @serves(m.STOPPED)
+    async def _take_stopped(self, _: ServedCall[Empty], __: Empty) -> None:
+        self._stopped.set()
 
     # -- sending ---------------------------------------------------------------------------
 
-    def _begin(
-        self,
-        call: AuthorityCall,
-        message: Callable[[int], m.ClientMessage],
-        *,
-        kept: int = 1,
-    ) -> int:
-        """Register and send a request; return its number.  Raises RefusedError.
+    async def call(self, row: Row[_Q, _A], request: _Q) -> _A:
+        """Call a row of the authority.  Raises its error, or UpstreamError."""
+        return await self.peer.call(row, request)
 
-        Its place is free again when the authority has done with it, which counts in
-        the same way.  ``kept``: places that it may not take, for ``_watch``.
-        """
-        if len(self._calls) >= authority_limits.AUTHORITY_REQUESTS - kept:
-            raise RefusedError("too many requests are waiting for the authority")
-        if self._over:
-            raise UpstreamError(_LOST)
-        self._last += 1
-        self._put(message(self._last))  # raises when the message is not sent
-        self._calls[self._last] = call
-        return self._last
-
-    def _put(self, message: m.ClientMessage) -> None:
-        """Queue a message to the authority.  Raises UpstreamError."""
-        self._link.put(m.encode_from_client(message))
-
-    def _put_or_lose(self, message: m.ClientMessage) -> None:
-        """Queue a message without an answer; log its loss."""
+    def put_or_lose(self, row: Row[_Q, _A], request: _Q) -> None:
+        """Send a notice, or log that it could not be sent."""
         try:
-            self._put(message)
+            self.peer.put_notice(row, request)
         except UpstreamError as error:
-            if not self._over:
+            if self.peer.live:
                 log_stderr(f"vitrail: the authority: {error}")
-
-    async def ask(
-        self,
-        kind: type[_M],
-        message: Callable[[int], m.ClientMessage],
-        *,
-        kept: int = 1,
-    ) -> _M:
-        """Send a request and return its answer.  Raises the error that it carries."""
-        call = AuthorityCall()
-        self._begin(call, message, kept=kept)
-        await call.answered.wait()
-        return expect(kind, call.answer)
 
     def notify(self, title: str, text: str, *, sandbox: str = "") -> None:
         """Have the authority show a notification; drop it when too much waits."""
         if self._link.waiting < authority_limits.AUTHORITY_NOTES_BYTES:
-            self._put_or_lose(m.NotifyUser(title, text, sandbox))
+            self.put_or_lose(m.NOTIFY_USER, m.NotifyUser(title, text, sandbox))
 
     # -- records -------------------------------------------------------------------
 
@@ -244,35 +203,25 @@ class LogClient:
 
     async def reload(self) -> None:
         """Have the authority read policy and records again."""
-        await self.ask(m.AuthorityDone, m.Reload)
+        await self.call(m.RELOAD, Empty())
 
     async def wait_changed(self) -> None:
         """Wait until the authority has other policy or records."""
         await self._changed.wait()
         self._changed = trio.Event()
 
-    async def _follow(self, message: m.Policy) -> None:
-        """Follow the authority's records by a copy, to show and to offer things."""
-        try:
-            await in_thread(self._records.follow, message.records)
-        # guard: records are followed without room for a thread
-        except NoThreadError:
-            self._records.follow(message.records)
-        self._started = True
-        self._changed.set()
-
     # -- status and control -----------------------------------------------------------------------
 
     async def report(self) -> AuthorityReport:
         """Ask for the authority's part of the status."""
-        return (await self.ask(m.Report, m.AskReport)).report
+        return (await self.call(m.REPORT, Empty())).report
 
     async def serve_control(self) -> None:
         """Have the control socket served; return when programs can connect.
 
         Raises SetupError.
         """
-        await self.ask(m.AuthorityDone, m.ServeControl)
+        await self.call(m.SERVE_CONTROL, Empty())
 
     # -- audit.event_log.EventLog -----------------------------------------------------------------
 
@@ -316,16 +265,7 @@ class LogClient:
     async def _record(self, event: Event, how: str) -> None:
         """Have the authority record an event.  Raises its error."""
         body = schema.encode(event)
-        await self.ask(m.AuthorityDone, partial(m.RecordEvent, body=body, how=how))
-
-
-def expect(kind: type[_M], answer: m.AuthorityAnswer | None) -> _M:
-    """Return an answer of that kind.  Raises the error it carries, InternalError."""
-    if isinstance(answer, m.Failed):
-        raise m.error_of(answer)
-    if not isinstance(answer, kind):
-        raise InternalError(f"the authority sent a reply that is not {kind.__name__}")
-    return answer
+        await self.call(m.RECORD, m.RecordEvent(body, how))
 
 
 def _nobody() -> None:

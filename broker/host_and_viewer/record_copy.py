@@ -10,7 +10,7 @@ import msgspec
 
 from broker.authority.channel.record_messages import RecordEntry
 from broker.core.errors import InternalError
-from broker.ipc.audit import log_messages as m
+from broker.ipc.audit import log_rows as m
 from policy.records.model import RecordSet
 
 
@@ -19,11 +19,11 @@ class RecordCopy:
 
     def __init__(self) -> None:
         self._entries: dict[str, RecordEntry] = {}
-        self._changes: list[m.RecordChanged | m.RecordGone] = []
+        self._changes: list[m.RecordChanged] = []
         self.now = RecordSet(MappingProxyType({}), MappingProxyType({}), (), "")
         """The copy: without the problems that are shown for a whole set."""
 
-    def take(self, change: m.RecordChanged | m.RecordGone) -> None:
+    def take(self, change: m.RecordChanged) -> None:
         """Keep a change for ``follow``."""
         self._changes.append(change)
 
@@ -34,7 +34,7 @@ class RecordCopy:
         """
         changes, self._changes = self._changes, []
         for change in changes:
-            if isinstance(change, m.RecordGone):
+            if change.content is None:
                 self._entries.pop(change.name, None)
             else:
                 self._entries[change.name] = _decode(change.content)

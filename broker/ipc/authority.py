@@ -1,32 +1,35 @@
-"""Messages between the authority and a process that acts on its permits.
+"""Calls between the authority and the viewer about permits.
 
-The authority decides and records; the other process, which is called the *client*
-here, holds streams, windows or machines.  A client names leases by their id: what a
-lease is, the authority knows from its announcement.  Requests have a number that the
-client chooses, counting up, and each is answered by a message with that number; a
-permit is a request whose answer holds until ``PermitOver`` or ``PermitCut``.
+The authority decides and records; the viewer holds streams, windows or machines.  It
+names a lease by its id: what a lease is, the authority knows from its announcement.  A
+permit is a call that lasts as long as what it permits.
 
-Frames are as ``framing`` has them, over a pair of stream sockets without a name.
-The authority ends a channel whose client sends anything that it may not send.
-
-The client that asks for permits is the viewer; the host only records
-(``audit.log_messages``).
+The calls that the host makes, too, are in ``audit.log_rows``.  Frames are as ``framing``
+has them, over a pair of stream sockets without a name.  The authority ends a channel
+whose client sends anything that it may not send.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
-from broker.core.decoding import Reader, reader
 from broker.core.question import PageImage
-from broker.ipc.audit.log_messages import *
+from broker.ipc.audit import log_rows
+from broker.ipc.audit.log_rows import AuthorityMessage
+from broker.wire.row import Empty, ProcessKind, Row, rows_of
 
-# -- from the client -------------------------------------------------------------
+_AUTHORITY: Final = frozenset({ProcessKind.AUTHORITY})
+_VIEWER: Final = frozenset({ProcessKind.VIEWER})
+_Call: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+"""The number of a call on this connection; 0: of none."""
 
 
-class AskedDevice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+# -- the authority serves ----------------------------------------------------------
+
+
+class AskedDevice(AuthorityMessage, frozen=True):
     """The device that a request is about; an interface is ``CC:SS:PP``."""
 
     id: str
@@ -36,7 +39,7 @@ class AskedDevice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     interfaces: list[str]
 
 
-class AskedRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class AskedRequest(AuthorityMessage, frozen=True):
     """The fields of ``authz.permit.Request``; the lease by its id."""
 
     lease: str
@@ -68,61 +71,48 @@ class AskedRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     counts_bytes: bool
 
 
-class AskPermit(ClientMessage, frozen=True, tag=1):
-    """May this be?  Answered by Permitted or Failed; Asking may precede that.
+class AskPermit(AuthorityMessage, frozen=True):
+    """Decide a request of a sandbox, and hold its permit until ``PermitOver`` or a cut.
 
-    AuthorityDone says that it has ended, and does not count any more.
-
-    ``covered``: the number of a permit whose question named this request as well.
-    ``chosen``: the number of the question by which the user chose it; 0: none.
+    The lease must have been announced, and not ended.  The answer says that the permit
+    has ended.
     """
 
-    request: int
     asked: AskedRequest
-    covered: int = 0
+    covered: _Call = 0
+    """A permit whose question named this request as well."""
     chosen: int = 0
+    """The number of the question whose answer chose it; 0: no question."""
 
 
-class PermitOver(ClientMessage, frozen=True, tag=2):
-    """The permitted operation has ended, or is no longer wanted; not answered.
+class PermitOver(AuthorityMessage, frozen=True):
+    """The permitted operation has ended, or is no longer wanted."""
 
-    ``used``: it had begun, so that the client records its end.
-    """
-
-    request: int
+    permit: _Call
     used: bool = False
+    """Whether it had begun, so that the client records its end."""
 
 
-class PermitGone(ClientMessage, frozen=True, tag=3):
-    """The program that asked has given up; a yes counts for its next request."""
+class NamedPermit(AuthorityMessage, frozen=True):
+    """A notice about a permit, which may have ended meanwhile."""
 
-    request: int
-
-
-class RenewWarrant(ClientMessage, frozen=True, tag=21):
-    """Answered by ``PermitNow`` for a permit that it has; else not."""
-
-    request: int
+    permit: _Call
 
 
-class AskChoice(ClientMessage, frozen=True, tag=4):
-    """Have the user choose who gets a device.  Answered by Chosen or Failed.
+class ChoiceRequest(AuthorityMessage, frozen=True):
+    """Have the user choose which of these requests, all for one device, is granted."""
 
-    All of these are for the same device.
-    """
-
-    request: int
     asked: list[AskedRequest]
 
 
-class Acted(ClientMessage, frozen=True, tag=6):
-    """The user acted in a window of a sandbox, so many seconds ago; not answered."""
+class Acted(AuthorityMessage, frozen=True):
+    """The user acted in a window of a sandbox, so many seconds ago."""
 
     lease: str
     ago: float
 
 
-class PreviewRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class PreviewRequest(AuthorityMessage, frozen=True):
     """What a sandbox of a record would ask; ``@adminvm``: the user would."""
 
     sandbox: str
@@ -130,49 +120,26 @@ class PreviewRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     asked: AskedRequest
 
 
-class AskPreview(ClientMessage, frozen=True, tag=19):
-    """What would be the answers?  To show or to offer something; answered by Previewed."""
+class PreviewRequests(AuthorityMessage, frozen=True):
+    """Return what would be the answers, to show or to offer something."""
 
-    request: int
     asked: list[PreviewRequest]
 
 
-class AskRules(ClientMessage, frozen=True, tag=20):
-    """Which rules are about this?  To offer something; answered by RulesShown.
+class RulesRequest(AuthorityMessage, frozen=True):
+    """Return the rules about a service and a source, to offer something."""
 
-    ``target`` empty: whatever the target.
-    """
-
-    request: int
     service: str
     source: str
     target: str
+    """Empty: whatever the target."""
 
 
-class ShowQuestion(ClientMessage, frozen=True, tag=22):
-    """The user wants the dialog in front; not answered.
-
-    ``token``: the compositor's, for the user's press; empty: there is none.
-    """
+class ShowQuestion(AuthorityMessage, frozen=True):
+    """The user wants the dialog in front."""
 
     token: Annotated[str, msgspec.Meta(max_length=1000, pattern=r"^[ -~]*\Z")]
-
-
-# -- from the authority -----------------------------------------------------------
-
-
-class QuestionWaits(AuthorityMessage, frozen=True, tag=52):
-    """This question is on the screen; 0: none is.
-
-    ``words`` is what ``sandbox`` wants.  ``covered``: its dialog is an ordinary window,
-    and another one is active.
-    """
-
-    question: int = 0
-    lease: str = ""
-    sandbox: str = ""
-    words: str = ""
-    covered: bool = False
+    """The compositor's, for the user's press; empty: there is none."""
 
 
 class ShownRule(msgspec.Struct, frozen=True, array_like=True):
@@ -207,19 +174,19 @@ class Preview(msgspec.Struct, frozen=True, array_like=True):
     printer: str
 
 
-class Previewed(AuthorityAnswer, frozen=True, tag=50):
-    """The answer to AskPreview; None: the record denies, or a rule leads elsewhere."""
+class Previews(AuthorityMessage, frozen=True):
+    """Answers; None: the record denies, or a rule leads elsewhere."""
 
     answers: list[Preview | None]
 
 
-class RulesShown(AuthorityAnswer, frozen=True, tag=51):
-    """The answer to AskRules, in the rules' order."""
+class ShownRules(AuthorityMessage, frozen=True):
+    """Rules, in their order."""
 
     rules: list[ShownRule]
 
 
-class Permitted(AuthorityAnswer, frozen=True, tag=34):
+class Permitted(AuthorityMessage, frozen=True):
     """It is permitted, and on record."""
 
     target: str
@@ -234,7 +201,7 @@ class Permitted(AuthorityAnswer, frozen=True, tag=34):
     """See ``ipc.session.warrant``."""
 
 
-class PermitNow(AuthorityAnswer, frozen=True, tag=35):
+class PermitNow(AuthorityMessage, frozen=True):
     """The permit holds, by these rules from now on."""
 
     where: str
@@ -244,67 +211,70 @@ class PermitNow(AuthorityAnswer, frozen=True, tag=35):
     """Signed now, for an operation that has begun (``HoldPermit``)."""
 
 
-class PermitCut(AuthorityAnswer, frozen=True, tag=36):
+class PermitCut(AuthorityMessage, frozen=True):
     """The permit has ended."""
 
     reason: str
     where: str
 
 
-class Asking(AuthorityAnswer, frozen=True, tag=37):
-    """The user is being asked about it."""
+class PermitNews(AuthorityMessage, frozen=True):
+    """A step in the life of a permit: at most one of these; none: the user is asked."""
+
+    granted: Permitted | None = None
+    changed: PermitNow | None = None
+    cut: PermitCut | None = None
 
 
-class Chosen(AuthorityAnswer, frozen=True, tag=38):
+class Chosen(AuthorityMessage, frozen=True):
     """The user chose the request at ``place``, by the question ``question``."""
 
     place: int
     question: int
 
 
-FromClient: TypeAlias = (
-    AskPermit
-    | PermitOver
-    | PermitGone
-    | AskChoice
-    | RecordEvent
-    | Acted
-    | NotifyUser
-    | AnnounceLease
-    | EndLease
-    | Reload
-    | AskReport
-    | ServeControl
-    | Stop
-    | AskCheckpoint
-    | AskEvidence
-    | CheckpointWitnessed
-    | CompareCheckpoint
-    | HoldCheckpoint
-    | AskPreview
-    | AskRules
-    | RenewWarrant
-    | ShowQuestion
+PERMIT: Final = Row("Permit", AskPermit, Empty, _AUTHORITY, _VIEWER, item=PermitNews)
+PERMIT_OVER: Final[Row[PermitOver, Empty]] = Row(
+    "PermitOver", PermitOver, None, _AUTHORITY, _VIEWER
 )
-FromAuthority: TypeAlias = (
-    ToRecorder
-    | Permitted
-    | PermitNow
-    | PermitCut
-    | Asking
-    | Chosen
-    | Previewed
-    | RulesShown
-    | QuestionWaits
+PERMIT_GONE: Final[Row[NamedPermit, Empty]] = Row(
+    "PermitGone", NamedPermit, None, _AUTHORITY, _VIEWER
+)
+"""The program that asked has given up; a yes counts for its next request."""
+RENEW_WARRANT: Final[Row[NamedPermit, Empty]] = Row(
+    "RenewWarrant", NamedPermit, None, _AUTHORITY, _VIEWER
+)
+"""Sign the warrant of a permit again, if it has not ended."""
+CHOOSE: Final = Row(
+    "Choose", ChoiceRequest, Chosen, _AUTHORITY, _VIEWER, droppable=True
+)
+ACTED: Final[Row[Acted, Empty]] = Row("Acted", Acted, None, _AUTHORITY, _VIEWER)
+PREVIEW: Final = Row("Preview", PreviewRequests, Previews, _AUTHORITY, _VIEWER)
+RULES_ABOUT: Final = Row("RulesAbout", RulesRequest, ShownRules, _AUTHORITY, _VIEWER)
+SHOW_QUESTION: Final[Row[ShowQuestion, Empty]] = Row(
+    "ShowQuestion", ShowQuestion, None, _AUTHORITY, _VIEWER
 )
 
 
-decode_from_client: Reader[FromClient] = reader(
-    msgspec.msgpack.Decoder(FromClient), "cannot decode the message"
-)
-"""Return a client's message."""
+# -- the viewer serves -------------------------------------------------------------
 
-decode_from_authority: Reader[FromAuthority] = reader(
-    msgspec.msgpack.Decoder(FromAuthority), "cannot decode the message"
+
+class QuestionWaits(AuthorityMessage, frozen=True):
+    """Another question is on the screen, or none."""
+
+    question: int = 0
+    """The number of the question; 0: none waits."""
+    lease: str = ""
+    sandbox: str = ""
+    words: str = ""
+    """What ``sandbox`` wants."""
+    covered: bool = False
+    """Whether its dialog is an ordinary window, and another one is active."""
+
+
+QUESTION_WAITS: Final[Row[QuestionWaits, Empty]] = Row(
+    "QuestionWaits", QuestionWaits, None, _VIEWER, _AUTHORITY
 )
-"""Return the authority's message."""
+
+AUTHORITY_ROWS: Final = rows_of({**vars(log_rows), **globals()})
+"""The rows of the authority and its clients."""

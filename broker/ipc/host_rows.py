@@ -16,7 +16,6 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from broker.core.decoding import OneLineMessage
-from broker.core.errors import VitrailError
 from broker.core.escape import fit
 from broker.core.launch_changes import LaunchChanges
 from broker.core.lease import Lease
@@ -26,7 +25,7 @@ from broker.ipc.control.types.leases import LeaseStatus
 from broker.ipc.control.types.status_rows import ProcessStatus, SandboxStatus
 from broker.ipc.devices.messages import DeviceItem
 from broker.ipc.session.folder_orders import TICKET_BYTES
-from broker.wire.faults import fault_of, from_fault
+from broker.wire.call_messages import ErrorReport
 from broker.wire.row import Absence, Empty, ProcessKind, Row, rows_of
 
 Number = Annotated[int, msgspec.Meta(ge=1, le=limits.LINK_COUNTER)]
@@ -98,24 +97,6 @@ class DeviceEnded(LinkMessage, frozen=True, forbid_unknown_fields=False):
 
     attachment: ShortText
     reason: Text
-
-
-class ErrorReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An error of either end, whole: it is shown as if there were one process."""
-
-    kind: str
-    message: str
-    hint: str = ""
-    where: str = ""
-
-    @classmethod
-    def of(cls, error: VitrailError) -> ErrorReport:
-        """Return an error for a message."""
-        return cls(fault_of(error), error.message, error.hint, error.where)
-
-    def error(self) -> VitrailError:
-        """Return the error, to be raised."""
-        return from_fault(self.kind, self.message, self.hint, self.where)
 
 
 class HostFailed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

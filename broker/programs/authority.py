@@ -11,11 +11,12 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
+import msgspec
 import trio
 
 from broker.authority.audit.log_checkpoints import LogCheckpoints
@@ -55,17 +56,28 @@ from broker.helpers.apparmor import add_profile
 from broker.helpers.process.hardening import harden_authority
 from broker.helpers.process.memory import release_heap
 from broker.helpers.process.process_name import run_and_exit, set_name
-from broker.ipc import authority as m
 from broker.ipc import event_loop
 from broker.ipc.audit import schema
+from broker.ipc.audit.log_rows import (
+    START_FAILED,
+    STOPPED,
+    WELCOME,
+    StartFailed,
+    Welcome,
+)
+from broker.ipc.authority import AUTHORITY_ROWS, QUESTION_WAITS
 from broker.ipc.control.dispatch import Dispatcher, Forward
 from broker.ipc.control.forwarder import Forwarder
 from broker.ipc.control.method import Owner
 from broker.ipc.control.methods import TABLE
 from broker.ipc.control.varlink_service import describe_service
 from broker.net.peers.control_peers import why_not_served
+from broker.wire.call_messages import ErrorReport
+from broker.wire.calls import Calls
 from broker.wire.frame_carrier import Frames
+from broker.wire.row import Empty, ProcessKind, Row
 
+_Q = TypeVar("_Q", bound=msgspec.Struct)
 _LAST_SECONDS = 5.0
 """For the last message to a client that may not read it."""
 
@@ -115,16 +127,18 @@ async def _run(clients: _Clients, broker: int, role: str, options: Options) -> N
         )
         for name, client in clients.items()
     }
-    last: dict[str, m.FromAuthority] = {}
+    last: dict[str, bytes] = {}
     try:
-        last |= await _serve(links, clients, broker, role, options)
+        for name in await _serve(links, clients, broker, role, options):
+            last[name] = _notice(name, STOPPED, Empty())
     except (VitrailError, OSError, ExceptionGroup) as group:
         error = sole(group)
         # A directory of the user's that is not as it must be is no crash.
         found = path_error(error) if isinstance(error, OSError) else error
         if not isinstance(found, VitrailError):
             raise
-        last |= dict.fromkeys(links, m.failed(0, found))
+        failed = StartFailed(ErrorReport.of(found))
+        last |= {name: _notice(name, START_FAILED, failed) for name in links}
     for name, message in last.items():
         await _last(links[name], message)
 
@@ -135,8 +149,8 @@ async def _serve(
     broker: int,
     role: str,
     options: Options,
-) -> Mapping[str, m.FromAuthority]:
-    """Serve the clients and the log; return the answer to the last client that leaves."""
+) -> Sequence[str]:
+    """Serve the clients and the log; return the names of those that await its close."""
     record = record_of(broker)  # a confined process cannot look at another one
     keep_to_own_files(options.paths, options.shipped)  # before the first thread
     async with open_log_runtime(role, options, broker) as log:
@@ -197,6 +211,7 @@ class _Attended:
             rights[name] = EventRights(name, linked=linked, host=rights.get("host"))
             self._channels[name] = ClientChannel(
                 link,
+                ProcessKind(name),
                 authority=parts.authority,
                 log=parts.log.journal,
                 rights=rights[name],
@@ -207,49 +222,49 @@ class _Attended:
                 checkpoints=checkpoints if linked else None,
             )
         if "viewer" in self._channels:
-            parts.questions.waits = self._channels["viewer"].put
+            viewer = self._channels["viewer"]
+            parts.questions.waits = partial(viewer.put, QUESTION_WAITS)
 
-    async def run(self) -> Mapping[str, m.FromAuthority]:
+    async def run(self) -> Sequence[str]:
         """Serve the channels of host and viewer until each has asked to stop.
 
-        Returns the answer to the last one.  A channel that ends without that request is
+        Returns the last one's name.  A channel that ends without that request is
         recorded in the audit log as ProcessDied; then raises InternalError.
         """
-        last: dict[str, m.FromAuthority] = {}
+        last: list[str] = []
         async with trio.open_nursery() as nursery:
             for name in self._channels:
                 nursery.start_soon(self._attend, name, last)
         return last
 
-    async def _attend(self, name: str, last: dict[str, m.FromAuthority]) -> None:
+    async def _attend(self, name: str, last: list[str]) -> None:
         """Welcome and serve one client; answer its stop once the log permits."""
         namer = self._parts.log.store.namer
-        welcome = m.Welcome(os.getpid(), namer.key, namer.clipboard_digest)
-        self._channels[name].put(welcome)
-        stop = await self._served(name)
-        link, done = self._left.pop(name), m.AuthorityDone(stop.request)
+        welcome = Welcome(os.getpid(), namer.key, namer.clipboard_digest)
+        self._channels[name].put(WELCOME, welcome)
+        await self._served(name)
+        link = self._left.pop(name)
         if self._left:
-            await _last(link, done)
+            await _last(link, _notice(name, STOPPED, Empty()))
         else:
-            last[name] = done  # when the log is closed
+            last.append(name)  # when the log is closed
 
-    async def _served(self, name: str) -> m.Stop:
+    async def _served(self, name: str) -> None:
         """Serve a client's channel until it asks to stop.
 
         Raises InternalError, noted in the log, when it ends otherwise.
         """
         try:
-            stop = await self._channels[name].serve()
+            has_asked = await self._channels[name].serve()
         except (PeerError, ExceptionGroup) as group:
             error = sole(group)
             if not isinstance(error, PeerError):
                 raise
             await self._note_end(name, f"its {name} broke the protocol: {error}")
             raise InternalError(f"the {name}'s process failed: {error}") from error
-        if stop is None:
+        if not has_asked:
             await self._note_end(name, f"its {name} ended without a request to stop")
             raise InternalError(f"the {name}'s process has ended")
-        return stop
 
     async def _note_end(self, name: str, reason: str) -> None:
         """Record in the audit log why the broker ends, and what has ended with it."""
@@ -308,10 +323,16 @@ async def _serve_control(
     )
 
 
-async def _last(link: Frames, message: m.FromAuthority) -> None:
+def _notice(name: str, row: Row[_Q, Empty], request: _Q) -> bytes:
+    """Return the bytes of a notice to a client whose calls are not served."""
+    calls = Calls(ProcessKind.AUTHORITY, ProcessKind(name), AUTHORITY_ROWS)
+    return calls.notify(row, request)
+
+
+async def _last(link: Frames, message: bytes) -> None:
     """Send the last message, to a client that may have gone."""
     with contextlib.suppress(VitrailError), trio.move_on_after(_LAST_SECONDS):
-        link.put(m.encode_from_authority(message))
+        link.put(message)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(link.run)
             await link.wait_written()

@@ -36,11 +36,11 @@ from broker.ipc.control.launch_methods import LAUNCH_METHODS
 from broker.ipc.host_rows import (
     HOST_FAILED,
     HOST_READY,
-    ErrorReport,
     HostFailed,
     HostRowsReport,
     StreamRow,
 )
+from broker.wire.call_messages import ErrorReport
 from broker.wire.row import Empty
 
 

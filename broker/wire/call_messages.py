@@ -88,6 +88,24 @@ class ErrorMessage(PackedMessage, frozen=True, tag=6):
         return from_fault(self.fault, self.message, self.hint, self.where)
 
 
+class ErrorReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An error in a request, whole: it is shown as if there were one process."""
+
+    kind: str
+    message: str
+    hint: str = ""
+    where: str = ""
+
+    @classmethod
+    def of(cls, error: VitrailError) -> ErrorReport:
+        """Return an error for a message."""
+        return cls(fault_of(error), error.message, error.hint, error.where)
+
+    def error(self) -> VitrailError:
+        """Return the error, to be raised."""
+        return from_fault(self.kind, self.message, self.hint, self.where)
+
+
 class CancelMessage(PackedMessage, frozen=True, tag=7):
     """The caller waits no more: the call is given up, and still answered."""
 

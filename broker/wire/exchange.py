@@ -19,6 +19,10 @@ async def _refuse_item(_item: object) -> None:
     raise InternalError("the row has no items")
 
 
+def _refuse_put(_item: object) -> None:
+    raise InternalError("the row has no items that are sent at once")
+
+
 @dataclass
 class ServedCall(Generic[_A]):
     """A call that is being served."""
@@ -32,6 +36,8 @@ class ServedCall(Generic[_A]):
     """The answer's descriptors: sent with it, and closed then."""
     emit: Callable[[Any], Awaitable[None]] = _refuse_item
     """Send an item before the answer; waits for the caller where the row is paced."""
+    put_item: Callable[[Any], None] = _refuse_put
+    """Send an item before the answer, or queue it, on a carrier that queues."""
     permit: Any = None
     """The verified permit or call, where the row needs one."""
 

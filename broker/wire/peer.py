@@ -12,7 +12,6 @@ Host, viewer, authority and workers run it, each for the other.
 
 from __future__ import annotations
 
-import errno
 import math
 from collections.abc import (
     AsyncIterator,
@@ -22,7 +21,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import msgspec
@@ -30,29 +29,25 @@ import trio
 
 from broker.core.errors import (
     InternalError,
-    PeerError,
     UpstreamError,
     VitrailError,
     sole,
 )
-from broker.core.stderr_log import log_exception
 from broker.wire import calls as events
 from broker.wire.calls import Calls
-from broker.wire.carrier import Carrier, QueueingCarrier
+from broker.wire.carrier import Carrier
 from broker.wire.exchange import ServedCall
 from broker.wire.fdpass import DescriptorsLostError
 from broker.wire.habits import ORDINARY, Habits
 from broker.wire.items import ItemStream
 from broker.wire.ledger import Ledger
 from broker.wire.pending_call import Answer, PendingCall
-from broker.wire.row import AnyRow, Empty, ProcessKind, Row, handlers
+from broker.wire.row import AnyRow, ProcessKind, Row
+from broker.wire.sender import Sender
+from broker.wire.serving import Serving
 
 _Q = TypeVar("_Q", bound=msgspec.Struct)
 _A = TypeVar("_A", bound=msgspec.Struct)
-CANCELLED = "the call was cancelled"
-"""The error of a call that was given up before it was carried out."""
-
-
 _PACED = (
     events.IncomingCall | events.IncomingNotice | events.ItemReceived | events.Pinged
 )
@@ -75,6 +70,7 @@ class Peer:
         pace: Callable[[], Awaitable[None]] | None = None,
         foreign_error: Callable[[VitrailError], VitrailError] | None = None,
         lost_error: Callable[[], UpstreamError] | None = None,
+        closes_carrier: bool = True,
     ) -> None:
         """Set up one end.
 
@@ -82,10 +78,16 @@ class Peer:
         verified permit of a call, or raises RefusedError.  ``pace`` is awaited after each
         call, notice, item and ping of the far end.  ``foreign_error`` returns the error to
         raise for one that the far end has sent.  ``lost_error`` returns the error of calls
-        whose connection has ended.  Raises InternalError unless each row has one handler.
+        whose connection has ended.  ``closes_carrier``: at the end of ``run``; else the
+        owner of this end closes it, after a last message.  Raises InternalError unless
+        each row has one handler.
         """
         self._carrier = carrier
-        self._queue = carrier if isinstance(carrier, QueueingCarrier) else None
+        self._sender = Sender(
+            carrier,
+            far,
+            lost_error or (lambda: UpstreamError(f"the {far} has ended")),
+        )
         self._calls = Calls(
             me,
             far,
@@ -93,32 +95,31 @@ class Peer:
             most_calls=habits.most_calls,
             message_bytes=habits.message_bytes,
         )
-        served = self._calls.served.values()
-        self._handlers = handlers(served, parts)
-        guarded = [row.name for row in served if row.permit or row.calls]
-        # guard: a row with a permit is served only with a check of it
-        if guarded and check is None:
-            raise InternalError(f"nobody checks the permits of {', '.join(guarded)}")
         self._habits = habits
-        self._check = check
         self._ledger = ledger or Ledger()
+        self._serving = Serving(
+            self._calls,
+            self._sender,
+            parts,
+            habits=habits,
+            check=check,
+            ledger=self._ledger,
+        )
         self._pace = pace
         self._foreign_error = foreign_error
-        self._lost = lost_error or (lambda: UpstreamError(f"the {far} has ended"))
+        self._closes_carrier = closes_carrier
         self._room = trio.Semaphore(habits.most_calls)
-        self._sending = trio.Lock()
         self._pending: dict[int, PendingCall] = {}
-        self._scopes: dict[int, trio.CancelScope] = {}
-        """The scopes of the far end's calls, by number."""
-        self._items: dict[int, trio.Event] = {}
-        """Events of the far end's paced calls: set when the caller has taken the item."""
         self._nursery: trio.Nursery | None = None
         self._ponged = trio.Event()
         self._pongs = 0
-        self.live = True
-        """Whether calls can be made."""
         self.over = trio.Event()
         """Set when the connection is closed."""
+
+    @property
+    def live(self) -> bool:
+        """Whether calls can be made."""
+        return self._sender.live
 
     # -- calling -----------------------------------------------------------------------
 
@@ -176,11 +177,14 @@ class Peer:
         pending = PendingCall(row, request, on_item, on_end, warrant)
         pending.release = self._room.release if waits else None
         try:
-            if self._queue is not None:
-                self._queue.put(self._enter(pending, 0))
+            if self._sender.queue is not None:
+                self._sender.queue.put(self._enter(pending, 0))
             else:
-                async with self._sending:
-                    await self._send_call(pending, fds)
+                async with self._sender.turn:
+                    data = self._enter(pending, len(fds))
+                    # What both ends note follows the messages that were sent.
+                    with trio.CancelScope(shield=row.ordered):
+                        await self._sender.send_in_turn(data, fds)
         except BaseException:
             self._pending.pop(pending.number, None)
             self._calls.unsend(pending.number)
@@ -188,22 +192,10 @@ class Peer:
             raise
         return pending
 
-    async def _send_call(self, pending: PendingCall, fds: Sequence[int]) -> None:
-        """Send the request of a call; its sender holds ``_sending``."""
-        data = self._enter(pending, len(fds))
-        try:
-            # What both ends note follows the messages that were sent.
-            with trio.CancelScope(shield=pending.row.ordered):
-                await self._carrier.send(data, fds)
-        except OSError as error:
-            raise self._unsent(error) from error
-        except trio.ClosedResourceError:
-            raise self._lost() from None
-
     def _enter(self, pending: PendingCall, descriptors: int) -> bytes:
         """Enter a call from this end, and return its bytes."""
         if not self.live:
-            raise self._lost()
+            raise self._sender.lost_error()
         row, request = pending.row, pending.request
         pending.number, data = self._calls.call(
             row, request, descriptors, pending.warrant
@@ -232,7 +224,7 @@ class Peer:
                 raise
             with trio.CancelScope(shield=True):
                 # guard: a caller that leaves cancels its call at the far end
-                await self._send(self._calls.cancel(pending.number))
+                await self._sender.send(self._calls.cancel(pending.number))
                 await pending.ended.wait()
             if pending.error is not None:
                 raise  # nothing was done that the caller could undo
@@ -281,47 +273,14 @@ class Peer:
         self, row: Row[_Q, _A], request: _Q, fds: Sequence[int] = ()
     ) -> None:
         """Send a notice; waits for room.  The task that reads notices a lost far end."""
-        await self._send(self._calls.notify(row, request, len(fds)), fds)
+        await self._sender.send(self._calls.notify(row, request, len(fds)), fds)
 
     def put_notice(self, row: Row[_Q, _A], request: _Q) -> None:
         """Send or queue a notice, on a carrier that queues; never waits.
 
         Raises UpstreamError when the far end has closed, or does not read.
         """
-        if self._queue is None:
-            raise InternalError(f"{row.name} is sent by a carrier that waits for room")
-        self._queue.put(self._calls.notify(row, request))
-
-    # -- sending -----------------------------------------------------------------------
-
-    async def _send(self, data: bytes, fds: Sequence[int] = ()) -> None:
-        """Send a message that no caller waits for."""
-        try:
-            await self._send_or_fail(data, fds)
-        except (OSError, UpstreamError):
-            return  # the task that reads notices the far end's end
-
-    async def _send_or_fail(self, data: bytes, fds: Sequence[int]) -> None:
-        if self._queue is not None:
-            self._queue.put(data)
-            return
-        try:
-            async with self._sending:
-                await self._carrier.send(data, fds)
-        except trio.ClosedResourceError:
-            # guard: this end's close is an error that its callers expect
-            raise self._lost() from None
-
-    def _put(self, data: bytes) -> None:
-        """Send a message that no caller waits for, from code that must not wait."""
-        if self._nursery is not None and self.live:
-            self._nursery.start_soon(self._send, data)
-
-    def _unsent(self, error: OSError) -> UpstreamError:
-        return UpstreamError(
-            f"cannot send to the {self._calls.far}'s process: {error.strerror}",
-            hint="check whether your programs keep too many descriptors in flight (docs/jails.md)",
-        )
+        self._sender.put(self._calls.notify(row, request))
 
     # -- receiving ---------------------------------------------------------------------
 
@@ -335,8 +294,8 @@ class Peer:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                if self._queue is not None:
-                    nursery.start_soon(self._queue.run)
+                if self._sender.queue is not None:
+                    nursery.start_soon(self._sender.queue.run)
                 task_status.started()
                 try:
                     await self._read(nursery)
@@ -351,15 +310,16 @@ class Peer:
         finally:
             self._nursery = None
             self.lose()
-            self._carrier.close()
+            if self._closes_carrier:
+                self._carrier.close()
             self.over.set()
 
     def lose(self) -> None:
         """Make no more calls; those that wait fail."""
-        self.live = False
+        self._sender.live = False
         pending, self._pending = self._pending, {}
         for call in pending.values():
-            self._settle(call, self._lost())
+            self._settle(call, self._sender.lost_error())
 
     async def _read(self, nursery: trio.Nursery) -> None:
         """Receive and handle the far end's messages until it closes."""
@@ -391,14 +351,13 @@ class Peer:
         """Handle a message: begin or cancel a call, settle one, or run a notice."""
         match event:
             case events.IncomingCall():
-                self._take_call(event, exchange, nursery)
-            case events.IncomingNotice(row, request):
-                await self._handlers[row.name](exchange, request)
+                self._serving.take_call(event, exchange, nursery)
+            case events.IncomingNotice():
+                await self._serving.take_notice(event, exchange)
             case events.Cancelled(call):
-                self._give_up(call)
+                self._serving.give_up(call)
             case events.ItemTaken(call):
-                if call in self._items:
-                    self._items.pop(call).set()
+                self._serving.take_item_taken(call)
             case events.Pinged():
                 # guard: pings of a far end that does not read fill no memory
                 if not self._pongs:
@@ -408,14 +367,6 @@ class Peer:
                 self._ponged.set()
             case _:
                 self._take_reply(event, exchange)
-
-    def _give_up(self, call: int) -> None:
-        """End a call of the far end, whose caller waits no more.  Raises PeerError."""
-        # guard: a far end gives no call up where this one gives none up
-        if not self._habits.sends_cancels:
-            raise PeerError("the far end cancels a call; here none is cancelled")
-        if call in self._scopes:
-            self._scopes[call].cancel()
 
     def _take_reply(
         self,
@@ -450,125 +401,13 @@ class Peer:
         pending.settle(error)
 
     async def _pong(self) -> None:
-        await self._send(events.PONG)
+        await self._sender.send(events.PONG)
         self._pongs -= 1
 
-    # -- serving -----------------------------------------------------------------------
-
-    def _take_call(
-        self,
-        incoming: events.IncomingCall,
-        exchange: ServedCall[Any],
-        nursery: trio.Nursery,
-    ) -> None:
-        """Begin a call of the far end in a task.  Raises PeerError against the ledger."""
-        turn: AbstractAsyncContextManager[object] = nullcontext()
-        if incoming.row.ordered:
-            try:
-                self._ledger.note_call(incoming.call, incoming.row, incoming.request)
-            except ValueError as error:
-                raise PeerError(
-                    f"invalid {incoming.row.name} of the {self._calls.far}: {error}"
-                ) from error
-            turn = self._ledger.turn(incoming.request)
-        own_exchange: ServedCall[Any] = ServedCall(incoming.call, exchange.take_fds())
-        if incoming.row.item is not None:
-            own_exchange.emit = lambda item: self._emit(incoming, item)
-        self._scopes[incoming.call] = trio.CancelScope()
-        nursery.start_soon(self._serve, incoming, own_exchange, turn)
-
-    async def _serve(
-        self,
-        incoming: events.IncomingCall,
-        exchange: ServedCall[Any],
-        turn: AbstractAsyncContextManager[object],
-    ) -> None:
-        """Serve a call in its turn, and send the answer or its error."""
-        try:
-            try:
-                answer, error = await self._handle(incoming, exchange, turn)
-            finally:
-                del self._scopes[incoming.call]
-                self._items.pop(incoming.call, None)
-            if incoming.row.ordered:
-                self._ledger.note_answer(
-                    incoming.call, incoming.row, incoming.request, is_done=error is None
-                )
-            with trio.CancelScope(shield=True):
-                await self._answer(incoming, answer, exchange.answer_fds, error)
-        finally:
-            exchange.close()
-
-    async def _handle(
-        self,
-        incoming: events.IncomingCall,
-        exchange: ServedCall[Any],
-        turn: AbstractAsyncContextManager[object],
-    ) -> tuple[msgspec.Struct | None, VitrailError | None]:
-        """Check a call's permit, and run its handler; return the answer or the error."""
-        row = incoming.row
-        try:
-            # guard: a call that its caller has given up is ended
-            with self._scopes[incoming.call]:
-                # guard: ordered calls are served in order
-                async with turn:
-                    # guard: a process that may open no more files refuses this call
-                    if not incoming.has_descriptors:
-                        return None, events.lost_descriptors()
-                    if self._check is not None and (row.permit or row.calls):
-                        exchange.permit = self._check(incoming)
-                    answer = await self._handlers[row.name](exchange, incoming.request)
-                    return answer, None
-        except Exception as problem:
-            if self._habits.ends_by_handler and isinstance(sole(problem), PeerError):
-                raise
-            return None, self._explain(problem)
-        return None, UpstreamError(CANCELLED)
-
-    def _explain(self, problem: Exception) -> VitrailError:
-        """Return the error that the caller receives."""
-        first = sole(problem)
-        if isinstance(first, VitrailError) and not isinstance(first, InternalError):
-            return first
-        # An internal error in one call ends no other.
-        log_exception(problem)
-        return InternalError(
-            f"an internal error occurred in the {self._calls.me}; see the broker's log"
-        )
-
-    async def _emit(self, incoming: events.IncomingCall, item: msgspec.Struct) -> None:
-        """Send an item of a call; of a paced row, return when it was taken."""
-        if not self.live:
-            raise self._lost()
-        is_taken = self._items[incoming.call] = trio.Event()
-        await self._send_or_fail(self._calls.item(incoming.call, item), ())
-        if incoming.row.paced:
-            await is_taken.wait()
-
-    async def _answer(
-        self,
-        incoming: events.IncomingCall,
-        answer: msgspec.Struct | None,
-        fds: Sequence[int],
-        error: VitrailError | None,
-    ) -> None:
-        """Send a call's answer and its descriptors, or that it failed."""
-        if not self.live:
-            return
-        if error is None:
-            try:
-                data = self._calls.answer(incoming.call, answer or Empty(), len(fds))
-                await self._send_or_fail(data, fds)
-            except InternalError as problem:  # no such answer can be sent
-                error = self._explain(problem)
-            except OSError as problem:
-                # guard: an answer whose descriptor is not taken has an error in its place
-                if problem.errno == errno.ETOOMANYREFS:
-                    error = self._unsent(problem)
-            except UpstreamError:
-                return  # the task that reads notices the far end's end
-        if error is not None:
-            await self._send(self._calls.fail(incoming.call, error))
+    def _put(self, data: bytes) -> None:
+        """Send a message that no caller waits for, from code that must not wait."""
+        if self._nursery is not None and self.live:
+            self._nursery.start_soon(self._sender.send, data)
 
     # -- a far end that hangs ----------------------------------------------------------
 

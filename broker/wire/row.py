@@ -155,6 +155,9 @@ _ROW = "_vitrail_row"
 def serves(row: Row[_Q, _A]) -> Callable[[_H], _H]:
     """Mark a method ``(self, exchange, request)`` as the handler of a row.
 
+    A method that is no ``async def`` and returns an awaitable runs up to that as its
+    request is read, so before later messages of the caller.
+
     The handler returns the answer, or None for ``Empty``; in a session child, which has
     no event loop, it answers by its exchange.  It may raise VitrailError, which is the
     caller's error; every other exception reaches the caller as an internal error, and the

@@ -17,10 +17,12 @@ from broker.authority.channel.served_client import ClientChannel
 from broker.core.errors import PeerError, sole
 from broker.core.limits import authority as authority_limits
 from broker.ipc import authority as m
-from broker.ipc.audit import schema
+from broker.ipc.audit import log_rows, schema
+from broker.wire.call_messages import ErrorMessage
 from broker.wire.frame_carrier import Frames
+from broker.wire.row import Empty, ProcessKind
 from tests.attack.test_forged_authority_messages import ALLOW, ask, began, record
-from tests.kit.authority import REPORT, RawClient, hostile
+from tests.kit.authority import REPORT, RawClient, SentMessage, call, hostile
 from tests.kit.rulebook import VAULT, WORK
 
 
@@ -37,6 +39,7 @@ class HostOf:
         self.rights = EventRights("host", linked=False)
         self.channel = ClientChannel(
             link,
+            ProcessKind.HOST,
             raise_question=lambda _token: None,
             authority=made.authority,
             log=made.log,
@@ -76,12 +79,12 @@ def ended(number, lease):
 async def test_a_permit_for_a_sandbox_whose_end_the_viewer_conceals():
     async with both(ALLOW) as (made, _, host, viewer):
         await host.say(began(1, WORK))
-        await host.hear(m.AuthorityDone)
+        await host.hear(Empty)
         await viewer.announce(WORK)
         await host.say(ended(2, WORK))
-        await host.hear(m.AuthorityDone)
+        await host.hear(Empty)
         await viewer.say(ask(2))
-        assert "has stopped" in (await viewer.hear(m.Failed)).message
+        assert "has stopped" in (await viewer.hear(ErrorMessage)).message
         assert made.authority.leases() == []
         assert made.events("decision") == []
 
@@ -90,28 +93,37 @@ async def test_a_permit_of_a_sandbox_that_has_stopped_is_renewed():
     """For ever it could keep a camera, a screen or a security key."""
     async with both(ALLOW) as (_made, _, host, viewer):
         await host.say(began(1, WORK))
-        await host.hear(m.AuthorityDone)
+        await host.hear(Empty)
         await viewer.announce(WORK)
         await viewer.say(ask(2))
         await viewer.hear(m.Permitted)
         await host.say(ended(2, WORK))
-        await host.hear(m.AuthorityDone)
-        await viewer.say(m.RenewWarrant(2), m.AskReport(3))
-        await viewer.hear(m.Report)
-        assert not [one for one in viewer.heard if isinstance(one, m.PermitNow)]
+        await host.hear(Empty)
+        await viewer.say(
+            SentMessage(m.RENEW_WARRANT, m.NamedPermit(2)), call(3, log_rows.REPORT)
+        )
+        await viewer.hear(log_rows.Report)
+        assert not [one for _, one in viewer.heard if isinstance(one, m.PermitNow)]
 
 
 async def test_a_sandbox_that_has_ended_is_announced_again():
     async with both(ALLOW) as (made, _, host, viewer):
         await host.say(began(1, WORK))
-        await host.hear(m.AuthorityDone)
+        await host.hear(Empty)
         await viewer.announce(WORK)
-        await viewer.say(m.EndLease(2, WORK.id))
-        await viewer.hear(m.AuthorityDone)
+        await viewer.say(call(2, log_rows.END_LEASE, log_rows.EndLease(WORK.id)))
+        await viewer.hear(Empty)
         await host.say(ended(2, WORK))
-        await host.hear(m.AuthorityDone)
-        await viewer.say(m.AnnounceLease(3, WORK.id, "work", "work", 1), ask(4))
-        assert "has stopped" in (await viewer.hear(m.Failed)).message
+        await host.hear(Empty)
+        await viewer.say(
+            call(
+                3,
+                log_rows.ANNOUNCE_LEASE,
+                log_rows.AnnounceLease(WORK.id, "work", "work", 1),
+            ),
+            ask(4),
+        )
+        assert "has stopped" in (await viewer.hear(ErrorMessage)).message
         assert made.authority.leases() == []
         assert made.events("decision") == []
 
@@ -120,10 +132,10 @@ async def test_a_sandbox_that_has_ended_is_announced_again():
 async def test_a_host_uses_a_lease_again(over):
     async with both(ALLOW) as (made, host, client, _):
         await client.say(began(1, WORK))
-        await client.hear(m.AuthorityDone)
+        await client.hear(Empty)
         if over:
             await client.say(ended(2, WORK))
-            await client.hear(m.AuthorityDone)
+            await client.hear(Empty)
         mine = {**of(VAULT), "lease": WORK.id}
         again = schema.LeaseBegin(**mine, record=VAULT.record)
         await client.say(record(3, again, "require"))

@@ -18,12 +18,14 @@ from broker.core.limits import audit as audit_limits
 from broker.core.limits import authority as authority_limits
 from broker.core.services import DISPLAY, SSH_AGENT
 from broker.ipc import authority as m
-from broker.ipc.audit import schema
+from broker.ipc.audit import log_rows, schema
 from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.ipc.session.warrant import SIGNATURE_BYTES
 from broker.viewer.authority.request_messages import asked_of
+from broker.wire.call_messages import CancelMessage, ErrorMessage, ItemMessage
+from broker.wire.row import Empty
 from policy.records.device import DeviceFacts
-from tests.kit.authority import frame_of, hostile
+from tests.kit.authority import SentMessage, call, frame_of, hostile
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import VAULT, WORK, lease_of, no, yes
 
@@ -48,7 +50,11 @@ WRITTEN_HERE = {
 
 def ask(number, lease=WORK, **more):
     """A request for a permit."""
-    return m.AskPermit(number, asked_of(Request(lease=lease, service="t.Do", **more)))
+    return call(
+        number,
+        m.PERMIT,
+        m.AskPermit(asked_of(Request(lease=lease, service="t.Do", **more))),
+    )
 
 
 def began(number, lease):
@@ -58,7 +64,9 @@ def began(number, lease):
 
 
 def record(number, event, how="note"):
-    return m.RecordEvent(number, schema.encode(event), how)
+    return call(
+        number, log_rows.RECORD, log_rows.RecordEvent(schema.encode(event), how)
+    )
 
 
 async def ends(made, match):
@@ -80,8 +88,10 @@ async def test_a_permit_for_a_sandbox_that_has_stopped():
     """Its last request may cross the message that it ends: a no, and no more."""
     async with hostile(ALLOW) as (made, client):
         await client.announce(WORK)
-        await client.say(m.EndLease(2, WORK.id), ask(3))
-        assert "has stopped" in (await client.hear(m.Failed)).message
+        await client.say(
+            call(2, log_rows.END_LEASE, log_rows.EndLease(WORK.id)), ask(3)
+        )
+        assert "has stopped" in (await client.hear(ErrorMessage)).message
         assert made.events("decision") == []
         assert not made.ended.is_set()
 
@@ -91,7 +101,7 @@ async def test_the_sandbox_of_a_request_is_the_one_that_was_announced():
     async with hostile("t.Do * vault @adminvm allow\n") as (made, client):
         await client.announce(WORK)
         await client.say(ask(2))
-        await client.hear(m.Failed)
+        await client.hear(ErrorMessage)
         (event,) = made.events("decision")
         assert (event["sandbox"], event["verdict"]) == ("work", "deny")
 
@@ -104,7 +114,7 @@ async def test_a_stream_that_is_refused_is_not_recorded_as_opened():
             ask(2, opens=True, stream=3), ask(3, opens=True, target="vault")
         )
         for _ in range(2):
-            await client.hear(m.Failed)
+            await client.hear(ErrorMessage)
         assert {e["verdict"] for e in made.events("decision")} == {"deny"}
         assert made.events("stream.opened", "stream.closed") == []
 
@@ -112,16 +122,24 @@ async def test_a_stream_that_is_refused_is_not_recorded_as_opened():
 async def test_what_a_preview_opens_is_not_recorded():
     async with hostile(ALLOW) as (made, client):
         await client.announce(WORK)
-        asked = m.PreviewRequest(WORK.sandbox, WORK.record, ask(0, opens=True).asked)
-        await client.say(m.AskPreview(2, [asked]))
-        await client.hear(m.Previewed)
+        asked = m.PreviewRequest(
+            WORK.sandbox, WORK.record, ask(0, opens=True).request.asked
+        )
+        await client.say(call(2, m.PREVIEW, m.PreviewRequests([asked])))
+        await client.hear(m.Previews)
         assert made.events("decision", "stream.opened") == []
 
 
 async def test_a_lease_is_announced_again_as_another_sandbox():
     async with hostile(ALLOW) as (made, client):
         await client.announce(WORK)
-        await client.say(m.AnnounceLease(2, WORK.id, "vault", "vault", 1))
+        await client.say(
+            call(
+                2,
+                log_rows.ANNOUNCE_LEASE,
+                log_rows.AnnounceLease(WORK.id, "vault", "vault", 1),
+            )
+        )
         await ends(made, "for another sandbox")
 
 
@@ -133,7 +151,7 @@ async def test_an_event_that_only_the_authority_writes(kind):
     async with hostile() as (made, client):
         await client.announce(WORK)
         before = len(made.events(kind))
-        await client.say(m.RecordEvent(2, body, "note"))
+        await client.say(call(2, log_rows.RECORD, log_rows.RecordEvent(body, "note")))
         await ends(made, f"it may not record an event {kind}")
         assert len(made.events(kind)) == before
 
@@ -222,12 +240,12 @@ async def test_what_the_user_copied_goes_to_a_sandbox_of_the_channel():
         await client.announce(WORK)
         pasted = schema.ClipboardPasted(sandbox="@adminvm", target="work")
         await client.say(record(2, pasted, "require"))
-        await client.hear(m.AuthorityDone)
+        await client.hear(Empty)
         ended = schema.ClipboardEnded(
             sandbox="@adminvm", target="work", outcome="refused"
         )
         await client.say(record(3, ended, "refused"))
-        await client.hear(m.AuthorityDone)
+        await client.hear(Empty)
         assert not made.ended.is_set()
         (event,) = made.events("clipboard.pasted")
         assert (event["sandbox"], event["target"]) == ("@adminvm", "work")
@@ -238,7 +256,7 @@ async def test_an_answer_to_a_question_that_was_not_put():
     async with hostile("t.Do * * @adminvm ask\n") as (made, client):
         await client.announce(WORK)
         asked = asked_of(Request(lease=WORK, service="t.Do"))
-        await client.say(m.AskPermit(2, asked, chosen=1))
+        await client.say(call(2, m.PERMIT, m.AskPermit(asked, chosen=1)))
         await ends(made, "unknown or forgotten answer")
         assert made.person.asked == []
 
@@ -250,12 +268,12 @@ async def test_an_answer_to_a_question_about_something_else():
         await client.announce(WORK)
         made.person.says = yes(target="work")
         mouse = Request(lease=WORK, service="vitrail.Device", device=DeviceFacts("1:2"))
-        await client.say(m.AskChoice(2, [asked_of(mouse)]))
+        await client.say(call(2, m.CHOOSE, m.ChoiceRequest([asked_of(mouse)])))
         chosen = (await client.hear(m.Chosen)).question
         secret = asked_of(Request(lease=WORK, service="t.Secret", argument="+bank"))
         made.person.says = no
-        await client.say(m.AskPermit(3, secret, chosen=chosen))
-        assert (await client.hear(m.Failed)).request == 3
+        await client.say(call(3, m.PERMIT, m.AskPermit(secret, chosen=chosen)))
+        assert (await client.hear(ErrorMessage)).call == 3
         assert len(made.person.asked) == 2, "the user is asked about that, too"
 
 
@@ -269,11 +287,11 @@ async def test_a_question_that_has_not_named_the_request():
     async with hostile(f"{paste} * * @adminvm ask\n") as (made, client):
         await client.announce(WORK)
         made.person.says = yes()
-        await client.say(m.AskPermit(2, first))
+        await client.say(call(2, m.PERMIT, m.AskPermit(first)))
         await client.hear(m.Permitted)
         made.person.says = no
-        await client.say(m.AskPermit(3, other, covered=2))
-        assert (await client.hear(m.Failed)).request == 3
+        await client.say(call(3, m.PERMIT, m.AskPermit(other, covered=2)))
+        assert (await client.hear(ErrorMessage)).call == 3
         assert len(made.person.asked) == 2
 
 
@@ -284,7 +302,7 @@ async def test_what_a_rule_wants_to_be_notified_of_is_not_left_to_the_viewer(ser
     async with hostile(rule) as (made, client):
         await client.announce(WORK)
         asked = asked_of(Request(lease=WORK, service=service, argument="+a"))
-        await client.say(m.AskPermit(2, asked))
+        await client.say(call(2, m.PERMIT, m.AskPermit(asked)))
         await client.hear(m.Permitted)
         assert made.told == ["Vitrail: a request of work was allowed"]
 
@@ -297,8 +315,8 @@ async def test_a_refusal_is_reported_by_the_service_and_no_claim(service, told):
     async with hostile() as (made, client):
         await client.announce(WORK)
         asked = asked_of(Request(lease=WORK, service=service))
-        await client.say(m.AskPermit(2, asked))
-        await client.hear(m.Failed)
+        await client.say(call(2, m.PERMIT, m.AskPermit(asked)))
+        await client.hear(ErrorMessage)
         assert bool(made.told) is told
 
 
@@ -307,7 +325,7 @@ async def test_a_permit_ahead_of_its_uses_is_no_warrant_for_one():
     async with hostile(f"{SSH_AGENT} * * @adminvm ask\n") as (made, client):
         await client.announce(WORK)
         asked = asked_of(Request(lease=WORK, service=SSH_AGENT, ahead=True))
-        await client.say(m.AskPermit(2, asked))
+        await client.say(call(2, m.PERMIT, m.AskPermit(asked)))
         signed = (await client.hear(m.Permitted)).warrant
         assert made.person.asked == []
         warrant = msgspec.json.decode(signed[SIGNATURE_BYTES:], type=PermitWarrant)
@@ -320,7 +338,7 @@ async def test_a_permit_ahead_of_uses_that_there_are_not(service):
     async with hostile(f"{service} * * @adminvm ask\n") as (made, client):
         await client.announce(WORK)
         asked = asked_of(Request(lease=WORK, service=service, ahead=True))
-        await client.say(m.AskPermit(2, asked))
+        await client.say(call(2, m.PERMIT, m.AskPermit(asked)))
         await ends(made, "decided one by one")
         assert made.events("decision") == []
 
@@ -331,10 +349,10 @@ async def test_no_message_answers_a_question():
         await client.announce(WORK)
         await client.say(ask(2))
         await made.person.wait_asked(1)
-        # As the authority says that it is permitted, and as an answer of an agent.
-        forged = msgspec.msgpack.encode([34, 2, "dom0", "x:1", None, True, None, True])
-        await client.write(len(forged).to_bytes(4, "little") + forged)
-        await ends(made, "cannot decode the message")
+        # As the authority says that it is permitted.
+        granted = msgspec.msgpack.encode({"granted": {"target": "dom0"}})
+        await client.write(frame_of(ItemMessage(2, msgspec.Raw(granted))))
+        await ends(made, "a call that is not open: 2")
         assert {e["verdict"] for e in made.events("decision")} <= {"deny"}
         assert made.events("question.answered")[0]["answer"] == "deny"
 
@@ -345,23 +363,33 @@ async def test_a_dialog_in_front_is_no_answer_and_a_token_is_a_short_line():
         await client.announce(WORK)
         await client.say(ask(2))
         await made.person.wait_asked(1)
-        await client.say(m.ShowQuestion("gnome_TIME12"))
+        await client.say(SentMessage(m.SHOW_QUESTION, m.ShowQuestion("gnome_TIME12")))
         await eventually(lambda: made.raised)
         assert made.raised == ["gnome_TIME12"]
         assert made.events("question.answered") == []
-        await client.say(m.ShowQuestion("a\0b"))
-        await ends(made, "cannot decode the message")
+        await client.say(SentMessage(m.SHOW_QUESTION, m.ShowQuestion("a\0b")))
+        await ends(made, "an invalid ShowQuestion")
         assert len(made.raised) == 1
 
 
 @pytest.mark.parametrize(
-    "again", [ask(1), m.Reload(1), m.PermitOver(9), m.PermitGone(9)]
+    ("again", "match"),
+    [
+        (ask(1), "sent call 1 after call 1"),
+        (call(1, log_rows.RELOAD), "sent call 1 after call 1"),
+        (SentMessage(m.PERMIT_OVER, m.PermitOver(9)), "a request that it has not sent"),
+        (
+            SentMessage(m.PERMIT_GONE, m.NamedPermit(9)),
+            "a request that it has not sent",
+        ),
+    ],
+    ids=["call", "another", "over", "gone"],
 )
-async def test_numbers_of_requests_are_used_once(again):
+async def test_numbers_of_requests_are_used_once(again, match):
     async with hostile(ALLOW) as (made, client):
         await client.announce(WORK, request=1)
         await client.say(again)
-        await ends(made, "it ")
+        await ends(made, match)
 
 
 async def test_a_way_to_record_that_there_is_not():
@@ -378,7 +406,7 @@ async def test_what_has_ended_is_not_renewed(monkeypatch):
         await client.announce(WORK)
         await client.say(ask(2))
         given = await client.hear(m.Permitted)
-        await client.say(m.RenewWarrant(2))
+        await client.say(SentMessage(m.RENEW_WARRANT, m.NamedPermit(2)))
         fresh = await client.hear(m.PermitNow)
         first, second = (
             msgspec.json.decode(one.warrant[SIGNATURE_BYTES:], type=PermitWarrant)
@@ -394,16 +422,18 @@ async def test_what_has_ended_is_not_renewed(monkeypatch):
 
         monkeypatch.setattr(made.log, "note", slowly)
         await client.hear(m.PermitCut)
-        await client.say(m.RenewWarrant(2), m.AskReport(3))
-        await client.hear(m.Report)
-        assert not [one for one in client.heard if isinstance(one, m.PermitNow)]
+        await client.say(
+            SentMessage(m.RENEW_WARRANT, m.NamedPermit(2)), call(3, log_rows.REPORT)
+        )
+        await client.hear(log_rows.Report)
+        assert not [one for _, one in client.heard if isinstance(one, m.PermitNow)]
         recorded.set()
 
 
 async def test_a_renewal_of_another_clients_permit():
     async with hostile(ALLOW) as (made, client):
         await client.announce(WORK)
-        await client.say(m.RenewWarrant(9))
+        await client.say(SentMessage(m.RENEW_WARRANT, m.NamedPermit(9)))
         await ends(made, "a request that it has not sent")
 
 
@@ -420,8 +450,8 @@ async def test_events_without_end_do_not_push_others_out(monkeypatch, leased):
         many = 100
         await client.say(*(record(2 + at, event) for at in range(many)))
         # A refusal is answered at once, what is recorded once it is on the disk.
-        answers = [await client.hear((m.Failed, m.AuthorityDone)) for _ in range(many)]
-        refused = [one.message for one in answers if isinstance(one, m.Failed)]
+        answers = [await client.hear((ErrorMessage, Empty)) for _ in range(many)]
+        refused = [one.message for one in answers if isinstance(one, ErrorMessage)]
         assert all("no share of the audit log" in one for one in refused)
         assert many / 2 < len(refused) < many
         assert len(made.events(event.kind)) == many - len(refused)
@@ -435,10 +465,10 @@ async def test_requests_in_the_users_name_do_not_push_others_out(monkeypatch):
         many = 100
         long = "+" + "x" * 30_000
         await client.say(*(ask(2 + at, argument=long) for at in range(many)))
-        refused = await client.hear(m.Failed)
+        refused = await client.hear(ErrorMessage)
         assert "no share of the audit log" in refused.message
-        await client.say(m.AskReport(2 + many))
-        await client.hear(m.Report)
+        await client.say(call(2 + many, log_rows.REPORT))
+        await client.hear(log_rows.Report)
         assert len(made.events("decision")) < many
 
 
@@ -449,7 +479,7 @@ async def test_refused_requests_use_up_no_share(monkeypatch):
         await client.announce(WORK)
         for at in range(100):
             await client.say(ask(2 + at, argument="+" + "x" * 30_000))
-            assert "denied" in (await client.hear(m.Failed)).message
+            assert "denied" in (await client.hear(ErrorMessage)).message
         await client.say(ask(200, argument="+yes"))
         await client.hear(m.Permitted)
 
@@ -488,7 +518,7 @@ async def test_a_claim_of_a_worker_is_recorded():
             bytes_from_sandbox=(1 << 63) - 1, bytes_to_sandbox=0, seconds=1.0
         )
         await client.say(record(1, event))
-        await client.hear(m.AuthorityDone)
+        await client.hear(Empty)
         assert made.fault is None
 
 
@@ -508,7 +538,7 @@ async def test_a_client_that_dies_ends_what_it_was_permitted():
         client.close()
         with trio.fail_after(30):
             await made.ended.wait()
-        assert made.stop is None
+        assert not made.has_asked_to_stop
         assert made.authority.decider.live() == []
 
 
@@ -521,7 +551,7 @@ async def test_a_client_that_does_not_read_is_given_up():
             while not made.ended.is_set():
                 number += 1
                 try:
-                    await client.say(m.AskReport(number))
+                    await client.say(call(number, log_rows.REPORT))
                 except OSError:
                     break
         with trio.fail_after(30):
@@ -535,7 +565,7 @@ async def test_requests_without_end_are_bounded(monkeypatch):
         await client.say(*(ask(number, stream=number) for number in range(2, 6)))
         await eventually(lambda: len(made.person.asked) == 4)
         await client.say(ask(6))
-        await ends(made, "4 unanswered requests")
+        await ends(made, "too many calls of Permit at one time")
 
 
 async def test_the_end_of_a_lease_has_a_place_though_all_are_taken(monkeypatch):
@@ -545,9 +575,8 @@ async def test_the_end_of_a_lease_has_a_place_though_all_are_taken(monkeypatch):
         await client.announce(WORK)
         await client.say(*(ask(number, stream=number) for number in range(2, 6)))
         await eventually(lambda: len(made.person.asked) == 4)
-        await client.say(m.EndLease(6, WORK.id))
-        while (await client.hear(m.AuthorityDone)).request != 6:
-            pass
+        await client.say(call(6, log_rows.END_LEASE, log_rows.EndLease(WORK.id)))
+        await client.hear(Empty, of=6)
         assert made.fault is None
 
 
@@ -557,19 +586,29 @@ async def test_a_choice_that_is_given_up_in_the_same_read_is_not_shown():
         await client.announce(WORK)
         mouse = Request(lease=WORK, service="vitrail.Device", device=DeviceFacts("1:2"))
         asked = [asked_of(mouse)]
-        given_up = (m.AskChoice(2, asked), m.PermitOver(2))
-        await client.write(b"".join(map(frame_of, given_up)))
-        assert "withdrawn" in (await client.hear(m.Failed)).message
+        given_up = call(2, m.CHOOSE, m.ChoiceRequest(asked)).frame
+        await client.write(given_up + frame_of(CancelMessage(2)))
+        assert "cancelled" in (await client.hear(ErrorMessage)).message
         assert made.person.asked == []
 
 
 async def test_previews_without_end_are_bounded():
-    asked = m.PreviewRequest("work", "work", ask(1).asked)
+    asked = m.PreviewRequest("work", "work", ask(1).request.asked)
     async with hostile(ALLOW) as (made, client):
-        await client.say(m.AskPreview(2, [asked] * authority_limits.AUTHORITY_PREVIEWS))
-        await client.hear(m.Previewed)
         await client.say(
-            m.AskPreview(3, [asked] * (authority_limits.AUTHORITY_PREVIEWS + 1))
+            call(
+                2,
+                m.PREVIEW,
+                m.PreviewRequests([asked] * authority_limits.AUTHORITY_PREVIEWS),
+            )
+        )
+        await client.hear(m.Previews)
+        await client.say(
+            call(
+                3,
+                m.PREVIEW,
+                m.PreviewRequests([asked] * (authority_limits.AUTHORITY_PREVIEWS + 1)),
+            )
         )
         await ends(made, "65 previews at one time")
         assert made.events("decision") == []
@@ -582,7 +621,13 @@ async def test_leases_without_end_are_bounded(monkeypatch):
             await client.announce(lease_of(f"s{number}", number), request=number)
         lease = lease_of("s5", 5)
         await client.say(
-            m.AnnounceLease(5, lease.id, lease.sandbox, lease.record, lease.generation)
+            call(
+                5,
+                log_rows.ANNOUNCE_LEASE,
+                log_rows.AnnounceLease(
+                    lease.id, lease.sandbox, lease.record, lease.generation
+                ),
+            )
         )
         await ends(made, "more than 4 leases")
 
@@ -591,48 +636,64 @@ async def test_leases_without_end_are_bounded(monkeypatch):
     "question",
     [
         ask(2),
-        m.AskChoice(2, []),
-        m.AskPreview(2, []),
-        m.AskRules(2, "t.Do", "work", ""),
+        call(2, m.CHOOSE, m.ChoiceRequest([])),
+        call(2, m.PREVIEW, m.PreviewRequests([])),
+        call(2, m.RULES_ABOUT, m.RulesRequest("t.Do", "work", "")),
     ],
-    ids=lambda one: type(one).__name__,
+    ids=lambda one: one.row.name,
 )
 async def test_a_host_asks_for_no_permit(question):
     """Whoever holds the machines of two decides nothing about them."""
     async with hostile(ALLOW, role="host") as (made, client):
         await client.say(began(1, WORK), question)
-        await ends(made, "sends a viewer's request")
+        await ends(made, f"the host may not call '{question.row.name}'")
         assert made.events("decision") == []
 
 
 @pytest.mark.parametrize(
     "message",
     [
-        m.AnnounceLease(2, WORK.id, WORK.sandbox, WORK.record, 1),
-        m.EndLease(2, WORK.id),
-        m.Acted(WORK.id, 0.0),
-        m.ShowQuestion("token"),
+        call(
+            2,
+            log_rows.ANNOUNCE_LEASE,
+            log_rows.AnnounceLease(WORK.id, WORK.sandbox, WORK.record, 1),
+        ),
+        call(2, log_rows.END_LEASE, log_rows.EndLease(WORK.id)),
+        SentMessage(m.ACTED, m.Acted(WORK.id, 0.0)),
+        SentMessage(m.SHOW_QUESTION, m.ShowQuestion("token")),
     ],
-    ids=lambda one: type(one).__name__,
+    ids=lambda one: one.row.name,
 )
 async def test_a_host_does_not_speak_for_its_viewer(message):
     """Neither a lease that may ask, nor input of the user's, comes from a host."""
     async with hostile(ALLOW, role="host") as (made, client):
         await client.say(began(1, WORK), message)
-        await ends(made, "sends a viewer's request")
+        await ends(made, f"the host may not call '{message.row.name}'")
 
 
 @pytest.mark.parametrize("begun", [(), (VAULT,)], ids=["none", "another"])
 async def test_a_viewer_announces_a_sandbox_that_no_host_began(begun):
     """On one machine a viewer that was taken over cannot invent sandboxes."""
     async with hostile(ALLOW, linked=False, begun=begun) as (made, client):
-        await client.say(m.AnnounceLease(1, WORK.id, "work", "work", 1))
+        await client.say(
+            call(
+                1,
+                log_rows.ANNOUNCE_LEASE,
+                log_rows.AnnounceLease(WORK.id, "work", "work", 1),
+            )
+        )
         await ends(made, "which its host did not announce")
 
 
 async def test_a_viewer_renames_the_sandbox_that_its_host_began():
     async with hostile(ALLOW, linked=False, begun=(WORK,)) as (made, client):
-        await client.say(m.AnnounceLease(1, WORK.id, "vault", "vault", 1))
+        await client.say(
+            call(
+                1,
+                log_rows.ANNOUNCE_LEASE,
+                log_rows.AnnounceLease(WORK.id, "vault", "vault", 1),
+            )
+        )
         await ends(made, "which its host did not announce")
 
 
@@ -664,12 +725,12 @@ async def test_an_event_of_a_link_that_there_is_not(role, event):
 async def test_a_host_records_the_streams_of_its_machines_only():
     async with hostile(role="host") as (made, client):
         await client.say(began(1, WORK))
-        await client.hear(m.AuthorityDone)
+        await client.hear(Empty)
         mine = schema.StreamOpened(
             sandbox="work", lease=WORK.id, generation=1, service=DISPLAY
         )
         await client.say(record(2, mine, "require"))
-        await client.hear(m.AuthorityDone)
+        await client.hear(Empty)
         other = schema.StreamOpened(
             sandbox="vault", lease=VAULT.id, generation=1, service=DISPLAY
         )
@@ -679,15 +740,17 @@ async def test_a_host_records_the_streams_of_its_machines_only():
 
 
 CHECKPOINTS = [
-    m.AskCheckpoint(1),
-    m.AskEvidence(1, 0, 1, 0),
-    m.CheckpointWitnessed(1, "screen", "x"),
-    m.CompareCheckpoint(1, "x"),
-    m.HoldCheckpoint(1, "screen", "x", 0, [], []),
+    call(1, log_rows.NEWEST_CHECKPOINT),
+    call(1, log_rows.EVIDENCE, log_rows.EvidenceRequest(0, 1, 0)),
+    call(1, log_rows.CHECKPOINT_WITNESSED, log_rows.CheckpointWitnessed("screen", "x")),
+    call(1, log_rows.COMPARE_CHECKPOINT, log_rows.CompareCheckpoint("x")),
+    call(
+        1, log_rows.HOLD_CHECKPOINT, log_rows.HoldCheckpoint("screen", "x", 0, [], [])
+    ),
 ]
 
 
-@pytest.mark.parametrize("message", CHECKPOINTS, ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("message", CHECKPOINTS, ids=lambda one: one.row.name)
 async def test_a_broker_of_one_machine_has_no_witness(message):
     async with hostile(linked=False) as (made, client):
         await client.say(message)
@@ -699,13 +762,25 @@ async def test_a_checkpoint_that_nobody_signed_is_not_kept(role):
     """What a peer's log said cannot be made up by the process that has the link."""
     async with hostile(role=role) as (made, client):
         await made.log._store.record(schema.ProcessDied(process="pump", pid=1))
-        await client.say(m.AskCheckpoint(1))
-        note = (await client.hear(m.NewestCheckpoint)).note
+        await client.say(call(1, log_rows.NEWEST_CHECKPOINT))
+        note = (await client.hear(log_rows.NewestCheckpoint)).note
         forged = note.replace("\n1\n", "\n9\n", 1)
-        await client.say(m.HoldCheckpoint(2, "screen", forged, 0, [], []))
-        assert (await client.hear(m.CheckpointHeld)).fate == "unsigned"
-        await client.say(m.HoldCheckpoint(3, "screen", "no note", 0, [], []))
-        assert "checkpoint" in (await client.hear(m.Failed)).message
+        await client.say(
+            call(
+                2,
+                log_rows.HOLD_CHECKPOINT,
+                log_rows.HoldCheckpoint("screen", forged, 0, [], []),
+            )
+        )
+        assert (await client.hear(log_rows.StoredCheckpoint)).fate == "unsigned"
+        await client.say(
+            call(
+                3,
+                log_rows.HOLD_CHECKPOINT,
+                log_rows.HoldCheckpoint("screen", "no note", 0, [], []),
+            )
+        )
+        assert "checkpoint" in (await client.hear(ErrorMessage)).message
         assert not made.ended.is_set()
 
 
@@ -713,18 +788,36 @@ async def test_peers_without_end_are_bounded(monkeypatch):
     """Each name would be a row of the log's file for good."""
     monkeypatch.setattr(authority_limits, "AUTHORITY_PEERS", 4)
     async with hostile(role="viewer") as (made, client):
-        await client.say(m.AskCheckpoint(1))
-        note = (await client.hear(m.NewestCheckpoint)).note
+        await client.say(call(1, log_rows.NEWEST_CHECKPOINT))
+        note = (await client.hear(log_rows.NewestCheckpoint)).note
         for number in range(2, 6):
-            await client.say(m.CheckpointWitnessed(number, f"peer{number}", note))
-            await client.hear(m.AuthorityDone)
-        await client.say(m.CheckpointWitnessed(6, "peer6", note))
+            await client.say(
+                call(
+                    number,
+                    log_rows.CHECKPOINT_WITNESSED,
+                    log_rows.CheckpointWitnessed(f"peer{number}", note),
+                )
+            )
+            await client.hear(Empty)
+        await client.say(
+            call(
+                6,
+                log_rows.CHECKPOINT_WITNESSED,
+                log_rows.CheckpointWitnessed("peer6", note),
+            )
+        )
         await ends(made, "too many peers")
 
 
 async def test_the_name_of_a_peer_is_text():
     async with hostile(role="viewer") as (made, client):
-        await client.say(m.AskCheckpoint(1))
-        note = (await client.hear(m.NewestCheckpoint)).note
-        await client.say(m.CheckpointWitnessed(2, "\x1b[2J", note))
+        await client.say(call(1, log_rows.NEWEST_CHECKPOINT))
+        note = (await client.hear(log_rows.NewestCheckpoint)).note
+        await client.say(
+            call(
+                2,
+                log_rows.CHECKPOINT_WITNESSED,
+                log_rows.CheckpointWitnessed("\x1b[2J", note),
+            )
+        )
         await ends(made, "an invalid peer")

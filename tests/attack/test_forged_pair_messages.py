@@ -75,7 +75,7 @@ from broker.wire.call_messages import (
 )
 from broker.wire.calls import PONG
 from broker.wire.faults import HeldError
-from broker.wire.peer import CANCELLED
+from broker.wire.serving import CANCELLED
 from tests.kit.eventually import eventually
 from tests.kit.link.ends import HoldingViewer
 from tests.kit.rulebook import WORK

@@ -22,11 +22,12 @@ from broker.ipc import authority as m
 from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.ipc.session.warrant import SIGNATURE_BYTES
 from broker.viewer.authority.request_messages import asked_of
+from broker.wire.call_messages import ErrorMessage
 from policy.records.device import DeviceFacts
 from policy.rules.wording import CLAIMS
 from tests.attack.test_forged_authority_messages import ends
 from tests.attack.test_question_texts import question_for
-from tests.kit.authority import hostile
+from tests.kit.authority import SentMessage, call, hostile
 from tests.kit.rulebook import VAULT, WORK, no, yes
 
 SSH = {"service": "vitrail.SshAgent", "argument": "+login.root", "key": "SHA256:k me"}
@@ -36,11 +37,13 @@ STICK, KEYBOARD = DeviceFacts("0781:5581", port="1-1"), DeviceFacts("046d:c31c")
 
 def ask(number, *, covered=0, lease=WORK, **fields):
     asked = asked_of(Request(lease=lease, **fields))
-    return m.AskPermit(number, asked, covered=covered)
+    return call(number, m.PERMIT, m.AskPermit(asked, covered=covered))
 
 
 def choice(*requests):
-    return m.AskChoice(2, [asked_of(Request(**one)) for one in requests])
+    return call(
+        2, m.CHOOSE, m.ChoiceRequest([asked_of(Request(**one)) for one in requests])
+    )
 
 
 async def asked_about(**fields):
@@ -50,7 +53,7 @@ async def asked_about(**fields):
         await client.announce(WORK)
         made.person.says = no
         await client.say(ask(2, **fields))
-        await client.hear(m.Failed)
+        await client.hear(ErrorMessage)
         (question,) = made.person.asked
         return question
 
@@ -190,7 +193,7 @@ async def test_a_choice_between_a_harmless_and_a_harmful_request(requests):
     async with hostile("* * * * ask\n") as (made, client):
         await client.announce(WORK)
         await client.announce(VAULT, request=1 << 10)
-        await client.say(msgspec.structs.replace(choice(*requests), request=1 << 11))
+        await client.say(choice(*requests)._replace(number=1 << 11))
         await ends(made, "a choice that is not about one device")
         assert made.person.asked == []
 
@@ -278,7 +281,7 @@ async def test_a_remembered_yes_is_for_what_was_read(first, other):
         assert shown == ([one for one in told if one] or [""])
         made.person.says = no
         await client.say(ask(4, **{**first, **other}))
-        assert (await client.hear(m.Failed)).request == 4
+        assert (await client.hear(ErrorMessage)).call == 4
         assert len(made.person.asked) == 2
 
 
@@ -323,7 +326,7 @@ async def test_one_yes_for_an_address_without_a_host_is_for_this_address(
         assert len(made.person.asked) == 1
         made.person.says = no
         await client.say(ask(4, service="vitrail.OpenURL", about=other, **fields))
-        assert (await client.hear(m.Failed)).request == 4
+        assert (await client.hear(ErrorMessage)).call == 4
         assert ("what", other) in made.person.asked[1].details
 
 
@@ -375,7 +378,7 @@ async def test_only_programs_that_play_sound_give_up(service):
         await client.announce(WORK)
         await client.say(ask(2, service=service))
         await made.person.wait_asked(1)
-        await client.say(m.PermitGone(2))
+        await client.say(SentMessage(m.PERMIT_GONE, m.NamedPermit(2)))
         await ends(made, "cannot be given up")
 
 
@@ -432,7 +435,7 @@ async def test_each_choice_says_what_it_is_for(text, limit):
         await client.announce(WORK)
         made.person.says = no
         await client.say(ask(2, **fields))
-        await client.hear(m.Failed)
+        await client.hear(ErrorMessage)
         (question,) = made.person.asked
     once, longer = [keep_words(question, keep) for keep in question.keeps]
     assert once == "once"
@@ -453,5 +456,5 @@ async def test_a_type_that_the_question_has_not_named():
         made.person.says = no
         await client.say(ask(5, **{**PASTE, "mime": "image/png"}, covered=3))
         with trio.fail_after(30):
-            await client.hear(m.Failed)
+            await client.hear(ErrorMessage)
         assert len(made.person.asked) == 2

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import socket
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
+import msgspec
 import trio
 
 from broker.authority.audit.event_log import of
@@ -20,11 +22,20 @@ from broker.core.errors import PeerError, sole
 from broker.core.framing import FrameReader, encode_frame
 from broker.core.limits import authority as authority_limits
 from broker.ipc import authority as m
-from broker.ipc.audit import schema
+from broker.ipc.audit import log_rows, schema
 from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import open_log
 from broker.viewer.authority.authority_client import AuthorityClient
+from broker.wire.call_messages import (
+    AnswerMessage,
+    CallMessage,
+    ErrorMessage,
+    NoticeMessage,
+    decode_message,
+    encode_message,
+)
 from broker.wire.frame_carrier import Frames
+from broker.wire.row import Empty, ProcessKind, Row
 from tests.kit.link.roles import journal
 from tests.kit.rulebook import WORK, Person, Rulebook
 from tests.kit.wayland.compositor import short_directory
@@ -40,9 +51,42 @@ REPORT = AuthorityReport(
 )
 
 
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class SentMessage(NamedTuple):
+    """A call of a client, or a notice (number 0)."""
+
+    row: Row
+    request: msgspec.Struct
+    number: int = 0
+
+    @property
+    def frame(self):
+        """Its bytes, however wrong."""
+        body, name = msgspec.Raw(_encode(self.request)), self.row.name
+        message = NoticeMessage(name, body)
+        if self.row.answer is not None:
+            message = CallMessage(self.number, name, body)
+        return frame_of(message)
+
+
+def call(number, row, request=None):
+    """A call of a client."""
+    return SentMessage(row, request or Empty(), number)
+
+
+def announce(number, lease):
+    """A viewer's announcement of a lease."""
+    request = log_rows.AnnounceLease(
+        lease.id, lease.sandbox, lease.record, lease.generation
+    )
+    return call(number, log_rows.ANNOUNCE_LEASE, request)
+
+
 def frame_of(message):
-    """The frame of a client's message."""
-    return encode_frame(m.encode_from_client(message), 1 << 30)
+    """The frame of a message of the wire."""
+    return encode_frame(encode_message(message), 1 << 30)
 
 
 class Stage:
@@ -73,6 +117,7 @@ class Stage:
         )
         self.channel = ClientChannel(
             link,
+            ProcessKind(role),
             raise_question=self.raised.append,
             authority=self.authority,
             log=log,
@@ -86,7 +131,7 @@ class Stage:
         self.served = 0
         self.ended = trio.Event()
         self.fault = None
-        self.stop = None
+        self.has_asked_to_stop = False
 
     async def _serve_control(self):
         self.served += 1
@@ -95,10 +140,11 @@ class Stage:
         """Serve the channel to its end."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self.authority.run)
-            self.channel.put(m.Welcome(1, b"a key", clipboard_digest=True))
+            welcome = log_rows.Welcome(1, b"a key", clipboard_digest=True)
+            self.channel.put(log_rows.WELCOME, welcome)
             task_status.started()
             try:
-                self.stop = await self.channel.serve()
+                self.has_asked_to_stop = await self.channel.serve()
             except (PeerError, ExceptionGroup) as group:
                 self.fault = sole(group)
                 if not isinstance(self.fault, PeerError):
@@ -127,39 +173,54 @@ class RawClient:
         sock.setblocking(False)
         self._sock = trio.socket.from_stdlib_socket(sock)
         self._reader = FrameReader(authority_limits.AUTHORITY_ANSWER_BYTES)
+        self._rows = {}
         self.heard = []
+        """What nobody has waited for yet, each with the number of its call."""
 
     async def say(self, *messages):
         for message in messages:
-            await self.write(frame_of(message))
+            self._rows[message.number] = message.row
+            await self.write(message.frame)
 
     async def write(self, data):
         view = memoryview(data)
         while view:
             view = view[await self._sock.send(view) :]
 
-    async def hear(self, kind):
-        """Return the next message of a kind, or of several; keep the others in ``heard``."""
+    async def hear(self, kind, *, of=None):
+        """Return the next answer, error, notice or news of a permit of a kind.
+
+        ``of``: for the call of this number.  Others are kept in ``heard``.
+        """
         with trio.fail_after(30):
             while True:
-                for message in list(self.heard):
-                    if isinstance(message, kind):
-                        self.heard.remove(message)
-                        return message
+                for number, value in list(self.heard):
+                    if isinstance(value, kind) and of in {None, number}:
+                        self.heard.remove((number, value))
+                        return value
                 data = await self._sock.recv(1 << 16)
                 if not data:
                     raise EOFError(f"no {kind}")
                 for frame in self._reader.feed(data):
-                    self.heard.append(m.decode_from_authority(frame))
+                    self.heard.append(self._decode(decode_message(frame)))
+
+    def _decode(self, message):
+        """Return the number of a message's call, and what it says."""
+        if isinstance(message, ErrorMessage):
+            return message.call, message
+        if isinstance(message, NoticeMessage):
+            row = m.AUTHORITY_ROWS[message.row]
+            return 0, msgspec.msgpack.decode(message.body, type=row.request)
+        row = self._rows[message.call]
+        if isinstance(message, AnswerMessage):
+            return message.call, msgspec.msgpack.decode(message.body, type=row.answer)
+        item = msgspec.msgpack.decode(message.body, type=row.item)
+        return message.call, item.granted or item.changed or item.cut or item
 
     async def announce(self, lease=WORK, request=1):
-        """Announce a lease, as the host does."""
-        await self.say(
-            m.AnnounceLease(
-                request, lease.id, lease.sandbox, lease.record, lease.generation
-            )
-        )
-        await self.hear(m.AuthorityDone)
+        """Announce a lease, as the viewer does."""
+        await self.say(announce(request, lease))
+        await self.hear(Empty)
 
     def close(self):
         self._sock.close()

@@ -16,7 +16,9 @@ from broker.core.errors import IntegrityError, PeerError, RefusedError
 from broker.core.escape import printable
 from broker.core.limits import audit as audit_limits
 from broker.core.limits import authority as authority_limits
-from broker.ipc import authority as m
+from broker.ipc.audit import log_rows as m
+from broker.wire.exchange import ServedCall
+from broker.wire.row import Empty, serves
 
 
 # A broker refuses a log that does not match its signatures. Two readings were possible:
@@ -88,64 +90,73 @@ class LogCheckpoints:
         return await self._store.hold(peer, offer)
 
 
-_Request = (
-    m.AskCheckpoint
-    | m.AskEvidence
-    | m.CheckpointWitnessed
-    | m.CompareCheckpoint
-    | m.HoldCheckpoint
-)
-
-
 class CheckpointRequests:
-    """Of one channel; ``book`` is None if the role has no link."""
+    """Serves one channel; ``book`` is None if the role has no link."""
 
-    def __init__(
-        self, book: LogCheckpoints | None, put: Callable[[m.FromAuthority], None]
-    ) -> None:
-        self._book = book
+    def __init__(self, book: LogCheckpoints | None, tell: Callable[[], None]) -> None:
+        """Set up; ``tell`` announces a new checkpoint to the client."""
+        self._kept = book
         self._peers: set[str] = set()
         if book is not None:
-            book.published = lambda: put(m.CheckpointMade())
+            book.published = tell
 
-    async def answer(self, message: _Request) -> m.FromAuthority:
-        """Answer a client's request about checkpoints.
-
-        Raises PeerError, RefusedError and UpstreamError.
-        """
-        book = self._book
+    @property
+    def _book(self) -> LogCheckpoints:
         # guard: a broker without a link keeps no checkpoints
-        if book is None:
+        if self._kept is None:
             raise PeerError("it requests a checkpoint, but has no link")
-        number = message.request
-        match message:
-            case m.AskCheckpoint():
-                return m.NewestCheckpoint(number, await book.newest())
-            case m.AskEvidence(_, since, size, known):
-                return m.Evidence(number, *await book.evidence(since, size, known))
-            case m.CheckpointWitnessed(_, peer, note):
-                await book.witnessed(self._peer(peer), parse_note(note).whole)
-                return m.AuthorityDone(number)
-            case m.CompareCheckpoint(_, note):
-                return m.Compared(number, await book.problem(parse_note(note)))
-            case m.HoldCheckpoint():
-                return await self._hold(book, message)
+        return self._kept
 
-    async def _hold(
-        self, book: LogCheckpoints, message: m.HoldCheckpoint
-    ) -> m.FromAuthority:
+    @serves(m.NEWEST_CHECKPOINT)
+    async def newest(
+        self, _: ServedCall[m.NewestCheckpoint], __: Empty
+    ) -> m.NewestCheckpoint:
+        """Return the newest checkpoint of the log."""
+        return m.NewestCheckpoint(await self._book.newest())
+
+    @serves(m.EVIDENCE)
+    async def evidence(
+        self, _: ServedCall[m.Evidence], request: m.EvidenceRequest
+    ) -> m.Evidence:
+        """Return proofs about the log for a witness."""
+        book = self._book
+        return m.Evidence(
+            *await book.evidence(request.since, request.size, request.known)
+        )
+
+    @serves(m.CHECKPOINT_WITNESSED)
+    async def witnessed(
+        self, _: ServedCall[Empty], confirmed: m.CheckpointWitnessed
+    ) -> None:
+        """Remember the checkpoint that a witness keeps."""
+        book = self._book
+        await book.witnessed(
+            self._peer(confirmed.peer), parse_note(confirmed.note).whole
+        )
+
+    @serves(m.COMPARE_CHECKPOINT)
+    async def compare(
+        self, _: ServedCall[m.Compared], request: m.CompareCheckpoint
+    ) -> m.Compared:
+        """Compare a checkpoint that a witness keeps with the log."""
+        book = self._book
+        return m.Compared(await book.problem(parse_note(request.note)))
+
+    @serves(m.HOLD_CHECKPOINT)
+    async def hold(
+        self, _: ServedCall[m.StoredCheckpoint], sent: m.HoldCheckpoint
+    ) -> m.StoredCheckpoint:
         """Store a peer's checkpoint as a witness and return the answer."""
+        book = self._book
         offer = WitnessOffer(
-            parse_note(message.note),
-            message.since,
-            message.proof,
-            [parse_note(key) for key in message.keys],
+            parse_note(sent.note),
+            sent.since,
+            sent.proof,
+            [parse_note(key) for key in sent.keys],
         )
-        found = await book.hold(self._peer(message.peer), offer)
+        found = await book.hold(self._peer(sent.peer), offer)
         before = "" if found.before is None else found.before.whole
-        return m.CheckpointHeld(
-            message.request, found.fate.value, before, found.key, found.restarted
-        )
+        return m.StoredCheckpoint(found.fate.value, before, found.key, found.restarted)
 
     def _peer(self, untrusted_peer: str) -> str:
         """Validate a peer's name and return it.  Raises PeerError."""

@@ -92,8 +92,6 @@ class EventRights:
         kept = role == "viewer" or linked
         self._kinds = KINDS[role] - (frozenset() if linked else _LINK)
         self._kinds -= frozenset() if kept else _STREAMS
-        self.asks = role != "host"
-        """Whether it is shown the rules and may ask: a viewer."""
         self._host = host
         self._known: dict[str, Lease] = {}
         self._running: dict[str, Lease] = {}
@@ -115,12 +113,6 @@ class EventRights:
     def end(self, lease: str) -> None:
         """A lease has ended; events about its end may still come."""
         self._running.pop(lease, None)
-
-    def may_ask(self) -> None:
-        """Raise PeerError for a host: its viewer's authority decides."""
-        # guard: a host asks for no permit
-        if not self.asks:
-            raise PeerError("it is a host, but sends a viewer's request")
 
     def running(self, lease: str) -> Lease:
         """Return a lease that a client announced and that runs.

@@ -11,7 +11,7 @@ from types import MappingProxyType
 import msgspec
 
 from broker.authority.channel.record_messages import RecordEntry
-from broker.ipc import authority as m
+from broker.ipc.audit.log_rows import RecordChanged
 from policy.records.model import RecordSet
 
 
@@ -21,16 +21,16 @@ class SentRecords:
     def __init__(self) -> None:
         self._sent: dict[str, RecordEntry] = {}
 
-    def update(self, records: RecordSet) -> Iterator[m.RecordChanged | m.RecordGone]:
+    def update(self, records: RecordSet) -> Iterator[RecordChanged]:
         """Yield the messages that bring a client's records up to date."""
         for name in self._sent.keys() - records.records.keys() - records.broken.keys():
             del self._sent[name]
-            yield m.RecordGone(name)
+            yield RecordChanged(name, None)
         for name in sorted({*records.records, *records.broken}):
             entry = RecordEntry(records.records.get(name), records.broken.get(name))
             if self._sent.get(name) != entry:
                 self._sent[name] = entry
-                yield m.RecordChanged(name, _encode(entry))
+                yield RecordChanged(name, _encode(entry))
 
 
 def _encode(entry: RecordEntry) -> bytes:

@@ -10,7 +10,9 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
+import msgspec
 import trio
 
 from broker.authority.audit.journal import Journal
@@ -26,22 +28,25 @@ from broker.authority.policy_authority import PolicyAuthority
 from broker.authority.questions.subject import Subject
 from broker.core.authority_report import AuthorityReport
 from broker.core.errors import (
-    InternalError,
     PeerError,
     RefusedError,
     UpstreamError,
     VitrailError,
+    sole,
 )
 from broker.core.lease import Lease
 from broker.core.limits import authority as authority_limits
 from broker.core.names import LeaseId, SandboxName
 from broker.core.services import AUDIO, CLIPBOARD_PASTE, DEVICE
-from broker.core.stderr_log import log_exception
 from broker.ipc import authority as m
-from broker.ipc.audit import schema
+from broker.ipc.audit import log_rows, schema
 from broker.ipc.session.permit_warrant import OF_REQUEST, PermitWarrant
 from broker.ipc.session.warrant import sign
+from broker.wire.exchange import ServedCall
 from broker.wire.frame_carrier import Frames
+from broker.wire.habits import Habits
+from broker.wire.peer import Peer
+from broker.wire.row import Empty, ProcessKind, Row, serves
 
 _SHARE_SECONDS = 5.0
 """For so long a client is informed that a sandbox's share of the log is used up."""
@@ -55,6 +60,8 @@ _DECISION_BYTES = 2048
 _UNLEASED = "no sandbox"
 """Who has the share of a client's events that are about no lease."""
 
+_Q = TypeVar("_Q", bound=msgspec.Struct)
+_A = TypeVar("_A", bound=msgspec.Struct)
 ServeControl = Callable[[], Awaitable[object]]
 
 
@@ -62,12 +69,11 @@ ServeControl = Callable[[], Awaitable[object]]
 class _Held:
     """A request for a permit, from its message to its end."""
 
+    service: str
     over: trio.Event = field(default_factory=trio.Event)
     gone: trio.Event = field(default_factory=trio.Event)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     permit: Permit | None = None
-    service: str = ""
-    """Of a request for a permit."""
 
 
 _GIVES_UP = frozenset({AUDIO})
@@ -76,8 +82,9 @@ _OF_SEVERAL = frozenset({CLIPBOARD_PASTE})
 """Services whose question may name further requests."""
 _NAMED = {*Subject._fields, "device"} - {"mime"}
 """What a question is about, beside content, which may be of several types."""
-_TERMS = m.Permitted.__struct_fields__[1:-1]
-"""What a client is informed of a permit, but for its number and its warrant."""
+_TERMS = m.Permitted.__struct_fields__[:-1]
+"""What a client is informed of a permit, but for its warrant."""
+_encode = msgspec.msgpack.Encoder().encode
 
 
 def _alike(one: Request, other: Request) -> bool:
@@ -102,6 +109,7 @@ class ClientChannel:
     def __init__(
         self,
         link: Frames,
+        kind: ProcessKind,
         *,
         authority: PolicyAuthority,
         log: Journal,
@@ -112,7 +120,7 @@ class ClientChannel:
         checkpoints: LogCheckpoints | None = None,
         key: bytes = b"",
     ) -> None:
-        """Set up the channel.
+        """Set up the channel of a host or a viewer.
 
         ``serve_control`` returns once the control socket is served;
         ``raise_question`` brings the dialog to the front, by a compositor's token.
@@ -129,102 +137,78 @@ class ClientChannel:
         self._serve_control = serve_control
         self._raise_question = raise_question
         self._key = key
-        self._checkpoints = CheckpointRequests(checkpoints, self.put)
+        habits = Habits(
+            most_calls=authority_limits.AUTHORITY_REQUESTS,
+            message_bytes=authority_limits.AUTHORITY_ANSWER_BYTES,
+            ends_by_handler=True,
+        )
+        self._peer = Peer(
+            link,
+            ProcessKind.AUTHORITY,
+            kind,
+            m.AUTHORITY_ROWS,
+            (self, CheckpointRequests(checkpoints, self._tell_checkpoint)),
+            habits=habits,
+            closes_carrier=False,
+        )
         self._held: dict[int, _Held] = {}
         self._opened: dict[int, Request] = {}
         """Permits on record as streams, until their ``PermitOver``."""
         self._chosen: dict[int, ChosenRequest] = {}
         self._recorded = LogShares(_TIMES)
         """What the client has had recorded, whatever it asks before."""
-        self._last = 0
-        self._waiting = 0
+        self._last_permit = 0
+        """The number of the last request for a permit."""
         self._told: tuple[object, object] = (None, None)
         self._sent = SentRecords()
-        self._stop: m.Stop | None = None
+        self._stopping = trio.Event()
+        self._tasks: trio.Nursery | None = None
 
-    async def serve(self) -> m.Stop | None:
-        """Serve the client until it disconnects; return its goodbye, if it sent one.
+    async def serve(self) -> bool:
+        """Serve the client until it disconnects; return whether it asked to stop.
 
         Raises PeerError for a message that it may not send.
         """
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._link.run)
+            self._tasks = nursery
             nursery.start_soon(self._follow_policy)
-            while self._stop is None:
-                received = await self._link.receive()
-                if not received.data:
-                    break
-                self._take(m.decode_from_client(received.data), nursery)
+            nursery.start_soon(self._end_at_stop, nursery.cancel_scope)
+            await self._peer.run()
             nursery.cancel_scope.cancel()
-        return self._stop
+        return self._stopping.is_set()
 
-    def put(self, message: m.FromAuthority) -> None:
-        """Send a message; a client that has gone, or does not read, gets none."""
+    async def _end_at_stop(self, serving: trio.CancelScope) -> None:
+        await self._stopping.wait()
+        serving.cancel()
+
+    def put(self, row: Row[_Q, _A], request: _Q) -> None:
+        """Send a notice; a client that has gone, or does not read, gets none."""
         try:
-            self._link.put(m.encode_from_authority(message))
+            self._peer.put_notice(row, request)
         except UpstreamError:
             self._link.close()  # and the task that reads from it ends
 
-    # -- taking messages -----------------------------------------------------------
+    # -- notices -------------------------------------------------------------------
 
-    def _take(self, message: m.FromClient, nursery: trio.Nursery) -> None:
-        """Handle one message of the channel's client (host or viewer), by its type.
+    @serves(m.PERMIT_OVER)
+    async def _permit_over(self, _: ServedCall[Empty], ended: m.PermitOver) -> None:
+        """End a permit or request that the client is done with.
 
-        A request's answer is sent to the client; an event goes into the audit log.
+        Record its stream's end.
         """
-        match message:
-            case m.PermitOver(number, used):
-                self._over(number, nursery, used=used)
-            case m.PermitGone(number):
-                self._give_up(self._holding(number))
-            case m.Acted(lease, ago):
-                self._rights.may_ask()
-                with contextlib.suppress(RefusedError):
-                    known = self._rights.running(lease)
-                    self._authority.decider.acted(known.id, max(0.0, ago))
-            case m.RenewWarrant(number):
-                held = self._holding(number)
-                if held is not None and held.permit is not None:
-                    held.permit.changed(held.permit)
-            case m.NotifyUser():
-                self._authority.decider.notify(
-                    message.title, message.text, sandbox=message.sandbox
-                )
-            case m.ShowQuestion(token):
-                self._rights.may_ask()
-                self._raise_question(token)
-            case m.Stop():
-                self._stop = message
-            case m.AskPermit():
-                self._rights.may_ask()
-                self._begin(message.request)
-                self._ask(message, nursery)
-            case _:
-                end = isinstance(message, m.EndLease)
-                # guard: the end of a lease is never refused for want of a place
-                self._begin(message.request, end * authority_limits.AUTHORITY_LEASES)
-                nursery.start_soon(self._answer, message, self._work(message))
+        opened = self._opened.pop(ended.permit, None)
+        if (held := self._holding(ended.permit)) is not None:
+            held.over.set()
+            if held.permit is None:
+                held.scope.cancel()
+        # guard: a stream that the client did not begin has an end on record
+        if opened is not None and not ended.used and self._tasks is not None:
+            self._tasks.start_soon(not_opened, self._log, opened)
 
-    def _begin(self, number: int, more: int = 0) -> None:
-        """Check and count a new request's number.  Raises PeerError."""
-        # guard: each request has a new number
-        if number <= self._last:
-            raise PeerError("it reuses the number of a request")
-        self._last = number
-        # guard: a client's requests are bounded
-        if self._waiting >= authority_limits.AUTHORITY_REQUESTS + more:
-            raise PeerError(f"it has {self._waiting} unanswered requests")
-        self._waiting += 1
-
-    def _holding(self, number: int) -> _Held | None:
-        """The permit of that number; None: it has ended already."""
-        if number > self._last:
-            raise PeerError("it refers to a request that it has not sent")
-        return self._held.get(number)
-
-    @staticmethod
-    def _give_up(held: _Held | None) -> None:
+    @serves(m.PERMIT_GONE)
+    async def _permit_gone(self, _: ServedCall[Empty], named: m.NamedPermit) -> None:
         """Note that the program that asked has gone.  Raises PeerError."""
+        held = self._holding(named.permit)
         if held is None:
             return
         # guard: a yes that comes late counts for sound alone
@@ -232,154 +216,100 @@ class ClientChannel:
             raise PeerError("it gives up a request that cannot be given up")
         held.gone.set()
 
-    def _over(self, number: int, nursery: trio.Nursery, *, used: bool) -> None:
-        """End a permit or request that the client is done with.
+    @serves(m.RENEW_WARRANT)
+    async def _renew_warrant(self, _: ServedCall[Empty], named: m.NamedPermit) -> None:
+        held = self._holding(named.permit)
+        if held is not None and held.permit is not None:
+            held.permit.changed(held.permit)
 
-        Record its stream's end.
-        """
-        opened = self._opened.pop(number, None)
-        if (held := self._holding(number)) is not None:
-            held.over.set()
-            if held.permit is None:
-                held.scope.cancel()
-        # guard: a stream that the client did not begin has an end on record
-        if opened is not None and not used:
-            nursery.start_soon(not_opened, self._log, opened)
+    @serves(m.ACTED)
+    async def _acted(self, _: ServedCall[Empty], acted: m.Acted) -> None:
+        """Note the user's input in a sandbox, which may have stopped.  Raises PeerError."""
+        with contextlib.suppress(RefusedError):
+            known = self._rights.running(acted.lease)
+            self._authority.decider.acted(known.id, max(0.0, acted.ago))
 
-    def _work(self, message: m.FromClient) -> Awaitable[m.FromAuthority]:
-        """Check a request, and return the work that answers it.  Raises PeerError."""
-        match message:
-            case m.RecordEvent():
-                return self._record(message, self._rights.take(message.body))
-            case m.AnnounceLease():
-                self._rights.may_ask()
-                lease = Lease(
-                    LeaseId(message.lease),
-                    SandboxName(message.sandbox),
-                    SandboxName(message.record),
-                    message.generation,
-                )
-                self._rights.begin(lease)
-                return self._announced(message.request, lease)
-            case m.EndLease():
-                self._rights.may_ask()
-                self._rights.end(message.lease)
-                return self._ended(message)
-            case m.AskChoice():
-                self._rights.may_ask()
-                # Here: what gives it up may be the next message.
-                # guard: a choice that is given up as it is asked is not shown
-                held = self._held[message.request] = _Held()
-                return self._choose(message, held)
-            case m.AskPreview() | m.AskRules():
-                self._rights.may_ask()
-                return self._show(message)
-            case m.Reload():
-                return self._reload(message)
-            case m.AskReport():
-                return self._reported(message)
-            case m.ServeControl():
-                return self._served(message)
-            case (
-                m.AskCheckpoint()
-                | m.AskEvidence()
-                | m.CheckpointWitnessed()
-                | m.CompareCheckpoint()
-                | m.HoldCheckpoint()
-            ):
-                return self._checkpoints.answer(message)
-            case _:
-                raise InternalError(f"no answer exists to {type(message).__name__}")
+    @serves(log_rows.NOTIFY_USER)
+    async def _notify(self, _: ServedCall[Empty], note: log_rows.NotifyUser) -> None:
+        decider = self._authority.decider
+        decider.notify(note.title, note.text, sandbox=note.sandbox)
 
-    async def _answer(
-        self, message: m.FromClient, work: Awaitable[m.FromAuthority]
-    ) -> None:
-        """Do a request's work and send the answer, or the error."""
-        number = getattr(message, "request", 0)
-        try:
-            self.put(await work)
-        except PeerError:
-            raise
-        except Exception as error:  # noqa: BLE001 -- a mistake ends no other request
-            self._fail(number, error)
-        finally:
-            self._waiting -= 1
+    @serves(m.SHOW_QUESTION)
+    async def _show_question(self, _: ServedCall[Empty], show: m.ShowQuestion) -> None:
+        self._raise_question(show.token)
 
-    def _fail(self, number: int, error: Exception) -> None:
-        """Send the client the error of its request.
+    @serves(log_rows.STOP)
+    async def _stop(self, _: ServedCall[Empty], stop: log_rows.Stop) -> None:
+        del stop  # its reason is for a reader of the messages
+        self._stopping.set()
 
-        Our own errors also go to standard error.
-        """
-        if not isinstance(error, VitrailError):
-            log_exception(error)
-            error = InternalError("see the broker's log")
-        self.put(m.failed(number, error))
+    def _holding(self, number: int) -> _Held | None:
+        """The permit of that number; None: it has ended already."""
+        # guard: a notice is about a permit that was requested
+        if number > self._last_permit:
+            raise PeerError("it refers to a request that it has not sent")
+        return self._held.get(number)
 
     # -- permits ---------------------------------------------------------------------
 
-    def _ask(self, message: m.AskPermit, nursery: trio.Nursery) -> None:
-        """Ask the decider for a permit, and hold it until the client ends it."""
-        try:
-            lease = self._rights.running(message.asked.lease)
-            request = request_of(message.asked, lease)
-            charged = self._charge_reported(message, request)
-        except RefusedError as error:
-            self.put(m.failed(message.request, error))
-            self._done(message.request)
-            return
+    @serves(m.PERMIT)
+    def _permit(
+        self, exchange: ServedCall[Empty], asked: m.AskPermit
+    ) -> Awaitable[Empty | None]:
+        """Check a request, and hold its permit until the client ends it.
+
+        Its place is the client's until then.  Raises PeerError and RefusedError.
+        """
+        self._last_permit = exchange.call
+        lease = self._rights.running(asked.asked.lease)
+        request = request_of(asked.asked, lease)
+        charged = self._charge_reported(asked, request)
         # guard: a question that names several requests is one about a paste
-        if message.covered and request.service not in _OF_SEVERAL:
+        if asked.covered and request.service not in _OF_SEVERAL:
             raise PeerError("its service has no question that names several requests")
-        named = self._held.get(message.covered)
+        named = self._held.get(asked.covered)
         covered = None if named is None else named.permit
         # guard: a yes is for what its question has named
         if covered is not None and not _alike(covered.request, request):
             covered = None
-        choice = self._chosen.get(message.chosen)
+        choice = self._chosen.get(asked.chosen)
         # guard: a choice was the user's
-        if message.chosen and choice is None:
+        if asked.chosen and choice is None:
             raise PeerError("it refers to an unknown or forgotten answer of the user")
         chosen = None if choice is None else choice.asked
         # guard: a choice is for the request that was chosen
         if choice is not None and not _alike(choice.request, request):
             chosen = None
-        held = self._held[message.request] = _Held(service=request.service)
+        held = self._held[exchange.call] = _Held(request.service)
 
         async def permit() -> None:
             try:
                 with held.scope:
                     async with self._authority.decider.permit(
                         request,
-                        on_ask=lambda: self._asking(message.request),
+                        on_ask=lambda: exchange.emit(m.PermitNews()),
                         covered=covered,
                         chosen=chosen,
                         gone=held.gone,
                     ) as got:
-                        await self._hold(message.request, held, got)
-            except Exception as error:  # noqa: BLE001 -- a mistake ends no other
+                        await self._hold(exchange, held, got)
+            except Exception as error:
                 # Of a permit that it has, it was told that it is cut.
-                if held.permit is None or not isinstance(error, RefusedError):
-                    self._fail(message.request, error)
+                if held.permit is None or not isinstance(sole(error), RefusedError):
+                    raise
             finally:
                 if held.permit is None:  # a refusal is counted with its equals
                     now = trio.current_time()
                     self._recorded.charge(lease.record, -charged, now)
-                del self._held[message.request]
-                self._done(message.request)
+                del self._held[exchange.call]
 
-        nursery.start_soon(permit)
+        return permit()
 
-    def _done(self, number: int) -> None:
-        """Send the client the end of its request."""
-        self._waiting -= 1
-        self.put(m.AuthorityDone(number))
-
-    async def _asking(self, number: int) -> None:
-        self.put(m.Asking(number))
-
-    async def _hold(self, number: int, held: _Held, permit: Permit) -> None:
+    async def _hold(
+        self, exchange: ServedCall[Empty], held: _Held, permit: Permit
+    ) -> None:
         """Report changes and the cut of a permit to the client, until it has ended."""
-        held.permit = permit
+        number, held.permit = exchange.call, permit
         if permit.request.opens:
             # guard: a request that was given up while it was decided opened nothing
             if held.over.is_set():
@@ -388,9 +318,10 @@ class ClientChannel:
             if len(self._opened) >= authority_limits.AUTHORITY_REQUESTS:
                 del self._opened[next(iter(self._opened))]  # of a client that ends none
             self._opened[number] = permit.request
-        permit.changed = lambda now: self._renew(number, now)
+        permit.changed = lambda now: self._renew(exchange, now)
         terms = {name: getattr(permit, name) for name in _TERMS}
-        self.put(m.Permitted(number, warrant=self._warrant(permit), **terms))
+        granted = m.Permitted(warrant=self._warrant(permit), **terms)
+        exchange.put_item(m.PermitNews(granted=granted))
         self._tell_share(permit.request.lease)
         try:
             await held.over.wait()
@@ -400,15 +331,17 @@ class ClientChannel:
             if not held.over.is_set():
                 # Before the end is recorded: taking away comes first.
                 reason = permit.over or "the time limit of the rule has passed"
+                cut = m.PermitCut(reason, permit.where)
                 # guard: a client is told of a cut
-                self.put(m.PermitCut(number, reason, permit.where))
+                exchange.put_item(m.PermitNews(cut=cut))
 
-    def _renew(self, number: int, permit: Permit) -> None:
+    def _renew(self, exchange: ServedCall[Empty], permit: Permit) -> None:
         """Send the present terms of a permit, with a warrant of now."""
         # guard: what was permitted to a sandbox that its host has ended is not renewed
         if self._rights.held(permit.request.lease.id):
-            terms = number, permit.where, permit.max_size, permit.returns
-            self.put(m.PermitNow(*terms, self._warrant(permit, renewed=True)))
+            terms = permit.where, permit.max_size, permit.returns
+            now = m.PermitNow(*terms, self._warrant(permit, renewed=True))
+            exchange.put_item(m.PermitNews(changed=now))
 
     def _warrant(self, permit: Permit, *, renewed: bool = False) -> bytes:
         """Return the signed warrant of a permit."""
@@ -420,51 +353,58 @@ class ClientChannel:
         warrant = PermitWarrant(*whose, *by, **asked, renewed=renewed)
         return sign(self._key, warrant)
 
-    async def _choose(self, message: m.AskChoice, held: _Held) -> m.FromAuthority:
+    @serves(m.CHOOSE)
+    async def _choose(
+        self, _: ServedCall[m.Chosen], request: m.ChoiceRequest
+    ) -> m.Chosen:
         """Ask the user which of several requests to permit; return the answer."""
-        try:
-            requests = [
-                request_of(asked, self._rights.running(asked.lease))
-                for asked in message.asked
-            ]
-            # guard: a choice is who gets one device
-            if not requests or not all(_same_device(requests[0], x) for x in requests):
-                raise PeerError("it requests a choice that is not about one device")
-            with held.scope:
-                chosen = await self._authority.decider.choose(requests)
-                number = chosen.asked.number
-                self._chosen[number] = chosen
-                while len(self._chosen) > _ANSWERS_KEPT:
-                    del self._chosen[next(iter(self._chosen))]
-                place = requests.index(chosen.request)
-                return m.Chosen(message.request, place, number)
-        finally:
-            del self._held[message.request]
-        raise RefusedError("the question was withdrawn")
+        requests = [
+            request_of(asked, self._rights.running(asked.lease))
+            for asked in request.asked
+        ]
+        # guard: a choice is who gets one device
+        if not requests or not all(_same_device(requests[0], x) for x in requests):
+            raise PeerError("it requests a choice that is not about one device")
+        chosen = await self._authority.decider.choose(requests)
+        number = chosen.asked.number
+        self._chosen[number] = chosen
+        while len(self._chosen) > _ANSWERS_KEPT:
+            del self._chosen[next(iter(self._chosen))]
+        return m.Chosen(requests.index(chosen.request), number)
 
-    async def _show(self, message: m.AskPreview | m.AskRules) -> m.FromAuthority:
-        """Answer a preview or a question about rules."""
-        if isinstance(message, m.AskRules):
-            found = await self._authority.decider.rules_about(
-                message.service, message.source, message.target
-            )
-            return m.RulesShown(message.request, [*found])
+    @serves(m.RULES_ABOUT)
+    async def _rules_about(
+        self, _: ServedCall[m.ShownRules], about: m.RulesRequest
+    ) -> m.ShownRules:
+        decider = self._authority.decider
+        found = await decider.rules_about(about.service, about.source, about.target)
+        return m.ShownRules([*found])
+
+    @serves(m.PREVIEW)
+    async def _preview(
+        self, _: ServedCall[m.Previews], request: m.PreviewRequests
+    ) -> m.Previews:
         # guard: a preview is about few requests
-        if len(message.asked) > authority_limits.AUTHORITY_PREVIEWS:
-            raise PeerError(f"it requests {len(message.asked)} previews at one time")
+        if len(request.asked) > authority_limits.AUTHORITY_PREVIEWS:
+            raise PeerError(f"it requests {len(request.asked)} previews at one time")
         requests = [
             request_of(one.asked, _unleased(one.sandbox, one.record))
-            for one in message.asked
+            for one in request.asked
         ]
-        answers = await self._authority.decider.preview(requests)
-        return m.Previewed(message.request, [*answers])
+        return m.Previews([*await self._authority.decider.preview(requests)])
 
     # -- events ------------------------------------------------------------------------
 
-    async def _record(
-        self, message: m.RecordEvent, event: schema.AnyEvent
-    ) -> m.FromAuthority:
-        """Record an event of the client, as it asked; return the confirmation."""
+    @serves(log_rows.RECORD)
+    def _record(
+        self, _: ServedCall[Empty], message: log_rows.RecordEvent
+    ) -> Awaitable[None]:
+        """Check an event, and record it as the client asked.  Raises PeerError."""
+        return self._recorded_event(message, self._rights.take(message.body))
+
+    async def _recorded_event(
+        self, message: log_rows.RecordEvent, event: schema.AnyEvent
+    ) -> None:
         if isinstance(event, schema.LeaseEnd):
             # guard: a lease ends at its host's word
             await self._authority.lease_ended(event.lease)
@@ -479,7 +419,6 @@ class ClientChannel:
         lease = self._rights.lease(event.lease)
         if lease is not None:
             self._tell_share(lease)
-        return m.AuthorityDone(message.request)
 
     def _charge_reported(self, message: m.AskPermit, request: Request) -> int:
         """Count a request of which the decider asks no share; return its bytes.
@@ -491,11 +430,11 @@ class ClientChannel:
         lease, now = request.lease, trio.current_time()
         # guard: requests in the user's name do not push events out of the log
         self._recorded.check(lease.record, now)
-        size = 2 * len(m.encode_from_client(message)) + _DECISION_BYTES
+        size = 2 * len(_encode(message)) + _DECISION_BYTES
         self._recorded.charge(lease.record, size, now)
         return size
 
-    def _charge(self, message: m.RecordEvent, event: schema.AnyEvent) -> None:
+    def _charge(self, message: log_rows.RecordEvent, event: schema.AnyEvent) -> None:
         """Count an event to its share, before it waits for the disk.
 
         Raises RefusedError if a client that was taken over fills the log.
@@ -508,7 +447,9 @@ class ClientChannel:
         self._recorded.check(owner, now)
         self._recorded.charge(owner, cost(event), now)
 
-    async def _write(self, message: m.RecordEvent, event: schema.AnyEvent) -> None:
+    async def _write(
+        self, message: log_rows.RecordEvent, event: schema.AnyEvent
+    ) -> None:
         """Write an event of the client to the log, as it asked.  Raises PeerError."""
         match message.how:
             case "require":
@@ -525,37 +466,58 @@ class ClientChannel:
         try:
             self._log.check_share(lease)
         except RefusedError as error:
-            self.put(
-                m.ShareUsedUp(lease.record, _SHARE_SECONDS, error.message, error.hint)
-            )
+            used_up = lease.record, _SHARE_SECONDS, error.message, error.hint
+            self.put(log_rows.SHARE_USED_UP, log_rows.ShareUsedUp(*used_up))
 
     # -- leases, files, status ------------------------------------------------------------
 
-    async def _announced(self, number: int, lease: Lease) -> m.FromAuthority:
-        """Note a lease, and send the client its share of the log and an answer."""
+    @serves(log_rows.ANNOUNCE_LEASE)
+    def _announce(
+        self, _: ServedCall[Empty], announced: log_rows.AnnounceLease
+    ) -> Awaitable[None]:
+        """Note a lease that the client announces.  Raises PeerError."""
+        lease = Lease(
+            LeaseId(announced.lease),
+            SandboxName(announced.sandbox),
+            SandboxName(announced.record),
+            announced.generation,
+        )
+        self._rights.begin(lease)
+        return self._announced(lease)
+
+    async def _announced(self, lease: Lease) -> None:
+        """Begin a lease, and send the client its share of the log."""
         self._rights.running(lease.id)  # its end may have come first
         await self._authority.lease_begun(lease)
         self._tell_share(lease)
-        return m.AuthorityDone(number)
 
-    async def _ended(self, message: m.EndLease) -> m.FromAuthority:
-        await self._authority.lease_ended(message.lease)
-        return m.AuthorityDone(message.request)
+    @serves(log_rows.END_LEASE)
+    def _end_lease(
+        self, _: ServedCall[Empty], ended: log_rows.EndLease
+    ) -> Awaitable[None]:
+        self._rights.end(ended.lease)
+        return self._authority.lease_ended(ended.lease)
 
-    async def _reload(self, message: m.Reload) -> m.FromAuthority:
+    @serves(log_rows.RELOAD)
+    async def _reload(self, _: ServedCall[Empty], __: Empty) -> None:
         """Read records and rules again, and send the client what has changed."""
         try:
             await self._authority.reload()
         finally:
             self._tell_policy()
-        return m.AuthorityDone(message.request)
 
-    async def _reported(self, message: m.AskReport) -> m.FromAuthority:
-        return m.Report(message.request, self._report())
+    @serves(log_rows.REPORT)
+    async def _status(
+        self, _: ServedCall[log_rows.Report], __: Empty
+    ) -> log_rows.Report:
+        return log_rows.Report(self._report())
 
-    async def _served(self, message: m.ServeControl) -> m.FromAuthority:
+    @serves(log_rows.SERVE_CONTROL)
+    async def _control(self, _: ServedCall[Empty], __: Empty) -> None:
         await self._serve_control()
-        return m.AuthorityDone(message.request)
+
+    def _tell_checkpoint(self) -> None:
+        self.put(log_rows.CHECKPOINT_MADE, Empty())
 
     async def _follow_policy(self) -> None:
         """Send the client each change of rules and records, until cancelled."""
@@ -570,8 +532,8 @@ class ClientChannel:
             return
         self._told = rules, records
         for change in self._sent.update(records):
-            self.put(change)
-        self.put(m.Policy(records.digest))
+            self.put(log_rows.RECORD_CHANGED, change)
+        self.put(log_rows.POLICY_CHANGED, log_rows.PolicyChanged(records.digest))
 
 
 def _unleased(sandbox: str, record: str) -> Lease:

@@ -30,7 +30,6 @@ from broker.ipc.host_rows import (
     MOUNT_FOLDER,
     RELEASE_FOLDER,
     UNMOUNT_FOLDER,
-    ErrorReport,
     FolderLost,
     FolderMounted,
     FolderState,
@@ -40,6 +39,7 @@ from broker.ipc.host_rows import (
 )
 from broker.ipc.host_viewer import HeldTask, TaskStatus
 from broker.net.link_service.pair_end import PairEnd
+from broker.wire.call_messages import ErrorReport
 from broker.wire.exchange import ServedCall
 from broker.wire.row import Empty, serves
 

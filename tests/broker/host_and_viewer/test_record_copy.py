@@ -13,7 +13,7 @@ from broker.authority.channel.sent_records import SentRecords
 from broker.core.errors import InternalError
 from broker.host_and_viewer.log_client import LogClient
 from broker.host_and_viewer.record_copy import RecordCopy
-from broker.ipc import authority as m
+from broker.ipc.audit.log_rows import RecordChanged
 from policy.records.loader import load_records
 from tests.kit.threads import no_threads
 from tests.kit.world import record
@@ -37,10 +37,7 @@ KINDS = {
 
 def through(sent, copy, records):
     """Send what differs, as messages are sent; return the messages."""
-    changes = [
-        m.decode_from_authority(m.encode_from_authority(change))
-        for change in sent.update(records)
-    ]
+    changes = list(sent.update(records))
     for change in changes:
         copy.take(change)
     copy.follow(records.digest)
@@ -80,7 +77,7 @@ def test_only_changes_are_sent(folder):
     assert change.name == "vault"
     assert set(copy.now.records) == {"work", "vault"}
     (folder / "work.toml").unlink()
-    assert through(sent, copy, read(folder)) == [m.RecordGone("work")]
+    assert through(sent, copy, read(folder)) == [RecordChanged("work", None)]
     assert set(copy.now.records) == {"vault"}
 
 
@@ -122,7 +119,7 @@ def test_a_path_that_is_not_utf_8_arrives(tmp_path):
 
 def test_a_record_that_cannot_be_read_is_our_mistake():
     copy = RecordCopy()
-    copy.take(m.RecordChanged("work", b'{"record": 1, "problem": null}'))
+    copy.take(RecordChanged("work", b'{"record": 1, "problem": null}'))
     with pytest.raises(InternalError, match="an invalid record"):
         copy.follow("")
 
@@ -132,7 +129,8 @@ async def test_records_are_followed_where_there_is_no_thread():
     client = LogClient.__new__(LogClient)
     client._records = SimpleNamespace(follow=followed.append)
     client._changed = trio.Event()
+    client._started = trio.Event()
     with no_threads():
-        await client._follow(SimpleNamespace(records="records"))
+        await client._follow(None, SimpleNamespace(records="records"))
     assert followed == ["records"]
     assert client._changed.is_set()

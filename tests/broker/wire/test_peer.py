@@ -225,3 +225,74 @@ def test_row_with_a_permit_is_refused_without_a_check(ends):
 
     with pytest.raises(InternalError, match="nobody checks the permits of Permitted"):
         Peer(ends[1]._carrier, HOST, VIEWER, {row.name: row}, [Part()])
+
+
+def test_row_with_a_permit_has_no_handler_that_runs_as_it_is_read(ends):
+    row = of_host("Permitted", permit=NeededPermit(frozenset({"camera"})))
+
+    class Part:
+        @serves(row)
+        def permitted(self, _: ServedCall, request: Text):
+            raise AssertionError
+
+    rows = {row.name: row}
+    with pytest.raises(InternalError, match="the handler of Permitted has to wait"):
+        Peer(ends[1]._carrier, HOST, VIEWER, rows, [Part()], check=lambda _: None)
+
+
+class InOrder(Host):
+    """Notes each call as it is read."""
+
+    @serves(ECHO)
+    def echo(self, _: ServedCall, request: Text):
+        self.notes.append(request.text)
+        if request.text == "refused":
+            raise RefusedError("as it was read")
+        if request.text == "broken":
+            raise PeerError("this ends it")
+        return self._answer(request)
+
+    async def _answer(self, request):
+        return request
+
+
+@pytest.fixture
+async def in_order(ends, nursery):
+    """A viewer's peer, and the part and the peer of a host that handles calls at once."""
+    viewer, far, _ = ends
+    part = InOrder()
+    habits = Habits(ends_by_handler=True)
+    host = Peer(far._carrier, HOST, VIEWER, ROWS, [part], habits=habits)
+    await nursery.start(viewer.run)
+    return viewer, part, host
+
+
+async def test_calls_are_handled_in_the_order_in_which_they_are_read(in_order, nursery):
+    viewer, part, host = in_order
+    texts = [str(number) for number in range(50)]
+    calls = [await viewer.begin(ECHO, Text(text)) for text in texts]
+    await nursery.start(host.run)
+    with trio.fail_after(10):
+        answers = [(await viewer.finish(call)).value.text for call in calls]
+    assert answers == part.notes == texts
+
+
+async def test_error_of_a_handler_as_it_reads_is_the_error_of_its_call(
+    in_order, nursery
+):
+    viewer, _, host = in_order
+    await nursery.start(host.run)
+    with trio.fail_after(10):
+        with pytest.raises(RefusedError, match="as it was read"):
+            await viewer.call(ECHO, Text("refused"))
+        assert (await viewer.call(ECHO, Text("word"))).text == "word"
+
+
+async def test_peer_error_of_a_handler_as_it_reads_ends_the_connection(in_order):
+    viewer, _, host = in_order
+    call = await viewer.begin(ECHO, Text("broken"))
+    with trio.fail_after(10):
+        with pytest.raises(PeerError, match="this ends it"):
+            await host.run()
+        with pytest.raises(UpstreamError):
+            await viewer.finish(call)

@@ -28,6 +28,8 @@ GUARDS = (
     Guard("a call has one answer, and an answer a call", "if False:", _HOSTILE, "answer_to_no_call"),
     Guard("a message has the descriptors of its row", "if False:", _HOSTILE, "descriptors_ends_it"),
     Guard("a row with a permit is served only with a check of it", "if False:", _PEER, "without_a_check"),
+    Guard("no handler runs before the permit and the turn of its call", "if False:", _PEER, "runs_as_it_is_read"),
+    Guard("a far end that does not read its answers is given up", "pass", "tests/attack/test_forged_authority_messages.py", "does_not_read"),
     Guard("a caller that leaves cancels its call at the far end", "pass", _PAIR, "nobody_waits_for"),
     Guard("this end's close is an error that its callers expect", "raise", _PAIR, "of_another_sandbox"),
     Guard("a call that waits as the far end is lost is lost with it", "pass", "tests/attack/test_link_taken_viewer.py", "a_viewer_that_goes"),

@@ -10,7 +10,6 @@ import sys
 import pytest
 
 from broker.core.files.path_errors import path_error
-from broker.ipc.audit.log_messages import encode_from_authority, failed
 from broker.session.child import failed_operation
 from broker.wire.call_messages import ErrorMessage, encode_message
 
@@ -26,7 +25,7 @@ def of_file(name, code=errno.EACCES):
 def test_a_path_of_any_bytes_can_be_sent_and_shown(name):
     error = path_error(of_file(name))
     assert error is not None
-    assert encode_from_authority(failed(0, error))
+    assert encode_message(ErrorMessage.of(1, error))
     assert error.message == f"a\\udcff\\x0a  hint: x\\x1b[2J: {DENIED}"
 
 

@@ -23,13 +23,24 @@ from broker.core.errors import (
 from broker.core.limits import authority as authority_limits
 from broker.core.services import AUDIO
 from broker.ipc import authority as m
-from broker.ipc.audit import schema
+from broker.ipc.audit import log_rows, schema
 from broker.viewer.authority.authority_client import AuthorityClient
 from broker.viewer.authority.request_messages import asked_of
+from broker.wire.call_messages import (
+    AnswerMessage,
+    CallMessage,
+    ErrorMessage,
+    ErrorReport,
+    PingMessage,
+    decode_message,
+    encode_message,
+)
+from broker.wire.calls import PONG, Calls
 from broker.wire.faults import NotFoundError
 from broker.wire.frame_carrier import Frames
+from broker.wire.row import Empty, ProcessKind
 from policy.records.device import DeviceFacts, take_interface
-from tests.kit.authority import REPORT, client_of, stage
+from tests.kit.authority import client_of, stage
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import VAULT, WORK, no, yes
 from tests.kit.world import record
@@ -77,8 +88,9 @@ def test_a_request_is_the_same_beyond_the_channel():
         opens=True,
         counts_bytes=False,
     )
-    body = m.encode_from_client(m.AskPermit(1, asked_of(made)))
-    assert request_of(m.decode_from_client(body).asked, WORK) == made
+    body = msgspec.msgpack.encode(asked_of(made))
+    asked = msgspec.msgpack.decode(body, type=m.AskedRequest)
+    assert request_of(asked, WORK) == made
     assert set(m.AskedRequest.__struct_fields__) == set(Request.__dataclass_fields__)
 
 
@@ -86,7 +98,7 @@ def test_a_request_is_the_same_beyond_the_channel():
     "kind", [NotFoundError, RefusedError, UpstreamError, SetupError]
 )
 def test_an_error_is_the_same_beyond_the_channel(kind):
-    made = m.error_of(m.failed(1, kind("what", hint="do", where="f:1")))
+    made = ErrorMessage.of(1, kind("what", hint="do", where="f:1")).error()
     assert type(made) is kind
     assert (made.message, made.hint, made.where) == ("what", "do", "f:1")
 
@@ -242,10 +254,10 @@ async def test_requests_that_are_given_up_are_bounded_here(monkeypatch):
             for step in steps:
                 with pytest.raises(ExceptionGroup) as refused:
                     await fill(step)
-                assert "too many requests" in str(sole(refused.value))
+                assert "too many calls" in str(sole(refused.value))
         finally:
             disk.set()
-        await eventually(lambda: not client._calls)
+        await eventually(lambda: client.peer.oldest_pending is None)
         assert s.fault is None
         async with client.permit(request()):
             pass
@@ -563,14 +575,13 @@ async def scripted(monkeypatch, answers):
         client = AuthorityClient(near, lost=send.send_nowait)
 
         async def authority():
-            for said in (
-                m.Welcome(1, b"a key", clipboard_digest=True),
-                m.Policy(""),
-            ):
-                far.put(m.encode_from_authority(said))
+            calls = Calls(ProcessKind.AUTHORITY, ProcessKind.VIEWER, m.AUTHORITY_ROWS)
+            welcome = log_rows.Welcome(1, b"a key", clipboard_digest=True)
+            far.put(calls.notify(log_rows.WELCOME, welcome))
+            far.put(calls.notify(log_rows.POLICY_CHANGED, log_rows.PolicyChanged("")))
             while True:
                 frame = (await far.receive()).data
-                await answers(far, m.decode_from_client(frame))
+                await answers(far, decode_message(frame))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(authority)
@@ -585,16 +596,16 @@ async def test_an_authority_that_does_not_answer_is_lost(monkeypatch):
 
     async def silent(far, message):
         del far
-        assert isinstance(message, m.AskReport)
+        assert isinstance(message, PingMessage)
 
     async with scripted(monkeypatch, silent) as (_, lost):
         with trio.fail_after(30):
             assert "did not answer" in await lost.receive()
 
 
-async def test_reports_are_asked_for_though_all_other_places_are_taken(monkeypatch):
+async def test_pings_are_sent_though_all_places_are_taken(monkeypatch):
     monkeypatch.setattr(authority_limits, "AUTHORITY_SILENT_SECONDS", 1)
-    monkeypatch.setattr(authority_limits, "AUTHORITY_REQUESTS", 3)
+    monkeypatch.setattr(authority_limits, "AUTHORITY_REQUESTS", 2)
 
     async def silent(far, message):
         del far, message
@@ -605,8 +616,8 @@ async def test_reports_are_asked_for_though_all_other_places_are_taken(monkeypat
     ):
         nursery.start_soon(client.reload)
         nursery.start_soon(client.reload)
-        await eventually(lambda: len(client._calls) >= 2)
-        with pytest.raises(RefusedError, match="too many requests"):
+        await eventually(lambda: len(client.peer._pending) >= 2)
+        with pytest.raises(RefusedError, match="too many calls"):
             await client.reload()
         with trio.fail_after(30):
             await lost.receive()
@@ -632,7 +643,7 @@ async def test_shielded_request_ends_when_its_client_is_cancelled(monkeypatch):
             scripted(monkeypatch, silent) as (client, _),
         ):
             nursery.start_soon(record, client)
-            await eventually(lambda: client._calls)
+            await eventually(lambda: client.peer.oldest_pending)
 
 
 async def test_an_authority_that_answers_late_is_not_lost(monkeypatch):
@@ -643,7 +654,7 @@ async def test_an_authority_that_answers_late_is_not_lost(monkeypatch):
     async def late(far, message):
         await trio.sleep(1.2)
         answered.append(message)
-        far.put(m.encode_from_authority(m.Report(message.request, REPORT)))
+        far.put(PONG)
 
     async with scripted(monkeypatch, late) as (_, lost):
         await eventually(lambda: len(answered) == 2, deadline=30)
@@ -660,13 +671,14 @@ async def test_a_broker_that_ends_says_so():
             nursery.start_soon(client.stop, "over")
             with trio.fail_after(30):
                 await s.ended.wait()
-            assert s.stop.reason == "over"
-            s.channel.put(m.AuthorityDone(s.stop.request))
+            assert s.has_asked_to_stop
+            s.channel.put(log_rows.STOPPED, Empty())
 
 
 async def test_a_start_that_fails_is_the_start_s_error():
     async with stage() as (s, sock):
-        s.channel.put(m.failed(0, SetupError("a broker runs already")))
+        error = ErrorReport.of(SetupError("a broker runs already"))
+        s.channel.put(log_rows.START_FAILED, log_rows.StartFailed(error))
         link = Frames(sock, receive_bytes=1 << 20, send_bytes=1 << 20, waiting=1 << 20)
         client = AuthorityClient(link, lost=list)
         s.channel._told = (s.authority.rules.now.rules, s.authority.records)
@@ -676,28 +688,23 @@ async def test_a_start_that_fails_is_the_start_s_error():
         assert "a broker runs already" in repr(caught.value.exceptions)
 
 
-def test_messages_are_read_strictly():
-    body = msgspec.msgpack.encode([10, 1, "more"])
-    with pytest.raises(Exception, match="cannot decode"):
-        m.decode_from_client(body)
-
-
 async def test_the_end_of_a_lease_is_sent_though_all_places_are_taken(monkeypatch):
-    monkeypatch.setattr(authority_limits, "AUTHORITY_REQUESTS", 2)
+    monkeypatch.setattr(authority_limits, "AUTHORITY_REQUESTS", 1)
     ended = trio.Event()
 
     async def silent(far, message):
-        if isinstance(message, m.EndLease):
+        if isinstance(message, CallMessage) and message.row == "EndLease":
             ended.set()
-            far.put(m.encode_from_authority(m.AuthorityDone(message.request)))
+            nothing = msgspec.Raw(msgspec.msgpack.encode(Empty()))
+            far.put(encode_message(AnswerMessage(message.call, nothing)))
 
     async with (
         scripted(monkeypatch, silent) as (client, _),
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(client.reload)
-        await eventually(lambda: client._calls)
-        with pytest.raises(RefusedError, match="too many requests"):
+        await eventually(lambda: client.peer.oldest_pending)
+        with pytest.raises(RefusedError, match="too many calls"):
             await client.reload()
         await client.lease_ended(WORK.id)
         nursery.cancel_scope.cancel()
