@@ -13,6 +13,7 @@ from pathlib import Path
 from broker.ipc import authority as authority_rows
 from broker.ipc import host_rows
 from broker.ipc.audit import log_rows
+from broker.ipc.control import forwarded
 from broker.net.link import link_rows
 from docs.tables import desktop as desktop_policies
 from docs.tables import ipc as message_policies
@@ -133,7 +134,7 @@ def page() -> str:
         _bus_table(),
         _table("Workers and fork servers", dict(message_policies.WORKER)),
         rows_table("The authority", authority_rows, log_rows),
-        _table("Forwarded calls of the control socket", dict(message_policies.CONTROL)),
+        rows_table("Forwarded calls of the control socket", forwarded),
         _table("Orders of the viewer", dict(session.ORDERS)),
         rows_table("Host and viewer", host_rows, link_rows),
     ]

@@ -11,7 +11,6 @@ import pytest
 
 from broker.core.transfer import entries
 from broker.ipc import agent, fork_server, worker
-from broker.ipc.control import forwarded
 from broker.ipc.guest import file_requests
 from broker.ipc.session import order_rows
 from broker.jail.sound.commands import Command
@@ -47,10 +46,6 @@ CHANNELS = {
         tags(file_requests.Ask, file_requests.Reply),
     ),
     "entries": (transfer_policies.ENTRIES, tags(entries.Entry)),
-    "control": (
-        message_policies.CONTROL,
-        tags(forwarded.Order, forwarded.Answer),
-    ),
     "session": (
         session.ORDERS,
         {*order_rows.ROWS}

@@ -25,6 +25,7 @@ from broker.ipc.control.forward import serve_forwarded
 from broker.ipc.control.method import AnyMethod, Exchange, Owner
 from broker.ipc.control.varlink import Call, VarlinkReply
 from broker.wire.frame_carrier import Frames
+from broker.wire.row import ProcessKind
 
 _Client = TypeVar("_Client", bound=LogClient)
 
@@ -82,8 +83,8 @@ async def serve_calls(
     """
     api = Dispatcher(role, parts, table, forwards={Owner.AUTHORITY: _not_here})
     calls = handle.clients[client_role].calls
-    stream = trio.SocketStream(trio.socket.from_stdlib_socket(calls))
-    await serve_forwarded(stream, api, task_status=task_status)
+    kind = ProcessKind(client_role)
+    await serve_forwarded(calls, kind, api, task_status=task_status)
 
 
 async def _not_here(call: Call, exchange: Exchange[Any]) -> VarlinkReply:

@@ -159,9 +159,8 @@ async def _serve(
             await nursery.start(parts.run)
             forwards: dict[str, Forwarder] = {}
             for name, client in clients.items():
-                calls = trio.socket.from_stdlib_socket(client.calls)
-                stream = trio.SocketStream(calls)
-                forwards[name] = Forwarder("other process", stream, log.starter.key)
+                key = log.starter.key
+                forwards[name] = Forwarder(ProcessKind(name), client.calls, key)
                 await nursery.start(forwards[name].run)
             lockdown = parts.authority.lockdown
             networks = HostNetworks(forwards.get("host"), parts.authority.leases)
@@ -331,13 +330,9 @@ def _notice(name: str, row: Row[_Q, Empty], request: _Q) -> bytes:
 
 async def _last(link: Frames, message: bytes) -> None:
     """Send the last message, to a client that may have gone."""
-    with contextlib.suppress(VitrailError), trio.move_on_after(_LAST_SECONDS):
+    with contextlib.suppress(VitrailError):
         link.put(message)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(link.run)
-            await link.wait_written()
-            nursery.cancel_scope.cancel()
-    link.close()
+    await link.finish(_LAST_SECONDS)
 
 
 def main() -> None:

@@ -24,10 +24,11 @@ from broker.core.stderr_log import log_stderr
 from broker.helpers.forked_part import end_with_parent
 from broker.helpers.process import popen
 from broker.helpers.process.memory_file import memory_file
+from broker.ipc.control.forwarded import CallWarrant
 from broker.ipc.session.file_orders import from_memory
 from broker.ipc.session.order_rows import MESSAGE_BYTES, ROWS
 from broker.ipc.session.permit_warrant import PermitWarrant
-from broker.session.read_warrant import CallWarrant, Warrant
+from broker.session.read_warrant import Warrant
 from broker.session.warrant_check import VerifiedPermit, WarrantCheck
 from broker.wire.blocking import BlockingEnd
 from broker.wire.calls import IncomingCall, lost_descriptors

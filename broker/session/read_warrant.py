@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from broker.core.decoding import Reader, TypedMessage, reader
-from broker.ipc.control.forwarded import Begin
+from broker.ipc.control.forwarded import CallWarrant
 from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.ipc.session.warrant import SIGNATURE_BYTES
 
@@ -20,8 +20,6 @@ SECONDS = 60.0
 """A warrant expires after this time: it is used at once, and permits may end."""
 TICKET_SECONDS = 1800.0
 """A ticket to send or to edit expires after this time."""
-CallWarrant = Begin
-"""A call of the control socket that the authority has passed on."""
 
 
 class FileTicket(TypedMessage, frozen=True, tag="ticket"):

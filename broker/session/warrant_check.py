@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from broker.core.errors import RefusedError
+from broker.ipc.control.forwarded import CallWarrant
 from broker.ipc.session.bus_orders import HOLD_PERMIT, HoldPermit
 from broker.ipc.session.permit_warrant import OF_REQUEST, PermitWarrant
-from broker.session.read_warrant import SECONDS, CallWarrant, Warrant, read_warrant
+from broker.session.read_warrant import SECONDS, Warrant, read_warrant
 from broker.session.used_warrants import UsedWarrants
 from broker.wire.row import AnyRow, NeededPermit, serves
 from policy.names import ADMIN_NAMES

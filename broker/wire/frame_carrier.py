@@ -92,8 +92,17 @@ class Frames(QueueingCarrier):
 
     async def wait_written(self) -> None:
         """Return when nothing waits to be written."""
-        while self._rest:
+        while self._rest and self._sock.fileno() >= 0:
             await self._empty.wait()
+
+    async def finish(self, seconds: float) -> None:
+        """Write what waits, within so many seconds, and close; not cancelled."""
+        with trio.move_on_after(seconds, shield=True):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.run)
+                await self.wait_written()
+                nursery.cancel_scope.cancel()
+        self.close()
 
     @override
     async def run(self) -> None:

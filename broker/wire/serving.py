@@ -201,6 +201,9 @@ class Serving:
         """Send an item of a call; of a paced row, return when it was taken."""
         if not self._sender.live:
             raise self._sender.lost_error()
+        # guard: an item that is given up was not sent, or the next one may come
+        while incoming.row.paced and incoming.call in self._items:
+            await self._items[incoming.call].wait()
         is_taken = self._items[incoming.call] = trio.Event()
         await self._sender.send_or_fail(self._calls.item(incoming.call, item))
         if incoming.row.paced:

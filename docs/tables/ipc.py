@@ -265,35 +265,8 @@ _FORK_SERVERS: Mapping[str, ChannelPolicy] = {
     ),
     "fork-failed": no_descriptors("a fork server", "as an answer", _DECODE, "Nothing."),
 }
-_AUTHORITY = "the process with the control socket"
-_OWNER = "host or viewer"
-_A_CALL = "one of CONTROL_FORWARDED calls until it is done"
-CONTROL: Mapping[str, ChannelPolicy] = {
-    "begin": no_descriptors(
-        _AUTHORITY,
-        "for a client's call",
-        _A_CALL,
-        "Nothing: a program of the user asks, with its pid and uid as the kernel has them.",
-    ),
-    "taken": no_descriptors(
-        _AUTHORITY, "for each item that the client has received", _DECODE, "Nothing."
-    ),
-    "cancel": no_descriptors(
-        _AUTHORITY, "when the client has gone", _DECODE, "Nothing."
-    ),
-    "item": no_descriptors(
-        _OWNER,
-        "for a call with several answers, after the one before it was taken",
-        "decoding one message of CONTROL_MESSAGE_BYTES; its parameters stay unread",
-        "Shows the client anything, as an item of this call.",
-    ),
-    "done": no_descriptors(
-        _OWNER,
-        "once for a call",
-        "decoding one message of CONTROL_MESSAGE_BYTES; its parameters stay unread",
-        "Shows the client anything, as the answer of this call.",
-    ),
-}
+
+
 WORKER: Mapping[str, ChannelPolicy] = {
     **_TO_WORKER,
     **transfer_policies.TO_WORKER,

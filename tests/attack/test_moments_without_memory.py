@@ -24,7 +24,6 @@ from broker.core.services import AGENT
 from broker.host.acceptor import RemoteListener
 from broker.host.admission import Admission
 from broker.ipc import acceptor as messages
-from broker.ipc.control.forwarded_frames import ForwardedFrames
 from broker.programs.acceptor import Acceptor, Entrance
 from broker.wire import fdpass, memory
 from broker.wire import packets as channels
@@ -95,49 +94,6 @@ async def test_a_channel_of_the_authority_sends_and_receives_later(number):
         link.close()
 
 
-class ShortStream:
-    """A stream whose every other call fails."""
-
-    def __init__(self, stream, number):
-        self.stream, self.number, self.calls = stream, number, 0
-
-    def fail(self):
-        self.calls += 1
-        if self.calls % 2:
-            raise trio.BrokenResourceError from OSError(self.number, "no room")
-
-    async def send_all(self, data):
-        self.fail()
-        await self.stream.send_all(data)
-
-    async def receive_some(self, most):
-        self.fail()
-        return await self.stream.receive_some(most)
-
-
-@pytest.mark.parametrize("number", SHORT)
-async def test_a_call_of_the_control_socket_is_passed_on_later(
-    number, monkeypatch, autojump_clock
-):
-    left, right = trio.testing.memory_stream_pair()
-    sending = ForwardedFrames(ShortStream(left, number))
-    receiving = ForwardedFrames(ShortStream(right, number))
-    long = bytes(range(256)) * 100
-    got = []
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(sending.write)
-        nursery.start_soon(receiving.read, got.append)
-        sending.send(encode_frame(b"call", 1 << 20))
-        sending.send(encode_frame(long, 1 << 20))
-        with trio.fail_after(60):
-            while len(got) < 2:
-                await trio.testing.wait_all_tasks_blocked()
-                await trio.sleep(1)
-        sending.end()
-        nursery.cancel_scope.cancel()
-    assert got == [b"call", long]
-
-
 class ShortPacket(Short):
     """The same for packets with descriptors."""
 
@@ -190,13 +146,6 @@ async def test_a_door_without_memory_for_a_moment_goes_on(number, monkeypatch):
             sock.number = number
             theirs.close()
         assert not sock.number
-
-
-async def test_a_channel_that_is_closed_is_not_asked_again():
-    stream = ShortStream(None, errno.ECONNRESET)
-    with trio.fail_after(5):
-        await ForwardedFrames(stream).read(print)
-    assert stream.calls == 1
 
 
 @pytest.fixture

@@ -13,9 +13,8 @@ import trio.testing
 
 from broker.authority.control.server import serve
 from broker.core import limits
-from broker.core.errors import RefusedError, UpstreamError
-from broker.core.framing import FrameReader
-from broker.ipc.control import forwarded as forward
+from broker.core.errors import InternalError, RefusedError, UpstreamError
+from broker.ipc.control import forwarding
 from broker.ipc.control.api import (
     Nothing,
     Progress,
@@ -27,48 +26,63 @@ from broker.ipc.control.api import (
 from broker.ipc.control.client import open_client
 from broker.ipc.control.dispatch import Dispatcher
 from broker.ipc.control.forward import serve_forwarded
-from broker.ipc.control.forwarded import Begin, CallItem, Done
 from broker.ipc.control.forwarder import Forwarder
+from broker.ipc.control.forwarding import forwarding_carrier
 from broker.ipc.control.method import Owner, serves
 from broker.ipc.control.methods import GET_VERSION, RUN, SHUTDOWN, STOP, TABLE
 from broker.ipc.control.varlink import Call
-from broker.ipc.session.warrant import SIGNATURE_BYTES
-from tests.kit.control import EXCHANGE, ScriptedBroker, partly, stream_of
+from broker.wire.call_messages import (
+    AnswerMessage,
+    CancelMessage,
+    ItemMessage,
+    decode_message,
+    encode_message,
+)
+from broker.wire.row import ProcessKind
+from tests.kit.control import EXCHANGE, ScriptedBroker, partly
 from tests.kit.eventually import eventually
 
 
 class TakenOver:
     """The far end of a forwarder: it sends what a test tells it."""
 
-    def __init__(self, stream):
-        self._stream = stream
-        self._reader = FrameReader(forward.FRAME_BYTES)
-        self._frames = []
+    def __init__(self, sock):
+        self._carrier = forwarding_carrier(sock)
 
     async def order(self):
-        while not self._frames:
-            data = await self._stream.receive_some(65536)
-            assert data, "the socket's process has closed"
-            self._frames += self._reader.feed(bytes(data))
-        return forward.decode_order(self._frames.pop(0)[SIGNATURE_BYTES:])
+        """Return the next message of the authority."""
+        data = (await self._carrier.receive()).data
+        assert data, "the socket's process has closed"
+        return decode_message(data)
 
     async def send(self, message):
-        await self._stream.send_all(forward.encode_answer(message))
+        self._carrier.put(encode_message(message))
 
     async def closed(self):
         with trio.fail_after(20):
-            while await self._stream.receive_some(65536):
+            while (await self._carrier.receive()).data:
                 pass
 
-    async def die(self):
-        await self._stream.aclose()
+    def die(self):
+        self._carrier.close()
+
+
+def reply(call, parameters=b"{}"):
+    """A reply, whatever its parameters are."""
+    value = {"parameters": parameters, "error": ""}
+    return AnswerMessage(call, msgspec.Raw(msgspec.msgpack.encode(value)))
+
+
+def item(call):
+    value = {"parameters": b"{}"}
+    return ItemMessage(call, msgspec.Raw(msgspec.msgpack.encode(value)))
 
 
 @asynccontextmanager
 async def world(path):
     """A broker whose viewer was taken over, and whose other parts were not."""
     ours, theirs = socket.socketpair()
-    viewer = Forwarder("viewer", stream_of(ours))
+    viewer = Forwarder(ProcessKind.VIEWER, ours)
     api = ScriptedBroker()
 
     async def host(call, exchange):
@@ -80,10 +94,10 @@ async def world(path):
         await nursery.start(
             serve, path, Dispatcher("local", [], TABLE, forwards=forwards)
         )
-        taken_over = TakenOver(stream_of(theirs))
+        taken_over = TakenOver(theirs)
         yield taken_over, nursery
         nursery.cancel_scope.cancel()
-    await taken_over.die()
+    taken_over.die()
 
 
 async def stop(path, outcome):
@@ -106,7 +120,7 @@ async def test_a_process_that_dies_ends_its_calls_and_no_others(tmp_path):
         outcome = []
         nursery.start_soon(stop, path, outcome)
         await viewer.order()
-        await viewer.die()
+        viewer.die()
         (error,) = await eventually(lambda: outcome)
         assert isinstance(error, UpstreamError)
         assert "viewer of this broker has ended" in error.message
@@ -119,11 +133,28 @@ async def test_a_process_that_dies_ends_its_calls_and_no_others(tmp_path):
 @pytest.mark.parametrize(
     "lie",
     [
-        lambda call: [Done(call + 1, msgspec.Raw(b"{}"))],
-        lambda call: [CallItem(call, msgspec.Raw(b"{}"))],
-        lambda call: [Done(call, msgspec.Raw(b"{}")), Done(call, msgspec.Raw(b"{}"))],
+        lambda call: [reply(call + 1)],
+        lambda call: [item(call)],
+        lambda call: [reply(call), reply(call)],
+        # Its client reads up to a NUL byte: the rest would be another's answer.
+        lambda call: [reply(call, b'{"a": "\0"}')],
+        lambda call: [reply(call, b"{}\0{}")],
+        lambda call: [reply(call, b"{} {}")],
+        lambda call: [reply(call, b"")],
+        lambda call: [reply(call, b"{")],
+        lambda call: [reply(call, b"[" * 100_000 + b"]" * 100_000)],
     ],
-    ids=["another's", "unasked", "twice"],
+    ids=[
+        "another's",
+        "unasked",
+        "twice",
+        "NUL",
+        "NUL between",
+        "two",
+        "none",
+        "half",
+        "deep",
+    ],
 )
 async def test_a_process_that_lies_is_asked_no_more(tmp_path, lie):
     path = tmp_path / "control"
@@ -145,7 +176,7 @@ async def test_what_a_process_answers_is_not_read_by_the_one_with_the_socket(tmp
         outcome = []
         nursery.start_soon(stop, path, outcome)
         order = await viewer.order()
-        await viewer.send(Done(order.call, msgspec.Raw(b'{"stopped": 5}')))
+        await viewer.send(reply(order.call, b'{"stopped": 5}'))
         (error,) = await eventually(lambda: outcome)
         assert isinstance(error, UpstreamError)
         assert "cannot decode" in error.message
@@ -178,14 +209,13 @@ async def test_a_call_whose_client_goes_is_given_up_when_its_process_hangs(
 
                 calls.start_soon(run)
                 begin = await viewer.order()
-                assert isinstance(begin, Begin)
-                assert begin.more
+                assert begin.row == "ForwardedCallWithItems"
                 calls.cancel_scope.cancel()
             with trio.fail_after(20):
                 await client.hang_up()  # returns when the call was given up
-        assert await viewer.order() == forward.Cancel(begin.call)
+        assert await viewer.order() == CancelMessage(begin.call)
         # A late answer is none of a lie.
-        await viewer.send(Done(begin.call, msgspec.Raw(b"{}")))
+        await viewer.send(reply(begin.call))
         assert await answers(path)
 
 
@@ -198,9 +228,9 @@ async def test_a_process_answers_its_own_methods_only():
         forwards={Owner.VIEWER: None},
     )
     ours, theirs = socket.socketpair()
-    forwarder = Forwarder("viewer", stream_of(ours))
+    forwarder = Forwarder(ProcessKind.VIEWER, ours)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve_forwarded, stream_of(theirs), dispatcher)
+        nursery.start_soon(serve_forwarded, theirs, ProcessKind.VIEWER, dispatcher)
         await nursery.start(forwarder.run)
         everything = Dispatcher(
             "local", [], TABLE, forwards=dict.fromkeys(Owner, forwarder)
@@ -223,16 +253,18 @@ def forward_call(name):
 
 
 async def test_an_answer_that_is_too_long_is_an_error(monkeypatch):
-    monkeypatch.setattr(forward, "FRAME_BYTES", 600)
+    monkeypatch.setattr(forwarding, "forwarded_bytes", lambda: 900)
     api = ScriptedBroker()
     ours, theirs = socket.socketpair()
-    forwarder = Forwarder("viewer", stream_of(ours))
+    forwarder = Forwarder(ProcessKind.VIEWER, ours)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve_forwarded, stream_of(theirs), partly([api]))
+        nursery.start_soon(serve_forwarded, theirs, ProcessKind.VIEWER, partly([api]))
         await nursery.start(forwarder.run)
         api.silent = ["x" * 1000]
-        reply = await forwarder(forward_call("Windows"), EXCHANGE)
-        assert reply.error.endswith(".Failed")
+        with pytest.raises(
+            InternalError, match="an internal error occurred in the viewer"
+        ):
+            await forwarder(forward_call("Windows"), EXCHANGE)
         reply = await forwarder(forward_call("GetVersion"), EXCHANGE)
         assert reply.error == ""
         nursery.cancel_scope.cancel()
@@ -263,7 +295,7 @@ def progress(step):
 async def test_an_item_follows_one_that_was_given_up_when_that_one_is_taken():
     """A client that does not read ends only its call."""
     ours, theirs = socket.socketpair()
-    forwarder = Forwarder("viewer", stream_of(ours))
+    forwarder = Forwarder(ProcessKind.VIEWER, ours)
     arrived, reads, items, replies = trio.Event(), trio.Event(), [], []
 
     async def take(untrusted_item):
@@ -273,7 +305,7 @@ async def test_an_item_follows_one_that_was_given_up_when_that_one_is_taken():
 
     async with trio.open_nursery() as nursery:
         owner = partly([_Impatient(arrived)])
-        nursery.start_soon(serve_forwarded, stream_of(theirs), owner)
+        nursery.start_soon(serve_forwarded, theirs, ProcessKind.VIEWER, owner)
         await nursery.start(forwarder.run)
         call = Call("io.vitrail.Broker.Run", msgspec.Raw(b'{"record": "a"}'), more=True)
 
@@ -311,13 +343,14 @@ class _Ending:
 
 async def test_the_answer_to_shutdown_comes_though_its_process_ends_at_once():
     ours, theirs = socket.socketpair()
-    forwarder = Forwarder("viewer", stream_of(ours))
+    forwarder = Forwarder(ProcessKind.VIEWER, ours)
     async with trio.open_nursery() as nursery:
         await nursery.start(forwarder.run)
         async with trio.open_nursery() as owner:
             owner.start_soon(
                 serve_forwarded,
-                stream_of(theirs),
+                theirs,
+                ProcessKind.VIEWER,
                 partly([_Ending(owner.cancel_scope)]),
             )
             replies = []
@@ -335,7 +368,7 @@ async def test_the_answer_to_shutdown_comes_though_its_process_ends_at_once():
 
 async def test_a_process_that_does_not_read_does_not_keep_the_forwarder_from_ending():
     ours, theirs = socket.socketpair()
-    forwarder = Forwarder("viewer", stream_of(ours))
+    forwarder = Forwarder(ProcessKind.VIEWER, ours)
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             await nursery.start(forwarder.run)

@@ -65,6 +65,7 @@ from broker.ipc.control.types.folders import FoldersAnswer
 from broker.ipc.control.varlink import Call, VarlinkReply
 from broker.ipc.control.varlink_service import describe_service
 from broker.wire.faults import NotFoundError
+from broker.wire.row import ProcessKind
 
 LEASE = LeaseStatus(
     id="00112233aabbccdd",
@@ -363,8 +364,8 @@ class ScriptedBroker:
 async def forwarded(nursery: trio.Nursery, dispatcher: Dispatcher) -> Dispatcher:
     """Return a call that has another task answer each call, over a pair of sockets."""
     ours, theirs = socket.socketpair()
-    forwarder = Forwarder("owner", stream_of(ours))
-    nursery.start_soon(serve_forwarded, stream_of(theirs), dispatcher)
+    forwarder = Forwarder(ProcessKind.VIEWER, ours)
+    nursery.start_soon(serve_forwarded, theirs, ProcessKind.VIEWER, dispatcher)
     await nursery.start(forwarder.run)
     return Dispatcher(
         "local",
@@ -373,11 +374,6 @@ async def forwarded(nursery: trio.Nursery, dispatcher: Dispatcher) -> Dispatcher
         forwards=dict.fromkeys(Owner, forwarder),
         other=describe_service,
     )
-
-
-def stream_of(sock: socket.socket) -> trio.SocketStream:
-    """Return a socket as trio's stream."""
-    return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
 
 
 BY_FORWARDING = False

@@ -21,7 +21,7 @@ from broker.core.services import AUDIO, CAMERA, FILE_COPY, FOLDER, SECURITY_KEY
 from broker.helpers.process.fork_handle import ForkServerHandle
 from broker.helpers.process.popen import start_process
 from broker.helpers.process.spawn import Child
-from broker.ipc.control.forwarded import Begin
+from broker.ipc.control.forwarded import CallWarrant
 from broker.ipc.control.types.status_rows import ProcessStatus
 from broker.ipc.session import file_orders as files
 from broker.ipc.session import folder_orders as folders
@@ -109,7 +109,7 @@ class SigningSession(SessionOrders):
             msgspec.json.encode(parameters if request is None else request)
         )
         method = f"io.vitrail.Broker.{method}"
-        begin = Begin(1, method, raw, False, 1, 1, at or time.monotonic())
+        begin = CallWarrant(method, raw, False, 1, 1, at or time.monotonic())
         return sign(self.key, begin)
 
     def _warrant(self, order: msgspec.Struct) -> bytes:

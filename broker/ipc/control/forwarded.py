@@ -1,12 +1,8 @@
 """Calls of the control socket that another process of the broker answers.
 
 The process with the control socket checks the envelope of a call and passes its
-parameters on unread; the process that owns the method answers.  A frame is a JSON
-object with its length before it (``framing``), and an order's signature between them.
-
-An item of a call that has several answers waits until the one before it was taken,
-so that a client that does not read holds up its call only, and no more than one
-item of a call is in memory.
+parameters on unread; the process that owns the method answers.  Parameters and answers
+are JSON, as the client sends and receives them.
 
 The process with the socket is the authority; host and viewer answer.  A session child
 checks a call's signature by these forms.
@@ -14,70 +10,84 @@ checks a call's signature by these forms.
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
-from broker.core import limits
-from broker.core.decoding import Reader, reader
-from broker.core.framing import encode_frame
+from broker.core.decoding import UNREADABLE, Reader, reader
+from broker.ipc.session.warrant import SIGNATURE_BYTES
+from broker.wire.row import ProcessKind, Row, rows_of
 
-FRAME_BYTES = limits.CONTROL_MESSAGE_BYTES + 4096
-"""A message of the control socket, and the words around it."""
+_AUTHORITY: Final = frozenset({ProcessKind.AUTHORITY})
+_OWNERS: Final = frozenset({ProcessKind.HOST, ProcessKind.VIEWER})
+_json = msgspec.json.Decoder(msgspec.Raw)
 
 
-class Begin(msgspec.Struct, frozen=True, tag="begin"):
-    """A client calls a method."""
+class CallWarrant(msgspec.Struct, frozen=True, tag="begin"):
+    """A call of a client, as the authority signs it (``ipc.session.warrant``)."""
 
-    call: int
     method: str
     """With the interface."""
     parameters: msgspec.Raw
     more: bool
     pid: int
-    """The client's, as the kernel reported it to the process with the socket."""
+    """The client's process, as the kernel reported it to the process with the socket."""
     uid: int
     at: float
-    """CLOCK_MONOTONIC; the order is a warrant (``ipc.session.warrant``)."""
+    """CLOCK_MONOTONIC, when it was signed."""
 
 
-class CallItemTaken(msgspec.Struct, frozen=True, tag="taken"):
-    """The client has received the item of a call: the next one may come."""
+class ForwardedCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Answer a call of brokerctl."""
 
-    call: int
-
-
-class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
-    """The client of a call has gone.  ``Done`` is still to come."""
-
-    call: int
+    signed: bytes
+    """The signature, and a ``CallWarrant`` as JSON."""
 
 
-class CallItem(msgspec.Struct, frozen=True, tag="item"):
+class ForwardedItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One of several answers, but not the last."""
 
-    call: int
-    parameters: msgspec.Raw
+    parameters: bytes
+
+    def __post_init__(self) -> None:
+        """Refuse what is not one JSON value.  Raises ValueError."""
+        # A NUL byte would end its message at the client, and begin another one in the
+        # name of the broker: JSON has none.
+        try:
+            _json.decode(self.parameters)
+        except UNREADABLE as error:
+            # guard: an answer of another process is one message to the client
+            raise ValueError(f"it is not one JSON value: {error}") from error
 
 
-class Done(msgspec.Struct, frozen=True, tag="done"):
+class ForwardedReply(ForwardedItem, frozen=True, forbid_unknown_fields=True):
     """The last answer of a call."""
 
-    call: int
-    parameters: msgspec.Raw
     error: str = ""
 
 
-Order = Begin | CallItemTaken | Cancel
-Answer = CallItem | Done
-
-_encode = msgspec.json.Encoder().encode
-
-
-def encode_answer(answer: Answer) -> bytes:
-    """Return the frame of an answer.  Raises ValueError beyond ``FRAME_BYTES``."""
-    return encode_frame(_encode(answer), FRAME_BYTES)
-
-
-decode_order: Reader[Order] = reader(
-    msgspec.json.Decoder(Order), "invalid order of the control socket"
+FORWARDED_CALL: Final = Row(
+    "ForwardedCall", ForwardedCall, ForwardedReply, _OWNERS, _AUTHORITY, droppable=True
 )
-"""Return an order without its signature."""
+FORWARDED_CALL_WITH_ITEMS: Final = Row(
+    "ForwardedCallWithItems",
+    ForwardedCall,
+    ForwardedReply,
+    _OWNERS,
+    _AUTHORITY,
+    item=ForwardedItem,
+    paced=True,
+    droppable=True,
+)
+"""Answer a call of a client that takes several answers, one at a time."""
+FORWARDED_ROWS: Final = rows_of(globals())
+
+
+_decode: Reader[CallWarrant] = reader(
+    msgspec.json.Decoder(CallWarrant), "invalid call of the control socket"
+)
+
+
+def call_of(request: ForwardedCall) -> CallWarrant:
+    """Return a call without its signature.  Raises PeerError."""
+    return _decode(request.signed[SIGNATURE_BYTES:])

@@ -3,7 +3,7 @@
 The viewer is confined, and what needs the user's rights is done by children of the
 starter.  A viewer that has been taken over may order anything, so an order comes with the
 authority's word: a permit that it has given (``permit_warrant``), or a call of
-``brokerctl`` that it has received (``control.forwarded.Begin``).  The key is known to the
+``brokerctl`` that it has received (``control.forwarded.CallWarrant``).  The key is known to the
 authority and the starter; HMAC with SHA-256 (RFC 2104).
 
 The authority signs, session children check; the viewer and the host only carry a

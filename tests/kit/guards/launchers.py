@@ -215,7 +215,6 @@ GUARDS = (
     Guard("a jail's first process ends although it has left the group", "", "tests/attack/test_given_up_jails.py", "leaving_the_group"),
     Guard("an end is awaited also without memory for a moment", "if True:", "tests/broker/helpers/process/test_spawn.py", "no_memory"),
     Guard("a process of which nothing is known is not taken for a living one", "return not happened(pidfd, select.POLLIN)", "tests/broker/helpers/process/test_spawn.py", "not_known_to_live"),
-    Guard("a moment without memory does not end the control socket's channel", "raise", "tests/attack/test_moments_without_memory.py", "control_socket"),
     Guard("a connection that cannot be passed on ends alone", "raise", "tests/attack/test_moments_without_memory.py", "without_descriptors"),
     Guard("an acceptor needs no further entry of an epoll set to accept", "self._epoll.unregister(entry.listener)\nself._epoll.register(entry.listener, select.EPOLLIN)", "tests/attack/test_moments_without_memory.py", "epoll_entries"),
     Guard("a full table of epoll entries ends no task", "if True:", "tests/attack/test_epoll_entries.py", "event_loop"),
