@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,20 @@ child.kill()
 """
 
 
+def _libcups() -> str:
+    """The version of Debian's package; empty on other systems."""
+    command = ["dpkg-query", "--show", "--showformat=${Version}", "libcups2"]
+    if not shutil.which(command[0]):
+        return ""
+    return subprocess.run(command, capture_output=True, check=False).stdout.decode()
+
+
+needs_gtk_printing = pytest.mark.skipif(
+    _libcups() == "2.4.2-3+deb12u10",
+    reason="GTK waits for ever for a real CUPS server's answer, too (libcups2 deb12u10)",
+)
+
+
 async def in_a_box(*scripts):
     """Run each script in a box that may print; yield its words and what was printed."""
     found = []
@@ -183,6 +198,7 @@ async def test_the_printer_passes_the_tests_of_cups():
             assert len(cups.jobs()) >= 3
 
 
+@needs_gtk_printing
 async def test_a_gtk_3_program_prints():
     ((said, job),) = await in_a_box(f"python3 -c '{GTK_3}'")
     assert "finished\n" in said
@@ -216,6 +232,7 @@ async def test_a_qt_program_prints():
     assert 1.9 < second / first < 2.1
 
 
+@needs_gtk_printing
 @pytest.mark.skipif(not shutil.which("firefox-esr"), reason="firefox-esr is needed")
 async def test_firefox_prints():
     text = base64.b64encode(FIREFOX.encode()).decode()
