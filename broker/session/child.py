@@ -22,9 +22,11 @@ from broker.ipc.session import folder_orders as folders
 from broker.ipc.session import media_orders as media
 from broker.ipc.session import program_orders as programs
 from broker.ipc.session import service_orders as services
+from broker.ipc.session.order_rows import ROWS
 from broker.session.order_exchange import Handler, OrderExchange
 from broker.session.used_warrants import UsedWarrants
 from broker.session.warrant_check import WarrantCheck
+from broker.wire.calls import prepare_decoders
 from broker.wire.row import AnyRow, row_served_by
 
 MODULES: Final[Mapping[str, tuple[AnyRow, ...]]] = MappingProxyType(
@@ -79,6 +81,15 @@ MODULES: Final[Mapping[str, tuple[AnyRow, ...]]] = MappingProxyType(
     }
 )
 """The first rows of orders, by the modules that serve them: a child imports only one."""
+_PRELOADED: Final = ("broker.session.broker_programs", "broker.session.display")
+"""Modules of orders that each box and each status needs, and that take little memory."""
+
+
+def preload() -> None:
+    """Load in the starter what its children would load one by one."""
+    for module in _PRELOADED:
+        importlib.import_module(module)
+    prepare_decoders(ROWS.values())
 
 
 def become_session_child(

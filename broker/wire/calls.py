@@ -16,7 +16,7 @@ Every process of the broker runs this, at each end of a connection.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -133,6 +133,18 @@ Event: TypeAlias = (
 @cache
 def _decoder(kind: type[msgspec.Struct]) -> msgspec.msgpack.Decoder[Any]:
     return msgspec.msgpack.Decoder(kind)
+
+
+def prepare_decoders(rows: Iterable[AnyRow]) -> None:
+    """Make the decoders of rows, in a process whose children use one of them each."""
+    for row in rows:
+        kinds: tuple[type[msgspec.Struct] | None, ...] = (
+            row.request,
+            row.answer,
+            row.item,
+        )
+        for kind in filter(None, kinds):
+            _decoder(kind)
 
 
 _encode_body = msgspec.msgpack.Encoder().encode

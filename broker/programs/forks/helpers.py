@@ -76,7 +76,7 @@ def _become_starter(
 ) -> None:
     """Become the starter of session children, in the forked child."""
     # Late: in the starter, for its children, so that this server's do not have it.
-    from broker.session.child import become_session_child
+    from broker.session.child import become_session_child, preload
     from broker.session.used_warrants import UsedWarrants
 
     used = UsedWarrants()
@@ -84,6 +84,7 @@ def _become_starter(
     def carry_out(key: bytes, fds: Sequence[int]) -> None:
         become_session_child(key, fds, host, used)
 
+    preload()
     share()
     starter.become_starter(control, session, variables, broker, carry_out)
 
