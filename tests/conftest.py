@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import inspect
 import os
@@ -15,6 +14,7 @@ import trio.testing
 from hypothesis import HealthCheck, settings
 
 from tests.kit.bounded import bounded, drop_abandoned_run
+from tests.kit.suite.skips import NO_TIME, unlisted_skip
 
 settings.register_profile("dev", max_examples=50, deadline=None, database=None)
 settings.register_profile(
@@ -56,9 +56,6 @@ def autojump_clock():
     return trio.testing.MockClock(autojump_threshold=0.001)
 
 
-_NO_TIME = "no time is left in this run"
-_MAY_SKIP = (_NO_TIME, "make mutate")
-"""Reasons that say nothing about the machine: another command runs those tests."""
 _LONG_UNTIL = "VITRAIL_LONG_UNTIL"
 _AGAIN_UNTIL = "VITRAIL_AGAIN_UNTIL"
 _SHORT_SECONDS = 150
@@ -71,7 +68,6 @@ _HERE = Path(__file__).parent
 _REAL_MACHINES = frozenset(
     {"attack", "conformance", "e2e", "integration", "life", "programs"}
 )
-MUST_RUN = Path(__file__).with_name("must_run.txt")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -153,27 +149,18 @@ def pytest_runtest_setup(item):
         drop_abandoned_run()
         return
     if item.get_closest_marker("long") and not _time_is_left():
-        pytest.skip(f"{_NO_TIME} ({_LONG_UNTIL}); its turn comes again")
-
-
-@functools.cache
-def _must_run():
-    lines = MUST_RUN.read_text().splitlines()
-    return {line for line in lines if line and not line.startswith("#")}
+        pytest.skip(f"{NO_TIME} ({_LONG_UNTIL}); its turn comes again")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """In CI a skip of a test in must_run.txt is a failure: it hid a lost wall."""
+    """In CI a skip that may_skip.txt does not allow is a failure."""
     report = yield
     if call.excinfo is not None and trio.lowlevel.in_trio_run():
         drop_abandoned_run(call.excinfo.tb)  # else no later test could run
-    allowed = any(words in str(report.longrepr) for words in _MAY_SKIP)
     # 'make unit' is for machines without packages, before 'make test' has them.
-    allowed = allowed or item.config.getoption("quick")
-    if report.skipped and os.environ.get("CI") and not allowed:
-        name = item.nodeid.partition("[")[0]
-        if any(name == line or name.startswith(line + "::") for line in _must_run()):
-            report.outcome = "failed"
-            report.longrepr = f"{item.nodeid} must run in CI, but: {report.longrepr}"
+    if os.environ.get("CI") and not item.config.getoption("quick"):
+        failure = unlisted_skip(item.nodeid, report)
+        if failure:
+            report.outcome, report.longrepr = "failed", failure
     return report
