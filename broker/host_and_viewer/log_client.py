@@ -6,8 +6,8 @@ in force.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import ClassVar, TypeVar
 
 import msgspec
 import trio
@@ -22,13 +22,12 @@ from broker.host_and_viewer.record_copy import RecordCopy
 from broker.ipc.audit import log_rows as m
 from broker.ipc.audit import schema
 from broker.ipc.audit.event import Event
-from broker.ipc.authority import AUTHORITY_ROWS
 from broker.ipc.in_thread import NoThreadError, in_thread
 from broker.wire.exchange import ServedCall
 from broker.wire.frame_carrier import Frames
 from broker.wire.habits import Habits
 from broker.wire.peer import Peer
-from broker.wire.row import Empty, ProcessKind, Row, serves
+from broker.wire.row import AnyRow, Empty, ProcessKind, Row, serves
 from policy.records.model import RecordSet
 
 _LOST = "the authority has exited"
@@ -47,6 +46,7 @@ class LogClient:
     """
 
     KIND = ProcessKind.HOST
+    ROWS: ClassVar[Mapping[str, AnyRow]] = m.LOG_ROWS
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class LogClient:
             link,
             self.KIND,
             ProcessKind.AUTHORITY,
-            AUTHORITY_ROWS,
+            self.ROWS,
             (self,),
             habits=Habits(
                 most_calls=authority_limits.AUTHORITY_REQUESTS,

@@ -62,7 +62,7 @@ _FORKS: Final = "broker.programs.fork_server"
 _TOOL: Final = "broker.programs.tools.tool"
 
 PROGRAMS = (
-    Program("authority", ("broker.programs.authority",), USER, 221, 28_300, 17_970),
+    Program("authority", ("broker.programs.authority",), USER, 230, 29_900, 18_900),
     Program("fork servers", (_FORKS,), USER, 20, 1_730, 710),
     Program(
         "helpers",
@@ -108,7 +108,7 @@ PROGRAMS = (
         "vitrail-local before its fork",
         ("broker.programs.local",),
         USER,
-        174,
+        176,
         16_400,
         8_700,
         without=(

@@ -13,7 +13,7 @@ import msgspec
 from broker.core.authority_report import AuthorityReport
 from broker.core.limits import authority as limits
 from broker.wire.call_messages import ErrorReport
-from broker.wire.row import Empty, ProcessKind, Row
+from broker.wire.row import Empty, ProcessKind, Row, rows_of
 
 _AUTHORITY: Final = frozenset({ProcessKind.AUTHORITY})
 _VIEWER: Final = frozenset({ProcessKind.VIEWER})
@@ -182,7 +182,7 @@ class PolicyChanged(AuthorityMessage, frozen=True):
 
 
 class RecordChanged(AuthorityMessage, frozen=True):
-    """A record, or a problem with its file, is another one, or there is none now."""
+    """A record, or the problem with its file, has changed, or the record is removed."""
 
     name: str
     content: bytes | None
@@ -225,3 +225,6 @@ START_FAILED: Final[Row[StartFailed, Empty]] = Row(
 )
 STOPPED: Final[Row[Empty, Empty]] = Row("Stopped", Empty, None, _CLIENTS, _AUTHORITY)
 """The log is closed: the last message."""
+
+LOG_ROWS: Final = rows_of(globals())
+"""The rows of a client that asks for no permit."""

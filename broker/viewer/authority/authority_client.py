@@ -86,6 +86,7 @@ class AuthorityClient(LogClient):
     """Asks the authority for permits, and holds them while their blocks run."""
 
     KIND = ProcessKind.VIEWER
+    ROWS = m.AUTHORITY_ROWS
 
     def __init__(
         self,
