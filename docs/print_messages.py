@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from broker.ipc import authority as authority_rows
+from broker.ipc import fork_server as fork_rows
 from broker.ipc import host_rows
 from broker.ipc.audit import log_rows
 from broker.ipc.control import forwarded
@@ -132,7 +133,8 @@ def page() -> str:
         _table("Notifications", dict(desktop_policies.GUEST)),
         _table("Icons in the panel", dict(desktop_policies.TRAY)),
         _bus_table(),
-        _table("Workers and fork servers", dict(message_policies.WORKER)),
+        _table("Workers", dict(message_policies.WORKER)),
+        rows_table("Fork servers", fork_rows),
         rows_table("The authority", authority_rows, log_rows),
         rows_table("Forwarded calls of the control socket", forwarded),
         _table("Orders of the viewer", dict(session.ORDERS)),

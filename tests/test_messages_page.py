@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from broker.core.transfer import entries
-from broker.ipc import agent, fork_server, worker
+from broker.ipc import agent, worker
 from broker.ipc.guest import file_requests
 from broker.ipc.session import order_rows
 from broker.jail.sound.commands import Command
@@ -54,7 +54,7 @@ CHANNELS = {
     "worker": (
         message_policies.WORKER,
         tags(
-            worker.ToWorker, worker.FromWorker, fork_server.Order, fork_server.Answer,
+            worker.ToWorker, worker.FromWorker,
         ),
     ),
 }  # fmt: skip

@@ -10,8 +10,6 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from broker.core.errors import InternalError, VitrailError
-from broker.core.stderr_log import log_stderr
 from broker.helpers.forked_part import end_with_parent
 from broker.helpers.process.fork_server import ForkLoop, StartedChild, forking
 from broker.helpers.process.process_name import set_name
@@ -39,22 +37,14 @@ class OrderServer:
         """Serve this socket until the viewer or the starter has gone."""
         end_with_parent()
         set_name("vitrail-orders")
-        self._loop.add(socket.socket(fileno=fd), self._serve)
+        starts = {fork_messages.FORK_SESSION: self._fork_session_child}
+        viewer = socket.socket(fileno=fd)
+        self._loop.add_fork_client(viewer, starts)
         self._loop.run()
-
-    def _serve(self, session: socket.socket) -> bool:
-        """Have one order carried out; return False when the viewer has gone."""
-        try:
-            return self._loop.fork(self._fork_session_child, session)
-        except VitrailError as error:
-            log_stderr(
-                f"vitrail: cannot carry out further orders of the viewer: {error}"
-            )
-            return False
 
     def _fork_session_child(
         self,
-        order: fork_messages.Order,
+        order: fork_messages.ForkMessage,
         fds: Sequence[int],
         leave: Callable[[], None],
     ) -> StartedChild:
@@ -69,7 +59,5 @@ class OrderServer:
             )
         return forking(self._session)(order, fds, leave)
 
-    def _session(self, order: fork_messages.Order, fds: Sequence[int]) -> None:
-        if not isinstance(order, fork_messages.ForkSession):
-            raise InternalError("the order is for another fork server")
+    def _session(self, _: fork_messages.ForkSession, fds: Sequence[int]) -> None:
         self._carry_out(self._key, fds)

@@ -23,7 +23,7 @@ from broker.helpers.process.fork_client import (
 from broker.helpers.process.fork_handle import ForkServerHandle
 from broker.ipc import acceptor as messages
 from broker.ipc.captured_stderr import FirstWords
-from broker.ipc.fork_server import ForkAcceptor, ForkServerKind
+from broker.ipc.fork_server import FORK_ACCEPTOR, ForkAcceptor, ForkServerKind
 from broker.net.addresses import UnixEndpoint, new_socket
 from broker.net.listeners import Listener, open_listener
 from broker.net.peers import credentials
@@ -198,7 +198,7 @@ class Acceptors:
         if self._ended:
             raise SetupError("the broker is shutting down")
         try:
-            return await self._server.fork(partial(ForkAcceptor, direct=direct), fds)
+            return await self._server.fork(FORK_ACCEPTOR, ForkAcceptor(direct), fds)
         except UpstreamError as error:
             raise SetupError(error.message, hint=error.hint) from error
 

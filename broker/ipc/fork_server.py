@@ -1,16 +1,15 @@
-"""Messages between a broker and its fork servers, and of a worker to its keeper.
+"""Calls of a broker to its fork servers.
 
 A fork server is a process that has imported all that its children need, so that
 each child costs a fork.  It has one thread and never reads a sandbox's byte.
 There are three: of helpers (starter, pumps, keepers, acceptors), of jailed halves of
 workers, and the starter, of the viewer's orders with the user's rights.
 
-One msgpack value in one packet of a SEQPACKET socket (``wire.fdpass``): one
-answer for each order.  The descriptors of an order are the child's.  Those of the
-answer are its pidfd and the read end of a pipe, into which the server writes
-how the child ended (``END``).  A pipe that ends without that says that the
-server died first.  The server is trusted: any other message
-is an internal error.
+The descriptors of a call are the child's.  Those of the answer are its pidfd and the
+read end of a pipe, into which the server writes how the child ended (``END``).  A pipe
+that ends without that says that the server died first.  The error of a call says why
+there is no child: fork(2) failed (UpstreamError), or its jail cannot be built
+(SetupError).
 
 Orders come from the host, the viewer or a session child; the fork server and its children
 have the other ends.
@@ -20,13 +19,12 @@ from __future__ import annotations
 
 import enum
 import struct
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final
 
 import msgspec
 
 from broker.core import limits
-from broker.core.decoding import Reader, TypedMessage, reader
-from broker.core.errors import InternalError
+from broker.wire.row import ProcessKind, Row, rows_of
 
 _Text = Annotated[str, msgspec.Meta(max_length=4000)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
@@ -43,9 +41,6 @@ ORDERS = 250
 ORDERS_OF_USER = 50
 """Of these kept for the user's calls and the broker's own orders, which no sandbox has
 caused: connections to the desktop's bus, fork servers, a handful of calls."""
-ANSWERED = 2
-"""Descriptors of ``Forked``."""
-MESSAGE_BYTES = 65536
 END = struct.Struct("<i")
 """How a child ended: its exit code, or minus the signal's number."""
 
@@ -74,21 +69,24 @@ class Jail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     missing: _Text = ""
 
 
-# -- orders ------------------------------------------------------------------------
+# -- calls -------------------------------------------------------------------------
 
 
-class ForkWorker(TypedMessage, frozen=True, tag="fork-worker"):
+class ForkMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of requests to fork, and of their answer."""
+
+
+class ForkWorker(ForkMessage, frozen=True):
     """Fork the jailed half of a worker.
 
     Descriptors: its socket to the broker, the listening socket of the sandbox's
     Wayland clients, its socket to the keeper, its pipe to the broker.
     """
 
-    number: _Count
     allow_unjailed: bool
 
 
-class ForkKeeper(TypedMessage, frozen=True, tag="fork-keeper"):
+class ForkKeeper(ForkMessage, frozen=True):
     """Fork a keeper.
 
     Descriptors: its socket to the broker, its socket to the jailed half, the
@@ -97,13 +95,12 @@ class ForkKeeper(TypedMessage, frozen=True, tag="fork-keeper"):
     ``sandbox`` is the name given to the compositor, where it wants one.
     """
 
-    number: _Count
     sandbox: str
     compositor: str
     clients: Annotated[int, msgspec.Meta(ge=1, le=limits.WAYLAND_CLIENTS_PER_SANDBOX)]
 
 
-class ForkAcceptor(TypedMessage, frozen=True, tag="fork-acceptor"):
+class ForkAcceptor(ForkMessage, frozen=True):
     """Fork an acceptor.
 
     Descriptors: the file for its standard error; for each listening socket the
@@ -111,83 +108,56 @@ class ForkAcceptor(TypedMessage, frozen=True, tag="fork-acceptor"):
     the worker gets its connections as they are.
     """
 
-    number: _Count
     direct: Annotated[list[bool], msgspec.Meta(max_length=ENTRANCES)]
 
 
-class ForkPump(TypedMessage, frozen=True, tag="fork-pump"):
+class ForkPump(ForkMessage, frozen=True):
     """Fork a pump.
 
     Descriptors: its socket to the broker, the file for its standard error.
     """
 
-    number: _Count
 
-
-class ForkSession(TypedMessage, frozen=True, tag="fork-session"):
+class ForkSession(ForkMessage, frozen=True):
     """Fork a child that carries out one order with the user's rights (``ipc.session``).
 
     Descriptors: its socket to the viewer, the file for its standard error.  The starter
     alone forks these.
     """
 
-    number: _Count
 
+class Forked(ForkMessage, frozen=True):
+    """The child runs; its pidfd and its pipe are attached."""
 
-Order: TypeAlias = ForkWorker | ForkKeeper | ForkAcceptor | ForkPump | ForkSession
-
-# -- answers -----------------------------------------------------------------------
-
-
-class Forked(TypedMessage, frozen=True, tag="forked"):
-    """The child of that order runs; its pidfd and its pipe are attached."""
-
-    number: _Count
     pid: _Count
     jail: Jail | None = None
 
 
-class ForkFailed(TypedMessage, frozen=True, tag="fork-failed"):
-    """There is no child: fork(2) failed, or its jail cannot be built (``hint``)."""
+CLIENT: Final = ProcessKind.VIEWER
+"""The caller, as both ends name it: a server does not know which of its sockets are the
+host's, and both call the same rows."""
+_SERVER: Final = frozenset({ProcessKind.FORK_SERVER})
+_CLIENTS: Final = frozenset({ProcessKind.HOST, ProcessKind.VIEWER})
 
-    number: _Count
-    reason: _Text
-    hint: _Text = ""
-
-
-Answer: TypeAlias = Forked | ForkFailed
-
-# -- a worker's jailed half and its keeper -----------------------------------------
-# A byte or two in one packet, so that the keeper parses nothing.
-
-CONNECT = b"c"
-"""Worker: connect to the compositor.  Answer: CONNECTED, a byte that is the
-connection's number, and the socket; or REFUSED and a reason."""
-RELEASE = b"r"
-"""Worker: the connection of the number in the next byte is over; the keeper
-ends it, whether or not that is true."""
-CONNECTED = b"+"
-REFUSED = b"-"
-
-# -- codec -------------------------------------------------------------------------
-
-_encoder = msgspec.msgpack.Encoder()
-
-
-def encode(message: Order | Answer) -> bytes:
-    """Return the packet of a message.  Raises InternalError if it is too long."""
-    data = _encoder.encode(message)
-    if len(data) > MESSAGE_BYTES:
-        raise InternalError(f"a fork server's message is too long: {len(data)} bytes")
-    return data
-
-
-decode_order: Reader[Order] = reader(
-    msgspec.msgpack.Decoder(Order), "invalid order to fork", InternalError
+FORK_WORKER: Final = Row(
+    "ForkWorker", ForkWorker, Forked, _SERVER, _CLIENTS, takes=4, gives=2
 )
-"""Return the order of a packet."""
-
-decode_answer: Reader[Answer] = reader(
-    msgspec.msgpack.Decoder(Answer), "invalid answer of a fork server", InternalError
+FORK_KEEPER: Final = Row(
+    "ForkKeeper", ForkKeeper, Forked, _SERVER, _CLIENTS, takes=3, gives=2
 )
-"""Return the answer of a packet."""
+FORK_ACCEPTOR: Final = Row(
+    "ForkAcceptor",
+    ForkAcceptor,
+    Forked,
+    _SERVER,
+    _CLIENTS,
+    takes=range(3, DESCRIPTORS + 1, 2),
+    gives=2,
+)
+FORK_PUMP: Final = Row(
+    "ForkPump", ForkPump, Forked, _SERVER, _CLIENTS, takes=2, gives=2
+)
+FORK_SESSION: Final = Row(
+    "ForkSession", ForkSession, Forked, _SERVER, _CLIENTS, takes=2, gives=2
+)
+FORK_ROWS: Final = rows_of(globals())

@@ -17,7 +17,7 @@ from typing import Any
 from broker.core.errors import SetupError
 from broker.helpers.fork_profiles import FORK_PROFILES
 from broker.helpers.process.fork_server import StartedChild, given_parent, serve
-from broker.ipc.fork_server import ForkServerKind, Order
+from broker.ipc.fork_server import FORK_WORKER, ForkMessage, ForkServerKind
 
 
 def main() -> None:
@@ -32,7 +32,11 @@ def main() -> None:
     try:
         missing = _imported(profile.jail)() if profile.jail else ""
     except SetupError as error:
-        serve(profile.process, partial(_refuse, error), parent=parent)
+        serve(
+            profile.process,
+            {FORK_WORKER: partial(_refuse, error)},
+            parent=parent,
+        )
         return
     forking = _imported(profile.children)(missing)
     # A keeper kills its jailed half when the broker dies, and may have died first.
@@ -40,7 +44,7 @@ def main() -> None:
     end_children = profile.ends_alone
     serve(
         profile.process,
-        forking.start,
+        forking.starts,
         present=forking.present,
         end_children=end_children,
         parent=parent,
@@ -49,7 +53,7 @@ def main() -> None:
 
 def _refuse(
     error: SetupError,
-    order: Order,  # noqa: ARG001
+    order: ForkMessage,  # noqa: ARG001
     fds: Sequence[int],  # noqa: ARG001
     leave: Callable[[], None],  # noqa: ARG001
 ) -> StartedChild:

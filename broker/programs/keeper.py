@@ -22,6 +22,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, UpstreamError
@@ -35,9 +36,12 @@ from broker.helpers.compositor_descriptors import (
 from broker.helpers.compositor_socket import present_display
 from broker.helpers.process.hardening import harden
 from broker.helpers.process.process_name import set_name
-from broker.ipc import fork_server as messages
+from broker.ipc import keeper as messages
 from broker.jail.wayland.security_context import SecurityContext, open_context
 from broker.wire import fdpass
+
+if TYPE_CHECKING:
+    from broker.ipc.fork_server import ForkKeeper
 
 
 @dataclass(frozen=True)
@@ -268,7 +272,7 @@ def _beside(compositor: str) -> list[Path]:
 
 
 def become_keeper(
-    order: messages.ForkKeeper, fds: Sequence[int], program: bytes, compositor: str
+    order: ForkKeeper, fds: Sequence[int], program: bytes, compositor: str
 ) -> None:
     """Run as the keeper of an order, whose descriptors this process owns.
 

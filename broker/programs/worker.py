@@ -35,7 +35,7 @@ from broker.core.errors import (
 from broker.core.token_bucket import TokenBucket
 from broker.helpers.worker_jail import worker_filter
 from broker.ipc import agent, clipboard, event_loop, transfer
-from broker.ipc import fork_server as keeper_messages
+from broker.ipc import keeper as keeper_messages
 from broker.ipc import worker as messages
 from broker.ipc.fork_server import Jail
 from broker.jail.worker import readiness

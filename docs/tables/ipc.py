@@ -230,41 +230,6 @@ _FROM_WORKER: Mapping[str, ChannelPolicy] = {
     "drag-dropped": _claim("after drag-over", "Asks for the dropped content."),
     "drag-wanted": _claim("for its drag", "Its data for a drop elsewhere."),
 }
-_FORK_SERVERS: Mapping[str, ChannelPolicy] = {
-    "fork-worker": _order(
-        "to the fork server",
-        "Nothing: the fork server reads no byte of a sandbox.",
-        "the worker's channels to the broker and the keeper, the listening socket, "
-        "and a pipe for its end",
-    ),
-    "fork-keeper": _order(
-        "to the fork server of helpers",
-        "Nothing: it reads no byte of a sandbox.",
-        "the keeper's channels to the broker and the worker, the worker's pidfd, and "
-        "a pipe for its end",
-    ),
-    "fork-acceptor": _order(
-        "to the fork server of helpers",
-        "Nothing: it reads no byte of a sandbox.",
-        "for each listening socket the socket and a channel, and a pipe for its end",
-    ),
-    "fork-pump": _order(
-        "to the fork server of helpers",
-        "Nothing: it reads no byte of a sandbox.",
-        "the pump's channel to the broker, the file for its standard error, and a pipe "
-        "for its end",
-    ),
-    "fork-session": _order(
-        "to the starter",
-        "A child with the user's rights, which checks its order.",
-        "the child's channel to the viewer, the file for its standard error, and a pipe "
-        "for its end",
-    ),
-    "forked": ChannelPolicy(
-        "a fork server", "as an answer", _DECODE, "the child's pidfd", "Nothing."
-    ),
-    "fork-failed": no_descriptors("a fork server", "as an answer", _DECODE, "Nothing."),
-}
 
 
 WORKER: Mapping[str, ChannelPolicy] = {
@@ -273,6 +238,5 @@ WORKER: Mapping[str, ChannelPolicy] = {
     **desktop_policies.TO_WORKER,
     **_FROM_WORKER,
     **transfer_policies.FROM_WORKER,
-    **_FORK_SERVERS,
 }
 """Tag to row, both directions, with those of keeper and fork server."""

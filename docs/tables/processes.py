@@ -63,14 +63,14 @@ _TOOL: Final = "broker.programs.tools.tool"
 
 PROGRAMS = (
     Program("authority", ("broker.programs.authority",), USER, 230, 29_900, 18_900),
-    Program("fork servers", (_FORKS,), USER, 20, 1_730, 710),
+    Program("fork servers", (_FORKS,), USER, 26, 2_800, 1_380),
     Program(
         "helpers",
         (_FORKS, "broker.programs.forks.helpers"),
         USER,
-        57,
-        5_210,
-        2_570,
+        63,
+        6_280,
+        3_230,
         # tests/integration/test_helper_forks.py watches the server.
         without=(
             *("broker.programs.acceptor", "broker.helpers.pump.process"),
@@ -91,9 +91,9 @@ PROGRAMS = (
         "pump and acceptor",
         ("broker.helpers.pump.process", "broker.programs.acceptor"),
         CONFINED,
-        38,
-        3_850,
-        1_990,
+        39,
+        4_050,
+        2_130,
     ),
     Program(
         "vitrail-local, viewer",
@@ -174,9 +174,9 @@ PROGRAMS = (
         "fork server of workers",
         (_FORKS, "broker.helpers.worker_jail.server_jail"),
         USER,
-        32,
-        2_670,
-        1_240,
+        37,
+        3_740,
+        1_900,
         profile_of="fork servers",
     ),
     Program(
@@ -186,7 +186,7 @@ PROGRAMS = (
             "broker.programs.forks.workers",
         ),
         CONFINED,
-        236,
+        245,
         40_500,
         25_360,
         phase_of="fork server of workers",

@@ -19,7 +19,7 @@ from broker.authority.helper_starter import HelperStarter
 from broker.core.errors import PeerError, UpstreamError
 from broker.helpers import starter
 from broker.helpers.process import fork_server
-from broker.ipc import fork_server as messages
+from broker.ipc import keeper as messages
 from broker.ipc.starter import HelperProgram
 from broker.programs import keeper
 from broker.wire import fdpass

@@ -147,7 +147,7 @@ def test_a_fork_server_without_a_jail_imports_nothing(monkeypatch):
         if name == "broker.helpers.worker_jail.server_jail":
             return honest(name)
         imported.append(name)
-        start = SimpleNamespace(start=None, present=None)
+        start = SimpleNamespace(starts=None, present=None)
         return SimpleNamespace(
             prepare=lambda missing: achieved.append(missing) or start
         )
@@ -161,8 +161,9 @@ def test_a_fork_server_without_a_jail_imports_nothing(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["fork server", "workers", "3"])
     fork_server.main()
     assert imported == []
+    [refuse] = served[0].values()
     with pytest.raises(SetupError, match="new namespaces: no"):
-        served[0](None, [], lambda: None)
+        refuse(None, [], lambda: None)
     argv = ["fork server", "workers", "3", ALLOW_UNJAILED]
     monkeypatch.setattr(sys, "argv", argv)
     fork_server.main()

@@ -17,10 +17,11 @@ from broker.helpers.process.fork_client import ForkServer
 from broker.helpers.service_manager import ADDRESS
 from broker.ipc.fork_server import (
     ALLOW_UNJAILED,
-    CONNECT,
+    FORK_KEEPER,
     ForkKeeper,
     ForkServerKind,
 )
+from broker.ipc.keeper import CONNECT
 from broker.ipc.session.program_orders import ReportState, StartForkServer
 from broker.viewer.orders.session_orders import order_server
 from broker.viewer.part import measure
@@ -157,8 +158,10 @@ async def test_a_keeper_connects_to_no_service_of_the_user(orders, tmp_path):
         ours.callback(half.kill)
         pidfd = os.pidfd_open(half.pid)
         ours.callback(os.close, pidfd)
-        order = partial(ForkKeeper, sandbox="web", compositor=str(path), clients=1)
-        child = await server.fork(order, [its.fileno(), other.fileno(), pidfd])
+        order = ForkKeeper(sandbox="web", compositor=str(path), clients=1)
+        child = await server.fork(
+            FORK_KEEPER, order, [its.fileno(), other.fileno(), pidfd]
+        )
         its.close()
         other.close()
         jailed.settimeout(5)

@@ -18,10 +18,14 @@ from broker.ipc import fork_server as messages
 from broker.net.refused_descriptors import refuse_descriptors
 from broker.programs import local_common, start
 from broker.wire import fdpass
+from broker.wire.call_messages import ErrorMessage
 from tests.attack.test_viewer_confined import DENIED, confined, place  # noqa: F401
 from tests.broker.helpers.process.test_fork_server import (
+    answer_of,
     order,
     packets,
+    receive,
+    send_call,
     serving,
     tell_files,
 )
@@ -37,8 +41,8 @@ def end_at_once(_order, fds):
 
 def order_many(sock):
     """Order more children than a socket has room for answers."""
-    for number in range(_MANY):
-        fdpass.send(sock, messages.encode(messages.ForkPump(number)), [0])
+    for number in range(1, _MANY):
+        send_call(sock, number, 0)
 
 
 def still_serves(other):
@@ -69,12 +73,11 @@ def test_a_pipe_that_is_full_holds_up_no_fork_server():
     (a, a_end), (b, b_end) = packets(), packets()
     read, write = full_pipe()
     with serving(a_end, b_end, run=end_at_once):
-        fdpass.send(a, messages.encode(messages.ForkPump(1)), [write, write])
-        a.settimeout(30)
-        got = fdpass.receive(a, messages.MESSAGE_BYTES, messages.ANSWERED)
-        ended(got.fds[0])
+        send_call(a, 1, write)
+        fds = answer_of(a, 1)
+        ended(fds[0])
         assert still_serves(b)
-        fdpass.close_all([*got.fds, read, write])
+        fdpass.close_all([*fds, read, write])
         a.close()
         b.close()
 
@@ -84,11 +87,9 @@ def test_a_client_that_fills_the_pipe_of_a_child_holds_up_no_fork_server():
     (a, a_end), (b, b_end) = packets(), packets()
     ours, theirs = socket.socketpair()
     with serving(a_end, b_end, run=lambda _order, fds: os.read(fds[0], 1)):
-        fdpass.send(a, messages.encode(messages.ForkPump(1)), [theirs.fileno()])
+        send_call(a, 1, theirs.fileno())
         theirs.close()
-        a.settimeout(30)
-        got = fdpass.receive(a, messages.MESSAGE_BYTES, messages.ANSWERED)
-        pidfd, end = got.fds
+        pidfd, end = answer_of(a, 1)
         write = os.open(f"/proc/self/fd/{end}", os.O_WRONLY | os.O_NONBLOCK)
         while select.select([], [write], [], 0)[1]:
             os.write(write, bytes(4096))
@@ -118,10 +119,10 @@ def test_a_client_leaves_processes_to_others(monkeypatch):
     monkeypatch.setattr(messages, "CHILDREN", 3)
     (a, a_end), (b, b_end) = packets(), packets()
     with serving(a_end, b_end, run=tell_files):
-        first = [order(a, number) for number in range(3)]
-        fdpass.send(a, messages.encode(messages.ForkPump(4)), [0])
-        got = fdpass.receive(a, messages.MESSAGE_BYTES, messages.ANSWERED)
-        assert isinstance(messages.decode_answer(got.data), messages.ForkFailed)
+        first = [order(a, number) for number in range(1, 4)]
+        send_call(a, 4, 0)
+        refusal, _ = receive(a)
+        assert isinstance(refusal, ErrorMessage)
         assert still_serves(b)
         first[0][0].close()
         ended(first[0][1])

@@ -36,7 +36,7 @@ server, seen, serve = os.getpid(), set(), fork_server.serve
 
 def note(frame, event, _):
     if event == "call" and os.getpid() == server:
-        seen.add(frame.f_globals["__name__"])
+        seen.add(frame.f_globals.get("__name__", ""))
 
 def traced(*words, **named):
     sys.setprofile(note)

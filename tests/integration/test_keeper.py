@@ -15,7 +15,7 @@ from broker.core import limits
 from broker.core.errors import PeerError, UpstreamError
 from broker.core.limits import wayland as wayland_limits
 from broker.helpers.compositor_connection import connect_compositor
-from broker.ipc import fork_server as messages
+from broker.ipc import keeper as messages
 from broker.programs import keeper
 from broker.wire import fdpass
 from tests.kit.wayland.compositor import short_directory

@@ -12,7 +12,10 @@ from broker.programs import fork_server
 from broker.programs.forks import helpers
 
 
-def _become(order: ForkKeeper, fds: Sequence[int], program: bytes, _: str) -> None:
+def _become(
+    order: ForkKeeper, fds: Sequence[int], program: bytes, compositor: str
+) -> None:
+    del compositor
     _become_keeper(order, fds, program, order.compositor)
 
 

@@ -11,7 +11,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import trio
 from typing_extensions import override
@@ -23,8 +23,11 @@ from broker.helpers.process.pidfd import PidfdProcess, describe_end
 from broker.ipc import fork_server as messages
 from broker.ipc.captured_stderr import FirstWords
 from broker.wire import fdpass
+from broker.wire.calls import AnswerReceived, Calls, ErrorReceived
 from broker.wire.packets import Packets
+from broker.wire.row import ProcessKind, Row
 
+ForkRow: TypeAlias = Row[Any, messages.Forked]
 _Died = Callable[[int, int | None], Awaitable[None]]
 _IN_FLIGHT = "your programs keep too many descriptors in flight: see docs/jails.md"
 _LOOK_SECONDS = 1.0
@@ -166,19 +169,18 @@ class ForkServer:
         return _Run(self._program, ForkServerHandle(ours, process), shared=False)
 
     async def fork(
-        self, order: Callable[[int], messages.Order], fds: Sequence[int]
+        self, row: ForkRow, request: messages.ForkMessage, fds: Sequence[int]
     ) -> ForkedProcess:
-        """Have the server fork a child; return it.
+        """Have the server fork a child; return it.  The caller keeps ``fds``.
 
-        ``order`` makes the order with a number; the caller keeps ``fds``.
         Raises UpstreamError when there is no process for it, SetupError when its
         jail cannot be built.
         """
-        answer, (pidfd, end) = await self._ask(order, fds)
+        answer, (pidfd, end) = await self._ask(row, request, fds)
         return ForkedProcess(answer.pid, pidfd, end, answer.jail)
 
     async def _ask(
-        self, order: Callable[[int], messages.Order], fds: Sequence[int]
+        self, row: ForkRow, request: messages.ForkMessage, fds: Sequence[int]
     ) -> tuple[messages.Forked, Sequence[int]]:
         """Send an order to a server, twice if the first one has died.
 
@@ -190,7 +192,7 @@ class ForkServer:
             async with self._turn:
                 for _ in range(2):
                     run = await self._running()
-                    answered = await run.ask(order, mine)
+                    answered = await run.ask(row, request, mine)
                     if answered is not None:
                         return answered
                     await self.close()
@@ -219,25 +221,27 @@ class _Run:
         self._channel = Packets(handle.control)
         self.child = handle.process
         self._shared = shared
-        self._asked = 0
+        self._calls = Calls(
+            messages.CLIENT, ProcessKind.FORK_SERVER, messages.FORK_ROWS
+        )
         self._silent = self._heard = 0.0
         """Seconds that callers have waited since its last answer, up to the second: when
         the current call began, or that answer came, by trio's clock."""
 
     async def ask(
-        self, order: Callable[[int], messages.Order], fds: Sequence[int]
+        self, row: ForkRow, request: messages.ForkMessage, fds: Sequence[int]
     ) -> tuple[messages.Forked, Sequence[int]] | None:
         """Send an order; return the answer and its descriptors; None: server is dead.
 
         Cancelled, it leaves an answer behind, which the next call discards.
         """
-        self._asked += 1
-        number, self._heard = self._asked, trio.current_time()
+        number, data = self._calls.call(row, request, len(fds))
+        self._heard = trio.current_time()
         least = min(_LOOK_SECONDS, self._program.seconds())
         patience = max(least, self._program.seconds() - self._silent)
         try:
             with trio.fail_after(patience) as scope:
-                await self._channel.send(messages.encode(order(number)), fds)
+                await self._channel.send(data, fds)
                 return await self._answer(number, scope)
         except (OSError, PeerError, trio.TooSlowError, trio.ClosedResourceError) as e:
             if getattr(e, "errno", None) == errno.ETOOMANYREFS:
@@ -252,24 +256,23 @@ class _Run:
     ) -> tuple[messages.Forked, Sequence[int]] | None:
         """Wait for the answer of a number; None when the server has ended."""
         while True:
-            got = await self._channel.receive(messages.ANSWERED)
+            got = await self._channel.receive(self._calls.most_descriptors)
             if not got.data:
                 return None
-            answer = messages.decode_answer(got.data)
+            event = self._calls.receive(got.data, len(got.fds))
             self._silent, self._heard = 0.0, trio.current_time()
             # guard: a start that was given up ends no fork server later
             scope.deadline = self._heard + self._program.seconds()
-            if answer.number != number:
-                _discard(answer, got.fds)
-                continue
-            match answer:
-                case messages.Forked():
-                    return answer, got.fds
-                case messages.ForkFailed(_, reason, ""):
-                    what = self._program.what
-                    raise UpstreamError(f"cannot start a process for {what}: {reason}")
-                case messages.ForkFailed(_, reason, hint):
-                    raise SetupError(reason, hint=hint)
+            if isinstance(event, AnswerReceived):
+                if event.call == number:
+                    return event.answer, got.fds
+                _discard(event.answer, got.fds)
+            elif isinstance(event, ErrorReceived) and event.call == number:
+                if not isinstance(event.error, UpstreamError):
+                    raise event.error
+                raise UpstreamError(
+                    f"cannot start a process for {self._program.what}: {event.error}"
+                )
 
     async def end(self) -> None:
         """End the server and wait for it.
@@ -284,11 +287,10 @@ class _Run:
             await self.child.wait()
 
 
-def _discard(answer: messages.Answer, fds: Sequence[int]) -> None:
+def _discard(answer: messages.Forked, fds: Sequence[int]) -> None:
     """End a child for which no task waits any more."""
-    if isinstance(answer, messages.Forked):
-        pidfd, end = fds
-        os.close(end)
-        child = PidfdProcess(answer.pid, pidfd)
-        child.kill()
-        child.close()
+    pidfd, end = fds
+    os.close(end)
+    child = PidfdProcess(answer.pid, pidfd)
+    child.kill()
+    child.close()

@@ -23,16 +23,19 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, NoReturn, TypeAlias
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
-from broker.core.errors import PeerError, SetupError
+from broker.core.errors import PeerError, UpstreamError, VitrailError
 from broker.helpers.process.process_name import set_name
 from broker.ipc import fork_server as messages
-from broker.wire import fdpass
+from broker.wire.blocking import BlockingEnd, ReceivedEvent
+from broker.wire.calls import IncomingCall, lost_descriptors, prepare_decoders
+from broker.wire.fdpass import close_all
 from broker.wire.memory import call_patiently
+from broker.wire.row import AnyRow, ProcessKind
 
 
 @dataclass(frozen=True)
@@ -45,30 +48,34 @@ class StartedChild:
 
 
 Start: TypeAlias = Callable[
-    [messages.Order, Sequence[int], Callable[[], None]], StartedChild
+    [messages.ForkMessage, Sequence[int], Callable[[], None]], StartedChild
 ]
-"""Fork the child of an order, which owns these descriptors.
+"""Fork the child of a call, which owns these descriptors.
 
 It calls the last argument to close what the server has open.  Raises OSError,
 or SetupError when its jail cannot be built.
 """
 
 
+Starts: TypeAlias = Mapping[AnyRow, Start]
+"""The calls that a fork server serves."""
+
+
 class Forking(NamedTuple):
     """How a fork server forks on order, and a child that it forked before."""
 
-    start: Start
+    starts: Starts
     present: StartedChild | None = None
 
 
 Serve: TypeAlias = Callable[[socket.socket], bool]
 
 
-def forking(run: Callable[[messages.Order, Sequence[int]], None]) -> Start:
+def forking(run: Callable[[Any, Sequence[int]], None]) -> Start:
     """Return a function that forks children without a jail."""
 
     def start(
-        order: messages.Order, fds: Sequence[int], leave: Callable[[], None]
+        order: messages.ForkMessage, fds: Sequence[int], leave: Callable[[], None]
     ) -> StartedChild:
         return fork_child(partial(run, order, fds), leave)
 
@@ -106,7 +113,7 @@ def _become(run: Callable[[], None], leave: Callable[[], None]) -> NoReturn:
 
 def serve(
     name: str,
-    start: Start,
+    starts: Starts,
     *,
     present: StartedChild | None = None,
     end_children: bool = False,
@@ -122,10 +129,11 @@ def serve(
     """
     clients = [socket.socket(fileno=int(number)) for number in sys.argv[1].split(",")]
     set_name(name)
+    prepare_decoders(starts)
     share()
     server = ForkLoop()
     for client in clients:
-        server.add(client, partial(server.fork, start))
+        server.add_fork_client(client, starts)
     if present is not None:
         server.keep(present)
     server.run(parent=parent)
@@ -170,6 +178,16 @@ class ForkLoop:
         """
         self._clients[client.fileno()] = client, serve_one
         self._waiting.register(client, select.POLLIN)
+
+    def add_fork_client(self, client: socket.socket, starts: Starts) -> None:
+        """Have a client's calls served by these functions."""
+        end = BlockingEnd(
+            client,
+            ProcessKind.FORK_SERVER,
+            messages.CLIENT,
+            {row.name: row for row in starts},
+        )
+        self.add(client, partial(self._fork, starts, end))
 
     def run(self, first: socket.socket | None = None, parent: int = -1) -> None:
         """Serve until ``first``, or else every client, has closed its end.
@@ -228,59 +246,62 @@ class ForkLoop:
             os.write(child.end, messages.END.pack(code))
         os.close(child.end)
 
-    def fork(self, start: Start, client: socket.socket) -> bool:
-        """Carry out one order to fork; return False when the client has gone.
+    def _fork(self, starts: Starts, end: BlockingEnd, client: socket.socket) -> bool:
+        """Serve one call; return False when the client has gone.
 
         It left answers unread, or the kernel refuses descriptors: then it starts a
         server of its own, and other clients keep this one.
         """
         try:
-            return self._obey(start, client)
+            # guard: a client that reads no answer delays no other one's order
+            client.setblocking(False)  # noqa: FBT003 -- the socket's own
+            received = end.receive()
+            if received is None:
+                return False
+            self._serve(starts, end, client.fileno(), received)
         # guard: a client that cannot be answered ends no other one's server
         except (OSError, PeerError):
             return False
+        return True
 
-    def _obey(self, start: Start, client: socket.socket) -> bool:
-        """Read an order and carry it out; return False when the client has gone."""
-        # guard: a client that reads no answer delays no other one's order
-        client.setblocking(False)  # noqa: FBT003 -- the socket's own
-        size, most = messages.MESSAGE_BYTES, messages.DESCRIPTORS
-        data, fds = call_patiently(partial(fdpass.receive, client, size, most))
-        if not data:
-            return False
-        order = messages.decode_order(data)
-        answer: messages.Answer
-        answer_fds = []
+    def _serve(
+        self, starts: Starts, end: BlockingEnd, client: int, received: ReceivedEvent
+    ) -> None:
+        """Fork the child of a call, and answer it.  Raises OSError, PeerError."""
+        event, fds = received
+        if not isinstance(event, IncomingCall):
+            close_all(fds)
+            raise PeerError("a client of a fork server sent no call")
+        child: tuple[StartedChild, int] | VitrailError
         try:
-            started, end = self._start(start, client.fileno(), order, fds)
+            child = self._start(starts, client, event, fds)
         except OSError as error:
-            answer = messages.ForkFailed(order.number, str(error.strerror))
-        except SetupError as error:
-            answer = messages.ForkFailed(
-                order.number, error.message[:4000], error.hint[:4000]
-            )
-        else:
-            answer = messages.Forked(order.number, started.pid, started.jail)
-            answer_fds = [started.pidfd, end]
+            child = UpstreamError(str(error.strerror))
+        except VitrailError as error:
+            child = error
         # Before the answer: until then a listening socket has no path and no
         # backlog, so this process is never the last to hold one.
         # guard: the warm process keeps no socket
-        fdpass.close_all(fds)
+        close_all(fds)
+        if isinstance(child, VitrailError):
+            end.fail(event.call, child)
+            return
+        started, pipe = child
+        answer = messages.Forked(started.pid, started.jail)
         try:
-            call_patiently(
-                partial(fdpass.send, client, messages.encode(answer), answer_fds)
-            )
+            end.answer(event.call, answer, [started.pidfd, pipe])
         finally:
-            fdpass.close_all(answer_fds[1:])
-        return True
+            os.close(pipe)
 
     def _start(
-        self, start: Start, client: int, order: messages.Order, fds: Sequence[int]
+        self, starts: Starts, client: int, event: IncomingCall, fds: Sequence[int]
     ) -> tuple[StartedChild, int]:
         """Fork the child; return it, and the pipe in which its client reads the end.
 
-        Raises as ``Start``.
+        Raises as ``Start``, UpstreamError for a call whose descriptors are lost.
         """
+        if not event.has_descriptors:
+            raise lost_descriptors()
         count = sum(child.client == client for child in self._children.values())
         # guard: a client leaves processes to others
         if count >= messages.CHILDREN:
@@ -289,15 +310,16 @@ class ForkLoop:
         # guard: how a child ends is told without a wait
         read, end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            started = start(order, fds, partial(self._leave, [read, end]))
+            leave = partial(self._leave, [read, end])
+            started = starts[event.row](event.request, fds, leave)
         except BaseException:
-            fdpass.close_all([read, end])
+            close_all([read, end])
             raise
         self.keep(started, end, client)
         return started, read
 
     def _leave(self, ends: Sequence[int]) -> None:
-        fdpass.close_all(ends)
+        close_all(ends)
         self.leave()
 
     def leave(self) -> None:

@@ -12,7 +12,7 @@ from broker.core.errors import UpstreamError
 from broker.helpers.process.fork_client import ForkServer, ForkServerProgram
 from broker.helpers.pump.handle import PumpHandle, control_pair
 from broker.ipc.captured_stderr import FirstWords
-from broker.ipc.fork_server import ForkPump, ForkServerKind
+from broker.ipc.fork_server import FORK_PUMP, ForkPump, ForkServerKind
 
 PUMPS = ForkServerProgram(
     ForkServerKind.HELPERS, "a pump", lambda: limits.FORK_SERVER_START_SECONDS
@@ -36,7 +36,9 @@ async def fork_pump(server: ForkServer) -> PumpHandle:
             with theirs:
                 words = FirstWords()
                 undo.callback(words.close)
-                child = await server.fork(ForkPump, [theirs.fileno(), words.fd])
+                child = await server.fork(
+                    FORK_PUMP, ForkPump(), [theirs.fileno(), words.fd]
+                )
             undo.pop_all()
     except OSError as error:
         raise UpstreamError(

@@ -14,12 +14,12 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from broker.core.errors import InternalError
 from broker.helpers import starter
 from broker.helpers.apart import Compile, from_child
 from broker.helpers.process.fork_server import (
     Forking,
     StartedChild,
+    Starts,
     fork_child,
     forking,
     share,
@@ -51,24 +51,23 @@ def _of_children() -> Sequence[bytes]:
     return keeper_filter(), pump_filter(), acceptor_filter()
 
 
-def _become(
-    filters: Sequence[bytes],
-    compositor: str,
-    order: messages.Order,
-    fds: Sequence[int],
-) -> None:
-    """Become the helper of an order, in the forked child."""
+def _starts(filters: Sequence[bytes], compositor: str) -> Starts:
+    """Return how each helper is forked, under its filter of system calls."""
     keepers, pumps, acceptors = filters
-    match order:
-        case messages.ForkKeeper():
-            become_keeper(order, fds, keepers, compositor)
-        case messages.ForkAcceptor():
-            become_acceptor(order, fds, acceptors, pumps)
-        case messages.ForkPump():
-            control, words = fds
-            pump.become_pump(control, words, pumps)
-        case _:
-            raise InternalError("the order is for another fork server")
+
+    def become_pump(_: messages.ForkPump, fds: Sequence[int]) -> None:
+        control, stderr = fds
+        pump.become_pump(control, stderr, pumps)
+
+    return {
+        messages.FORK_KEEPER: forking(
+            partial(become_keeper, program=keepers, compositor=compositor)
+        ),
+        messages.FORK_ACCEPTOR: forking(
+            partial(become_acceptor, program=acceptors, pump=pumps)
+        ),
+        messages.FORK_PUMP: forking(become_pump),
+    }
 
 
 def _become_starter(
@@ -116,4 +115,4 @@ def prepare(_missing: str) -> Forking:
         others = {viewer: partial(_of_viewer, os.getppid()), authority: _of_authority}
     filters = from_child(_of_children, others)
     present = _fork_starter(*numbers) if numbers else None
-    return Forking(forking(partial(_become, filters, sys.argv[2])), present)
+    return Forking(_starts(filters, sys.argv[2]), present)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from broker.core import limits
-from broker.core.errors import InternalError
 from broker.helpers.process.fork_server import Forking, StartedChild
 from broker.helpers.worker_jail.entering import fork_jailed
 from broker.helpers.worker_jail.worker_filter import worker_filter
@@ -23,7 +22,7 @@ from broker.wire.one_way import MessagePipe
 
 def start_worker(
     missing: str,
-    order: messages.Order,
+    order: messages.ForkWorker,
     fds: Sequence[int],
     leave: Callable[[], None],  # noqa: ARG001 -- the jail closes all that is not named
 ) -> StartedChild:
@@ -32,8 +31,6 @@ def start_worker(
     ``missing``: why this process is in no jail, or "".  Raises SetupError when the
     worker's jail cannot be built.
     """
-    if not isinstance(order, messages.ForkWorker):
-        raise InternalError("the order is for another fork server")
     supervisor, listener, keeper, pipe = fds
 
     def inside(achieved: messages.Jail) -> None:
@@ -62,4 +59,4 @@ def prepare(missing: str) -> Forking:
     if traced():
         # Now: a worker that wants it cannot open files any more.
         from broker.jail.wayland.protocol import trace  # noqa: F401
-    return Forking(partial(start_worker, missing))
+    return Forking({messages.FORK_WORKER: partial(start_worker, missing)})

@@ -32,7 +32,7 @@ from broker.helpers.process.fork_client import (
 from broker.helpers.process.fork_handle import ForkServerHandle, ServerProcess
 from broker.helpers.process.spawn import send_signal
 from broker.ipc.captured_stderr import FirstWords
-from broker.ipc.fork_server import ForkServerKind, ForkSession
+from broker.ipc.fork_server import FORK_SESSION, ForkServerKind, ForkSession
 from broker.ipc.session.bus_orders import HOLD_PERMIT, HoldPermit
 from broker.ipc.session.order_rows import MESSAGE_BYTES, ROWS
 from broker.ipc.session.program_orders import START_FORK_SERVER, StartForkServer
@@ -343,7 +343,7 @@ class SessionOrders:
                 words = FirstWords()
                 undo.callback(words.close)
                 child = await self._server.fork(
-                    ForkSession, [theirs.fileno(), words.fd]
+                    FORK_SESSION, ForkSession(), [theirs.fileno(), words.fd]
                 )
             child.words = words
             undo.pop_all()

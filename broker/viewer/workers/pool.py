@@ -29,7 +29,13 @@ from broker.helpers.process.fork_client import (
 )
 from broker.helpers.process.fork_handle import ForkServerHandle
 from broker.ipc.clipboard import ChordsMessage
-from broker.ipc.fork_server import ForkKeeper, ForkServerKind, ForkWorker
+from broker.ipc.fork_server import (
+    FORK_KEEPER,
+    FORK_WORKER,
+    ForkKeeper,
+    ForkServerKind,
+    ForkWorker,
+)
 from broker.viewer.workers.process import Worker, WorkerProcesses
 from broker.wire.one_way import one_way_pair
 from broker.wire.packets import pair
@@ -183,13 +189,15 @@ class Workers:
             theirs.enter_context(outer)
             theirs.enter_context(inner)
             jailed = await self._server.fork(
-                lambda number: ForkWorker(number, self._allow_unjailed),
+                FORK_WORKER,
+                ForkWorker(self._allow_unjailed),
                 [worker_end.fileno(), display.fileno(), inner.fileno(), pipe],
             )
             undo.callback(jailed.close)
             undo.callback(jailed.kill)
             keeper = await self._keepers.fork(
-                lambda number: ForkKeeper(number, sandbox, compositor, clients),
+                FORK_KEEPER,
+                ForkKeeper(sandbox, compositor, clients),
                 [keeper_end.fileno(), outer.fileno(), jailed.fileno()],
             )
             undo.pop_all()

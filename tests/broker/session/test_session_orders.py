@@ -13,10 +13,10 @@ import trio
 from broker.authority.helper_starter import HelperStarter
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.services import AUDIO, SSH_AGENT
-from broker.ipc import fork_server
 from broker.ipc.session.media_orders import ConnectSound
 from broker.wire import fdpass
 from broker.wire.row import Empty
+from tests.broker.helpers.process.test_fork_server import call_bytes
 from tests.kit.lingering import given_slow_socket
 from tests.kit.session import Signed, starter_of_orders
 
@@ -118,21 +118,21 @@ async def test_a_viewer_that_was_taken_over_ends_no_starter(monkeypatch, how, tm
             fdpass.send(sock, b"garbage")
         elif how == "another order":
             read, write = os.pipe()
-            fdpass.send(sock, fork_server.encode(fork_server.ForkPump(1)), [write])
+            fdpass.send(sock, call_bytes(1, "ForkPump"), [write, write])
             os.close(read)
             os.close(write)
         elif how == "no descriptor":
-            fdpass.send(sock, fork_server.encode(fork_server.ForkSession(1)))
+            fdpass.send(sock, call_bytes(1, "ForkSession"))
         elif how == "slow to close":
-            order = fork_server.encode(fork_server.ForkSession(1))
+            order = call_bytes(1, "ForkSession")
             stack.enter_context(given_slow_socket(sock, order))
         else:
             sock.settimeout(5)
             for number in range(5000):
                 with socket.socket(socket.AF_UNIX) as fd:
-                    order = fork_server.encode(fork_server.ForkSession(number + 1))
+                    order = call_bytes(number + 1, "ForkSession")
                     try:
-                        fdpass.send(sock, order, [fd.fileno()] * 3)
+                        fdpass.send(sock, order, [fd.fileno()] * 2)
                     except (TimeoutError, BrokenPipeError, ConnectionResetError):
                         break
         assert await _asks_a_helper(session.control)

@@ -6,14 +6,23 @@ import os
 import socket
 from contextlib import contextmanager
 
+import msgspec
 import trio
 import trio.testing
 
 from broker.helpers.process import fork_client
 from broker.ipc import fork_server as messages
 from broker.wire import fdpass
+from broker.wire.call_messages import AnswerMessage, decode_message, encode_message
+from broker.wire.calls import MESSAGE_BYTES
 
 HOUR = 3600.0
+
+
+async def fork_worker(server):
+    """Have a worker forked, whose descriptors are standard input."""
+    request = messages.ForkWorker(allow_unjailed=False)
+    return await server.fork(messages.FORK_WORKER, request, [0] * 4)
 
 
 class Server:
@@ -25,12 +34,12 @@ class Server:
         self.sock, self.killed = sock, False
 
     def answer(self):
-        got = fdpass.receive(self.sock, messages.MESSAGE_BYTES, messages.DESCRIPTORS)
+        got = fdpass.receive(self.sock, MESSAGE_BYTES, messages.DESCRIPTORS)
         fdpass.close_all(got.fds)
-        order = messages.decode_order(got.data)
-        forked = messages.encode(messages.Forked(order.number, 1))
+        call = decode_message(got.data).call
+        forked = msgspec.Raw(msgspec.msgpack.encode(messages.Forked(1)))
         told = [os.pidfd_open(os.getpid()), *os.pipe2(os.O_NONBLOCK)]
-        fdpass.send(self.sock, forked, told[:2])
+        fdpass.send(self.sock, encode_message(AnswerMessage(call, forked)), told[:2])
         fdpass.close_all(told)
 
     def kill(self):
@@ -66,7 +75,7 @@ async def test_a_start_that_was_given_up_ends_no_server_an_hour_later(
         server = fork_client.ForkServer(program, start)
 
         async def fork():
-            child = await server.fork(lambda n: messages.ForkWorker(n, False), [])
+            child = await fork_worker(server)
             child.close()
 
         for _ in range(2):
@@ -98,14 +107,14 @@ async def test_a_server_has_its_time_again_when_it_has_answered(
         server = fork_client.ForkServer(program, start)
         for _ in range(6):
             with trio.move_on_after(9.9):
-                await server.fork(lambda n: messages.ForkWorker(n, False), [])
+                await fork_worker(server)
         for _ in range(6):
             made[0].answer()  # late, and to nobody
         await trio.sleep(HOUR)
         async with trio.open_nursery() as nursery:
 
             async def fork():
-                child = await server.fork(lambda n: messages.ForkWorker(n, False), [])
+                child = await fork_worker(server)
                 child.close()
                 nursery.cancel_scope.cancel()
 
@@ -129,6 +138,6 @@ async def test_a_server_that_answers_nothing_is_replaced_though_callers_give_up(
         server = fork_client.ForkServer(program, start)
         for _ in range(7):
             with trio.move_on_after(10):
-                await server.fork(lambda n: messages.ForkWorker(n, False), [])
+                await fork_worker(server)
         assert [one.killed for one in made] == [True, False]
         await server.close()

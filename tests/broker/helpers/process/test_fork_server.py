@@ -6,14 +6,21 @@ import os
 import signal
 import socket
 from contextlib import contextmanager
-from functools import partial
 
+import msgspec
 import pytest
 
 from broker.helpers.process import fork_server
 from broker.helpers.worker_jail.entering import close_others
 from broker.ipc import fork_server as messages
 from broker.wire import fdpass
+from broker.wire.call_messages import (
+    AnswerMessage,
+    CallMessage,
+    decode_message,
+    encode_message,
+)
+from broker.wire.calls import MESSAGE_BYTES
 
 
 @contextmanager
@@ -24,9 +31,9 @@ def serving(*clients, run):
         try:
             close_others([client.fileno() for client in clients])
             server = fork_server.ForkLoop()
-            start = fork_server.forking(run)
+            starts = {messages.FORK_PUMP: fork_server.forking(run)}
             for client in clients:
-                server.add(client, partial(server.fork, start))
+                server.add_fork_client(client, starts)
             server.run()
             os._exit(0)
         finally:
@@ -37,24 +44,45 @@ def serving(*clients, run):
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
+def call_bytes(number, row):
+    """The call of a row whose request has no fields."""
+    return encode_message(CallMessage(number, row, msgspec.Raw(b"\x80")))
+
+
+def send_call(sock, number, fd):
+    """Call for a child, which has the descriptor twice."""
+    fdpass.send(sock, call_bytes(number, "ForkPump"), [fd, fd])
+
+
+def receive(sock):
+    """The server's next message, and its descriptors."""
+    sock.settimeout(30)
+    got = fdpass.receive(sock, MESSAGE_BYTES, 2)
+    return decode_message(got.data), got.fds
+
+
+def answer_of(sock, number):
+    """The descriptors of a child that was called for."""
+    message, fds = receive(sock)
+    assert isinstance(message, AnswerMessage)
+    assert message.call == number
+    return fds
+
+
 def order(sock, number):
     """Order a child; returns our end of its socket, and the pidfd."""
     ours, theirs = socket.socketpair()
-    fds = [theirs.fileno()]
-    fdpass.send(sock, messages.encode(messages.ForkPump(number)), fds)
+    send_call(sock, number, theirs.fileno())
     theirs.close()
-    sock.settimeout(30)
-    got = fdpass.receive(sock, messages.MESSAGE_BYTES, messages.ANSWERED)
-    assert messages.decode_answer(got.data).number == number
-    pidfd, end = got.fds
+    pidfd, end = answer_of(sock, number)
     os.close(end)
     return ours, pidfd
 
 
 def tell_files(_order, fds):
     """Say which sockets this process has, then wait for the end."""
-    (fd,) = fds
-    sock = socket.socket(fileno=fd)
+    sock = socket.socket(fileno=fds[0])
+    os.close(fds[1])
     names = []
     for number in os.listdir("/proc/self/fd"):
         try:
@@ -105,9 +133,8 @@ def test_a_client_that_leaves_ends_neither_server_nor_children():
 def test_a_client_that_leaves_an_order_unanswered_ends_no_other():
     (a, a_end), (b, b_end) = packets(), packets()
     sock, theirs = socket.socketpair()
-    fds = [theirs.fileno()]
-    for number in range(3):
-        fdpass.send(a, messages.encode(messages.ForkPump(number)), fds)
+    for number in range(1, 4):
+        send_call(a, number, theirs.fileno())
     a.close()
     theirs.close()
     sock.close()
@@ -143,7 +170,7 @@ def test_a_child_that_nobody_can_hold_is_not_left_running(monkeypatch):
     monkeypatch.setattr(os, "pidfd_open", full)
     start = fork_server.forking(lambda _order, _fds: signal.pause())
     with pytest.raises(OSError, match="Too many open files"):
-        start(messages.ForkPump(1), [], lambda: None)
+        start(messages.ForkPump(), [], lambda: None)
     try:
         assert not os.path.exists(f"/proc/{made[0]}")
     finally:
