@@ -1,7 +1,7 @@
 """The table of what a program of each kind of sandbox can ask of the kernel.
 
 ``python -m docs.tables.kernel_access`` prints the part between the marks in
-``docs/budgets.md``.  ``tests/attack/test_kernel_access.py`` runs one probe in each kind
+``docs/resource-limits.md``.  ``tests/attack/test_kernel_access.py`` runs one probe in each kind
 (``tests/kit/probe``) and compares its answers with these.
 """
 

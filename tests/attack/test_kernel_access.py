@@ -23,7 +23,7 @@ MEMORY_MIB = 768
 @PID_NAMESPACES
 @pytest.mark.parametrize("kind", PROBED)
 async def test_answers_of_the_kernel_are_those_of_the_table(kind):
-    """Promise: docs/budgets.md says what the kernel opens to each kind of sandbox."""
+    """Promise: docs/resource-limits.md says what the kernel opens to each kind of sandbox."""
     answers = await ask(kind)
     assert differences(kind, answers) == [], answers["sizes"]
     if kind in {"podman", "nspawn"} and can_limit():
@@ -42,7 +42,7 @@ async def test_container_makes_namespaces_by_its_record(kind):
 
 def test_page_has_the_table():
     """Mend with: python -m docs.tables.kernel_access, between the marks."""
-    text = (Path(__file__).parents[2] / "docs/budgets.md").read_text()
+    text = (Path(__file__).parents[2] / "docs/resource-limits.md").read_text()
     assert {SAME.get(kind, kind) for kind in PROBED} == set(KINDS)
     begin, end = "<!-- kernel: begin -->\n", "<!-- kernel: end -->"
     assert text.split(begin)[1].split(end)[0].strip() == markdown().strip()

@@ -1,4 +1,4 @@
-"""``two-machines.md`` and ``from-socat.md`` agree with each other and with the programs."""
+"""``two-machines.md`` and ``migration.md`` agree with each other and with the programs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from policy.tools.record_files import parse_record
 from tests.kit.pages import DOCS, blocks, spans
 from tests.test_docs_commands import calls, command_of
 
-TWO, SOCAT = DOCS / "two-machines.md", DOCS / "from-socat.md"
+TWO, SOCAT = DOCS / "two-machines.md", DOCS / "migration.md"
 BOTH = pytest.mark.parametrize("page", [TWO, SOCAT], ids=lambda page: page.stem)
 UNITS = DOCS.parent / "broker/data/systemd"
 UNIT = re.compile(r"vitrail-[\w@-]+\.(?:service|socket|timer)")

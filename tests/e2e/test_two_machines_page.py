@@ -2,7 +2,7 @@
 
 What the page leaves to the reader is here: the address of this lab's vsock, the codes that
 are read from one screen and typed at the other, and what comes of it.  The viewer's machine
-is started by the script and the unit of ``docs/from-socat.md``, which the page names.
+is started by the script and the unit of ``docs/migration.md``, which the page names.
 
 Another release at the other end is ``test_two_releases.py``, whose VITRAIL_OLDER is the
 tree of a real one; what the programs accept of the page's blocks is ``docs/test_two_machines.py``.

@@ -133,7 +133,7 @@ def _costs() -> list[str]:
         "## Costs",
         "",
         "Microseconds of a compositor's CPU time for one request, through the filter, by `python -m tests.bench.wayland.costs` (sway 1.7 that draws with pixman, two busy cores), and what the filter charges a sandbox for it.",
-        "A sandbox has 90,000 messages and 4,000 million pixels a second ([budgets](budgets.md#windows)): with any of these requests alone the compositor needs less than half a core for it.",
+        "A sandbox has 90,000 messages and 4,000 million pixels a second ([budgets](resource-limits.md#windows)): with any of these requests alone the compositor needs less than half a core for it.",
         "",
         "| cost | µs | charged |",
         "| --- | --- | --- |",

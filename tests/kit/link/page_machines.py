@@ -3,7 +3,7 @@
 The host is this machine's ordinary user with a systemd of their own, which takes the place
 of the user manager: a host starts machines, and emulated in an emulated one they would take
 minutes.  The viewer is a machine that the host's systemd starts by the script and the unit
-of ``from-socat.md``; systemd boots it, and it has a disk and a session of sway's.
+of ``migration.md``; systemd boots it, and it has a disk and a session of sway's.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ class Host:
 
     async def prepare(self, lab: Lab, guest: Guest) -> None:
         """Write the script and the unit of the viewer's machine."""
-        for block in blocks(DOCS / "from-socat.md"):
+        for block in blocks(DOCS / "migration.md"):
             name = block.text.splitlines()[0].removeprefix("# ")
             if name in {"~/viewer.sh", "~/.config/systemd/user/viewer.service"}:
                 await self.write(name, self.here(block.text))
@@ -326,9 +326,9 @@ class Viewer(Session):
         await self.root(f"chown -R person: {_HOME}")
 
     async def switch_on(self) -> None:
-        """Start its unit, as ``from-socat.md`` says."""
+        """Start its unit, as ``migration.md`` says."""
         await self.host.prepare(self.lab, self.guest)
-        text = (DOCS / "from-socat.md").read_text()
+        text = (DOCS / "migration.md").read_text()
         (command,) = re.findall(r"`(systemctl --user enable --now viewer)`", text)
         await self.host.run(command)
         await self.lab.booted(self.guest, math.inf)

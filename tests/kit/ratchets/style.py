@@ -206,10 +206,12 @@ def raised(
         previous[name] += count
     for (name, _), count in counts.items():
         now[name] += count
+    # A moved file has a row of its new name once this move is recorded.
+    allowed = {name: previous[name] or previous[moved.get(name, name)] for name in now}
     return [
-        f"{name}: {now[name]} hits, and {previous[moved.get(name, name)]} are recorded"
+        f"{name}: {now[name]} hits, and {allowed[name]} are recorded"
         for name in sorted(now)
-        if now[name] > previous[moved.get(name, name)]
+        if now[name] > allowed[name]
     ]
 
 
