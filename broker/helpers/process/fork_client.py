@@ -222,7 +222,10 @@ class _Run:
         self.child = handle.process
         self._shared = shared
         self._calls = Calls(
-            messages.CLIENT, ProcessKind.FORK_SERVER, messages.FORK_ROWS
+            messages.CLIENT,
+            ProcessKind.FORK_SERVER,
+            messages.FORK_ROWS,
+            most_calls=messages.CHILDREN,
         )
         self._silent = self._heard = 0.0
         """Seconds that callers have waited since its last answer, up to the second: when
@@ -259,7 +262,11 @@ class _Run:
             got = await self._channel.receive(self._calls.most_descriptors)
             if not got.data:
                 return None
-            event = self._calls.receive(got.data, len(got.fds))
+            try:
+                event = self._calls.receive(got.data, len(got.fds))
+            except PeerError:
+                fdpass.close_all(got.fds)
+                raise
             self._silent, self._heard = 0.0, trio.current_time()
             # guard: a start that was given up ends no fork server later
             scope.deadline = self._heard + self._program.seconds()
@@ -270,8 +277,10 @@ class _Run:
             elif isinstance(event, ErrorReceived) and event.call == number:
                 if not isinstance(event.error, UpstreamError):
                     raise event.error
+                reason = event.error.message
                 raise UpstreamError(
-                    f"cannot start a process for {self._program.what}: {event.error}"
+                    f"cannot start a process for {self._program.what}: {reason}",
+                    hint=event.error.hint,
                 )
 
     async def end(self) -> None:
