@@ -138,7 +138,6 @@ TEMPLATES: Final[tuple[Template, ...]] = (
     mark("no user is available to answer"),
     mark("answered over the control socket"),
     mark("the requester disconnected"),
-    mark("the question was withdrawn"),
     mark("the sandbox has stopped"),
     mark("the sandbox stopped"),
     mark("the sandbox asks too often"),
